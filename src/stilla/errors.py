@@ -1,0 +1,55 @@
+"""The errors that Stilla raises for a person to read: each says what, where, got, allowed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class StillaError(Exception):
+    """A mistake that its user can put right; the command line shows it without a traceback."""
+
+
+class RecipeError(StillaError):
+    """The recipe says something that cannot be meant: an unknown key, a wrong type, a value out of range."""
+
+
+class DataError(StillaError):
+    """The data cannot be used as they are: a missing column, an unknown label, a broken file."""
+
+
+class CompatibilityError(StillaError):
+    """Two parts do not fit: teacher and student, an objective and a task, a model and a way of cutting it."""
+
+
+class CacheError(StillaError):
+    """Stored knowledge does not fit what it would be used for, or is damaged."""
+
+
+class ExportError(StillaError):
+    """A format cannot hold this model, or what was written is not what was meant."""
+
+
+class TrainingError(StillaError):
+    """Training cannot go on: the loss is not finite, or a checkpoint cannot be written."""
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """' Did you mean X?' if one of the known words is close to `word`, else nothing."""
+    close = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def one_of(names: Sequence[str]) -> str:
+    """'a, b or c': how errors list what is allowed."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError:
+    """One error that lists every problem, so that a person corrects them in one go."""
+    if len(problems) == 1:
+        return kind(problems[0])
+    lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+    return kind(f"{len(problems)} problems:\n{lines}")

@@ -1,0 +1,186 @@
+"""What was measured, as plain data: made by `evaluate/` and `export/`, read by people, `report/` and the model card.
+
+Nothing here computes; nothing here needs torch. Qualities are fractions (accuracy 0.931), not percents.
+A *subject* is one measured model: `teacher`, `baseline` (the same student trained on labels alone), `student`,
+and one per exported file (`onnx`, `int8`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its 95 % bootstrap interval; `low == high == value` where none could be computed."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bar of a reliability diagram: mean confidence, accuracy and number of the examples in it."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error over equally wide bins of confidence (Guo et al. 2017, arXiv:1706.04599)."""
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs on the machine of the run; `None` where it was not or could not be measured.
+
+    `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
+    `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
+    that number was obtained.
+    """
+
+    parameters: int
+    bytes: int
+    flops: float | None = None
+    latency_median_ms: float | None = None
+    latency_p95_ms: float | None = None
+    throughput: float | None = None
+    batch_size: int | None = None
+    energy_joules: float | None = None
+    energy_method: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One subject. Dictionaries by split (`validation`, `test`), then by metric.
+
+    `agreement`: fraction of examples on which it predicts what the teacher predicts. `kl`: KL(teacher || subject)
+    in nats, mean over examples. `seeds`: with several seeds, the headline metric of each; the quality is then
+    their mean, its interval over examples and seeds together.
+    """
+
+    quality: Mapping[str, Mapping[str, Interval]]
+    cost: Cost
+    agreement: Mapping[str, Interval] = field(default_factory=dict)
+    kl: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    seeds: tuple[float, ...] = ()
+
+    def __getitem__(self, metric: str) -> float:
+        """The metric's value on test data if there are any, else on validation data."""
+        split = "test" if "test" in self.quality else "validation"
+        return self.quality[split][metric].value
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: number of its examples, and each subject's F1 on it (one-against-rest for several labels)."""
+
+    name: str
+    support: int
+    f1: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An example on which teacher and student decide differently.
+
+    `shown`: the text, or the picture as a `data:` URI. `predictions` and `confidences` by subject.
+    `kind`: `lost` (the teacher was right, the student is not), `won` (the other way round) or `moved` (both wrong).
+    """
+
+    key: str
+    shown: str
+    label: str
+    predictions: Mapping[str, str]
+    confidences: Mapping[str, float]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that a run measured.
+
+    `metric`: the headline metric; `split`: the split that headline numbers come from.
+    `difference`: student minus baseline on the headline metric, paired over the examples.
+    `gap`: student minus teacher, paired. `retention` = student / teacher. `distillation_ratio` =
+    (student - baseline) / (teacher - baseline). Either is `None` where it is not defined, and `notes` says why.
+    `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    split: str
+    examples: Mapping[str, int]
+    subjects: Mapping[str, Measured]
+    gap: Interval | None = None
+    difference: Interval | None = None
+    retention: float | None = None
+    distillation_ratio: float | None = None
+    verdict: str = ""
+    notes: tuple[str, ...] = ()
+    flipped: Mapping[str, int] = field(default_factory=dict)
+    flips: tuple[Flip, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
+
+    @property
+    def teacher(self) -> Measured:
+        return self.subjects["teacher"]
+
+    @property
+    def student(self) -> Measured:
+        return self.subjects["student"]
+
+    @property
+    def baseline(self) -> Measured | None:
+        return self.subjects.get("baseline")
+
+    def dump(self, path: Path) -> None:
+        """Write as JSON; `load` reads the same back."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        return cls.from_plain(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Scores:
+        values = dict(plain)
+        values["subjects"] = {name: _measured(subject) for name, subject in plain["subjects"].items()}
+        values["gap"] = _interval(plain["gap"])
+        values["difference"] = _interval(plain["difference"])
+        values["notes"] = tuple(plain["notes"])
+        values["flips"] = tuple(Flip(**flip) for flip in plain["flips"])
+        values["classes"] = tuple(ClassScore(**score) for score in plain["classes"])
+        return cls(**values)
+
+
+def _interval(plain: Mapping[str, float] | None) -> Interval | None:
+    return None if plain is None else Interval(**plain)
+
+
+def _measured(plain: Mapping[str, Any]) -> Measured:
+    return Measured(
+        quality={split: {name: Interval(**one) for name, one in metrics.items()}
+                 for split, metrics in plain["quality"].items()},
+        cost=Cost(**plain["cost"]),
+        agreement={split: Interval(**one) for split, one in plain["agreement"].items()},
+        kl=dict(plain["kl"]),
+        calibration={split: Calibration(one["ece"], tuple(Bin(**bar) for bar in one["bins"]))
+                     for split, one in plain["calibration"].items()},
+        seeds=tuple(plain["seeds"]),
+    )
