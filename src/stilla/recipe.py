@@ -1,0 +1,246 @@
+"""The recipe: what a person asks for, as frozen sections with every default in one place.
+
+Reading a recipe needs neither torch nor the network; what only code can know (an objective's options, a model's
+layers) is checked by `check.py`. The sections' docstrings are what `stilla --help` and the JSON schema show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from stilla.errors import RecipeError
+from stilla.schedule import Schedule, schedule
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _as_schedule(value: object) -> Schedule:
+    try:
+        return schedule(value)  # type: ignore[arg-type]
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
+
+
+Scheduled = Annotated[Any, BeforeValidator(_as_schedule), PlainSerializer(lambda value: value.plain())]
+"""A number or a schedule over training; always a `Schedule` once read."""
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else
+                                                     _as_tuple(value))]
+"""One name or a list of names; always a tuple once read."""
+
+
+class Split(Section):
+    """Where validation or test data come from when they have no file of their own."""
+
+    split: float | None = Field(None, gt=0, lt=1)
+    """Fraction of the training data that is taken away for it (seeded, stratified where there are classes)."""
+    name: str | None = None
+    """Name of a split of the Hugging Face dataset, for example `validation_matched`."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Split:
+        if (self.split is None) == (self.name is None):
+            raise ValueError("expected one of {split: fraction} or {name: split of the dataset}")
+        return self
+
+
+class Data(Section):
+    """The examples: files, folders or a Hugging Face dataset; which columns; what to do with bad ones."""
+
+    train: str
+    """A file (csv, tsv, jsonl, json, parquet), a folder (of such files, or of images by class), or a Hugging Face dataset."""
+    validation: str | Split | None = None
+    """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
+    test: str | Split | None = None
+    """A file, a folder or `{split: 0.1}`; by default the dataset's own, else none."""
+    config: str | None = None
+    """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
+    revision: str | None = None
+    """Revision of a Hugging Face dataset."""
+    text: Strings | None = None
+    """The text's column, or two for sentence pairs; only where the names do not say it themselves."""
+    image: str | None = None
+    """The image's column."""
+    label: Strings | None = None
+    """The label's column; several columns of 0 and 1 mean several labels per example."""
+    labels: Strings | None = None
+    """Names of the labels in the models' order, where neither data nor teacher say it."""
+    kind: Literal["single_label", "multi_label", "regression"] | None = None
+    """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
+    max_length: int | None = Field(None, ge=2)
+    """Longest text in tokens; longer ones are cut. By default what teacher and student both can read, at most 512."""
+    augment: Literal["none", "light"] = "none"
+    """Random crops and flips of training images, the same for teacher and student."""
+    broken: Literal["refuse", "skip"] = "refuse"
+    """What to do with examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
+    limit: int | None = Field(None, ge=1)
+    """Use only so many training examples, drawn at random."""
+
+
+class ModelSource(Section):
+    """Where a model comes from."""
+
+    model: str
+    """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
+    weights: str | None = None
+    """Checkpoint file for `package.module:callable`: safetensors, or `.pth` read with `weights_only=True`."""
+    processor: str | None = None
+    """Folder or name of the tokenizer or image processor, where the model's own place has none."""
+    revision: str | None = None
+    """Revision of a Hugging Face model."""
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Precision of the weights while it only answers (a teacher that is not trained)."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+
+class Training(Section):
+    """How something is trained; the same for teacher, baseline and student."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps, instead of epochs."""
+    batch_size: int = Field(32, ge=1)
+    """Examples per optimiser step and process; with `accumulate`, of each micro-batch."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per optimiser step."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate."""
+    warmup: float = Field(0.06, ge=0, lt=1)
+    """Fraction of the steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
+    group_by_length: bool = True
+    """Batches of similar length, so that little is spent on padding; no effect where examples have no length."""
+    profile: int | None = Field(None, ge=1)
+    """Write a trace of so many steps with PyTorch's profiler into the run folder."""
+    trainer: Mapping[str, Any] = Field(default_factory=dict)
+    """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
+
+
+class Teacher(ModelSource):
+    """The model that knows."""
+
+    train: Training | None = None
+    """Train it first, on the labels; skipped when it has been."""
+
+
+Layers = int | Mapping[str, int | list[int]]
+
+
+class StudentSpec(Section):
+    """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
+
+    layers: Layers | None = None
+    """3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or `{depths: [1, 1, 3, 1]}`: copied from the teacher."""
+    config: Mapping[str, Any] | None = None
+    """The teacher's architecture with these fields of its configuration changed, from random weights."""
+    model: str | None = None
+    """A folder, a Hugging Face name, or `package.module:callable`."""
+    weights: str | None = None
+    """As for the teacher."""
+    processor: str | None = None
+    """As for the teacher; a student cut or made from the teacher takes the teacher's."""
+    revision: str | None = None
+    """As for the teacher."""
+    trust_remote_code: bool = False
+    """As for the teacher."""
+
+    @model_validator(mode="after")
+    def _one(self) -> StudentSpec:
+        given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"got {' and '.join(given) or 'none'}; expected exactly one of layers, config and model")
+        return self
+
+
+class ObjectiveSpec(Section):
+    """One term of the loss; further keys are the objective's own options (`stilla list objectives`)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+
+    kind: str
+    """Name of the objective, or `package.module:Class`."""
+    weight: Scheduled = Field(default_factory=lambda: schedule(1.0))
+    """A number or a schedule; used as written, never normalised."""
+    name: str | None = None
+    """Its name in the log; by default its kind."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Stage(Training):
+    """Distillation, or one stage of it."""
+
+    objectives: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_as_tuple)] | None = None
+    """The terms of the loss; by default what measured best for the task (written into the resolved recipe)."""
+
+
+class Evaluate(Section):
+    """What is measured, and what is trained for the comparison."""
+
+    baseline: bool = False
+    """Also train the same student from the same start, for the same steps, on labels alone."""
+    seeds: int = Field(1, ge=1)
+    """Train student and baseline so many times and report the spread."""
+    metric: str | None = None
+    """The headline metric; by default the task's first."""
+    batch_size: int = Field(32, ge=1)
+    """Examples per batch when measuring quality and throughput."""
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples behind every interval."""
+    speed: bool = True
+    """Measure latency and throughput."""
+
+
+class Recipe(Section):
+    """The whole recipe."""
+
+    task: str
+    """What the model does (`stilla list tasks`)."""
+    data: Data
+    teacher: Teacher
+    student: StudentSpec
+    distill: Annotated[tuple[Stage, ...], BeforeValidator(_as_tuple)] = Field(default_factory=lambda: (Stage(),))
+    """One stage, or a list of stages that follow each other."""
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    export: Strings = ()
+    """Formats to write beside the Hugging Face folder: onnx, int8."""
+    output: str
+    """The run folder; by default `runs/<recipe name>`."""
+    seed: int = 42
+    """Of everything random."""
+    allow_weak_teacher: bool = False
+    """Go on with a teacher that is no better than chance on the validation data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, plain: Any) -> Any:
+        """`data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `distill: {...}` for one stage."""
+        if not isinstance(plain, Mapping):
+            return plain
+        long = dict(plain)
+        for section, key in (("data", "train"), ("teacher", "model"), ("student", "model")):
+            if isinstance(long.get(section), str):
+                long[section] = {key: long[section]}
+        if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):
+            long["student"] = {"layers": long["student"]}
+        if isinstance(long.get("distill"), Mapping):
+            long["distill"] = (long["distill"],)
+        return long

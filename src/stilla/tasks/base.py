@@ -1,0 +1,161 @@
+"""What a task is: how its columns become model inputs, its outputs rows, its predictions metrics.
+
+One file per task holds one final class. A task object is bound to its data: `understand` looks at the columns and
+returns a task that knows its inputs, its labels and their names. Nothing here trains or compares models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch, Signals
+
+
+class Side(StrEnum):
+    STUDENT = "student"
+    TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, what makes its inputs (tokenizer or image processor), and where both came from."""
+
+    model: nn.Module
+    processor: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure over examples: `compute(outputs, labels)`, both with examples first.
+
+    `statistics`, where given, makes resampling fast: it maps (outputs, labels) to one row of numbers per example
+    whose sums determine the metric through `from_sums`; resampling examples is then a matrix product.
+    `compute(outputs, labels) == from_sums(statistics(outputs, labels).sum(0))` is held by a test.
+    """
+
+    name: str
+    compute: Callable[[NDArray[Any], NDArray[Any]], float]
+    higher_is_better: bool = True
+    bounded: bool = True
+    """Whether it is a ratio scale in [0, 1], so that `student / teacher` means something."""
+    statistics: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None
+    from_sums: Callable[[NDArray[Any]], float] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One split, ready for training: `examples[i]` is what the collator takes.
+
+    `lengths`: number of tokens per example, for length-grouped batches; `None` where examples have no length.
+    `keys`: the index of each example in the split it came from (some may have been skipped).
+    """
+
+    examples: TorchDataset[Any]
+    collate: Callable[[Sequence[Any]], Batch]
+    keys: NDArray[np.int64]
+    lengths: Sequence[int] | None = None
+
+
+class Task(ABC):
+    """See the module docstring; `kind` is its name in a recipe, the class docstring's first line its description."""
+
+    kind: ClassVar[str]
+    axes: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
+
+    @classmethod
+    @abstractmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        """Find the columns and labels.
+
+        Raises:
+            DataError: every problem of the data that can be known without a model, all at once.
+        """
+
+    @classmethod
+    @abstractmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        """The task of a model whose batches a person makes (`DistillationTrainer` without a recipe)."""
+
+    @abstractmethod
+    def adapted_to(self, teacher: Loaded) -> Self:
+        """The same task with its labels in the teacher's order.
+
+        Raises:
+            CompatibilityError: the teacher cannot answer for these labels.
+        """
+
+    @abstractmethod
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        """Load a model and its processor.
+
+        `labelled`: the head must already fit the labels (a teacher that is not trained first); otherwise a head
+        of the right size is made where it does not (seeded by the caller).
+
+        Raises:
+            CompatibilityError: no weights, a pickle, a head that does not fit, code that is not trusted.
+        """
+
+    @abstractmethod
+    def prepare(self, split: Dataset, student: Any, teacher: Any | None, *, training: bool) -> Prepared:
+        """Examples for a student's processor and, if not None, a teacher's. `training` switches augmentation on.
+
+        Raises:
+            DataError: values that cannot be used, named and counted.
+            CompatibilityError: the two processors cannot see the same example.
+        """
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """What losses are divided by, from the batch alone: `rows`, `labelled`, `tokens`, `examples`."""
+
+    @abstractmethod
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        """Logits and labels as rows. Hidden states are recorded by `features.py` and given their mask by `mask`."""
+
+    @abstractmethod
+    def mask(self, batch: Batch, side: Side) -> Tensor | None:
+        """(batch, positions) bool, True at valid tokens, for masking hidden states; None where all are valid."""
+
+    @abstractmethod
+    def outputs(self, outputs: Any) -> Tensor:
+        """(batch, ...) what predictions are made of: kept by evaluation, compared between formats."""
+
+    @abstractmethod
+    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any]:
+        """The labels that metrics compare with, examples first."""
+
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """The headline metric first."""
+
+    @abstractmethod
+    def probabilities(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
+        """(examples, ..., classes): a distribution per decision, for KL, agreement and calibration; None for regression.
+
+        Several labels give (examples, labels, 2).
+        """
+
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels in the models' order; empty for regression."""
+
+    @abstractmethod
+    def show(self, split: Dataset, key: int) -> str:
+        """The example for a person: its text, or the picture as a `data:` URI."""
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        """Make the rows of both sides answer to each other; by default they already do."""
+        return student, teacher
