@@ -1,0 +1,107 @@
+"""The objectives, by the name that a recipe gives them. Adding one: a file in this folder and a line in the table."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.recipe import ObjectiveSpec
+
+if TYPE_CHECKING:
+    from stilla.objectives.base import Objective, Term
+    from stilla.objectives.hidden import Hidden
+    from stilla.objectives.labels import Labels
+    from stilla.objectives.logits import Logits
+
+__all__ = ["KINDS", "Hidden", "Labels", "Logits", "Term", "find", "problems", "term"]
+
+KINDS: Mapping[str, str] = {
+    "labels": "stilla.objectives.labels:Labels",
+    "logits": "stilla.objectives.logits:Logits",
+    "hidden": "stilla.objectives.hidden:Hidden",
+}
+
+
+def find(kind: str) -> type[Objective]:
+    """The class behind a recipe's `kind`: a name of the table, or `package.module:Class`.
+
+    Raises:
+        RecipeError: no such name, no such module or class, or it is not an objective.
+    """
+    from stilla.objectives.base import Objective
+
+    target = KINDS.get(kind, kind)
+    if ":" not in target:
+        raise RecipeError(f"kind: got {kind!r}; expected {one_of(sorted(KINDS))}, or package.module:Class."
+                          f"{did_you_mean(kind, KINDS)}")
+    module, _, name = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"kind: got {kind!r}, which cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise RecipeError(f"kind: got {kind!r}, which is not a subclass of stilla.objectives.base.Objective")
+    return found
+
+
+def problems(spec: ObjectiveSpec) -> list[str]:
+    """What is wrong with a recipe's term, as `option: got ...; expected ...`; empty if it can be built."""
+    from pydantic import ValidationError
+
+    from stilla.objectives.base import options_model
+
+    try:
+        cls = find(spec.kind)
+        options = options_model(cls)(**spec.options)
+        cls(**{name: getattr(options, name) for name in type(options).model_fields})
+    except RecipeError as error:
+        return [str(error)]
+    except ValidationError as error:
+        return [_in_words(one, cls) for one in error.errors()]
+    return []
+
+
+def term(spec: ObjectiveSpec) -> Term:
+    """The term that a recipe means.
+
+    Raises:
+        RecipeError: see `problems`.
+    """
+    from stilla.objectives.base import Term, options_model
+
+    wrong = problems(spec)
+    if wrong:
+        raise RecipeError("; ".join(wrong))
+    cls = find(spec.kind)
+    options = options_model(cls)(**spec.options)
+    objective = cls(**{name: getattr(options, name) for name in type(options).model_fields})
+    return Term(objective, spec.weight, spec.name or spec.kind.rpartition(":")[2])
+
+
+def _in_words(error: Mapping[str, Any], cls: type[Objective]) -> str:
+    from stilla.objectives.base import options_model
+
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = list(options_model(cls).model_fields)
+        return f"{where}: unknown option; {cls.__name__} takes {one_of(known)}.{did_you_mean(where, known)}"
+    allowed = error.get("ctx", {}).get("expected")
+    if allowed:
+        choices = [one.strip(" '") for one in str(allowed).replace(" or ", ", ").split(",")]
+        return f"{where}: got {error['input']!r}; expected {one_of(choices)}.{did_you_mean(error['input'], choices)}"
+    return f"{where}: got {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+
+
+def __getattr__(name: str) -> Any:
+    """`stilla.objectives.Logits` without importing torch before it is asked for."""
+    if name == "Term":
+        from stilla.objectives.base import Term
+
+        return Term
+    for target in KINDS.values():
+        module, _, cls = target.partition(":")
+        if cls == name:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

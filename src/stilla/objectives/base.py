@@ -1,0 +1,93 @@
+"""What an objective is: plain typed keywords, the signals it needs, and what its sum is divided by.
+
+The signature of `__init__` is the objective's schema in a recipe (`options_model`). An objective never sees padding,
+a batch of tokens or a division: rows are valid by construction, and `reduction.py` divides.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, create_model
+from torch import Tensor, nn
+
+from stilla.schedule import Constant, Schedule, schedule
+from stilla.signals import Dims, Form, Signals
+
+Count = Literal["rows", "labelled", "tokens", "examples"]
+LayerMap = Mapping[str, tuple[int, ...]]
+"""Per stack, for every student layer the teacher layer it answers to (both from 0)."""
+
+
+class Objective(nn.Module):
+    """Base of the two kinds below; final classes derive from one of those.
+
+    - `needs_teacher`: whether it compares with a teacher at all.
+    - `needs_stacks`: whether it reads hidden states.
+    - `count`: what its sum over the optimiser step is divided by.
+    - `couples_examples`: whether it compares examples of a batch with each other.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    needs_stacks: ClassVar[bool] = False
+    count: ClassVar[Count] = "rows"
+    couples_examples: ClassVar[bool] = False
+
+    def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
+        """Why it cannot work on these models, in words that say what to do; empty if it can."""
+        return []
+
+    def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:  # noqa: B027
+        """Make what depends on the models' sizes (projections). Called once, before the optimiser is made."""
+
+
+class RowObjective(Objective):
+    """Gives the loss of every row by itself; `rows.py` runs it, a chunk of rows at a time."""
+
+    @abstractmethod
+    def losses(
+        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> Float[Tensor, " rows"]:
+        """Loss per row in at least float32; zero where a row does not count (an unlabelled one)."""
+
+
+class FeatureObjective(Objective):
+    """Gets whole signals and returns the sum of its losses over what `count` counts."""
+
+    @abstractmethod
+    def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
+        """Sum over the batch, in at least float32."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """An objective with its weight in the loss (a number or a schedule) and its name in the log."""
+
+    objective: Objective
+    weight: Schedule | float = field(default_factory=lambda: Constant(1.0))
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", schedule(self.weight))
+        object.__setattr__(self, "name", self.name or type(self.objective).__name__.lower())
+
+    def weight_at(self, progress: float) -> float:
+        return schedule(self.weight)(progress)
+
+
+def options_model(objective: type[Objective]) -> type[BaseModel]:
+    """A strict pydantic model of an objective's keywords: `temperature: true` is an error, not 1.0."""
+    hints = typing.get_type_hints(objective.__init__, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(objective.__init__).parameters.items():
+        if name != "self":
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (hints[name], default)
+    config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    return create_model(objective.__name__, __config__=config, **fields)

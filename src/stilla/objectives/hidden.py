@@ -1,0 +1,134 @@
+"""The hidden states of chosen teacher layers (FitNets, arXiv:1412.6550; Patient KD, arXiv:1908.09355; TinyBERT)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stilla.errors import CompatibilityError
+from stilla.objectives.base import FeatureObjective, LayerMap
+from stilla.signals import Dims, Signals, Stack
+
+Distance = Literal["mse", "cosine"]
+Pair = tuple[str, int, int]
+"""Stack, student layer, teacher layer."""
+
+
+class Hidden(FeatureObjective):
+    """How far the student's hidden states are from those of the teacher's layers they answer to.
+
+    Mean over the compared layers of the mean over valid tokens of
+
+    - `mse`: |W s - t|² / |t|², the squared error relative to the size of the teacher's state, so that layers and
+      models with states of different size weigh the same;
+    - `cosine`: 1 - cos(W s, t). Blind to scale.
+
+    W is the identity where widths agree, else a learnt projection that is trained, clipped and checkpointed with the
+    student but never part of it. `layer_map` says for every student layer the teacher layer it answers to (from 0;
+    a list, or lists by stack); by default it follows from how the student was made. `layers: last` compares only
+    the last student layer. Where there is no padding (images), an example counts as one token: its positions' mean.
+    """
+
+    needs_stacks = True
+    count = "tokens"
+
+    def __init__(
+        self,
+        *,
+        distance: Distance = "mse",
+        layers: Literal["all", "last"] = "all",
+        layer_map: list[int] | Mapping[str, list[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.distance = distance
+        self.layers = layers
+        self.layer_map = layer_map
+        self.projections = nn.ModuleDict()
+        self.pairs: tuple[Pair, ...] = ()
+
+    def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
+        if teacher is None:
+            return ["`hidden` needs a teacher"]
+        try:
+            self._pairs(student, teacher, layer_map)
+        except CompatibilityError as error:
+            return [str(error)]
+        return []
+
+    def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
+        if teacher is None:
+            raise CompatibilityError("`hidden` needs a teacher")
+        self.pairs = self._pairs(student, teacher, layer_map)
+        for stack, ours, theirs in self.pairs:
+            narrow, wide = student.widths[stack][ours + 1], teacher.widths[stack][theirs + 1]
+            if narrow != wide:
+                self.projections[_name(stack, ours)] = nn.Linear(narrow, wide, bias=False)
+
+    def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
+        sums = [self._sum(stack, ours, student.stacks[stack], teacher.stacks[stack].hidden_states[theirs + 1])
+                for stack, ours, theirs in self.pairs]
+        return torch.stack(sums).mean()
+
+    def _sum(self, stack: str, layer: int, said: Stack, target: Tensor) -> Tensor:
+        state = said.hidden_states[layer + 1]
+        if state.shape[:2] != target.shape[:2]:
+            raise CompatibilityError(
+                f"`hidden`: in stack {stack!r} the student has {state.shape[1]} positions, the teacher {target.shape[1]}: "
+                "hidden states compare position by position. Give both the same tokenizer or the same image and patch "
+                "size, or leave `hidden` out")
+        name = _name(stack, layer)
+        if name in self.projections:
+            state = self.projections[name](state)
+        exact = torch.promote_types(state.dtype, torch.float32)
+        distances = _distance(state.to(exact), target.to(exact), self.distance)
+        if said.mask is None:
+            return distances.mean(-1).sum()
+        return torch.where(said.mask, distances, 0).sum()
+
+    def _pairs(self, student: Dims, teacher: Dims, automatic: LayerMap) -> tuple[Pair, ...]:
+        wanted = self._wanted(student, automatic)
+        pairs = []
+        for stack, targets in wanted.items():
+            if stack not in student.widths or stack not in teacher.widths:
+                raise CompatibilityError(f"`hidden`: got stack {stack!r}; the student has {sorted(student.widths)}, the "
+                                         f"teacher {sorted(teacher.widths)}")
+            depth, deep = len(student.widths[stack]) - 1, len(teacher.widths[stack]) - 1
+            if len(targets) != depth or not all(0 <= target < deep for target in targets):
+                raise CompatibilityError(
+                    f"`hidden`: layer_map of stack {stack!r}: got {list(targets)}; expected {depth} numbers (one per "
+                    f"student layer) from 0 to {deep - 1}")
+            chosen = range(depth) if self.layers == "all" else [depth - 1]
+            pairs += [(stack, layer, targets[layer]) for layer in chosen]
+        if not pairs:
+            raise CompatibilityError("`hidden`: it is not known which teacher layer each student layer answers to (no "
+                                     "common layer stacks were found); give `layer_map`, or leave `hidden` out")
+        return tuple(pairs)
+
+    def _wanted(self, student: Dims, automatic: LayerMap) -> Mapping[str, tuple[int, ...]]:
+        if self.layer_map is None:
+            return automatic
+        if isinstance(self.layer_map, Mapping):
+            return {stack: tuple(targets) for stack, targets in self.layer_map.items()}
+        if len(student.widths) != 1:
+            raise CompatibilityError(f"`hidden`: the student has the stacks {sorted(student.widths)}: give `layer_map` by "
+                                     "stack, {name: [..]}")
+        return {next(iter(student.widths)): tuple(self.layer_map)}
+
+
+def _distance(
+    state: Float[Tensor, "batch positions width"], target: Float[Tensor, "batch positions width"], kind: Distance
+) -> Float[Tensor, "batch positions"]:
+    if kind == "cosine":
+        return 1 - F.cosine_similarity(state, target, dim=-1)
+    # a state of size zero (an all-zero padding position) must not divide by zero
+    size = target.square().sum(-1).clamp_min(torch.finfo(target.dtype).tiny)
+    return (state - target).square().sum(-1) / size
+
+
+def _name(stack: str, layer: int) -> str:
+    return f"{stack}_{layer}".replace(".", "_")
