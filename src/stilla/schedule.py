@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stilla.errors import RecipeError, did_you_mean, one_of
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Progress 0..1 -> value."""
 

@@ -14,7 +14,7 @@ from stilla.errors import CompatibilityError
 from stilla.objectives.base import FeatureObjective, LayerMap
 from stilla.signals import Dims, Signals, Stack
 
-Distance = Literal["mse", "cosine"]
+Distance = Literal["mse", "relative_mse", "cosine"]
 Pair = tuple[str, int, int]
 """Stack, student layer, teacher layer."""
 
@@ -24,8 +24,8 @@ class Hidden(FeatureObjective):
 
     Mean over the compared layers of the mean over valid tokens of
 
-    - `mse`: |W s - t|² / |t|², the squared error relative to the size of the teacher's state, so that layers and
-      models with states of different size weigh the same;
+    - `mse`: |W s - t|² / width;
+    - `relative_mse`: |W s - t|² / |t|², so that layers and models with states of different size weigh the same;
     - `cosine`: 1 - cos(W s, t). Blind to scale.
 
     W is the identity where widths agree, else a learnt projection that is trained, clipped and checkpointed with the
@@ -40,7 +40,7 @@ class Hidden(FeatureObjective):
     def __init__(
         self,
         *,
-        distance: Distance = "mse",
+        distance: Distance = "relative_mse",
         layers: Literal["all", "last"] = "all",
         layer_map: list[int] | Mapping[str, list[int]] | None = None,
     ) -> None:
@@ -125,6 +125,8 @@ def _distance(
 ) -> Float[Tensor, "batch positions"]:
     if kind == "cosine":
         return 1 - F.cosine_similarity(state, target, dim=-1)
+    if kind == "mse":
+        return (state - target).square().mean(-1)
     # a state of size zero (an all-zero padding position) must not divide by zero
     size = target.square().sum(-1).clamp_min(torch.finfo(target.dtype).tiny)
     return (state - target).square().sum(-1) / size

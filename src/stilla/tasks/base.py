@@ -66,6 +66,8 @@ class Prepared:
     collate: Callable[[Sequence[Any]], Batch]
     keys: NDArray[np.int64]
     lengths: Sequence[int] | None = None
+    on_epoch: Callable[[int], None] | None = None
+    """Called with the epoch before its first batch, where examples are augmented at random."""
 
 
 class Task(ABC):
@@ -155,6 +157,10 @@ class Task(ABC):
     @abstractmethod
     def show(self, split: Dataset, key: int) -> str:
         """The example for a person: its text, or the picture as a `data:` URI."""
+
+    @abstractmethod
+    def row_classes(self) -> int:
+        """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Make the rows of both sides answer to each other; by default they already do."""

@@ -1,0 +1,117 @@
+"""Everything trainable in one module: the student and the objectives' projections. A step is one forward of it.
+
+Wrappers (DDP, FSDP, DeepSpeed) see every gradient only of what happens inside their own forward; a projection beside
+the wrapped module drifts apart between processes without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stilla.errors import CompatibilityError, all_at_once
+from stilla.features import Recorder
+from stilla.forward import listen
+from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
+from stilla.reduction import Step
+from stilla.rows import row_sums
+from stilla.signals import Batch, Dims, Signals
+from stilla.tasks.base import Side, Task
+
+
+class Distiller(nn.Module):
+    """The student with the terms of its loss.
+
+    Raises:
+        CompatibilityError: objectives that cannot work on these models, all at once.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Sequence[Term],
+        task: Task,
+        *,
+        student_dims: Dims,
+        teacher_dims: Dims | None = None,
+        layer_map: LayerMap | None = None,
+    ) -> None:
+        super().__init__()
+        names = [term.name for term in terms]
+        problems = [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
+        problems += [problem for term in terms
+                     for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
+        if problems:
+            raise all_at_once(problems, CompatibilityError)
+        for term in terms:
+            term.objective.setup(student_dims, teacher_dims, layer_map or {})
+        self.student = student
+        self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
+        self.terms = tuple(terms)
+        self.task = task
+        self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
+        # Trainer asks a wrapper for both when it loads a checkpoint without the aliases of tied weights
+        self._keys_to_ignore_on_save = self._aliases()
+
+    def forward(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
+        """`loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
+        `terms`: (terms,) the same parts by term, detached, before the weights."""
+        said = listen(self.student, self.task, batch, Side.STUDENT, self.recorder)
+        if teacher is not None:
+            said, teacher = self.task.align(said, teacher, batch)
+        with torch.autocast(_device_type(said), enabled=False):
+            sums = self._sums(said, teacher, step.progress)
+            void = "void" in batch
+            parts = [step.coefficient(1.0, term.objective.count, void=void) * total
+                     for term, total in zip(self.terms, sums, strict=True)]
+            weighted = [term.weight_at(step.progress) * part for term, part in zip(self.terms, parts, strict=True)]
+            return {"loss": torch.stack(weighted).sum(), "terms": torch.stack(parts).detach()}
+
+    def _sums(self, student: Signals, teacher: Signals | None, progress: float) -> list[Tensor]:
+        rows = [term.objective for term in self.terms if isinstance(term.objective, RowObjective)]
+        by_objective: dict[int, Tensor] = {}
+        if rows and student.logits is not None:
+            totals = row_sums(rows, student.logits, teacher.logits if teacher else None, student.labels, progress)
+            by_objective = {id(one): total for one, total in zip(rows, totals, strict=True)}
+        for term in self.terms:
+            if isinstance(term.objective, FeatureObjective):
+                if teacher is None:
+                    raise CompatibilityError(f"`{term.name}` needs a teacher, and this batch came without its signals")
+                by_objective[id(term.objective)] = term.objective.total(student, teacher, progress)
+        return [by_objective[id(term.objective)] for term in self.terms]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Without the aliases of tied weights, which safetensors refuses to store twice."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in self._keys_to_ignore_on_save:
+            state.pop(prefix + name, None)
+        return state
+
+    def tie_weights(self) -> None:
+        """After loading: the aliases point at what was loaded."""
+        self.student.tie_weights()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        self.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+
+    @property
+    def config(self) -> Any:
+        """The student's configuration, where it has one: what Trainer and trackers look for."""
+        return self.student.config
+
+    def _aliases(self) -> list[str]:
+        seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+        aliases = []
+        for name, tensor in super().state_dict(keep_vars=True).items():
+            key = (id(tensor), tensor.shape, tensor.stride())
+            if seen.setdefault(key, name) != name:
+                aliases.append(name)
+        return aliases
+
+
+def _device_type(said: Signals) -> str:
+    return said.logits.logits.device.type if said.logits is not None else "cpu"

@@ -1,0 +1,53 @@
+"""The only place that divides.
+
+The loss of an optimiser step is, per term, the sum over all its micro-batches and processes divided by a count over
+the same, so that how a step is cut into pieces changes nothing. Counts come from the batches alone, before the
+first forward of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one forward has to know about the optimiser step that it is a part of.
+
+    `counts`: over all micro-batches and processes of the step. `processes`: over how many gradients are averaged.
+    `progress`: fraction of the stage's steps that are done. It passes the student's wrapper as one opaque object.
+    """
+
+    counts: Mapping[str, float]
+    processes: int = 1
+    progress: float = 0.0
+
+    def coefficient(self, weight: float, count: str, *, void: bool = False) -> float:
+        """What a local sum is multiplied by: weight / global count, times what averaging over processes takes away.
+
+        Zero where nothing was counted, and for a `void` batch (a process that had no examples left).
+        """
+        counted = self.counts[count]
+        return 0.0 if void or counted == 0 else weight * self.processes / counted
+
+
+def count_step(
+    per_batch: Iterable[Mapping[str, int]], gather: Callable[[Tensor], Tensor], device: torch.device | str
+) -> dict[str, float]:
+    """The counts of one optimiser step: summed over this process's micro-batches, then over all processes.
+
+    `gather` returns the values of all processes in the first dimension (`Accelerator.gather`).
+    """
+    totals: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    for counts in per_batch:
+        for name, number in counts.items():
+            totals[name] += number
+    local = torch.tensor([list(totals.values())], dtype=torch.int64, device=device)
+    return dict(zip(totals, gather(local).sum(0).double().tolist(), strict=True))
+
+
+COUNTS = ("rows", "labelled", "tokens", "examples")

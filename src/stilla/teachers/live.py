@@ -1,0 +1,42 @@
+"""A teacher in memory: answers every batch with a forward of its own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from stilla.features import Recorder
+from stilla.forward import listen
+from stilla.signals import Batch, Signals
+from stilla.tasks.base import Side, Task
+
+
+class Teacher(Protocol):
+    """Whatever answers a batch with signals: a live model, later a cache, a server, several of them."""
+
+    def __call__(self, batch: Batch) -> Signals: ...
+
+    def to(self, device: torch.device | str) -> None:
+        """Move to where the batches are."""
+        ...
+
+
+class LiveTeacher:
+    """A frozen model. It stays outside the student's wrapper and state dict, in eval mode, without gradients."""
+
+    def __init__(self, model: nn.Module, task: Task, *, stacks: bool = False) -> None:
+        """`stacks`: whether to record hidden states."""
+        self.model = model.requires_grad_(False)
+        self.task = task
+        self.recorder = Recorder(model) if stacks else None
+
+    # not inference_mode: tensors made there cannot be saved for the student's backward
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Signals:
+        self.model.eval()
+        return listen(self.model, self.task, batch, Side.TEACHER, self.recorder)
+
+    def to(self, device: torch.device | str) -> None:
+        self.model.to(device)
