@@ -1,0 +1,266 @@
+"""What a name in the recipe means: a file, a folder or a Hugging Face dataset, read into splits."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import datasets
+from datasets import Dataset, DatasetDict
+
+from stilla.errors import DataError, did_you_mean, one_of
+
+READERS: Mapping[str, str] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+
+
+def read(
+    name: str, *, config: str | None = None, revision: str | None = None, hub: bool = True
+) -> dict[str, Dataset]:
+    """The splits behind a name, called train, validation and test where their own names say so.
+
+    A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded.
+
+    Raises:
+        DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _files({"train": [path]})
+    if path.is_dir():
+        return _folder(path)
+    if hub and not _means_a_path(name):
+        return _hub(name, config, revision)
+    raise DataError(f"{name!r}: no such file or folder.{near(path)}")
+
+
+def near(path: Path) -> str:
+    """What lies beside a missing file, closest first."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f" The folder {str(folder)!r} does not exist either."
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    hint = did_you_mean(path.name, names)
+    if hint:
+        return hint
+    usable = [entry for entry in names if Path(entry).suffix in READERS]
+    return f" {str(folder)!r} holds {one_of(usable[:8]).replace(' or ', ' and ')}." if usable else ""
+
+
+def _means_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~", os.sep)) or Path(name).suffix in READERS or name.count("/") > 1
+
+
+def _folder(folder: Path) -> dict[str, Dataset]:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _saved(folder)
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
+    images = [path for path in inside if path.suffix.lower() in IMAGES]
+    tables = [path for path in inside if path.suffix.lower() in READERS and path.stem != "metadata"]
+    if len(images) > len(tables):
+        return _image_folder(folder)
+    if not tables:
+        raise DataError(
+            f"{str(folder)!r}: the folder holds no data; expected {one_of(sorted(READERS))} files, images, "
+            "or what `datasets.save_to_disk` wrote."
+        )
+    return _files(_by_split(folder, tables))
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _by_split(folder: Path, tables: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files by the split that their names, or their folders', say; all are train if none says anything."""
+    found: dict[str, list[Path]] = {}
+    silent = []
+    for path in tables:
+        parts = [path.stem, *path.relative_to(folder).parts[-2::-1]]
+        said = next((split for part in parts if (split := _split_in(part))), None)
+        found.setdefault(said, []).append(path) if said else silent.append(path)
+    if not found:
+        return {"train": silent}
+    if silent:
+        raise DataError(
+            f"{str(folder)!r}: which split is {one_of([path.name for path in silent[:5]])}? Other files are "
+            "named train, validation or test. Rename it, move it away, or name the files in the recipe "
+            "(data.train, data.validation, data.test)."
+        )
+    return found
+
+
+def _split_in(name: str) -> str | None:
+    """`train-00000-of-00002`, `my_dev`: the split that a name contains as a word."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    said = [split for split, aliases in ALIASES.items() if words & set(aliases)]
+    return said[0] if len(said) == 1 else None
+
+
+def _files(by_split: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
+    """Each split's files through `datasets`: read once into its cache, memory-mapped from then on."""
+    loaded = {}
+    for split, paths in by_split.items():
+        suffixes = sorted({path.suffix.lower() for path in paths})
+        if len(suffixes) > 1:
+            raise DataError(
+                f"{str(paths[0].parent)!r}: {split} comes as {one_of(suffixes).replace(' or ', ' and ')} at "
+                "once; keep one of them, or name the file in the recipe."
+            )
+        if suffixes[0] not in READERS:
+            raise DataError(
+                f"{str(paths[0])!r}: got the suffix {suffixes[0]!r}; expected {one_of(sorted(READERS))}, or "
+                "a folder."
+            )
+        for path in paths:
+            if path.stat().st_size == 0:
+                raise DataError(f"{str(path)!r}: the file is empty.")
+        options: dict[str, object] = {}
+        if READERS[suffixes[0]] == "csv":
+            # pandas reads the words NA, null and None as missing, and with them labels and short texts
+            options = {
+                "keep_default_na": False,
+                "na_values": [""],
+                "sep": "\t" if suffixes[0] == ".tsv" else ",",
+            }
+        # `data_files` are patterns, and names with brackets are not
+        names = [glob.escape(str(path.resolve())) for path in paths]
+        where = one_of([str(path) for path in paths[:3]]).replace(" or ", " and ")
+        with _readable(where):
+            read_splits = datasets.load_dataset(READERS[suffixes[0]], data_files={split: names}, **options)
+        loaded[split] = read_splits[split]
+    return loaded
+
+
+def _image_folder(folder: Path) -> dict[str, Dataset]:
+    """Pictures by class, `[split/]class/name.png`, or with a `metadata.csv`; labels by folder name.
+
+    Splits are only what the first level of folders says: left to itself, `datasets` would take a picture
+    called `cat/test_3.png` for one of the test split.
+    """
+    said = {entry.name: _split_in(entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    splits = {split: name for name, split in said.items() if split and name.lower() in ALIASES[split]}
+    top = glob.escape(str(folder.resolve()))
+    patterns = {split: f"{top}/{glob.escape(name)}/**" for split, name in splits.items()} or {
+        "train": f"{top}/**"
+    }
+    with _readable(str(folder)):
+        return _named(datasets.load_dataset("imagefolder", data_files=patterns))
+
+
+def _saved(folder: Path) -> dict[str, Dataset]:
+    with _readable(str(folder)):
+        loaded = datasets.load_from_disk(str(folder))
+    return _named(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
+
+
+def _named(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Splits under the three names where theirs mean one of them; the others keep their own."""
+    named = dict(splits)
+    for split, aliases in ALIASES.items():
+        meant = next((alias for alias in aliases if alias in named), None)
+        if meant and meant != split:
+            named[split] = named.pop(meant)
+    return named
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """What a reader raises, in one line that names the file; its own log would say the same again."""
+    logs = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        if "corresponds to no data" in str(error) or type(cause).__name__ == "SchemaInferenceError":
+            raise DataError(f"{where}: there are no examples in it.") from error
+        raise DataError(
+            f"{where}: cannot be read: {(str(cause).strip() or repr(cause)).splitlines()[0]}"
+        ) from error
+    finally:
+        datasets.logging.set_verbosity(logs)
+
+
+# --- Hugging Face datasets ---
+
+
+def _hub(name: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
+    reachable = hub_reachable()
+    try:
+        with _offline(not reachable):
+            loaded = datasets.load_dataset(name, config, revision=revision)
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise DataError(_hub_trouble(name, config, reachable, error)) from error
+    return _named(loaded)
+
+
+def _hub_trouble(name: str, config: str | None, reachable: bool, error: Exception) -> str:
+    here = did_you_mean(
+        name, [entry.name for entry in Path().iterdir()] + [entry.stem for entry in Path().iterdir()]
+    )
+    if not reachable:
+        return (
+            f"{name!r}: no such file or folder, and as a Hugging Face dataset it is neither in the local "
+            f"cache nor reachable (no network).{here}"
+        )
+    if isinstance(error, FileNotFoundError):
+        return f"{name!r}: neither a file or folder here nor a Hugging Face dataset (or a private one).{here}"
+    message = (str(error).strip() or repr(error)).splitlines()[0]
+    if "onfig name is missing" in message or "BuilderConfig" in message:
+        got = "none" if config is None else repr(config)
+        names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0])
+        return (
+            f"{name!r} has several configurations: data.config: got {got}; expected "
+            f"{one_of(names) if names else message}.{did_you_mean(config, names) if config else ''}"
+        )
+    return f"{name!r}: the Hugging Face dataset cannot be read: {message}"
+
+
+@functools.cache
+def hub_reachable() -> bool:
+    """Whether the hub answers at all, asked once: without this, its client retries for half a minute."""
+    if datasets.config.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy knows
+    address = urlparse(datasets.config.HF_ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """`datasets` looks into its cache only."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
