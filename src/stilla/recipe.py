@@ -1,7 +1,8 @@
 """The recipe: what a person asks for, as frozen sections with every default in one place.
 
-Reading a recipe needs neither torch nor the network; what only code can know (an objective's options, a model's
-layers) is checked by `check.py`. The sections' docstrings are what `stilla --help` and the JSON schema show.
+Reading a recipe needs neither torch nor the network; what only code can know (an objective's options, a
+model's layers) is checked by `check.py`. The fields' docstrings are what resolved recipes and the JSON schema
+show. `recipe_file.py` reads and writes recipes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 from stilla.errors import RecipeError
 from stilla.schedule import Schedule, schedule
@@ -18,7 +27,8 @@ from stilla.schedule import Schedule, schedule
 class Section(BaseModel):
     """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
+                              use_attribute_docstrings=True)
 
 
 def _as_schedule(value: object) -> Schedule:
@@ -28,8 +38,19 @@ def _as_schedule(value: object) -> Schedule:
         raise ValueError(str(error)) from error
 
 
-Scheduled = Annotated[Any, BeforeValidator(_as_schedule), PlainSerializer(lambda value: value.plain())]
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_SCHEDULE_SCHEMA = {"anyOf": [{"type": "number"}] + [
+    {"type": "object", "properties": {shape: numbers}, "required": [shape], "additionalProperties": False}
+    for shape, numbers in (("linear", _PAIR), ("cosine", _PAIR), ("steps", {"type": "array", "items": _PAIR}))
+]}
+Scheduled = Annotated[
+    Any,
+    BeforeValidator(_as_schedule),
+    PlainSerializer(lambda value: value.plain()),
+    WithJsonSchema(_SCHEDULE_SCHEMA),
+]
 """A number or a schedule over training; always a `Schedule` once read."""
+
 
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
@@ -44,7 +65,7 @@ class Split(Section):
     """Where validation or test data come from when they have no file of their own."""
 
     split: float | None = Field(None, gt=0, lt=1)
-    """Fraction of the training data that is taken away for it (seeded, stratified where there are classes)."""
+    """Fraction of the training data that is taken away for it (seeded, and by class where there are some)."""
     name: str | None = None
     """Name of a split of the Hugging Face dataset, for example `validation_matched`."""
 
@@ -59,7 +80,8 @@ class Data(Section):
     """The examples: files, folders or a Hugging Face dataset; which columns; what to do with bad ones."""
 
     train: str
-    """A file (csv, tsv, jsonl, json, parquet), a folder (of such files, or of images by class), or a Hugging Face dataset."""
+    """A file (csv, tsv, jsonl, json, parquet), a folder (of such files, or of images by class) or a Hugging
+    Face dataset."""
     validation: str | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
     test: str | Split | None = None
@@ -79,11 +101,11 @@ class Data(Section):
     kind: Literal["single_label", "multi_label", "regression"] | None = None
     """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
     max_length: int | None = Field(None, ge=2)
-    """Longest text in tokens; longer ones are cut. By default what teacher and student both can read, at most 512."""
+    """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
     augment: Literal["none", "light"] = "none"
     """Random crops and flips of training images, the same for teacher and student."""
     broken: Literal["refuse", "skip"] = "refuse"
-    """What to do with examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
+    """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
     limit: int | None = Field(None, ge=1)
     """Use only so many training examples, drawn at random."""
 
@@ -125,7 +147,7 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
     group_by_length: bool = True
-    """Batches of similar length, so that little is spent on padding; no effect where examples have no length."""
+    """Batches of similar length: little is spent on padding. No effect where examples have no length."""
     profile: int | None = Field(None, ge=1)
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
     trainer: Mapping[str, Any] = Field(default_factory=dict)
@@ -146,7 +168,8 @@ class StudentSpec(Section):
     """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
 
     layers: Layers | None = None
-    """3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or `{depths: [1, 1, 3, 1]}`: copied from the teacher."""
+    """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
+    `{depths: [1, 1, 3, 1]}`."""
     config: Mapping[str, Any] | None = None
     """The teacher's architecture with these fields of its configuration changed, from random weights."""
     model: str | None = None
@@ -164,14 +187,15 @@ class StudentSpec(Section):
     def _one(self) -> StudentSpec:
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"got {' and '.join(given) or 'none'}; expected exactly one of layers, config and model")
+            got = " and ".join(given) or "none"
+            raise ValueError(f"got {got}; expected exactly one of layers, config and model")
         return self
 
 
 class ObjectiveSpec(Section):
     """One term of the loss; further keys are the objective's own options (`stilla list objectives`)."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow")
 
     kind: str
     """Name of the objective, or `package.module:Class`."""
@@ -188,8 +212,10 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
-    objectives: Annotated[tuple[ObjectiveSpec, ...], BeforeValidator(_as_tuple)] | None = None
-    """The terms of the loss; by default what measured best for the task (written into the resolved recipe)."""
+    objectives: Annotated[
+        tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(_as_tuple)
+    ] = None
+    """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
 
 
 class Evaluate(Section):
@@ -217,7 +243,8 @@ class Recipe(Section):
     data: Data
     teacher: Teacher
     student: StudentSpec
-    distill: Annotated[tuple[Stage, ...], BeforeValidator(_as_tuple)] = Field(default_factory=lambda: (Stage(),))
+    distill: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+        default_factory=lambda: (Stage(),))
     """One stage, or a list of stages that follow each other."""
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Strings = ()
@@ -232,15 +259,21 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, plain: Any) -> Any:
-        """`data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `distill: {...}` for one stage."""
-        if not isinstance(plain, Mapping):
-            return plain
-        long = dict(plain)
-        for section, key in (("data", "train"), ("teacher", "model"), ("student", "model")):
-            if isinstance(long.get(section), str):
-                long[section] = {key: long[section]}
-        if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):
-            long["student"] = {"layers": long["student"]}
-        if isinstance(long.get("distill"), Mapping):
-            long["distill"] = (long["distill"],)
-        return long
+        return long_form(plain) if isinstance(plain, Mapping) else plain
+
+
+def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with its short forms written out, empty keys left out (they mean the default).
+
+    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3` and, for one stage,
+    `distill: {...}`.
+    """
+    long = {name: value for name, value in plain.items() if value is not None}
+    for section, key in (("data", "train"), ("teacher", "model"), ("student", "model")):
+        if isinstance(long.get(section), str):
+            long[section] = {key: long[section]}
+    if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):
+        long["student"] = {"layers": long["student"]}
+    if isinstance(long.get("distill"), Mapping):
+        long["distill"] = [long["distill"]]
+    return long

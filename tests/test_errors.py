@@ -1,0 +1,33 @@
+import inspect
+
+import pytest
+
+from stilla import errors
+from stilla.errors import RecipeError, StillaError, all_at_once, did_you_mean, one_of
+
+
+def test_every_error_can_be_caught_as_one():
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
+    assert len(kinds) > 5
+    assert all(issubclass(kind, StillaError) for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("epoch", " Did you mean epochs?"), ("zzz", ""), (3, "")]
+)
+def test_a_near_word_is_suggested_and_a_far_one_is_not(word, said):
+    assert did_you_mean(word, ["epochs", "batch_size"]) == said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(["a", "b", "c"], "a, b or c"), (["a", "b"], "a or b"), (["a"], "a"), ([], "")]
+)
+def test_what_is_allowed_reads_as_a_sentence(names, said):
+    assert one_of(names) == said
+
+
+def test_several_problems_become_one_numbered_error():
+    error = all_at_once(["no teacher", "no data"], RecipeError)
+    assert isinstance(error, RecipeError)
+    assert str(error) == "2 problems:\n  1. no teacher\n  2. no data"
+    assert str(all_at_once(["no teacher"], RecipeError)) == "no teacher"
