@@ -1,1 +1,75 @@
-"""Stilla turns a large Transformer into a small one, and says honestly how much it kept."""
+"""Stilla turns a large Transformer into a small one, and says honestly how much it kept.
+
+    import stilla
+    run = stilla.distill("recipe.yaml")
+    run.scores.student["accuracy"], run.scores.retention, run.report
+
+Names load on first use, so that `import stilla` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stilla import objectives
+    from stilla.errors import (
+        CacheError,
+        CompatibilityError,
+        DataError,
+        ExportError,
+        RecipeError,
+        StillaError,
+        TrainingError,
+    )
+    from stilla.objectives.base import Term
+    from stilla.recipe import Recipe
+    from stilla.run import Run, distill
+    from stilla.scores import Scores
+    from stilla.signals import Batch, Signals
+    from stilla.students import Student, by_layers
+    from stilla.trainer import DistillationTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "CacheError",
+    "CompatibilityError",
+    "DataError",
+    "DistillationTrainer",
+    "ExportError",
+    "Recipe",
+    "RecipeError",
+    "Run",
+    "Scores",
+    "Signals",
+    "StillaError",
+    "Student",
+    "Term",
+    "TrainingError",
+    "by_layers",
+    "distill",
+    "objectives",
+]
+
+_HOMES = {
+    **dict.fromkeys(("CacheError", "CompatibilityError", "DataError", "ExportError", "RecipeError", "StillaError",
+                     "TrainingError"), "errors"),
+    **dict.fromkeys(("Run", "distill"), "run"),
+    **dict.fromkeys(("Batch", "Signals"), "signals"),
+    **dict.fromkeys(("Student", "by_layers"), "students"),
+    "DistillationTrainer": "trainer",
+    "Recipe": "recipe",
+    "Scores": "scores",
+    "Term": "objectives.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"stilla.{_HOMES[name]}"), name)
+    if name == "objectives":
+        return importlib.import_module(f"stilla.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,9 +29,13 @@ def task_of(model: nn.Module, task: Task | str | None) -> Task:
     return find(task).of_model(model) if task is not None else of_model(model)
 
 
-def dims_of(model: nn.Module, task: Task, stacks: bool) -> Dims:
-    """Sizes of what a model will say; widths only where hidden states are compared."""
-    return Dims(task.row_classes(), hidden_widths(model, find_stacks(model)) if stacks else {})
+def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -> Dims:
+    """Sizes of what a model will say. `inputs`: of a small batch, where hidden states are compared; else None."""
+    if inputs is None:
+        return Dims(task.row_classes())
+    device = next(model.parameters()).device
+    placed = {name: value.to(device) for name, value in inputs.items()}
+    return Dims(task.row_classes(), hidden_widths(model, find_stacks(model), placed))
 
 
 def prepared_from(

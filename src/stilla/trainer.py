@@ -16,13 +16,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from stilla.batches import EpochLoader, Examples, StepBatches
 from stilla.distiller import Distiller
 from stilla.errors import CompatibilityError
+from stilla.evaluate import predict
 from stilla.guard import Guard
 from stilla.objectives.base import LayerMap, Term
 from stilla.plain import dims_of, prepared_from, task_of
 from stilla.reduction import Step, count_step
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
-from stilla.tasks.base import Prepared, Task
+from stilla.tasks.base import Prepared, Side, Task
 from stilla.teachers import LiveTeacher, Teacher
 
 
@@ -64,23 +65,26 @@ class DistillationTrainer(Trainer):
         **trainer: Any,
     ) -> None:
         model = student.model if isinstance(student, Student) else student
-        self.task = task_of(model, task)
-        stacks = any(term.objective.needs_stacks for term in terms)
         if teacher is None and any(term.objective.needs_teacher for term in terms):
             named = next(term.name for term in terms if term.objective.needs_teacher)
             raise CompatibilityError(f"the term `{named}` needs a teacher, and none was given")
-        self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
+        self.task = task_of(model, task)
+        train_data = prepared_from(train_dataset, data_collator, processing_class)
+        stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
+        batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
+        live = isinstance(teacher, nn.Module)
         distiller = Distiller(
             model, terms, self.task,
-            student_dims=dims_of(model, self.task, stacks),
-            teacher_dims=dims_of(teacher, self.task, stacks) if isinstance(teacher, nn.Module) else None,
+            student_dims=dims_of(model, self.task, batch.student if batch else None),
+            teacher_dims=dims_of(teacher, self.task, batch.teacher if batch else None) if live else None,
             layer_map=_layer_map(student, teacher, stacks),
         )
+        self.teacher: Teacher | None = LiveTeacher(teacher, self.task, stacks=stacks) if live else teacher
         self.guard = Guard(distiller)
         self._group_by_length = group_by_length
         super().__init__(
             model=distiller, args=args, processing_class=processing_class,
-            train_dataset=prepared_from(train_dataset, data_collator, processing_class),
+            train_dataset=train_data,
             eval_dataset=prepared_from(eval_dataset, data_collator, processing_class),
             # batches arrive ready: what Trainer calls a collator has nothing left to do
             data_collator=lambda batch: batch, callbacks=[self.guard, *callbacks], **trainer,
@@ -142,15 +146,16 @@ class DistillationTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The task's metrics on the validation data, walked in its own order through the student alone."""
-        from stilla.evaluate import measure  # sklearn and scipy load only when something is scored
-
-        prepared = prepared_from(eval_dataset, None, self.processing_class) if eval_dataset is not None else self.eval_dataset
+        """The task's metrics on the validation data, in its own order, through the student alone."""
+        prepared = self.eval_dataset if eval_dataset is None else prepared_from(eval_dataset, None, None)
         if prepared is None:
             raise CompatibilityError("evaluation was asked for, and there is no eval_dataset; give one, or set "
                                      "`eval_strategy: no`")
-        scores = measure(self.student, self.task, prepared, batch_size=self.args.eval_batch_size, device=self.args.device)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        said = predict(self.student, self.task, prepared, side=Side.STUDENT, batch_size=self.args.eval_batch_size,
+                       device=self.args.device, precision="bfloat16" if self.args.bf16 else "float32",
+                       together=self.args.world_size > 1, title="evaluating")
+        metrics = {f"{metric_key_prefix}_{metric.name}": metric.compute(said.outputs, said.labels)
+                   for metric in self.task.metrics()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

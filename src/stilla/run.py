@@ -1,0 +1,177 @@
+"""The straight line: from a recipe to a deployed student with honest numbers.
+
+    recipe -> data -> teacher -> student (and baseline) -> export -> scores -> report
+
+A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
+the run. What is cheap (scores, report) is done again when anything it depends on has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from torch import nn
+from transformers import set_seed
+
+from stilla import data, tasks
+from stilla.environment import describe
+from stilla.export import save_student
+from stilla.fingerprints import of_model
+from stilla.narrate import say
+from stilla.objectives import Labels, term
+from stilla.objectives.base import Term
+from stilla.processes import on_main
+from stilla.recipe import Recipe, Training
+from stilla.recipe_file import dump, from_options, read
+from stilla.report import write_report
+from stilla.run_folder import RunFolder
+from stilla.scores import Scores
+from stilla.scoring import check_teacher, export_all, score
+from stilla.starting import chosen_objectives, labels_alone, restore, start_student, trained
+from stilla.students import Student
+from stilla.tasks.base import Loaded, Task
+from stilla.training import train
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: what was measured and where things lie."""
+
+    folder: Path
+    scores: Scores
+    report: Path
+    student: Path
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        folder = RunFolder(path)
+        return cls(path, Scores.load(folder.scores), folder.report, folder.student)
+
+
+def distill(recipe: str | Path | None = None, *overrides: str, overwrite: bool = False, **options: Any) -> Run:
+    """The main job from Python: a recipe file, or its fields as keywords (`task=`, `teacher=`, `student=`, `data=`)."""
+    return run(read(recipe, overrides) if recipe is not None else from_options(options, overrides), overwrite=overwrite)
+
+
+def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
+    """The main job. Running it again continues or skips; with a launcher, every process calls it.
+
+    Raises:
+        StillaError: whatever a person has to put right, before anything is trained where it can be known.
+        KeyboardInterrupt: a training was stopped; running again continues it.
+    """
+    folder = RunFolder(Path(recipe.output))
+    on_main(lambda: folder.open(overwrite=overwrite))
+    with PartialState().main_process_first():
+        splits = data.load(recipe.data, seed=recipe.seed)
+    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    line = Line(recipe, folder, splits, data.fingerprint(splits))
+    teacher = line.teacher(task)
+    task = task.adapted_to(teacher)
+    line.refuse_weak(task, teacher)
+    line = line.resolved(task, teacher)
+    for seed in range(recipe.evaluate.seeds):
+        line.student(task, teacher, "student", seed)
+        if recipe.evaluate.baseline:
+            line.student(task, teacher, "baseline", seed)
+    return on_main(lambda: line.finish(task, teacher)) or Run.load(folder.path)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What every stage of one run shares. `content`: the data's fingerprint."""
+
+    recipe: Recipe
+    folder: RunFolder
+    splits: Mapping[str, Dataset]
+    content: str
+
+    def teacher(self, task: Task) -> Loaded:
+        """Given, or trained on the labels first."""
+        source = self.recipe.teacher
+        if source.train is None:
+            return task.load(source, labelled=True)
+        inputs = {"data": self.content, "task": task.kind, "teacher": source.model_dump(mode="json"),
+                  "seed": self.recipe.seed}
+        if self._to_do("teacher", inputs):
+            set_seed(self.recipe.seed)
+            start = task.load(source, labelled=False)
+            labels = [Term(Labels(), name="labels")]
+            self._train("teacher", start.model, None, labels, source.train, task, (start.processor, None), self.recipe.seed)
+            self._keep("teacher", inputs, start, self.folder.teacher)
+        return task.load(trained(source, self.folder.teacher), labelled=True)
+
+    def refuse_weak(self, task: Task, teacher: Loaded) -> None:
+        """A teacher that is no better than chance would teach nothing, without a sign."""
+        inputs = {"data": self.content, "teacher": of_model(teacher.model)}
+        if self.recipe.allow_weak_teacher or on_main(lambda: self.folder.fits("teacher-check", inputs)):
+            return
+        on_main(lambda: check_teacher(task, teacher, self.splits["validation"], self.recipe))
+        on_main(lambda: self.folder.finish("teacher-check", inputs))
+
+    def resolved(self, task: Task, teacher: Loaded) -> Line:
+        """The same with the recipe's open defaults chosen; written into the run folder."""
+        student, loaded = self._start(task, teacher, 0)
+        chosen = chosen_objectives(task, student, loaded, teacher, self.splits["validation"])
+        stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
+                       for stage in self.recipe.distill)
+        recipe = self.recipe.model_copy(update={"distill": stages, "data": task.resolved(self.recipe.data)})
+        on_main(lambda: self.folder.write(self.folder.recipe, dump(recipe)))
+        on_main(lambda: self.folder.write(self.folder.environment, json.dumps(describe(recipe.seed), indent=1)))
+        return replace(self, recipe=recipe)
+
+    def student(self, task: Task, teacher: Loaded, role: str, seed: int) -> None:
+        """The student, or (`baseline`) the same from the same start, for the same steps, on labels alone."""
+        name = role if seed == 0 else f"{role}-{seed}"
+        student, loaded = self._start(task, teacher, seed)
+        stages = self.recipe.distill if role == "student" else tuple(map(labels_alone, self.recipe.distill))
+        inputs: dict[str, Any] = {
+            "data": self.content, "task": task.kind, "teacher": of_model(teacher.model), "seed": self.recipe.seed + seed,
+            "student": self.recipe.student.model_dump(mode="json"), "distill": []}
+        for number, stage in enumerate(stages):
+            last = number == len(stages) - 1
+            stage_name = name if len(stages) == 1 else f"{name}.{number}"
+            path = self.folder.model(role, seed) if last else self.folder.path / "stages" / stage_name
+            inputs = {**inputs, "distill": [*inputs["distill"], stage.model_dump(mode="json")]}
+            if self._to_do(stage_name, inputs):
+                terms = [term(spec) for spec in stage.objectives or ()]
+                helped = any(one.objective.needs_teacher for one in terms)
+                self._train(stage_name, student, teacher.model if helped else None, terms, stage, task,
+                            (loaded.processor, teacher.processor if helped else None), self.recipe.seed + seed)
+                self._keep(stage_name, inputs, loaded, path)
+            elif not last:
+                restore(student.model, path)
+
+    def finish(self, task: Task, teacher: Loaded) -> Run:
+        """Export, measure everything that was made, report."""
+        exported = export_all(self.recipe, self.folder, task, self.splits)
+        score(self.recipe, self.folder, task, self.splits, teacher, exported)
+        write_report(self.folder.path)
+        return Run.load(self.folder.path)
+
+    def _start(self, task: Task, teacher: Loaded, seed: int) -> tuple[Student, Loaded]:
+        set_seed(self.recipe.seed + seed)
+        return start_student(self.recipe.student, task, teacher)
+
+    def _to_do(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        if on_main(lambda: self.folder.finished(stage, inputs)):
+            say(f"{stage}: finished before, skipped")
+            return False
+        on_main(lambda: self.folder.begin(stage, inputs))
+        return True
+
+    def _train(self, stage: str, model: nn.Module | Student, teacher: nn.Module | None, terms: Sequence[Term],
+               training: Training, task: Task, processors: tuple[Any, Any], seed: int) -> None:
+        train(stage, model, teacher, terms, training, task=task, folder=self.folder, seed=seed,
+              train_data=task.prepare(self.splits["train"], *processors, training=True),
+              validation_data=task.prepare(self.splits["validation"], *processors, training=False))
+
+    def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
+        on_main(lambda: save_student(made.model, made.processor, path))
+        on_main(lambda: self.folder.finish(stage, inputs))

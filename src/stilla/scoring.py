@@ -1,0 +1,138 @@
+"""Measuring what a run made: every model from its files, every exported file from itself, all into `scores.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from stilla.errors import CompatibilityError
+from stilla.evaluate import (
+    Predictions,
+    Subject,
+    compared_with_chance,
+    count_parameters,
+    is_weak,
+    make_scores,
+    measure_many,
+    predict,
+    workload,
+)
+from stilla.export import OnnxModel, export
+from stilla.fingerprints import of_model
+from stilla.narrate import say
+from stilla.recipe import ModelSource, Recipe
+from stilla.run_folder import RunFolder
+from stilla.scores import Scores
+from stilla.starting import trained
+from stilla.tasks.base import Loaded, Side, Task
+
+MEASURED = ("validation", "test")
+
+
+def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Recipe) -> None:
+    """Raise unless the teacher is better than chance on the validation data.
+
+    Raises:
+        CompatibilityError: it is not; what it reached and what chance reaches.
+    """
+    prepared = task.prepare(validation, teacher.processor, None, training=False)
+    said = predict(teacher.model, task, prepared, side=Side.STUDENT, batch_size=recipe.evaluate.batch_size,
+                   title="checking the teacher")
+    if is_weak(task, said, seed=recipe.seed):
+        quality, chance = compared_with_chance(task, said, seed=recipe.seed)
+        raise CompatibilityError(
+            f"the teacher is no better than chance on the validation data: {task.metrics()[0].name} {quality.value:.3f} "
+            f"(95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong label column, label order "
+            "or preparation looks like this. Train it first (`teacher: {model: ..., train: {epochs: 3}}`), or go on with "
+            "--allow-weak-teacher")
+
+
+def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
+    """Every format that the recipe asks for, written from the student's files."""
+    return {kind: export_one(kind, recipe, folder, task, splits) for kind in recipe.export}
+
+
+def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> Path:
+    """One format, skipped if it was written from the same weights; the exported model file."""
+    student = saved_student(recipe, folder, task, "student", 0)
+    inputs = {"student": of_model(student.model), "format": kind}
+    stage, target = f"export-{kind}", folder.exports / kind
+    if not folder.fits(stage, inputs):
+        prepared = task.prepare(splits["train"].select(range(min(len(splits["train"]), CALIBRATION))), student.processor,
+                                None, training=False)
+        folder.begin(stage, inputs)
+        export(kind, student.model, student.processor, task, prepared, target)
+        folder.finish(stage, inputs)
+        say(f"{kind}: written to {target}")
+    return target / "model.onnx"
+
+
+CALIBRATION = 256
+"""Training examples that quantisation may look at."""
+
+
+def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed: int) -> Loaded:
+    """Student or baseline of the n-th seed as a user would load it: from its files."""
+    spec, path = recipe.student, folder.model(role, seed)
+    made = spec.model or recipe.teacher.model
+    source = trained(ModelSource(model=made, processor=spec.processor or recipe.teacher.processor,
+                                 trust_remote_code=spec.trust_remote_code or recipe.teacher.trust_remote_code), path)
+    return task.load(source, labelled=True)
+
+
+def score(
+    recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
+    exported: Mapping[str, Path],
+) -> Scores:
+    """Measure teacher, student, baseline and exported files on validation and test data, and write the scores."""
+    roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
+    made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)] for role in roles}
+    inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
+              "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
+              "data": {split: len(splits[split]) for split in MEASURED if split in splits},
+              **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
+    if folder.fits("scores", inputs) and folder.scores.exists():
+        say("scores: measured before, skipped")
+        return Scores.load(folder.scores)
+    scores = measure(recipe, task, {split: splits[split] for split in MEASURED if split in splits}, teacher, made, exported)
+    scores.dump(folder.scores)
+    folder.finish("scores", inputs)
+    return scores
+
+
+def measure(
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
+    exported: Mapping[str, Path],
+) -> Scores:
+    """Predictions and costs of every subject on these splits, as scores."""
+    student = made["student"][0]
+    files = {kind: OnnxModel(path) for kind, path in exported.items()}
+    size = recipe.evaluate.batch_size
+    predictions: dict[str, dict[str, list[Predictions]]] = {}
+    subjects: dict[str, Subject] = {}
+    for split, examples in splits.items():
+        prepared = task.prepare(examples, student.processor, teacher.processor, training=False)
+        labels = task.references(examples, prepared.keys)
+
+        def said(name: str, forward: Any, side: Side = Side.STUDENT) -> Predictions:
+            return predict(forward, task, prepared, side=side, batch_size=size, labels=labels, title=f"{name}, {split}")  # noqa: B023
+
+        models = {role: [one.model for one in loaded] for role, loaded in made.items()}
+        predictions.setdefault("teacher", {})[split] = [said("teacher", teacher.model, Side.TEACHER)]
+        for role in models:
+            predictions.setdefault(role, {})[split] = [said(role, model) for model in models[role]]
+        for kind, file in files.items():
+            predictions.setdefault(kind, {})[split] = [said(kind, file)]
+        # the last split is measured for speed: test where there is one
+        theirs, ours = (workload(prepared, side, batch_size=size) for side in (Side.TEACHER, Side.STUDENT))
+        subjects = {"teacher": Subject(teacher.model, theirs), "student": Subject(student.model, ours)}
+        for kind, file in files.items():
+            subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes)
+    costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
+    if "baseline" in made:
+        costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
+    return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,
+                       resamples=recipe.evaluate.resamples, seed=recipe.seed)

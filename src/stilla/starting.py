@@ -1,0 +1,63 @@
+"""From what a recipe says about models to models that are ready to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from safetensors.torch import load_model
+from torch import nn
+
+from stilla.defaults import objectives_for
+from stilla.plain import dims_of
+from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
+from stilla.students import Student, by_layers, fresh, given
+from stilla.tasks.base import Loaded, Task
+
+
+def start_student(spec: StudentSpec, task: Task, teacher: Loaded) -> tuple[Student, Loaded]:
+    """The student before training, and the same model with its processor.
+
+    Raises:
+        CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
+    """
+    if spec.model is not None:
+        source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
+                             trust_remote_code=spec.trust_remote_code)
+        loaded = task.load(source, labelled=False)
+        return given(loaded.model, teacher.model), loaded
+    if spec.layers is not None:
+        student = by_layers(teacher.model, spec.layers)
+    else:
+        student = fresh(teacher.model, spec.config or {})
+    # a teacher may be frozen, or in lower precision; its student is neither
+    student.model.float().requires_grad_(True).train()
+    return student, Loaded(student.model, teacher.processor, teacher.source)
+
+
+def trained(source: ModelSource, path: Path) -> ModelSource:
+    """Where a model that was trained here is loaded from."""
+    if ":" in source.model and not Path(source.model).exists():
+        return ModelSource(model=source.model, weights=str(path / "model.safetensors"), processor=source.processor,
+                           precision=source.precision, trust_remote_code=source.trust_remote_code)
+    return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
+
+
+def restore(model: nn.Module, path: Path) -> None:
+    """The weights of a finished stage, into the model that the next one starts from."""
+    load_model(model, str(path / "model.safetensors"))
+
+
+def labels_alone(stage: Stage) -> Stage:
+    """The same training without the teacher: the baseline's."""
+    return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),)})
+
+
+def chosen_objectives(
+    task: Task, student: Student, loaded: Loaded, teacher: Loaded, examples: Dataset
+) -> tuple[ObjectiveSpec, ...]:
+    """The default objectives for these two models."""
+    one = task.prepare(examples.select(range(1)), loaded.processor, teacher.processor, training=False)
+    batch = one.collate([one.examples[0]])
+    return objectives_for(dims_of(student.model, task, batch.student), dims_of(teacher.model, task, batch.teacher),
+                          student.layer_map, same_inputs=batch.student is batch.teacher)
