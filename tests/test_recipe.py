@@ -111,9 +111,9 @@ def test_a_dumped_recipe_writes_every_default_out_and_explains_it(write):
     assert max(map(len, text.splitlines())) <= 110
 
 
-AWKWARD = ["no", "1e-4", "true", "null", "~", "", " a", "a: b", "# x", "a\nb", "üñ", "x" * 500, "[a", "- a",
-           "'", '"', "=", "*a", "a\\b", "2020-01-01", "...", None, True, 1e-7, 1e22, 5, {"steps": [[0.0, 1.0]]},
-           [1, "a,b"], {}, []]
+AWKWARD = ["no", "1e-4", "true", "null", "~", "", " a", "a: b", "# x", "a\nb", "üñ", "x" * 500, "[a",
+           "- a", "'", '"', "=", "*a", "a\\b", "2020-01-01", "...", None, True, 1e-7, 1e22, 5,
+           {"steps": [[0.0, 1.0]]}, [1, "a,b"], {}, []]
 
 
 @pytest.mark.parametrize("value", AWKWARD, ids=repr)
