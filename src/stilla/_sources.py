@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import datasets
 from datasets import Dataset, DatasetDict
 
-from stilla.errors import DataError, did_you_mean, one_of
+from stilla.errors import DataError, all_of, did_you_mean, one_of
 
 READERS: Mapping[str, str] = {
     ".csv": "csv",
@@ -63,7 +63,7 @@ def near(path: Path) -> str:
     if hint:
         return hint
     usable = [entry for entry in names if Path(entry).suffix in READERS]
-    return f" {str(folder)!r} holds {one_of(usable[:8]).replace(' or ', ' and ')}." if usable else ""
+    return f" {str(folder)!r} holds {all_of(usable[:8])}." if usable else ""
 
 
 def _means_a_path(name: str) -> bool:
@@ -123,7 +123,7 @@ def _files(by_split: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
         suffixes = sorted({path.suffix.lower() for path in paths})
         if len(suffixes) > 1:
             raise DataError(
-                f"{str(paths[0].parent)!r}: {split} comes as {one_of(suffixes).replace(' or ', ' and ')} at "
+                f"{str(paths[0].parent)!r}: {split} comes as {all_of(suffixes)} at "
                 "once; keep one of them, or name the file in the recipe."
             )
         if suffixes[0] not in READERS:
@@ -144,7 +144,7 @@ def _files(by_split: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
             }
         # `data_files` are patterns, and names with brackets are not
         names = [glob.escape(str(path.resolve())) for path in paths]
-        where = one_of([str(path) for path in paths[:3]]).replace(" or ", " and ")
+        where = all_of([str(path) for path in paths[:3]])
         with _readable(where):
             read_splits = datasets.load_dataset(READERS[suffixes[0]], data_files={split: names}, **options)
         loaded[split] = read_splits[split]

@@ -47,6 +47,13 @@ def one_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+def all_of(names: Sequence[str]) -> str:
+    """'a, b and c': how errors list what there is."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError:
     """One error that lists every problem, so that a person corrects them in one go."""
     if len(problems) == 1:

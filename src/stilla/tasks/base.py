@@ -69,11 +69,18 @@ class Prepared:
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
 
+    def __len__(self) -> int:
+        return len(self.keys)
+    aligned: bool = True
+    """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
+
 
 class Task(ABC):
     """See the module docstring; `kind` is its name in a recipe, the class docstring's first line its description."""
 
     kind: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]] = ()
+    """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
 
@@ -103,16 +110,21 @@ class Task(ABC):
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         """Load a model and its processor.
 
-        `labelled`: the head must already fit the labels (a teacher that is not trained first); otherwise a head
-        of the right size is made where it does not (seeded by the caller).
+        `labelled`: the head must already be trained (a teacher that is not trained first), and the model comes in
+        the precision that the recipe asks for; otherwise a head of the right size is made where it does not fit
+        (seeded by the caller), in float32.
 
         Raises:
             CompatibilityError: no weights, a pickle, a head that does not fit, code that is not trusted.
         """
 
     @abstractmethod
-    def prepare(self, split: Dataset, student: Any, teacher: Any | None, *, training: bool) -> Prepared:
-        """Examples for a student's processor and, if not None, a teacher's. `training` switches augmentation on.
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        """Examples for a student's processor and, if not None, a teacher's.
+
+        `training` switches augmentation on; it is drawn anew for every (seed, epoch, key) and from nothing else.
 
         Raises:
             DataError: values that cannot be used, named and counted.

@@ -1,0 +1,137 @@
+"""Which columns hold inputs and label: what the recipe says, else what their names say, else a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Value
+
+from stilla.data import LABEL_NAMES, label_column
+from stilla.errors import DataError, all_of, did_you_mean, one_of
+from stilla.recipe import Data
+
+TEXTS = (
+    "text", "sentence", "review", "review_body", "content", "document", "tweet", "comment", "utterance",
+    "query", "question", "headline", "title", "body", "message", "description", "abstract", "docstring",
+)  # fmt: skip
+PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"),
+    ("question1", "question2"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"), ("question", "sentence"), ("query", "passage"), ("question", "passage"),
+)  # fmt: skip
+IMAGES = ("image", "img", "picture", "photo", "pixels", "image_bytes", "bytes")
+
+
+def labels(section: Data, train: Dataset) -> tuple[str, ...]:
+    """The label's column, or several columns of 0 and 1.
+
+    Raises:
+        DataError: no column of that name, or the names leave it open.
+    """
+    if section.label is not None:
+        return _existing("label", section.label, train)
+    found = label_column(train, section)
+    if found is not None:
+        return (found,)
+    usual = [name for name in train.column_names if name.lower() in LABEL_NAMES]
+    why = f"{one_of(usual)} could be it" if usual else "no column is called label, intent, class or the like"
+    raise DataError(f"data.label: which column is the label? {why}. {_columns_of(train)} Set data.label.")
+
+
+def texts(section: Data, train: Dataset, taken: Sequence[str]) -> tuple[str, ...]:
+    """The text's column, or two for pairs; `taken` are the label's.
+
+    Raises:
+        DataError: no such column, no text in it, or the names leave it open.
+    """
+    if section.text is not None:
+        if len(section.text) > 2:
+            raise DataError(f"data.text: got {len(section.text)} columns; expected one, or two for pairs.")
+        return _existing("text", section.text, train, is_text, "text")
+    candidates = [name for name in train.column_names if name not in taken and is_text(train.features[name])]
+    lower = {name.lower(): name for name in reversed(candidates)}
+    known = [lower[name] for name in TEXTS if name in lower]
+    pair = next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), None)
+    if pair and not set(known) - set(pair):
+        return pair
+    usual = [name for name in known if name.lower() in ("text", "sentence")]
+    for unambiguous in (usual, known, candidates) if not pair else ():
+        if len(unambiguous) == 1:
+            return (unambiguous[0],)
+    why = f"{one_of(known or candidates)} could be it" if candidates else "no column holds text"
+    raise DataError(f"data.text: which column is the text? {why}. {_columns_of(train)} Set data.text.")
+
+
+def image(section: Data, train: Dataset, taken: Sequence[str], fits: Callable[[Any], bool]) -> str:
+    """The picture's column: the recipe's, the only one that can hold pictures, or one with a usual name.
+
+    Raises:
+        DataError: no such column, or the names leave it open.
+    """
+    if section.image is not None:
+        return _existing("image", (section.image,), train, fits, "pictures")[0]
+    candidates = [name for name in train.column_names if name not in taken and fits(train.features[name])]
+    usual = [name for name in candidates if name.lower() in IMAGES]
+    for unambiguous in (candidates, usual):
+        if len(unambiguous) == 1:
+            return str(unambiguous[0])
+    why = f"{one_of(candidates)} could be it" if candidates else "no column holds pictures"
+    raise DataError(f"data.image: which column is the picture? {why}. {_columns_of(train)} Set data.image.")
+
+
+def missing(columns: Sequence[str], splits: Mapping[str, Dataset]) -> list[str]:
+    """Problems: columns of the training data that another split does not have."""
+    return [
+        f"data.{name}: there is no column {column!r}. "
+        f"{_columns_of(split)}{did_you_mean(column, split.column_names)}"
+        for name, split in splits.items()
+        for column in columns
+        if column not in split.column_names
+    ]
+
+
+def is_text(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def values(split: Dataset, column: str) -> list[Any]:
+    """A whole column as plain Python values, without decoding the others."""
+    plain: list[Any] = split.select_columns([column]).with_format(None)[:][column]
+    return plain
+
+
+def _existing(
+    key: str,
+    names: Sequence[str],
+    train: Dataset,
+    fits: Callable[[Any], bool] = lambda _: True,
+    what: str = "",
+) -> tuple[str, ...]:
+    for name in names:
+        if name not in train.column_names:
+            raise DataError(
+                f"data.{key}: got {name!r}; {_columns_of(train)}{did_you_mean(name, train.column_names)}"
+            )
+        if not fits(train.features[name]):
+            raise DataError(
+                f"data.{key}: the column {name!r} holds {said(train.features[name])}; expected {what}. "
+                f"{_columns_of(train)}"
+            )
+    if len(set(names)) < len(names):
+        raise DataError(f"data.{key}: the same column twice: {one_of(names)}.")
+    return tuple(names)
+
+
+def _columns_of(split: Dataset) -> str:
+    columns = [f"{name} ({said(feature)})" for name, feature in split.features.items()]
+    return f"The columns are {all_of(columns)}."
+
+
+def said(feature: Any) -> str:
+    """A column's type in a word or two."""
+    if isinstance(feature, ClassLabel):
+        return f"{feature.num_classes} classes"
+    if isinstance(feature, Value):
+        return "text" if is_text(feature) else str(feature.dtype)
+    return type(feature).__name__.lower()

@@ -1,0 +1,170 @@
+"""Metrics of classifiers and regressors, in sums over examples, so that resampling is a matrix product.
+
+Every value is scikit-learn's, its treatment of absent classes included; tests hold that.
+`outputs` are logits: (examples, classes), (examples, labels), or (examples, 1) for a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from stilla.tasks.base import Metric
+
+Array = NDArray[Any]
+
+
+def single_label() -> tuple[Metric, ...]:
+    return (
+        _by_sums("accuracy", _hits, _mean),
+        _by_sums("macro_f1", _class_counts, lambda sums: _over_classes(sums, _f1)),
+        _by_sums("macro_precision", _class_counts, lambda sums: _over_classes(sums, _precision)),
+        _by_sums("macro_recall", _class_counts, lambda sums: _over_classes(sums, _recall)),
+        _by_sums("matthews", _class_counts, _matthews),
+    )
+
+
+def multi_label() -> tuple[Metric, ...]:
+    return (
+        _by_sums("micro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums).sum(1)))),
+        _by_sums("macro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums)).mean())),
+        _by_sums("micro_precision", _flag_counts, lambda sums: float(_precision(*_thirds(sums).sum(1)))),
+        _by_sums("micro_recall", _flag_counts, lambda sums: float(_recall(*_thirds(sums).sum(1)))),
+        _by_sums("subset_accuracy", _whole_hits, _mean),
+    )
+
+
+def regression() -> tuple[Metric, ...]:
+    # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
+    return (
+        _by_sums("pearson", _moments, _pearson),
+        Metric("spearman", _spearman),
+        _by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
+    )
+
+
+def _by_sums(
+    name: str,
+    statistics: Callable[[Array, Array], Array],
+    from_sums: Callable[[Array], float],
+    *,
+    higher: bool = True,
+    bounded: bool = True,
+) -> Metric:
+    def compute(outputs: Array, labels: Array) -> float:
+        return from_sums(statistics(outputs, labels).sum(0))
+
+    return Metric(name, compute, higher, bounded, statistics, from_sums)
+
+
+def _mean(sums: Array) -> float:
+    """Of columns (value, 1)."""
+    return float(sums[0] / sums[1])
+
+
+def _counted(per_example: Array) -> Array:
+    return np.stack([per_example, np.ones(len(per_example))], axis=1)
+
+
+# --- classes ---
+
+
+def _hits(logits: Array, labels: Array) -> Array:
+    return _counted(logits.argmax(-1) == labels)
+
+
+def _class_counts(logits: Array, labels: Array) -> Array:
+    """(examples, 3 * classes): hits, predictions and occurrences of each class, as 0 and 1."""
+    predicted = logits.argmax(-1)
+    classes, rows = logits.shape[-1], np.arange(len(labels))
+    counts = np.zeros((len(labels), 3, classes))
+    counts[rows, 0, labels] = predicted == labels
+    counts[rows, 1, predicted] = 1
+    counts[rows, 2, labels] = 1
+    return counts.reshape(len(labels), 3 * classes)
+
+
+def _thirds(sums: Array) -> Array:
+    return sums.reshape(3, -1)
+
+
+def _over_classes(sums: Array, measure: Callable[[Array, Array, Array], Array]) -> float:
+    """Mean over the classes that were predicted or occur; the others say nothing."""
+    hits, predicted, occurring = _thirds(sums)
+    seen = predicted + occurring > 0
+    return float(measure(hits, predicted, occurring)[seen].mean())
+
+
+def _f1(hits: Array, predicted: Array, occurring: Array) -> Array:
+    return _ratio(2 * hits, predicted + occurring)
+
+
+def _precision(hits: Array, predicted: Array, occurring: Array) -> Array:
+    return _ratio(hits, predicted)
+
+
+def _recall(hits: Array, predicted: Array, occurring: Array) -> Array:
+    return _ratio(hits, occurring)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Zero where there is nothing to divide by."""
+    none = np.zeros_like(np.asarray(above, float))
+    ratio: Array = np.divide(above, below, out=none, where=np.asarray(below) > 0)
+    return ratio
+
+
+def _matthews(sums: Array) -> float:
+    """Multiclass correlation (Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006); 0 where undefined."""
+    hits, predicted, occurring = _thirds(sums)
+    total = predicted.sum()
+    covariance = hits.sum() * total - predicted @ occurring
+    spread = (total**2 - predicted @ predicted) * (total**2 - occurring @ occurring)
+    return float(covariance / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+# --- several labels ---
+
+
+def _flag_counts(logits: Array, labels: Array) -> Array:
+    """(examples, 3 * labels): hits, predictions and occurrences of each label; predicted above a half."""
+    predicted, occurring = logits > 0, labels > 0
+    return np.concatenate([predicted & occurring, predicted, occurring], axis=1).astype(float)
+
+
+def _whole_hits(logits: Array, labels: Array) -> Array:
+    return _counted(((logits > 0) == (labels > 0)).all(-1))
+
+
+# --- numbers ---
+
+
+def _columns(outputs: Array, labels: Array) -> tuple[Array, Array]:
+    return outputs.reshape(-1).astype(np.float64), labels.reshape(-1).astype(np.float64)
+
+
+def _moments(outputs: Array, labels: Array) -> Array:
+    """(examples, 6): 1, x, y, xx, yy, xy, around the means, which only rounding would see."""
+    x, y = _columns(outputs, labels)
+    x, y = x - x.mean(), y - y.mean()
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+
+
+def _pearson(sums: Array) -> float:
+    n, x, y, xx, yy, xy = sums
+    spread = (n * xx - x * x) * (n * yy - y * y)
+    return float((n * xy - x * y) / np.sqrt(spread)) if spread > 0 else float("nan")
+
+
+def _spearman(outputs: Array, labels: Array) -> float:
+    x, y = _columns(outputs, labels)
+    return _pearson(_moments(stats.rankdata(x), stats.rankdata(y)).sum(0))
+
+
+def _squares(outputs: Array, labels: Array) -> Array:
+    x, y = _columns(outputs, labels)
+    return _counted((x - y) ** 2)

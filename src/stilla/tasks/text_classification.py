@@ -1,0 +1,164 @@
+"""Text classification: sentences or pairs of sentences with a class, several labels, or a number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from transformers import AutoModelForSequenceClassification
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch
+from stilla.tasks import _columns, _labels, _loading, _tokens
+from stilla.tasks._classification import Classification, attempt
+from stilla.tasks._imported import ImportedModel, check_answers
+from stilla.tasks._label_checks import rows_in_words
+from stilla.tasks.base import Loaded, Prepared, Side
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextClassification(Classification):
+    """Texts, or pairs of texts, by class; several labels per text; or a number per text."""
+
+    text: tuple[str, ...] = ()
+    """The column, or two for pairs."""
+
+    kind: ClassVar[str] = "text-classification"
+    heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        label = attempt(problems, _columns.labels, section, train) or ()
+        text = attempt(problems, _columns.texts, section, train, label) or ()
+        absent = _columns.missing([*text, *label], splits)
+        problem = None
+        if not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, text)
+            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+        problems += absent
+        if problems or problem is None:
+            raise all_at_once(problems, DataError)
+        return cls(problem, section, text)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        auto = AutoModelForSequenceClassification
+        model = _loading.classifier(source, self.problem, auto, labelled=labelled)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        if isinstance(model, ImportedModel):
+            tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]] * max(1, len(self.text)), max_length=8)
+            check_answers(model, tokens.batch([0, 1]), source.model)
+        return Loaded(model, tokenizer, source.model)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        texts = [_columns.values(split, column) for column in self.text]
+        keys = np.setdiff1d(np.arange(len(split)), _broken(texts))
+        texts = [[column[key] for key in keys] for column in texts]
+        if not len(keys):
+            raise DataError(f"there is no text left in {all_columns(self.text)}: all {len(split)} are empty.")
+        both = [student] if teacher is None else [student, teacher]
+        length = _tokens.longest(both, self.section.max_length)
+        tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
+        shared = teacher is None or _tokens.same(student, teacher)
+        others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
+        labels = self.problem.encode(split.select(keys)) if self._labelled(split) else None
+        return Prepared(
+            examples=_Positions(len(keys)),
+            collate=_Collate(tokens, others, labels, keys),
+            keys=keys,
+            lengths=tokens.lengths.tolist(),
+            aligned=shared,
+        )
+
+    def _tokens(self, tokenizer: Any, texts: list[list[str]], length: int, whose: str) -> _tokens.Tokens:
+        tokens, cut = _tokens.tokenise(tokenizer, texts, length)
+        if cut:
+            count = len(texts[0])
+            logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, count, length, whose)
+        return tokens
+
+    def _labelled(self, split: Dataset) -> bool:
+        return set(self.problem.columns) <= set(split.column_names)
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        mask = self.mask(batch, Side.STUDENT)
+        return {**self.label_counts(batch), "tokens": int(mask.sum())}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def show(self, split: Dataset, key: int) -> str:
+        row = split.select_columns(list(self.text)).with_format(None)[int(key)]
+        return " | ".join(str(row[column]) for column in self.text)
+
+
+def all_columns(columns: Sequence[str]) -> str:
+    return " and ".join(repr(column) for column in columns)
+
+
+def _broken(texts: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:
+    """Rows where a text is null or only spaces."""
+    rows = [row for row, parts in enumerate(zip(*texts)) if not all(part and part.strip() for part in parts)]
+    return np.array(rows, np.int64)
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, text: Sequence[str]) -> None:
+    broken = _broken([_columns.values(split, column) for column in text])
+    if not len(broken):
+        return
+    found = f"data.{name}: {all_columns(text)} is null or empty in {len(broken)} of {len(split)} examples"
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {rows_in_words(broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
+    logger.warning("%s; left out", found)
+
+
+class _Positions(TorchDataset[int]):
+    """Examples stand for themselves: the collator holds what they are made of."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return index
+
+
+@dataclass(frozen=True)
+class _Collate:
+    student: _tokens.Tokens
+    teacher: _tokens.Tokens
+    labels: NDArray[Any] | None
+    keys: NDArray[np.int64]
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        student = self.student.batch(examples)
+        teacher = student if self.teacher is self.student else self.teacher.batch(examples)
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[examples])
+        return batch
