@@ -1,0 +1,166 @@
+"""The report of one run: report.html, a single file that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+from stilla.report import figures, numbers, sections
+from stilla.report.charts.marks import mark_key, subject_style
+from stilla.report.folder import RunFolder, read_run
+from stilla.report.table import full_table, ordered_subjects, score_table, subject_title
+from stilla.scores import Scores
+
+KINDS = {
+    "lost": "the teacher was right, the student is not",
+    "won": "the student is right, the teacher was not",
+    "moved": "both are wrong, differently",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder/report.html` from what lies in the run folder; only scores.json must.
+
+    Raises:
+        DataError: the folder holds no readable scores.json.
+    """
+    run = read_run(Path(folder))
+    return write_page(run.path / "report.html", "page.html.j2", page_values(run))
+
+
+def page_values(run: RunFolder) -> dict[str, object]:
+    """Everything that the page shows, by the names its template uses."""
+    scores = run.scores
+    classes = sections.class_rows(scores)
+    values: dict[str, object] = {
+        "title": run.name,
+        "subtitle": _subtitle(scores),
+        "closing": "Written by Stilla. Intervals are 95 % bootstrap intervals over the examples.",
+        "scores": scores,
+        "tiles": sections.tiles(scores),
+        "table": score_table(scores),
+        "marks": subject_marks(scores),
+        "titles": {name: subject_title(name) for name in scores.subjects},
+        "measured_on": measured_on(scores),
+        "full_heads": [subject_title(name) for name in ordered_subjects(scores)],
+        "full_lines": full_table(scores),
+        "notes": (*scores.notes, *run.problems),
+        "trade_off": figures.trade_off(scores),
+        "seeds": figures.seed_figure(scores),
+        "losses": figures.loss_figures(run.training),
+        "evaluation": figures.evaluation_figure(run.training, scores.metric),
+        "calibration": figures.calibration_figures(scores),
+        "classes": classes,
+        "class_subjects": sections.class_subjects(scores),
+        "class_summary": sections.class_summary(classes),
+        "class_low": sections.class_axis_low(scores),
+        "decisions": sections.decisions(scores),
+        "decision_summary": _decision_summary(scores),
+        "kinds": [(kind, KINDS[kind]) for kind in KINDS if any(flip.kind == kind for flip in scores.flips)],
+        "known_kinds": tuple(KINDS),
+        "recipe": highlighted(run.recipe),
+        "environment": run.environment,
+    }
+    return values | {"contents": _contents(values)}
+
+
+def write_page(target: Path, template: str, values: Mapping[str, object]) -> Path:
+    """Set the template and write it whole or not at all."""
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    html = _templates().get_template(template).render(
+        **values,
+        style=Markup(_asset("page.css") + _asset("charts.css")),
+        script=Markup(script),
+        # Nothing is ever fetched, and no script runs but ours, whatever stands in the data.
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+               "base-uri 'none'; form-action 'none'",
+    )
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.write_text(html, encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def subject_marks(scores: Scores) -> dict[str, Markup]:
+    return {name: mark_key(subject_style(name)) for name in scores.subjects}
+
+
+def measured_on(scores: Scores, split: str | None = None) -> str:
+    """How the table's numbers were obtained, in a sentence or two."""
+    split = split or scores.split
+    total = scores.examples.get(split)
+    examples = f"{total:,} {split} examples" if total else f"{split} examples"
+    sentences = [f"Quality on {examples}, in brackets its 95 % interval."]
+    if any(one.cost.latency_median_ms is not None for one in scores.subjects.values()):
+        batches = {one.cost.batch_size for one in scores.subjects.values()} - {None}
+        batch = f"; throughput in batches of {batches.pop()}" if len(batches) == 1 else ""
+        sentences.append(f"Latency is the median for one example{batch}, on the machine of the run.")
+    return " ".join([*sentences, "Ratios are against the teacher."])
+
+
+def highlighted(recipe: str) -> Markup:
+    """The recipe with its keys and comments marked."""
+    return Markup("\n").join(_highlighted_line(line) for line in recipe.rstrip().split("\n"))
+
+
+def _highlighted_line(line: str) -> Markup:
+    if line.lstrip().startswith("#"):
+        return Markup('<span class="yaml-comment">{}</span>').format(line)
+    found = re.match(r"(\s*(?:- )*)([\w.-]+)(:(?:\s.*)?)$", line)
+    if found is None:
+        return escape(line)
+    return Markup('{}<span class="yaml-key">{}</span>{}').format(*found.groups())
+
+
+def _subtitle(scores: Scores) -> str:
+    total = scores.examples.get(scores.split)
+    seeds = max((len(one.seeds) for one in scores.subjects.values()), default=0)
+    return " · ".join(filter(None, (
+        scores.task.replace("-", " ").capitalize(),
+        f"{numbers.metric_title(scores.metric)} on {f'{total:,} ' if total else ''}{scores.split} examples",
+        f"{seeds} seeds" if seeds > 1 else "")))
+
+
+def _decision_summary(scores: Scores) -> str:
+    total = scores.examples.get(scores.split)
+    found = sum(scores.flipped.values()) or len(scores.flips)
+    counts = ", ".join(f"{scores.flipped[kind]:,} {kind} ({words})" for kind, words in KINDS.items()
+                       if scores.flipped.get(kind))
+    shown = f" Shown: the {len(scores.flips):,} most confident." if len(scores.flips) < found else ""
+    return (f"On {found:,}{f' of {total:,}' if total else ''} examples teacher and student decide differently"
+            f"{f': {counts}' if counts else ''}.{shown}")
+
+
+def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The sections that are there, for the line of links."""
+    return [(target, name) for target, name, needs in (
+        ("scores", "Scores", ("table",)), ("notes", "Notes", ("notes",)),
+        ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
+        ("training", "Training", ("losses", "evaluation")),
+        ("calibration", "Calibration", ("calibration",)), ("classes", "Classes", ("classes",)),
+        ("decisions", "Decisions", ("decisions",)), ("recipe", "Recipe", ("recipe",)),
+        ("environment", "Environment", ("environment",)),
+    ) if any(values[need] for need in needs)]
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return jinja2.Environment(loader=jinja2.PackageLoader("stilla.report", "assets"), autoescape=True,
+                              undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
