@@ -1,0 +1,70 @@
+"""How large a model is and how much it computes, without timing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stilla.errors import StillaError
+from stilla.evaluate.predict import Inputs, evaluating
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that were learnt; a tied weight counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of the weights as a file holds them: parameters and persistent buffers, shared ones once."""
+    tensors = [value for value in model.state_dict(keep_vars=True).values() if isinstance(value, Tensor)]
+    return sum(one.numel() * one.element_size() for one in {id(one): one for one in tensors}.values())
+
+
+def count_flops(model: nn.Module, inputs: Inputs) -> float:
+    """FLOPs of one forward: two per multiply-add of every matrix product, convolution and attention.
+
+    Counted on a real forward, so loops and branches of the model are as they run.
+
+    Raises:
+        StillaError: the model runs operations that cannot be counted.
+    """
+    device = next(iter(inputs.values())).device
+    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops})
+    try:
+        with evaluating(model, device, "float32") as run, _no_fast_path(), counter:
+            run(inputs)
+    except Exception as error:  # whatever a model's own operations raise under the counter
+        raise StillaError(f"FLOPs cannot be counted ({type(error).__name__}: {error})") from error
+    total = float(counter.get_total_flops())
+    if not total:
+        raise StillaError("FLOPs cannot be counted (the model runs no operation that the counter knows)")
+    return total
+
+
+# torch's counter knows attention on GPUs only: on the CPU it silently counts 0 for the products of q, k and v
+_CPU_ATTENTION: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _cpu_attention_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *args: object, **kwargs: object,
+) -> int:
+    """q·kᵀ and its product with v; shapes (batch, heads, positions, width)."""
+    batch, heads, queries, width = query
+    keys, value_width = key[-2], value[-1]
+    return 2 * batch * heads * queries * keys * (width + value_width)
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """`nn.TransformerEncoder` in eval mode runs as one fused operation, which the counter takes for none."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -1,0 +1,121 @@
+"""The run's outcome in one plain sentence, and the ratios that it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stilla.scores import Cost, Interval
+from stilla.tasks.base import Metric
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The headline numbers; differences are student minus the other, `None` without a baseline."""
+
+    metric: Metric
+    teacher: float
+    student: float
+    retention: float | None
+    difference: Interval | None
+    teacher_cost: Cost
+    student_cost: Cost
+    seeds: int = 1
+
+
+def retention(metric: Metric, teacher: float, student: float) -> tuple[float | None, str | None]:
+    """student / teacher, or None and a note that says why it is not defined."""
+    title = _title(metric)
+    if not metric.higher_is_better:
+        return None, f"retention is not defined: {title} is better when lower"
+    if not metric.bounded:
+        return None, f"retention is not defined: {title} can be zero or negative"
+    if teacher <= 0:
+        return None, f"retention is not defined: the teacher's {title} is {teacher:.3g}"
+    return student / teacher, None
+
+
+def distillation_ratio(
+    metric: Metric, student: float, baseline: float, lead: Interval,
+) -> tuple[float | None, str | None]:
+    """(student - baseline) / (teacher - baseline), and a note where it is not defined or says little.
+
+    `lead`: teacher minus baseline, paired.
+    """
+    better = lead.value > 0 if metric.higher_is_better else lead.value < 0
+    if not better:
+        return None, ("distillation ratio is not defined: the teacher is no better than the baseline "
+                      "(the student trained on labels alone), so there is nothing to gain a part of")
+    note = None if lead.excludes_zero() else (
+        "distillation ratio is unstable: the teacher's lead over the baseline "
+        f"({_points(metric, lead.value)}, 95 % interval {_range(metric, lead.low, lead.high)}) may be zero")
+    return (student - baseline) / lead.value, note
+
+
+def verdict(outcome: Outcome) -> str:
+    """What the student keeps, what it saves, and whether distillation was worth it."""
+    seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
+    return f"{_kept(outcome)}{seeds} {_saved(outcome)}; {_gained(outcome)}."
+
+
+def _kept(outcome: Outcome) -> str:
+    title = _title(outcome.metric)
+    if outcome.retention is None:
+        return f"The student's {title} is {outcome.student:.3g} against the teacher's {outcome.teacher:.3g},"
+    verb = "reaches" if outcome.retention > 1 else "keeps"
+    return f"The student {verb} {100 * outcome.retention:.1f} % of the teacher's {title}"
+
+
+def _saved(outcome: Outcome) -> str:
+    """'with 4.1× fewer parameters and 3.0× the speed'; ratios under 1.05 are called the same."""
+    teacher, student = outcome.teacher_cost, outcome.student_cost
+    fewer = teacher.parameters / max(student.parameters, 1)
+    if fewer >= 1.05:
+        size = f"{_times(fewer)} fewer parameters"
+    elif fewer <= 1 / 1.05:
+        size = f"{_times(1 / fewer)} as many parameters"
+    else:
+        size = "as many parameters"
+    if teacher.latency_median_ms is None or not student.latency_median_ms:
+        return f"with {size}"
+    faster = teacher.latency_median_ms / student.latency_median_ms
+    speed = "the same speed" if 1 / 1.05 < faster < 1.05 else f"{_times(faster)} the speed"
+    return f"with {size} and {speed}"
+
+
+def _gained(outcome: Outcome) -> str:
+    metric, difference = outcome.metric, outcome.difference
+    if difference is None:
+        return "it was not compared with training on labels alone"
+    sign = 1 if metric.higher_is_better else -1
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    gain, interval = sign * difference.value, f"95 % interval {_range(metric, low, high)}"
+    if not difference.excludes_zero():
+        return ("no difference measured between distillation and training on labels alone "
+                f"({_points(metric, gain)}, {interval})")
+    if low > 0:
+        return f"distillation gained {_points(metric, gain)} over training on labels alone ({interval})"
+    return (f"distillation lost {_points(metric, -gain)} against training on labels alone, which is the "
+            f"better choice here (95 % interval of the loss {_range(metric, -high, -low)})")
+
+
+def _title(metric: Metric) -> str:
+    return metric.name.replace("_", " ")
+
+
+def _points(metric: Metric, value: float) -> str:
+    """Fractions in percentage points, other measures in their own unit."""
+    return f"{_number(metric, value)} points" if metric.bounded else _number(metric, value)
+
+
+def _range(metric: Metric, low: float, high: float) -> str:
+    return f"{_number(metric, low)} to {_number(metric, high)}"
+
+
+def _number(metric: Metric, value: float) -> str:
+    text = f"{100 * value:.1f}" if metric.bounded else f"{value:.3g}"
+    # '-0.0' says nothing
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:,.0f}×"

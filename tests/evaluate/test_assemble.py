@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from fake_task import ACCURACY, FakeTask, classified, macro_f1
+from numpy.typing import NDArray
+
+from stilla.errors import RecipeError, StillaError
+from stilla.evaluate import Predictions, make_scores
+from stilla.scores import Cost, Scores
+from stilla.tasks.base import Metric
+
+LABELS = np.arange(600) % 3
+COST = Cost(parameters=10, bytes=40)
+DATA = {split: Dataset.from_dict({"text": [f"{split} {key}" for key in range(600)], "label": LABELS})
+        for split in ("validation", "test")}
+
+AllPredictions = dict[str, dict[str, list[Predictions]]]
+
+
+def _said(rng: np.random.Generator, accuracy: float) -> Predictions:
+    return classified(rng.random(600) < accuracy, LABELS)
+
+
+def _all(rng: np.random.Generator, splits: tuple[str, ...] = ("test",), seeds: int = 1,
+         **accuracy: float) -> AllPredictions:
+    times = {name: 1 if name == "teacher" else seeds for name in accuracy}
+    return {name: {split: [_said(rng, level) for _ in range(times[name])] for split in splits}
+            for name, level in accuracy.items()}
+
+
+def _scores(predictions: Mapping[str, Mapping[str, list[Predictions]]], task: FakeTask | None = None,
+            metric: str | None = None) -> Scores:
+    return make_scores(task or FakeTask(), DATA, predictions, dict.fromkeys(predictions, COST), metric=metric,
+                       resamples=200, seed=1, notes=("said before",))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_a_whole_comparison(rng: np.random.Generator, tmp_path: Path) -> None:
+    predictions = _all(rng, ("validation", "test"), teacher=0.95, baseline=0.7, student=0.85, onnx=0.85)
+    found = _scores(predictions)
+    assert (found.task, found.metric, found.higher_is_better) == ("fake", "accuracy", True)
+    assert found.split == "test"
+    assert found.examples == {"validation": 600, "test": 600}
+    assert list(found.subjects) == ["teacher", "baseline", "student", "onnx"]
+    for name, splits in predictions.items():
+        for split, seeds in splits.items():
+            assert found.subjects[name].quality[split]["accuracy"].value == pytest.approx(
+                (seeds[0].outputs.argmax(1) == LABELS).mean())
+    teacher, student = found.teacher["accuracy"], found.student["accuracy"]
+    baseline = found.subjects["baseline"]["accuracy"]
+    assert found.gap is not None
+    assert found.gap.value == pytest.approx(student - teacher)
+    assert found.gap.high < 0
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(student - baseline)
+    assert found.difference.low > 0
+    assert found.retention == pytest.approx(student / teacher)
+    assert found.distillation_ratio == pytest.approx((student - baseline) / (teacher - baseline))
+    assert "distillation gained" in found.verdict
+    assert found.notes == ("said before",)
+    assert [one.name for one in found.classes] == ["cat", "dog", "eel"]
+    assert [one.support for one in found.classes] == [200, 200, 200]
+    found.dump(tmp_path / "scores.json")
+    assert Scores.load(tmp_path / "scores.json") == found
+
+
+def test_fidelity_and_calibration_are_measured_for_everyone_but_the_teacher_against_itself(
+    rng: np.random.Generator,
+) -> None:
+    predictions = _all(rng, teacher=0.95, student=0.85)
+    found = _scores(predictions)
+    decided = {name: splits["test"][0].outputs.argmax(1) for name, splits in predictions.items()}
+    same = decided["teacher"] == decided["student"]
+    assert found.student.agreement["test"].value == pytest.approx(same.mean())
+    assert found.student.agreement["test"].low < same.mean() < found.student.agreement["test"].high
+    # logits of 2 in different places differ by 2 (p - q), in the same place by nothing
+    sure, other = np.exp(2) / (np.exp(2) + 2), 1 / (np.exp(2) + 2)
+    assert found.student.kl["test"] == pytest.approx((1 - same.mean()) * 2 * (sure - other))
+    assert found.teacher.agreement == {}
+    assert found.teacher.kl == {}
+    assert found.student.calibration["test"].ece == pytest.approx(abs(found.student["accuracy"] - sure))
+    assert sum(one.count for one in found.teacher.calibration["test"].bins) == 600
+
+
+def test_flips_are_counted_and_shown_from_the_headline_split(rng: np.random.Generator) -> None:
+    predictions = _all(rng, ("validation", "test"), teacher=0.95, student=0.85)
+    found = _scores(predictions)
+    teacher, student = (predictions[name]["test"][0].outputs.argmax(1) for name in ("teacher", "student"))
+    assert found.flipped == {
+        "lost": ((teacher == LABELS) & (student != LABELS)).sum(),
+        "won": ((teacher != LABELS) & (student == LABELS)).sum(),
+        "moved": 0}
+    assert len(found.flips) == min(60, sum(found.flipped.values()))
+    for flip in found.flips:
+        assert flip.shown == f"test {flip.key}"
+        assert set(flip.predictions) == {"teacher", "student"}
+
+
+def test_several_seeds_are_averaged_and_kept(rng: np.random.Generator) -> None:
+    predictions = _all(rng, seeds=3, teacher=0.95, baseline=0.7, student=0.85)
+    found = _scores(predictions)
+    by_seed = [(one.outputs.argmax(1) == LABELS).mean() for one in predictions["student"]["test"]]
+    assert found.student.seeds == pytest.approx(by_seed)
+    assert found.teacher.seeds == ()
+    assert found.student["accuracy"] == pytest.approx(np.mean(by_seed))
+    assert sum(one.count for one in found.student.calibration["test"].bins) == 1800
+    assert "(mean of 3 seeds)" in found.verdict
+    first = predictions["student"]["test"][0].outputs.argmax(1)
+    assert sum(found.flipped.values()) == (predictions["teacher"]["test"][0].outputs.argmax(1) != first).sum()
+
+
+def test_without_a_baseline_there_is_no_difference(rng: np.random.Generator) -> None:
+    found = _scores(_all(rng, ("validation",), teacher=0.95, student=0.85))
+    assert (found.split, found.difference, found.distillation_ratio) == ("validation", None, None)
+    assert found.gap is not None
+
+
+def test_a_teacher_no_better_than_the_baseline_leaves_the_ratio_undefined(rng: np.random.Generator) -> None:
+    found = _scores(_all(rng, teacher=0.7, baseline=0.9, student=0.8))
+    assert found.distillation_ratio is None
+    assert any(note.startswith("distillation ratio is not defined") for note in found.notes)
+    assert "distillation lost" in found.verdict
+
+
+def test_the_asked_metric_is_the_headline(rng: np.random.Generator) -> None:
+    found = _scores(_all(rng, teacher=0.95, student=0.85), metric="macro_f1")
+    assert found.metric == "macro_f1"
+    assert list(found.student.quality["test"]) == ["macro_f1", "accuracy"]
+    with pytest.raises(RecipeError, match=r"got 'acuracy'; expected accuracy or macro_f1\. Did you mean accur"):
+        _scores(_all(rng, teacher=0.95, student=0.85), metric="acuracy")
+
+
+def test_several_labels_are_compared_label_by_label(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 2, (600, 3))
+
+    def said(accuracy: float) -> Predictions:
+        flags = np.where(rng.random((600, 3)) < accuracy, labels, 1 - labels)
+        return Predictions(np.arange(600), 4.0 * flags - 2, labels)
+
+    predictions = {"teacher": {"test": [said(0.98)]}, "student": {"test": [said(0.9)]}}
+    found = _scores(predictions, FakeTask("labels"))
+    same = (predictions["teacher"]["test"][0].outputs == predictions["student"]["test"][0].outputs)
+    assert found.student.agreement["test"].value == pytest.approx(same.mean())
+    assert sum(one.count for one in found.student.calibration["test"].bins) == 1800
+    assert sum(found.flipped.values()) == (~same.all(1)).sum()
+    assert [one.support for one in found.classes] == labels.sum(0).tolist()
+
+
+def test_a_number_has_quality_and_no_decisions(rng: np.random.Generator) -> None:
+    labels = rng.normal(size=600)
+    keys, noise = np.arange(600), rng.normal(size=600)
+    predictions = {name: {"test": [Predictions(keys, labels + size * noise, labels)]}
+                   for name, size in (("teacher", 0.1), ("baseline", 0.5), ("student", 0.3))}
+    found = _scores(predictions, FakeTask("number"))
+    assert (found.metric, found.retention) == ("pearson", None)
+    assert any(note.startswith("retention is not defined: pearson can be") for note in found.notes)
+    assert found.difference is not None
+    assert found.difference.low > 0
+    assert (found.student.agreement, found.student.kl, found.student.calibration) == ({}, {}, {})
+    assert (found.flipped, found.flips, found.classes) == ({}, (), ())
+
+
+def test_an_undefined_headline_gives_way_to_the_next_metric(rng: np.random.Generator) -> None:
+    labels = rng.normal(size=600)
+    predictions = {"teacher": {"test": [Predictions(np.arange(600), labels + 0.1, labels)]},
+                   "student": {"test": [Predictions(np.arange(600), np.zeros(600), labels)]}}
+    found = _scores(predictions, FakeTask("number"))
+    assert (found.metric, found.higher_is_better) == ("rmse", False)
+    assert "pearson is not defined for every subject: the headline is rmse" in found.notes
+    assert list(found.teacher.quality["test"]) == ["rmse"]
+
+
+def _never(outputs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return float("nan")
+
+
+def test_what_cannot_be_scored_is_refused(rng: np.random.Generator) -> None:
+    good = _all(rng, teacher=0.95, student=0.85)
+    with pytest.raises(StillaError, match="no predictions of the teacher; got those of student"):
+        _scores({"student": good["student"]})
+    with pytest.raises(StillaError, match="none of never is defined"):
+        _scores(good, FakeTask(metrics=(Metric("never", _never),)))
+    broken = good["student"]["test"][0].outputs.copy()
+    broken[7, 1] = np.nan
+    said = Predictions(np.arange(600), broken, LABELS)
+    with pytest.raises(StillaError, match=r"student on test data: 1 of 600 predictions .* examples 7"):
+        _scores({**good, "student": {"test": [said]}})
+    fewer = Predictions(np.arange(599), broken[1:], LABELS[1:])
+    fewer.outputs[6, 1] = 0.0
+    with pytest.raises(StillaError, match=r"other examples \(599\) than those of teacher \(600\)"):
+        _scores({**good, "student": {"test": [fewer]}})
+
+
+def test_the_same_seed_gives_the_same_scores(rng: np.random.Generator) -> None:
+    predictions = _all(rng, seeds=2, teacher=0.95, baseline=0.8, student=0.85)
+    task = FakeTask(metrics=(ACCURACY, macro_f1(3)))
+    assert _scores(predictions, task) == _scores(predictions, task)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stilla.errors import StillaError
+from stilla.evaluate import count_flops, count_parameters, stored_bytes
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.head = nn.Linear(4, 10, bias=False)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("kept", torch.zeros(3, dtype=torch.int64))
+        self.register_buffer("not_kept", torch.zeros(100), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids))
+
+
+def test_a_tied_weight_counts_once() -> None:
+    assert count_parameters(Tied()) == 40
+    assert stored_bytes(Tied()) == 40 * 4 + 3 * 8
+
+
+def test_bytes_follow_the_type_of_the_weights() -> None:
+    assert stored_bytes(Tied().to(torch.bfloat16)) == 40 * 2 + 3 * 8
+
+
+def test_flops_are_two_per_multiply_add() -> None:
+    assert count_flops(Tied(), {"ids": torch.zeros(1, 7, dtype=torch.int64)}) == 2 * 7 * 4 * 10
+
+
+class Attention(nn.Module):
+    def __init__(self, *, with_mask: bool) -> None:
+        super().__init__()
+        self.with_mask = with_mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool).tril() if self.with_mask else None
+        return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_attention_on_the_cpu_counts(with_mask: bool) -> None:
+    """torch's own counter says 0."""
+    x = torch.randn(1, 2, 16, 8)
+    assert count_flops(Attention(with_mask=with_mask), {"x": x}) == 2 * 2 * 2 * 16 * 16 * 8
+
+
+def test_a_transformer_encoder_on_its_fast_path_counts_the_same() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    expected = 2 * 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 2 * 5 * 5 * 16
+    assert count_flops(layer.eval(), {"src": torch.randn(1, 5, 16)}) == expected
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("no such length")
+
+
+@pytest.mark.parametrize(("model", "reason"), [
+    (Broken(), "ValueError: no such length"), (nn.ReLU(), "no operation")])
+def test_what_cannot_be_counted_is_said(model: nn.Module, reason: str) -> None:
+    with pytest.raises(StillaError, match=reason):
+        count_flops(model, {"x" if isinstance(model, Broken) else "input": torch.zeros(1, 3)})
