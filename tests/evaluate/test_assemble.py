@@ -135,7 +135,7 @@ def test_the_asked_metric_is_the_headline(rng: np.random.Generator) -> None:
     found = _scores(_all(rng, teacher=0.95, student=0.85), metric="macro_f1")
     assert found.metric == "macro_f1"
     assert list(found.student.quality["test"]) == ["macro_f1", "accuracy"]
-    with pytest.raises(RecipeError, match=r"got 'acuracy'; expected accuracy or macro_f1\. Did you mean accur"):
+    with pytest.raises(RecipeError, match=r"got 'acuracy'; expected accuracy or macro_f1\. Did you mean acc"):
         _scores(_all(rng, teacher=0.95, student=0.85), metric="acuracy")
 
 
