@@ -95,8 +95,9 @@ class Distiller(nn.Module):
         """After loading: the aliases point at what was loaded."""
         self.student.tie_weights()
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        self.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """What Trainer calls for `activation_checkpointing: true`; the options are the student's own."""
+        self.student.activation_checkpointing_enable(**options)
 
     @property
     def config(self) -> Any:

@@ -133,7 +133,9 @@ class DistillationTrainer(Trainer):
             raise CompatibilityError("the loss is only defined within an optimiser step, whose counts it is divided by")
         progress = self.state.global_step / max(self.state.max_steps, 1)
         step = Step(num_items_in_batch, self.accelerator.num_processes, progress)
-        outputs = model(inputs, self.teacher(inputs) if self.teacher is not None else None, step)
+        with self.accelerator.autocast():  # the student's wrapper brings its own
+            said = self.teacher(inputs) if self.teacher is not None else None
+        outputs = model(inputs, said, step)
         self.guard.watch(outputs["loss"], outputs["terms"], inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 

@@ -10,14 +10,14 @@ import inspect
 import typing
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
-from stilla.schedule import Constant, Schedule, schedule
+from stilla.schedule import Schedule, schedule
 from stilla.signals import Dims, Form, Signals
 
 Count = Literal["rows", "labelled", "tokens", "examples"]
@@ -70,7 +70,7 @@ class Term:
     """An objective with its weight in the loss (a number or a schedule) and its name in the log."""
 
     objective: Objective
-    weight: Schedule | float = field(default_factory=lambda: Constant(1.0))
+    weight: Schedule | Mapping[str, Any] | float = 1.0
     name: str = ""
 
     def __post_init__(self) -> None:

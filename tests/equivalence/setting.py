@@ -1,0 +1,87 @@
+"""A tiny teacher, student and ragged data: what every equivalence test trains. Also run as a program by launchers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
+
+from stilla import DistillationTrainer, Student, Term
+from stilla.objectives import Hidden, Labels, Logits
+
+EXAMPLES = 24
+
+
+def bert(width: int, layers: int, dropout: float = 0.0) -> BertForSequenceClassification:
+    return BertForSequenceClassification(BertConfig(
+        vocab_size=50, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=2 * width,
+        max_position_embeddings=32, num_labels=3, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout))
+
+
+def examples(number: int = EXAMPLES) -> Dataset:
+    generator = torch.Generator().manual_seed(1)
+    rows = []
+    for index in range(number):
+        length = int(torch.randint(3, 12, (1,), generator=generator))
+        rows.append({"input_ids": torch.randint(1, 50, (length,), generator=generator).tolist(), "labels": index % 3})
+    return Dataset.from_list(rows)
+
+
+def pad(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    longest = max(len(item["input_ids"]) for item in items)
+    ids = torch.zeros(len(items), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, item in enumerate(items):
+        ids[row, :len(item["input_ids"])] = torch.tensor(item["input_ids"])
+        mask[row, :len(item["input_ids"])] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([item["labels"] for item in items])}
+
+
+def terms() -> list[Term]:
+    """One of each kind: rows with labels, rows with a teacher and a scheduled temperature, tokens with projections."""
+    return [Term(Labels(), weight=0.3), Term(Logits(temperature={"linear": [4.0, 1.0]}), weight=0.7),
+            Term(Hidden(), weight={"cosine": [1.0, 0.1]})]
+
+
+def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, student: Any = None, collator: Any = pad,
+            callbacks: Sequence[Any] = (), **options: Any) -> DistillationTrainer:
+    torch.manual_seed(0)
+    teacher, model = bert(32, 4), bert(16, 2, dropout)
+    set_seed(0)  # the projection is made in the trainer
+    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
+                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, "lr_scheduler_type": "linear", **options}
+    made = DistillationTrainer(
+        Student(student or model, {"layers": (1, 3)}), teacher, terms=terms(), train_dataset=data or examples(), eval_dataset=examples(),
+        data_collator=collator, callbacks=callbacks,
+        args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
+                               remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
+    return made
+
+
+def weights(trained: DistillationTrainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trained.accelerator.unwrap_model(trained.model).state_dict().items()}
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference of any parameter; all names must agree."""
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def losses(trained: DistillationTrainer) -> list[dict[str, float]]:
+    """What was logged per step, terms by name."""
+    return [{name: value for name, value in entry.items() if name == "loss" or name.startswith("terms/")}
+            for entry in trained.state.log_history if "loss" in entry]
+
+
+if __name__ == "__main__":
+    folder, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    made = trainer(folder, data=examples(number), per_device_train_batch_size=batch, max_steps=-1, num_train_epochs=2,
+                   gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False)
+    made.train()
+    torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")
