@@ -72,6 +72,15 @@ def test_a_single_seed_has_no_spread_and_several_have_each_value(tmp_path: Path)
     assert "student: 95.8 %, 97.2 %, 97.0 %" in page(tmp_path / "three", fakes.digits(), seeds=3).text
 
 
+def test_a_run_of_one_logged_step_is_drawn(tmp_path: Path) -> None:
+    folder = fakes.write_run(tmp_path / "run", fakes.intents())
+    (folder / "log.jsonl").write_text('{"stage": "student", "step": 7, "loss": 0.5, "terms": {"x": 0.5}}\n'
+                                      '{"stage": "student", "step": 7, "evaluation": {"accuracy": 0.9}}\n')
+    found = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert [one["class"] for one in found.all("svg")].count("chart lines") == 2
+    assert "nan" not in " ".join(one.get("d", "") for one in found.all("path"))
+
+
 def test_pictures_are_shown_and_other_data_addresses_are_text(tmp_path: Path) -> None:
     scores = fakes.digits()
     odd = ("data:text/html,<script>alert(1)</script>", "data:image/svg+xml;base64,PHN2Zz4=")

@@ -65,7 +65,7 @@ def caveats(runs: Sequence[RunFolder], metric: str, split: str) -> tuple[str, ..
     hardware = dict.fromkeys(key for run in runs for key in run.environment
                              if any(word in key.lower() for word in _HARDWARE))
     known = [run.environment for run in runs if run.environment]
-    differing = [key for key in hardware if len({environment.get(key) for environment in known}) > 1]
+    differing = [key for key in hardware if len({one[key] for one in known if key in one}) > 1]
     if differing:
         found.append(f"The runs were measured on different machines ({', '.join(differing)} differ): "
                      "latency and throughput do not compare.")
