@@ -103,7 +103,8 @@ class Data(Section):
     max_length: int | None = Field(None, ge=2)
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
     augment: Literal["none", "light"] = "none"
-    """Random crops and flips of training images, the same for teacher and student."""
+    """`light`: random crops, brightness and contrast of training images, the same for teacher and student; no flips,
+    as not every picture may be mirrored."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
     limit: int | None = Field(None, ge=1)

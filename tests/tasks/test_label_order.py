@@ -92,7 +92,7 @@ def test_flags_take_the_teachers_order() -> None:
         (
             ["Good", "very bad", "Good"],
             ("good", "very-bad"),
-            "They differ in case, spaces or hyphens only: write 'Good' like 'good' and 'very bad' like 'very-bad'",
+            "They differ in case, spaces or hyphens only: write 'Good' like 'good' and 'very bad' like",
         ),
         ([1, 2, 1, 2], ("neg", "pos"), "Say in data.labels which name each number stands for"),
         ([0, 1, 0, 1], ("neg", "neutral", "pos"), "Say in data.labels"),

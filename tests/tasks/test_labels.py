@@ -278,7 +278,7 @@ def test_columns_are_found_by_their_names(
         (
             {"one": ["x"], "two": ["y"], "label": ["z"]},
             {},
-            r"data\.text: which column is the text\? one or two could be it\. The columns are one \(text\), two",
+            r"data\.text: which column is the text\? one or two could be it\. The columns are one",
         ),
         ({"title": ["x"], "review": ["y"], "label": ["z"]}, {}, "review or title could be it"),
         (

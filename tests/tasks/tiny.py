@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    ViTConfig,
+    ViTForImageClassification,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 WORDS = ["good", "bad", "film", "food", "the", "was", "very", "not", "a", "b", "c", "d"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -46,3 +53,24 @@ def labels_of(*names: str) -> dict[str, Any]:
 
 def splits_of(train: dict[str, list[Any]], **others: dict[str, list[Any]]) -> dict[str, Dataset]:
     return {name: Dataset.from_dict(rows) for name, rows in {"train": train, **others}.items()}
+
+
+def vit_config(**changes: Any) -> ViTConfig:
+    return ViTConfig(
+        **{
+            "image_size": 8, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "intermediate_size": 32, **changes,
+        }
+    )  # fmt: skip
+
+
+def image_processor(size: int = 8, **changes: Any) -> ViTImageProcessorPil:
+    return ViTImageProcessorPil(size={"height": size, "width": size}, **changes)
+
+
+def vit_folder(folder: Path, **changes: Any) -> Path:
+    """An image classifier as `save_pretrained` leaves it, with random weights."""
+    torch.manual_seed(0)
+    ViTForImageClassification(vit_config(**changes)).save_pretrained(folder)
+    image_processor().save_pretrained(folder)
+    return folder

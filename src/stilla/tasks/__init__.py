@@ -16,6 +16,7 @@ __all__ = ["KINDS", "find", "kinds", "of_model"]
 
 KINDS: Mapping[str, str] = {
     "text-classification": "stilla.tasks.text_classification:TextClassification",
+    "image-classification": "stilla.tasks.image_classification:ImageClassification",
 }
 
 

@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset as TorchDataset
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import Data
@@ -58,6 +59,9 @@ class Classification(Task):
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, problem=adapted(self.problem, teacher.model.config, teacher.source))
 
+    def labels_resolved(self) -> dict[str, Any]:
+        return {"label": self.problem.columns, "kind": self.problem.kind}
+
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         logits, labels = self.outputs(outputs), batch.labels
         if self.problem.kind == "multi_label":
@@ -98,6 +102,10 @@ class Classification(Task):
     def row_classes(self) -> int:
         return {"multi_label": 2, "regression": 1}.get(self.problem.kind, len(self.problem.names))
 
+    def labelled(self, split: Dataset) -> bool:
+        """Whether a split has the label's columns."""
+        return set(self.problem.columns) <= set(split.column_names)
+
     def label_counts(self, batch: Batch) -> Mapping[str, int]:
         """`rows`, `labelled` and `examples` of a batch; -100 marks an example without label."""
         examples = len(next(iter(batch.student.values())))
@@ -110,6 +118,21 @@ class Classification(Task):
         else:
             labelled = int((labels != -100).sum())
         return {"rows": rows, "labelled": labelled, "examples": examples}
+
+
+class Positions(TorchDataset[int]):
+    """Examples stand for themselves: the collator holds what they are made of."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return index
 
 
 def _flags(labels: Tensor) -> Tensor:

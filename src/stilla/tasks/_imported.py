@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from stilla.errors import CompatibilityError, all_of
@@ -82,18 +82,23 @@ def imported(source: ModelSource, config: PreTrainedConfig) -> ImportedModel:
     return ImportedModel(model, config)
 
 
-def check_answers(model: ImportedModel, inputs: Mapping[str, Tensor], source: str) -> None:
-    """One forward, to count the outputs before anything is trained.
+def check_answers(
+    model: PreTrainedModel | ImportedModel, inputs: Mapping[str, Tensor], source: str
+) -> None:
+    """One forward, to see what fails and count the outputs before anything is trained.
 
     Raises:
         CompatibilityError: it fails, or gives another number of outputs than there are labels.
     """
-    if "attention_mask" in inputs and not model.takes_input("attention_mask"):
+    masked = not isinstance(model, ImportedModel) or model.takes_input("attention_mask")
+    if "attention_mask" in inputs and not masked:
         logger.warning("%s takes no attention_mask: it must know padding by its token", source)
     training = model.training
+    dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+    cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     try:
         with torch.no_grad():
-            logits = model.eval()(**inputs).logits
+            logits = model.eval()(**cast)["logits"]
     except CompatibilityError:
         raise
     except Exception as error:  # whatever a model of a person's own raises
@@ -101,9 +106,10 @@ def check_answers(model: ImportedModel, inputs: Mapping[str, Tensor], source: st
         raise CompatibilityError(f"{source}: its forward fails on {shapes}: {error}") from error
     finally:
         model.train(training)
-    if logits.shape[-1] != model.config.num_labels:
+    labels = len(model.config.id2label)
+    if logits.shape[-1] != labels:
         raise CompatibilityError(
-            f"{source} gives {logits.shape[-1]} outputs, the data have {model.config.num_labels} labels. Let "
+            f"{source} gives {logits.shape[-1]} outputs, the data have {labels} labels. Let "
             "it take `num_labels`, or give the data and data.labels that it was made for."
         )
 

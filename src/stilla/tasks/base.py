@@ -99,6 +99,10 @@ class Task(ABC):
         """The task of a model whose batches a person makes (`DistillationTrainer` without a recipe)."""
 
     @abstractmethod
+    def resolved(self, section: Data) -> Data:
+        """The section with the columns and the kind of label written out that were found."""
+
+    @abstractmethod
     def adapted_to(self, teacher: Loaded) -> Self:
         """The same task with its labels in the teacher's order.
 

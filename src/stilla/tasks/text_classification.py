@@ -12,14 +12,13 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
 from stilla.tasks import _columns, _labels, _loading, _tokens
-from stilla.tasks._classification import Classification, attempt
+from stilla.tasks._classification import Classification, Positions, attempt
 from stilla.tasks._imported import ImportedModel, check_answers
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks.base import Loaded, Prepared, Side
@@ -55,6 +54,9 @@ class TextClassification(Classification):
             raise all_at_once(problems, DataError)
         return cls(problem, section, text)
 
+    def resolved(self, section: Data) -> Data:
+        return section.model_copy(update={**self.labels_resolved(), "text": self.text})
+
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForSequenceClassification
         model = _loading.classifier(source, self.problem, auto, labelled=labelled)
@@ -79,9 +81,9 @@ class TextClassification(Classification):
         tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
         shared = teacher is None or _tokens.same(student, teacher)
         others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
-        labels = self.problem.encode(split.select(keys)) if self._labelled(split) else None
+        labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
         return Prepared(
-            examples=_Positions(len(keys)),
+            examples=Positions(len(keys)),
             collate=_Collate(tokens, others, labels, keys),
             keys=keys,
             lengths=tokens.lengths.tolist(),
@@ -94,9 +96,6 @@ class TextClassification(Classification):
             count = len(texts[0])
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, count, length, whose)
         return tokens
-
-    def _labelled(self, split: Dataset) -> bool:
-        return set(self.problem.columns) <= set(split.column_names)
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         mask = self.mask(batch, Side.STUDENT)
@@ -131,21 +130,6 @@ def _refuse_broken(section: Data, name: str, split: Dataset, text: Sequence[str]
         raise DataError(f"{found}: {rows_in_words(broken.tolist())}. Remove them, or leave them out with "
                         "data.broken: skip.")
     logger.warning("%s; left out", found)
-
-
-class _Positions(TorchDataset[int]):
-    """Examples stand for themselves: the collator holds what they are made of."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.size:
-            raise IndexError(index)
-        return index
 
 
 @dataclass(frozen=True)
