@@ -1,0 +1,118 @@
+"""A student of the teacher's architecture in other sizes, from random weights: {config: {...}}."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from stilla.errors import CompatibilityError, all_at_once, did_you_mean
+from stilla.stacks import ConfigPath, edited_config, find_stacks
+from stilla.students.configs import Changes, of_depth
+from stilla.students.student import Student, automatic_layer_map
+
+# Changing these would make another task or another class of it, not a smaller student.
+_FIXED = {
+    "architectures": "the class is the teacher's",
+    "id2label": "the labels are the teacher's",
+    "label2id": "the labels are the teacher's",
+    "model_type": "the architecture is the teacher's",
+    "num_labels": "the labels are the teacher's",
+}
+
+
+def fresh(teacher: nn.Module, config: Mapping[str, Any]) -> Student:
+    """A student of the teacher's class with some fields of the config changed and random weights in float32.
+
+    `config` names fields as the teacher's config does, or by their general name (`num_hidden_layers`);
+    sub-configs are mappings: {"text_config": {"num_hidden_layers": 4}}. Labels and all other fields are the
+    teacher's. A list with one entry per layer (`layer_types`) that is not given follows the depth: its
+    pattern is shortened or repeated. The caller seeds torch. The student is in eval mode; its layer map is
+    the automatic one.
+
+    Raises:
+        CompatibilityError: an unknown field, one that belongs to the teacher's task, or sizes that do not
+            fit.
+    """
+    name = type(teacher).__name__
+    if not isinstance(teacher, PreTrainedModel):
+        raise CompatibilityError(
+            f"{name} is not a Hugging Face model: it has no config to build a smaller one from. "
+            "Give the student as `student: {model: ...}`."
+        )
+    problems: list[str] = []
+    changes = _changes(teacher.config, config, (), problems)
+    if problems:
+        raise all_at_once(problems, CompatibilityError)
+    changes |= _what_follows(teacher, changes)
+    try:
+        model = type(teacher)._from_config(edited_config(teacher.config, changes), dtype=torch.float32)
+    except Exception as error:  # each class refuses a config in its own way
+        asked = ", ".join(f"{'.'.join(path)}={value!r}" for path, value in changes.items())
+        raise CompatibilityError(f"{name} cannot be built with {asked}: {error}") from error
+    if teacher.can_generate():
+        model.generation_config = copy.deepcopy(teacher.generation_config)
+    return Student(model.eval(), automatic_layer_map(model, teacher))
+
+
+def _changes(
+    config: PreTrainedConfig, overrides: Mapping[str, Any], section: ConfigPath, problems: list[str]
+) -> Changes:
+    """The overrides by config path, under the names that the config itself uses."""
+    fields = [field for field in vars(config) if not field.startswith("_")]
+    general = type(config).attribute_map
+    changes: Changes = {}
+    for key, value in overrides.items():
+        field = general.get(key, key)
+        where = "student config: " + ".".join((*section, str(key)))
+        old = vars(config).get(field)
+        if key in _FIXED:
+            problems.append(f"{where}: {_FIXED[key]} and cannot be changed; leave it out.")
+        elif field not in fields:
+            problems.append(
+                f"{where}: {type(config).__name__} has no such field.{did_you_mean(key, [*fields, *general])}"
+            )
+        elif isinstance(old, PreTrainedConfig) and isinstance(value, Mapping):
+            changes |= _changes(old, value, (*section, field), problems)
+        elif not _is_like(value, old):
+            problems.append(f"{where}: got {value!r}; expected a value like the teacher's, {_shown(old)}.")
+        else:
+            changes[*section, field] = value
+    return changes
+
+
+def _what_follows(teacher: PreTrainedModel, changes: Changes) -> Changes:
+    """What the depths that are asked for ask for in turn, where it is not given too."""
+    follow: Changes = {}
+    for stack in find_stacks(teacher):
+        depth = changes.get(stack.config_path)
+        if isinstance(depth, int):
+            follow |= of_depth(teacher.config, stack, depth)
+    return {path: value for path, value in follow.items() if path not in changes}
+
+
+def _is_like(value: object, old: object) -> bool:
+    """Whether `value` may stand where `old` stood; the config class checks the rest. True is no number."""
+    if old is None or value is None:
+        return True
+    if isinstance(old, bool) or isinstance(value, bool):
+        return isinstance(old, bool) and isinstance(value, bool)
+    if isinstance(old, int | float):
+        return isinstance(value, int | float)
+    if isinstance(old, list | tuple):
+        return isinstance(value, list | tuple)
+    if isinstance(old, dict | PreTrainedConfig):
+        return isinstance(value, Mapping)
+    return isinstance(value, str)
+
+
+def _shown(value: object) -> str:
+    return (
+        f"a mapping of {type(value).__name__}'s fields"
+        if isinstance(value, PreTrainedConfig)
+        else repr(value)
+    )
