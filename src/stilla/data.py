@@ -18,7 +18,7 @@ from stilla._fingerprint import fingerprint
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data, Split
 
-__all__ = ["LABEL_NAMES", "fingerprint", "label_column", "load"]
+__all__ = ["LABEL_NAMES", "fingerprint", "label_column", "load", "load_one"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,18 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
         left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
         found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
     return {name: found[name] for name in ("train", "validation", "test") if name in found}
+
+
+def load_one(name: str) -> Dataset:
+    """One file or folder as one split, for scoring a run on other data; its test split where it has several.
+
+    Raises:
+        DataError: it cannot be read, or leaves open which split is meant.
+    """
+    splits = _sources.read(name, hub=False)
+    if len(splits) > 1 and "test" not in splits:
+        raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
+    return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
 def label_column(split: Dataset, section: Data) -> str | None:

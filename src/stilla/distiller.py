@@ -6,7 +6,7 @@ the wrapped module drifts apart between processes without an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch

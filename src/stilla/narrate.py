@@ -1,22 +1,77 @@
-"""What a run says while it works: short lines and progress bars on standard error, from the main process only."""
+"""What a run says while it works: short lines, and bars for what takes longer than a second.
+
+All of it goes to standard error, from the main process only, through one console, so that lines and bars do not
+overwrite each other. The libraries below keep quiet meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+PATIENCE = 1.0
+"""Seconds before a bar appears."""
 
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """The console that lines and bars share, so that they do not overwrite each other."""
-    return Console(stderr=True, quiet=not _main_process(), highlight=False)
+    return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False)
 
 
 def say(line: str) -> None:
+    """One line for the person who waits."""
     console().print(line, soft_wrap=True, markup=False)
 
 
-def _main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+@contextmanager
+def progress(title: str, total: int | None, *, show: bool = True) -> Iterator[Callable[..., None]]:
+    """Gives a function to call with the number of steps just done, and a note to show beside them.
+
+    `total` is None where it is not known.
+    """
+    bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console(), transient=True,
+                   disable=not (show and console().is_terminal))
+    task = bar.add_task(title, total=total, note="")
+    started = time.monotonic()
+    shown = False
+
+    def advance(steps: int, note: str = "") -> None:
+        nonlocal shown
+        bar.update(task, advance=steps, **({"note": note} if note else {}))
+        if not shown and time.monotonic() - started > PATIENCE:
+            bar.start()
+            shown = True
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()
+
+
+def tracked(items: Sequence[Item], title: str) -> Iterator[Item]:
+    """The items one by one, under a bar."""
+    with progress(title, len(items)) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def quiet_libraries() -> None:
+    """Switch off the bars and reports of datasets and transformers; their warnings stay."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

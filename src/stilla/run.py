@@ -23,7 +23,7 @@ from stilla import data, tasks
 from stilla.environment import describe
 from stilla.export import save_student
 from stilla.fingerprints import of_model
-from stilla.narrate import say
+from stilla.narrate import quiet_libraries, say
 from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
 from stilla.processes import on_main
@@ -66,6 +66,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         StillaError: whatever a person has to put right, before anything is trained where it can be known.
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
+    quiet_libraries()
     folder = RunFolder(Path(recipe.output))
     on_main(lambda: folder.open(overwrite=overwrite))
     with PartialState().main_process_first():
@@ -169,7 +170,7 @@ class Line:
     def _train(self, stage: str, model: nn.Module | Student, teacher: nn.Module | None, terms: Sequence[Term],
                training: Training, task: Task, processors: tuple[Any, Any], seed: int) -> None:
         train(stage, model, teacher, terms, training, task=task, folder=self.folder, seed=seed,
-              train_data=task.prepare(self.splits["train"], *processors, training=True),
+              train_data=task.prepare(self.splits["train"], *processors, training=True, seed=seed),
               validation_data=task.prepare(self.splits["validation"], *processors, training=False))
 
     def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:

@@ -60,4 +60,4 @@ def chosen_objectives(
     one = task.prepare(examples.select(range(1)), loaded.processor, teacher.processor, training=False)
     batch = one.collate([one.examples[0]])
     return objectives_for(dims_of(student.model, task, batch.student), dims_of(teacher.model, task, batch.teacher),
-                          student.layer_map, same_inputs=batch.student is batch.teacher)
+                          student.layer_map, same_inputs=one.aligned)

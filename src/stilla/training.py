@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import (
     PrinterCallback,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from stilla.errors import TrainingError
-from stilla.narrate import console
+from stilla.narrate import progress, say
 from stilla.objectives.base import Term
 from stilla.recipe import Training
 from stilla.run_folder import RunFolder
@@ -120,30 +120,35 @@ class Log(TrainerCallback):
 
 
 class Bar(TrainerCallback):
-    """A progress bar with the stage's name and the last loss."""
+    """A progress bar with the stage's name and the last loss, and a line when the stage is over."""
 
     def __init__(self, stage: str) -> None:
-        self.progress = Progress(TextColumn("{task.description:<12}"), BarColumn(bar_width=30), MofNCompleteColumn(),
-                                 TextColumn("steps"), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
-                                 console=console(), transient=True)
-        self.row = self.progress.add_task(stage, total=None, loss="")
+        self.stage = stage
+        self.exits = ExitStack()
+        self.advance: Callable[..., None] = lambda *_: None
+        self.started = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self.progress.update(self.row, total=state.max_steps, completed=state.global_step)
-            self.progress.start()
+        self.started = time.monotonic()
+        if state.global_step:
+            say(f"{self.stage}: continues after step {state.global_step} of {state.max_steps}")
+        bar = progress(self.stage, state.max_steps, show=state.is_world_process_zero)
+        self.advance = self.exits.enter_context(bar)
+        self.advance(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress.update(self.row, completed=state.global_step)
+        self.advance(1)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
         if logs and "loss" in logs:
-            self.progress.update(self.row, loss=f"loss {logs['loss']:.4f}")
+            self.advance(0, f"loss {logs['loss']:.4f}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress.stop()
+        self.exits.close()
+        if state.global_step == state.max_steps:
+            say(f"{self.stage}: {state.max_steps} steps in {_duration(time.monotonic() - self.started)}")
 
 
 class Profile(TrainerCallback):
@@ -175,3 +180,8 @@ class Profile(TrainerCallback):
 
 def _named(logs: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in logs.items() if name.startswith(prefix)}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from stilla.errors import DataError, StillaError
-from stilla.evaluate._progress import progress
+from stilla.narrate import progress
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Side, Task
 

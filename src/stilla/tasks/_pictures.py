@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from datasets import Dataset, Image, Value
-from datasets.utils import tqdm
 from PIL import ImageOps
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Pictures:
         """Rows whose pictures cannot be read, and why; each is decoded once, small where that is enough."""
         found: dict[int, str] = {}
         with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter's lock
-            for start in tqdm(range(0, len(self), _AT_ONCE), desc="checking pictures", leave=False):
+            for start in tracked(range(0, len(self), _AT_ONCE), "checking pictures"):
                 stored = self.rows[start : start + _AT_ONCE][self.column]
                 reasons = enumerate(pool.map(_why_broken, stored), start)
                 found.update({row: reason for row, reason in reasons if reason is not None})

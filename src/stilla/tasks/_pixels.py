@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from datasets.utils import tqdm
 from numpy.typing import NDArray
 
 from stilla.errors import CompatibilityError, DataError
+from stilla.narrate import tracked
 from stilla.tasks._pictures import Pictures, light
 
 _KEEP = 2**29  # bytes of finished pictures that a split may keep in memory
@@ -145,7 +145,7 @@ def keep(source: Source) -> Source | Kept:
         return source
     sides = (student,) if shared else (student, teacher)
     kept = [np.empty((count, *one.shape[1:]), one.dtype) for one in sides]
-    for position in tqdm(range(count), desc="reading pictures", leave=False):
+    for position in tracked(range(count), "reading pictures"):
         for array, pixels in zip(kept, source.pixels([position])):
             if pixels.shape[1:] != array.shape[1:]:
                 raise _different_sizes(array.shape[1:], pixels.shape[1:])

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets.utils import tqdm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
+from stilla.narrate import tracked
 from stilla.recipe import ModelSource
 from stilla.tasks._imported import ImportedModel
 from stilla.tasks._loading import Classifier, explained, where_processor
@@ -151,7 +151,7 @@ def tokenise(
     """Tokens of texts (or pairs: two sequences of texts), and how many of them were cut to `max_length`."""
     wanted = [name for name in INPUTS if name in tokenizer.model_input_names or name != "token_type_ids"]
     ids, types, lengths, cut = [], [], [], 0
-    for start in tqdm(range(0, len(texts[0]), _AT_ONCE), desc="tokenising", leave=False):
+    for start in tracked(range(0, len(texts[0]), _AT_ONCE), "tokenising"):
         part = [column[start : start + _AT_ONCE] for column in texts]
         encoded = tokenizer(
             *part, truncation=True, max_length=max_length, padding=False,

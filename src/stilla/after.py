@@ -1,0 +1,109 @@
+"""What can be done with a finished run: score it on other data, export it, write its report again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stilla import data, tasks
+from stilla.errors import RecipeError
+from stilla.narrate import quiet_libraries
+from stilla.recipe import Recipe
+from stilla.recipe_file import read
+from stilla.report import write_report
+from stilla.run_folder import RunFolder, is_run
+from stilla.scores import Scores
+from stilla.scoring import export_one, measure, saved_student, score
+from stilla.starting import trained
+from stilla.tasks.base import Loaded, Task
+
+
+def evaluate_run(path: Path, new: str | None = None) -> Scores:
+    """Score a run again: on its own data, or on `new` (a file or folder with the same columns).
+
+    Scores on new data are written to `evaluations/<name>.json` of the run and touch nothing else.
+
+    Raises:
+        RecipeError: there is no finished run.
+        DataError: the new data do not have the run's columns, or labels that its models do not know.
+    """
+    folder, recipe = _opened(path)
+    if new is None:
+        return _scored_again(folder, recipe)
+    split = data.load_one(new)
+    name = Path(new).stem
+    task = tasks.find(recipe.task).understand(recipe.data, {name: split})
+    task = task.adapted_to(_student(recipe, folder, task))
+    teacher = _teacher(recipe, folder, task)
+    made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
+            for role in ("student", "baseline") if folder.model(role, 0).exists()}
+    scores = measure(recipe, task, {name: split}, teacher, made, _exported(folder))
+    target = folder.path / "evaluations" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    scores.dump(target)
+    return scores
+
+
+def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
+    """Write a run's student in these formats, and measure what was written with everything else.
+
+    Raises:
+        RecipeError: there is no finished run.
+        ExportError: a format cannot hold this model.
+    """
+    folder, recipe = _opened(path)
+    task, teacher = _ready(folder, recipe)
+    splits = data.load(recipe.data, seed=recipe.seed)
+    for kind in formats:
+        export_one(kind, recipe, folder, task, splits)
+    score(recipe, folder, task, splits, teacher, _exported(folder))
+    write_report(folder.path)
+    return {kind: folder.exports / kind for kind in formats}
+
+
+def report_run(path: Path) -> Path:
+    """Write the report page again from what the run measured.
+
+    Raises:
+        RecipeError: there is no finished run.
+    """
+    folder, _ = _opened(path)
+    return write_report(folder.path)
+
+
+def _scored_again(folder: RunFolder, recipe: Recipe) -> Scores:
+    task, teacher = _ready(folder, recipe)
+    folder.scores.unlink(missing_ok=True)
+    scores = score(recipe, folder, task, data.load(recipe.data, seed=recipe.seed), teacher, _exported(folder))
+    write_report(folder.path)
+    return scores
+
+
+def _opened(path: Path) -> tuple[RunFolder, Recipe]:
+    quiet_libraries()
+    folder = RunFolder(path)
+    if not is_run(path):
+        raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
+    if not folder.student.exists():
+        raise RecipeError(f"the run in {path} has no student yet; `stilla run {folder.recipe}` continues it")
+    return folder, read(folder.recipe, [f"output={path}"])
+
+
+def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:
+    splits = data.load(recipe.data, seed=recipe.seed)
+    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    teacher = _teacher(recipe, folder, task)
+    return task.adapted_to(teacher), teacher
+
+
+def _teacher(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
+    source = recipe.teacher if recipe.teacher.train is None else trained(recipe.teacher, folder.teacher)
+    return task.load(source, labelled=True)
+
+
+def _student(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
+    return saved_student(recipe, folder, task, "student", 0)
+
+
+def _exported(folder: RunFolder) -> dict[str, Path]:
+    return {path.parent.name: path for path in sorted(folder.exports.glob("*/model.onnx"))}
