@@ -15,6 +15,8 @@ import PIL.Image
 from datasets import Dataset, Image, Value
 from PIL import ImageOps
 
+from stilla.narrate import tracked
+
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 256
