@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from transformers import AutoModelForSequenceClassification, TrainerCallback, pipeline
+
+import stilla
+from stilla import training
+from stilla.after import evaluate_run, report_run
+from stilla.errors import CompatibilityError, DataError, RecipeError, TrainingError
+from stilla.recipe_file import read
+from tests import tiny
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, stilla.Run]:
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, stilla.distill(**tiny.recipe(folder))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(path / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def logged(run: stilla.Run) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_that_the_design_names(done: tuple[Path, stilla.Run]) -> None:
+    _, run = done
+    for name in ("recipe.yaml", "environment.json", "teacher/model.safetensors", "student/model.safetensors",
+                 "student/tokenizer.json", "student/README.md", "baseline/model.safetensors", "scores.json", "report.html",
+                 "log.jsonl", "stages.json"):
+        assert (run.folder / name).exists(), name
+    assert not any((run.folder / "checkpoints").glob("*/checkpoint-*"))
+    assert {entry["stage"] for entry in logged(run)} == {"teacher", "student", "baseline"}
+    assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
+    assert run.scores.teacher["accuracy"] > 0.8
+    assert run.scores.split == "test"
+    assert run.scores.verdict.endswith(".")
+
+
+def test_the_student_is_a_plain_hugging_face_folder(done: tuple[Path, stilla.Run]) -> None:
+    _, run = done
+    model = AutoModelForSequenceClassification.from_pretrained(run.student)
+    assert model.config.num_hidden_layers == 2
+    assert set(model.config.label2id) == set(tiny.TOPICS)
+    (answer,) = pipeline("text-classification", str(run.student))("the soup and the bread")
+    assert answer["label"] in tiny.TOPICS
+    assert not any("projection" in name or "objectives" in name for name in weights(run.student))
+
+
+def test_the_resolved_recipe_names_every_default_and_reads_back(done: tuple[Path, stilla.Run]) -> None:
+    _, run = done
+    resolved = read(run.folder / "recipe.yaml")
+    assert resolved.data.text == ("text",)
+    assert resolved.data.label == ("topic",)
+    assert resolved.distill[0].objectives
+    assert {spec.kind for spec in resolved.distill[0].objectives} >= {"logits", "hidden"}
+
+
+def test_student_and_baseline_start_from_the_same_weights_and_batches(done: tuple[Path, stilla.Run]) -> None:
+    _, run = done
+    first = {entry["stage"]: entry for entry in logged(run) if entry["step"] == 1 and "terms" in entry}
+    if "labels" in first["student"]["terms"]:
+        assert first["student"]["terms"]["labels"] == pytest.approx(first["baseline"]["terms"]["labels"], rel=1e-6)
+    steps = [sum(entry["stage"] == stage and "loss" in entry for entry in logged(run)) for stage in ("student", "baseline")]
+    assert steps[0] == steps[1] > 0
+
+
+def test_running_again_skips_what_is_finished(done: tuple[Path, stilla.Run], capfd: pytest.CaptureFixture[str]) -> None:
+    folder, run = done
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("model.safetensors")}
+    again = stilla.distill(**tiny.recipe(folder))
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("model.safetensors")} == before
+    assert again.scores == run.scores
+    assert capfd.readouterr().err.count("skipped") >= 3
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(done: tuple[Path, stilla.Run]) -> None:
+    folder, run = done
+    before = (run.folder / "student" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(RecipeError, match=r"(?s)stage `student`.*epochs: 3\.0 -> 1\.0.*--overwrite"):
+        stilla.distill(**tiny.recipe(folder, distill={"epochs": 1, "learning_rate": 1e-3, "precision": "float32"}))
+    assert (run.folder / "student" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_more_measuring_needs_no_new_training(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
+    import shutil
+
+    folder, run = done
+    shutil.copytree(run.folder, tmp_path / "run")
+    changed = tiny.recipe(folder, output=str(tmp_path / "run"),
+                          evaluate={"baseline": True, "resamples": 300, "speed": False, "metric": "macro_f1"})
+    again = stilla.distill(**changed)
+    assert again.scores.metric == "macro_f1"
+    assert same(run.student, again.student)
+
+
+def test_an_old_run_is_scored_on_new_data(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
+    _, run = done
+    new = tiny.texts(tmp_path / "new", seed=5)["test"]
+    scores = evaluate_run(run.folder, new)
+    assert scores.examples == {"test": 60}
+    assert (run.folder / "evaluations" / "test.json").exists()
+    one_class = tmp_path / "one.csv"
+    one_class.write_text("text,topic\nthe bread,food\nsoup,food\n")
+    assert evaluate_run(run.folder, str(one_class)).examples == {"one": 2}
+    strange = tmp_path / "strange.csv"
+    strange.write_text("sentence,topic\nthe bread,food\nsoup,food\n")
+    with pytest.raises(DataError, match="text"):
+        evaluate_run(run.folder, str(strange))
+
+
+def test_the_report_can_be_written_again(done: tuple[Path, stilla.Run]) -> None:
+    _, run = done
+    run.report.unlink()
+    assert report_run(run.folder).exists()
+    with pytest.raises(RecipeError, match="no run folder"):
+        report_run(run.folder / "student")
+
+
+class StopAt(TrainerCallback):
+    """Asks to stop as Ctrl-C does, within a given stage."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        self.stage, self.step = stage, step
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    """Ctrl-C after a step of a stage, through the real signal handler."""
+    import os
+    import signal
+
+    original = training._callbacks
+
+    def with_interrupt(name, *rest):
+        class Press(TrainerCallback):
+            def on_step_begin(self, args, state, control, **_):
+                if name == stage and state.global_step == step:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        return [*original(name, *rest), Press()]
+
+    monkeypatch.setattr(training, "_callbacks", with_interrupt)
+
+
+@pytest.mark.parametrize(("stage", "step"), [("teacher", 5), ("student", 6), ("baseline", 3)])
+def test_interrupted_and_continued_equals_uninterrupted(
+    done: tuple[Path, stilla.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+) -> None:
+    _, whole = done
+    with monkeypatch.context() as patch:
+        interrupt(patch, stage, step)
+        with pytest.raises(KeyboardInterrupt, match=f"`{stage}` after step {step + 1}"):
+            stilla.distill(**tiny.recipe(tmp_path))
+    assert (tmp_path / "run" / "checkpoints" / stage / f"checkpoint-{step + 1}").exists()
+    torch.manual_seed(1234)
+    run = stilla.distill(**tiny.recipe(tmp_path))
+    for role in ("teacher", "student", "baseline"):
+        assert same(run.folder / role, whole.folder / role), role
+    steps = [(entry["stage"], entry["step"]) for entry in logged(run) if "loss" in entry]
+    assert steps == sorted(set(steps), key=steps.index)
+    assert len(steps) == len([entry for entry in logged(whole) if "loss" in entry])
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    plain = {"evaluate": {"resamples": 100, "speed": False}}
+    stilla.distill(**tiny.recipe(tmp_path, **plain))
+    shorter = tiny.recipe(tmp_path, distill={"epochs": 1, "precision": "float32"}, **plain)
+    run = stilla.distill(overwrite=True, **shorter)
+    assert {entry["step"] for entry in logged(run) if entry["stage"] == "student"} <= {1, 2, 3, 4}
+
+
+def test_stages_follow_each_other_and_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [{"objectives": [{"kind": "hidden"}], "epochs": 1, "precision": "float32"},
+              {"objectives": [{"kind": "logits"}], "epochs": 1, "precision": "float32"}]
+    quick = {"distill": stages, "evaluate": {"resamples": 100, "speed": False}}
+    whole = stilla.distill(**tiny.recipe(tmp_path / "whole", **quick))
+    assert [entry["stage"] for entry in logged(whole) if entry["step"] == 1 and "loss" in entry] == [
+        "teacher", "student.0", "student.1"]
+    with monkeypatch.context() as patch:
+        interrupt(patch, "student.1", 2)
+        with pytest.raises(KeyboardInterrupt):
+            stilla.distill(**tiny.recipe(tmp_path / "parts", **quick))
+    parts = stilla.distill(**tiny.recipe(tmp_path / "parts", **quick))
+    assert same(whole.student, parts.student)
+
+
+def test_several_seeds_give_a_spread(tmp_path: Path) -> None:
+    run = stilla.distill(**tiny.recipe(tmp_path, evaluate={"baseline": True, "seeds": 2, "resamples": 100, "speed": False}))
+    assert len(run.scores.student.seeds) == 2
+    assert (run.folder / "seeds" / "student-1" / "model.safetensors").exists()
+    assert not same(run.folder / "student", run.folder / "seeds" / "student-1")
+
+
+def test_a_weak_teacher_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    files = tiny.texts(tmp_path / "data")
+    untrained = tiny.bert(tmp_path / "untrained")
+    weak = {"data": files, "teacher": untrained, "evaluate": {"resamples": 100, "speed": False}}
+    with pytest.raises(CompatibilityError, match=r"no better than chance.*--allow-weak-teacher"):
+        stilla.distill(**tiny.recipe(tmp_path, **weak))
+    run = stilla.distill(**tiny.recipe(tmp_path, **weak, allow_weak_teacher=True))
+    assert run.scores.distillation_ratio is None
+
+
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"distill": {"epochs": 2, "precision": "float32", "trainer": {"save_strategy": "steps", "save_steps": 2}},
+               "evaluate": {"resamples": 100, "speed": False}}
+    whole = stilla.distill(**tiny.recipe(tmp_path / "whole", **options))
+    with monkeypatch.context() as patch:
+        save, calls = torch.save, []
+
+        def full(content, path, *rest, **more):
+            if "student" in str(path) and str(path).endswith("optimizer.pt"):
+                calls.append(path)
+                if len(calls) == 2:
+                    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            return save(content, path, *rest, **more)
+
+        patch.setattr(torch, "save", full)
+        with pytest.raises(TrainingError, match=r"no room left.*continue"):
+            stilla.distill(**tiny.recipe(tmp_path / "parts", **options))
+    run = stilla.distill(**tiny.recipe(tmp_path / "parts", **options))
+    assert same(whole.student, run.student)
+
+
+def test_a_trace_of_a_few_steps_lands_in_the_run_folder(tmp_path: Path) -> None:
+    run = stilla.distill(**tiny.recipe(tmp_path, distill={"epochs": 2, "precision": "float32", "profile": 2},
+                                       evaluate={"resamples": 100, "speed": False}))
+    assert (run.folder / "profile" / "student.json.gz").stat().st_size > 1000
+
+
+def test_a_folder_of_something_else_is_never_touched(tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    other.mkdir()
+    (other / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(RecipeError, match="no run of Stilla"):
+        stilla.distill(overwrite=True, **tiny.recipe(tmp_path))
+    assert (other / "thesis.tex").read_text() == "ten years of work"
