@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import integration_utils
 
 from stilla.errors import RecipeError
 from stilla.recipe import Training
@@ -81,7 +82,7 @@ def test_a_field_that_cannot_be_meant_is_refused(tmp_path, given, said):
 
 
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("stilla.training_arguments.get_available_reporting_integrations", list)
+    monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", list)
     assert "not installed; pip install mlflow" in refused(tmp_path, report_to=["mlflow"])
 
 

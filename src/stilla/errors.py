@@ -7,7 +7,14 @@ from difflib import get_close_matches
 
 
 class StillaError(Exception):
-    """A mistake that its user can put right; the command line shows it without a traceback."""
+    """A mistake that its user can put right; the command line shows it without a traceback.
+
+    `problems`: what is wrong, one by one, where it is several things.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class RecipeError(StillaError):
@@ -59,4 +66,4 @@ def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError
     if len(problems) == 1:
         return kind(problems[0])
     lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-    return kind(f"{len(problems)} problems:\n{lines}")
+    return kind(f"{len(problems)} problems:\n{lines}", problems)

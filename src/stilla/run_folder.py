@@ -36,6 +36,11 @@ def differences(before: Plain, after: Plain) -> list[str]:
             for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
 
 
+def is_run(path: Path) -> bool:
+    """Whether a run lies there, finished or not."""
+    return (path / "stages.json").is_file() or (path / "scores.json").is_file()
+
+
 class RunFolder:
     """A run's folder on disk. Only the main process writes to it."""
 
@@ -66,16 +71,26 @@ class RunFolder:
         Raises:
             RecipeError: there is a folder with something else in it.
         """
-        strange = self.path.exists() and any(self.path.iterdir()) and not self._stages.exists()
-        if strange and not self._demo_only():
-            raise RecipeError(f"output: {self.path} exists and is no run of Stilla; nothing in it was touched. "
-                              "Give another `output`")
+        self.refuse_strangers()
         if overwrite and self._stages.exists():
             for name in _OURS:
                 _remove(self.path / name)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self._stages.exists():
             self._write({})
+
+    def refuse_strangers(self) -> None:
+        """Raise if what lies at the path is no run: nothing of it may be touched.
+
+        Raises:
+            RecipeError: a file, or a folder with something else in it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RecipeError(f"output: {self.path} is a file; give the name of a folder")
+        strange = self.path.exists() and any(self.path.iterdir()) and not self._stages.exists()
+        if strange and not self._demo_only():
+            raise RecipeError(f"output: {self.path} exists and is no run of Stilla; nothing in it was touched. "
+                              "Give another `output`")
 
     def finished(self, stage: str, inputs: Plain) -> bool:
         """Whether the stage was finished with these very inputs.

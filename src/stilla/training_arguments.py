@@ -15,8 +15,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from transformers import TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from stilla.errors import RecipeError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Training
@@ -175,7 +173,8 @@ def _value(name: str, value: Any, expected: Any, metadata: Mapping[str, Any]) ->
         if value is False and "no" in words:
             return "no"
         near = [word for word in words if str(value) in word or len(words) <= 16] or words
-        raise RecipeError(f"got {shown(value)}; expected {one_of(near)}.{did_you_mean(value, near)}")
+        begin = [word for word in near if word.startswith(str(value))]
+        raise RecipeError(f"got {shown(value)}; expected {one_of(near)}.{did_you_mean(value, begin or near)}")
     if name == "report_to":
         return _trackers(value)
     if isinstance(value, bool) and bool not in kinds:
@@ -193,8 +192,10 @@ def _trackers(value: Any) -> list[str]:
         return []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RecipeError(f"got {shown(value)}; expected the name of a tracker, or a list of them")
-    known: list[str] = list(INTEGRATION_TO_CALLBACK)
-    here: list[str] = get_available_reporting_integrations()
+    from transformers.integrations import integration_utils  # takes seconds, and few recipes name a tracker
+
+    known: list[str] = list(integration_utils.INTEGRATION_TO_CALLBACK)
+    here: list[str] = integration_utils.get_available_reporting_integrations()
     if names == ["all"]:
         return here
     for name in names:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from stilla.tasks.base import Metric
 
@@ -162,7 +161,9 @@ def _pearson(sums: Array) -> float:
 
 def _spearman(outputs: Array, labels: Array) -> float:
     x, y = _columns(outputs, labels)
-    return _pearson(_moments(stats.rankdata(x), stats.rankdata(y)).sum(0))
+    from scipy.stats import rankdata  # most of a second to import, for numbers alone
+
+    return _pearson(_moments(rankdata(x), rankdata(y)).sum(0))
 
 
 def _squares(outputs: Array, labels: Array) -> Array:
