@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedModel
 
+from stilla.carding import card
 from stilla.errors import CompatibilityError
 from stilla.evaluate import (
     Predictions,
     Subject,
+    Workload,
     compared_with_chance,
+    count_flops,
     count_parameters,
     is_weak,
     make_scores,
@@ -99,8 +103,17 @@ def score(
         return Scores.load(folder.scores)
     scores = measure(recipe, task, {split: splits[split] for split in MEASURED if split in splits}, teacher, made, exported)
     scores.dump(folder.scores)
+    student = made["student"][0]
+    card(recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
     folder.finish("scores", inputs)
     return scores
+
+
+def _flops(student: Loaded, work: Workload) -> float | None:
+    try:
+        return count_flops(student.model, work.one)
+    except Exception:  # a model that the counter cannot follow; the note is made where the student itself is counted
+        return None
 
 
 def measure(
@@ -129,8 +142,9 @@ def measure(
         # the last split is measured for speed: test where there is one
         theirs, ours = (workload(prepared, side, batch_size=size) for side in (Side.TEACHER, Side.STUDENT))
         subjects = {"teacher": Subject(teacher.model, theirs), "student": Subject(student.model, ours)}
+        flops = _flops(student, ours)
         for kind, file in files.items():
-            subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes)
+            subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes, flops=flops)
     costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
     if "baseline" in made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
