@@ -1,0 +1,57 @@
+# Everything is installed into .venv, in the versions of constraints.txt. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Processes that run tests: as many as there are cores, at most four (each holds about 1 GB).
+JOBS   ?= auto
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo demo-text test quick check format clean
+
+help:
+	@echo "make demo       install, then distil, compare, export and report on handwritten digits"
+	@echo "make demo-text  the same on texts"
+	@echo "make test       install, then run all tests"
+	@echo "make quick      only the fast tests, in one process; ARGS='-k logits' chooses"
+	@echo "make check      lint, types, and which module may import which"
+	@echo "make format     put right what the linter can put right by itself"
+	@echo "make clean      remove .venv and the tools' caches (runs/ stays)"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter of .venv; JOBS=1 runs the tests in one process"
+
+demo: $(VENV)/onnx
+	$(BIN)/stilla demo
+
+demo-text: $(VENV)/onnx
+	$(BIN)/stilla demo text
+
+# One thread each: more only make tiny models slower.
+test: export OMP_NUM_THREADS ?= 1
+test: $(VENV)/dev
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
+
+quick: $(VENV)/dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# What is installed is marked by a file, so that it happens once, and again when the requirements change.
+$(VENV)/onnx $(VENV)/dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(@F)]'
+	@touch $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and \
+	$(PYTHON) is %d.%d. Choose another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
