@@ -1,0 +1,89 @@
+"""The floors and the other rules of docs/architecture.md that a machine can hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+from importlinter import cli
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "stilla"
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Every file of the package, by its path from there."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("stilla", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def test_the_contracts_of_imports_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert code == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("room", ["objectives", "tasks"])
+def test_siblings_import_only_their_base_and_private_helpers(graph: grimp.ImportGraph, room: str) -> None:
+    package = f"stilla.{room}"
+    for module in graph.find_children(package):
+        imported = {name.removeprefix(f"{package}.") for name in graph.find_modules_directly_imported_by(module)
+                    if name.startswith(f"{package}.")}
+        strangers = {name for name in imported if name != "base" and not name.startswith("_")}
+        assert not strangers, f"{module} imports its siblings {sorted(strangers)}"
+
+
+def test_the_rule_about_siblings_sees_the_siblings(graph: grimp.ImportGraph) -> None:
+    assert {"stilla.objectives.labels", "stilla.objectives.base"} <= graph.find_children("stilla.objectives")
+    assert {"stilla.tasks.text_classification", "stilla.tasks.base"} <= graph.find_children("stilla.tasks")
+
+
+def test_only_features_puts_hooks_on_a_forward() -> None:
+    """Backward hooks and the saved tensors' hooks of `estimate.py` see no model's states."""
+    hooked = {name for name, tree in modules() for node in ast.walk(tree)
+              if isinstance(node, ast.Attribute) and node.attr.startswith("register_") and "forward" in node.attr}
+    assert hooked == {"features.py"}
+
+
+def test_the_line_asks_for_no_task_by_name() -> None:
+    """`if task == "text-classification"` belongs into that task's file."""
+    from stilla.tasks import KINDS
+
+    free = ("tasks/", "samples/", "cli/", "demo.py")  # cli: in a help text
+    naming = {name for name, tree in modules() if not name.startswith(free) for node in ast.walk(tree)
+              if isinstance(node, ast.Compare)
+              for part in (node.left, *node.comparators) if isinstance(part, ast.Constant) and part.value in KINDS}
+    assert not naming
+
+
+def test_nothing_is_unpickled() -> None:
+    """Weights are safetensors, or read with `weights_only=True`."""
+    readers = {f"{module}.{read}" for module in ("pickle", "dill", "cloudpickle", "joblib") for read in ("load", "loads")}
+    for name, tree in modules():
+        for node in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
+            function, where = ast.unparse(node.func), f"{name}:{node.lineno}"
+            assert function not in readers, where
+            if function == "torch.load":
+                assert any(keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True"
+                           for keyword in node.keywords), where
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [name for name, tree in modules() if tree.body and ast.get_docstring(tree) is None]
+    assert not silent
+
+
+def test_every_public_name_loads() -> None:
+    import stilla
+
+    for name in stilla.__all__:
+        assert getattr(stilla, name) is not None
+    with pytest.raises(AttributeError, match="Distil"):
+        stilla.Distil  # noqa: B018
