@@ -1,0 +1,105 @@
+"""Every recipe that comes along runs as it is written, on tiny models and data in place of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image
+
+import stilla
+from stilla.recipe import Recipe
+from stilla.recipe_file import read
+from stilla.tasks import KINDS
+from tests import tiny
+from tests.tasks.tiny import vit_folder
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+QUICK = ("evaluate.resamples=100", "evaluate.speed=false", "export=[]", "data.config=null", "allow_weak_teacher=true")
+
+every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+
+
+@every
+def test_its_shape_is_right_and_it_compares_with_labels_alone(recipe: Path) -> None:
+    assert read(recipe).evaluate.baseline
+    assert read(recipe).output == f"runs/{recipe.stem}"
+
+
+@every
+def test_it_begins_with_what_it_is_and_how_to_run_it(recipe: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert f"#   stilla run recipes/{recipe.name}\n" in text
+
+
+@pytest.mark.slow
+@every
+def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = read(recipe)
+    stages = ["teacher.train", *(f"distill.{number}" for number in range(len(written.distill)))]
+    steps = [f"{stage}.{field}" for stage in stages for field in ("max_steps=3", "batch_size=8", "precision=float32")]
+    run = stilla.distill(recipe, *_tiny(written, tmp_path), *QUICK, *steps)
+    assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
+    assert run.report.exists()
+    assert run.scores.student[run.scores.metric] is not None
+    kept = read(run.folder / "recipe.yaml")
+    for stage, given in zip(kept.distill, written.distill, strict=True):
+        assert given.objectives is None or stage.objectives == given.objectives
+
+
+def test_there_is_one_for_every_task_and_one_in_two_stages() -> None:
+    assert {read(path).task for path in RECIPES} == set(KINDS)
+    assert any(len(read(path).distill) == 2 for path in RECIPES)
+
+
+def _tiny(recipe: Recipe, folder: Path) -> list[str]:
+    """Overrides that put tiny data and a tiny teacher of twelve layers in the place of the recipe's own."""
+    if recipe.task == "image-classification":
+        data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
+    else:
+        data, teacher = _texts(folder, recipe), Path(tiny.bert(folder / "teacher", layers=12, width=16))
+    return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}"]
+
+
+def _texts(folder: Path, recipe: Recipe) -> dict[str, str]:
+    """The tiny topics in the recipe's columns: a class, a list of classes, or a number."""
+    files = tiny.texts(folder / "data", train=48, validation=24, test=24)
+    for file in files.values():
+        rows = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        lines = [json.dumps(_in_columns(row, recipe, random.Random(index))) for index, row in enumerate(rows)]
+        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return files
+
+
+def _in_columns(row: Mapping[str, str], recipe: Recipe, draw: random.Random) -> dict[str, object]:
+    texts: Sequence[str] = recipe.data.text or ("text",)
+    (label,) = recipe.data.label or ("label",)
+    several = recipe.data.label == ("labels",)
+    value: object = [row["topic"], *draw.sample(["old", "new"], 1)] if several else row["topic"]
+    if recipe.data.kind == "regression":
+        value = round(draw.uniform(0, 5), 2)
+    return {**dict.fromkeys(texts, row["text"]), label: value}
+
+
+def _pictures(folder: Path, recipe: Recipe) -> dict[str, str]:
+    """Grey squares, darker or brighter by class, as Parquet with the pictures' bytes."""
+    (label,), image = recipe.data.label or ("label",), recipe.data.image or "image"
+    features = Features({image: Image(), label: ClassLabel(names=["dark", "grey", "bright"])})
+    files = {}
+    for split, size in (("train", 48), ("validation", 24), ("test", 24)):
+        pictures = []
+        for index in range(size):
+            written = BytesIO()
+            PIL.Image.new("RGB", (12, 12), (80 * (index % 3) + 20,) * 3).save(written, "PNG")
+            pictures.append({"bytes": written.getvalue(), "path": None})
+        path = folder / f"{split}.parquet"
+        Dataset.from_dict({image: pictures, label: [index % 3 for index in range(size)]}, features).to_parquet(path)
+        files[split] = str(path)
+    return files
