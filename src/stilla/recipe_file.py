@@ -34,6 +34,16 @@ class Draft:
     recipe: Recipe | None
     problems: tuple[str, ...]
 
+    def complete(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            RecipeError: its problems, all at once.
+        """
+        if self.problems or self.recipe is None:
+            raise all_at_once(self.problems, RecipeError)
+        return self.recipe
+
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, with `distill.epochs=1`-like overrides in place.
@@ -41,7 +51,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such file, not YAML, or every problem of its shape, all at once.
     """
-    return _complete(draft(path, overrides))
+    return draft(path, overrides).complete()
 
 
 def from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -50,7 +60,7 @@ def from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
     Raises:
         RecipeError: every problem of its shape, all at once.
     """
-    return _complete(draft_of_options(options, overrides))
+    return draft_of_options(options, overrides).complete()
 
 
 def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
@@ -71,12 +81,6 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
 def draft_of_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Draft:
     """As `from_options`, but problems are returned, as by `draft`."""
     return _drafted(options, overrides, "recipe", None, beside=None)
-
-
-def _complete(drafted: Draft) -> Recipe:
-    if drafted.problems or drafted.recipe is None:
-        raise all_at_once(drafted.problems, RecipeError)
-    return drafted.recipe
 
 
 def _text(file: Path) -> str:

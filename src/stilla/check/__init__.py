@@ -1,0 +1,74 @@
+"""All that can be known before training: every problem at once, what was chosen, and what the run will cost.
+
+Names and shapes are looked at before torch is imported; then the data, the models and how they fit, on the way that
+a run would go. Local models are loaded as a run would load them; those that would be downloaded are left to the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stilla.check.found import Found
+from stilla.check.places import look_at_output, unknown_names
+from stilla.errors import RecipeError, all_at_once
+from stilla.recipe import Recipe
+from stilla.recipe_file import Draft
+
+if TYPE_CHECKING:
+    from stilla.estimate import Estimate
+
+__all__ = ["Findings", "check", "check_draft", "refuse_known_problems", "unknown_names"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`problems` keep a run from working. `notes`: what was chosen, and what a person may want to know.
+
+    `estimate` is missing where there are problems, and where a model would have to be downloaded first.
+    """
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    estimate: Estimate | None = None
+
+
+def check(recipe: Recipe) -> Findings:
+    """Everything about a recipe of the right shape."""
+    return check_draft(Draft(recipe, ()))
+
+
+def check_draft(draft: Draft) -> Findings:
+    """Everything about a recipe, problems of its shape included; the rest of it is looked at all the same."""
+    found = Found(list(draft.problems))
+    if draft.recipe is None:
+        return Findings(tuple(found.problems), ())
+    found.problems += unknown_names(draft.recipe)
+    look_at_output(draft.recipe, found)
+    from stilla.check.way import look
+
+    ready = look(draft.recipe, found)
+    if ready is None or found.problems:
+        return Findings(tuple(found.problems), tuple(found.notes))
+    from stilla.estimate import estimate
+
+    cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher.model, ready.student.model, ready.prepared)
+    found.problems += cost.problems(Path(draft.recipe.output))
+    return Findings(tuple(found.problems), (*found.notes, *cost.notes()), cost)
+
+
+def refuse_known_problems(recipe: Recipe) -> None:
+    """What the command line does before a run.
+
+    Raises:
+        RecipeError: all that is known to keep it from working, at once; wrong names before torch is imported.
+    """
+    found = Found(unknown_names(recipe))
+    look_at_output(recipe, found)
+    if not found.problems:
+        from stilla.check.way import look
+
+        look(recipe, found)
+    if found.problems:
+        raise all_at_once(found.problems, RecipeError)

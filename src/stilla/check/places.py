@@ -1,0 +1,104 @@
+"""The recipe by itself: its places by name, names in no table, and what its run folder holds. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stilla.check.found import Found
+from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
+from stilla.recipe_file import read
+from stilla.run_folder import RunFolder, differences, is_run
+
+
+def stage_place(recipe: Recipe, number: int) -> str:
+    """`distill`, or `distill[1]` where there are several stages."""
+    return "distill" if len(recipe.distill) == 1 else f"distill[{number}]"
+
+
+def objectives(recipe: Recipe) -> Iterator[tuple[str, ObjectiveSpec]]:
+    """Every objective that is named, with its place in the recipe."""
+    for number, stage in enumerate(recipe.distill):
+        for index, spec in enumerate(stage.objectives or ()):
+            yield f"{stage_place(recipe, number)}.objectives[{index}]", spec
+
+
+def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
+    """Every training section with its place in the recipe."""
+    if recipe.teacher.train is not None:
+        yield "teacher.train", recipe.teacher.train
+    for number, stage in enumerate(recipe.distill):
+        yield stage_place(recipe, number), stage
+
+
+def unknown_names(recipe: Recipe) -> list[str]:
+    """Names that are in none of the tables, without importing what the tables name."""
+    from stilla.export import KINDS as FORMATS
+    from stilla.objectives import KINDS as OBJECTIVES
+    from stilla.tasks import KINDS as TASKS
+
+    named = [("task", recipe.task, TASKS)]
+    named += [(f"{place}.kind", spec.kind, OBJECTIVES) for place, spec in objectives(recipe)]
+    named += [("export", name, FORMATS) for name in recipe.export]
+    problems = []
+    for place, name, table in named:
+        own = ", or package.module:Class" if table is not FORMATS else ""
+        if name not in table and not (own and ":" in name):
+            problems.append(f"{place}: got {name!r}; expected {one_of(list(table))}{own}.{did_you_mean(name, table)}")
+    return problems
+
+
+def missing_folders(recipe: Recipe) -> list[str]:
+    """Models that are named by a path where nothing is."""
+    named = (("teacher.model", recipe.teacher.model), ("student.model", recipe.student.model))
+    missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
+    return [f"{place}: {name!r}: no such folder" for place, name in missing]
+
+
+def has_to_be_downloaded(source: ModelSource) -> bool:
+    """Whether the Hugging Face Hub has the model, and this machine does not."""
+    if ":" in source.model or _is_path(source.model) or _is_here(source.model):
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    cached = [try_to_load_from_cache(source.model, name, revision=source.revision) for name in weights]
+    return not any(isinstance(one, str) for one in cached)
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _is_here(name: str) -> bool:
+    return Path(name).expanduser().exists()
+
+
+def look_at_output(recipe: Recipe, found: Found) -> None:
+    """What the run folder holds already."""
+    folder = Path(recipe.output)
+    with found.attempt():
+        RunFolder(folder).refuse_strangers()
+    if not is_run(folder) or not (folder / "recipe.yaml").is_file():
+        return
+    changed = _changes(recipe, folder / "recipe.yaml")
+    if changed:
+        found.notes.append(
+            f"output: {folder} holds a run of another recipe. What depends on these is refused, unless --overwrite "
+            f"throws the old run away: {'; '.join(changed)}"
+        )
+    else:
+        found.notes.append(f"output: {folder} holds a run of this recipe; what is finished in it is skipped")
+
+
+def _changes(recipe: Recipe, file: Path) -> list[str]:
+    """What differs from the run's resolved recipe, apart from what this one leaves open."""
+    try:
+        before = read(file)
+    except RecipeError:
+        return ["its recipe.yaml cannot be read"]
+    old, new = (one.model_dump(mode="json", exclude={"output", "allow_weak_teacher"}) for one in (before, recipe))
+    left_open = [number for number, stage in enumerate(recipe.distill) if stage.objectives is None]
+    chosen = tuple(f"distill.{number}.objectives" for number in left_open)
+    return [line for line in differences(old, new) if not line.endswith("-> nothing") and not line.startswith(chosen)]

@@ -1,0 +1,142 @@
+"""The way that a run goes, up to its first step: data, teacher, student, objectives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datasets import Dataset
+from transformers import set_seed
+
+from stilla import data, objectives, tasks
+from stilla.check import places
+from stilla.check.found import Found, warnings_as
+from stilla.narrate import quiet_libraries
+from stilla.plain import dims_of
+from stilla.recipe import ObjectiveSpec, Recipe
+from stilla.signals import Dims
+from stilla.starting import chosen_objectives, start_student
+from stilla.students import Student
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.training_arguments import precision_of
+from stilla.training_arguments import problems as training_problems
+
+SAMPLE = 256
+"""Training examples that are prepared to see how they look to the models."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run would start from. `prepared`: a sample of the training data for both models."""
+
+    splits: dict[str, Dataset]
+    task: Task
+    teacher: Loaded
+    student: Student
+    prepared: Prepared
+
+
+def look(recipe: Recipe, found: Found) -> Ready | None:
+    """Everything on the way; None where something on it is wrong, or not on this machine."""
+    quiet_libraries()
+    for place, training in places.trainings(recipe):
+        found.problems += training_problems(training, place)
+    for place, spec in places.objectives(recipe):
+        found.problems += [f"{place}.{problem}" for problem in _wrong_options(spec)]
+    _note_choices(recipe, found)
+    with warnings_as(found.notes):
+        with found.attempt():
+            splits, task = _data(recipe, found)
+            if places.has_to_be_downloaded(recipe.teacher):
+                found.notes.append(
+                    f"teacher: {recipe.teacher.model} is not on this machine; the run downloads it, and only then "
+                    "sees whether it fits"
+                )
+                return None
+            return _models(recipe, splits, task, found)
+        # without data no model can be loaded, but whether there is one can be seen
+        found.problems += places.missing_folders(recipe)
+    return None
+
+
+def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
+    splits = data.load(recipe.data, seed=recipe.seed)
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+    found.notes.append(f"data: {sizes} examples")
+    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    names = task.class_names()
+    if names:
+        found.notes.append(f"labels: {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    return splits, task
+
+
+def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found) -> Ready | None:
+    """The teacher, the student before training, and the objectives between them."""
+    set_seed(recipe.seed)
+    with found.attempt("teacher"):
+        teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
+        task = task.adapted_to(teacher)
+        with found.attempt("student"):
+            student, loaded = start_student(recipe.student, task, teacher)
+            sample = splits["train"].select(range(min(SAMPLE, len(splits["train"]))))
+            prepared = task.prepare(sample, loaded.processor, teacher.processor, training=True)
+            chosen = chosen_objectives(task, student, loaded, teacher, splits["validation"])
+            _fit(recipe, chosen, task, teacher, student, prepared, found)
+            return Ready(splits, task, teacher, student, prepared)
+    return None
+
+
+def _fit(
+    recipe: Recipe,
+    chosen: tuple[ObjectiveSpec, ...],
+    task: Task,
+    teacher: Loaded,
+    student: Student,
+    prepared: Prepared,
+    found: Found,
+) -> None:
+    """Every objective against both models. `chosen`: for stages that name none."""
+    batch = prepared.collate([prepared.examples[0]])
+    dims = dims_of(student.model, task, batch.student), dims_of(teacher.model, task, batch.teacher)
+    for number, stage in enumerate(recipe.distill):
+        place = f"{places.stage_place(recipe, number)}.objectives"
+        if stage.objectives is None:
+            named = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
+            found.notes.append(f"{place}: none are named; chosen: {named}")
+        for index, spec in enumerate(stage.objectives or chosen):
+            misfits = _misfits(spec, dims, student, prepared)
+            found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
+
+
+def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, prepared: Prepared) -> list[str]:
+    """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
+    if not _is_known(spec) or _wrong_options(spec):
+        return []
+    objective = objectives.term(spec).objective
+    wrong = objective.problems(*dims, student.layer_map)
+    if objective.needs_stacks and not prepared.aligned and not wrong:
+        return [
+            "compares position by position, but teacher and student cut the examples differently (two tokenizers, "
+            "or two image sizes); leave it out"
+        ]
+    return wrong
+
+
+def _wrong_options(spec: ObjectiveSpec) -> list[str]:
+    """What is wrong with an objective's options; nothing where its kind is unknown, which is said elsewhere."""
+    return objectives.problems(spec) if _is_known(spec) else []
+
+
+def _is_known(spec: ObjectiveSpec) -> bool:
+    return spec.kind in objectives.KINDS or ":" in spec.kind
+
+
+def _note_choices(recipe: Recipe, found: Found) -> None:
+    """What the recipe left open, and what it asks for that costs much."""
+    precisions = {precision_of(training) for _, training in places.trainings(recipe) if training.precision == "auto"}
+    found.notes += [f"precision: auto, which is {precision} on this machine" for precision in precisions]
+    seeds = recipe.evaluate.seeds
+    if recipe.evaluate.baseline:
+        again = f"; both {seeds} times" if seeds > 1 else ""
+        found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
+    else:
+        found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")

@@ -1,0 +1,182 @@
+"""The commands. Each one reads its options, calls one function and prints what came of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stilla.cli import options
+from stilla.cli.failures import Guarded
+
+if TYPE_CHECKING:
+    from stilla.recipe import Recipe
+
+app = typer.Typer(
+    cls=Guarded,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich doubles the time that help takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn a large Transformer into a small one, and see honestly how much it kept.",
+    epilog="Start with `stilla demo`; it needs no network. Any field of a recipe can be set on the command line: "
+    "`stilla run recipe.yaml distill.epochs=1`.",
+)
+
+
+class Listing(StrEnum):
+    TASKS = "tasks"
+    OBJECTIVES = "objectives"
+    FORMATS = "formats"
+    RUNS = "runs"
+    RECIPE = "recipe"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from stilla.cli.printing import print_version
+
+        print_version()
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the versions.")]
+
+
+@app.callback()
+def stilla(version: Version = False, debug: options.Debug = False) -> None:
+    pass
+
+
+@app.command()
+def run(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    allow_weak_teacher: options.WeakTeacher = False,
+) -> None:
+    """Distil: train, compare, export, measure, report.
+
+    With a recipe file, or with --task, --teacher, --student and --data instead. The same command again continues a
+    run that was stopped, and skips what is finished.
+    """
+    from stilla.cli.recipes import gathered
+
+    recipe = gathered(arguments, task, teacher, student, data, output, allow_weak_teacher=allow_weak_teacher).complete()
+    _run(recipe, overwrite=overwrite)
+
+
+@app.command()
+def demo(arguments: options.Demo = None, output: options.Output = None, overwrite: options.Overwrite = False) -> None:
+    """The main job on data that comes along: no network, minutes."""
+    from stilla.cli.recipes import demo_recipe
+
+    _run(demo_recipe(arguments, output), overwrite=overwrite)
+
+
+def _run(recipe: Recipe, *, overwrite: bool) -> None:
+    from stilla.check import refuse_known_problems
+    from stilla.cli.failures import run_folder
+
+    run_folder.set(Path(recipe.output))
+    refuse_known_problems(recipe)
+    from stilla.cli.printing import print_run
+    from stilla.run import run as run_recipe
+
+    print_run(run_recipe(recipe, overwrite=overwrite))
+
+
+@app.command()
+def check(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+) -> None:
+    """Find every problem before training, and estimate the cost."""
+    from stilla.check import check_draft
+    from stilla.cli.printing import print_findings
+    from stilla.cli.recipes import gathered
+
+    findings = check_draft(gathered(arguments, task, teacher, student, data, output))
+    print_findings(findings)
+    if findings.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
+def evaluate(run: options.Run, data: options.NewData = None) -> None:
+    """Score a finished run again, or on new data."""
+    from stilla.cli.printing import print_scores
+    from stilla.cli.recipes import run_at
+
+    folder = run_at(run)
+    from stilla.after import evaluate_run
+
+    print_scores(evaluate_run(folder, data))
+
+
+@app.command()
+def export(run: options.Run, format: options.Formats = None) -> None:
+    """Write a finished run's student for deployment.
+
+    Every file is loaded again, measured, and added to the run's scores and report.
+    """
+    from stilla.cli.printing import print_run
+    from stilla.cli.recipes import run_at
+
+    folder = run_at(run)
+    from stilla.after import export_run
+    from stilla.run import Run
+
+    export_run(folder, format or ["onnx"])
+    print_run(Run.load(folder))
+
+
+@app.command()
+def report(run: options.Run, open_: options.Open = False) -> None:
+    """Write the report page of a run again."""
+    from stilla.cli.printing import open_page, print_places
+    from stilla.cli.recipes import run_at
+    from stilla.report import write_report
+
+    page = write_report(run_at(run))
+    print_places({"report": page})
+    if open_:
+        open_page(page)
+
+
+@app.command()
+def compare(runs: options.Runs, output: options.Page = Path("comparison.html"), open_: options.Open = False) -> None:
+    """Compare several runs on one page."""
+    from stilla.cli.printing import open_page, print_comparison, print_places
+    from stilla.cli.recipes import run_at
+    from stilla.report import write_comparison
+
+    folders = [run_at(one) for one in runs]
+    page = write_comparison(folders, output)
+    print_comparison(folders)
+    print_places({"comparison": page})
+    if open_:
+        open_page(page)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listing, typer.Argument(help="What to list.")],
+    folder: options.RunsFolder = Path("runs"),
+    json: options.Json = False,
+) -> None:
+    """List tasks, objectives, formats, runs, or a recipe's fields."""
+    from stilla.cli.printing import print_listing
+
+    print_listing(what.value, folder, as_json=json)

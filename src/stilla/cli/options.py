@@ -1,0 +1,45 @@
+"""The options and arguments that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _given(name: str, metavar: str, words: str) -> Any:
+    return typer.Option(name, metavar=metavar, show_default=False, help=words)
+
+
+def _argument(metavar: str, words: str) -> Any:
+    return typer.Argument(metavar=metavar, show_default=False, help=words)
+
+
+Several = list[str] | None
+
+Arguments = Annotated[Several, _argument("RECIPE KEY=VALUE", "The recipe file, then its fields: distill.epochs=1.")]
+Task = Annotated[str | None, _given("--task", "NAME", "What the model does (`stilla list tasks`).")]
+Teacher = Annotated[Several, _given("--teacher", "MODEL", "A folder or Hugging Face name; or a field of it: train={}.")]
+Student = Annotated[Several, _given("--student", "SIZE", "layers=3, or just 3; or a folder or Hugging Face name.")]
+Data = Annotated[Several, _given("--data", "FILE", "A file, folder or Hugging Face dataset; or a field: label=stars.")]
+Output = Annotated[str | None, _given("--output", "FOLDER", "The run folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Throw the run away that is in the run folder.")]
+WeakTeacher = Annotated[
+    bool, typer.Option("--allow-weak-teacher", help="Go on with a teacher that is no better than chance.")
+]
+Demo = Annotated[
+    Several,
+    _argument(
+        "digits|text KEY=VALUE", "Handwritten digits (the default) or docstrings of Python; then fields of the recipe."
+    ),
+]
+Run = Annotated[str, _argument("RUN", "A run folder (`stilla list runs`).")]
+Runs = Annotated[list[str], _argument("RUN", "Run folders.")]
+NewData = Annotated[str | None, _given("--data", "FILE", "New data with the same columns: a file or a folder.")]
+Formats = Annotated[Several, _given("--format", "NAME", "onnx (the default) or int8; may be repeated.")]
+Page = Annotated[Path, typer.Option("--output", metavar="FILE", help="The page to write.")]
+RunsFolder = Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where runs are looked for.")]
+Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

@@ -1,0 +1,186 @@
+"""What commands print on standard output: tables that fit 80 columns, without colour where nobody sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+import stilla
+
+if TYPE_CHECKING:
+    from stilla.check import Findings
+    from stilla.listing import Entry, RunEntry
+    from stilla.run import Run
+    from stilla.scores import Scores
+
+
+@lru_cache(maxsize=1)
+def console() -> Console:
+    """Standard output; silent in all but the main process."""
+    return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+
+
+def show(*things: RenderableType) -> None:
+    for thing in things:
+        console().print(Text(thing) if isinstance(thing, str) else thing, soft_wrap=isinstance(thing, str))
+
+
+def print_version() -> None:
+    packages = [f"{name} {metadata.version(name)}" for name in ("torch", "transformers")]
+    show(f"stilla {stilla.__version__} (Python {'.'.join(map(str, sys.version_info[:3]))}, {', '.join(packages)})")
+
+
+def print_run(run: Run) -> None:
+    """How a run ends: the table, the verdict, where things lie."""
+    print_scores(run.scores)
+    exports = sorted((run.folder / "export").glob("*"))
+    print_places(
+        {
+            "student": run.student,
+            **{one.name: one for one in exports if one.is_dir()},
+            "recipe": run.folder / "recipe.yaml",
+            "report": run.report,
+        }
+    )
+
+
+def print_scores(scores: Scores) -> None:
+    from stilla.report.table import score_table
+
+    table = score_table(scores)
+    shown = _plain_table("", *(Text(row.title, style="bold") for row in table.rows))
+    for index, column in enumerate(table.columns):
+        cells = [row.cells[index] for row in table.rows]
+        details = [Text(cell.detail, style="dim") for cell in cells]
+        shown.add_row(column.title, *(Text(cell.text) for cell in cells))
+        if any(detail.plain for detail in details):
+            shown.add_row("", *details)
+    show("", shown, "")
+    show(_pairs([(fact.title, str(fact).partition(": ")[2]) for fact in table.facts]))
+    show("", Text(scores.verdict, style="bold"))
+    for note in scores.notes:
+        show(Text(note, style="dim"))
+
+
+def print_places(places: Mapping[str, Path]) -> None:
+    show("", _pairs([(name, _near(path)) for name, path in places.items()]))
+
+
+def print_findings(findings: Findings) -> None:
+    for number, problem in enumerate(findings.problems, 1):
+        show(_hanging(f"{number}. ", problem, "red"))
+    if not findings.problems:
+        show(Text("No problems found.", style="green"))
+    if findings.notes:
+        show("", "Notes:")
+        for note in findings.notes:
+            show(_hanging("  · ", note))
+    if findings.estimate is not None:
+        show("", "Estimate, on this machine:", _pairs(findings.estimate.lines()))
+
+
+def print_comparison(folders: Sequence[Path]) -> None:
+    from stilla.listing import run_entry
+
+    print_runs([run_entry(folder) for folder in folders])
+
+
+def print_listing(what: str, folder: Path, *, as_json: bool) -> None:
+    from stilla import listing
+
+    if what == "recipe":
+        from stilla.recipe_file import dump, from_options, json_schema
+
+        example = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
+        sys.stdout.write(f"{json.dumps(json_schema(), indent=1)}\n" if as_json else dump(from_options(example)))
+        return
+    if what == "runs":
+        found: tuple[Any, ...] = listing.runs(folder)
+    else:
+        found = {"tasks": listing.tasks, "objectives": listing.objectives, "formats": listing.formats}[what]()
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(one) for one in found], indent=1, default=str) + "\n")
+    elif what == "runs":
+        print_runs(found) if found else show(f"There are no runs in {folder}. `stilla demo` makes one.")
+    else:
+        print_entries(found)
+
+
+def print_entries(entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        show(Text(entry.name, style="bold"), _hanging("  ", entry.summary))
+        if entry.options:
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+            for option in entry.options:
+                table.add_row(option.name, option.takes, Text(option.default, style="dim"))
+            show(Padding(table, (0, 0, 0, 4)))
+        show("")
+
+
+def print_runs(entries: Iterable[RunEntry]) -> None:
+    from stilla.report import numbers
+
+    table = _plain_table("run", "metric", "teacher", "student", "retention", first_width=30)
+    for entry in entries:
+        if entry.quality is None:
+            table.add_row(str(entry.folder), Text(entry.state, style="yellow"))
+            continue
+        teacher, student = (
+            numbers.quality(entry.metric, entry.quality[name]) if name in entry.quality else numbers.MISSING
+            for name in ("teacher", "student")
+        )
+        retention = numbers.percent(entry.retention) if entry.retention is not None else numbers.MISSING
+        table.add_row(str(entry.folder), numbers.metric_title(entry.metric), teacher, student, retention)
+    show(table)
+
+
+def open_page(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        show(f"No browser could be started; open {page.resolve()}")
+
+
+def _plain_table(first: str, *others: str | Text, first_width: int | None = None) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, overflow="fold", max_width=first_width)
+    for title in others:
+        table.add_column(title, justify="right", overflow="fold")
+    return table
+
+
+def _pairs(lines: Iterable[tuple[str, str]]) -> RenderableType:
+    """Names in a column, what they mean beside them, wrapped under themselves."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in lines:
+        table.add_row(Text(name, style="dim"), Text(text))
+    return Group(table)
+
+
+def _hanging(first: str, text: str, style: str = "") -> Text:
+    """A list's entry, wrapped under itself."""
+    lines = textwrap.wrap(text, max(20, console().width - len(first)), break_long_words=False) or [""]
+    return Text(first + ("\n" + " " * len(first)).join(lines), style=style)
+
+
+def _near(path: Path) -> str:
+    """The path from here, if it lies below; so it can be copied into the next command."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,113 @@
+"""From what stands on the command line to recipes and run folders."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.recipe import Data, Recipe, Section, StudentSpec, Teacher
+from stilla.recipe_file import Draft, draft, draft_of_options, read
+from stilla.recipe_yaml import flow
+from stilla.run_folder import RunFolder, is_run
+
+
+def gathered(
+    arguments: Sequence[str] | None,
+    task: str | None,
+    teacher: Sequence[str] | None,
+    student: Sequence[str] | None,
+    data: Sequence[str] | None,
+    output: str | None,
+    *,
+    allow_weak_teacher: bool = False,
+) -> Draft:
+    """The recipe that a file, options and overrides mean together; an override wins over an option.
+
+    Raises:
+        RecipeError: no recipe and no options either, or a file that cannot be read.
+    """
+    file, overrides = _split(arguments or [])
+    options = [
+        *([f"task={task}"] if task else []),
+        *_of_section("teacher", "model", Teacher, teacher or []),
+        *_of_section("student", "", StudentSpec, student or []),
+        *_of_section("data", "train", Data, data or []),
+        *([f"output={flow(output)}"] if output else []),
+        *(["allow_weak_teacher=true"] if allow_weak_teacher else []),
+    ]
+    if file is not None:
+        return draft(file, [*options, *overrides])
+    if not options:
+        raise RecipeError(
+            "expected a recipe file (stilla run recipe.yaml), or the essentials as options: --task "
+            "text-classification --teacher ./bert --student layers=3 --data reviews.csv"
+        )
+    return draft_of_options({}, [*options, *overrides])
+
+
+def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe file, if the first argument is one, and the overrides."""
+    if arguments and (Path(arguments[0]).is_file() or "=" not in arguments[0]):
+        return arguments[0], list(arguments[1:])
+    return None, list(arguments)
+
+
+def _of_section(name: str, key: str, section: type[Section], values: Sequence[str]) -> Iterator[str]:
+    """`./bert` means `teacher.model=./bert`, `layers=3` means `student.layers=3`.
+
+    Only a field of the section makes a `key=value`: a path may have a `=` in it too.
+    """
+    for value in values:
+        field, equals, _ = value.partition("=")
+        if equals and field.partition(".")[0] in section.model_fields:
+            yield f"{name}.{value}"
+        elif key:
+            yield f"{name}.{key}={flow(value)}"
+        else:
+            yield f"{name}={value}"
+
+
+def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
+    """Lay the demo's data, fresh teacher and recipe ready in its run folder, and read that recipe.
+
+    Raises:
+        RecipeError: no such demo, or its folder holds something else.
+    """
+    from stilla.demo import DEMOS, prepare
+
+    name, overrides = "digits", list(arguments or [])
+    if overrides and "=" not in overrides[0]:
+        name = overrides.pop(0)
+    if name not in DEMOS:
+        raise RecipeError(f"demo: got {name!r}; expected {one_of(list(DEMOS))}.{did_you_mean(name, DEMOS)}")
+    folder = Path(output or ("runs/demo" if name == "digits" else f"runs/demo-{name}"))
+    RunFolder(folder).refuse_strangers()
+    return read(prepare(name, folder), overrides)
+
+
+def run_at(path: str) -> Path:
+    """The run folder at a path.
+
+    Raises:
+        RecipeError: there is no run; the nearest one that there is.
+    """
+    folder = Path(path)
+    if is_run(folder):
+        return folder
+    known = {str(one): one for one in _runs_near(folder)}
+    # `reviews` is as near to `runs/reviews` as to `runs/review`
+    names = {**{one.name: text for text, one in known.items()}, **dict(zip(known, known))}
+    close = difflib.get_close_matches(path.rstrip("/"), names, n=1)
+    what = "is no run folder" if folder.exists() else "no such folder"
+    hint = f" Did you mean {names[close[0]]}?" if close else ""
+    if not hint:
+        hint = f" The runs here: {', '.join(sorted(known))}." if known else " There are no runs here."
+    raise RecipeError(f"{path}: {what}.{hint}")
+
+
+def _runs_near(folder: Path) -> Iterator[Path]:
+    for place in dict.fromkeys((Path("runs"), folder.parent, folder)):
+        if place.is_dir():
+            yield from (one for one in sorted(place.iterdir()) if is_run(one))
