@@ -1,0 +1,78 @@
+"""What a student is handed over as. Adding a format: a file in this folder with `write`, and a line in `KINDS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stilla.errors import RecipeError, did_you_mean, one_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
+    from stilla.export.huggingface import save_student
+    from stilla.export.session import OnnxModel
+    from stilla.tasks.base import Prepared, Task
+
+__all__ = ["KINDS", "MODEL", "OnnxModel", "export", "find", "model_card", "plain_usage", "save_student",
+           "transformers_usage", "write_card"]
+
+KINDS: Mapping[str, str] = {
+    "onnx": "stilla.export.onnx:write",
+    "int8": "stilla.export.int8:write",
+}
+
+MODEL = "model.onnx"
+"""The file in a format's folder that holds the model."""
+
+_LAZY = {
+    "OnnxModel": "stilla.export.session",
+    "model_card": "stilla.export.card",
+    "plain_usage": "stilla.export.card",
+    "save_student": "stilla.export.huggingface",
+    "transformers_usage": "stilla.export.card",
+    "write_card": "stilla.export.card",
+}
+
+
+def find(kind: str) -> Callable[[nn.Module, Task, Prepared, Path], str]:
+    """What writes a format: (model, task, examples, file) -> a sentence for its README.
+
+    Raises:
+        RecipeError: no such format.
+    """
+    if kind not in KINDS:
+        raise RecipeError(f"export: got {kind!r}; expected {one_of(list(KINDS))}.{did_you_mean(kind, KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    write: Callable[[nn.Module, Task, Prepared, Path], str] = getattr(importlib.import_module(module), name)
+    return write
+
+
+def export(kind: str, model: nn.Module, processor: Any | None, task: Task, prepared: Prepared, folder: Path) -> Path:
+    """Write a folder that can be deployed as it is: `model.onnx`, tokenizer or image processor, config, README.
+
+    An older folder is replaced at once, when everything is written and checked.
+
+    Args:
+        prepared: training examples, for tracing, checking and calibrating; a few hundred are enough.
+
+    Returns:
+        The model file.
+
+    Raises:
+        RecipeError: no such format.
+        ExportError: packages are missing, the format cannot hold the model, the disk is full.
+    """
+    from stilla.export.deploy import write_folder
+
+    return write_folder(find(kind), model, processor, task, prepared, folder)
+
+
+def __getattr__(name: str) -> Any:
+    """`stilla.export.OnnxModel` without importing torch before it is asked for."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

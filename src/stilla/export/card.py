@@ -1,0 +1,141 @@
+"""The student's README: a model card written from the scores, with front matter that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+from torch import nn
+
+from stilla.export._folders import write_text
+from stilla.scores import Measured, Scores
+
+# What the Hub calls a metric, where it has another name for it.
+_HUB_METRICS = {
+    "subset_accuracy": "accuracy",
+    "matthews": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+}
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def write_card(folder: Path, text: str) -> Path:
+    """Put a card (or any text) beside a model as its README.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    path = folder / "README.md"
+    write_text(path, text)
+    return path
+
+
+def model_card(
+    scores: Scores,
+    *,
+    name: str,
+    table: str,
+    teacher: str,
+    student: str,
+    data: str,
+    usage: str,
+    transformers: bool = True,
+) -> str:
+    """The whole card, front matter included.
+
+    Args:
+        name: of the model. table: the scores in Markdown. usage: how to load it, see `transformers_usage` and
+            `plain_usage`. transformers: whether that library loads it.
+        teacher: a hub name (linked as the base model) or a path (only its last part is written).
+        student: how it came from the teacher, as the end of a sentence ("3 of its 12 layers").
+        data: the training data: a dataset name or a path (likewise).
+    """
+    sections = [
+        f"# {name}",
+        scores.verdict,
+        f"A student for {scores.task}, distilled from {_code(teacher)}: {student}. Trained on {_code(data)}.",
+        f"## Scores\n\nOn the {scores.split} data ({scores.examples.get(scores.split, 0):,} examples), on the machine that "
+        f"it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
+        *([f"## Notes\n\n{_list(scores.notes)}"] if scores.notes else []),
+        f"## Use\n\n{usage.strip()}",
+        f"## Limits\n\n{_list(_limits(scores))}",
+    ]
+    front = _front_matter(scores, name, teacher, data, transformers=transformers)
+    return f"---\n{front}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
+
+
+def transformers_usage(kind: str) -> str:
+    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline)."""
+    given = '"picture.png"' if kind.startswith("image") else '"An example."'
+    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline({kind!r}, model=\"path/to/this/folder\")\n"
+            f"print(model({given}))\n```\n")
+
+
+def plain_usage(model: nn.Module, labels: Sequence[str]) -> str:
+    """How to load a module that is not Hugging Face's: made by its own class or function, then filled."""
+    where, name = type(model).__module__, type(model).__qualname__
+    named = f" Outputs, in order: {', '.join(f'`{label}`' for label in labels)}." if labels else ""
+    return (f"Weights of a `{where}.{name}`; its code is not here.{named}\n\n"
+            f"```python\nfrom safetensors.torch import load_file\nfrom {where} import {name}\n\n"
+            f"model = {name}(...)  # as it was made for training\n"
+            'model.load_state_dict(load_file("model.safetensors"))\nmodel.eval()\n```\n')
+
+
+def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transformers: bool) -> str:
+    student = scores.subjects["student"]
+    results = [
+        EvalResult(task_type=scores.task, dataset_type=_last(data), dataset_name=_last(data), dataset_split=split,
+                   metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "), metric_value=round(one.value, 6))
+        for split, metrics in student.quality.items() for metric, one in metrics.items()
+    ]
+    base = teacher if _on_hub(teacher) else None
+    text: str = ModelCardData(
+        base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=scores.task,
+        tags=["knowledge-distillation", "stilla"], model_name=name, eval_results=results).to_yaml()
+    return text.rstrip("\n") + "\n"
+
+
+def _limits(scores: Scores) -> list[str]:
+    student = scores.student
+    flipped = sum(scores.flipped.values())
+    total = scores.examples.get(scores.split, 0)
+    limits = ["It was measured on data like its training data. On other texts, pictures, languages or times it may be worse, "
+              "and worse than its teacher by more than the table says."]
+    if flipped and total:
+        parts = ", ".join(f"{count:,} {kind}" for kind, count in scores.flipped.items())
+        limits.append(f"It decides differently from its teacher on {flipped:,} of {total:,} examples ({parts}).")
+    if (ece := _ece(student, scores.split)) is not None:
+        limits.append(f"Its confidences are off by {100 * ece:.1f} points on average (expected calibration error).")
+    limits += ["What its teacher gets wrong, or prefers without reason, it has learnt too.",
+               "Whether it may be used and passed on follows from the licences of the teacher and of the data."]
+    return limits
+
+
+def _ece(student: Measured, split: str) -> float | None:
+    calibration = student.calibration.get(split)
+    return None if calibration is None else calibration.ece
+
+
+def _hub_metric(metric: str) -> str:
+    averaged = metric.removeprefix("macro_").removeprefix("micro_")
+    return _HUB_METRICS.get(averaged, averaged)
+
+
+def _on_hub(source: str) -> bool:
+    return _HUB_NAME.fullmatch(source) is not None and not Path(source).exists()
+
+
+def _last(source: str) -> str:
+    """Of a path only its last part: where things lay on somebody's disk is nobody's business."""
+    return source if _on_hub(source) else Path(source).name
+
+
+def _code(source: str) -> str:
+    return f"`{_last(source)}`"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

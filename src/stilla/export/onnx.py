@@ -1,0 +1,156 @@
+"""ONNX in float32, by torch's exporter on `torch.export`: batch and sequence of any size, logits as `logits`.
+
+One exporter, no fallback: with eager attention it holds every family that was tried (`tests/export/test_onnx.py`), while
+with scaled_dot_product_attention it fails on Swin, BEiT and T5 (a view of a transposed tensor) and gives slower graphs
+elsewhere (extra NaN checks: BERT 1.4 times the time in large batches, onnxruntime 1.31).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from stilla.errors import ExportError, all_of
+from stilla.export._quiet import quiet, require_onnx
+from stilla.export.session import OnnxModel
+from stilla.tasks.base import Prepared, Task
+
+Inputs = Mapping[str, Tensor]
+
+INSIDE = 1_900_000_000
+"""Bytes of weights up to which they stand in the file itself; a protobuf cannot hold 2 GB."""
+
+# float32 in another order of summation; relative to the largest logit. Wrong graphs are wrong by 1e-1 and more.
+_TOLERANCE = 1e-3
+
+
+def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
+    """ONNX in float32 for onnxruntime and others; any batch size and length, answers checked against the model's.
+
+    Returns what its README says about it.
+
+    Raises:
+        ExportError: packages are missing, the exporter cannot hold the model, or the file answers differently.
+    """
+    export_onnx(model, task.axes, task.outputs, examples(prepared), path)
+    return "Weights and arithmetic in float32."
+
+
+def export_onnx(
+    model: nn.Module,
+    axes: Mapping[str, tuple[str, ...]],
+    outputs: Callable[[Any], Tensor],
+    batches: Sequence[Inputs],
+    path: Path,
+) -> None:
+    """Trace the first batch, clean the graph, write it, and compare its answers with the model's on all batches.
+
+    Args:
+        axes: for each input the names of its first axes, which may have any size; the others are fixed.
+        outputs: what of the model's outputs becomes `logits`.
+        batches: of different sizes, with padding where there is any; the first of at least two rows.
+
+    Raises:
+        ExportError: as for `write`.
+    """
+    require_onnx()
+    unknown = [name for name in batches[0] if name not in axes]
+    if unknown:
+        raise ExportError(f"onnx: the model takes {all_of(unknown)}, for which the task names no axes; known are "
+                          f"{all_of(list(axes))}")
+    ready = _Logits(_ready(model), tuple(batches[0]), outputs).eval()
+    with quiet():
+        _trace(ready, axes, batches[0], path)
+    _clean(path, axes)
+    check(path, lambda inputs: ready(*inputs.values()), batches)
+
+
+class _Logits(nn.Module):
+    """The model as a function of tensors in a fixed order, which is what a graph is."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...], outputs: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self.names, self.outputs = model, names, outputs
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return self.outputs(self.model(**dict(zip(self.names, values, strict=True))))
+
+
+def _ready(model: nn.Module) -> nn.Module:
+    """A copy in float32 on the CPU (onnxruntime computes bfloat16 nowhere else), with eager attention."""
+    ready = copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
+    for module in ready.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")
+    return ready
+
+
+def _trace(ready: _Logits, axes: Mapping[str, tuple[str, ...]], batch: Inputs, path: Path) -> None:
+    shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batch)
+    size = sum(parameter.nbytes for parameter in ready.parameters())
+    try:
+        torch.onnx.export(
+            ready, tuple(batch.values()), str(path), input_names=list(batch), output_names=["logits"], dynamo=True,
+            dynamic_shapes=(shapes,), external_data=size > INSIDE, verbose=False)
+    except Exception as error:  # the exporter wraps whatever failed, several times
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = " ".join(str(cause).split())[:200] or repr(cause)
+        raise ExportError(
+            f"onnx: torch's exporter cannot hold {type(ready.model).__name__} ({said}). A forward that decides on the values "
+            "or sizes of its inputs (`if mask.all():`, `int(x.max())`) has to be written with torch.where or the like"
+        ) from error
+
+
+def _clean(path: Path, axes: Mapping[str, tuple[str, ...]]) -> None:
+    """Name the axes, and drop what only the exporter needs.
+
+    Dropped are the shapes of intermediate values (quantisation stumbles over them, onnxruntime finds its own) and the
+    stack trace at every node (paths of this machine, and for a small model most of the bytes).
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    del graph.graph.value_info[:]
+    del graph.metadata_props[:]
+    graph.graph.ClearField("metadata_props")
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in graph.graph.input:
+        for axis, name in zip(value.type.tensor_type.shape.dim, axes[value.name]):
+            axis.dim_param = name
+    for value in graph.graph.output:
+        value.type.tensor_type.shape.dim[0].dim_param = next(iter(axes.values()))[0]
+    onnx.save(graph, path)
+
+
+def check(path: Path, model: Callable[[Inputs], Tensor], batches: Sequence[Inputs]) -> None:
+    """Raise an ExportError unless the file answers every batch as the model does."""
+    file = OnnxModel(path)
+    for batch in batches:
+        with torch.no_grad():
+            expected = model(batch)
+        got = file(batch)
+        shapes = all_of([f"{name} {tuple(value.shape)}" for name, value in batch.items()])
+        if got.shape != expected.shape:
+            raise ExportError(f"onnx: the file gives {tuple(got.shape)} for {shapes}, the model {tuple(expected.shape)}")
+        error = float((got - expected).abs().max())
+        if not error <= _TOLERANCE * max(1e-2, float(expected.abs().max())):
+            raise ExportError(f"onnx: the file's logits differ from the model's by {error:.3g} for {shapes}")
+
+
+def examples(prepared: Prepared) -> list[Inputs]:
+    """Batches of three, one and two examples, of middle, small and large length: no two axes of one size by chance."""
+    count = len(prepared.keys)
+    order = np.argsort(prepared.lengths, kind="stable") if prepared.lengths is not None else np.arange(count)
+    rows = ([order[(count // 2 + step) % count] for step in range(3)], [order[0]], [order[-1], order[0]])
+    return [dict(prepared.collate([prepared.examples[int(row)] for row in one]).student) for one in rows]

@@ -1,0 +1,90 @@
+"""The model card says what was measured, in a form that the Hub reads, and nothing about anybody's disk."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
+from stilla.scores import Calibration, Cost, Interval, Measured, Scores
+
+from .setting import Net, text_student
+
+TABLE = "|  | accuracy |\n| --- | ---: |\n| student | 91.0 % |\n"
+
+
+def interval(value: float) -> Interval:
+    return Interval(value, value - 0.01, value + 0.01)
+
+
+def measured(accuracy: float) -> Measured:
+    quality = {"accuracy": interval(accuracy), "macro_f1": interval(accuracy - 0.01), "matthews": interval(0.8)}
+    return Measured({"validation": {"accuracy": interval(0.9)}, "test": quality}, Cost(100, 400),
+                    calibration={"test": Calibration(0.034, ())})
+
+
+SCORES = Scores(
+    task="text-classification", metric="accuracy", higher_is_better=True, split="test", examples={"test": 2000},
+    subjects={"teacher": measured(0.93), "student": measured(0.91)}, verdict="Keeps 97.8 % of its teacher.",
+    notes=("The baseline was not trained.",), flipped={"lost": 60, "won": 20})
+
+
+def card(teacher: str = "bert-base-uncased", data: str = "glue") -> str:
+    return model_card(SCORES, name="reviews", table=TABLE, teacher=teacher, student="3 of its 12 layers", data=data,
+                      usage=transformers_usage("text-classification"))
+
+
+def test_hub_reads_the_front_matter() -> None:
+    data = ModelCard(card()).data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-classification"
+    assert data.base_model == "bert-base-uncased"
+    assert "knowledge-distillation" in data.tags
+    found = {(one.dataset_split, one.metric_type, one.metric_name): one.metric_value for one in data.eval_results}
+    assert found == {("validation", "accuracy", "accuracy"): 0.9, ("test", "accuracy", "accuracy"): 0.91,
+                     ("test", "f1", "macro f1"): 0.9, ("test", "matthews_correlation", "matthews"): 0.8}
+
+
+def test_card_says_what_was_measured_where_it_comes_from_and_its_limits() -> None:
+    text = ModelCard(card()).text
+    for part in ("# reviews", "Keeps 97.8 % of its teacher.", TABLE.strip(), "3 of its 12 layers", "`glue`",
+                 "The baseline was not trained.", "on 80 of 2,000 examples (60 lost, 20 won)", "3.4 points"):
+        assert part in text
+
+
+def test_paths_are_not_published(tmp_path: Path) -> None:
+    teacher = tmp_path / "secret" / "my-bert"
+    teacher.mkdir(parents=True)
+    text = card(teacher=str(teacher), data=str(tmp_path / "secret" / "reviews.csv"))
+    assert "`my-bert`" in text
+    assert "`reviews.csv`" in text
+    assert "secret" not in text
+    assert ModelCard(text).data.base_model is None
+
+
+def test_usage_runs_on_the_saved_folder(tmp_path: Path) -> None:
+    student = text_student()
+    save_student(student.model, student.processor, tmp_path / "student")
+    path = write_card(tmp_path / "student", card())
+    (code,) = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    said: list[object] = []
+    exec(code.replace("path/to/this/folder", str(path.parent)), {"print": said.append})
+    assert "'label': 'good'" in str(said) or "'label': 'bad'" in str(said)
+
+
+def test_images_are_shown_as_images() -> None:
+    assert 'model("picture.png")' in transformers_usage("image-classification")
+
+
+def test_plain_usage_names_labels_as_they_are() -> None:
+    text = plain_usage(Net(), ["a/b", "c"])
+    assert "`a/b`, `c`" in text
+    assert "load_state_dict" in text
+
+
+def test_card_replaces_the_one_before_it_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    write_card(tmp_path, "old")
+    write_card(tmp_path, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"README.md": "new"}
