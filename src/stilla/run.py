@@ -21,7 +21,7 @@ from transformers import set_seed
 
 from stilla import data, tasks
 from stilla.environment import describe
-from stilla.export import save_student
+from stilla.export import restore, save_student
 from stilla.fingerprints import of_model
 from stilla.narrate import quiet_libraries, say
 from stilla.objectives import Labels, term
@@ -33,7 +33,7 @@ from stilla.report import write_report
 from stilla.run_folder import RunFolder
 from stilla.scores import Scores
 from stilla.scoring import check_teacher, export_all, score
-from stilla.starting import chosen_objectives, labels_alone, restore, start_student, trained
+from stilla.starting import chosen_objectives, labels_alone, start_student, trained
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Task
 from stilla.training import train

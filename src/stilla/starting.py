@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets import Dataset
-from safetensors.torch import load_model
-from torch import nn
 
 from stilla.defaults import objectives_for
 from stilla.plain import dims_of
@@ -41,11 +39,6 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
         return ModelSource(model=source.model, weights=str(path / "model.safetensors"), processor=source.processor,
                            precision=source.precision, trust_remote_code=source.trust_remote_code)
     return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
-
-
-def restore(model: nn.Module, path: Path) -> None:
-    """The weights of a finished stage, into the model that the next one starts from."""
-    load_model(model, str(path / "model.safetensors"))
 
 
 def labels_alone(stage: Stage) -> Stage:

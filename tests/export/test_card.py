@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 
 from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
 from stilla.scores import Calibration, Cost, Interval, Measured, Scores
 
-from .setting import Net, text_student
+from . import setting
+from .setting import Net, plain_student, text_student
 
 TABLE = "|  | accuracy |\n| --- | ---: |\n| student | 91.0 % |\n"
 
@@ -37,7 +39,7 @@ def card(teacher: str = "bert-base-uncased", data: str = "glue") -> str:
 
 
 def test_hub_reads_the_front_matter() -> None:
-    data = ModelCard(card()).data
+    data: Any = ModelCard(card()).data
     assert data.library_name == "transformers"
     assert data.pipeline_tag == "text-classification"
     assert data.base_model == "bert-base-uncased"
@@ -61,7 +63,8 @@ def test_paths_are_not_published(tmp_path: Path) -> None:
     assert "`my-bert`" in text
     assert "`reviews.csv`" in text
     assert "secret" not in text
-    assert ModelCard(text).data.base_model is None
+    data: Any = ModelCard(text).data
+    assert data.base_model is None
 
 
 def test_usage_runs_on_the_saved_folder(tmp_path: Path) -> None:
@@ -76,6 +79,12 @@ def test_usage_runs_on_the_saved_folder(tmp_path: Path) -> None:
 
 def test_images_are_shown_as_images() -> None:
     assert 'model("picture.png")' in transformers_usage("image-classification")
+
+
+def test_plain_usage_shows_a_persons_own_class_not_what_wraps_it() -> None:
+    text = plain_usage(plain_student().model)
+    assert f"from {setting.__name__} import Net" in text
+    assert "`bad`, `good`" in text
 
 
 def test_plain_usage_names_labels_as_they_are() -> None:

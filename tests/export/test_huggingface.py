@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +21,10 @@ from transformers import (
 )
 
 from stilla.errors import ExportError
-from stilla.export import save_student
+from stilla.export import restore, save_student
 
 from . import setting
-from .setting import Net, picture, plain_student, resnet_student, text_student, vit_student
+from .setting import Net, Student, picture, plain_student, resnet_student, text_student, vit_student
 
 
 def close(one: torch.Tensor, other: torch.Tensor) -> None:
@@ -86,6 +87,25 @@ def test_plain_student_is_its_state_dict_and_says_how_to_load_it(tmp_path: Path)
     assert "`bad`, `good`" in readme
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata()["labels"] == '["bad", "good"]'
+
+
+@pytest.mark.parametrize("make", [text_student, plain_student])
+def test_weights_go_back_into_the_model(make: Callable[[], Student], tmp_path: Path) -> None:
+    student = make()
+    save_student(student.model, None, tmp_path / "student")
+    other = make()
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.zero_()
+    restore(other.model, tmp_path / "student")
+    assert all(torch.equal(one, two) for one, two in zip(student.model.parameters(), other.model.parameters()))
+    assert all(parameter.requires_grad for parameter in other.model.parameters())
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_student(plain_student().model, None, tmp_path / "student")
+    with pytest.raises(ExportError, match="holds no weights for this Linear"):
+        restore(torch.nn.Linear(2, 2), tmp_path / "student")
 
 
 def test_plain_student_with_more_than_tensors_in_its_state_is_refused(tmp_path: Path) -> None:
@@ -188,6 +208,6 @@ def test_model_that_does_not_come_back_as_it_was_is_refused(tmp_path: Path) -> N
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     student = text_student()
     with torch.no_grad():
-        student.model.classifier.bias[0] = float("nan")  # type: ignore[union-attr, index]
+        student.model.get_parameter("classifier.bias")[0] = float("nan")
     with pytest.raises(ExportError, match=r"classifier\.bias differ.*NaN"):
         save_student(student.model, student.processor, tmp_path / "student")

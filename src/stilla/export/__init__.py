@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
-    from stilla.export.huggingface import save_student
+    from stilla.export.huggingface import restore, save_student
     from stilla.export.session import OnnxModel
     from stilla.tasks.base import Prepared, Task
 
-__all__ = ["KINDS", "MODEL", "OnnxModel", "export", "find", "model_card", "plain_usage", "save_student",
+__all__ = ["KINDS", "MODEL", "OnnxModel", "export", "find", "model_card", "plain_usage", "restore", "save_student",
            "transformers_usage", "write_card"]
 
 KINDS: Mapping[str, str] = {
@@ -32,6 +32,7 @@ _LAZY = {
     "OnnxModel": "stilla.export.session",
     "model_card": "stilla.export.card",
     "plain_usage": "stilla.export.card",
+    "restore": "stilla.export.huggingface",
     "save_student": "stilla.export.huggingface",
     "transformers_usage": "stilla.export.card",
     "write_card": "stilla.export.card",

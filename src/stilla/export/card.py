@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from stilla.export._folders import write_text
+from stilla.export._models import label_names, own_module
 from stilla.scores import Measured, Scores
 
 # What the Hub calls a metric, where it has another name for it.
@@ -74,9 +75,14 @@ def transformers_usage(kind: str) -> str:
             f"print(model({given}))\n```\n")
 
 
-def plain_usage(model: nn.Module, labels: Sequence[str]) -> str:
-    """How to load a module that is not Hugging Face's: made by its own class or function, then filled."""
-    where, name = type(model).__module__, type(model).__qualname__
+def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
+    """How to load a module that is not Hugging Face's: made by its own class or function, then filled.
+
+    Args:
+        labels: names of its outputs; by default those of its config, if it has one.
+    """
+    own = type(own_module(model))
+    where, name, labels = own.__module__, own.__qualname__, labels or label_names(model)
     named = f" Outputs, in order: {', '.join(f'`{label}`' for label in labels)}." if labels else ""
     return (f"Weights of a `{where}.{name}`; its code is not here.{named}\n\n"
             f"```python\nfrom safetensors.torch import load_file\nfrom {where} import {name}\n\n"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from stilla.export import MODEL
 from stilla.export._folders import replaced
+from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.session import OnnxModel
-from stilla.tasks._imported import ImportedModel
 from stilla.tasks.base import Prepared, Task
 
 _PREPARING = {
@@ -47,7 +47,7 @@ def write_folder(
     """See `stilla.export.export`."""
     require_onnx()
     numbers = sum(value.numel() for value in model.state_dict().values() if isinstance(value, Tensor))
-    config = model.config if isinstance(model, PreTrainedModel | ImportedModel) else None
+    config = config_of(model)
     # float32, and beside it for a while what is made from it
     with replaced(folder, needed=5 * numbers, holds=MODEL) as new:
         said = write(model, task, prepared, new / MODEL)

@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from stilla.errors import ExportError, all_of
 from stilla.export._folders import replaced
+from stilla.export._models import label_names, own_module
 from stilla.export._quiet import quiet
 from stilla.export.card import plain_usage
-from stilla.tasks._imported import ImportedModel
 
 WEIGHTS = "model.safetensors"
 
@@ -58,6 +58,22 @@ def save_student(
     return folder
 
 
+def restore(model: nn.Module, folder: Path) -> None:
+    """Put the weights that `save_student` wrote back into the same model.
+
+    Raises:
+        ExportError: they are not this model's.
+    """
+    try:
+        if isinstance(model, PreTrainedModel):
+            with quiet():
+                model.load_state_dict(_reloaded(model, folder).state_dict())
+        else:
+            own_module(model).load_state_dict(load_file(folder / WEIGHTS))
+    except (RuntimeError, OSError) as error:
+        raise ExportError(f"{folder}: holds no weights for this {type(own_module(model)).__name__}: {error}") from error
+
+
 def _reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """What a user would get, with the attention that the model computes with."""
     try:
@@ -73,23 +89,22 @@ def _reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def _save_plain(model: nn.Module, folder: Path) -> None:
-    inner = model.model if isinstance(model, ImportedModel) else model
+    inner = own_module(model)
     strange = [name for name, value in inner.state_dict().items() if not isinstance(value, Tensor)]
     if strange:
         raise ExportError(f"{type(inner).__name__}: its state dict holds more than tensors ({all_of(strange[:5])}), which "
                           "safetensors cannot store. Register tensors as buffers; compute the rest in __init__")
     # cloned: safetensors refuses tensors that share memory, and strict loading wants every name
     state = {name: value.detach().cpu().contiguous().clone() for name, value in inner.state_dict().items()}
-    labels = label_names(model)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt", "labels": json.dumps(labels)})
-    text = f"# {type(inner).__name__}\n\n{plain_usage(inner, labels)}"
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt", "labels": json.dumps(label_names(model))})
+    text = f"# {type(inner).__name__}\n\n{plain_usage(model)}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _refilled(model: nn.Module, folder: Path) -> nn.Module:
     """A copy of a plain module whose state was wiped and read from the file."""
     written = copy.deepcopy(model)
-    inner = written.model if isinstance(written, ImportedModel) else written
+    inner = own_module(written)
     with torch.no_grad():
         for value in inner.state_dict().values():
             value.zero_()
@@ -132,9 +147,3 @@ def _answer(model: nn.Module, example: Mapping[str, Tensor]) -> Tensor:
             module.training = training
     logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
     return logits.float().cpu()
-
-
-def label_names(model: nn.Module) -> list[str]:
-    """In the model's order; empty where it does not say them."""
-    config = model.config if isinstance(model, PreTrainedModel | ImportedModel) else None
-    return [config.id2label[index] for index in sorted(config.id2label)] if config is not None and config.id2label else []

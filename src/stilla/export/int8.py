@@ -112,7 +112,7 @@ def _dynamic(graph: Any, target: Path) -> None:
 def _static(graph: Any, target: Path, batches: list[Inputs]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter(batches)
 
