@@ -65,7 +65,7 @@ def test_the_line_asks_for_no_task_by_name() -> None:
 
 def test_nothing_is_unpickled() -> None:
     """Weights are safetensors, or read with `weights_only=True`."""
-    readers = {f"{module}.{read}" for module in ("pickle", "dill", "cloudpickle", "joblib") for read in ("load", "loads")}
+    readers = {f"{module}.load{s}" for module in ("pickle", "dill", "cloudpickle", "joblib") for s in ("", "s")}
     for name, tree in modules():
         for node in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
             function, where = ast.unparse(node.func), f"{name}:{node.lineno}"

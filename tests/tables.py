@@ -1,0 +1,124 @@
+"""The lists in the documentation, made from the code: `python -m tests.tables` writes them, tests/test_docs.py compares.
+
+A list stands between `<!-- name: argument -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from stilla import listing
+from stilla.errors import one_of
+from stilla.recipe import Data, Evaluate, ObjectiveSpec, Recipe, Section, Stage, StudentSpec, Teacher
+from stilla.recipe_yaml import flow
+from stilla.schedule import Schedule
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "distill": Stage,
+    "objectives": ObjectiveSpec, "evaluate": Evaluate,
+}
+
+
+def filled(page: str) -> str:
+    """The page with every list as the code has it."""
+    return PLACE.sub(_filled, page)
+
+
+def _filled(found: re.Match[str]) -> str:
+    name, argument, _ = found.groups()
+    lines = MAKERS[name](argument) if argument else MAKERS[name]()
+    head = found.group(0).partition("\n")[0]
+    return "\n".join([head, *lines, "<!-- end -->"])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def recipe_fields(section: str) -> list[str]:
+    model = SECTIONS[section]
+    schemas = model.model_json_schema()["properties"]
+    rows = [(f"`{name}`", _default(name, field), _meaning(field, schemas[name])) for name, field in model.model_fields.items()]
+    return table(("Key", "Default", "Meaning"), rows)
+
+
+def _meaning(field: FieldInfo, schema: Mapping[str, Any]) -> str:
+    kind = field.annotation
+    said = field.description or (listing.summary(kind) if isinstance(kind, type) and issubclass(kind, Section) else "")
+    choices = [one for part in (schema, *schema.get("anyOf", ())) for one in part.get("enum", ())]
+    allowed = f"{one_of([f'`{choice}`' for choice in choices])}. " if choices else ""
+    return allowed + " ".join(said.split())
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "by the recipe's name" if name == "output" else "required"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, tuple) and default and isinstance(default[0], Section):
+        return "one stage"
+    if isinstance(default, Section):
+        return "its defaults"
+    plain = default.plain() if isinstance(default, Schedule) else default
+    return "" if plain is None else f"`{flow(plain)}`"
+
+
+def objective_options(kind: str) -> list[str]:
+    entry = next(one for one in listing.objectives() if one.name == kind)
+    return table(("Option", "Takes", "Default"), [(f"`{one.name}`", one.takes, one.default) for one in entry.options])
+
+
+def formats() -> list[str]:
+    return table(("Format", "Is"), [(f"`{one.name}`", one.summary) for one in listing.formats()])
+
+
+def metrics() -> list[str]:
+    from stilla.tasks import _metrics
+
+    kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression}
+    return table(("Task predicts", "Metrics"),
+                 [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
+
+
+def families() -> list[str]:
+    from tests.families import FAMILIES
+
+    cuts: dict[str, list[str]] = {}
+    for family in FAMILIES:
+        names = " and ".join(f"`{name}`" for name in family.stacks)
+        cuts.setdefault(names, []).append(family.name)
+    return table(("Stacks", "Families"), [(names, ", ".join(found)) for names, found in cuts.items()])
+
+
+def floors() -> list[str]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers: list[str] = next(one for one in contracts if one["type"] == "layers")["layers"]
+    return ["```", *(layer.replace(" | ", "  ") for layer in layers), "```"]
+
+
+MAKERS: Mapping[str, Callable[..., list[str]]] = {
+    "table": recipe_fields, "options": objective_options, "formats": formats, "metrics": metrics, "families": families,
+    "floors": floors,
+}
+
+
+def pages() -> Iterator[Path]:
+    yield from sorted(DOCS.glob("*.md"))
+
+
+if __name__ == "__main__":
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:
+            path.write_text(filled(text), encoding="utf-8")
+            print(f"renewed {path.relative_to(ROOT)}")
