@@ -13,8 +13,8 @@ from jaxtyping import install_import_hook
 install_import_hook(["stilla.objectives", "stilla.rows", "stilla.signals", "stilla.features", "stilla.evaluate"],
                     "beartype.beartype")
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -49,13 +49,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
                                    sep_token="[SEP]", mask_token="[MASK]", model_max_length=64)
 
 
-def bert(folder: Path, *, layers: int = 4, width: int = 32, labels: int = 3, seed: int = 0) -> str:
+def bert(
+    folder: Path, *, layers: int = 4, width: int = 32, labels: int = 3, seed: int = 0, dropout: float = 0.1
+) -> str:
     """An untrained BERT classifier with its tokenizer, as a Hugging Face folder."""
     torch.manual_seed(seed)
     made = tokenizer()
     model = BertForSequenceClassification(BertConfig(
         vocab_size=len(made), hidden_size=width, num_hidden_layers=layers, num_attention_heads=2,
-        intermediate_size=2 * width, max_position_embeddings=64, num_labels=labels))
+        intermediate_size=2 * width, max_position_embeddings=64, num_labels=labels, hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout))
     model.save_pretrained(folder)
     made.save_pretrained(folder)
     return str(folder)

@@ -70,11 +70,12 @@ class StepBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.examples, generator=generator).tolist()
         size = self._step_size
-        if self.lengths is None:
+        lengths = self.lengths
+        if lengths is None:
             return [order[start:start + size] for start in range(0, len(order), size)]
         steps = []
         for start in range(0, len(order), size * GROUPED_STEPS):
-            block = sorted(order[start:start + size * GROUPED_STEPS], key=lambda index: -self.lengths[index])
+            block = sorted(order[start:start + size * GROUPED_STEPS], key=lambda index: -lengths[index])
             steps += [block[first:first + size] for first in range(0, len(block), size)]
         # the incomplete step stays last: Trainer takes the last step of an epoch to be the short one
         full = len(steps) - (self.examples % size > 0)

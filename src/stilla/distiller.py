@@ -93,11 +93,11 @@ class Distiller(nn.Module):
 
     def tie_weights(self) -> None:
         """After loading: the aliases point at what was loaded."""
-        self.student.tie_weights()
+        self.student.tie_weights()  # type: ignore[operator]
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """What Trainer calls for `activation_checkpointing: true`; the options are the student's own."""
-        self.student.activation_checkpointing_enable(**options)
+        self.student.activation_checkpointing_enable(**options)  # type: ignore[operator]
 
     @property
     def config(self) -> Any:

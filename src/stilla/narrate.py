@@ -47,7 +47,9 @@ def progress(title: str, total: int | None, *, show: bool = True) -> Iterator[Ca
 
     def advance(steps: int, note: str = "") -> None:
         nonlocal shown
-        bar.update(task, advance=steps, **({"note": note} if note else {}))
+        bar.advance(task, steps)
+        if note:
+            bar.update(task, note=note)
         if not shown and time.monotonic() - started > PATIENCE:
             bar.start()
             shown = True

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
 from transformers import DataCollatorWithPadding, default_data_collator
 
 from stilla.errors import CompatibilityError
@@ -50,7 +51,7 @@ def prepared_from(
                     keys=np.arange(len(dataset)), lengths=_lengths(dataset))
 
 
-class _Keyed:
+class _Keyed(TorchDataset[Any]):
     """(index, example) pairs, so that a batch knows its examples."""
 
     def __init__(self, dataset: Any) -> None:

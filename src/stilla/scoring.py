@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from stilla import data
 from stilla.carding import card
 from stilla.errors import CompatibilityError
 from stilla.evaluate import (
@@ -49,9 +50,9 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
         quality, chance = compared_with_chance(task, said, seed=recipe.seed)
         raise CompatibilityError(
             f"the teacher is no better than chance on the validation data: {task.metrics()[0].name} {quality.value:.3f} "
-            f"(95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong label column, label order "
-            "or preparation looks like this. Train it first (`teacher: {model: ..., train: {epochs: 3}}`), or go on with "
-            "--allow-weak-teacher")
+            f"(95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong label column, label "
+            "order or preparation looks like this. Train it first (`teacher: {model: ..., train: {epochs: 3}}`), or go "
+            "on with --allow-weak-teacher")
 
 
 def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
@@ -93,15 +94,17 @@ def score(
 ) -> Scores:
     """Measure teacher, student, baseline and exported files on validation and test data, and write the scores."""
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
-    made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)] for role in roles}
+    seeds = range(recipe.evaluate.seeds)
+    made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
+    measured = {split: splits[split] for split in MEASURED if split in splits}
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
-              "data": {split: len(splits[split]) for split in MEASURED if split in splits},
+              "data": data.fingerprint(measured),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if folder.fits("scores", inputs) and folder.scores.exists():
         say("scores: measured before, skipped")
         return Scores.load(folder.scores)
-    scores = measure(recipe, task, {split: splits[split] for split in MEASURED if split in splits}, teacher, made, exported)
+    scores = measure(recipe, task, measured, teacher, made, exported)
     scores.dump(folder.scores)
     student = made["student"][0]
     card(recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))

@@ -27,11 +27,13 @@ class Batch(dict[str, Any]):
 
     @property
     def student(self) -> Mapping[str, Tensor]:
-        return self["student"]
+        inputs: Mapping[str, Tensor] = self["student"]
+        return inputs
 
     @property
     def teacher(self) -> Mapping[str, Tensor]:
-        return self["teacher"]
+        inputs: Mapping[str, Tensor] = self["teacher"]
+        return inputs
 
     @property
     def labels(self) -> Tensor | None:

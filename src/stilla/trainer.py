@@ -6,7 +6,7 @@ Teacher training, baseline and fine-tuning are this same trainer with the single
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -72,14 +72,14 @@ class DistillationTrainer(Trainer):
         train_data = prepared_from(train_dataset, data_collator, processing_class)
         stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
         batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
-        live = isinstance(teacher, nn.Module)
+        live = teacher if isinstance(teacher, nn.Module) else None
         distiller = Distiller(
             model, terms, self.task,
             student_dims=dims_of(model, self.task, batch.student if batch else None),
-            teacher_dims=dims_of(teacher, self.task, batch.teacher if batch else None) if live else None,
+            teacher_dims=dims_of(live, self.task, batch.teacher if batch else None) if live is not None else None,
             layer_map=_layer_map(student, teacher, stacks),
         )
-        self.teacher: Teacher | None = LiveTeacher(teacher, self.task, stacks=stacks) if live else teacher
+        self.teacher = LiveTeacher(live, self.task, stacks=stacks) if live is not None else cast("Teacher | None", teacher)
         self.guard = Guard(distiller)
         self._group_by_length = group_by_length
         super().__init__(
@@ -95,7 +95,8 @@ class DistillationTrainer(Trainer):
     @property
     def student(self) -> nn.Module:
         """The student alone, without wrapper or projections."""
-        return self.accelerator.unwrap_model(self.model).student
+        inside: nn.Module = self.accelerator.unwrap_model(self.model).student
+        return inside
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches of this process; not handed to accelerate, whose sharding repeats examples to even out."""
@@ -159,7 +160,7 @@ class DistillationTrainer(Trainer):
         metrics = {f"{metric_key_prefix}_{metric.name}": metric.compute(said.outputs, said.labels)
                    for metric in self.task.metrics()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
 
 

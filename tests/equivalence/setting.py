@@ -55,12 +55,12 @@ def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, 
     set_seed(0)  # the projection is made in the trainer
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, "lr_scheduler_type": "linear", **options}
-    made = DistillationTrainer(
-        Student(student or model, {"layers": (1, 3)}), teacher, terms=terms(), train_dataset=data or examples(), eval_dataset=examples(),
+    return DistillationTrainer(
+        Student(student or model, {"layers": (1, 3)}), teacher, terms=terms(), train_dataset=data or examples(),
+        eval_dataset=examples(),
         data_collator=collator, callbacks=callbacks,
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
-    return made
 
 
 def weights(trained: DistillationTrainer) -> dict[str, torch.Tensor]:

@@ -18,22 +18,28 @@ DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
 def oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
     """The textbook, in NumPy and float64."""
     p, q = (np.exp(log_softmax(z / temperature, -1)) for z in (teacher, student))
-    kl = lambda a, b: (a * np.log(a / b)).sum(-1)
     m = (p + q) / 2
     return {
-        "forward_kl": temperature**2 * kl(p, q),
-        "reverse_kl": temperature**2 * kl(q, p),
-        "jsd": temperature**2 * (kl(p, m) + kl(q, m)) / 2,
+        "forward_kl": temperature**2 * _kl(p, q),
+        "reverse_kl": temperature**2 * _kl(q, p),
+        "jsd": temperature**2 * (_kl(p, m) + _kl(q, m)) / 2,
         "tvd": temperature * np.abs(p - q).sum(-1) / 2,
         "mse": ((student - teacher) ** 2).mean(-1),
     }[divergence]
+
+
+def _kl(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * np.log(a / b)).sum(-1)
 
 
 def gradient_oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
     """Derived by hand: independent of autograd."""
     p, q = (np.exp(log_softmax(z / temperature, -1)) for z in (teacher, student))
     m = (p + q) / 2
-    mean = lambda u: u - (q * u).sum(-1, keepdims=True)
+
+    def mean(u: np.ndarray) -> np.ndarray:
+        return u - (q * u).sum(-1, keepdims=True)
+
     return {
         "forward_kl": temperature * (q - p),
         "reverse_kl": temperature * q * mean(np.log(q / p)),

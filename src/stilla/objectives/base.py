@@ -43,7 +43,7 @@ class Objective(nn.Module):
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
         return []
 
-    def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:  # noqa: B027
+    def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         """Make what depends on the models' sizes (projections). Called once, before the optimiser is made."""
 
 

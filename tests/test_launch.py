@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from ruamel.yaml import YAML
+
+from stilla.scores import Scores
+from tests import tiny
+
+pytestmark = pytest.mark.slow
+
+SGD = {"optim": "sgd", "save_strategy": "epoch"}  # Adam turns rounding of a zero gradient into a step of full size
+
+
+def written(folder: Path, *, batch_size: int, epochs: int = 2) -> Path:
+    training = {"epochs": epochs, "learning_rate": 0.1, "precision": "float32", "batch_size": batch_size, "trainer": SGD}
+    plain = tiny.recipe(folder, distill=training, allow_weak_teacher=True,
+                        teacher={"model": tiny.bert(folder / "calm", dropout=0.0), "train": training},
+                        student={"config": {"num_hidden_layers": 2, "hidden_size": 16}})
+    path = folder / "recipe.yaml"
+    with path.open("w") as file:
+        YAML().dump(plain, file)
+    return path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    a, b = (safetensors.torch.load_file(path / "model.safetensors") for path in (one, other))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def test_a_run_of_two_processes_equals_a_run_of_one(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                "--main_process_port", "0"]
+    for name, command, size in (("one", [sys.executable], 16), ("two", launcher, 8)):
+        (tmp_path / name).mkdir()
+        recipe = written(tmp_path / name, batch_size=size)
+        done = subprocess.run([*command, "-m", "stilla", "run", str(recipe)], capture_output=True, text=True, timeout=400,
+                              check=False, env=environment())
+        assert done.returncode == 0, done.stderr[-3000:]
+    for role in ("teacher", "student", "baseline"):
+        assert largest_difference(*(tmp_path / name / "run" / role for name in ("one", "two"))) < 2e-5, role
+    one, two = (Scores.load(tmp_path / name / "run" / "scores.json") for name in ("one", "two"))
+    assert one.student["accuracy"] == two.student["accuracy"]
+
+
+def test_an_error_of_the_main_process_ends_every_process(tmp_path: Path) -> None:
+    recipe = written(tmp_path, batch_size=8)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--main_process_port", "0", "-m", "stilla", "run", str(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment())
+    assert done.returncode != 0
+    assert done.stderr.count("no run of Stilla") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_prints_the_command_that_continues(tmp_path: Path, number: int) -> None:
+    recipe = written(tmp_path, batch_size=4, epochs=40)
+    command = [sys.executable, "-m", "stilla", "run", str(recipe), "evaluate.baseline=false"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 200
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 130 if number == signal.SIGINT else process.returncode in (130, 143)
+    assert "stilla run" in said
+    assert "evaluate.baseline=false" in said
+    assert list((tmp_path / "run" / "checkpoints" / "teacher").glob("checkpoint-*"))
