@@ -116,9 +116,7 @@ def _vision(name: str, model: type, config: type, **fields: object) -> Family:
     )
 
 
-def _stages(
-    name: str, model: type, config: type, kept: tuple[tuple[int, ...], ...], **fields: object
-) -> Family:
+def _stages(name: str, model: type, config: type, kept: tuple[tuple[int, ...], ...], **fields: object) -> Family:
     return Family(
         name,
         lambda: model(config(**{"num_labels": 3, "depths": [2, 3, 6], **fields})),
@@ -129,9 +127,7 @@ def _stages(
     )
 
 
-def _seq2seq(
-    name: str, model: type, config: type, inputs: Callable[[], Inputs] = _pair, **fields: object
-) -> Family:
+def _seq2seq(name: str, model: type, config: type, inputs: Callable[[], Inputs] = _pair, **fields: object) -> Family:
     return Family(
         name,
         lambda: model(config(**fields)),
@@ -206,9 +202,7 @@ FAMILIES = (
     Family(
         "distilbert",
         lambda: hf.DistilBertForMaskedLM(
-            hf.DistilBertConfig(
-                vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=4, max_position_embeddings=32
-            )
+            hf.DistilBertConfig(vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=4, max_position_embeddings=32)
         ),
         _text,
         {"layers": (4,)},
@@ -235,6 +229,47 @@ FAMILIES = (
         window_size=3,
     ),
     _decoder("mixtral", hf.MixtralForCausalLM, hf.MixtralConfig, num_local_experts=3),
+    Family(
+        "gemma4",  # its full attention has heads of another size: `per_layer_config`
+        lambda: hf.Gemma4ForCausalLM(
+            hf.Gemma4TextConfig(
+                **SMALL,
+                num_hidden_layers=6,
+                num_key_value_heads=2,
+                head_dim=8,
+                global_head_dim=16,
+                hidden_size_per_layer_input=0,
+                num_kv_shared_layers=0,
+                sliding_window=3,
+                pad_token_id=0,
+            )
+        ),
+        _text,
+        {"layers": (6,)},
+        {"keep": [0, 2, 5]},
+        {"layers": ((0, 2, 5),)},
+    ),
+    Family(
+        "nemotron-h",  # counted by a list, and of layers of several kinds
+        lambda: hf.NemotronHForCausalLM(
+            hf.NemotronHConfig(
+                **{name: value for name, value in SMALL.items() if name != "max_position_embeddings"},
+                layers_block_type=["linear_attention", "full_attention", "mlp", "linear_attention"],
+                num_key_value_heads=2,
+                head_dim=8,
+                mamba_num_heads=4,
+                mamba_head_dim=8,
+                ssm_state_size=4,
+                n_groups=2,
+                chunk_size=4,
+                pad_token_id=0,
+            )
+        ),
+        _text,
+        {"layers": (4,)},
+        3,
+        {"layers": ((0, 1, 3),)},
+    ),
     _seq2seq("t5", hf.T5ForConditionalGeneration, hf.T5Config, **T5),
     _seq2seq("mt5", hf.MT5ForConditionalGeneration, hf.MT5Config, **T5),
     _seq2seq("bart", hf.BartForConditionalGeneration, hf.BartConfig, **BART),
@@ -328,9 +363,7 @@ FAMILIES = (
         lambda: hf.VisionEncoderDecoderModel(
             hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
                 hf.ViTConfig(**VISION, num_hidden_layers=4),
-                hf.GPT2Config(
-                    vocab_size=40, n_embd=16, n_head=2, n_layer=3, n_positions=32, add_cross_attention=True
-                ),
+                hf.GPT2Config(vocab_size=40, n_embd=16, n_head=2, n_layer=3, n_positions=32, add_cross_attention=True),
             )
         ),
         lambda: {**_image(), "decoder_input_ids": _pair()["decoder_input_ids"]},

@@ -40,8 +40,7 @@ def ids() -> dict[str, Tensor]:
 def test_states_equal_what_the_model_reports(family: Family) -> None:
     record, output = recorded(family, output_hidden_states=True)
     reported = {
-        name: output["hidden_states" if name == "layers" else f"{name}_hidden_states"]
-        for name in family.stacks
+        name: output["hidden_states" if name == "layers" else f"{name}_hidden_states"] for name in family.stacks
     }
     for name, states in record.hidden_states.items():
         assert len(states) == len(reported[name]) == sum(family.stacks[name]) + 1
@@ -70,9 +69,7 @@ def test_the_last_state_stands_before_the_norm_that_follows_the_stack(name: str)
     model.get_submodule(norms[name]).register_forward_pre_hook(lambda module, args: entered.append(args[0]))
     with torch.no_grad(), Recorder(model).recording() as record:
         model(**family.inputs())
-    assert torch.equal(
-        record.hidden_states["decoder" if len(family.stacks) > 1 else "layers"][-1], entered[0]
-    )
+    assert torch.equal(record.hidden_states["decoder" if len(family.stacks) > 1 else "layers"][-1], entered[0])
 
 
 @pytest.mark.parametrize("name", ["convnext", "resnet"])
@@ -237,9 +234,7 @@ def test_a_residual_network_of_torch_can_be_recorded() -> None:
     model = nn.Sequential()
     for name, channels in (("stem", 3), ("layer1", 4), ("layer2", 4)):
         block = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(inplace=True))
-        model.add_module(
-            name, nn.Sequential(block, *([] if name == "stem" else [nn.Sequential(nn.Conv2d(4, 4, 1))]))
-        )
+        model.add_module(name, nn.Sequential(block, *([] if name == "stem" else [nn.Sequential(nn.Conv2d(4, 4, 1))])))
     stack = LayerStack("stages", ("layer1", "layer2"), (), (2, 2))
     with Recorder(model, [stack]).recording() as record:
         maps = model(torch.randn(2, 3, 5, 6))
@@ -309,9 +304,7 @@ def test_widths_are_those_of_the_recorded_states(family: Family) -> None:
     assert hidden_widths(model, stacks, family.inputs()) == widths
 
 
-@pytest.mark.parametrize(
-    "name", ["bert", "longformer", "gpt2", "bart", "t5", "swin", "resnet", "clip", "vit-gpt2"]
-)
+@pytest.mark.parametrize("name", ["bert", "longformer", "gpt2", "bart", "t5", "swin", "resnet", "clip", "vit-gpt2"])
 def test_widths_need_no_batch_where_inputs_can_be_made_up(name: str) -> None:
     family = named(name)
     stacks = find_stacks(model := family.build())
@@ -320,9 +313,7 @@ def test_widths_need_no_batch_where_inputs_can_be_made_up(name: str) -> None:
 
 def test_widths_ask_for_a_batch_where_none_can_be_made_up() -> None:
     model = named("wav2vec2").build()
-    with pytest.raises(
-        CompatibilityError, match=r"no inputs could be made up for Wav2Vec2ForCTC.*small batch"
-    ):
+    with pytest.raises(CompatibilityError, match=r"no inputs could be made up for Wav2Vec2ForCTC.*small batch"):
         hidden_widths(model, find_stacks(model))
     with pytest.raises(CompatibilityError, match=r"made up for Own.*not a Hugging Face model"):
         hidden_widths(Own(), [STACK])

@@ -7,8 +7,9 @@ import torch
 import transformers as hf
 from torch import nn
 
+from stilla.configs import edited_config
 from stilla.errors import CompatibilityError
-from stilla.stacks import LayerStack, edited_config, find_stacks
+from stilla.stacks import LayerStack, find_stacks
 from tests.families import FAMILIES, SMALL, Family
 
 TINY_BERT = hf.BertConfig(**SMALL, num_hidden_layers=3)
@@ -26,7 +27,7 @@ def test_every_stack_is_found_with_its_name_and_depth(family: Family) -> None:
     for stack in stacks:
         layers = stack.layers(model)
         assert len(layers) == len(set(layers)) == stack.depth
-        assert len({type(layer) for layer in layers}) == 1
+        assert len({type(layer) for layer in layers}) == 1, "one class of layers"
 
 
 @pytest.mark.parametrize(
@@ -38,11 +39,10 @@ def test_every_stack_is_found_with_its_name_and_depth(family: Family) -> None:
         ("clip", [("text_config", "num_hidden_layers"), ("vision_config", "num_hidden_layers")]),
         ("vit-gpt2", [("encoder", "num_hidden_layers"), ("decoder", "n_layer")]),
         ("swin", [("depths",)]),
+        ("nemotron-h", [("layers_block_type",)]),
     ],
 )
-def test_the_config_path_is_the_field_that_counts_the_layers(
-    family: str, paths: list[tuple[str, ...]]
-) -> None:
+def test_the_config_path_is_the_field_that_counts_the_layers(family: str, paths: list[tuple[str, ...]]) -> None:
     assert [stack.config_path for stack in find_stacks(named(family).build())] == paths
 
 
@@ -53,6 +53,8 @@ def test_the_config_path_is_the_field_that_counts_the_layers(
         ("gemma2", (("layer_types",),)),
         ("longformer", (("attention_window",),)),
         ("gpt-neo", (("attention_layers",),)),
+        ("gemma4", (("layer_types",),)),
+        ("nemotron-h", ()),
         ("wav2vec2", ()),
     ],
 )
@@ -84,9 +86,7 @@ def test_stages_hold_their_layers_in_order_of_execution() -> None:
     [
         lambda: hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=4, embedding_size=8)),
         # as many groups as layers: still the depth is said elsewhere than where the groups are counted
-        lambda: hf.AlbertModel(
-            hf.AlbertConfig(**SMALL, num_hidden_layers=4, num_hidden_groups=4, embedding_size=8)
-        ),
+        lambda: hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=4, num_hidden_groups=4, embedding_size=8)),
         lambda: hf.XLMModel(hf.XLMConfig(vocab_size=40, emb_dim=16, n_layers=3, n_heads=2)),
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
     ],

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from stilla.configs import config_sections
 from stilla.errors import CompatibilityError
-from stilla.stacks import LayerStack, config_sections, find_stacks
+from stilla.stacks import LayerStack, find_stacks
 
 # A tensor, and how often it had been changed in place when it was recorded.
 _Seen = tuple[Tensor, int]

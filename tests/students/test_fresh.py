@@ -25,9 +25,7 @@ def test_the_fields_asked_for_change_and_all_others_are_the_teachers() -> None:
     student = fresh(teacher, {"hidden_size": 8, "num_hidden_layers": 2}).model
     assert type(student) is type(teacher)
     assert not student.training
-    changed = {
-        name for name, value in teacher.config.to_dict().items() if student.config.to_dict()[name] != value
-    }
+    changed = {name for name, value in teacher.config.to_dict().items() if student.config.to_dict()[name] != value}
     assert changed - {"dtype"} == {"hidden_size", "num_hidden_layers"}
     assert student.config.id2label == LABELS
     assert student.classifier.weight.shape == (3, 8)
@@ -49,9 +47,7 @@ def test_weights_are_random_from_the_callers_seed_and_none_are_the_teachers() ->
 
 
 def test_general_names_of_fields_are_understood() -> None:
-    teacher = hf.DistilBertModel(
-        hf.DistilBertConfig(vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=4)
-    )
+    teacher = hf.DistilBertModel(hf.DistilBertConfig(vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=4))
     student = fresh(teacher, {"num_hidden_layers": 1, "dim": 8}).model
     assert (student.config.n_layers, student.config.hidden_size) == (1, 8)
 
@@ -86,9 +82,7 @@ def test_models_that_could_be_backbones_can_be_shortened() -> None:
 def test_a_student_of_a_teacher_in_half_precision_is_in_float32(tmp_path: Path) -> None:
     bert().to(torch.bfloat16).save_pretrained(tmp_path)
     teacher = hf.BertForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert {weight.dtype for weight in fresh(teacher, {"num_hidden_layers": 1}).model.parameters()} == {
-        torch.float32
-    }
+    assert {weight.dtype for weight in fresh(teacher, {"num_hidden_layers": 1}).model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +111,7 @@ def test_fields_that_cannot_be_meant_are_refused(config: dict[str, object], mess
 
 def test_a_sub_config_asks_for_a_mapping() -> None:
     teacher = hf.CLIPModel(hf.CLIPConfig(**CLIP))
-    with pytest.raises(
-        CompatibilityError, match=r"text_config: got 3; expected .*a mapping of CLIPTextConfig's"
-    ):
+    with pytest.raises(CompatibilityError, match=r"text_config: got 3; expected .*a mapping of CLIPTextConfig's"):
         fresh(teacher, {"text_config": 3})
     with pytest.raises(CompatibilityError, match=r"text_config.num_layers: CLIPTextConfig has no such field"):
         fresh(teacher, {"text_config": {"num_layers": 3}})

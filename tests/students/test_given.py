@@ -16,9 +16,7 @@ def bert(layers: int) -> hf.PreTrainedModel:
 
 def convnext(*depths: int) -> hf.PreTrainedModel:
     sizes = [8] * len(depths)
-    return hf.ConvNextModel(
-        hf.ConvNextConfig(num_stages=len(depths), depths=list(depths), hidden_sizes=sizes)
-    )
+    return hf.ConvNextModel(hf.ConvNextConfig(num_stages=len(depths), depths=list(depths), hidden_sizes=sizes))
 
 
 @pytest.mark.parametrize(
@@ -32,16 +30,12 @@ def convnext(*depths: int) -> hf.PreTrainedModel:
         (4, 2, (0, 0, 1, 1)),
     ],
 )
-def test_layers_are_mapped_evenly_and_the_last_to_the_last(
-    ours: int, theirs: int, expected: tuple[int, ...]
-) -> None:
+def test_layers_are_mapped_evenly_and_the_last_to_the_last(ours: int, theirs: int, expected: tuple[int, ...]) -> None:
     assert automatic_layer_map(bert(ours), bert(theirs)) == {"layers": expected}
 
 
 def test_models_of_two_families_are_mapped_by_the_names_of_their_stacks() -> None:
-    distilbert = hf.DistilBertModel(
-        hf.DistilBertConfig(vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=2)
-    )
+    distilbert = hf.DistilBertModel(hf.DistilBertConfig(vocab_size=40, dim=16, n_heads=2, hidden_dim=24, n_layers=2))
     assert automatic_layer_map(distilbert, bert(4)) == {"layers": (1, 3)}
     bart = hf.BartModel(hf.BartConfig(**{**BART, "encoder_layers": 2, "decoder_layers": 1}))
     assert automatic_layer_map(bart, hf.T5Model(hf.T5Config(**T5))) == {"encoder": (1, 3), "decoder": (2,)}

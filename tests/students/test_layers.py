@@ -251,9 +251,7 @@ def test_stages_ask_for_a_number_each(layers: object, message: str) -> None:
 @pytest.mark.parametrize("layers", [2, {"keep": [0, 1]}, {"vison": 2}])
 def test_several_stacks_ask_for_their_names(layers: object) -> None:
     teacher = next(family for family in FAMILIES if family.name == "clip").build()
-    with pytest.raises(
-        CompatibilityError, match=r"text \(4 layers\), vision \(3 layers\).*{text: 2, vision: 1}"
-    ):
+    with pytest.raises(CompatibilityError, match=r"text \(4 layers\), vision \(3 layers\).*{text: 2, vision: 1}"):
         by_layers(teacher, layers)
 
 
@@ -265,16 +263,12 @@ def test_the_problems_of_all_stacks_are_told_at_once() -> None:
 
 def test_shared_layers_are_refused_with_the_way_out() -> None:
     albert = hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=4, embedding_size=8))
-    with pytest.raises(
-        CompatibilityError, match=r"share their weights.*student: {model: .*student: {config: "
-    ):
+    with pytest.raises(CompatibilityError, match=r"share their weights.*student: {model: .*student: {config: "):
         by_layers(albert, 2)
 
 
 def test_a_model_outside_hugging_face_is_refused_with_the_way_out() -> None:
-    with pytest.raises(
-        CompatibilityError, match=r"Sequential is not a Hugging Face model.*student: {model: "
-    ):
+    with pytest.raises(CompatibilityError, match=r"Sequential is not a Hugging Face model.*student: {model: "):
         by_layers(nn.Sequential(nn.Linear(2, 2)), 1)
 
 
@@ -288,6 +282,54 @@ def test_a_layer_that_would_compute_something_else_at_its_new_place_is_refused()
     )  # fmt: skip
     with pytest.raises(CompatibilityError, match=r"layer 1 of .*`model.layers`.* as layer 0 of the student"):
         by_layers(hf.Qwen2MoeForCausalLM(sparse), {"keep": [1, 2]})
+
+
+def test_layers_of_several_kinds_stand_where_the_class_expects_them() -> None:
+    config = hf.JambaConfig(
+        **SMALL, num_hidden_layers=8, num_key_value_heads=2, attn_layer_period=4, attn_layer_offset=2,
+        expert_layer_period=2, expert_layer_offset=1, num_experts=2, mamba_d_state=4, mamba_dt_rank=4, pad_token_id=0,
+    )  # fmt: skip
+    student = by_layers(hf.JambaForCausalLM(config), 4)
+    # attention is the third of four layers, experts have the second of two: only 2 and 6 fit the third place
+    assert student.layer_map == {"layers": (0, 1, 6, 7)}
+
+
+def test_a_weight_that_several_layers_hold_by_their_place_is_not_lent() -> None:
+    config = hf.Blip2QFormerConfig(**SMALL, num_hidden_layers=4, cross_attention_frequency=2, encoder_hidden_size=16)
+    with pytest.raises(CompatibilityError, match=r"only one of the two has `crossattention"):
+        by_layers(hf.Blip2QFormerModel(config), {"keep": [1, 2]})
+
+
+def test_a_table_that_follows_from_the_place_of_its_layer_binds_it_there() -> None:
+    class Sloping(nn.Module):
+        def __init__(self, config: hf.BertConfig, place: int) -> None:
+            super().__init__()
+            self.linear = nn.Linear(config.hidden_size, config.hidden_size)
+            self.register_buffer("slope", torch.full((1,), 2.0**-place), persistent=False)
+
+    class Model(hf.BertPreTrainedModel):
+        def __init__(self, config: hf.BertConfig) -> None:
+            super().__init__(config)
+            self.layers = nn.ModuleList(Sloping(config, place) for place in range(config.num_hidden_layers))
+            self.post_init()
+
+    teacher = Model(hf.BertConfig(**BERT))
+    assert by_layers(teacher, {"keep": [0, 1]}).layer_map == {"layers": (0, 5)}
+    with pytest.raises(CompatibilityError, match=r"`layers.1.slope` follows from the place of its layer"):
+        by_layers(teacher, {"keep": [0, 2]})
+
+
+def test_plain_tensors_of_modules_are_copied_too() -> None:
+    class Model(hf.BertPreTrainedModel):
+        def __init__(self, config: hf.BertConfig) -> None:
+            super().__init__(config)
+            block = [nn.Sequential(nn.Linear(2, 2)) for _ in range(config.num_hidden_layers)]
+            self.layers = nn.ModuleList(block)
+            self.scale = torch.ones(3)
+            self.post_init()
+
+    student = by_layers(Model(hf.BertConfig(**BERT)), 2).model
+    assert torch.equal(student.scale, torch.ones(3))
 
 
 def test_where_only_a_number_is_given_the_nearest_layers_that_fit_are_taken() -> None:
@@ -304,16 +346,12 @@ def test_where_only_a_number_is_given_the_nearest_layers_that_fit_are_taken() ->
 def test_weights_that_depend_on_the_number_of_layers_are_refused() -> None:
     config = hf.Wav2Vec2Config(**SMALL, num_hidden_layers=3, use_weighted_layer_sum=True, conv_dim=[8] * 7)
     model = hf.Wav2Vec2ForSequenceClassification(config)
-    with pytest.raises(
-        CompatibilityError, match=r"depend on the number of layers: layer_weights \(4,\) for \(3,\)"
-    ):
+    with pytest.raises(CompatibilityError, match=r"depend on the number of layers: layer_weights \(4,\) for \(3,\)"):
         by_layers(model, 2)
 
 
 def test_weights_that_would_be_random_or_lost_are_refused() -> None:
-    with pytest.raises(
-        CompatibilityError, match=r"2 weights of the student would be random: pooler.dense.weight"
-    ):
+    with pytest.raises(CompatibilityError, match=r"2 weights of the student would be random: pooler.dense.weight"):
         by_layers(hf.BertModel(hf.BertConfig(**BERT), add_pooling_layer=False), 2)
     teacher = bert()
     teacher.of_the_user = nn.Linear(2, 2)
@@ -325,9 +363,7 @@ def test_ties_that_a_saved_student_would_not_have_are_refused() -> None:
     tied = hf.LlamaConfig(**SMALL, num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=True)
     model = hf.LlamaForCausalLM(tied)
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    with pytest.raises(
-        CompatibilityError, match=r"lm_head.weight and model.embed_tokens.weight are one tensor in a"
-    ):
+    with pytest.raises(CompatibilityError, match=r"lm_head.weight and model.embed_tokens.weight are one tensor in a"):
         by_layers(model, 1)
 
 

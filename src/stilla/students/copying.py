@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stilla.configs import with_buffers
 from stilla.errors import CompatibilityError, all_at_once
 from stilla.stacks import LayerStack
-from stilla.students.configs import Kept
+from stilla.students.depths import Kept
 
 
 def copy_weights(student: PreTrainedModel, teacher: PreTrainedModel, kept: Mapping[LayerStack, Kept]) -> None:
-    """Gives every parameter and buffer of `student` (on the meta device) a copy of its source in the teacher.
+    """Gives every tensor of `student` (on the meta device) a copy of its source in the teacher.
 
     What is one tensor in the teacher is one in the student. Half precision is widened to float32: the student
     is going to be trained. What only the layer at a certain position holds (T5's relative position bias, in
@@ -31,6 +32,7 @@ def copy_weights(student: PreTrainedModel, teacher: PreTrainedModel, kept: Mappi
     problems = [
         *_quantised(theirs),
         *_without_counterpart(ours, theirs, sources, saved),
+        *_bound_to_place(student, theirs, sources, saved),
         *_other_ties(ours, theirs, sources),
     ]
     if problems:
@@ -53,9 +55,7 @@ class _Sources:
     dropped: frozenset[str]
 
 
-def _sources(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], kept: Mapping[LayerStack, Kept]
-) -> _Sources:
+def _sources(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], kept: Mapping[LayerStack, Kept]) -> _Sources:
     origin: dict[str, str] = {}  # of a layer
     gone: set[str] = set()
     for stack, indices_per_path in kept.items():
@@ -66,9 +66,7 @@ def _sources(
     for name in ours:
         layer = _layer(name, origin)
         source = origin[layer] + name.removeprefix(layer) if layer else name
-        of[name] = (
-            source if source in theirs else name
-        )  # a lent one: the teacher's layer at our position has it
+        of[name] = source if source in theirs else name  # a lent one: the teacher's layer at our position has it
     return _Sources(of, frozenset(name for name in theirs if _layer(name, gone)))
 
 
@@ -112,6 +110,30 @@ def _without_counterpart(
     ]
 
 
+def _bound_to_place(
+    student: PreTrainedModel, theirs: Mapping[str, Tensor], sources: _Sources, saved: set[str]
+) -> list[str]:
+    """Tables that are not saved but made when a model is loaded, from the place of a layer (MiniMax's slopes)."""
+    moved = {
+        name: theirs[source]
+        for name, source in sources.of.items()
+        if source != name and name not in saved and source in theirs
+    }
+    differing = [name for name, tensor in moved.items() if name not in theirs or not _same(theirs[name], tensor)]
+    if differing:  # by their place, or by their kind, which moves with them (GPT-Neo's local attention)
+        made = _tensors(with_buffers(student))
+        differing = [name for name in differing if not _same(made[name], moved[name])]
+    return [
+        f"`{name}` follows from the place of its layer, and would be another one once the student is loaded. "
+        "Keep other layers, or give the student as `student: {model: ...}` or `{config: ...}`."
+        for name in differing[:1]
+    ]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and (one.is_meta or torch.equal(one.to(other.device, other.dtype), other))
+
+
 def _other_ties(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], sources: _Sources) -> list[str]:
     built = _ties(ours)
     copied = _ties({name: theirs[source] for name, source in sources.of.items() if source in theirs})
@@ -135,8 +157,15 @@ def _ties(tensors: Mapping[str, Tensor]) -> set[frozenset[str]]:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer by every name it has: tied ones have several."""
+    """Every parameter, buffer and plain tensor by every name it has: tied ones have several."""
+    plain = {
+        f"{path}.{attribute}".lstrip("."): value
+        for path, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
     return {
+        **plain,
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }

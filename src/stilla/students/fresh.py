@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from stilla.configs import ConfigPath, edited_config
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
-from stilla.stacks import ConfigPath, edited_config, find_stacks
-from stilla.students.configs import Changes, of_depth
+from stilla.stacks import find_stacks
+from stilla.students.depths import Changes, of_depth
 from stilla.students.student import Student, automatic_layer_map
 
 # Changing these would make another task or another class of it, not a smaller student.
@@ -111,8 +112,4 @@ def _is_like(value: object, old: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    return (
-        f"a mapping of {type(value).__name__}'s fields"
-        if isinstance(value, PreTrainedConfig)
-        else repr(value)
-    )
+    return f"a mapping of {type(value).__name__}'s fields" if isinstance(value, PreTrainedConfig) else repr(value)

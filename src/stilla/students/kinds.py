@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stilla.stacks import LayerStack
-from stilla.students.configs import Kept
+from stilla.students.depths import Kept
 
 # (module, attribute) within a layer
 _Key = tuple[str, str]
@@ -32,9 +32,7 @@ class Misfit:
     difference: str
 
 
-def misfits(
-    student: PreTrainedModel, teacher: PreTrainedModel, kept: Mapping[LayerStack, Kept]
-) -> list[Misfit]:
+def misfits(student: PreTrainedModel, teacher: PreTrainedModel, kept: Mapping[LayerStack, Kept]) -> list[Misfit]:
     """The layers that do not fit their place; both models as their class builds them, without weights."""
     found = []
     for stack, indices_per_path in kept.items():
@@ -86,9 +84,9 @@ class _Places:
     def difference(self, position: int, index: int) -> str:
         """The first thing that differs; '' where the layer fits."""
         our, their = self.ours[position], self.theirs[index]
-        # T5's relative position bias stands in block 0 alone and is lent by the teacher's block 0
-        lent = our.shapes.keys() - their.shapes.keys()
-        unknown = (their.shapes.keys() - our.shapes.keys()) | (lent - self.theirs[position].shapes.keys())
+        only_ours = our.shapes.keys() - their.shapes.keys()
+        lent = {name for name in only_ours if self._lender(name) == position}
+        unknown = (their.shapes.keys() - our.shapes.keys()) | (only_ours - lent)
         if unknown:
             return f"only one of the two has `{min(unknown)}`"
         for name in sorted(our.shapes.keys() & their.shapes.keys()):
@@ -100,6 +98,11 @@ class _Places:
             if our.kinds[key] != their.kinds[key] and key[0] not in holders:
                 return f"its `{key[1]}` is {our.kinds[key]!r}, not {their.kinds[key]!r}"
         return ""
+
+    def _lender(self, name: str) -> int | None:
+        """The only layer with such a tensor, which all of them use (T5's relative position bias, in block 0)."""
+        holders = [index for index, layer in enumerate(self.theirs) if name in layer.shapes]
+        return holders[0] if len(holders) == 1 else None
 
 
 class _Layer:
@@ -121,9 +124,14 @@ def _is_plain(value: object) -> bool:
 
 
 def _numbering(layers: Sequence[_Layer]) -> Iterator[_Key]:
-    """Attributes that only number the layers (`layer_idx`): whole numbers that rise from layer to layer."""
-    for key in layers[0].kinds:
-        values = [layer.kinds.get(key) for layer in layers]
+    """Attributes that only number the layers (`layer_idx`): whole numbers that rise from layer to layer.
+
+    Layers of one kind may hold them where those of another do not.
+    """
+    for key in {key for layer in layers for key in layer.kinds}:
+        values = [layer.kinds[key] for layer in layers if key in layer.kinds]
         numbers = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
-        if len(numbers) == len(values) and all(before < after for before, after in pairwise(numbers)):
+        alone = len(numbers) == 1 and layers[numbers[0] % len(layers)].kinds.get(key) == numbers[0]
+        rising = len(numbers) > 1 and all(before < after for before, after in pairwise(numbers))
+        if len(numbers) == len(values) and (alone or rising):
             yield key

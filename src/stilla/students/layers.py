@@ -9,10 +9,11 @@ from typing import Any, TypeGuard
 from torch import nn
 from transformers import PreTrainedModel
 
+from stilla.configs import edited_config, skeleton
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
-from stilla.stacks import LayerStack, edited_config, find_stacks, skeleton
-from stilla.students.configs import Changes, Kept, keeping
+from stilla.stacks import LayerStack, find_stacks
 from stilla.students.copying import copy_weights
+from stilla.students.depths import Changes, Kept, keeping
 from stilla.students.kinds import misfits, nearest_fit
 from stilla.students.student import Student
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from stilla.configs import ConfigPath, config_value
 from stilla.errors import CompatibilityError
-from stilla.stacks import ConfigPath, LayerStack, config_value
+from stilla.stacks import LayerStack
 
 # Per path of a stack: which teacher layer (from 0, within that path) each student layer is copied from.
 Kept = tuple[tuple[int, ...], ...]
@@ -26,9 +27,10 @@ def keeping(config: PreTrainedConfig, stack: LayerStack, kept: Kept) -> Changes:
     if stack.staged:
         return {stack.config_path: counts}
     changes: Changes = {stack.config_path: counts[0]}
-    for path in stack.per_layer:
+    for path in (stack.config_path, *stack.per_layer):
         entries = config_value(config, path)
-        changes[path] = [entries[index] for index in kept[0]]
+        if isinstance(entries, list | tuple):
+            changes[path] = [entries[index] for index in kept[0]]
     section, values = _section(config, stack)
     if values.get("per_layer_config"):
         overrides = {int(index): override for index, override in values["per_layer_config"].items()}

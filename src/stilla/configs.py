@@ -1,0 +1,84 @@
+"""A model's class, built again from an edited config: how its structure is asked without knowing its name."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+# ("text_config", "num_hidden_layers"), ("depths",)
+ConfigPath = tuple[str, ...]
+
+
+def config_sections(config: PreTrainedConfig, path: ConfigPath = ()) -> Iterator[tuple[ConfigPath, PreTrainedConfig]]:
+    """A config and all configs within it, each with its path."""
+    yield path, config
+    for key, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            yield from config_sections(value, (*path, key))
+
+
+def config_value(config: PreTrainedConfig, path: ConfigPath) -> Any:
+    """The value at a path: config.text_config.num_layers at ("text_config", "num_layers")."""
+    value: Any = config
+    for key in path:
+        value = getattr(value, key)
+    return value
+
+
+def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]) -> PreTrainedConfig:
+    """A new config with some values changed, validated as a file that is loaded would be.
+
+    Going through the dictionary that would be saved makes sure that a saved student is built the same again.
+    """
+    values = config.to_dict()
+    for path, value in changes.items():
+        section = values
+        for key in path[:-1]:
+            section = section[key]
+        section[path[-1]] = value
+    new = type(config).from_dict(values)
+    _copy_implementations(config, new)
+    return new
+
+
+def skeleton(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model's class built from `config` on the meta device: names, shapes and ties, without memory."""
+    with quiet(), torch.device("meta"):
+        return type(model)._from_config(config)
+
+
+def with_buffers(model: PreTrainedModel) -> PreTrainedModel:
+    """The model's class, built again with the values of its buffers; its parameters are on the meta device."""
+    with quiet(), torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        return type(model)._from_config(copy.deepcopy(model.config))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what a class says about a config that is only tried."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _copy_implementations(old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    """Which attention and expert kernels run is not saved with a config, but decides how a model computes."""
+    new._attn_implementation = old._attn_implementation
+    new._experts_implementation = old._experts_implementation
+    for key, value in vars(old).items():
+        twin = vars(new).get(key)
+        if isinstance(value, PreTrainedConfig) and isinstance(twin, PreTrainedConfig):
+            _copy_implementations(value, twin)
