@@ -1,0 +1,1 @@
+"""Programs that print tables; what they printed is in RESULTS.md. None of them runs in the tests."""

