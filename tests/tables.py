@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from stilla.recipe_yaml import flow
 from stilla.schedule import Schedule
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+PAGES = tuple(sorted((ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -112,12 +112,8 @@ MAKERS: Mapping[str, Callable[..., list[str]]] = {
 }
 
 
-def pages() -> Iterator[Path]:
-    yield from sorted(DOCS.glob("*.md"))
-
-
 if __name__ == "__main__":
-    for path in pages():
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if filled(text) != text:
             path.write_text(filled(text), encoding="utf-8")

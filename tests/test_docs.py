@@ -1,0 +1,123 @@
+"""The documentation says what the code does: its lists, links, commands, recipes and programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stilla import objectives
+from stilla.objectives import KINDS as OBJECTIVES
+from stilla.objectives.base import Term, options_model
+from stilla.recipe import Recipe
+from stilla.recipe_file import from_options
+from stilla.recipe_yaml import load
+from stilla.signals import Dense
+from tests import markdown, tables
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+WHOLE = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
+
+every_page = pytest.mark.parametrize("page", markdown.PAGES, ids=lambda page: page.name)
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.stem)
+def test_the_lists_are_those_of_the_code(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == tables.filled(text), "python -m tests.tables renews them"
+
+
+def test_every_list_is_on_some_page() -> None:
+    found = {f"{name}: {argument}" if argument else name for page in tables.PAGES
+             for name, argument, _ in tables.PLACE.findall(page.read_text(encoding="utf-8"))}
+    assert {f"table: {section}" for section in tables.SECTIONS} <= found
+    assert {f"options: {kind}" for kind in OBJECTIVES} <= found
+    assert {"formats", "metrics", "families", "floors"} <= found
+
+
+def test_every_objective_has_its_section() -> None:
+    headings = re.findall(r"^## `(\w+)`$", (DOCS / "objectives.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == list(OBJECTIVES)
+
+
+def test_what_a_task_has_to_say_is_named() -> None:
+    from stilla.tasks.base import Task
+
+    page = (DOCS / "adding-a-task.md").read_text(encoding="utf-8")
+    missing = {name for name in Task.__abstractmethods__ if not re.search(rf"`{name}\b", page)}
+    assert not missing
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rooms = page.partition("## The rooms")[2].partition("## The types")[0]
+    named = set(re.findall(r"`([\w*]+)(?:\.py|/)`", rooms))
+    there = {path.stem for path in (ROOT / "src" / "stilla").iterdir()
+             if (path.suffix == ".py" or (path / "__init__.py").exists()) and not path.stem.startswith("__")}
+    named |= {one for one in there if one.startswith("recipe_") and "recipe_*" in named}
+    assert named - {"recipe_*", "base"} == there
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = [link for link in markdown.links(page) if not (page.parent / link).exists()]
+    assert not dead
+
+
+@every_page
+def test_commands_exist_with_their_options(page: Path) -> None:
+    problems = [f"{command}: {problem}" for command in markdown.commands(page)
+                if (problem := markdown.problem_of(command))]
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("stilla rnu recipe.yaml", "no command rnu"), ("stilla run --recpie x", "recpie"), ("make tset", "no tset"),
+     ("stilla run recipes/none.yaml", "no recipes/none.yaml"), ("curl x", "not a program")],
+)
+def test_a_wrong_command_would_be_found(command: str, said: str) -> None:
+    assert said in markdown.problem_of(command)
+
+
+@every_page
+def test_recipes_and_parts_of_recipes_are_right(page: Path) -> None:
+    for block in markdown.blocks(page, "yaml"):
+        recipe = from_options(_whole(load(block, page.name)))
+        for spec in (spec for stage in recipe.distill for spec in stage.objectives or ()):
+            assert not objectives.problems(spec)
+
+
+def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a recipe in a recipe that is otherwise right."""
+    assert set(part) <= set(Recipe.model_fields)
+    data = part.get("data", {})
+    if isinstance(data, Mapping) and "train" not in data:
+        part = {**part, "data": {"train": "reviews.csv", **data}}
+    return {**WHOLE, **part}
+
+
+def test_python_names_exist() -> None:
+    unknown = [f"{page.name}: {name}" for page, code in markdown.python_blocks()
+               for name in markdown.unknown_names(code)]
+    assert not unknown
+    assert markdown.unknown_names("import stilla\nstilla.distil()") == ["stilla.distil"]
+    assert markdown.unknown_names("from stilla import Distill") == ["stilla.Distill"]
+
+
+def test_the_objective_of_the_example_works() -> None:
+    code, *_ = markdown.blocks(DOCS / "adding-an-objective.md", "python")
+    namespace: dict[str, Any] = {"__name__": "focal"}
+    exec(compile(code, "focal.py", "exec"), namespace)
+    focal = namespace["Focal"]
+    logits, labels = torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([1, -100])
+    (known, unknown) = Term(focal(gamma=2.0)).objective.losses(logits, Dense(logits), labels, 0.0)
+    probability = 1 / (1 + torch.tensor(-1.0).exp())
+    torch.testing.assert_close(known, -((1 - probability) ** 2) * probability.log())
+    assert unknown == 0
+    assert list(options_model(focal).model_fields) == ["gamma"]
