@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -98,6 +99,19 @@ def test_folder_is_replaced_when_all_is_written_and_kept_when_something_fails(pl
     write_folder(copying, *everything)
     assert not (folder / "by-hand.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+def test_disk_that_fills_is_said_however_deep_it_happens(plain: Path, tmp_path: Path) -> None:
+    student = plain_student()
+
+    def filling(model: object, task: object, prepared: object, path: Path) -> str:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise ExportError("the exporter cannot hold this") from error
+
+    with pytest.raises(ExportError, match="onnx: the disk is full"):
+        write_folder(filling, student.model, student.processor, student.task, student.prepared, tmp_path / "onnx")
 
 
 def test_unknown_format_is_refused_with_a_suggestion(tmp_path: Path) -> None:

@@ -100,10 +100,8 @@ def _explained(place: Path, needed: int) -> Iterator[None]:
     """What the system says while writing, in words."""
     try:
         yield
-    except ExportError:
-        raise
     except Exception as error:
-        if _is_full(error):
+        if any(map(_is_full, _chain(error))):
             free = shutil.disk_usage(_existing(place)).free
             raise ExportError(
                 f"{place}: the disk is full: about {_in_words(needed)} needed, {_in_words(free)} free. What was there "
@@ -112,6 +110,13 @@ def _explained(place: Path, needed: int) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise ExportError(f"{place}: cannot be written: {error}") from error
         raise
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and its causes: exporters and quantisers wrap what the system says."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _is_full(error: BaseException) -> bool:
