@@ -152,9 +152,7 @@ def test_only_training_is_augmented() -> None:
     assert prepared.on_epoch is None
     plain = task_of(rows).prepare(rows, image_processor(), None, training=True)
     assert plain.on_epoch is None
-    assert torch.equal(
-        prepared.collate([0]).student["pixel_values"], plain.collate([0]).student["pixel_values"]
-    )
+    assert torch.equal(prepared.collate([0]).student["pixel_values"], plain.collate([0]).student["pixel_values"])
 
 
 def test_light_augmentation_cuts_little_and_mirrors_nothing() -> None:
@@ -195,9 +193,7 @@ def test_bytes_are_read_however_they_are_stored(tmp_path: Path, form: str) -> No
         stored = [{"bytes": one, "path": f"{row}.png"} for row, one in enumerate(stored)]
         feature = {"bytes": Value("binary"), "path": Value("string")} if form == "struct" else Image()
     features = Features({"picture": feature, "label": Value("int64")})
-    Dataset.from_dict({"picture": stored, "label": [0, 1, 0, 1]}, features=features).to_parquet(
-        tmp_path / "d.parquet"
-    )
+    Dataset.from_dict({"picture": stored, "label": [0, 1, 0, 1]}, features=features).to_parquet(tmp_path / "d.parquet")
     section = Data(train=str(tmp_path / "d.parquet"), validation=str(tmp_path / "d.parquet"))
     splits = data.load(section, seed=0)
     task = ImageClassification.understand(section, splits)
@@ -308,9 +304,7 @@ def test_truncated_jpegs_are_found() -> None:
     written = BytesIO()
     PIL.Image.fromarray(noise(64)).save(written, "JPEG")
     half = written.getvalue()[: len(written.getvalue()) // 2]
-    rows = Dataset.from_dict(
-        {"image": [written.getvalue(), half]}, features=Features({"image": Value("binary")})
-    )
+    rows = Dataset.from_dict({"image": [written.getvalue(), half]}, features=Features({"image": Value("binary")}))
     assert list(Pictures.of(rows, "image").broken()) == [1]
 
 
@@ -372,9 +366,7 @@ def test_from_pictures_to_logits_in_the_teachers_order(tmp_path: Path) -> None:
 
 
 def test_a_new_head_has_the_datas_labels(tmp_path: Path) -> None:
-    loaded = task_of(rows_of()).load(
-        ModelSource(model=str(vit_folder(tmp_path, num_labels=7))), labelled=False
-    )
+    loaded = task_of(rows_of()).load(ModelSource(model=str(vit_folder(tmp_path, num_labels=7))), labelled=False)
     config: Any = loaded.model.config
     assert (config.id2label, config.problem_type) == ({0: "cat", 1: "dog"}, "single_label_classification")
     assert vit_config().id2label != config.id2label

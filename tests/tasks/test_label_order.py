@@ -98,9 +98,7 @@ def test_flags_take_the_teachers_order() -> None:
         ([0, 1, 0, 1], ("neg", "neutral", "pos"), "Say in data.labels"),
     ],
 )
-def test_labels_outside_the_teachers_are_refused(
-    values: list[Any], names: tuple[str, ...], words: str
-) -> None:
+def test_labels_outside_the_teachers_are_refused(values: list[Any], names: tuple[str, ...], words: str) -> None:
     with pytest.raises(CompatibilityError) as caught:
         adapted(problem_of(values), teacher(*names), "bert")
     assert words in str(caught.value)

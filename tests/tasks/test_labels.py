@@ -87,9 +87,7 @@ def test_whole_numbers_can_be_amounts_or_classes_as_the_recipe_says() -> None:
         ([5, 3, 5, 3], ("5", "3"), ("5", "3")),
     ],
 )
-def test_the_recipe_can_name_the_labels(
-    values: list[Any], given: tuple[str, ...], raw: tuple[str, ...]
-) -> None:
+def test_the_recipe_can_name_the_labels(values: list[Any], given: tuple[str, ...], raw: tuple[str, ...]) -> None:
     problem = problem_of({"label": values}, labels=given)
     assert (problem.names, problem.raw, problem.named) == (given, raw, True)
 
@@ -222,9 +220,7 @@ def test_hidden_classes_are_missing_labels() -> None:
 
 def test_labels_that_training_lacks_are_named_counted_and_placed() -> None:
     with pytest.raises(DataError) as caught:
-        problem_of(
-            {"label": ["good", "bad", "bad"]}, others={"validation": {"label": ["good", "Bad", "x", "Bad"]}}
-        )
+        problem_of({"label": ["good", "bad", "bad"]}, others={"validation": {"label": ["good", "Bad", "x", "Bad"]}})
     message = str(caught.value)
     assert "data.validation: 'label' holds what does not occur in the training data" in message
     assert "'Bad' (2 times, rows 1, 3), 'x' (1 times, row 2)" in message
@@ -265,9 +261,7 @@ def columns(rows: dict[str, Any], **section: Any) -> tuple[tuple[str, ...], tupl
         (["lang", "review", "sentiment"], ("review",), ("sentiment",)),
     ],
 )
-def test_columns_are_found_by_their_names(
-    names: list[str], text: tuple[str, ...], label: tuple[str, ...]
-) -> None:
+def test_columns_are_found_by_their_names(names: list[str], text: tuple[str, ...], label: tuple[str, ...]) -> None:
     rows: dict[str, Any] = {name: ["x", "y"] for name in names}
     assert columns({**rows, **({"idx": [1, 2]} if "idx" in rows else {})}) == (text, label)
 
@@ -307,9 +301,7 @@ def test_columns_are_found_by_their_names(
         ),
     ],
 )
-def test_columns_that_are_unclear_are_asked_for(
-    rows: dict[str, Any], section: dict[str, Any], words: str
-) -> None:
+def test_columns_that_are_unclear_are_asked_for(rows: dict[str, Any], section: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         columns(rows, **section)
 

@@ -66,17 +66,13 @@ NUMBERS: dict[str, Callable[[Array, Array], float]] = {
 @pytest.mark.parametrize("metric", _metrics.single_label(), ids=lambda one: one.name)
 def test_metrics_of_classes_are_scikit_learns(metric: Metric, classes: int) -> None:
     logits, labels = single(classes)
-    assert metric.compute(logits, labels) == pytest.approx(
-        SINGLE[metric.name](labels, logits.argmax(-1)), abs=1e-12
-    )
+    assert metric.compute(logits, labels) == pytest.approx(SINGLE[metric.name](labels, logits.argmax(-1)), abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", _metrics.multi_label(), ids=lambda one: one.name)
 def test_metrics_of_several_labels_are_scikit_learns(metric: Metric) -> None:
     logits, labels = several()
-    assert metric.compute(logits, labels) == pytest.approx(
-        SEVERAL[metric.name](labels, logits > 0), abs=1e-12
-    )
+    assert metric.compute(logits, labels) == pytest.approx(SEVERAL[metric.name](labels, logits > 0), abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", _metrics.regression(), ids=lambda one: one.name)

@@ -74,17 +74,13 @@ def test_two_tokenizers_see_the_same_texts() -> None:
 
 
 def test_equal_tokenizers_share_their_inputs() -> None:
-    prepared = task_of(ROWS).prepare(
-        Dataset.from_dict(ROWS), bert_tokenizer(), bert_tokenizer(), training=True
-    )
+    prepared = task_of(ROWS).prepare(Dataset.from_dict(ROWS), bert_tokenizer(), bert_tokenizer(), training=True)
     batch = prepared.collate([0, 1])
     assert prepared.aligned
     assert batch.student is batch.teacher
     typeless = bert_tokenizer()
     typeless.model_input_names = ["input_ids", "attention_mask"]
-    batch = (
-        task_of(ROWS).prepare(Dataset.from_dict(ROWS), typeless, bert_tokenizer(), training=True).collate([0])
-    )
+    batch = task_of(ROWS).prepare(Dataset.from_dict(ROWS), typeless, bert_tokenizer(), training=True).collate([0])
     assert "token_type_ids" not in batch.student
     assert "token_type_ids" in batch.teacher
 
@@ -121,9 +117,7 @@ def test_texts_that_are_null_or_empty_are_refused_or_skipped(text: str | None) -
         ".*skip",
     ):
         task_of(rows)
-    prepared = task_of(rows, broken="skip").prepare(
-        Dataset.from_dict(rows), bert_tokenizer(), None, training=True
-    )
+    prepared = task_of(rows, broken="skip").prepare(Dataset.from_dict(rows), bert_tokenizer(), None, training=True)
     assert prepared.keys.tolist() == [0, 2]
     batch = prepared.collate([0, 1])
     assert batch.labels is not None
@@ -132,18 +126,14 @@ def test_texts_that_are_null_or_empty_are_refused_or_skipped(text: str | None) -
     assert batch.keys_.tolist() == [0, 2]
     nothing = {"text": [text, text], "label": ["a", "b"]}
     with pytest.raises(DataError, match="there is no text left"):
-        task_of(rows, broken="skip").prepare(
-            Dataset.from_dict(nothing), bert_tokenizer(), None, training=True
-        )
+        task_of(rows, broken="skip").prepare(Dataset.from_dict(nothing), bert_tokenizer(), None, training=True)
 
 
 def test_every_problem_of_the_data_is_named_at_once() -> None:
     with pytest.raises(DataError) as caught:
         TextClassification.understand(
             Data(train="x"),
-            splits_of(
-                {"text": ["a", None], "label": ["x", None]}, validation={"text": [""], "label": [None]}
-            ),
+            splits_of({"text": ["a", None], "label": ["x", None]}, validation={"text": [""], "label": [None]}),
         )
     message = str(caught.value)
     assert message.startswith("3 problems:")
@@ -155,15 +145,11 @@ def test_every_problem_of_the_data_is_named_at_once() -> None:
 
 def test_a_split_without_the_columns_is_refused() -> None:
     with pytest.raises(DataError, match=r"data\.validation: there is no column 'text'.*Did you mean txt\?"):
-        TextClassification.understand(
-            Data(train="x"), splits_of(ROWS, validation={"txt": ["a"], "label": ["good"]})
-        )
+        TextClassification.understand(Data(train="x"), splits_of(ROWS, validation={"txt": ["a"], "label": ["good"]}))
 
 
 def test_examples_without_labels_make_batches_without_labels() -> None:
-    prepared = task_of(ROWS).prepare(
-        Dataset.from_dict({"text": ["good"]}), bert_tokenizer(), None, training=False
-    )
+    prepared = task_of(ROWS).prepare(Dataset.from_dict({"text": ["good"]}), bert_tokenizer(), None, training=False)
     assert prepared.collate([0]).labels is None
 
 
@@ -225,14 +211,10 @@ def test_probabilities_are_the_softmax() -> None:
 
 def test_labels_that_do_not_fit_the_kind_are_refused() -> None:
     with pytest.raises(CompatibilityError, match="expected one whole number per example"):
-        task_of(ROWS).signals(
-            {"logits": torch.zeros(2, 2)}, batch_of(torch.zeros(2, 2), [[1], [1]]), Side.STUDENT
-        )
+        task_of(ROWS).signals({"logits": torch.zeros(2, 2)}, batch_of(torch.zeros(2, 2), [[1], [1]]), Side.STUDENT)
     rows = {"text": ["a", "b"], "labels": [["x", "y"], ["z"]]}
     with pytest.raises(CompatibilityError, match="expected 0 or 1"):
-        task_of(rows).signals(
-            {"logits": torch.zeros(1, 3)}, batch_of(torch.full((1, 3), 0.5), [[1]]), Side.STUDENT
-        )
+        task_of(rows).signals({"logits": torch.zeros(1, 3)}, batch_of(torch.full((1, 3), 0.5), [[1]]), Side.STUDENT)
 
 
 # --- models ---
@@ -259,9 +241,7 @@ def test_a_model_of_ones_own_says_its_task() -> None:
 
 def test_from_a_file_to_logits_in_the_teachers_order(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "bert", **labels_of("good", "bad"))
-    Dataset.from_dict({key: values * 10 for key, values in ROWS.items()}).to_csv(
-        tmp_path / "rows.csv", index=False
-    )
+    Dataset.from_dict({key: values * 10 for key, values in ROWS.items()}).to_csv(tmp_path / "rows.csv", index=False)
     section = Data(train=str(tmp_path / "rows.csv"))
     splits = data.load(section, seed=0)
     task = tasks.find("text-classification").understand(section, splits)

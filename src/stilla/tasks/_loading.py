@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,6 +69,7 @@ def _trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedMode
     config = read_config(source)
     model, info = _from_pretrained(source, config, auto)
     fresh = sorted(info["missing_keys"])
+    _refuse_lost_body(model, fresh, source)
     if fresh:
         raise CompatibilityError(
             f"{source.model!r} has no trained head for this task: its checkpoint lacks {all_of(fresh[:5])}"
@@ -87,15 +88,7 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrain
     config.num_labels = max(1, len(problem.names))
     model, info = _from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
     fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
-    body = f"{model.base_model_prefix}."
-    # a pooler belongs to the head: checkpoints from pre-training often have none
-    lost = [name for name in fresh if name.startswith(body) and "pooler" not in name]
-    if lost:
-        raise CompatibilityError(
-            f"{source.model!r}: {len(lost)} weights are missing from the checkpoint or have another shape: "
-            f"{all_of(lost[:5])}{' ...' if len(lost) > 5 else ''}. Its config.json does not describe its "
-            "weights."
-        )
+    _refuse_lost_body(model, fresh, source)
     if not fresh and theirs not in (None, problem.names):
         logger.warning("%s: a new head; its own is for other labels, or in another order", source.model)
         model = _with_new_head(model)
@@ -104,6 +97,18 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrain
                     source.model, config.num_labels, all_of(fresh[:6]))
     write_names(model, problem)
     return model
+
+
+def _refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: ModelSource) -> None:
+    """Only a head may be new; random layers among trained ones would show in nothing but the quality."""
+    body = f"{model.base_model_prefix}."
+    # a pooler belongs to the head: checkpoints from pre-training often have none
+    lost = [name for name in fresh if name.startswith(body) and "pooler" not in name]
+    if lost:
+        raise CompatibilityError(
+            f"{source.model!r}: {len(lost)} weights are missing from the checkpoint or have another shape: "
+            f"{all_of(lost[:5])}{' ...' if len(lost) > 5 else ''}. Its config.json does not describe its weights."
+        )
 
 
 def _with_new_head(model: PreTrainedModel) -> PreTrainedModel:
