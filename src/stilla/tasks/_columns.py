@@ -20,6 +20,7 @@ PAIRS = (
     ("question1", "question2"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
     ("sentence_a", "sentence_b"), ("question", "sentence"), ("query", "passage"), ("question", "passage"),
 )  # fmt: skip
+_LISTED = 12  # columns in a message
 IMAGES = ("image", "img", "picture", "photo", "pixels", "image_bytes", "bytes")
 
 
@@ -125,6 +126,8 @@ def _existing(
 
 def _columns_of(split: Dataset) -> str:
     columns = [f"{name} ({said(feature)})" for name, feature in split.features.items()]
+    if len(columns) > _LISTED:
+        return f"The columns are {', '.join(columns[:_LISTED])} and {len(columns) - _LISTED} more."
     return f"The columns are {all_of(columns)}."
 
 
