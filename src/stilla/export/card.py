@@ -71,7 +71,7 @@ def model_card(
 def transformers_usage(kind: str) -> str:
     """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline)."""
     given = '"picture.png"' if kind.startswith("image") else '"An example."'
-    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline({kind!r}, model=\"path/to/this/folder\")\n"
+    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline(\"{kind}\", model=\"path/to/this/folder\")\n"
             f"print(model({given}))\n```\n")
 
 
