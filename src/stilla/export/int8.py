@@ -66,7 +66,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     how = {"dynamic": "activations are quantised as they come, with one scale per batch: an example's logits depend "
                       "slightly on the others of its batch",
            "static": f"activations too, with ranges from {len(prepared.keys):,} training examples"}
-    return f"{100 * done.share:.0f} % of the weights' bytes are int8 (products use 7 of the 8 bits, so that no processor saturates); {how[done.method]}."
+    return (f"{100 * done.share:.0f} % of the weights' bytes are int8 (products use 7 of the 8 bits, so that no processor "
+            f"saturates); {how[done.method]}.")
 
 
 def quantise(source: Path, target: Path, calibration: Iterable[Inputs] | None) -> Quantised:
