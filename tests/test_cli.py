@@ -324,9 +324,10 @@ def test_an_option_says_what_it_takes():
 @pytest.mark.slow
 def test_the_main_job_from_the_command_line(command):
     recipe = tiny.recipe(Path.cwd())
-    teacher = [f"{key}={json.dumps(value)}" for key, value in recipe["teacher"].items()]
-    options = ["--task", recipe["task"], "--data", recipe["data"]["train"], "--student", "2", "--output", "runs/tiny",
-               *(part for one in teacher for part in ("--teacher", one))]  # fmt: skip
+    options = ["--task", recipe["task"], "--student", "2", "--output", "runs/tiny"]
+    for section in ("data", "teacher"):
+        for key, value in recipe[section].items():
+            options += [f"--{section}", f"{key}={json.dumps(value)}"]
     overrides = [f"{key}={json.dumps(recipe[key])}" for key in ("distill", "evaluate")]
     exit_code, out, err = command("run", *options, *overrides)
     assert exit_code == 0, err

@@ -35,8 +35,8 @@ class Attempt:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if not isinstance(error, StillaError):
             return False
-        for problem in error.problems:
-            self.problems.append(problem if problem.startswith(self.place) else f"{self.place}: {problem}")
+        placed = [one if one.startswith(self.place) else f"{self.place}: {one}" for one in error.problems]
+        self.problems.extend(one for one in placed if one not in self.problems)
         return True
 
 

@@ -1,0 +1,226 @@
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from stilla import estimate as estimates
+from stilla.check import check, check_draft, refuse_known_problems, unknown_names
+from stilla.errors import RecipeError
+from stilla.estimate.passes import Line, measure
+from stilla.recipe import Training
+from stilla.recipe_file import draft_of_options, from_options
+from stilla.tasks import find
+from stilla.tasks.base import Prepared, Side
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    return tiny.recipe(tmp_path_factory.mktemp("check"))
+
+
+@pytest.fixture
+def recipe(options, tmp_path):
+    """The tiny recipe with overrides, its run folder in a place of this test."""
+    return lambda *overrides: from_options({**options, "output": str(tmp_path / "run")}, overrides)
+
+
+@pytest.fixture
+def found(recipe):
+    return lambda *overrides: check(recipe(*overrides))
+
+
+def only(findings):
+    """The only problem."""
+    (problem,) = findings.problems
+    return problem
+
+
+def test_a_good_recipe_has_no_problems_and_says_what_was_chosen(found):
+    findings = found()
+    assert findings.problems == ()
+    notes = "\n".join(findings.notes)
+    assert "data: 120 train, 40 validation, 60 test examples" in notes
+    assert "labels: 3: food, music, sport" in notes
+    assert "distill.objectives: none are named; chosen: labels" in notes
+    assert "the same student is trained once more, on labels alone" in notes
+    assert list(findings.estimate.seconds) == ["teacher", "student", "baseline", "evaluation"]
+    assert 0 < findings.estimate.total.low < findings.estimate.total.high
+
+
+def test_checking_leaves_no_trace_in_the_run_folder(found, tmp_path):
+    found()
+    assert not (tmp_path / "run").exists()
+
+
+def test_problems_of_every_kind_are_named_at_once(options, tmp_path):
+    overrides = ["distill.epoch=3", "distill.objectives=[{kind: labls}, {kind: logits, temprature: 2}]",
+                 "distill.trainer={optim: adamx}", "data.label=topc", "teacher.model=./absent", "export=[onx]"]  # fmt: skip
+    problems = check_draft(draft_of_options({**options, "output": str(tmp_path)}, overrides)).problems
+    for place in ("command line: distill.epoch: unknown key", "distill.objectives[0].kind: got 'labls'",
+                  "distill.objectives[1].temprature: unknown option", "distill.trainer.optim: got \"adamx\"",
+                  "data.label: got 'topc'", "teacher.model: './absent': no such folder", "export: got 'onx'"):  # fmt: skip
+        assert sum(problem.startswith(place) for problem in problems) == 1, place
+    assert len(problems) == 7
+
+
+def test_a_recipe_that_cannot_be_understood_still_has_its_problems_named():
+    findings = check_draft(draft_of_options({"task": 3}))
+    assert len(findings.problems) == 4
+    assert findings.estimate is None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("student.layers=9", "got 9; expected 1 to 4"),
+        ("student={config: {hidden_sise: 8}}", "Did you mean hidden_size?"),
+        ("distill.objectives=[{kind: logits, temperature: -1}]", "distill.objectives[0].temperature: got -1"),
+        ("distill.objectives=[{kind: logits, divergence: kl}]", "distill.objectives[0].divergence: got 'kl'"),
+        ("data.text=topik", "data.text: got 'topik'"),
+        ("data.train=absent.csv", "data.train: 'absent.csv': no such file"),
+        ("teacher.train.trainer={seed: 3}", "teacher.train.trainer.seed: the recipe says it by a key of its own: seed"),
+        ("task=text-clasification", "Did you mean text-classification?"),
+    ],
+)
+def test_one_mistake_is_one_problem(found, override, said):
+    assert said in only(found(override))
+
+
+def test_a_divergence_of_distributions_is_refused_for_numbers(found, tmp_path):
+    lines = [json.dumps({"text": f"soup {index % 7}", "score": index % 7 / 2}) for index in range(60)]
+    (tmp_path / "scores.jsonl").write_text("\n".join(lines))
+    teacher = tiny.bert(tmp_path / "one", labels=1)
+    overrides = [f"data={tmp_path / 'scores.jsonl'}", f"teacher.model={teacher}"]
+    problem = only(found(*overrides, "distill.objectives=[{kind: labels}, {kind: logits}]"))
+    assert problem.startswith("distill.objectives[1] (logits): ")
+    assert "divergence: mse" in problem
+    assert found(*overrides).problems == ()  # what is chosen by default fits
+
+
+def test_position_by_position_is_refused_with_two_tokenizers(found, tmp_path):
+    student = tiny.bert(tmp_path / "student", layers=2)
+    words = json.loads((tmp_path / "student" / "tokenizer.json").read_text())
+    words["model"]["vocab"] = {word: index for index, word in enumerate(reversed(words["model"]["vocab"]))}
+    for token in words["added_tokens"]:
+        token["id"] = words["model"]["vocab"][token["content"]]
+    for token in words["post_processor"]["special_tokens"].values():
+        token["ids"] = [words["model"]["vocab"][name] for name in token["tokens"]]
+    (tmp_path / "student" / "tokenizer.json").write_text(json.dumps(words))
+    problem = only(found(f"student={student}", "distill.objectives=[{kind: hidden}]"))
+    assert "cut the examples differently" in problem
+    findings = found(f"student={student}")
+    assert findings.problems == ()
+    assert not any("hidden" in note for note in findings.notes if "chosen" in note)
+
+
+def test_a_teacher_without_weights_is_refused(found, tmp_path):
+    teacher = Path(tiny.bert(tmp_path / "bert"))
+    (teacher / "model.safetensors").unlink()
+    assert "holds no weights" in only(found(f"teacher.model={teacher}"))
+
+
+def test_a_teacher_that_has_to_be_downloaded_is_left_to_the_run(found):
+    findings = found("teacher=nobody/has-this-model")
+    assert findings.problems == ()
+    assert any("nobody/has-this-model is not on this machine" in note for note in findings.notes)
+    assert findings.estimate is None
+
+
+def test_texts_that_are_left_out_are_noted(found, tmp_path, options):
+    file = tmp_path / "holes.jsonl"
+    lines = Path(options["data"]["train"]).read_text().splitlines()
+    file.write_text("\n".join([*lines, json.dumps({"text": "", "topic": "food"})]))
+    findings = found(f"data.train={file}", "data.broken=skip")
+    assert findings.problems == ()
+    assert any("left out" in note for note in findings.notes)
+
+
+# The run folder
+
+
+def test_a_folder_with_something_else_in_it_is_refused(found, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    assert "is no run of Stilla" in only(found())
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").touch()
+    assert "is a file" in only(found())
+
+
+def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
+    from stilla.recipe_file import dump
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stages.json").write_text("{}")
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(recipe("distill.objectives=[{kind: labels}]")))
+    assert any("holds a run of this recipe" in note for note in check(recipe()).notes)
+    changed = [note for note in check(recipe("distill.epochs=9")).notes if "another recipe" in note]
+    assert "distill.0.epochs: 3.0 -> 9.0" in changed[0]
+    assert "objectives" not in changed[0]
+
+
+# Before a run
+
+
+def test_a_run_refuses_what_is_known_at_once(recipe):
+    with pytest.raises(RecipeError, match="2 problems"):
+        refuse_known_problems(recipe("student.layers=9", "distill.trainer={optim: adamx}"))
+    refuse_known_problems(recipe())
+
+
+def test_own_tasks_and_objectives_need_not_be_in_the_tables(recipe):
+    assert unknown_names(recipe("task=my.module:Task", "distill.objectives=[{kind: 'my.module:Loss'}]")) == []
+
+
+# The estimate
+
+
+def test_an_estimate_grows_with_what_is_asked(found):
+    once, twice = found("evaluate.seeds=1").estimate, found("evaluate.seeds=2").estimate
+    assert twice.disk > once.disk
+    assert "baseline" not in found("evaluate.baseline=false").estimate.seconds
+    lines = dict(once.lines())
+    assert set(lines) == {"time", "memory", "disk"}
+    assert "student" in lines["time"]
+
+
+def test_too_little_room_is_a_problem_and_too_little_memory_a_note(found, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: usage(10, 5, 5))
+    monkeypatch.setattr(estimates, "_memory_left", lambda device: 1e6)
+    findings = found()
+    assert "make room" in only(findings)
+    assert any("a smaller batch_size" in note for note in findings.notes)
+
+
+def test_a_pass_over_more_examples_shares_what_every_pass_costs():
+    line = Line(per_pass=2.0, per_example=0.5)
+    assert line(8, batch_size=1) == 8 * 2.5
+    assert line(8, batch_size=8) == 2 + 4
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_in_their_unit(seconds, said):
+    assert estimates._duration(seconds) == said
+
+
+def test_measuring_leaves_the_model_as_it_was(options):
+    """Except for its mode: the weights, what is trainable and where it lies stay."""
+    from stilla import data
+
+    recipe = from_options(options)
+    task = find(recipe.task).understand(recipe.data, data.load(recipe.data, seed=0))
+    loaded = task.load(recipe.teacher, labelled=False)
+    loaded.model.requires_grad_(False)
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    splits = data.load(recipe.data, seed=0)
+    prepared: Prepared = task.prepare(splits["train"], loaded.processor, None, training=True)
+    passes = measure(task, loaded.model, prepared, Side.STUDENT, Training(precision="float32"), train=True)
+    assert passes.forward.per_example > 0
+    assert passes.kept > 0
+    assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.model.parameters())
