@@ -23,7 +23,7 @@ def single_label() -> tuple[Metric, ...]:
         _by_sums("macro_f1", _class_counts, lambda sums: _over_classes(sums, _f1)),
         _by_sums("macro_precision", _class_counts, lambda sums: _over_classes(sums, _precision)),
         _by_sums("macro_recall", _class_counts, lambda sums: _over_classes(sums, _recall)),
-        _by_sums("matthews", _class_counts, _matthews),
+        _by_sums("matthews", _class_counts, _matthews, bounded=False),
     )
 
 
@@ -40,8 +40,8 @@ def multi_label() -> tuple[Metric, ...]:
 def regression() -> tuple[Metric, ...]:
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
-        _by_sums("pearson", _moments, _pearson),
-        Metric("spearman", _spearman),
+        _by_sums("pearson", _moments, _pearson, bounded=False),
+        Metric("spearman", _spearman, bounded=False),
         _by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
     )
 
