@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stilla.errors import RecipeError
 from stilla.recipe import Data, Evaluate, Recipe, Stage, StudentSpec, Teacher
-from stilla.recipe_file import draft, dump, from_options, json_schema, read
+from stilla.recipe_file import brief, draft, dump, from_options, json_schema, read
 from stilla.recipe_yaml import flow, load
 from stilla.schedule import Constant, Linear
 
@@ -95,11 +95,13 @@ def test_yaml_is_1_2():
     [], ["distill=[{epochs: 1, objectives: [{kind: labels}]}, {epochs: 2, warmup: 0}]"],
     ["data.label='no'", "data.text=['1e-4', 'a: b # c']", "output=ünï/\"x\""],
     ["student={config: {hidden_size: 64, id2label: {0: no, 1: 'yes'}}}", "seed=0"],
+    ["distill.objectives=[{kind: hidden, layer_map: null, name: far}]"],
     ["distill.trainer={optim_args: null, report_to: [a, b]}", "data.validation={name: matched}"],
 ])  # fmt: skip
 def test_a_dumped_recipe_reads_back_equal(write, overrides):
     recipe = read(write(WHOLE), overrides)
     assert read(write(dump(recipe), "dumped.yaml")) == recipe
+    assert read(write(brief(recipe), "brief.yaml")) == recipe
 
 
 def test_a_dumped_recipe_writes_every_default_out_and_explains_it(write):
@@ -109,6 +111,14 @@ def test_a_dumped_recipe_writes_every_default_out_and_explains_it(write):
             assert f"{name}:" in text
     assert "  learning_rate: 5e-05          # Peak learning rate." in text.splitlines()
     assert max(map(len, text.splitlines())) <= 110
+
+
+def test_a_brief_recipe_says_only_what_is_set():
+    text = brief(from_options(SMALL))
+    assert "#" not in text
+    assert "null" not in text
+    assert "learning_rate: 5e-05" in text
+    assert len(text.splitlines()) < 45
 
 
 AWKWARD = ["no", "1e-4", "true", "null", "~", "", " a", "a: b", "# x", "a\nb", "üñ", "x" * 500, "[a",

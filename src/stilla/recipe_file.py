@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stilla.errors import RecipeError, all_at_once
-from stilla.recipe import ObjectiveSpec, Recipe, Section, Split
+from stilla.recipe import Recipe, Section, Split
 from stilla.recipe_errors import Path as Place
 from stilla.recipe_errors import Problem, problems, shown, shown_path, without
 from stilla.recipe_overrides import apply
@@ -176,44 +176,50 @@ def _only_beside(recipe: Recipe, folder: Path) -> list[Problem]:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML with every default written out and explained; reads back equal."""
-    return "".join(f"{line}\n" for line in _section_lines(recipe))
+    return "".join(f"{line}\n" for line in _lines(recipe, explained=True))
+
+
+def brief(recipe: Recipe) -> str:
+    """The same for a terminal: without explanations and fields that are not set; reads back equal."""
+    return "".join(f"{line}\n" for line in _lines(recipe, explained=False))
 
 
 WIDTH, COMMENTS_AT = 110, 32
 
 
-def _section_lines(section: Section, indent: str = "") -> Iterator[str]:
+def _lines(section: Section, indent: str = "", *, explained: bool) -> Iterator[str]:
     plain = section.model_dump(mode="python")
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        comment = field.description or ""
+        value, start = getattr(section, name), f"{indent}{name}:"
+        comment = field.description or "" if explained else ""
         if isinstance(value, Section) and not isinstance(value, Split):
-            yield f"{indent}{name}:"
-            yield from _section_lines(value, f"{indent}  ")
+            yield start
+            yield from _lines(value, f"{indent}  ", explained=explained)
         elif name == "distill":
-            yield from _stage_lines(value, indent)
+            yield start
+            yield from _stage_lines(value, f"{indent}  ", explained=explained)
         elif name == "objectives" and value:
-            yield from _commented(f"{indent}{name}:", comment)
-            yield from (f"{indent}  - {flow(_objective(one))}" for one in value)
-        else:
-            value = {key: one for key, one in plain[name].items() if one is not None} \
-                if isinstance(value, Split) else plain[name]
-            yield from _commented(f"{indent}{name}: {flow(value)}", comment)
+            yield from _commented(start, comment)
+            yield from (f"{indent}  - {flow(_without_nones(one))}" for one in value)
+        elif explained or value not in (None, {}, ()):
+            shown_value = _without_nones(value) if isinstance(value, Split) else plain[name]
+            yield from _commented(f"{start} {flow(shown_value)}", comment)
 
 
-def _stage_lines(stages: Sequence[Section], indent: str) -> Iterator[str]:
-    yield f"{indent}distill:"
+def _stage_lines(stages: Sequence[Section], indent: str, *, explained: bool) -> Iterator[str]:
     if len(stages) == 1:
-        yield from _section_lines(stages[0], f"{indent}  ")
+        yield from _lines(stages[0], indent, explained=explained)
         return
     for stage in stages:
-        for number, line in enumerate(_section_lines(stage, f"{indent}    ")):
-            yield line if number else f"{indent}  - {line.removeprefix(indent + '    ')}"
+        first, *others = _lines(stage, f"{indent}  ", explained=explained)
+        yield f"{indent}- {first.lstrip()}"
+        yield from others
 
 
-def _objective(spec: ObjectiveSpec) -> dict[str, Any]:
-    plain = spec.model_dump(mode="python")
-    return {name: value for name, value in plain.items() if not (name == "name" and value is None)}
+def _without_nones(section: Section) -> dict[str, Any]:
+    """A section that is written in one line; an objective's own options are written even where they are nothing."""
+    plain = section.model_dump(mode="python")
+    return {name: value for name, value in plain.items() if value is not None or name not in type(section).model_fields}
 
 
 def _commented(line: str, comment: str) -> Iterator[str]:

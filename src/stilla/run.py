@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from accelerate import PartialState
@@ -28,7 +29,7 @@ from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
 from stilla.processes import on_main
 from stilla.recipe import Recipe, Training
-from stilla.recipe_file import dump, from_options, read
+from stilla.recipe_file import brief, dump, from_options, read
 from stilla.report import write_report
 from stilla.run_folder import RunFolder
 from stilla.scores import Scores
@@ -124,6 +125,7 @@ class Line:
                        for stage in self.recipe.distill)
         recipe = self.recipe.model_copy(update={"distill": stages, "data": task.resolved(self.recipe.data)})
         on_main(lambda: self.folder.write(self.folder.recipe, dump(recipe)))
+        say(f"the recipe with every default, also in {self.folder.recipe}:\n{indent(brief(recipe), '  ')}")
         on_main(lambda: self.folder.write(self.folder.environment, json.dumps(describe(recipe.seed), indent=1)))
         return replace(self, recipe=recipe)
 
