@@ -49,7 +49,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def recipe_fields(section: str) -> list[str]:
     model = SECTIONS[section]
     schemas = model.model_json_schema()["properties"]
-    rows = [(f"`{name}`", _default(name, field), _meaning(field, schemas[name])) for name, field in model.model_fields.items()]
+    rows = [(f"`{name}`", _default(name, field), _meaning(field, schemas[name]))
+            for name, field in model.model_fields.items()]
     return table(("Key", "Default", "Meaning"), rows)
 
 
