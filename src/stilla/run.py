@@ -101,12 +101,12 @@ class Line:
             return task.load(source, labelled=True)
         inputs = {"data": self.content, "task": task.kind, "teacher": source.model_dump(mode="json"),
                   "seed": self.recipe.seed}
-        if self._to_do("teacher", inputs):
+        if self._to_do("teacher", inputs, self.folder.teacher):
             set_seed(self.recipe.seed)
             start = task.load(source, labelled=False)
             labels = [Term(Labels(), name="labels")]
             self._train("teacher", start.model, None, labels, source.train, task, (start.processor, None), self.recipe.seed)
-            self._keep("teacher", inputs, start, self.folder.teacher)
+            self._keep("teacher", inputs, start, task, self.folder.teacher)
         return task.load(trained(source, self.folder.teacher), labelled=True)
 
     def refuse_weak(self, task: Task, teacher: Loaded) -> None:
@@ -142,12 +142,12 @@ class Line:
             stage_name = name if len(stages) == 1 else f"{name}.{number}"
             path = self.folder.model(role, seed) if last else self.folder.path / "stages" / stage_name
             inputs = {**inputs, "distill": [*inputs["distill"], stage.model_dump(mode="json")]}
-            if self._to_do(stage_name, inputs):
+            if self._to_do(stage_name, inputs, path):
                 terms = [term(spec) for spec in stage.objectives or ()]
                 helped = any(one.objective.needs_teacher for one in terms)
                 self._train(stage_name, student, teacher.model if helped else None, terms, stage, task,
                             (loaded.processor, teacher.processor if helped else None), self.recipe.seed + seed)
-                self._keep(stage_name, inputs, loaded, path)
+                self._keep(stage_name, inputs, loaded, task, path)
             elif not last:
                 restore(student.model, path)
 
@@ -162,8 +162,8 @@ class Line:
         set_seed(self.recipe.seed + seed)
         return start_student(self.recipe.student, task, teacher)
 
-    def _to_do(self, stage: str, inputs: Mapping[str, Any]) -> bool:
-        if on_main(lambda: self.folder.finished(stage, inputs)):
+    def _to_do(self, stage: str, inputs: Mapping[str, Any], made: Path) -> bool:
+        if on_main(lambda: self.folder.finished(stage, inputs) and made.exists()):
             say(f"{stage}: finished before, skipped")
             return False
         on_main(lambda: self.folder.begin(stage, inputs))
@@ -175,6 +175,8 @@ class Line:
               train_data=task.prepare(self.splits["train"], *processors, training=True, seed=seed),
               validation_data=task.prepare(self.splits["validation"], *processors, training=False))
 
-    def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
-        on_main(lambda: save_student(made.model, made.processor, path))
+    def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, task: Task, path: Path) -> None:
+        one = task.prepare(self.splits["validation"].select(range(1)), made.processor, None, training=False)
+        batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
+        on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
         on_main(lambda: self.folder.finish(stage, inputs))

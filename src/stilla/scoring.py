@@ -25,7 +25,7 @@ from stilla.evaluate import (
     predict,
     workload,
 )
-from stilla.export import OnnxModel, export
+from stilla.export import MODEL, OnnxModel, export
 from stilla.fingerprints import of_model
 from stilla.narrate import say
 from stilla.recipe import ModelSource, Recipe
@@ -65,14 +65,16 @@ def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits:
     student = saved_student(recipe, folder, task, "student", 0)
     inputs = {"student": of_model(student.model), "format": kind}
     stage, target = f"export-{kind}", folder.exports / kind
-    if not folder.fits(stage, inputs):
-        prepared = task.prepare(splits["train"].select(range(min(len(splits["train"]), CALIBRATION))), student.processor,
-                                None, training=False)
+    if not (folder.fits(stage, inputs) and (target / MODEL).exists()):
+        examples = splits["train"]
+        # spread over the whole split: its first examples may all be of one class
+        chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
+        prepared = task.prepare(examples.select(chosen), student.processor, None, training=False)
         folder.begin(stage, inputs)
         export(kind, student.model, student.processor, task, prepared, target)
         folder.finish(stage, inputs)
         say(f"{kind}: written to {target}")
-    return target / "model.onnx"
+    return target / MODEL
 
 
 CALIBRATION = 256

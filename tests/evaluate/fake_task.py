@@ -109,6 +109,9 @@ class FakeTask(Task):
     def of_model(cls, model: nn.Module) -> Self:
         raise NotImplementedError
 
+    def resolved(self, section: Data) -> Data:
+        return section
+
     def adapted_to(self, teacher: Loaded) -> Self:
         raise NotImplementedError
 
