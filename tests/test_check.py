@@ -130,6 +130,13 @@ def test_a_teacher_that_has_to_be_downloaded_is_left_to_the_run(found):
     assert findings.estimate is None
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_teacher_in_lower_precision_is_measured_too(found, precision):
+    findings = found("teacher.train=", f"teacher.precision={precision}")
+    assert findings.problems == ()
+    assert list(findings.estimate.seconds) == ["student", "baseline", "evaluation"]
+
+
 def test_texts_that_are_left_out_are_noted(found, tmp_path, options):
     file = tmp_path / "holes.jsonl"
     lines = Path(options["data"]["train"]).read_text().splitlines()
@@ -224,3 +231,11 @@ def test_measuring_leaves_the_model_as_it_was(options):
     assert passes.kept > 0
     assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.model.parameters())
+
+
+def test_packages_that_a_format_needs_are_missed_before_training(recipe, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("onnx") else object())
+    wanted = recipe.model_copy(update={"export": ("onnx", "int8")})
+    with pytest.raises(RecipeError, match=r"export: onnx and int8 need onnx, onnxruntime and onnxscript, which are not "):
+        refuse_known_problems(wanted)
+    assert not missing_packages(recipe)

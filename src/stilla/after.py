@@ -38,10 +38,15 @@ def evaluate_run(path: Path, new: str | None = None) -> Scores:
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     scores = measure(recipe, task, {name: split}, teacher, made, _exported(folder))
-    target = folder.path / "evaluations" / f"{name}.json"
+    target = evaluation_file(path, new)
     target.parent.mkdir(exist_ok=True)
     scores.dump(target)
     return scores
+
+
+def evaluation_file(path: Path, new: str) -> Path:
+    """Where a run's scores on new data lie."""
+    return path / "evaluations" / f"{Path(new).stem}.json"
 
 
 def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:

@@ -28,7 +28,7 @@ from stilla.narrate import quiet_libraries, say
 from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
 from stilla.processes import on_main
-from stilla.recipe import Recipe, Training
+from stilla.recipe import ModelSource, Recipe, Training
 from stilla.recipe_file import brief, dump, from_options, read
 from stilla.report import write_report
 from stilla.run_folder import RunFolder
@@ -98,7 +98,7 @@ class Line:
         """Given, or trained on the labels first."""
         source = self.recipe.teacher
         if source.train is None:
-            return task.load(source, labelled=True)
+            return task.load(self._origin(), labelled=True)
         inputs = {"data": self.content, "task": task.kind, "teacher": source.model_dump(mode="json"),
                   "seed": self.recipe.seed}
         if self._to_do("teacher", inputs, self.folder.teacher):
@@ -107,7 +107,7 @@ class Line:
             labels = [Term(Labels(), name="labels")]
             self._train("teacher", start.model, None, labels, source.train, task, (start.processor, None), self.recipe.seed)
             self._keep("teacher", inputs, start, task, self.folder.teacher)
-        return task.load(trained(source, self.folder.teacher), labelled=True)
+        return task.load(self._origin(), labelled=True)
 
     def refuse_weak(self, task: Task, teacher: Loaded) -> None:
         """A teacher that is no better than chance would teach nothing, without a sign."""
@@ -160,7 +160,12 @@ class Line:
 
     def _start(self, task: Task, teacher: Loaded, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)
-        return start_student(self.recipe.student, task, teacher)
+        return start_student(self.recipe.student, task, teacher, self._origin())
+
+    def _origin(self) -> ModelSource:
+        """Where the teacher is loaded from: given, or trained here."""
+        source = self.recipe.teacher
+        return source if source.train is None else trained(source, self.folder.teacher)
 
     def _to_do(self, stage: str, inputs: Mapping[str, Any], made: Path) -> bool:
         if on_main(lambda: self.folder.finished(stage, inputs) and made.exists()):

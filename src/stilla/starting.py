@@ -13,8 +13,13 @@ from stilla.students import Student, by_layers, fresh, given
 from stilla.tasks.base import Loaded, Task
 
 
-def start_student(spec: StudentSpec, task: Task, teacher: Loaded) -> tuple[Student, Loaded]:
+def start_student(
+    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None
+) -> tuple[Student, Loaded]:
     """The student before training, and the same model with its processor.
+
+    `origin`: where the teacher was loaded from, if that was in lower precision: a student is cut from the weights as
+    they are stored.
 
     Raises:
         CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
@@ -24,11 +29,11 @@ def start_student(spec: StudentSpec, task: Task, teacher: Loaded) -> tuple[Stude
                              trust_remote_code=spec.trust_remote_code)
         loaded = task.load(source, labelled=False)
         return given(loaded.model, teacher.model), loaded
-    if spec.layers is not None:
-        student = by_layers(teacher.model, spec.layers)
-    else:
-        student = fresh(teacher.model, spec.config or {})
-    # a teacher may be frozen, or in lower precision; its student is neither
+    whole = teacher.model
+    if origin is not None and origin.precision != "float32":
+        whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
+    student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
+    # a teacher is frozen, and its file may be in half precision; its student is neither
     student.model.float().requires_grad_(True).train()
     return student, Loaded(student.model, teacher.processor, teacher.source)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stilla.check.found import Found
-from stilla.check.places import look_at_output, unknown_names
+from stilla.check.places import look_at_output, missing_packages, unknown_names
 from stilla.errors import RecipeError, all_at_once
 from stilla.recipe import Recipe
 from stilla.recipe_file import Draft
@@ -44,7 +44,7 @@ def check_draft(draft: Draft) -> Findings:
     found = Found(list(draft.problems))
     if draft.recipe is None:
         return Findings(tuple(found.problems), ())
-    found.problems += unknown_names(draft.recipe)
+    found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe)]
     look_at_output(draft.recipe, found)
     from stilla.check.way import look
 
@@ -64,7 +64,7 @@ def refuse_known_problems(recipe: Recipe) -> None:
     Raises:
         RecipeError: all that is known to keep it from working, at once; wrong names before torch is imported.
     """
-    found = Found(unknown_names(recipe))
+    found = Found([*unknown_names(recipe), *missing_packages(recipe)])
     look_at_output(recipe, found)
     if not found.problems:
         from stilla.check.way import look

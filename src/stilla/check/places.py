@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stilla.check.found import Found
-from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
 from stilla.recipe_file import read
 from stilla.run_folder import RunFolder, differences, is_run
@@ -47,6 +47,17 @@ def unknown_names(recipe: Recipe) -> list[str]:
         if name not in table and not (own and ":" in name):
             problems.append(f"{place}: got {name!r}; expected {one_of(list(table))}{own}.{did_you_mean(name, table)}")
     return problems
+
+
+def missing_packages(recipe: Recipe) -> list[str]:
+    """What the formats need and this machine lacks: better known before a training than after it."""
+    from stilla.export import missing_packages as missing
+
+    lacking = list(dict.fromkeys(name for kind in recipe.export for name in missing(kind)))
+    if not lacking:
+        return []
+    what = f"{all_of(recipe.export)} need{'s' if len(recipe.export) == 1 else ''} {all_of(lacking)}"
+    return [f"export: {what}, which {'is' if len(lacking) == 1 else 'are'} not installed: pip install \"stilla[onnx]\""]
 
 
 def missing_folders(recipe: Recipe) -> list[str]:

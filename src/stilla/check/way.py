@@ -76,7 +76,9 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
         teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
         task = task.adapted_to(teacher)
         with found.attempt("student"):
-            student, loaded = start_student(recipe.student, task, teacher)
+            # what is to be trained was loaded in float32
+            whole = {} if recipe.teacher.train is None else {"precision": "float32"}
+            student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
             sample = splits["train"].select(range(min(SAMPLE, len(splits["train"]))))
             prepared = task.prepare(sample, loaded.processor, teacher.processor, training=True)
             chosen = chosen_objectives(task, student, loaded, teacher, splits["validation"])

@@ -116,13 +116,14 @@ def check(
 @app.command()
 def evaluate(run: options.Run, data: options.NewData = None) -> None:
     """Score a finished run again, or on new data."""
-    from stilla.cli.printing import print_scores
+    from stilla.cli.printing import print_places, print_scores
     from stilla.cli.recipes import run_at
 
     folder = run_at(run)
-    from stilla.after import evaluate_run
+    from stilla.after import evaluate_run, evaluation_file
 
     print_scores(evaluate_run(folder, data))
+    print_places({"scores": evaluation_file(folder, data) if data else folder / "scores.json"})
 
 
 @app.command()

@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.errors import RecipeError, all_of, did_you_mean, one_of
+from stilla.export import missing_packages
+from stilla.narrate import say
 from stilla.recipe import Data, Recipe, Section, StudentSpec, Teacher
 from stilla.recipe_file import Draft, draft, draft_of_options, read
 from stilla.recipe_yaml import flow
@@ -72,6 +74,8 @@ def _of_section(name: str, key: str, section: type[Section], values: Sequence[st
 def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
     """Lay the demo's data, fresh teacher and recipe ready in its run folder, and read that recipe.
 
+    Without the packages for exporting, its export is left out: a bare installation shows the rest.
+
     Raises:
         RecipeError: no such demo, or its folder holds something else.
     """
@@ -84,6 +88,10 @@ def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
         raise RecipeError(f"demo: got {name!r}; expected {one_of(list(DEMOS))}.{did_you_mean(name, DEMOS)}")
     folder = Path(output or ("runs/demo" if name == "digits" else f"runs/demo-{name}"))
     RunFolder(folder).refuse_strangers()
+    if missing := missing_packages("onnx"):
+        say(f"export: left out, as {all_of(missing)} {'is' if len(missing) == 1 else 'are'} not installed "
+            '(pip install "stilla[onnx]", then the same command adds it)')
+        overrides = ["export=[]", *overrides]
     return read(prepare(name, folder), overrides)
 
 

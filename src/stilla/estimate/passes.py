@@ -42,12 +42,15 @@ class Passes:
 def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, training: Training, *, train: bool) -> Passes:
     """A forward without gradient, forward and backward, and what is kept between them.
 
-    Leaves the model on the CPU, in training mode, and its parameters as trainable as they were.
+    `train`: whether it will be trained; else only the forward is measured. Leaves the model on the CPU, its
+    parameters as trainable as they were, its mode changed.
     """
     device = "cpu" if runs_on_cpu(training) else str(torch.accelerator.current_accelerator())
     half = precision_of(training) == "bfloat16"
-    trained = [parameter.requires_grad for parameter in model.parameters()]
-    model.to(device).requires_grad_(True).train()
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    model.to(device).train(train)
+    if train:
+        model.requires_grad_(True)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=half):
@@ -74,8 +77,8 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
         slow = _line(_seconds(with_backward, one), _seconds(with_backward, many), examples) if train else quick
         kept = _kept(model, lambda: forward(one)) if train else 0.0
     finally:
-        for parameter, grad in zip(model.parameters(), trained, strict=True):
-            parameter.requires_grad_(grad)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         model.cpu()
     return Passes(quick, slow, kept)
 
