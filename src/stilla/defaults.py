@@ -1,19 +1,14 @@
-"""The objectives of a recipe that names none: what measured best, and why (docs/defaults.md)."""
+"""The objectives of a recipe that names none; what was measured for it stands in docs/defaults.md."""
 
 from __future__ import annotations
 
-from stilla.objectives.base import LayerMap
 from stilla.recipe import ObjectiveSpec
-from stilla.signals import Dims
 
 
-def objectives_for(student: Dims, teacher: Dims, layer_map: LayerMap, *, same_inputs: bool) -> tuple[ObjectiveSpec, ...]:
-    """Labels and softened logits always; hidden states where both models see the same tokens and layers correspond.
+def objectives_for(classes: int) -> tuple[ObjectiveSpec, ...]:
+    """The labels and the teacher's logits, softened; a number (one output) is compared as it is.
 
-    `same_inputs`: one tokenizer or image processor for both, so that positions answer to each other.
+    Hidden states are not among them: on students cut from a fine-tuned encoder they cost accuracy.
     """
-    logits = {"divergence": "mse"} if student.classes == 1 else {"temperature": 2.0}
-    chosen = [ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, **logits)]
-    if same_inputs and any(layer_map.values()):
-        chosen.append(ObjectiveSpec(kind="hidden", weight=1.0))
-    return tuple(chosen)
+    logits = {"divergence": "mse"} if classes == 1 else {"temperature": 2.0}
+    return ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, **logits)

@@ -103,8 +103,9 @@ class Data(Section):
     max_length: int | None = Field(None, ge=2)
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
     augment: Literal["none", "light"] = "none"
-    """`light`: random crops, brightness and contrast of training images, the same for teacher and student; no flips,
-    as not every picture may be mirrored."""
+    """`light` changes training examples at random, the same for teacher and student: crops,
+    brightness and contrast of images (no flips, as not every picture may be mirrored); of half of the texts three
+    tenths of the tokens, and such a text then has no label, only the teacher's answer."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
     limit: int | None = Field(None, ge=1)

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import set_seed
 
 from stilla import data, tasks
+from stilla.defaults import objectives_for
 from stilla.environment import describe
 from stilla.export import restore, save_student
 from stilla.fingerprints import of_model
@@ -34,7 +35,7 @@ from stilla.report import write_report
 from stilla.run_folder import RunFolder
 from stilla.scores import Scores
 from stilla.scoring import check_teacher, export_all, score
-from stilla.starting import chosen_objectives, labels_alone, start_student, trained
+from stilla.starting import labels_alone, start_student, trained
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Task
 from stilla.training import train
@@ -77,7 +78,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     teacher = line.teacher(task)
     task = task.adapted_to(teacher)
     line.refuse_weak(task, teacher)
-    line = line.resolved(task, teacher)
+    line = line.resolved(task)
     for seed in range(recipe.evaluate.seeds):
         line.student(task, teacher, "student", seed)
         if recipe.evaluate.baseline:
@@ -117,10 +118,9 @@ class Line:
         on_main(lambda: check_teacher(task, teacher, self.splits["validation"], self.recipe))
         on_main(lambda: self.folder.finish("teacher-check", inputs))
 
-    def resolved(self, task: Task, teacher: Loaded) -> Line:
+    def resolved(self, task: Task) -> Line:
         """The same with the recipe's open defaults chosen; written into the run folder."""
-        student, loaded = self._start(task, teacher, 0)
-        chosen = chosen_objectives(task, student, loaded, teacher, self.splits["validation"])
+        chosen = objectives_for(task.row_classes())
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
                        for stage in self.recipe.distill)
         recipe = self.recipe.model_copy(update={"distill": stages, "data": task.resolved(self.recipe.data)})

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset
-
-from stilla.defaults import objectives_for
-from stilla.plain import dims_of
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
 from stilla.students import Student, by_layers, fresh, given
 from stilla.tasks.base import Loaded, Task
@@ -49,13 +45,3 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
 def labels_alone(stage: Stage) -> Stage:
     """The same training without the teacher: the baseline's."""
     return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),)})
-
-
-def chosen_objectives(
-    task: Task, student: Student, loaded: Loaded, teacher: Loaded, examples: Dataset
-) -> tuple[ObjectiveSpec, ...]:
-    """The default objectives for these two models."""
-    one = task.prepare(examples.select(range(1)), loaded.processor, teacher.processor, training=False)
-    batch = one.collate([one.examples[0]])
-    return objectives_for(dims_of(student.model, task, batch.student), dims_of(teacher.model, task, batch.teacher),
-                          student.layer_map, same_inputs=one.aligned)

@@ -10,11 +10,12 @@ from transformers import set_seed
 from stilla import data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
+from stilla.defaults import objectives_for
 from stilla.narrate import quiet_libraries
 from stilla.plain import dims_of
 from stilla.recipe import ObjectiveSpec, Recipe
 from stilla.signals import Dims
-from stilla.starting import chosen_objectives, start_student
+from stilla.starting import start_student
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.training_arguments import precision_of
@@ -81,7 +82,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
             sample = splits["train"].select(range(min(SAMPLE, len(splits["train"]))))
             prepared = task.prepare(sample, loaded.processor, teacher.processor, training=True)
-            chosen = chosen_objectives(task, student, loaded, teacher, splits["validation"])
+            chosen = objectives_for(task.row_classes())
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             return Ready(splits, task, teacher, student, prepared)
     return None

@@ -114,7 +114,7 @@ class Classification(Task):
         if labels is None:
             labelled = 0
         elif self.problem.kind == "regression":
-            labelled = rows
+            labelled = int((~torch.isnan(labels)).sum())
         else:
             labelled = int((labels != -100).sum())
         return {"rows": rows, "labelled": labelled, "examples": examples}

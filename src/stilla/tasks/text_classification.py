@@ -21,6 +21,7 @@ from stilla.tasks import _columns, _labels, _loading, _tokens
 from stilla.tasks._classification import Classification, Positions, attempt
 from stilla.tasks._imported import ImportedModel, check_answers
 from stilla.tasks._label_checks import rows_in_words
+from stilla.tasks._perturbation import Perturbation
 from stilla.tasks.base import Loaded, Prepared, Side
 
 logger = logging.getLogger(__name__)
@@ -82,11 +83,19 @@ class TextClassification(Classification):
         shared = teacher is None or _tokens.same(student, teacher)
         others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
         labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
+        # only where a teacher answers: the label of a text with other words in it is anybody's guess
+        perturbation = None
+        if training and teacher is not None and self.section.augment == "light":
+            if not shared:
+                raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
+                                         "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
+            perturbation = Perturbation(tokens, student.all_special_ids, seed)
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, others, labels, keys),
+            collate=_Collate(tokens, others, labels, keys, perturbation),
             keys=keys,
             lengths=tokens.lengths.tolist(),
+            on_epoch=None if perturbation is None else perturbation.set_epoch,
             aligned=shared,
         )
 
@@ -138,11 +147,18 @@ class _Collate:
     teacher: _tokens.Tokens
     labels: NDArray[Any] | None
     keys: NDArray[np.int64]
+    perturbation: Perturbation | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         student = self.student.batch(examples)
+        changed = None
+        if self.perturbation is not None:
+            changed = self.perturbation(student, self.keys[examples])
         teacher = student if self.teacher is self.student else self.teacher.batch(examples)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
         if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[examples])
+            labels = self.labels[examples]
+            if changed is not None:
+                labels[changed] = np.nan if labels.dtype.kind == "f" else -100
+            batch["labels"] = torch.from_numpy(labels)
         return batch
