@@ -63,3 +63,10 @@ def test_a_demo_touches_no_folder_with_something_else_in_it(tmp_path):
     with pytest.raises(RecipeError, match="is no run of Stilla"):
         demo_recipe([], str(tmp_path))
     assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_demo_without_the_packages_for_exporting_leaves_export_out(prepared, monkeypatch, capfd):
+    _, folder = prepared
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert demo_recipe([folder.name], str(folder)).export == ()
+    assert 'pip install "stilla[onnx]"' in capfd.readouterr().err

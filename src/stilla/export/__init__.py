@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from stilla.export.session import OnnxModel
     from stilla.tasks.base import Prepared, Task
 
-__all__ = ["KINDS", "MODEL", "OnnxModel", "export", "find", "model_card", "plain_usage", "restore", "save_student",
-           "transformers_usage", "write_card"]
+__all__ = ["KINDS", "MODEL", "NEEDS", "OnnxModel", "export", "find", "missing_packages", "model_card", "plain_usage",
+           "restore", "save_student", "transformers_usage", "write_card"]
 
 KINDS: Mapping[str, str] = {
     "onnx": "stilla.export.onnx:write",
     "int8": "stilla.export.int8:write",
 }
+
+NEEDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("onnx", "onnxruntime", "onnxscript"))
+"""Packages that a format needs beside Stilla's own; `pip install "stilla[onnx]"` brings them."""
 
 MODEL = "model.onnx"
 """The file in a format's folder that holds the model."""
@@ -50,6 +54,11 @@ def find(kind: str) -> Callable[[nn.Module, Task, Prepared, Path], str]:
     module, _, name = KINDS[kind].partition(":")
     write: Callable[[nn.Module, Task, Prepared, Path], str] = getattr(importlib.import_module(module), name)
     return write
+
+
+def missing_packages(kind: str) -> list[str]:
+    """Packages that a format needs and that are not installed, seen without importing them."""
+    return [name for name in NEEDS.get(kind, ()) if importlib.util.find_spec(name) is None]
 
 
 def export(kind: str, model: nn.Module, processor: Any | None, task: Task, prepared: Prepared, folder: Path) -> Path:

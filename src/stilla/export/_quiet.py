@@ -12,8 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from transformers.utils import logging as transformers_logging
 
 from stilla.errors import ExportError, all_of
-
-_ONNX = ("onnx", "onnxruntime", "onnxscript")
+from stilla.export import NEEDS
 
 
 @contextmanager
@@ -38,7 +37,7 @@ def quiet() -> Iterator[None]:
 def require_onnx() -> None:
     """Raise an ExportError that says what to install, unless the packages behind ONNX are there."""
     missing = []
-    for name in _ONNX:
+    for name in NEEDS["onnx"]:
         try:
             importlib.import_module(name)
         except ImportError:
