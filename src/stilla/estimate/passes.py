@@ -14,7 +14,7 @@ from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Side, Task
 from stilla.training_arguments import precision_of, runs_on_cpu
 
-SECONDS = 0.1
+SECONDS = 0.05
 """Spent on measuring each kind of pass; a slow one is run once."""
 
 
