@@ -132,6 +132,8 @@ class Bar(TrainerCallback):
         self.started = time.monotonic()
         if state.global_step:
             say(f"{self.stage}: continues after step {state.global_step} of {state.max_steps}")
+        else:
+            say(f"{self.stage}: training, {state.max_steps} steps")
         bar = progress(self.stage, state.max_steps, show=state.is_world_process_zero)
         self.advance = self.exits.enter_context(bar)
         self.advance(state.global_step)
