@@ -29,8 +29,6 @@ def start_student(
     if origin is not None and origin.precision != "float32":
         whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
     student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
-    # a teacher is frozen, and its file may be in half precision; its student is neither
-    student.model.float().requires_grad_(True).train()
     return student, Loaded(student.model, teacher.processor, teacher.source)
 
 
