@@ -9,7 +9,7 @@ import torch
 from stilla import estimate as estimates
 from stilla.check import check, check_draft, refuse_known_problems, unknown_names
 from stilla.errors import RecipeError
-from stilla.estimate.passes import Line, measure
+from stilla.estimate.passes import Line, _line, measure
 from stilla.recipe import Training
 from stilla.recipe_file import draft_of_options, from_options
 from stilla.tasks import find
@@ -205,9 +205,12 @@ def test_too_little_room_is_a_problem_and_too_little_memory_a_note(found, monkey
 
 
 def test_a_pass_over_more_examples_shares_what_every_pass_costs():
-    line = Line(per_pass=2.0, per_example=0.5)
+    line = _line(3.0, 6.0, few=2, many=8)
+    assert line == Line(per_pass=2.0, per_example=0.5)
     assert line(8, batch_size=1) == 8 * 2.5
     assert line(8, batch_size=8) == 2 + 4
+    assert _line(3.0, 2.0, few=2, many=8) == Line(0.0, 0.25)  # disturbed
+    assert _line(3.0, 3.0, few=1, many=1) == Line(0.0, 3.0)
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])

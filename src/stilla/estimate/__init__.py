@@ -28,7 +28,7 @@ ADAM = 12
 """Bytes per trained parameter beside the weight: gradient and two moments in float32."""
 UPDATE = 2.5e-9
 """Seconds per parameter of an AdamW step on a CPU: 28 bytes read and written at about 10 GB/s."""
-PROCESS = 0.9e9
+PROCESS = 0.6e9
 """Bytes of a process that has imported everything."""
 EXPORT, SPEED = 15.0, 6.0
 """Seconds to write one format; to measure the speed of one subject."""

@@ -18,21 +18,24 @@ SECONDS = 0.05
 """Spent on measuring each kind of pass; a slow one is run once."""
 
 
+Inputs = dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Line:
-    """Seconds of a pass over a batch: casting weights and writing their gradients costs the same for any batch."""
+    """What a pass over a batch takes, part of it whatever its size: casting weights, writing their gradients."""
 
     per_pass: float
     per_example: float
 
     def __call__(self, examples: float, batch_size: int) -> float:
-        """Seconds for so many examples in batches of this size."""
+        """For so many examples in batches of this size."""
         return examples * (self.per_example + self.per_pass / batch_size)
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What one model takes: without gradient, forward and backward, and the bytes kept per example between them."""
+    """Seconds of a forward without gradient, of forward and backward, and the bytes kept per example between them."""
 
     forward: Line
     training: Line
@@ -52,46 +55,49 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
     if train:
         model.requires_grad_(True)
 
-    def forward(inputs: dict[str, Tensor]) -> Tensor:
+    def forward(inputs: Inputs) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=half):
             return task.outputs(model(**inputs))
 
-    def without(inputs: dict[str, Tensor]) -> None:
+    def without(inputs: Inputs) -> None:
         with torch.no_grad():
             forward(inputs)
         _wait(device)
 
-    def with_backward(inputs: dict[str, Tensor]) -> None:
+    def with_backward(inputs: Inputs) -> None:
         forward(inputs).float().sum().backward()
         model.zero_grad(set_to_none=True)
         _wait(device)
 
-    def typical(examples: int) -> dict[str, Tensor]:
+    def typical(examples: int) -> Inputs:
         return dict(_typical(prepared, examples).to(device)[side.value])
 
     try:
-        alone = _seconds(without, typical(1))
-        examples = min(training.batch_size, len(prepared), max(4, round(2 * SECONDS / alone)))
-        one, many = typical(1), typical(examples)
-        quick = _line(alone, _seconds(without, many), examples)
-        slow = _line(_seconds(with_backward, one), _seconds(with_backward, many), examples) if train else quick
-        kept = _kept(model, lambda: forward(one)) if train else 0.0
+        most = min(training.batch_size, len(prepared))
+        sizes = [min(2, most)]  # batch norm cannot be trained on a single example
+        few = typical(sizes[0])
+        first = _seconds(without, few)
+        sizes.append(min(most, max(4, round(2 * SECONDS * sizes[0] / first))))
+        many = typical(sizes[1])
+        quick = _line(first, _seconds(without, many), *sizes)
+        slow = _line(_seconds(with_backward, few), _seconds(with_backward, many), *sizes) if train else quick
+        # the difference leaves out what every batch keeps once: weights cast to the precision of the computation
+        kept = _line(_kept(model, lambda: forward(few)), _kept(model, lambda: forward(many)), *sizes) if train else None
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
         model.cpu()
-    return Passes(quick, slow, kept)
+    return Passes(quick, slow, kept.per_example if kept else 0.0)
 
 
-def _line(one: float, many: float, examples: int) -> Line:
-    """Through what one example and many took."""
-    if examples == 1 or many <= one:
-        return Line(0.0, many / examples)
-    per_example = min((many - one) / (examples - 1), many / examples)
-    return Line(max(0.0, one - per_example), per_example)
+def _line(least: float, most: float, few: int, many: int) -> Line:
+    """Through what few examples and many took; what does not lie on a line counts per example."""
+    slope = (most - least) / (many - few) if many > few else 0.0
+    per_example = slope if 0 < slope < most / many else most / many
+    return Line(most - many * per_example, per_example)
 
 
-def _seconds(run: Callable[[dict[str, Tensor]], None], inputs: dict[str, Tensor]) -> float:
+def _seconds(run: Callable[[Inputs], None], inputs: Inputs) -> float:
     """The fastest of a few calls: the first pays for what is made once, others may have been disturbed."""
     times: list[float] = []
     while len(times) < 2 or sum(times) < SECONDS:
@@ -130,5 +136,3 @@ def _typical(prepared: Prepared, examples: int) -> Batch:
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
