@@ -250,3 +250,11 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no run of Stilla"):
         stilla.distill(overwrite=True, **tiny.recipe(tmp_path))
     assert (other / "thesis.tex").read_text() == "ten years of work"
+
+
+def test_trackers_keep_what_they_wrote(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = stilla.distill(**tiny.recipe(
+        tmp_path, distill={"epochs": 1, "precision": "float32", "trainer": {"report_to": "tensorboard"}},
+        evaluate={"resamples": 100, "speed": False}))
+    assert list((run.folder / "trackers" / "tensorboard" / "student").glob("events.*"))

@@ -70,7 +70,8 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "task": "text-classification",
         "data": files,
-        "teacher": {"model": bert(folder / "start"), "train": {"epochs": 6, "learning_rate": 3e-3, "precision": "float32"}},
+        "teacher": {"model": bert(folder / "start"),
+                    "train": {"epochs": 8, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32"}},
         "student": {"layers": 2},
         "distill": {"epochs": 3, "learning_rate": 1e-3, "precision": "float32"},
         "evaluate": {"baseline": True, "resamples": 200, "speed": False},

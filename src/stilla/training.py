@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,6 +31,10 @@ from stilla.trainer import DistillationTrainer
 from stilla.training_arguments import training_arguments
 
 
+THEIR_PLACE = os.environ.get("TENSORBOARD_LOGGING_DIR")
+"""Where a person wants TensorBoard's files, if they said so."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A training that was asked to stop and saved a checkpoint; its message says where it stands."""
 
@@ -54,6 +59,8 @@ def train(
         TrainingError: a loss that is not finite; no room for a checkpoint.
     """
     set_seed(seed)  # before the trainer: it makes projections
+    # transformers' own place is the checkpoints' folder, which does not outlive the stage
+    os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed)
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
