@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,10 @@ class Recorder:
                 "share their weights, or no number in a config counts them. Leave `hidden` out."
             )
         self._layers = {stack.name: stack.layers(model) for stack in self.stacks}
+        # looked at once: it takes as long as a small layer's forward
+        self._channels_first = frozenset(
+            (name, index) for name, layers in self._layers.items() for index, layer in enumerate(layers)
+            if _holds_convolutions(layer))
         self._model = model
 
     @contextmanager
@@ -48,7 +52,7 @@ class Recorder:
         Run one forward inside and its backward outside: what gradient checkpointing computes a second time is
         then not recorded.
         """
-        record = Record({name: len(layers) for name, layers in self._layers.items()})
+        record = Record({name: len(layers) for name, layers in self._layers.items()}, self._channels_first)
         handles: list[RemovableHandle] = [self._model.register_forward_pre_hook(record._starts)]
         for name, layers in self._layers.items():
             for index, layer in enumerate(layers):
@@ -62,13 +66,16 @@ class Recorder:
 
 
 class Record:
-    """The states of one forward, by stack; filled by a Recorder."""
+    """The states of one forward, by stack; filled by a Recorder.
 
-    def __init__(self, depths: Mapping[str, int]) -> None:
+    channels_first: (stack, index) of the layers whose maps are (batch, channels, height, width).
+    """
+
+    def __init__(self, depths: Mapping[str, int], channels_first: Collection[tuple[str, int]]) -> None:
         self._depths = dict(depths)
         self._entered: dict[str, _Seen] = {}
         self._left: dict[str, dict[int, _Seen]] = {name: {} for name in depths}
-        self._channels_first: set[tuple[str, int]] = set()
+        self._channels_first = channels_first
         self._needs_graph = False
 
     @property
@@ -119,8 +126,6 @@ class Record:
                     "forward through the layers in their order. Record every forward by itself; a model "
                     "that runs its layers several times, or in another order, cannot be recorded."
                 )
-            if _holds_convolutions(layer):
-                self._channels_first.add((name, index))
             if not left:
                 self._entered[name] = _seen(_hidden_state((*args, kwargs), layer))
 

@@ -28,14 +28,15 @@ class LiveTeacher:
 
     def __init__(self, model: nn.Module, task: Task, *, stacks: bool = False) -> None:
         """`stacks`: whether to record hidden states."""
-        self.model = model.requires_grad_(False)
+        self.model = model.requires_grad_(False).eval()
         self.task = task
         self.recorder = Recorder(model) if stacks else None
 
     # not inference_mode: tensors made there cannot be saved for the student's backward
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signals:
-        self.model.eval()
+        if self.model.training:  # somebody changed it; asking is cheaper than walking through all modules
+            self.model.eval()
         return listen(self.model, self.task, batch, Side.TEACHER, self.recorder)
 
     def to(self, device: torch.device | str) -> None:
