@@ -33,6 +33,8 @@ def parser(description: str | None, output: str, **defaults: Any) -> argparse.Ar
     made.add_argument("--epochs", type=float, help="of students and baselines")
     made.add_argument("--learning-rate", type=float, help="of students and baselines")
     made.add_argument("--export", nargs="*", default=["onnx", "int8"])
+    made.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help=(
+        "any field of the recipes: data.augment=light distill.batch_size=64"))
     made.add_argument("--limit", type=int, help="only so many training examples, to try it out")
     made.set_defaults(**defaults)
     return made
@@ -54,7 +56,7 @@ def distil(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path) 
             "evaluate": {"baseline": True, "seeds": options.seeds}, "output": str(options.output / name_of(depth)),
         }
         try:
-            scores[name_of(depth).replace("-", " ")] = stilla.distill(**recipe).scores
+            scores[name_of(depth).replace("-", " ")] = stilla.distill(None, *options.overrides, **recipe).scores
         except StillaError as error:
             raise SystemExit(str(error)) from error
         except Interrupted as stopped:
