@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("stilla", exclude_type_checking_imports=True, cache_dir=None)
 
 
+@pytest.fixture
+def loggers_as_before() -> Iterator[None]:
+    """import-linter configures logging anew, which switches off every logger that was there before it."""
+    loggers = [one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    before = [logger.disabled for logger in loggers]
+    yield
+    for logger, disabled in zip(loggers, before, strict=True):
+        logger.disabled = disabled
+
+
+@pytest.mark.usefixtures("loggers_as_before")
 def test_the_contracts_of_imports_hold(capsys: pytest.CaptureFixture[str]) -> None:
     code = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
     assert code == 0, capsys.readouterr().out

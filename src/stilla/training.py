@@ -30,7 +30,6 @@ from stilla.tasks.base import Prepared, Task
 from stilla.trainer import DistillationTrainer
 from stilla.training_arguments import training_arguments
 
-
 THEIR_PLACE = os.environ.get("TENSORBOARD_LOGGING_DIR")
 """Where a person wants TensorBoard's files, if they said so."""
 
