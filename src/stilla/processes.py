@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 Result = TypeVar("Result")
+
+
+def processes() -> PartialState:
+    """The processes of this run, connected with each other.
+
+    Without `cpu` accelerate takes every launched CPU process for a run of its own, and each would be the main one.
+    """
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=asked or not torch.accelerator.is_available())
 
 
 def on_main(call: Callable[[], Result]) -> Result:
@@ -16,7 +27,7 @@ def on_main(call: Callable[[], Result]) -> Result:
 
     Without this an error of the main process would leave the others waiting.
     """
-    state = PartialState()
+    state = processes()
     outcome: list[object] = [None, None]
     if state.is_main_process:
         try:

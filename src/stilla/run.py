@@ -15,7 +15,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
 from transformers import set_seed
@@ -28,7 +27,7 @@ from stilla.fingerprints import of_model
 from stilla.narrate import quiet_libraries, say
 from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
-from stilla.processes import on_main
+from stilla.processes import on_main, processes
 from stilla.recipe import ModelSource, Recipe, Training
 from stilla.recipe_file import brief, dump, from_options, read
 from stilla.report import write_report
@@ -71,7 +70,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     quiet_libraries()
     folder = RunFolder(Path(recipe.output))
     on_main(lambda: folder.open(overwrite=overwrite))
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed)
     task = tasks.find(recipe.task).understand(recipe.data, splits)
     line = Line(recipe, folder, splits, data.fingerprint(splits))

@@ -102,7 +102,8 @@ def _fault(error: Exception) -> str:
     """Writes the whole story to a file and says where."""
     folder = run_folder.get()
     if folder is not None and folder.is_dir():
-        file = folder / "error.txt"
+        process = os.environ.get("RANK", "0")  # of several, the first to fail knows why
+        file = folder / ("error.txt" if process == "0" else f"error-{process}.txt")
     else:
         file = Path(tempfile.mkstemp(prefix="stilla-", suffix=".txt")[1])
     story = [f"$ {shlex.join(['stilla', *arguments.get()])}\n\n", *traceback.format_exception(error)]
