@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -75,10 +76,25 @@ class Prepared:
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
 
 
+@dataclass(frozen=True)
+class Segment:
+    """The smallest piece of a batch that a model answers by itself: what attends to nothing outside of it.
+
+    `content`: all that the teacher's answer depends on, as bytes; equal content has an equal answer, in whatever
+    batch, order or block it stands. `rows`: which of the batch's rows it answers.
+    """
+
+    content: bytes
+    rows: slice
+
+
 class Task(ABC):
     """See the module docstring; `kind` is its name in a recipe, the class docstring's first line its description."""
 
     kind: ClassVar[str]
+    vocabulary: ClassVar[bool] = False
+    """Whether a row is a token of a vocabulary. Then `batch.labels` is (batch, positions), aligned once with the
+    positions that predict them, -100 where there is no row; logits come as `Headed`, and nobody holds them whole."""
     heads: ClassVar[tuple[str, ...]] = ()
     """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -181,3 +197,25 @@ class Task(ABC):
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Make the rows of both sides answer to each other; by default they already do."""
         return student, teacher
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """The pieces of the teacher's inputs, in the order of their rows; by default every example is one, with as many
+        rows as any other."""
+        examples = len(next(iter(batch.teacher.values())))
+        rows = self.counts(batch)["rows"] // max(1, examples)
+        return [Segment(content(batch.teacher, example), slice(example * rows, (example + 1) * rows))
+                for example in range(examples)]
+
+
+def content(inputs: Mapping[str, Tensor], example: int) -> bytes:
+    """One example of a batch as bytes: names, types, shapes and values, without what is padded after or before it."""
+    mask = inputs.get("attention_mask")
+    valid = None if mask is None else mask[example].bool().cpu()
+    parts = []
+    for name in sorted(inputs):
+        value = inputs[name][example].detach().cpu()
+        if valid is not None and value.shape[:1] == valid.shape:
+            value = value[valid]
+        parts.append(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        parts.append(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return b"".join(parts)
