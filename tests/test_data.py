@@ -219,7 +219,7 @@ def test_every_problem_is_named_at_once_with_near_names(tmp_path: Path) -> None:
         ("a.csv", "a,b\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
         ("a.jsonl", '{"a": 1}\n{"a":\n', "cannot be read: JSON parse error"),
         ("a.parquet", "hello", "cannot be read: Parquet file size is 5 bytes"),
-        ("a.txt", "hello", r"got the suffix '\.txt'; expected \.csv"),
+        ("a.doc", "hello", r"got the suffix '\.doc'; expected \.csv"),
     ],
 )
 def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, content: str, words: str) -> None:
@@ -410,3 +410,23 @@ def test_quotas_add_up_whatever_the_sizes() -> None:
         quotas = data._quotas(sizes, count, generator)
         assert quotas.sum() == count
         assert ((quotas >= 0) & (quotas <= sizes)).all()
+
+
+@pytest.mark.parametrize(("document", "texts"), [
+    ("paragraph", ["one\ntwo", "three"]), ("line", ["one", "two", "three"]), ("file", ["one\ntwo\n\n\n\nthree\n"]),
+])
+def test_plain_text_comes_in_documents(tmp_path: Path, document: str, texts: list[str]) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\n\nthree\n")
+    found = _sources.read(str(tmp_path / "a.txt"), document=document)["train"]
+    assert found.column_names == ["text"]
+    assert [text if document == "file" else text.strip("\n") for text in found["text"]] == texts
+
+
+def test_a_folder_of_plain_text_is_read_and_a_note_beside_a_table_is_not(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "books").mkdir(exist_ok=True)
+        (tmp_path / "books" / f"{name}.txt").write_text(name)
+    assert sorted(_sources.read(str(tmp_path / "books"))["train"]["text"]) == ["a", "b"]
+    write(tmp_path / "table" / "train.csv")
+    (tmp_path / "table" / "readme.txt").write_text("note")
+    assert len(_sources.read(str(tmp_path / "table"))["train"]) == len(ROWS["text"])

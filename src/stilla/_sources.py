@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlparse
 
 import datasets
@@ -17,6 +18,7 @@ from datasets import Dataset, DatasetDict
 
 from stilla.errors import DataError, all_of, did_you_mean, one_of
 
+Document = Literal["paragraph", "line", "file"]
 READERS: Mapping[str, str] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -24,6 +26,7 @@ READERS: Mapping[str, str] = {
     ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
+    ".txt": "text",
 }
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -34,20 +37,22 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 
 def read(
-    name: str, *, config: str | None = None, revision: str | None = None, hub: bool = True
+    name: str, *, config: str | None = None, revision: str | None = None, document: Document = "paragraph",
+    hub: bool = True,
 ) -> dict[str, Dataset]:
     """The splits behind a name, called train, validation and test where their own names say so.
 
-    A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded.
+    A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
+    has one column, `text`, and a row for each `document` of it.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return _files({"train": [path]})
+        return _files({"train": [path]}, document)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, document)
     if hub and not _means_a_path(name):
         return _hub(name, config, revision)
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
@@ -70,12 +75,14 @@ def _means_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or Path(name).suffix in READERS or name.count("/") > 1
 
 
-def _folder(folder: Path) -> dict[str, Dataset]:
+def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder)
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
     images = [path for path in inside if path.suffix.lower() in IMAGES]
     tables = [path for path in inside if path.suffix.lower() in READERS and path.stem != "metadata"]
+    # beside tables, plain text is a note to the reader
+    tables = [path for path in tables if path.suffix.lower() != ".txt"] or tables
     if len(images) > len(tables):
         return _image_folder(folder)
     if not tables:
@@ -83,7 +90,7 @@ def _folder(folder: Path) -> dict[str, Dataset]:
             f"{str(folder)!r}: the folder holds no data; expected {one_of(sorted(READERS))} files, images, "
             "or what `datasets.save_to_disk` wrote."
         )
-    return _files(_by_split(folder, tables))
+    return _files(_by_split(folder, tables), document)
 
 
 def _hidden(path: Path, folder: Path) -> bool:
@@ -116,7 +123,7 @@ def _split_in(name: str) -> str | None:
     return said[0] if len(said) == 1 else None
 
 
-def _files(by_split: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
+def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[str, Dataset]:
     """Each split's files through `datasets`: read once into its cache, memory-mapped from then on."""
     loaded = {}
     for split, paths in by_split.items():
@@ -142,13 +149,21 @@ def _files(by_split: Mapping[str, Sequence[Path]]) -> dict[str, Dataset]:
                 "na_values": [""],
                 "sep": "\t" if suffixes[0] == ".tsv" else ",",
             }
+        if suffixes[0] == ".txt":
+            options = {"sample_by": "document" if document == "file" else document}
         # `data_files` are patterns, and names with brackets are not
         names = [glob.escape(str(path.resolve())) for path in paths]
         where = all_of([str(path) for path in paths[:3]])
         with _readable(where):
             read_splits = datasets.load_dataset(READERS[suffixes[0]], data_files={split: names}, **options)
-        loaded[split] = read_splits[split]
+        loaded[split] = _without_empty(read_splits[split]) if suffixes[0] == ".txt" else read_splits[split]
     return loaded
+
+
+def _without_empty(texts: Dataset) -> Dataset:
+    """Empty lines separate texts, they are none."""
+    said = [index for index, text in enumerate(texts.with_format(None)["text"][:]) if text.strip()]
+    return texts if len(said) == len(texts) else texts.select(said)
 
 
 def _image_folder(folder: Path) -> dict[str, Dataset]:

@@ -30,7 +30,7 @@ def evaluate_run(path: Path, new: str | None = None) -> Scores:
     folder, recipe = _opened(path)
     if new is None:
         return _scored_again(folder, recipe)
-    split = data.load_one(new)
+    split = data.load_one(new, recipe.data)
     name = Path(new).stem
     task = tasks.find(recipe.task).understand(recipe.data, {name: split})
     task = task.adapted_to(_student(recipe, folder, task))

@@ -59,8 +59,9 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
         DataError: every problem with the named sources, all at once.
     """
     problems: list[str] = []
-    own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision)
-    given = {key: _given(problems, key, getattr(section, key), own) for key in ("validation", "test")}
+    own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
+                   document=section.document)
+    given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
     if own is not None and "train" not in own:
         problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
     if problems or own is None:
@@ -89,13 +90,15 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
     return {name: found[name] for name in ("train", "validation", "test") if name in found}
 
 
-def load_one(name: str) -> Dataset:
+def load_one(name: str, section: Data | None = None) -> Dataset:
     """One file or folder as one split, for scoring a run on other data; its test split where it has several.
+
+    `section`: of the run's recipe, which says what a document is in plain text.
 
     Raises:
         DataError: it cannot be read, or leaves open which split is meant.
     """
-    splits = _sources.read(name, hub=False)
+    splits = _sources.read(name, hub=False, document="paragraph" if section is None else section.document)
     if len(splits) > 1 and "test" not in splits:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     return splits["test"] if "test" in splits else next(iter(splits.values()))
@@ -126,11 +129,12 @@ def _attempt(
 
 
 def _given(
-    problems: list[str], key: str, wanted: str | Split | None, own: Mapping[str, Dataset] | None
+    problems: list[str], key: str, section: Data, own: Mapping[str, Dataset] | None
 ) -> Dataset | None:
     """The split that the recipe names for validation or test; None where it is drawn or taken by default."""
+    wanted: str | Split | None = getattr(section, key)
     if isinstance(wanted, str):
-        splits = _attempt(problems, key, wanted, hub=False)
+        splits = _attempt(problems, key, wanted, hub=False, document=section.document)
         if splits is None:
             return None
         if len(splits) > 1 and key not in splits:

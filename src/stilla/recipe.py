@@ -80,7 +80,7 @@ class Data(Section):
     """The examples: files, folders or a Hugging Face dataset; which columns; what to do with bad ones."""
 
     train: str
-    """A file (csv, tsv, jsonl, json, parquet), a folder (of such files, or of images by class) or a Hugging
+    """A file (csv, tsv, jsonl, json, parquet, txt), a folder (of such files, or of images by class) or a Hugging
     Face dataset."""
     validation: str | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
@@ -92,6 +92,20 @@ class Data(Section):
     """Revision of a Hugging Face dataset."""
     text: Strings | None = None
     """The text's column, or two for sentence pairs; only where the names do not say it themselves."""
+    prompt: str | None = None
+    """What a causal language model is given: the column before `completion`, read and not learnt."""
+    completion: str | None = None
+    """What a causal language model is to answer to the prompt; an end of text is put after it."""
+    messages: str | None = None
+    """The column of conversations, lists of {role, content}: the assistant's turns are learnt."""
+    document: Literal["paragraph", "line", "file"] = "paragraph"
+    """What is one document in files of plain text (txt); paragraphs are separated by empty lines."""
+    pack: bool | None = None
+    """Several documents, kept apart, in one row of `max_length` tokens; by default for plain text and a causal model."""
+    mask: float = Field(0.15, gt=0, lt=1)
+    """Fraction of the words (or tokens) that a masked language model has to predict."""
+    whole_words: bool = True
+    """Whether all tokens of a word are masked together."""
     image: str | None = None
     """The image's column."""
     label: Strings | None = None
@@ -123,8 +137,8 @@ class ModelSource(Section):
     """Folder or name of the tokenizer or image processor, where the model's own place has none."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Precision of the weights while it only answers (a teacher that is not trained)."""
+    precision: Literal["float32", "bfloat16", "int8", "4bit"] = "float32"
+    """Precision of the weights while it only answers (a teacher that is not trained); `4bit` needs bitsandbytes."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 
