@@ -340,3 +340,25 @@ def test_a_recipe_is_frozen():
 def test_reading_a_recipe_does_not_import_torch():
     code = "import sys, stilla.recipe_file; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_completions_have_a_short_form_and_only_the_teacher_writes() -> None:
+    plain = {"task": "seq2seq", "data": "x.jsonl", "teacher": "./t", "student": 2}
+    recipe = from_options({**plain, "completions": "teacher"})
+    assert recipe.completions is not None
+    assert recipe.completions.by == "teacher"
+    assert from_options(plain).completions is None
+    for writer in ("student", "mix"):
+        with pytest.raises(RecipeError, match=rf"completions\.by: got '{writer}': .* do not exist yet"):
+            from_options({**plain, "completions": writer})
+
+
+def test_a_text_metric_that_does_not_exist_is_named() -> None:
+    plain = {"task": "seq2seq", "data": "x.jsonl", "teacher": "./t", "student": 2}
+    with pytest.raises(RecipeError, match=r"evaluate\.generation\.metrics: got 'blue'; .* Did you mean bleu\?"):
+        from_options({**plain, "evaluate": {"generation": {"metrics": ["blue"]}}})
+    with pytest.raises(RecipeError, match="the same metric twice"):
+        from_options({**plain, "evaluate": {"generation": {"metrics": ["bleu", "bleu"]}}})
+    kept = from_options({**plain, "evaluate": {"generation": {"metrics": "own:score"}}})
+    assert kept.evaluate.generation is not None
+    assert kept.evaluate.generation.metrics == ("own:score",)

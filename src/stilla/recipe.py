@@ -17,10 +17,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
-from stilla.errors import RecipeError
+from stilla.errors import RecipeError, did_you_mean, one_of
 from stilla.schedule import Schedule, schedule
 
 
@@ -116,10 +117,23 @@ class Data(Section):
     """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
     max_length: int | None = Field(None, ge=2)
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
-    augment: Literal["none", "light"] = "none"
+    source: str | None = None
+    """What is translated or summarised: its column (`translation.en` within a column of pairs)."""
+    target: str | None = None
+    """Its translation or summary: the column."""
+    max_target_length: int | None = Field(None, ge=2)
+    """Longest target in tokens; longer ones are cut, without an end. By default as `max_length`."""
+    prefix: str | None = None
+    """Written before every source: T5's `translate English to German: `."""
+    source_language: str | None = None
+    """Its code, for tokenizers that know several (`en_XX` of mBART)."""
+    target_language: str | None = None
+    """Its code, likewise."""
+    augment: Literal["auto", "none", "light"] = "auto"
     """`light` changes training examples at random, the same for teacher and student: crops,
-    brightness and contrast of images (no flips, as not every picture may be mirrored); of half of the texts three
-    tenths of the tokens, and such a text then has no label, only the teacher's answer."""
+    brightness and contrast of images (no flips, as not every picture may be mirrored); in three of four texts some
+    tokens give way to similar ones, and such a text then has no label, only the teacher's answer. `auto` is `light`
+    for the classes of texts where teacher and student share a tokenizer, else `none`."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
     limit: int | None = Field(None, ge=1)
@@ -234,6 +248,72 @@ class Stage(Training):
     """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
 
 
+TEXT_METRICS: Mapping[str, str | None] = {
+    "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",
+    "exact_match": None,
+}
+"""Measures of written text, and the package that each needs."""
+
+
+class Generation(Section):
+    """How texts are written when models are measured on them, and by what they are judged."""
+
+    max_new_tokens: int = Field(128, ge=1)
+    """A text that has no end by then is cut there."""
+    num_beams: int = Field(1, ge=1)
+    """1 is greedy; more search wider and take as many times as long."""
+    batch_size: int | None = Field(None, ge=1)
+    """Texts written at a time; by default `evaluate.batch_size`."""
+    metrics: Strings | None = None
+    """bleu, chrf, rouge1, rouge2, rougeL, exact_match, or `package.module:function` of (texts, references) that gives
+    one number per text, higher being better. `[]` writes nothing. By default what fits the task."""
+    limit: int | None = Field(None, ge=1)
+    """Write texts for so many examples of each split only, evenly spread over it."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in TEXT_METRICS and ":" not in name:
+                raise ValueError(f"got {name!r}; expected {one_of(list(TEXT_METRICS))}, or package.module:function."
+                                 f"{did_you_mean(name, TEXT_METRICS)}")
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError(f"the same metric twice: {one_of(names)}")
+        return names
+
+
+class Completions(Section):
+    """Who writes the texts that the student learns from, instead of the data: sequence-level distillation (Kim and Rush
+    2016, arXiv:1606.07947). The baseline keeps the data's own."""
+
+    by: Literal["teacher"]
+    """The teacher writes a target for every training example."""
+    max_new_tokens: int = Field(128, ge=1)
+    """A text that has no end by then is cut there, and is not taught as if it ended."""
+    num_beams: int = Field(1, ge=1)
+    """Width of the beam search; 1 is greedy. The paper took 5."""
+    batch_size: int = Field(64, ge=1)
+    """Texts written at a time."""
+    min_log_probability: float | None = Field(None, le=0)
+    """Leave out texts whose mean log-probability per token, by the teacher, is below."""
+    min_tokens: int = Field(1, ge=1)
+    """Leave out texts shorter than so many tokens."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Leave out texts longer than so many tokens."""
+    cut: Literal["keep", "drop"] = "keep"
+    """What to do with texts that were cut at `max_new_tokens`."""
+    keep: str | None = None
+    """`package.module:function` of (source, text) that says whether to keep it."""
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _only_the_teacher(cls, value: object) -> object:
+        if value in ("student", "mix"):
+            raise ValueError(f"got {value!r}: texts written by the student do not exist yet; expected 'teacher'. Without "
+                             "`completions` the student learns from the data's own texts")
+        return value
+
+
 class Evaluate(Section):
     """What is measured, and what is trained for the comparison."""
 
@@ -249,6 +329,8 @@ class Evaluate(Section):
     """Bootstrap resamples behind every interval."""
     speed: bool = True
     """Measure latency and throughput."""
+    generation: Generation | None = None
+    """Let the models write, and measure their texts; by default where that is the task (`seq2seq`)."""
 
 
 class Recipe(Section):
@@ -262,6 +344,8 @@ class Recipe(Section):
     distill: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
         default_factory=lambda: (Stage(),))
     """One stage, or a list of stages that follow each other."""
+    completions: Completions | None = None
+    """Let the teacher write the student's training texts; by default the data's own are learnt."""
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Strings = ()
     """Formats to write beside the Hugging Face folder: onnx, int8."""
@@ -281,11 +365,11 @@ class Recipe(Section):
 def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default).
 
-    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3` and, for one stage,
-    `distill: {...}`.
+    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3`, `completions: teacher` and,
+    for one stage, `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None}
-    for section, key in (("data", "train"), ("teacher", "model"), ("student", "model")):
+    for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by")):
         if isinstance(long.get(section), str):
             long[section] = {key: long[section]}
     if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):
