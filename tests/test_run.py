@@ -97,6 +97,17 @@ def test_a_changed_recipe_is_refused_with_the_difference(done: tuple[Path, still
     assert (run.folder / "student" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(("field", "value"), [("max_length", 5), ("augment", "none")])
+def test_data_that_are_read_in_another_way_are_other_data(
+    done: tuple[Path, stilla.Run], field: str, value: object
+) -> None:
+    folder, _ = done
+    plain = tiny.recipe(folder)
+    data = plain["data"] if isinstance(plain["data"], dict) else {"train": plain["data"]}
+    with pytest.raises(RecipeError, match=rf"(?s)stage `\w+`.*reading\.{field}.*-> {value}"):
+        stilla.distill(**{**plain, "data": {**data, field: value}})
+
+
 def test_more_measuring_needs_no_new_training(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
     import shutil
 

@@ -39,6 +39,9 @@ from stilla.students import Student
 from stilla.tasks.base import Loaded, Task
 from stilla.training import train
 
+WHERE = ("train", "validation", "test", "config", "revision", "limit")
+"""Of the recipe's data section: where the data come from. What was found there counts by its content."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,7 +75,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     on_main(lambda: folder.open(overwrite=overwrite))
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed)
-    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
     line = Line(recipe, folder, splits, data.fingerprint(splits))
     teacher = line.teacher(task)
     task = task.adapted_to(teacher)
@@ -99,8 +102,7 @@ class Line:
         source = self.recipe.teacher
         if source.train is None:
             return task.load(self._origin(), labelled=True)
-        inputs = {"data": self.content, "task": task.kind, "teacher": source.model_dump(mode="json"),
-                  "seed": self.recipe.seed}
+        inputs = {**self._data(task), "teacher": source.model_dump(mode="json"), "seed": self.recipe.seed}
         if self._to_do("teacher", inputs, self.folder.teacher):
             set_seed(self.recipe.seed)
             start = task.load(source, labelled=False)
@@ -134,7 +136,7 @@ class Line:
         student, loaded = self._start(task, teacher, seed)
         stages = self.recipe.distill if role == "student" else tuple(map(labels_alone, self.recipe.distill))
         inputs: dict[str, Any] = {
-            "data": self.content, "task": task.kind, "teacher": of_model(teacher.model), "seed": self.recipe.seed + seed,
+            **self._data(task), "teacher": of_model(teacher.model), "seed": self.recipe.seed + seed,
             "student": self.recipe.student.model_dump(mode="json"), "distill": []}
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
@@ -156,6 +158,11 @@ class Line:
         score(self.recipe, self.folder, task, self.splits, teacher, exported)
         write_report(self.folder.path)
         return Run.load(self.folder.path)
+
+    def _data(self, task: Task) -> dict[str, Any]:
+        """What a training depends on of its data: their content, and how they are read."""
+        read = task.resolved(self.recipe.data).model_dump(mode="json", exclude=set(WHERE))
+        return {"data": self.content, "task": task.kind, "reading": read}
 
     def _start(self, task: Task, teacher: Loaded, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)

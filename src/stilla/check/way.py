@@ -63,7 +63,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     splits = data.load(recipe.data, seed=recipe.seed)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
-    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
     names = task.class_names()
     if names:
         found.notes.append(f"labels: {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")

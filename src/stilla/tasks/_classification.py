@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data
+from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Signals
 from stilla.tasks import _metrics
 from stilla.tasks._label_order import adapted, names_of
@@ -59,8 +59,19 @@ class Classification(Task):
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, problem=adapted(self.problem, teacher.model.config, teacher.source))
 
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
+        if self.section is None or self.section.augment != "auto":
+            return self
+        chosen = self.augmentation(teacher, student)
+        return replace(self, section=self.section.model_copy(update={"augment": chosen}))
+
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+        """What `augment: auto` means for these models."""
+        return "none"
+
     def labels_resolved(self) -> dict[str, Any]:
-        return {"label": self.problem.columns, "kind": self.problem.kind}
+        augment = "none" if self.section is None else self.section.augment
+        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment}
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         logits, labels = self.outputs(outputs), batch.labels

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Signals
 
 
@@ -81,11 +81,14 @@ class Segment:
     """The smallest piece of a batch that a model answers by itself: what attends to nothing outside of it.
 
     `content`: all that the teacher's answer depends on, as bytes; equal content has an equal answer, in whatever
-    batch, order or block it stands. `rows`: which of the batch's rows it answers.
+    batch, order or block it stands. `rows`: which of the batch's rows it answers. `example`, `positions`: where in
+    the batch it stands, for hidden states; without positions it is all of the example's valid ones.
     """
 
     content: bytes
     rows: slice
+    example: int
+    positions: slice | None = None
 
 
 class Task(ABC):
@@ -117,6 +120,10 @@ class Task(ABC):
     @abstractmethod
     def resolved(self, section: Data) -> Data:
         """The section with the columns and the kind of label written out that were found."""
+
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
+        """The same task with what the recipe leaves to it (`augment: auto`) decided for these models."""
+        return self
 
     @abstractmethod
     def adapted_to(self, teacher: Loaded) -> Self:
@@ -168,8 +175,8 @@ class Task(ABC):
         """(batch, ...) what predictions are made of: kept by evaluation, compared between formats."""
 
     @abstractmethod
-    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any]:
-        """The labels that metrics compare with, examples first."""
+    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any] | None:
+        """The labels that metrics compare with, examples first; None where those of the batches are."""
 
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
@@ -203,7 +210,7 @@ class Task(ABC):
         rows as any other."""
         examples = len(next(iter(batch.teacher.values())))
         rows = self.counts(batch)["rows"] // max(1, examples)
-        return [Segment(content(batch.teacher, example), slice(example * rows, (example + 1) * rows))
+        return [Segment(content(batch.teacher, example), slice(example * rows, (example + 1) * rows), example)
                 for example in range(examples)]
 
 

@@ -82,7 +82,7 @@ class ImageClassification(Classification):
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
-        augment = training and self.section.augment != "none"
+        augment = training and self.section.augment == "light"
         sample = pictures.rgb(keys[0])
         own = Processor(student, sample)
         shared = teacher is None or settings(student) == settings(teacher)

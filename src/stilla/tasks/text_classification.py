@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch
 from stilla.tasks import _columns, _labels, _loading, _tokens
 from stilla.tasks._classification import Classification, Positions, attempt
 from stilla.tasks._imported import ImportedModel, check_answers
+from stilla.tasks._imports import is_import_path
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._perturbation import Perturbation
 from stilla.tasks.base import Loaded, Prepared, Side
@@ -33,6 +34,8 @@ class TextClassification(Classification):
 
     text: tuple[str, ...] = ()
     """The column, or two for pairs."""
+    embedding: Tensor | None = field(default=None, compare=False, repr=False)
+    """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
 
     kind: ClassVar[str] = "text-classification"
     heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
@@ -57,6 +60,16 @@ class TextClassification(Classification):
 
     def resolved(self, section: Data) -> Data:
         return section.model_copy(update={**self.labels_resolved(), "text": self.text})
+
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+        """Measured to help where a teacher tells classes apart, and possible where both read the same tokens."""
+        shared = student.model is None and not is_import_path(teacher.model)
+        return "light" if shared and self.problem.kind != "regression" else "none"
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        model = teacher.model
+        words = None if isinstance(model, ImportedModel) else model.get_input_embeddings()  # type: ignore[operator]
+        return replace(super().adapted_to(teacher), embedding=words.weight if isinstance(words, nn.Embedding) else None)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForSequenceClassification
@@ -89,7 +102,10 @@ class TextClassification(Classification):
             if not shared:
                 raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
                                          "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
-            perturbation = Perturbation(tokens, student.all_special_ids, seed)
+            if self.embedding is None:
+                raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher has no "
+                                         "embedding of tokens that says which are. Use augment: none.")
+            perturbation = Perturbation(tokens, student.all_special_ids, self.embedding, seed)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, labels, keys, perturbation),
