@@ -6,7 +6,7 @@ the wrapped module drifts apart between processes without an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from stilla.features import Recorder
 from stilla.forward import listen
 from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
 from stilla.reduction import Step
-from stilla.rows import row_sums
+from stilla.rows import row_loss
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
 
@@ -62,26 +62,30 @@ class Distiller(nn.Module):
         said = listen(self.student, self.task, batch, Side.STUDENT, self.recorder)
         if teacher is not None:
             said, teacher = self.task.align(said, teacher, batch)
-        with torch.autocast(_device_type(said), enabled=False):
-            sums = self._sums(said, teacher, step.progress)
-            void = "void" in batch
-            parts = [step.coefficient(1.0, term.objective.count, void=void) * total
-                     for term, total in zip(self.terms, sums, strict=True)]
-            weighted = [term.weight_at(step.progress) * part for term, part in zip(self.terms, parts, strict=True)]
-            return {"loss": torch.stack(weighted).sum(), "terms": torch.stack(parts).detach()}
+        scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
+        with torch.autocast(said.logits.device.type if said.logits else "cpu", enabled=False):
+            loss, sums = self._rows(said, teacher, scales, step.progress)
+            for term in self.terms:
+                if isinstance(term.objective, FeatureObjective):
+                    if teacher is None:
+                        raise CompatibilityError(
+                            f"`{term.name}` needs a teacher, and this batch came without its signals")
+                    total = term.objective.total(said, teacher, step.progress)
+                    loss = loss + term.weight_at(step.progress) * scales[term.name] * total
+                    sums[term.name] = total.detach()
+            parts = [scales[term.name] * sums[term.name] for term in self.terms]
+            return {"loss": loss, "terms": torch.stack(parts)}
 
-    def _sums(self, student: Signals, teacher: Signals | None, progress: float) -> list[Tensor]:
-        rows = [term.objective for term in self.terms if isinstance(term.objective, RowObjective)]
-        by_objective: dict[int, Tensor] = {}
-        if rows and student.logits is not None:
-            totals = row_sums(rows, student.logits, teacher.logits if teacher else None, student.labels, progress)
-            by_objective = {id(one): total for one, total in zip(rows, totals, strict=True)}
-        for term in self.terms:
-            if isinstance(term.objective, FeatureObjective):
-                if teacher is None:
-                    raise CompatibilityError(f"`{term.name}` needs a teacher, and this batch came without its signals")
-                by_objective[id(term.objective)] = term.objective.total(student, teacher, progress)
-        return [by_objective[id(term.objective)] for term in self.terms]
+    def _rows(
+        self, said: Signals, teacher: Signals | None, scales: Mapping[str, float], progress: float
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """The row terms' part of the loss, and their sums by name."""
+        rows = {term.name: (term.objective, term.weight_at(progress) * scales[term.name]) for term in self.terms
+                if isinstance(term.objective, RowObjective)}
+        if not rows or said.logits is None:
+            return 0.0, {}
+        loss, sums = row_loss(tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress)
+        return loss, dict(zip(rows, sums, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Without the aliases of tied weights, which safetensors refuses to store twice."""
@@ -113,6 +117,3 @@ class Distiller(nn.Module):
                 aliases.append(name)
         return aliases
 
-
-def _device_type(said: Signals) -> str:
-    return said.logits.logits.device.type if said.logits is not None else "cpu"

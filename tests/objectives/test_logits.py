@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Logits
-from stilla.rows import row_sums
+from stilla.rows import row_loss
 from stilla.signals import Dense, Dims
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
@@ -146,7 +146,7 @@ def test_a_scheduled_temperature_follows_progress() -> None:
 def test_bfloat16_logits_are_compared_in_float32() -> None:
     student, teacher = (z.to(torch.bfloat16) for z in logits(50, 200, 20.0))
     student.requires_grad_()
-    (total,) = row_sums([Logits()], Dense(student), Dense(teacher), None, 0.0)
+    total, _ = row_loss([(Logits(), 1.0)], Dense(student), Dense(teacher), None, 0.0)
     total.backward()
     assert total.dtype == torch.float32
     assert torch.isfinite(student.grad).all()
@@ -156,7 +156,7 @@ def test_bfloat16_logits_are_compared_in_float32() -> None:
 
 def test_no_rows_give_a_zero_with_a_gradient_path() -> None:
     student = torch.randn(0, 4, requires_grad=True)
-    (total,) = row_sums([Logits()], Dense(student), Dense(torch.randn(0, 4)), None, 0.0)
+    total, _ = row_loss([(Logits(), 1.0)], Dense(student), Dense(torch.randn(0, 4)), None, 0.0)
     total.backward()
     assert total.item() == 0
     assert student.grad.shape == (0, 4)

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
 from stilla.schedule import Schedule, schedule
-from stilla.signals import Dims, Form, Signals
+from stilla.signals import Dense, Dims, Form, Signals
 
 Count = Literal["rows", "labelled", "tokens", "examples"]
 LayerMap = Mapping[str, tuple[int, ...]]
@@ -48,13 +49,36 @@ class Objective(nn.Module):
 
 
 class RowObjective(Objective):
-    """Gives the loss of every row by itself; `rows.py` runs it, a chunk of rows at a time."""
+    """Gives the loss of every row by itself; `rows.py` runs it, a chunk of rows at a time.
+
+    `accepts`: the forms of the teacher's distribution that it takes. A `Headed` teacher reaches it as `Dense` chunks.
+    """
+
+    accepts: ClassVar[tuple[type, ...]] = (Dense,)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """All temperatures that it softens the teacher by in the course of training; empty if it does not."""
+        return ()
 
     @abstractmethod
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " rows"]:
         """Loss per row in at least float32; zero where a row does not count (an unlabelled one)."""
+
+    def losses_and_gradients(
+        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        """The losses, and each loss's gradient with respect to its row of logits; by default by autograd.
+
+        Overridden where a formula is faster. The gradients are the caller's, who may change them in place.
+        """
+        with torch.enable_grad():
+            logits = logits.detach().requires_grad_()
+            losses = self.losses(logits, teacher, labels, progress)
+            (gradients,) = torch.autograd.grad(losses.sum(), logits)
+        return losses.detach(), gradients
 
 
 class FeatureObjective(Objective):
