@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 
 from stilla.data import LABEL_NAMES, label_column
 from stilla.errors import DataError, all_of, did_you_mean, one_of
@@ -20,6 +20,8 @@ PAIRS = (
     ("question1", "question2"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
     ("sentence_a", "sentence_b"), ("question", "sentence"), ("query", "passage"), ("question", "passage"),
 )  # fmt: skip
+TALKS = ("messages", "conversation", "conversations")
+ANSWERS = (("prompt", "completion"), ("prompt", "response"), ("instruction", "response"), ("instruction", "output"))
 _LISTED = 12  # columns in a message
 IMAGES = ("image", "img", "picture", "photo", "pixels", "image_bytes", "bytes")
 
@@ -64,6 +66,49 @@ def texts(section: Data, train: Dataset, taken: Sequence[str]) -> tuple[str, ...
     raise DataError(f"data.text: which column is the text? {why}. {_columns_of(train)} Set data.text.")
 
 
+def language(section: Data, train: Dataset) -> tuple[Literal["text", "prompt", "messages"], tuple[str, ...]]:
+    """What a causal language model learns from, and its columns: messages, a prompt and its completion, or a text.
+
+    Raises:
+        DataError: no such column, half of a pair, or the names leave it open.
+    """
+    if (section.prompt is None) != (section.completion is None):
+        lacking = "completion" if section.completion is None else "prompt"
+        raise DataError(f"data.{lacking}: a prompt and its completion come together; name both columns. "
+                        f"{_columns_of(train)}")
+    given = [name for name in ("text", "prompt", "messages") if getattr(section, name) is not None]
+    if len(given) > 1:
+        raise DataError(f"data: got {all_of(given)}; expected one of text, prompt with completion, or messages.")
+    lower = {name.lower(): name for name in reversed(train.column_names)}
+    if section.messages is not None:
+        return "messages", _existing("messages", (section.messages,), train, is_talk, "lists of {role, content}")
+    if section.prompt is not None and section.completion is not None:
+        prompt = _existing("prompt", (section.prompt,), train, is_text, "text")
+        return "prompt", (*prompt, *_existing("completion", (section.completion,), train, is_text, "text"))
+    if section.text is not None:
+        return "text", one_text(section, train)
+    talks = [lower[name] for name in TALKS if name in lower and is_talk(train.features[lower[name]])]
+    if len(talks) == 1:
+        return "messages", (talks[0],)
+    pair = [(lower[a], lower[b]) for a, b in ANSWERS if a in lower and b in lower]
+    if len(pair) == 1 and all(is_text(train.features[name]) for name in pair[0]):
+        return "prompt", pair[0]
+    return "text", one_text(section, train)
+
+
+def one_text(section: Data, train: Dataset) -> tuple[str, ...]:
+    """The text's column, of a task that reads one text.
+
+    Raises:
+        DataError: no such column, two of them, or the names leave it open.
+    """
+    found = texts(section, train, ())
+    if len(found) > 1:
+        raise DataError(f"data.text: got {all_of(found)}; expected one column. {_columns_of(train)} For a causal model and a "
+                        "text that answers another, set data.prompt and data.completion.")
+    return found
+
+
 def image(section: Data, train: Dataset, taken: Sequence[str], fits: Callable[[Any], bool]) -> str:
     """The picture's column: the recipe's, the only one that can hold pictures, or one with a usual name.
 
@@ -94,6 +139,12 @@ def missing(columns: Sequence[str], splits: Mapping[str, Dataset]) -> list[str]:
 
 def is_text(feature: Any) -> bool:
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def is_talk(feature: Any) -> bool:
+    """Whether a column holds lists of messages."""
+    inside = feature.feature if isinstance(feature, List) else None
+    return isinstance(inside, Mapping) and {"role", "content"} <= set(inside)
 
 
 def values(split: Dataset, column: str) -> list[Any]:

@@ -39,11 +39,14 @@ class Int8Linear(nn.Module):
         return functional.linear(inputs, weight, self.bias)
 
 
-def quantise(model: nn.Module) -> nn.Module:
-    """Replace every linear layer in place; embeddings, norms and convolutions stay. Returns the model."""
+def quantise(model: nn.Module, *, but: nn.Module | None = None) -> nn.Module:
+    """Replace every linear layer in place; embeddings, norms and convolutions stay. Returns the model.
+
+    `but`: a layer that stays as it is (a head over a vocabulary, which is read apart from the model, and tied).
+    """
     for name, child in list(model.named_children()):
-        if type(child) is nn.Linear:
+        if type(child) is nn.Linear and child is not but:
             setattr(model, name, Int8Linear(child))
         else:
-            quantise(child)
+            quantise(child, but=but)
     return model

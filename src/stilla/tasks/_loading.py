@@ -67,9 +67,9 @@ def _config_for(problem: Problem) -> PreTrainedConfig:
 def _trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedModel:
     """A checkpoint with every weight in its place; nameless labels get the problem's, if as many."""
     config = read_config(source)
-    model, info = _from_pretrained(source, config, auto)
+    model, info = from_pretrained(source, config, auto)
     fresh = sorted(info["missing_keys"])
-    _refuse_lost_body(model, fresh, source)
+    refuse_lost_body(model, fresh, source)
     if fresh:
         raise CompatibilityError(
             f"{source.model!r} has no trained head for this task: its checkpoint lacks {all_of(fresh[:5])}"
@@ -86,9 +86,9 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrain
     config = read_config(source)
     theirs = names_of(config)
     config.num_labels = max(1, len(problem.names))
-    model, info = _from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
+    model, info = from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
     fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
-    _refuse_lost_body(model, fresh, source)
+    refuse_lost_body(model, fresh, source)
     if not fresh and theirs not in (None, problem.names):
         logger.warning("%s: a new head; its own is for other labels, or in another order", source.model)
         model = _with_new_head(model)
@@ -99,7 +99,7 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrain
     return model
 
 
-def _refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: ModelSource) -> None:
+def refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: ModelSource) -> None:
     """Only a head may be new; random layers among trained ones would show in nothing but the quality."""
     body = f"{model.base_model_prefix}."
     # a pooler belongs to the head: checkpoints from pre-training often have none
@@ -128,9 +128,14 @@ def read_config(source: ModelSource) -> Any:
         return AutoConfig.from_pretrained(source.model, **_where(source))
 
 
-def _from_pretrained(
-    source: ModelSource, config: Any, auto: Any, **options: Any
+def from_pretrained(
+    source: ModelSource, config: Any, auto: Any, *, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[PreTrainedModel, Any]:
+    """The model and what transformers says about its loading.
+
+    Raises:
+        CompatibilityError: as for `classifier`.
+    """
     _check_weights(source.model, auto)
     if type(config) not in auto._model_mapping and not source.trust_remote_code:
         raise CompatibilityError(f"{source.model!r} is a {config.model_type} model, for which transformers "
@@ -138,7 +143,7 @@ def _from_pretrained(
                                  "model.")
     with explained(source.model, "model"), _quiet():
         model, info = auto.from_pretrained(
-            source.model, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+            source.model, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True,
             **_where(source), **options)  # fmt: skip
     return model, info
 

@@ -19,34 +19,34 @@ Array = NDArray[Any]
 
 def single_label() -> tuple[Metric, ...]:
     return (
-        _by_sums("accuracy", _hits, _mean),
-        _by_sums("macro_f1", _class_counts, lambda sums: _over_classes(sums, _f1)),
-        _by_sums("macro_precision", _class_counts, lambda sums: _over_classes(sums, _precision)),
-        _by_sums("macro_recall", _class_counts, lambda sums: _over_classes(sums, _recall)),
-        _by_sums("matthews", _class_counts, _matthews, bounded=False),
+        by_sums("accuracy", _hits, _mean),
+        by_sums("macro_f1", _class_counts, lambda sums: _over_classes(sums, _f1)),
+        by_sums("macro_precision", _class_counts, lambda sums: _over_classes(sums, _precision)),
+        by_sums("macro_recall", _class_counts, lambda sums: _over_classes(sums, _recall)),
+        by_sums("matthews", _class_counts, _matthews, bounded=False),
     )
 
 
 def multi_label() -> tuple[Metric, ...]:
     return (
-        _by_sums("micro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums).sum(1)))),
-        _by_sums("macro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums)).mean())),
-        _by_sums("micro_precision", _flag_counts, lambda sums: float(_precision(*_thirds(sums).sum(1)))),
-        _by_sums("micro_recall", _flag_counts, lambda sums: float(_recall(*_thirds(sums).sum(1)))),
-        _by_sums("subset_accuracy", _whole_hits, _mean),
+        by_sums("micro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums).sum(1)))),
+        by_sums("macro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums)).mean())),
+        by_sums("micro_precision", _flag_counts, lambda sums: float(_precision(*_thirds(sums).sum(1)))),
+        by_sums("micro_recall", _flag_counts, lambda sums: float(_recall(*_thirds(sums).sum(1)))),
+        by_sums("subset_accuracy", _whole_hits, _mean),
     )
 
 
 def regression() -> tuple[Metric, ...]:
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
-        _by_sums("pearson", _moments, _pearson, bounded=False),
+        by_sums("pearson", _moments, _pearson, bounded=False),
         Metric("spearman", _spearman, bounded=False),
-        _by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
+        by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
     )
 
 
-def _by_sums(
+def by_sums(
     name: str,
     statistics: Callable[[Array, Array], Array],
     from_sums: Callable[[Array], float],

@@ -1,0 +1,152 @@
+"""Causal language models: the next token of plain text, of completions after their prompts, of an assistant's turns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch
+from stilla.tasks import _columns, _documents, _tokens
+from stilla.tasks._classification import Positions, attempt
+from stilla.tasks._label_checks import rows_in_words
+from stilla.tasks._language_models import refuse_leaks
+from stilla.tasks._sequences import Blocks, Pieces
+from stilla.tasks._vocabulary import Vocabulary, refuse_other_tokens
+from stilla.tasks.base import Loaded, Prepared
+
+logger = logging.getLogger(__name__)
+
+Source = Literal["text", "prompt", "messages"]
+
+
+@dataclass(frozen=True)
+class CausalLM(Vocabulary):
+    """The next token: of plain text, of completions after a prompt, or of what an assistant says."""
+
+    source: Source = "text"
+    columns: tuple[str, ...] = ()
+    """The text's, the prompt's and the completion's, or the messages'."""
+
+    kind: ClassVar[str] = "causal-lm"
+    heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")
+    auto: ClassVar[Any] = AutoModelForCausalLM
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        source, columns = attempt(problems, _columns.language, section, train) or ("text", ())
+        absent = _columns.missing(columns, splits)
+        if not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, source, columns)
+        problems += absent
+        if problems:
+            raise all_at_once(problems, DataError)
+        return cls(section=section, source=source, columns=columns)
+
+    @property
+    def packs(self) -> bool:
+        """Whether training examples share rows; what is measured never does."""
+        wanted = None if self.section is None else self.section.pack
+        return self.source == "text" if wanted is None else wanted
+
+    def resolved(self, section: Data) -> Data:
+        named = dict(zip({"text": ("text",), "prompt": ("prompt", "completion"), "messages": ("messages",)}[self.source],
+                         (self.columns,) if self.source == "text" else self.columns))
+        return section.model_copy(update={**named, "pack": self.packs})
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        loaded = super().load(source, labelled=labelled)
+        if self.packs and self.section is not None:
+            refuse_leaks(loaded.model, source.model)  # type: ignore[arg-type]
+        return loaded
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        both = [student] if teacher is None else [student, teacher]
+        if teacher is not None:
+            refuse_other_tokens(student, teacher)
+        length = _tokens.longest(both, self.section.max_length)
+        pieces = self._pieces(split, student, length)
+        if not len(pieces):
+            raise DataError(f"no token can be predicted in any of the {len(split)} examples: none has two tokens, or what "
+                            f"is to be learnt stands behind the first {length}; raise data.max_length.")
+        blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id)
+        return Prepared(Positions(len(blocks)), _Collate(blocks), blocks.documents, blocks.lengths.tolist())
+
+    def _pieces(self, split: Dataset, tokenizer: Any, length: int) -> Pieces:
+        columns = [_columns.values(split, column) for column in self.columns]
+        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, columns))
+        kept = [[column[key] for key in keys] for column in columns]
+        if self.source == "text":
+            return _documents.plain(tokenizer, kept[0], keys, length)
+        if self.source == "prompt":
+            return _documents.answers(tokenizer, kept[0], kept[1], keys, length)
+        return _documents.conversations(tokenizer, kept[0], keys, length)
+
+    def show(self, split: Dataset, key: int) -> str:
+        row = split.select_columns(list(self.columns)).with_format(None)[int(key)]
+        if self.source == "messages":
+            return "\n".join(f"{message['role']}: {message['content']}" for message in row[self.columns[0]])
+        return " | ".join(str(row[column]) for column in self.columns)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    blocks: Blocks
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        inputs, labels = self.blocks.batch(examples)
+        return Batch(student=inputs, teacher=inputs, labels=labels,
+                     keys=torch.from_numpy(self.blocks.documents[list(examples)]))
+
+
+def _broken(source: Source, columns: Sequence[Sequence[Any]]) -> NDArray[np.int64]:
+    """Rows that cannot be learnt: no text, no completion, or nothing said by an assistant."""
+    if source == "messages":
+        (talks,) = columns
+        rows = [row for row, talk in enumerate(talks) if not _is_talk(talk)]
+    elif source == "prompt":
+        prompts, completions = columns
+        rows = [row for row, (prompt, said) in enumerate(zip(prompts, completions)) if prompt is None or not said]
+    else:
+        rows = [row for row, text in enumerate(columns[0]) if not (text and text.strip())]
+    return np.array(rows, np.int64)
+
+
+def _is_talk(talk: Any) -> bool:
+    """Whether somebody speaks in it, each with role and content, and an assistant too."""
+    if not isinstance(talk, list) or not all(isinstance(one, Mapping) for one in talk):
+        return False
+    said = [one.get("role") for one in talk if isinstance(one.get("content"), str)]
+    return len(said) == len(talk) and "assistant" in said
+
+
+_WORDS = {"text": "{} is null or empty", "prompt": "{} are null or empty",
+          "messages": "{} is no list of {{role, content}} in which an assistant speaks"}
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, source: Source, columns: Sequence[str]) -> None:
+    broken = _broken(source, [_columns.values(split, column) for column in columns])
+    if not len(broken):
+        return
+    named = " or ".join(repr(column) for column in columns)
+    found = f"data.{name}: {_WORDS[source].format(named)} in {len(broken)} of {len(split)} examples"
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {rows_in_words(broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
+    logger.warning("%s; left out", found)
