@@ -1,3 +1,4 @@
+import gc
 import json
 import subprocess
 import sys
@@ -65,6 +66,20 @@ def test_an_error_in_a_recipes_shape_does_not_import_torch(tmp_path, wrong):
     exit_code, modules = imported_by(["run", "recipe.yaml"])
     assert exit_code == 2
     assert not modules & {"torch", "transformers", "datasets", "numpy"}
+
+
+def test_a_check_imports_nothing_that_only_a_run_needs(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(json.dumps(tiny.recipe(tmp_path / "made", export=["onnx", "int8"])))
+    exit_code, modules = imported_by(["check", "recipe.yaml"])
+    assert exit_code == 0
+    assert not modules & {"sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision", "scipy.stats",
+                          "torch.utils.tensorboard", "transformers.trainer", "transformers.pipelines"}  # fmt: skip
+    assert not modules & {f"stilla.{name}" for name in ("trainer", "training", "run", "evaluate", "scoring", "report")}
+
+
+def test_garbage_is_collected_again_after_a_check(command):
+    command("check", "absent.yaml")
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,8 +12,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a fault of Stilla's, 2 something to put right, 130 stopped."""
     from stilla.cli import failures
     from stilla.cli.app import app
+    from stilla.cli.collecting import collect_no_more
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     failures.arguments.set(given)
-    # `--debug` belongs to every command, wherever it stands
-    app(["--debug"] * ("--debug" in given) + [one for one in given if one != "--debug"], prog_name="stilla")
+    try:
+        # `--debug` belongs to every command, wherever it stands
+        app(["--debug"] * ("--debug" in given) + [one for one in given if one != "--debug"], prog_name="stilla")
+    finally:
+        collect_no_more()

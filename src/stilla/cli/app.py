@@ -104,10 +104,12 @@ def check(
 ) -> None:
     """Find every problem before training, and estimate the cost."""
     from stilla.check import check_draft
+    from stilla.cli.collecting import collecting_nothing
     from stilla.cli.printing import print_findings
     from stilla.cli.recipes import gathered
 
-    findings = check_draft(gathered(arguments, task, teacher, student, data, output))
+    with collecting_nothing():
+        findings = check_draft(gathered(arguments, task, teacher, student, data, output))
     print_findings(findings)
     if findings.problems:
         raise typer.Exit(2)

