@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from stilla import estimate as estimates
 from stilla.check import check, check_draft, refuse_known_problems, unknown_names
 from stilla.errors import RecipeError
-from stilla.estimate.passes import Line, _line, measure
+from stilla.estimate.passes import MOST, Line, _line, _Stopwatch, _typical, measure
 from stilla.recipe import Training
 from stilla.recipe_file import draft_of_options, from_options
 from stilla.tasks import find
@@ -218,22 +219,73 @@ def test_durations_are_said_in_their_unit(seconds, said):
     assert estimates._duration(seconds) == said
 
 
-def test_measuring_leaves_the_model_as_it_was(options):
-    """Except for its mode: the weights, what is trainable and where it lies stay."""
+@pytest.fixture
+def started(options):
+    """A task, its model before training, and its training examples, prepared."""
     from stilla import data
 
     recipe = from_options(options)
-    task = find(recipe.task).understand(recipe.data, data.load(recipe.data, seed=0))
+    splits = data.load(recipe.data, seed=0)
+    task = find(recipe.task).understand(recipe.data, splits)
     loaded = task.load(recipe.teacher, labelled=False)
+    prepared: Prepared = task.prepare(splits["train"], loaded.processor, None, training=True)
+    return task, loaded, prepared
+
+
+def test_measuring_leaves_the_model_as_it_was(started):
+    """Except for its mode: the weights, what is trainable and where it lies stay."""
+    task, loaded, prepared = started
     loaded.model.requires_grad_(False)
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    splits = data.load(recipe.data, seed=0)
-    prepared: Prepared = task.prepare(splits["train"], loaded.processor, None, training=True)
     passes = measure(task, loaded.model, prepared, Side.STUDENT, Training(precision="float32"), train=True)
     assert passes.forward.per_example > 0
     assert passes.kept > 0
     assert all(torch.equal(value, before[name]) for name, value in loaded.model.state_dict().items())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.model.parameters())
+
+
+def test_a_pass_is_measured_in_the_mode_and_precision_that_a_run_makes_it_in(started):
+    task, loaded, prepared = started
+    seen = set()
+    loaded.model.register_forward_pre_hook(
+        lambda model, inputs: seen.add((model.training, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+    )
+    measure(task, loaded.model, prepared, Side.STUDENT, Training(precision="bfloat16"), train=True)
+    helping, scoring, training = (False, True, False), (False, False, False), (True, True, True)
+    assert seen == {helping, scoring, training}
+
+
+def test_waiting_for_the_processor_is_no_cost_of_a_pass():
+    calls = []
+
+    def waits(inputs):
+        calls.append(inputs)
+        time.sleep(0.02)
+
+    assert _Stopwatch("cpu")(waits, {}) < 0.01
+    assert len(calls) == 1 + MOST
+
+
+def test_a_typical_batch_is_of_the_mean_length(started):
+    """Few long texts take as much as many short ones: the median would not see them."""
+    _, _, prepared = started
+    lengths = [8 if index % 4 else 40 for index in range(len(prepared))]
+    skewed = Prepared(range(len(prepared)), lambda examples: [lengths[one] for one in examples], prepared.keys, lengths)
+    assert set(_typical(skewed, 8)) == {8, 40}
+    assert len(_typical(skewed, len(prepared))) == len(prepared)
+
+
+def test_examples_are_taken_from_all_over_the_data(found, options, tmp_path):
+    from stilla.check.way import SAMPLE, _sample
+    from stilla.data import load_one
+
+    file = tmp_path / "long.jsonl"
+    file.write_text("\n".join(json.dumps({"text": "soup", "number": number}) for number in range(1000)))
+    taken = _sample(load_one(str(file)))["number"]
+    assert len(taken) == SAMPLE
+    assert min(taken) < 4
+    assert max(taken) > 995
+    assert len(_sample(load_one(options["data"]["test"]))) == 60
 
 
 def test_packages_that_a_format_needs_are_missed_before_training(recipe, monkeypatch):

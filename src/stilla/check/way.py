@@ -80,12 +80,17 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
-            sample = splits["train"].select(range(min(SAMPLE, len(splits["train"]))))
+            sample = _sample(splits["train"])
             prepared = task.prepare(sample, loaded.processor, teacher.processor, training=True)
             chosen = objectives_for(task.row_classes())
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             return Ready(splits, task, teacher, student, prepared)
     return None
+
+
+def _sample(split: Dataset) -> Dataset:
+    """Examples from all over the split: its first may all be of one class, or the shortest."""
+    return split.select(sorted({len(split) * number // SAMPLE for number in range(SAMPLE)}))
 
 
 def _fit(
@@ -98,13 +103,18 @@ def _fit(
     found: Found,
 ) -> None:
     """Every objective against both models. `chosen`: for stages that name none."""
-    batch = prepared.collate([prepared.examples[0]])
-    dims = dims_of(student.model, task, batch.student), dims_of(teacher.model, task, batch.teacher)
+    named = [spec for stage in recipe.distill for spec in stage.objectives or chosen]
+    stacks = any(objectives.term(spec).objective.needs_stacks for spec in named if _is_usable(spec))
+    batch = prepared.collate([prepared.examples[0]]) if stacks else None
+    dims = (
+        dims_of(student.model, task, batch.student if batch else None),
+        dims_of(teacher.model, task, batch.teacher if batch else None),
+    )
     for number, stage in enumerate(recipe.distill):
         place = f"{places.stage_place(recipe, number)}.objectives"
         if stage.objectives is None:
-            named = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
-            found.notes.append(f"{place}: none are named; chosen: {named}")
+            listed = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
+            found.notes.append(f"{place}: none are named; chosen: {listed}")
         for index, spec in enumerate(stage.objectives or chosen):
             misfits = _misfits(spec, dims, student, prepared)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
@@ -112,7 +122,7 @@ def _fit(
 
 def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, prepared: Prepared) -> list[str]:
     """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
-    if not _is_known(spec) or _wrong_options(spec):
+    if not _is_usable(spec):
         return []
     objective = objectives.term(spec).objective
     wrong = objective.problems(*dims, student.layer_map)
@@ -127,6 +137,10 @@ def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, pre
 def _wrong_options(spec: ObjectiveSpec) -> list[str]:
     """What is wrong with an objective's options; nothing where its kind is unknown, which is said elsewhere."""
     return objectives.problems(spec) if _is_known(spec) else []
+
+
+def _is_usable(spec: ObjectiveSpec) -> bool:
+    return _is_known(spec) and not _wrong_options(spec)
 
 
 def _is_known(spec: ObjectiveSpec) -> bool:

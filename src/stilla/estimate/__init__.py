@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ ADAM = 12
 """Bytes per trained parameter beside the weight: gradient and two moments in float32."""
 UPDATE = 2.5e-9
 """Seconds per parameter of an AdamW step on a CPU: 28 bytes read and written at about 10 GB/s."""
+CHECKPOINTS = 5
+"""That a training writes: weights and two moments."""
+WRITING = 2e-9
+"""Seconds per byte of a checkpoint: about 500 MB/s."""
 PROCESS = 0.6e9
 """Bytes of a process that has imported everything."""
 EXPORT, SPEED = 15.0, 6.0
@@ -129,8 +134,9 @@ def _seconds(recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Mo
         examples = steps * size * section.accumulate
         helped = helper(examples, size) if helper is not None else 0.0
         updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
-        checks = model.passes.forward(math.ceil(section.epochs) * sizes["validation"], size)
-        return model.passes.training(examples, size) + helped + updates + checks
+        checks = model.passes.forward(math.ceil(examples / sizes["train"]) * sizes["validation"], size)
+        written = WRITING * CHECKPOINTS * 12 * model.parameters
+        return model.passes.training(examples, size) + helped + updates + checks + written
 
     stages, repeats = recipe.distill, recipe.evaluate.seeds
     teacher = recipe.teacher.train
@@ -142,7 +148,8 @@ def _seconds(recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Mo
         seconds["export"] = EXPORT * len(recipe.export)
     measured, size = sizes["validation"] + sizes.get("test", 0), recipe.evaluate.batch_size
     subjects = repeats * (1 + recipe.evaluate.baseline) + len(recipe.export)
-    predicting = theirs.passes.forward(measured, size) + subjects * ours.passes.forward(measured, size)
+    looked_at = 0 if recipe.allow_weak_teacher else sizes["validation"]  # is the teacher better than chance?
+    predicting = theirs.passes.answering(measured + looked_at, size) + subjects * ours.passes.answering(measured, size)
     timing = SPEED * (2 + len(recipe.export)) if recipe.evaluate.speed else 0.0
     return {**seconds, "evaluation": predicting + timing}
 
@@ -161,15 +168,12 @@ def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, de
             stages.append(peak(recipe.teacher.train, theirs, 0, longer))
         return max(stages)
 
-    return Range(most(1.0), 1.2 * most(_longest_to_median(prepared)))
+    return Range(most(1.0), 1.2 * most(_longest_to_mean(prepared)))
 
 
-def _longest_to_median(prepared: Prepared) -> float:
+def _longest_to_mean(prepared: Prepared) -> float:
     """How many times a batch of the longest examples is as long as a typical one."""
-    if prepared.lengths is None:
-        return 1.0
-    ordered = sorted(prepared.lengths)
-    return ordered[-1] / max(1, ordered[len(ordered) // 2])
+    return 1.0 if prepared.lengths is None else max(prepared.lengths) / statistics.fmean(prepared.lengths)
 
 
 def _disk(recipe: Recipe, ours: int, theirs: int) -> float:

@@ -1,7 +1,12 @@
-"""How long a model takes over a batch on this machine, and what it keeps for the backward: measured in moments."""
+"""How long a model takes over a batch on this machine, and what it keeps for the backward: measured in moments.
+
+On a CPU without what other processes take of it: a run of hours seldom shares the machine as this moment does.
+"""
 
 from __future__ import annotations
 
+import bisect
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +19,10 @@ from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Side, Task
 from stilla.training_arguments import precision_of, runs_on_cpu
 
-SECONDS = 0.05
+SECONDS = 0.03
 """Spent on measuring each kind of pass; a slow one is run once."""
+MOST = 5
+"""Times that a quick one is run."""
 
 
 Inputs = dict[str, Tensor]
@@ -35,39 +42,45 @@ class Line:
 
 @dataclass(frozen=True)
 class Passes:
-    """Seconds of a forward without gradient, of forward and backward, and the bytes kept per example between them."""
+    """Seconds of a pass, and the bytes that are kept per example between forward and backward.
+
+    `forward`: without gradient, in the precision of training. `answering`: likewise in the model's own, as scores are
+    measured. `training`: forward and backward.
+    """
 
     forward: Line
+    answering: Line
     training: Line
     kept: float
 
 
 def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, training: Training, *, train: bool) -> Passes:
-    """A forward without gradient, forward and backward, and what is kept between them.
+    """Every kind of pass over few and over many examples, and what is kept between forward and backward.
 
-    `train`: whether it will be trained; else only the forward is measured. Leaves the model on the CPU, its
+    `train`: whether it will be trained; else only forwards are measured. Leaves the model on the CPU, its
     parameters as trainable as they were, its mode changed.
     """
     device = "cpu" if runs_on_cpu(training) else str(torch.accelerator.current_accelerator())
+    stopwatch = _Stopwatch(device)
     half = precision_of(training) == "bfloat16"
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    model.to(device).train(train)
-    if train:
-        model.requires_grad_(True)
+    model.to(device).eval()
 
-    def forward(inputs: Inputs) -> Tensor:
-        with torch.autocast(device, torch.bfloat16, enabled=half):
+    def forward(inputs: Inputs, lower: bool = half) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=lower):
             return task.outputs(model(**inputs))
 
     def without(inputs: Inputs) -> None:
         with torch.no_grad():
             forward(inputs)
-        _wait(device)
+
+    def answering(inputs: Inputs) -> None:
+        with torch.no_grad():
+            forward(inputs, lower=False)
 
     def with_backward(inputs: Inputs) -> None:
         forward(inputs).float().sum().backward()
         model.zero_grad(set_to_none=True)
-        _wait(device)
 
     def typical(examples: int) -> Inputs:
         return dict(_typical(prepared, examples).to(device)[side.value])
@@ -76,18 +89,25 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
         most = min(training.batch_size, len(prepared))
         sizes = [min(2, most)]  # batch norm cannot be trained on a single example
         few = typical(sizes[0])
-        first = _seconds(without, few)
+        first = stopwatch(without, few)
         sizes.append(min(most, max(4, round(2 * SECONDS * sizes[0] / first))))
         many = typical(sizes[1])
-        quick = _line(first, _seconds(without, many), *sizes)
-        slow = _line(_seconds(with_backward, few), _seconds(with_backward, many), *sizes) if train else quick
-        # the difference leaves out what every batch keeps once: weights cast to the precision of the computation
-        kept = _line(_kept(model, lambda: forward(few)), _kept(model, lambda: forward(many)), *sizes) if train else None
+        quick = _line(first, stopwatch(without, many, warm=True), *sizes)
+        # in its own precision nothing is cast for every pass: one size will do
+        alone = Line(0.0, stopwatch(answering, many, warm=True) / sizes[1]) if half else quick
+        slow, kept = quick, None
+        if train:
+            model.train().requires_grad_(True)
+            # the first call, which pays for what is made once, is the one that is looked into
+            kept = _line(_kept(model, lambda: with_backward(few)), _kept(model, lambda: with_backward(many)), *sizes)
+            least = stopwatch(with_backward, few, warm=True)
+            slow = _line(least, stopwatch(with_backward, many, warm=True), *sizes)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
         model.cpu()
-    return Passes(quick, slow, kept.per_example if kept else 0.0)
+    # the line's slope leaves out what every batch keeps once: weights cast to the precision of the computation
+    return Passes(quick, alone, slow, kept.per_example if kept else 0.0)
 
 
 def _line(least: float, most: float, few: int, many: int) -> Line:
@@ -97,20 +117,38 @@ def _line(least: float, most: float, few: int, many: int) -> Line:
     return Line(most - many * per_example, per_example)
 
 
-def _seconds(run: Callable[[Inputs], None], inputs: Inputs) -> float:
-    """The fastest of a few calls: the first pays for what is made once, others may have been disturbed."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < SECONDS:
-        started = time.perf_counter()
+@dataclass(frozen=True)
+class _Stopwatch:
+    """Seconds of a call on a device, as if it had the machine for itself."""
+
+    device: str
+
+    def __call__(self, run: Callable[[Inputs], None], inputs: Inputs, *, warm: bool = False) -> float:
+        """The usual of a few calls. `warm`: what only a first call pays for was paid before."""
+        if not warm:
+            cold = self._once(run, inputs)
+            if cold > 4 * SECONDS:
+                return cold  # the cost of a first call hardly shows in a slow one
+        times: list[float] = []
+        while sum(times) < SECONDS and len(times) < MOST:
+            times.append(self._once(run, inputs))
+        return statistics.median(times)
+
+    def _once(self, run: Callable[[Inputs], None], inputs: Inputs) -> float:
+        started = self._now()
         run(inputs)
-        times.append(time.perf_counter() - started)
-        if sum(times) > 4 * SECONDS:
-            break  # a slow model, or a busy machine: one call has to do
-    return min(times)
+        return self._now() - started
+
+    def _now(self) -> float:
+        if self.device != "cpu":
+            torch.accelerator.synchronize()
+            return time.perf_counter()
+        # the thread that calls has a share in every computation; while others have the processor, its clock stands
+        return time.thread_time()
 
 
-def _kept(model: nn.Module, forward: Callable[[], Tensor]) -> float:
-    """The bytes that autograd keeps of a forward, weights apart and every storage once."""
+def _kept(model: nn.Module, run: Callable[[], None]) -> float:
+    """The bytes that autograd keeps of forwards in a call, weights apart and every storage once."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     seen: dict[int, int] = {}
 
@@ -121,18 +159,17 @@ def _kept(model: nn.Module, forward: Callable[[], Tensor]) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward()
+        run()
     return float(sum(seen.values()))
 
 
 def _typical(prepared: Prepared, examples: int) -> Batch:
-    """So many examples from the middle of the lengths."""
-    lengths = prepared.lengths
-    order = sorted(range(len(prepared)), key=lambda index: 0 if lengths is None else lengths[index])
-    start = (len(order) - examples) // 2
+    """So many examples of about the mean length: what a whole epoch takes goes by that."""
+    order = list(range(len(prepared)))
+    centre = len(order) // 2
+    if prepared.lengths is not None:
+        lengths = prepared.lengths
+        order.sort(key=lambda index: lengths[index])
+        centre = bisect.bisect_left(order, statistics.fmean(lengths), key=lambda index: lengths[index])
+    start = min(max(0, centre - examples // 2), len(order) - examples)
     return prepared.collate([prepared.examples[index] for index in order[start : start + examples]])
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
