@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ def same(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
     return one is other or _identity(one) == _identity(other)
 
 
+def fingerprint(tokenizer: PreTrainedTokenizerBase, *more: Any) -> str:
+    """A hash of how it turns texts into inputs."""
+    return hashlib.blake2b(repr((_identity(tokenizer), more)).encode(), digest_size=16).hexdigest()
+
+
 def _identity(tokenizer: PreTrainedTokenizerBase) -> Any:
     settings = (sorted(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side,
                 tokenizer.pad_token_id, tokenizer.pad_token_type_id)
@@ -129,6 +135,14 @@ class Tokens:
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
+
+    def select(self, examples: Sequence[int] | NDArray[np.int64]) -> Tokens:
+        """Some of the texts."""
+        spans = [slice(int(self.starts[one]), int(self.starts[one + 1])) for one in examples]
+        return replace(
+            self, ids=np.concatenate([self.ids[span] for span in spans]),
+            starts=np.concatenate([[0], np.cumsum([span.stop - span.start for span in spans])]).astype(np.int64),
+            types=None if self.types is None else np.concatenate([self.types[span] for span in spans]))
 
     def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
         """Inputs of some examples, padded to the longest of them."""

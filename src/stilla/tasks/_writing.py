@@ -63,3 +63,7 @@ class Writes(ABC):
     @abstractmethod
     def text_of(self, processor: Any, ids: Sequence[int]) -> str:
         """What written tokens say, without special ones."""
+
+    @abstractmethod
+    def identity(self, processor: Any) -> str:
+        """A hash of how texts become tokens and tokens texts."""

@@ -63,7 +63,7 @@ class Seq2Seq(Vocabulary, Writes):
         return cls(section=section, columns=columns)
 
     def resolved(self, section: Data) -> Data:
-        return section.model_copy(update=dict(zip(("source", "target"), self.columns)))
+        return section.model_copy(update={**dict(zip(("source", "target"), self.columns)), "augment": "none"})
 
     def adapted_to(self, teacher: Loaded) -> Self:
         plain = Loaded(teacher.model, _pairs(teacher.processor).tokenizer, teacher.source)
@@ -154,6 +154,10 @@ class Seq2Seq(Vocabulary, Writes):
 
     def text_of(self, processor: Any, ids: Sequence[int]) -> str:
         return str(_pairs(processor).tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def identity(self, processor: Any) -> str:
+        pair = _pairs(processor)
+        return _tokens.fingerprint(pair.tokenizer, pair.start, pair.first)
 
     # --- data ---
 

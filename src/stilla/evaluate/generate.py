@@ -1,0 +1,160 @@
+"""What models write for a split, in large batches with the key-value cache, and how texts come out of their tokens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from stilla.errors import CompatibilityError
+from stilla.evaluate.predict import Predictions, evaluating
+from stilla.narrate import progress
+from stilla.tasks._writing import Asked, Writes
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How texts are written. What a recipe does not say (length penalty, least length, words that are never written) is as
+    the model's own generation_config.json has it; nothing is drawn at random."""
+
+    max_new_tokens: int = 128
+    num_beams: int = 1
+
+
+@dataclass(frozen=True)
+class Written:
+    """One text's tokens; the last is its end, if it has one (`ended`) and was not cut at the limit."""
+
+    ids: tuple[int, ...]
+    ended: bool
+
+
+Writer = Callable[[Inputs, Mapping[str, Any], Decoding], list[Written]]
+"""(inputs, options of the task, decoding) -> a text per row. A model's is `writer(model)`, an exported file brings its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """What one model wrote. `predictions`: (examples,) texts as outputs, references as labels, in the order of the split.
+
+    `cut`: fraction of the texts that had no end at the length limit.
+    """
+
+    predictions: Predictions
+    cut: float
+
+
+def generate(
+    write: Writer | nn.Module, task: Writes, asked: Asked, processor: Any, decoding: Decoding, *, batch_size: int = 32,
+    title: str = "writing",
+) -> Texts:
+    """A text for everything that is asked, examples of similar length together.
+
+    Raises:
+        CompatibilityError: the model cannot write.
+    """
+    write = writer(write) if isinstance(write, nn.Module) else write
+    texts: list[str] = [""] * len(asked)
+    ended = np.zeros(len(asked), np.bool_)
+    with progress(title, len(asked)) as advance:
+        for rows in by_length(asked, batch_size):
+            for row, written in zip(rows, write(asked.tokens.batch(rows), asked.options, decoding)):
+                texts[row], ended[row] = task.text_of(processor, written.ids), written.ended
+            advance(len(rows))
+    return Texts(Predictions(asked.keys, np.array(texts), asked.references), float(1 - ended.mean()))
+
+
+def some(asked: Asked, limit: int | None) -> Asked:
+    """So many of the examples, evenly spread."""
+    if limit is None or limit >= len(asked):
+        return asked
+    rows = np.arange(limit) * len(asked) // limit
+    return Asked(asked.tokens.select(rows), asked.keys[rows], asked.references[rows], asked.options)
+
+
+def by_length(asked: Asked, batch_size: int) -> list[list[int]]:
+    """Rows in batches, the longest first: what does not fit into memory then fails at once."""
+    order = np.argsort(-asked.tokens.lengths, kind="stable")
+    return [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+
+
+def writer(model: nn.Module) -> Writer:
+    """A Hugging Face model's own `generate`, on the device where the model is.
+
+    Raises:
+        CompatibilityError: it has none.
+    """
+    if not callable(getattr(model, "generate", None)):
+        raise CompatibilityError(f"{type(model).__name__} cannot write texts: it has no `generate`. Expected a Hugging Face "
+                                 "model with a decoder.")
+    device = next(model.parameters()).device
+
+    def write(inputs: Inputs, options: Mapping[str, Any], decoding: Decoding) -> list[Written]:
+        placed = {name: value.to(device) for name, value in inputs.items()}
+        before = placed["input_ids"].shape[1] if not model.config.is_encoder_decoder else 1  # type: ignore[union-attr]
+        with evaluating(model, device, "float32"), torch.no_grad():
+            config = effective(model, options, decoding, before)
+            with _settings(model, config):
+                ids: Tensor = model.generate(**placed, generation_config=GenerationConfig())  # type: ignore[operator]
+        return list(split_at_ends(ids[:, before:].cpu(), ends(config)))
+
+    return write
+
+
+@contextmanager
+def _settings(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """`generate` fills every None of the config it is given from the model's own: only there can a setting be unset."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def effective(model: nn.Module, options: Mapping[str, Any], decoding: Decoding, before: int = 1) -> GenerationConfig:
+    """The generation config that texts are written with: what a run records.
+
+    `before`: tokens that stand before the first new one, and take up positions.
+    """
+    config = copy.deepcopy(model.generation_config)
+    beams = decoding.num_beams > 1
+    config.update(
+        max_new_tokens=min(decoding.max_new_tokens, _room(model) - before), max_length=None, num_beams=decoding.num_beams,
+        do_sample=False, temperature=None, top_k=None, top_p=None, use_cache=True,
+        # BART's would make an end of every cut
+        forced_eos_token_id=None,
+        **({} if beams else {"early_stopping": False, "length_penalty": 1.0}),
+        **{name: value for name, value in options.items() if value is not None})
+    return config
+
+
+def _room(model: nn.Module) -> int:
+    """How many positions the decoder has."""
+    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
+    return positions if isinstance(positions, int) and positions > 0 else 2**31
+
+
+def ends(config: Any) -> tuple[int, ...]:
+    """The tokens that end a text."""
+    one_or_more = config.eos_token_id
+    if one_or_more is None:
+        return ()
+    return (one_or_more,) if isinstance(one_or_more, int) else tuple(one_or_more)
+
+
+def split_at_ends(ids: Int[Tensor, "batch positions"], end: Sequence[int]) -> Iterator[Written]:
+    """Each row up to its first end of text; what stands behind it is padding. A row without one was cut."""
+    for row in ids.tolist():
+        place = next((index for index, token in enumerate(row) if token in end), None)
+        yield Written(tuple(row), False) if place is None else Written(tuple(row[: place + 1]), True)
+
