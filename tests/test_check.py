@@ -85,6 +85,9 @@ def test_a_recipe_that_cannot_be_understood_still_has_its_problems_named():
         ("data.train=absent.csv", "data.train: 'absent.csv': no such file"),
         ("teacher.train.trainer={seed: 3}", "teacher.train.trainer.seed: the recipe says it by a key of its own: seed"),
         ("task=text-clasification", "Did you mean text-classification?"),
+        ("evaluate.metric=acuracy", "evaluate.metric: got 'acuracy'"),
+        ("distill.trainer={load_best_model_at_end: true, metric_for_best_model: f1}", "got \"f1\"; expected accuracy"),
+        ("distill.trainer={load_best_model_at_end: true, save_strategy: 'no'}", "distill.trainer: --load_best_model_at_end"),
     ],
 )
 def test_one_mistake_is_one_problem(found, override, said):

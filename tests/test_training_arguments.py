@@ -10,8 +10,11 @@ from stilla.recipe import Training
 from stilla.training_arguments import INSTEAD, REFUSED, precision_of, problems, training_arguments
 
 
+METRICS = {"pearson": True, "rmse": False}
+
+
 def made(tmp_path, **keys):
-    return training_arguments(Training(**keys), output_dir=tmp_path, seed=7)
+    return training_arguments(Training(**keys), output_dir=tmp_path, seed=7, metrics=METRICS)
 
 
 def refused(tmp_path, **fields):
@@ -71,7 +74,7 @@ def test_fields_of_transformers_are_taken_in_their_own_types(tmp_path, given, fi
         ({"lr_scheduler_type": "cosin"}, "Did you mean cosine?"),
         ({"report_to": "tensorbord"}, "Did you mean tensorboard?"),
         ({"report_to": 3}, "expected the name of a tracker"),
-        ({"load_best_model_at_end": True}, "needs metric_for_best_model"),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "rsme"}, "expected pearson or rmse. Did you mean rmse?"),
         ({"save_steps": 1.5}, "save_steps must be an integer"),
     ],
 )
@@ -89,13 +92,6 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
 def test_wrong_fields_are_named_at_once(tmp_path):
     assert refused(tmp_path, seed=1, optim="adam", foo=2).startswith("3 problems:")
     assert len(problems(Training(trainer={"seed": 1, "optim": "adam", "adam_beta1": 0.8}), "teacher.train")) == 2
-
-
-def test_the_best_checkpoint_is_chosen_by_the_given_metric(tmp_path):
-    best = Training(trainer={"load_best_model_at_end": True})
-    args = training_arguments(best, output_dir=tmp_path, seed=1, metric="mse", higher_is_better=False)
-    assert (args.metric_for_best_model, args.greater_is_better) == ("mse", False)
-    assert args.eval_strategy == args.save_strategy
 
 
 def test_reserved_fields_exist_in_transformers():
@@ -116,3 +112,14 @@ def test_auto_precision_is_what_the_processor_computes_natively(monkeypatch, nat
 def test_bfloat16_is_asked_of_transformers(tmp_path):
     assert made(tmp_path, precision="bfloat16").bf16
     assert not made(tmp_path, precision="float32").bf16
+
+
+def test_the_best_checkpoint_is_the_lowest_where_lower_is_better(tmp_path):
+    headline, named, asked = (
+        made(tmp_path, trainer={"load_best_model_at_end": True, **more})
+        for more in ({}, {"metric_for_best_model": "eval_rmse"}, {"metric_for_best_model": "rmse", "greater_is_better": True})
+    )
+    assert (headline.metric_for_best_model, headline.greater_is_better) == ("pearson", True)
+    assert (named.metric_for_best_model, named.greater_is_better) == ("rmse", False)
+    assert asked.greater_is_better
+    assert headline.eval_strategy == headline.save_strategy

@@ -57,21 +57,24 @@ def training_arguments(
     *,
     output_dir: str | Path,
     seed: int,
-    metric: str | None = None,
-    higher_is_better: bool = True,
+    metrics: Mapping[str, bool],
     place: str = "distill",
 ) -> TrainingArguments:
     """The arguments that the recipe's keys mean, and on top the fields of its `trainer`, in their types.
 
-    `metric`: what `load_best_model_at_end` goes by. `place`: where the section stands in the recipe.
+    `metrics`: the task's, the headline first, and whether more is better: what `load_best_model_at_end` may go by.
+    `place`: where the section stands in the recipe.
 
     Raises:
         RecipeError: unknown, reserved or wrong fields, all at once; combinations that transformers refuses.
     """
     fields, wrong = _coerced(training.trainer, place)
-    if fields.get("load_best_model_at_end") and not (metric or fields.get("metric_for_best_model")):
-        wrong.append(f"{place}.trainer.load_best_model_at_end: needs metric_for_best_model beside it, "
-                     "for example metric_for_best_model: accuracy")
+    metric = fields.pop("metric_for_best_model", None)
+    if metric or fields.get("load_best_model_at_end") or fields.get("save_strategy") == "best":
+        metric = (metric or next(iter(metrics))).removeprefix("eval_")
+        if metric not in metrics:
+            wrong.append(f"{place}.trainer.metric_for_best_model: got {shown(metric)}; expected {one_of(list(metrics))}."
+                         f"{did_you_mean(metric, metrics)}")
     if wrong:
         raise all_at_once(wrong, RecipeError)
     on_cpu = runs_on_cpu(training)
@@ -101,10 +104,9 @@ def training_arguments(
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": not on_cpu,
         "metric_for_best_model": metric,
-        "greater_is_better": higher_is_better if metric is not None else None,
+        # left to itself, transformers takes more for better, of errors too
+        "greater_is_better": metrics[metric] if metric else None,
     }
-    if "metric_for_best_model" in fields:
-        ours.pop("greater_is_better")  # transformers knows: lower only for a loss
     try:
         return TrainingArguments(**{**ours, **fields})
     except (ValueError, TypeError, NotImplementedError) as error:

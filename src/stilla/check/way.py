@@ -11,14 +11,15 @@ from stilla import data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
 from stilla.defaults import objectives_for
+from stilla.errors import did_you_mean, one_of
 from stilla.narrate import quiet_libraries
 from stilla.plain import dims_of
-from stilla.recipe import ObjectiveSpec, Recipe
+from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
 from stilla.signals import Dims
 from stilla.starting import start_student
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.training_arguments import precision_of
+from stilla.training_arguments import precision_of, training_arguments
 from stilla.training_arguments import problems as training_problems
 
 SAMPLE = 256
@@ -47,6 +48,7 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     with warnings_as(found.notes):
         with found.attempt():
             splits, task = _data(recipe, found)
+            _measured_by(recipe, task, found)
             if places.has_to_be_downloaded(recipe.teacher):
                 found.notes.append(
                     f"teacher: {recipe.teacher.model} is not on this machine; the run downloads it, and only then "
@@ -68,6 +70,18 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     if names:
         found.notes.append(f"labels: {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     return splits, task
+
+
+def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
+    """Metrics that are named, and combinations of a training's fields that transformers refuses."""
+    metrics = {metric.name: metric.higher_is_better for metric in task.metrics()}
+    wanted = recipe.evaluate.metric
+    known = [*metrics, *(TEXT_METRICS if task.vocabulary else ())]
+    if wanted is not None and wanted not in known and ":" not in wanted:
+        found.problems.append(f"evaluate.metric: got {wanted!r}; expected {one_of(known)}.{did_you_mean(wanted, known)}")
+    for place, training in places.trainings(recipe):
+        with found.attempt():
+            training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
 
 
 def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found) -> Ready | None:
