@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stilla.errors import CompatibilityError, all_at_once
 from stilla.features import Recorder
 from stilla.forward import listen
+from stilla.heads import head_of
 from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
 from stilla.reduction import Step
 from stilla.rows import row_loss
@@ -48,6 +49,8 @@ class Distiller(nn.Module):
             raise all_at_once(problems, CompatibilityError)
         for term in terms:
             term.objective.setup(student_dims, teacher_dims, layer_map or {})
+        if task.vocabulary:
+            head_of(student)  # what cannot be read is refused now, and never looked for inside a wrapper
         self.student = student
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
@@ -59,32 +62,42 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
         """`loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
         `terms`: (terms,) the same parts by term, detached, before the weights."""
-        said = listen(self.student, self.task, batch, Side.STUDENT, self.recorder)
-        if teacher is not None:
-            said, teacher = self.task.align(said, teacher, batch)
         scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
-        with torch.autocast(said.logits.device.type if said.logits else "cpu", enabled=False):
-            loss, sums = self._rows(said, teacher, scales, step.progress)
+        done: list[tuple[Tensor, dict[str, Tensor]]] = []
+
+        def rows(said: Signals) -> None:
+            ours, theirs = self._aligned(said, teacher, batch)
+            done.append(self._rows(ours, theirs, scales, step.progress))
+
+        said, theirs = self._aligned(
+            listen(self.student, self.task, batch, Side.STUDENT, self.recorder, rows), teacher, batch)
+        loss, sums = done[0]
+        with torch.autocast(loss.device.type, enabled=False):
             for term in self.terms:
                 if isinstance(term.objective, FeatureObjective):
-                    if teacher is None:
+                    if theirs is None:
                         raise CompatibilityError(
                             f"`{term.name}` needs a teacher, and this batch came without its signals")
-                    total = term.objective.total(said, teacher, step.progress)
+                    total = term.objective.total(said, theirs, step.progress)
                     loss = loss + term.weight_at(step.progress) * scales[term.name] * total
                     sums[term.name] = total.detach()
-            parts = [scales[term.name] * sums[term.name] for term in self.terms]
-            return {"loss": loss, "terms": torch.stack(parts)}
+            return {"loss": loss, "terms": torch.stack([scales[term.name] * sums[term.name] for term in self.terms])}
+
+    def _aligned(self, said: Signals, teacher: Signals | None, batch: Batch) -> tuple[Signals, Signals | None]:
+        # without a teacher, what a task does to both sides it does to the student
+        return (self.task.align(said, said, batch)[0], None) if teacher is None else self.task.align(said, teacher, batch)
 
     def _rows(
         self, said: Signals, teacher: Signals | None, scales: Mapping[str, float], progress: float
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The row terms' part of the loss, and their sums by name."""
         rows = {term.name: (term.objective, term.weight_at(progress) * scales[term.name]) for term in self.terms
                 if isinstance(term.objective, RowObjective)}
         if not rows or said.logits is None:
-            return 0.0, {}
-        loss, sums = row_loss(tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress)
+            return torch.zeros((), device=next(self.parameters()).device), {}
+        with torch.autocast(said.logits.device.type, enabled=False):
+            loss, sums = row_loss(
+                tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress)
         return loss, dict(zip(rows, sums, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -164,7 +164,7 @@ def hidden_widths(
         with torch.no_grad(), torch.random.fork_rng(devices=devices), recorder.recording() as record:
             model.eval()
             if inputs is None:
-                _run_on_made_up_inputs(model)
+                _run_onmade_up_inputs(model)
             else:
                 model(**inputs)
     finally:
@@ -176,7 +176,7 @@ def hidden_widths(
 
 def _run_on_made_up_inputs(model: nn.Module) -> None:
     try:
-        model(**_made_up_inputs(model))
+        model(**made_up_inputs(model))
     except Exception as error:  # whatever a class says to inputs that it does not take
         raise CompatibilityError(
             f"no inputs could be made up for {type(model).__name__} to see how wide its states are: {error}. "
@@ -184,7 +184,12 @@ def _run_on_made_up_inputs(model: nn.Module) -> None:
         ) from error
 
 
-def _made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
+def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
+    """One example for models that read token ids, pictures or both.
+
+    Raises:
+        TypeError: it is not a Hugging Face model.
+    """
     if not isinstance(model, PreTrainedModel):
         raise TypeError("it is not a Hugging Face model")
     accepted = inspect.signature(model.forward).parameters
