@@ -40,14 +40,14 @@ def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -
 
 
 def prepared_from(
-    dataset: Any, collator: Callable[[Sequence[Any]], Mapping[str, Any]] | None, processor: Any
+    dataset: Any, collator: Callable[[Sequence[Any]], Mapping[str, Any]] | None, processor: Any, task: Task
 ) -> Prepared | None:
     """A prepared split of a dataset of model inputs with `labels`: the same inputs for teacher and student."""
     if dataset is None or isinstance(dataset, Prepared):
         return dataset
     pads = processor is not None and callable(getattr(processor, "pad", None))
     collate = collator or (DataCollatorWithPadding(processor) if pads else default_data_collator)
-    return Prepared(examples=_Keyed(dataset), collate=lambda items: _batch(items, collate),
+    return Prepared(examples=_Keyed(dataset), collate=lambda items: _batch(items, collate, task),
                     keys=np.arange(len(dataset)), lengths=_lengths(dataset))
 
 
@@ -64,12 +64,14 @@ class _Keyed(TorchDataset[Any]):
         return index, self.dataset[index]
 
 
-def _batch(items: Sequence[tuple[int, Any]], collate: Callable[[Sequence[Any]], Mapping[str, Any]]) -> Batch:
+def _batch(
+    items: Sequence[tuple[int, Any]], collate: Callable[[Sequence[Any]], Mapping[str, Any]], task: Task
+) -> Batch:
     inputs = {name: value for name, value in collate([example for _, example in items]).items()
               if isinstance(value, Tensor)}
     if "labels" not in inputs:
         raise CompatibilityError(f"the dataset's batches have {sorted(inputs)} and no `labels`; name the label column so")
-    labels = inputs.pop("labels")
+    labels = task.placed(inputs.pop("labels"))
     return Batch(student=inputs, teacher=inputs, labels=labels, keys=torch.tensor([index for index, _ in items]))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel
 
 from stilla import data
@@ -16,6 +17,7 @@ from stilla.evaluate import (
     Predictions,
     Subject,
     Workload,
+    batch_for,
     compared_with_chance,
     count_flops,
     count_parameters,
@@ -23,6 +25,8 @@ from stilla.evaluate import (
     make_scores,
     measure_many,
     predict,
+    predict_beside,
+    unused_outputs,
     workload,
 )
 from stilla.export import MODEL, OnnxModel, export
@@ -32,7 +36,7 @@ from stilla.recipe import ModelSource, Recipe
 from stilla.run_folder import RunFolder
 from stilla.scores import Scores
 from stilla.starting import trained
-from stilla.tasks.base import Loaded, Side, Task
+from stilla.tasks.base import Loaded, Prepared, Side, Task
 
 MEASURED = ("validation", "test")
 
@@ -121,6 +125,18 @@ def _flops(student: Loaded, work: Workload) -> float | None:
         return None
 
 
+def _beside(
+    task: Task, prepared: Prepared, teacher: Loaded, models: Mapping[str, Sequence[nn.Module]],
+    files: Mapping[str, OnnxModel], size: int, split: str,
+) -> dict[str, list[Predictions]]:
+    """All subjects of a task over a vocabulary at once, by name, one per seed: each compared with the teacher's rows."""
+    others: dict[str, Any] = {f"{role}:{seed}": model for role, seeds in models.items() for seed, model in enumerate(seeds)}
+    said = predict_beside(teacher.model, {**others, **files}, task, prepared, batch_size=size, title=split)
+    return {"teacher": [said["teacher"]],
+            **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in models.items()},
+            **{kind: [said[kind]] for kind in files}}
+
+
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path],
@@ -139,18 +155,26 @@ def measure(
             return predict(forward, task, prepared, side=side, batch_size=size, labels=labels, title=f"{name}, {split}")  # noqa: B023
 
         models = {role: [one.model for one in loaded] for role, loaded in made.items()}
-        predictions.setdefault("teacher", {})[split] = [said("teacher", teacher.model, Side.TEACHER)]
-        for role in models:
-            predictions.setdefault(role, {})[split] = [said(role, model) for model in models[role]]
-        for kind, file in files.items():
-            predictions.setdefault(kind, {})[split] = [said(kind, file)]
+        if task.vocabulary:
+            for name, seeds in _beside(task, prepared, teacher, models, files, size, split).items():
+                predictions.setdefault(name, {})[split] = seeds
+        else:
+            predictions.setdefault("teacher", {})[split] = [said("teacher", teacher.model, Side.TEACHER)]
+            for role in models:
+                predictions.setdefault(role, {})[split] = [said(role, model) for model in models[role]]
+            for kind, file in files.items():
+                predictions.setdefault(kind, {})[split] = [said(kind, file)]
         # the last split is measured for speed: test where there is one
-        theirs, ours = (workload(prepared, side, batch_size=size) for side in (Side.TEACHER, Side.STUDENT))
+        most = batch_for(task, prepared, size)
+        theirs, ours = (workload(prepared, side, batch_size=most) for side in (Side.TEACHER, Side.STUDENT))
         subjects = {"teacher": Subject(teacher.model, theirs), "student": Subject(student.model, ours)}
         flops = _flops(student, ours)
         for kind, file in files.items():
             subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes, flops=flops)
     costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
+    if task.vocabulary:
+        notes = (*notes, *unused_outputs(task, prepared, {"teacher": (teacher.model, Side.TEACHER),
+                                                          "student": (student.model, Side.STUDENT)}))
     if "baseline" in made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
     return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,

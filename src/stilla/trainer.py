@@ -69,7 +69,7 @@ class DistillationTrainer(Trainer):
             named = next(term.name for term in terms if term.objective.needs_teacher)
             raise CompatibilityError(f"the term `{named}` needs a teacher, and none was given")
         self.task = task_of(model, task)
-        train_data = prepared_from(train_dataset, data_collator, processing_class)
+        train_data = prepared_from(train_dataset, data_collator, processing_class, self.task)
         stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
         batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
         live = teacher if isinstance(teacher, nn.Module) else None
@@ -85,7 +85,7 @@ class DistillationTrainer(Trainer):
         super().__init__(
             model=distiller, args=args, processing_class=processing_class,
             train_dataset=train_data,
-            eval_dataset=prepared_from(eval_dataset, data_collator, processing_class),
+            eval_dataset=prepared_from(eval_dataset, data_collator, processing_class, self.task),
             # batches arrive ready: what Trainer calls a collator has nothing left to do
             data_collator=lambda batch: batch, callbacks=[self.guard, *callbacks], **trainer,
         )
@@ -150,7 +150,7 @@ class DistillationTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The task's metrics on the validation data, in its own order, through the student alone."""
-        prepared = self.eval_dataset if eval_dataset is None else prepared_from(eval_dataset, None, None)
+        prepared = self.eval_dataset if eval_dataset is None else prepared_from(eval_dataset, None, None, self.task)
         if prepared is None:
             raise CompatibilityError("evaluation was asked for, and there is no eval_dataset; give one, or set "
                                      "`eval_strategy: no`")

@@ -38,7 +38,7 @@ def byte_tokenizer(*, begin: bool = True, template: str | None = None, extra: Se
     if begin:
         made.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-                                        model_max_length=64)
+                                        model_max_length=128)
     tokenizer.chat_template = template
     return tokenizer
 
@@ -46,22 +46,25 @@ def byte_tokenizer(*, begin: bool = True, template: str | None = None, extra: Se
 def llama(vocabulary: int = 300, **changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**{
-        "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+        "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
         "initializer_range": 0.3, "tie_word_embeddings": True, **changes})).eval()
 
 
 def gpt2(vocabulary: int = 300, **changes: Any) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     return GPT2LMHeadModel(GPT2Config(**{
-        "vocab_size": vocabulary, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64, "bos_token_id": 0,
-        "eos_token_id": 1, "initializer_range": 0.3, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, **changes})).eval()
+        "vocab_size": vocabulary, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 128, "bos_token_id": 0,
+        "eos_token_id": 1, "initializer_range": 0.3, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+        **changes})).eval()
 
 
 def bert_lm(vocabulary: int = 40, **changes: Any) -> BertForMaskedLM:
     torch.manual_seed(0)
     return BertForMaskedLM(BertConfig(**{
-        "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2,
+        "vocab_size": vocabulary, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4,
+        "num_attention_heads": 2,
         "max_position_embeddings": 32, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.3, **changes})).eval()
 

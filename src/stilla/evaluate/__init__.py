@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from stilla.evaluate.assemble import make_scores
 from stilla.evaluate.chance import chance, compared_with_chance, is_weak
-from stilla.evaluate.cost import Subject, Workload, measure_many, workload
+from stilla.evaluate.cost import Subject, Workload, batch_for, measure_many, workload
 from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
-from stilla.evaluate.predict import Predictions, predict
+from stilla.evaluate.predict import Predictions, predict, predict_beside, unused_outputs
 
 __all__ = [
     "Predictions",
     "Subject",
     "Workload",
+    "batch_for",
     "chance",
     "compared_with_chance",
     "count_flops",
@@ -20,6 +21,8 @@ __all__ = [
     "make_scores",
     "measure_many",
     "predict",
+    "predict_beside",
     "stored_bytes",
+    "unused_outputs",
     "workload",
 ]

@@ -18,6 +18,7 @@ from stilla.evaluate.fidelity import (
     Decisions,
     class_scores,
     decide,
+    decide_tokens,
     distributions,
     flip_kinds,
     flips,
@@ -25,8 +26,11 @@ from stilla.evaluate.fidelity import (
 )
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
+from stilla.evaluate.tokens import flipped_tokens
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
 from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
+from stilla.tasks._sequences import NO_ROW
+from stilla.tasks._vocabulary import DIVERGENCE
 from stilla.tasks.base import Metric, Task
 
 AllPredictions = Mapping[str, Mapping[str, Sequence[Predictions]]]
@@ -122,6 +126,9 @@ class _Split:
 
     def decided(self) -> dict[str, list[Decisions]]:
         """Decisions by subject and seed; nothing for regression."""
+        if self.task.vocabulary:
+            return {subject: [decide_tokens(one.outputs, one.labels) for one in seeds]
+                    for subject, seeds in self.subjects.items()}
         return {subject: [decide(one) for one in seeds if one is not None]
                 for subject, seeds in self.probabilities.items() if seeds[0] is not None}
 
@@ -135,7 +142,9 @@ class _Split:
         return None if sampled is None else sampled.interval(seed)
 
     def kl(self, subject: str) -> float | None:
-        """KL(teacher || subject) in nats, mean of examples and seeds; None for the teacher and regression."""
+        """KL(teacher || subject) in nats, mean of examples (or tokens) and seeds; None for the teacher and regression."""
+        if self.task.vocabulary:
+            return self._kl_of_rows(subject)
         reference = self.probabilities.get("teacher", [None])[0]
         if reference is None or subject == "teacher":
             return None
@@ -147,18 +156,30 @@ class _Split:
         seeds = self.decided().get(subject)
         if not seeds:
             return None
-        return calibration(np.concatenate([one.confidence.ravel() for one in seeds]),
-                           np.concatenate([(one.decided == self.labels).ravel() for one in seeds]))
+        there = [one.decided != NO_ROW for one in seeds]
+        return calibration(np.concatenate([one.confidence[rows] for one, rows in zip(seeds, there)]),
+                           np.concatenate([(one.decided == self.labels)[rows] for one, rows in zip(seeds, there)]))
+
+    def _kl_of_rows(self, subject: str) -> float | None:
+        """The mean over all rows of what was measured beside the teacher."""
+        seeds = [one for one in self.subjects[subject] if one.outputs.shape[-1] > DIVERGENCE]
+        if not seeds:
+            return None
+        there = self.labels != NO_ROW
+        return float(np.mean([one.outputs[..., DIVERGENCE][there].astype(np.float64).mean() for one in seeds]))
 
     def classes(self) -> tuple[ClassScore, ...]:
+        names = self.task.class_names()
         decided = {subject: [one.decided for one in seeds] for subject, seeds in self.decided().items()}
-        return class_scores(self.task.class_names(), self.labels, decided) if decided else ()
+        return class_scores(names, self.labels, decided) if decided and names else ()
 
     def flips(self, data: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
         """Numbers by kind, and the examples to show; nothing for regression."""
         decided = {subject: seeds[0] for subject, seeds in self.decided().items()}
         if not decided:
             return {}, ()
+        if self.task.vocabulary:
+            return flipped_tokens(self.task, decided, self.labels)
         kinds = flip_kinds(decided["teacher"], decided["student"], self.labels)
         shown = flips(kinds, decided, self.keys, self.labels, self.task.class_names(),
                       lambda key: self.task.show(data, key))

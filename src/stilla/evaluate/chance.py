@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.scores import Interval
+from stilla.tasks._sequences import NO_ROW
+from stilla.tasks._vocabulary import CONFIDENCE, NLL, TOP
 from stilla.tasks.base import Metric, Task
 
 _SHUFFLES = 20
@@ -20,6 +22,9 @@ _SHUFFLES = 20
 
 def chance(task: Task, predictions: Predictions, metric: Metric | None = None) -> float:
     """The better of two: always the most frequent class (or the mean), and the model's own answers, shuffled.
+
+    Over a vocabulary, every token by how often it stands among the labels: their unigram perplexity, which nothing
+    that does not look at the text can surpass.
 
     Always the most frequent class (of several labels, each label's) is what accuracy has to surpass; but its
     F1 is near 0, which any guess surpasses.
@@ -32,6 +37,8 @@ def chance(task: Task, predictions: Predictions, metric: Metric | None = None) -
     """
     metric = metric or task.metrics()[0]
     outputs, labels = predictions.outputs, predictions.labels
+    if task.vocabulary:
+        return metric.compute(_by_frequency(labels), labels)
     constant = labels.mean() if not task.class_names() else _prior_logits(labels, len(task.class_names()))
     generator = np.random.default_rng(0)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -66,6 +73,17 @@ def is_weak(task: Task, predictions: Predictions, *, resamples: int = 1000, seed
     quality, level = compared_with_chance(task, predictions, resamples=resamples, seed=seed)
     better = quality.low > level if task.metrics()[0].higher_is_better else quality.high < level
     return not (math.isfinite(quality.value) and better)
+
+
+def _by_frequency(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """(examples, positions, 3): the columns of a model that always says the labels' own frequencies."""
+    there = labels != NO_ROW
+    counts = np.bincount(labels[there].astype(np.int64))
+    log_frequency = np.log(np.maximum(counts, 1e-9) / max(1, counts.sum()))
+    columns = np.zeros((*labels.shape, 3))
+    columns[..., NLL] = -log_frequency[np.where(there, labels, 0).astype(np.int64)]
+    columns[..., TOP], columns[..., CONFIDENCE] = counts.argmax(), log_frequency.max()
+    return columns
 
 
 def _prior_logits(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:

@@ -23,10 +23,13 @@ from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
 from stilla.evaluate.predict import Forward, Inputs, Precision, evaluating
 from stilla.narrate import progress
 from stilla.scores import Cost
-from stilla.tasks.base import Prepared, Side
+from stilla.tasks.base import Prepared, Side, Task
 
 _BATCHES = 4
 """Batches that throughput is measured on."""
+
+_LOGITS = 2**28
+"""A forward gives all of them, in float32."""
 
 _TURN = 5
 """Calls in a row per subject and turn; the first is not timed: another's weights fill the caches."""
@@ -88,6 +91,13 @@ def workload(
     batches = min(_BATCHES, max(1, count // batch_size))
     positions = np.resize(np.arange(count), (batches, batch_size))
     return Workload(inputs([middle]), tuple(inputs(row) for row in positions), batch_size)
+
+
+def batch_for(task: Task, prepared: Prepared, batch_size: int) -> int:
+    """At most `batch_size` examples, of whose logits there is room: 1 GiB, which only a vocabulary fills."""
+    if not task.vocabulary or prepared.lengths is None:
+        return batch_size
+    return max(1, min(batch_size, _LOGITS // (max(prepared.lengths) * task.row_classes())))
 
 
 def measure_many(

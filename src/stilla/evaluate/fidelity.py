@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from stilla.evaluate.predict import Predictions
 from stilla.scores import ClassScore, Flip
+from stilla.tasks._sequences import NO_ROW
+from stilla.tasks._vocabulary import CONFIDENCE, TOP
 from stilla.tasks.base import Metric, Task
 
 KINDS = ("lost", "won", "moved")
@@ -22,11 +24,19 @@ SHOWN = 60
 """Flipped examples kept for the report; all are counted."""
 
 
+@runtime_checkable
+class Names(Protocol):
+    """Names of classes by number: a list, or what makes them when they are asked for."""
+
+    def __getitem__(self, number: int, /) -> str: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Decisions:
     """What predictions decide, and how sure they are of it.
 
-    `decided`: (examples, ...) class of each decision. `confidence`: (examples, ...) its probability.
+    `decided`: (examples, ...) class of each decision, -100 where there is none (a padded position). `confidence`:
+    (examples, ...) its probability.
     """
 
     decided: Int[npt.NDArray[np.int64], "examples ..."]
@@ -49,14 +59,22 @@ def distributions(task: Task, predictions: Predictions) -> NDArray[np.float64] |
     return None if found is None else np.asarray(found, dtype=np.float64)
 
 
+def decide_tokens(outputs: NDArray[Any], labels: NDArray[Any]) -> Decisions:
+    """Of a vocabulary, from the columns that are kept of every row: the likeliest token at each position with a label."""
+    there = labels != NO_ROW
+    sure = np.exp(outputs[..., CONFIDENCE].astype(np.float64))
+    return Decisions(np.where(there, outputs[..., TOP].astype(np.int64), NO_ROW), np.where(there, sure, 1.0))
+
+
 def decide(probabilities: Float[npt.NDArray[np.float64], "examples ... classes"]) -> Decisions:
     return Decisions(probabilities.argmax(axis=-1), probabilities.max(axis=-1))
 
 
 def _matches(decided: NDArray[Any], teacher: NDArray[Any]) -> NDArray[np.float64]:
-    """(examples, 2): the fraction of decisions that match, and one."""
-    match = (decided == teacher).reshape(len(decided), -1).mean(axis=1)
-    return np.stack([match, np.ones_like(match)], axis=1)
+    """(examples, 2): how many decisions match, of how many."""
+    there = (teacher != NO_ROW).reshape(len(decided), -1)
+    match = (decided == teacher).reshape(len(decided), -1) & there
+    return np.stack([match.sum(axis=1), there.sum(axis=1)], axis=1).astype(np.float64)
 
 
 def _mean(sums: NDArray[Any]) -> float:
@@ -122,7 +140,7 @@ def flips(
     subjects: Mapping[str, Decisions],
     keys: NDArray[np.int64],
     labels: NDArray[Any],
-    names: Sequence[str],
+    names: Names,
     show: Callable[[int], str],
     most: int = SHOWN,
 ) -> tuple[Flip, ...]:
@@ -151,11 +169,11 @@ def _balanced(kinds: Mapping[str, NDArray[np.int64]], most: int) -> dict[str, ND
     return taken
 
 
-def _named(decision: NDArray[Any] | np.integer[Any], names: Sequence[str]) -> str:
+def _named(decision: NDArray[Any] | np.integer[Any], names: Names) -> str:
     """The class's name; of several labels those that apply, or 'none'."""
     if not isinstance(decision, np.ndarray):
         return names[int(decision)]
-    return ", ".join(name for name, applies in zip(names, decision) if applies) or "none"
+    return ", ".join(names[index] for index, applies in enumerate(decision) if applies) or "none"
 
 
 def _one_hot(decided: NDArray[Any], classes: int) -> NDArray[np.bool_]:

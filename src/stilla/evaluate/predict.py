@@ -6,7 +6,7 @@ Live models and exported files go through the same function, so their numbers ca
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,10 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from stilla.errors import DataError, StillaError
+from stilla.evaluate.vocabulary import ask, measured, side_by_side, unused_mass
 from stilla.narrate import progress
-from stilla.signals import Batch
+from stilla.signals import Batch, Signals
+from stilla.tasks._sequences import NO_ROW
 from stilla.tasks.base import Prepared, Side, Task
 
 Inputs = Mapping[str, Tensor]
@@ -31,6 +33,9 @@ Forward = nn.Module | Callable[[Inputs], Tensor]
 
 Precision = Literal["float32", "bfloat16"]
 """Of the computation: `float32` runs a model as it is, `bfloat16` under autocast."""
+
+
+_WORTH_A_WORD = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,33 +115,103 @@ def predict(
     Raises:
         DataError: no examples, or no labels.
     """
+    place = torch.device(device) if device is not None else _device(forward)
+    with answering(forward, task, place, precision) as answer:
+        found = _walk({"": lambda batch: answer(batch, side)}, prepared, batch_size, place, labels=labels,
+                      together=together, title=title)
+    return found[""]
+
+
+def predict_beside(
+    teacher: nn.Module,
+    others: Mapping[str, Forward],
+    task: Task,
+    prepared: Prepared,
+    *,
+    batch_size: int = 32,
+    title: str = "predicting",
+) -> dict[str, Predictions]:
+    """A teacher over a vocabulary and other subjects, all asked about one batch at a time, so that each can be compared
+    with the teacher row by row and no logits are kept. The teacher's come under `teacher`.
+
+    Raises:
+        DataError: no examples.
+    """
+    place = _device(teacher)
+    with ExitStack() as stack:
+        ask_teacher = stack.enter_context(_asking(teacher, task, place, "float32"))
+        ways = {name: stack.enter_context(_asking(one, task, place, "float32")) for name, one in others.items()}
+        last: list[tuple[Batch, Signals]] = []
+
+        def said(batch: Batch) -> Signals:
+            if not last or last[0][0] is not batch:
+                last[:] = [(batch, ask_teacher(batch, Side.TEACHER))]
+            return last[0][1]
+
+        def compared(asked: Ask) -> Callable[[Batch], Tensor]:
+            return lambda batch: measured(task, asked(batch, Side.STUDENT), batch, said(batch))
+
+        answers = {"teacher": lambda batch: measured(task, said(batch), batch)}
+        answers |= {name: compared(way) for name, way in ways.items()}
+        return _walk(answers, prepared, batch_size, place, title=title)
+
+
+def unused_outputs(
+    task: Task, prepared: Prepared, models: Mapping[str, tuple[nn.Module, Side]], *, examples: int = 8
+) -> tuple[str, ...]:
+    """Notes on what models over a vocabulary say that no token stands for, where that is worth a word.
+
+    Every score is over the tokens in use; a model that is deployed chooses among all of its outputs.
+    """
+    notes = []
+    for name, (model, side) in models.items():
+        place = _device(model)
+        some = np.linspace(0, len(prepared) - 1, min(examples, len(prepared))).astype(int)
+        batch = prepared.collate([prepared.examples[int(one)] for one in some]).to(place)
+        with _asking(model, task, place, "float32") as said:
+            mass = unused_mass(said(batch, side), task, batch)
+        if mass > _WORTH_A_WORD:
+            notes.append(f"{name}: {mass:.1%} of its probability lies on outputs that no token uses (a padded vocabulary); "
+                         "scores leave them out, whoever generates with it should too")
+    return tuple(notes)
+
+
+def _walk(
+    answers: Mapping[str, Callable[[Batch], Tensor]],
+    prepared: Prepared,
+    batch_size: int,
+    place: torch.device,
+    *,
+    labels: NDArray[Any] | None = None,
+    together: bool = False,
+    title: str,
+) -> dict[str, Predictions]:
+    """Every answer to every batch of a split, in the order of the split."""
     if not len(prepared.keys):
         raise DataError("no examples to evaluate on: the split is empty")
-    place = torch.device(device) if device is not None else _device(forward)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
     batches = _by_length(prepared, batch_size)
     mine = _share(batches, rank, world)
     # a generator of its own: the loader would draw its seed from the global one, and resuming would differ
     loader = DataLoader(prepared.examples, batch_sampler=mine, collate_fn=prepared.collate,
                         generator=torch.Generator())
-    parts: list[tuple[list[int], NDArray[Any], NDArray[Any] | None]] = []
-    with answering(forward, task, place, precision) as answer, \
-            progress(title, len(prepared.keys) // world, show=rank == 0) as advance:
+    parts: list[tuple[list[int], dict[str, NDArray[Any]], NDArray[Any] | None]] = []
+    with progress(title, len(prepared.keys) // world, show=rank == 0) as advance:
         for positions, batch in zip(mine, loader):
             _check_keys(batch, prepared.keys[positions])
-            outputs = answer(batch.to(place)[side.value])
-            parts.append((positions, _array(outputs), None if batch.labels is None else _array(batch.labels)))
+            there = batch.to(place)
+            said = {name: _array(answer(there)) for name, answer in answers.items()}
+            parts.append((positions, said, None if batch.labels is None else _array(batch.labels)))
             advance(len(positions))
     if together:
         gathered: list[Any] = [None] * world
         distributed.all_gather_object(gathered, parts)
         parts = [part for share in gathered for part in share]
-    order, outputs_array, batch_labels = _in_order(parts)
+    order, outputs, batch_labels = _in_order(parts)
+    labels = batch_labels if labels is None else labels
     if labels is None:
-        if batch_labels is None:
-            raise DataError("the examples have no labels: nothing to compare predictions with")
-        labels = batch_labels
-    return Predictions(prepared.keys[order], outputs_array, labels)
+        raise DataError("the examples have no labels: nothing to compare predictions with")
+    return {name: Predictions(prepared.keys[order], one, labels) for name, one in outputs.items()}
 
 
 @contextmanager
@@ -163,13 +238,33 @@ def evaluating(
             module.training = training
 
 
+Ask = Callable[[Batch, Side], Signals]
+
+
 @contextmanager
 def answering(
     forward: Forward, task: Task, device: torch.device, precision: Precision = "float32",
-) -> Iterator[Callable[[Inputs], Tensor]]:
+) -> Iterator[Callable[[Batch, Side], Tensor]]:
     """Like `evaluating`, but gives what predictions are made of, whatever the forward is."""
+    if task.vocabulary:
+        with _asking(forward, task, device, precision) as said:
+            yield lambda batch, side: measured(task, said(batch, side), batch)
+        return
     with evaluating(forward, device, precision) as run:
-        yield (lambda inputs: task.outputs(run(inputs))) if isinstance(forward, nn.Module) else run
+        inside = isinstance(forward, nn.Module)
+        yield lambda batch, side: task.outputs(run(batch[side.value])) if inside else run(batch[side.value])
+
+
+@contextmanager
+def _asking(forward: Forward, task: Task, device: torch.device, precision: Precision) -> Iterator[Ask]:
+    """What a model over a vocabulary says about a batch; eval mode, no gradients."""
+    with evaluating(forward, device, precision):
+
+        def asked(batch: Batch, side: Side) -> Signals:
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                return ask(forward, task, batch, side)
+
+        yield asked
 
 
 def _by_length(prepared: Prepared, batch_size: int) -> list[list[int]]:
@@ -187,13 +282,13 @@ def _share(batches: list[list[int]], rank: int, world: int) -> list[list[int]]:
 
 
 def _in_order(
-    parts: Sequence[tuple[list[int], NDArray[Any], NDArray[Any] | None]],
-) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any] | None]:
-    """Positions 0, 1, 2 ... with their outputs and labels, each once."""
+    parts: Sequence[tuple[list[int], dict[str, NDArray[Any]], NDArray[Any] | None]],
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], NDArray[Any] | None]:
+    """Positions 0, 1, 2 ... with the outputs of each answer and their labels, each once."""
     positions, where = np.unique(np.concatenate([positions for positions, _, _ in parts]), return_index=True)
-    outputs = np.concatenate([outputs for _, outputs, _ in parts])[where]
+    outputs = {name: side_by_side([said[name] for _, said, _ in parts], 0)[where] for name in parts[0][1]}
     labels = [labels for _, _, labels in parts if labels is not None]
-    return positions, outputs, np.concatenate(labels)[where] if labels else None
+    return positions, outputs, side_by_side(labels, NO_ROW)[where] if labels else None
 
 
 def _check_keys(batch: Batch, expected: NDArray[np.int64]) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def save_student(
     needed = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     with replaced(folder, needed=needed, holds=WEIGHTS) as new, quiet():
         if isinstance(model, PreTrainedModel):
-            model.save_pretrained(new)
+            with _as_delivered(model):
+                model.save_pretrained(new)
             written: nn.Module = _reloaded(model, new)
         else:
             _save_plain(model, new)
@@ -56,6 +58,19 @@ def save_student(
             processor.save_pretrained(new)
         _compare(model, written, example, folder)
     return folder
+
+
+@contextmanager
+def _as_delivered(model: PreTrainedModel) -> Iterator[None]:
+    """A model that writes text comes with its cache of keys and values switched on; whole forwards run without."""
+    off = model.can_generate() and vars(model.config).get("use_cache") is False
+    if off:
+        model.config.use_cache = True
+    try:
+        yield
+    finally:
+        if off:
+            model.config.use_cache = False
 
 
 def restore(model: nn.Module, folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -60,10 +61,10 @@ class Vocabulary(Task):
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         model = language_model(source, self.auto, labelled=labelled)
         tokenizer = _tokens.tokenizer_for(source, model)
-        outputs, used = outputs_of(model), max(in_use(tokenizer), self.classes)
+        outputs, used = outputs_of(model), in_use(tokenizer)
         if outputs < used:
-            raise CompatibilityError(f"{source.model!r} has {outputs} outputs, and its tokenizer's tokens, or the "
-                                     f"teacher's, go up to {used - 1}: they do not belong together.")
+            raise CompatibilityError(f"{source.model!r} has {outputs} outputs, and its tokenizer's tokens go up to {used - 1}: "
+                                     "they do not belong together.")
         return Loaded(model, tokenizer, source.model)
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
@@ -121,12 +122,8 @@ class Vocabulary(Task):
     def row_classes(self) -> int:
         return self.classes
 
-    def token(self, number: int) -> str:
-        """A token for a person."""
-        return "" if self.tokenizer is None else str(self.tokenizer.decode([number]))
-
-    def text(self, numbers: Sequence[int]) -> str:
-        return "" if self.tokenizer is None else str(self.tokenizer.decode(list(numbers)))
+    def decoded(self, tokens: Sequence[int]) -> str:
+        return super().decoded(tokens) if self.tokenizer is None else str(self.tokenizer.decode(list(tokens)))
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every piece with its tokens and the places of its rows in it."""
@@ -150,7 +147,7 @@ def _spans(inputs: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
     for row, (starts, there) in enumerate(zip(_begins(inputs, tokens).cpu(), tokens.cpu())):
         last = int(there.nonzero().max()) + 1 if there.any() else 0
         borders = [*starts.nonzero().squeeze(1).tolist(), last]
-        spans += [(row, start, end) for start, end in zip(borders, borders[1:])]
+        spans += [(row, start, end) for start, end in pairwise(borders)]
     return spans
 
 

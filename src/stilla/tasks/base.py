@@ -158,6 +158,10 @@ class Task(ABC):
             CompatibilityError: the two processors cannot see the same example.
         """
 
+    def placed(self, labels: Tensor) -> Tensor:
+        """Labels as transformers' own collators make them, at the places where this task has its rows."""
+        return labels
+
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """What losses are divided by, from the batch alone: `rows`, `labelled`, `tokens`, `examples`."""
@@ -200,6 +204,10 @@ class Task(ABC):
     @abstractmethod
     def row_classes(self) -> int:
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Tokens of a vocabulary as text, for a person."""
+        return " ".join(map(str, tokens))
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Make the rows of both sides answer to each other; by default they already do."""

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
@@ -20,7 +22,7 @@ from stilla.tasks import _columns, _documents, _tokens
 from stilla.tasks._classification import Positions, attempt
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._language_models import refuse_leaks
-from stilla.tasks._sequences import Blocks, Pieces
+from stilla.tasks._sequences import NO_ROW, Blocks, Pieces
 from stilla.tasks._vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.base import Loaded, Prepared
 
@@ -47,7 +49,7 @@ class CausalLM(Vocabulary):
         problems: list[str] = []
         source, columns = attempt(problems, _columns.language, section, train) or ("text", ())
         absent = _columns.missing(columns, splits)
-        if not absent:
+        if columns and not absent:
             for name, split in splits.items():
                 attempt(problems, _refuse_broken, section, name, split, source, columns)
         problems += absent
@@ -87,6 +89,10 @@ class CausalLM(Vocabulary):
                             f"is to be learnt stands behind the first {length}; raise data.max_length.")
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id)
         return Prepared(Positions(len(blocks)), _Collate(blocks), blocks.documents, blocks.lengths.tolist())
+
+    def placed(self, labels: Tensor) -> Tensor:
+        """One position to the left: transformers' models shift inside, and its labels stand at their own tokens."""
+        return functional.pad(labels[:, 1:], (0, 1), value=NO_ROW)
 
     def _pieces(self, split: Dataset, tokenizer: Any, length: int) -> Pieces:
         columns = [_columns.values(split, column) for column in self.columns]
