@@ -33,6 +33,10 @@ class CacheError(StillaError):
     """Stored knowledge does not fit what it would be used for, or is damaged."""
 
 
+class BusyError(CacheError):
+    """Somebody else is writing to the cache."""
+
+
 class ExportError(StillaError):
     """A format cannot hold this model, or what was written is not what was meant."""
 

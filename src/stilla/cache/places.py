@@ -14,7 +14,7 @@ import fsspec
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from stilla.errors import CacheError
+from stilla.errors import BusyError, CacheError
 
 PARTIAL = ".partial"
 """How the names of files end that are being written; what a killed writer leaves."""
@@ -84,7 +84,7 @@ class Place:
         """Held by one writer at a time, and by none that was killed; elsewhere than here there are no locks.
 
         Raises:
-            CacheError: somebody else holds it.
+            BusyError: somebody else holds it.
         """
         if not self.local:
             return None
@@ -93,7 +93,7 @@ class Place:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise CacheError(
+            raise BusyError(
                 f"{self.path}: another process is writing to this cache. Wait for it, then the same command continues "
                 "where it stopped; reading meanwhile is safe") from error
         return lock

@@ -151,7 +151,7 @@ class Store:
 class Writer:
     """Adds segments; what was added is on disk after `flush`, and shards are written as they fill.
 
-    `part`: one writer per part at a time; several processes of one capture take a part each.
+    `number`: of the next shard. `part`: one writer per part at a time; several processes of one capture take a part each.
 
     Raises:
         CacheError: somebody else writes this part; the place holds another cache.
@@ -175,7 +175,7 @@ class Writer:
             raise
         self.pending: dict[bytes, Entry] = {}
         self._size = 0
-        self._number = 1 + max((int(one["number"]) for one in map(NAME.fullmatch, self.place.names())
+        self.number = 1 + max((int(one["number"]) for one in map(NAME.fullmatch, self.place.names())
                                 if one and one["part"] == part), default=-1)
 
     def add(self, entry: Entry) -> None:
@@ -194,8 +194,8 @@ class Writer:
             return
         entries, self.pending, self._size = list(self.pending.values()), {}, 0
         content = shard_bytes(entries, self._hash)
-        self.place.write(name_of(self.part, self._number, content), content, by=self.part)
-        self._number += 1
+        self.place.write(name_of(self.part, self.number, content), content, by=self.part)
+        self.number += 1
 
     def close(self, *, flush: bool = True) -> None:
         try:

@@ -1,21 +1,95 @@
-"""What of a teacher's distribution is kept: the k likeliest classes, or some drawn at random."""
+"""What of a teacher's answer is kept: all logits, what enters its head, the k likeliest classes, or some at random."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stilla.cache import Ranked
-from stilla.signals import Samples
+from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder
+from stilla.errors import CacheError
+from stilla.signals import Dense, Form, Headed, Samples
+from stilla.tasks.base import Segment
 
 _BLOCK = 128
 """Classes that are looked at together first: their largest, or their sum, leaves few blocks to look into."""
 _ROWS = {"cpu": 8}
 """Rows at once: on a CPU, what is between the passes over them stays in its cache."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is stored of every row.
+
+    form: `dense`: all logits; `hidden`: what enters the head, for vocabularies; `top_k`: the k likeliest classes and the
+    mass of the others at each of the temperatures; `samples`: so many draws and the entropy.
+    dtype: of dense logits and hidden states; None: float32 and bfloat16. seed: of the draws.
+    states: which of the teacher's hidden states by stack ([0] enters the first layer); in `states_dtype`.
+    """
+
+    form: Literal["dense", "hidden", "top_k", "samples"] = "dense"
+    k: int = 50
+    samples: int = 50
+    temperatures: tuple[float, ...] = (1.0,)
+    dtype: str | None = None
+    seed: int = 0
+    states: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    states_dtype: str = "bfloat16"
+
+    def coder(self, said: Form) -> DenseCoder | HiddenCoder | TopKCoder | SamplesCoder:
+        """How the rows of answers like this one are stored.
+
+        Raises:
+            CacheError: the answer does not have what is to be kept.
+        """
+        if not isinstance(said, Dense | Headed):
+            raise CacheError(f"got {type(said).__name__} from the teacher; a cache is made of whole distributions")
+        classes = said.head.classes if isinstance(said, Headed) else said.logits.shape[1]
+        if self.form == "hidden":
+            if not isinstance(said, Headed):
+                raise CacheError("cache.form: hidden stores what enters the head of a language model, and this teacher "
+                                 "classifies; use form: dense, which is exact too and smaller")
+            return HiddenCoder(said.hidden.shape[1], self.dtype or "bfloat16")
+        if self.form == "top_k":
+            return TopKCoder(classes, min(self.k, classes), tuple(self.temperatures))
+        if self.form == "samples":
+            return SamplesCoder(classes, self.samples)
+        return DenseCoder(classes, self.dtype or "float32")
+
+    def kept(self, said: Form, segments: Sequence[Segment], keys: Sequence[bytes]) -> Any:
+        """What of the rows goes to the coder: a tensor, `Ranked` or `Samples`, on the CPU."""
+        if self.form == "hidden" and isinstance(said, Headed):
+            return said.hidden.cpu()
+        if self.form == "dense":
+            return torch.cat([logits for _, logits in _chunks(said)]).cpu()
+        if self.form == "top_k":
+            several = [ranked(logits, min(self.k, logits.shape[1]), self.temperatures) for _, logits in _chunks(said)]
+            return Ranked(*(torch.cat([getattr(one, name) for one in several]) for name in ("ids", "below", "odds")))
+        uniforms = torch.cat([uniforms_of(key, segment.rows.stop - segment.rows.start, self.samples, self.seed)
+                              for key, segment in zip(keys, segments, strict=True)])
+        return _together([drawn(logits, uniforms[start : start + len(logits)]) for start, logits in _chunks(said)])
+
+
+def _chunks(said: Form) -> Iterator[tuple[int, Tensor]]:
+    """Logits of all rows, a few million at a time, with the number of the first row."""
+    if isinstance(said, Dense):
+        yield 0, said.logits
+    elif isinstance(said, Headed):
+        rows = max(8, (2**23 if said.device.type == "cpu" else 2**27) // said.head.classes)
+        for start in range(0, max(1, len(said)), rows):
+            yield start, said.head.logits(said.hidden[start : start + rows])
+
+
+def _together(several: Sequence[Samples]) -> Samples:
+    width = max(one.ids.shape[1] for one in several)
+    ids, counts = (torch.cat([torch.nn.functional.pad(getattr(one, name), (0, width - one.ids.shape[1]))
+                              for one in several]) for name in ("ids", "counts"))
+    return Samples(ids, counts, torch.cat([one.entropy for one in several]))
 
 
 def ranked(logits: Float[Tensor, "rows classes"], k: int, temperatures: Sequence[float]) -> Ranked:

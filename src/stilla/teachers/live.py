@@ -7,19 +7,24 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from stilla.features import Recorder
+from stilla.features import Recorder, hidden_widths
 from stilla.forward import listen
-from stilla.signals import Batch, Signals
+from stilla.signals import Batch, Dims, Signals
+from stilla.stacks import find_stacks
 from stilla.tasks.base import Side, Task
 
 
 class Teacher(Protocol):
-    """Whatever answers a batch with signals: a live model, later a cache, a server, several of them."""
+    """Whatever answers a batch with signals: a live model, a cache, a server, later several of them."""
 
     def __call__(self, batch: Batch) -> Signals: ...
 
     def to(self, device: torch.device | str) -> None:
         """Move to where the batches are."""
+        ...
+
+    def dims(self, batch: Batch | None = None) -> Dims:
+        """The sizes of what it says. `batch`: a small one where hidden states are compared, else None."""
         ...
 
 
@@ -41,3 +46,11 @@ class LiveTeacher:
 
     def to(self, device: torch.device | str) -> None:
         self.model.to(device)
+
+    def dims(self, batch: Batch | None = None) -> Dims:
+        classes = self.task.row_classes()
+        if batch is None:
+            return Dims(classes)
+        device = next(self.model.parameters()).device
+        inputs = {name: value.to(device) for name, value in batch.teacher.items()}
+        return Dims(classes, hidden_widths(self.model, find_stacks(self.model), inputs))

@@ -1,0 +1,272 @@
+"""A live teacher into a cache: while a student is trained, or all at once beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exists, key_of
+from stilla.cache.blobs import encode
+from stilla.cache.shards import digest_of
+from stilla.errors import BusyError, CacheError
+from stilla.signals import Batch, Dims, Headed, Signals
+from stilla.tasks.base import Prepared, Segment, Side, Task
+from stilla.teachers.cached import Reading
+from stilla.teachers.keeping import Keep
+from stilla.teachers.live import Teacher
+
+_LOOK_AGAIN = 10.0
+"""Seconds after which a process looks for what others have written."""
+_PARTS = 100
+
+
+class CapturingTeacher:
+    """Answers from the cache; what is not there yet, the live teacher answers, and it is stored.
+
+    Every answer has the form that is stored, also the first time: the loss means the same in every epoch, and a run
+    that was stopped continues as if it had not been. `flush` brings everything to disk that was answered so far.
+
+    Raises:
+        CacheError: the place holds another cache, or somebody else writes there.
+    """
+
+    def __init__(
+        self,
+        live: Teacher,
+        task: Task,
+        path: str | Path,
+        keep: Keep,
+        fingerprint: Mapping[str, Any],
+        *,
+        temperature: float = 1.0,
+        part: str = "0",
+        shared: bool = False,
+        **limits: int,
+    ) -> None:
+        """`part`: of the cache that this process writes. `shared`: others may write to it at the same time, and each
+        takes a part of its own; else a second one is refused. `limits`: a shard's size (`shard_bytes`,
+        `shard_segments`)."""
+        self.live = live
+        self.task = task
+        self.keep = keep
+        self.place = Place(path)
+        self.fingerprint = dict(fingerprint)
+        self.temperature = temperature
+        self.part = part
+        self.shared = shared
+        self.limits = limits
+        self.answered = 0
+        """Pieces that the live teacher was asked for and that were not known."""
+        self._device: torch.device | str = "cpu"
+        self._opened: _Opened | None = None
+        self._writer: Writer | None = None
+        self._written = -1
+        self._looked = time.monotonic()
+        if exists(self.place):  # known to fit before the first step
+            store = Store(self.place)
+            store.refuse_other(self.fingerprint)
+            self._open(store)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Signals:
+        segments = self.task.segments(batch)
+        keys = [key_of(segment.content) for segment in segments]
+        found = self._known(keys)
+        if any(one is None for one in found):
+            fresh = self._asked(batch, segments, keys)
+            found = [old if old is not None else new for old, new in zip(found, fresh, strict=True)]
+        assert self._opened is not None
+        return self._opened.reading.signals([one for one in found if one is not None], segments, batch)
+
+    def to(self, device: torch.device | str) -> None:
+        self.live.to(device)
+        self._device = device
+        if self._opened is not None:
+            self._opened.reading.to(device)
+
+    def dims(self, batch: Batch | None = None) -> Dims:
+        return self.live.dims(batch)
+
+    def flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+            self._see_written()
+
+    def close(self) -> None:
+        """Flush, and let others write."""
+        if self._writer is not None:
+            self.flush()
+            self._writer.close()
+            self._writer = None
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether the batch could be answered without the live teacher."""
+        return None not in self._known([key_of(segment.content) for segment in self.task.segments(batch)])
+
+    def _known(self, keys: Sequence[bytes]) -> list[tuple[int, memoryview] | None]:
+        if self._opened is None:
+            return [None] * len(keys)
+        store, pending = self._opened.store, self._writer.pending if self._writer else {}
+        places = store.find(keys)
+        if self.shared and (places < 0).any() and time.monotonic() - self._looked > _LOOK_AGAIN:
+            store.refresh()
+            places, self._looked = store.find(keys), time.monotonic()
+        stored = iter(store.read(places[places >= 0]))
+        waiting = (pending.get(key) for key in keys)
+        return [next(stored) if place >= 0 else None if one is None else (one.rows, memoryview(one.blob))
+                for place, one in zip(places, waiting, strict=True)]
+
+    def _asked(self, batch: Batch, segments: Sequence[Segment], keys: Sequence[bytes]) -> list[tuple[int, memoryview]]:
+        said = self.live(batch)
+        # without outputs that no class uses: what is stored has the classes of the student
+        said, _ = self.task.align(said, said, batch)
+        assert said.logits is not None
+        manifest = self._opened.store.manifest if self._opened else self._begun(said)
+        if self._writer is None:
+            self._writer = self._new_writer(manifest)
+        if self._opened is None:
+            self._open(Store(self.place))
+        assert self._opened is not None
+        kept = self.keep.kept(said.logits, segments, keys)
+        blobs = [encode(manifest, kept, segment.rows, self._states(said, segment, batch)) for segment in segments]
+        rows = [segment.rows.stop - segment.rows.start for segment in segments]
+        known = self._opened.store.find(keys)
+        for key, count, blob, place in zip(keys, rows, blobs, known, strict=True):
+            if place < 0 and key not in self._writer.pending:
+                self._writer.add(Entry(key, count, blob))
+                self.answered += 1
+        self._see_written()
+        return [(count, memoryview(blob)) for count, blob in zip(rows, blobs, strict=True)]
+
+    def _states(self, said: Signals, segment: Segment, batch: Batch) -> dict[str, torch.Tensor] | None:
+        if not self.keep.states:
+            return None
+        mask = self.task.mask(batch, Side.TEACHER)
+        here: Any = segment.positions
+        if here is None:
+            here = slice(None) if mask is None else mask[segment.example].nonzero().squeeze(1)
+        return {f"{stack}/{index}": said.stacks[stack].hidden_states[index][segment.example, here]
+                for stack, indices in self.keep.states.items() for index in indices}
+
+    def _begun(self, said: Signals) -> Manifest:
+        """What the cache holds, as the teacher's first answer shows it."""
+        assert said.logits is not None
+        widths = {name: tuple(state.shape[2] for state in stack.hidden_states) for name, stack in said.stacks.items()}
+        states = {f"{stack}/{index}": widths[stack][index]
+                  for stack, indices in self.keep.states.items() for index in indices}
+        classes = said.logits.head.classes if isinstance(said.logits, Headed) else said.logits.logits.shape[1]  # type: ignore[union-attr]
+        return Manifest(
+            self.fingerprint, self.keep.coder(said.logits), StatesCoder(states, self.keep.states_dtype) if states else None,
+            classes, widths if states else {}, self._head(said) if self.keep.form == "hidden" else None)
+
+    def _head(self, said: Signals) -> dict[str, Any]:
+        assert isinstance(said.logits, Headed)
+        head = said.logits.head
+        tensors = {"weight": head.weight} if head.bias is None else {"weight": head.weight, "bias": head.bias}
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        digest = digest_of(content)
+        file = f"head-{digest}.safetensors"
+        if file not in self.place.names():
+            self.place.write(file, content, by=self.part)
+        return {"file": file, "digest": digest, "scale": head.scale, "softcap": head.softcap, "used": head.used}
+
+    def _open(self, store: Store) -> None:
+        self._refuse_other_form(store.manifest)
+        reading = Reading(self.place, store.manifest, self.task, self.temperature)
+        reading.to(self._device)
+        self._opened = _Opened(store, reading)
+
+    def _new_writer(self, manifest: Manifest) -> Writer:
+        """Only where something is missing: any number of runs may read a cache that is complete."""
+        for number in range(_PARTS):
+            try:
+                part = self.part if number == 0 else f"{self.part}.{number}"
+                return Writer(self.place, manifest, part=part, **self.limits)
+            except BusyError:
+                if not self.shared or number == _PARTS - 1:
+                    raise
+        raise AssertionError
+
+    def _see_written(self) -> None:
+        assert self._writer is not None
+        assert self._opened is not None
+        if self._writer.number != self._written:
+            self._opened.store.refresh()
+            self._written = self._writer.number
+
+    def _refuse_other_form(self, manifest: Manifest) -> None:
+        there, wanted = (manifest.logits.plain() if manifest.logits else {}), self.keep
+        differing: dict[str, Any] = {"kind": wanted.form}
+        if wanted.form == "top_k":
+            differing |= {"k": min(wanted.k, manifest.classes), "temperatures": tuple(wanted.temperatures)}
+        if wanted.form == "samples":
+            differing |= {"samples": wanted.samples}
+        changed = [f"{name}: {there.get(name)} -> {value}" for name, value in differing.items() if there.get(name) != value]
+        stored = set(manifest.states.widths if manifest.states else {})
+        states = {f"{stack}/{index}" for stack, indices in wanted.states.items() for index in indices}
+        changed += [f"hidden states: {sorted(stored)} -> {sorted(states)}"] if stored != states else []
+        if changed:
+            listed = "\n".join(f"  {line}" for line in changed)
+            raise CacheError(f"{self.place.path} holds another form. What differs:\n{listed}\nGive another cache.path, or "
+                             "what is stored, or remove this folder if nobody needs it")
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What there is once the first answer has shown what the cache holds."""
+
+    store: Store
+    reading: Reading
+
+
+class KeepUp(TrainerCallback):
+    """Brings what was captured to disk before every checkpoint, so that both always tell of the same step."""
+
+    def __init__(self, teacher: CapturingTeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if control.should_save:
+            self.teacher.flush()
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.teacher.flush()
+
+
+def capture(teacher: CapturingTeacher, prepared: Prepared, *, batch_size: int, device: torch.device) -> Iterator[int]:
+    """Everything of a prepared split into the teacher's cache, in batches of fixed examples; gives how many are done.
+
+    A capture that is begun again skips the batches whose every piece is there. The others are computed as the same
+    whole batches, so that what is written does not depend on where it was stopped.
+
+    Raises:
+        CacheError: the split changes at random from epoch to epoch.
+    """
+    refuse_random(prepared)
+    order = range(len(prepared)) if prepared.lengths is None else sorted(
+        range(len(prepared)), key=lambda index: (-prepared.lengths[index], index))  # type: ignore[index]
+    teacher.to(device)
+    for start in range(0, len(prepared), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = prepared.collate([prepared.examples[index] for index in chosen])
+        if not teacher.holds(batch):
+            teacher(batch.to(device))
+        yield len(chosen)
+    teacher.flush()
+
+
+def refuse_random(prepared: Prepared) -> None:
+    """Raises:
+        CacheError: examples that are never the same twice cannot be found again.
+    """
+    if prepared.on_epoch is not None:
+        raise CacheError("a cache finds the teacher's answers by what it was asked, and these examples change at random "
+                         "in every epoch: nothing would ever be found. Use data.augment: none (and fixed masks), or "
+                         "cache: none")
