@@ -9,10 +9,11 @@ import torch
 
 from stilla import estimate as estimates
 from stilla.check import check, check_draft, refuse_known_problems, unknown_names
-from stilla.errors import RecipeError
+from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.estimate.passes import MOST, Line, _line, _Stopwatch, _typical, measure
 from stilla.recipe import Training
 from stilla.recipe_file import draft_of_options, from_options
+from stilla.run import distill
 from stilla.tasks import find
 from stilla.tasks.base import Prepared, Side
 from tests import tiny
@@ -124,7 +125,7 @@ def test_position_by_position_is_refused_with_two_tokenizers(found, tmp_path):
 def test_a_teacher_without_weights_is_refused(found, tmp_path):
     teacher = Path(tiny.bert(tmp_path / "bert"))
     (teacher / "model.safetensors").unlink()
-    assert "holds no weights" in only(found(f"teacher.model={teacher}"))
+    assert only(found(f"teacher.model={teacher}")).startswith(f"teacher.model: '{teacher}' holds no weights")
 
 
 def test_a_teacher_that_has_to_be_downloaded_is_left_to_the_run(found):
@@ -181,6 +182,20 @@ def test_a_run_refuses_what_is_known_at_once(recipe):
     with pytest.raises(RecipeError, match="2 problems"):
         refuse_known_problems(recipe("student.layers=9", "distill.trainer={optim: adamx}"))
     refuse_known_problems(recipe())
+
+
+def test_from_python_a_run_refuses_the_same_at_once(options, tmp_path):
+    wrong = {**options, "student": {"layers": 9}, "evaluate": {"metric": "acuracy"}, "output": str(tmp_path / "run")}
+    with pytest.raises(RecipeError, match=r"(?s)2 problems.*evaluate.metric: got 'acuracy'.*got 9; expected 1 to 4"):
+        distill(**wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_of_one_kind_is_raised_as_that_kind(recipe, tmp_path):
+    with pytest.raises(CompatibilityError, match="got 9"):
+        refuse_known_problems(recipe("student.layers=9"))
+    with pytest.raises(DataError, match=r"data.text: got 'topik'"):
+        refuse_known_problems(recipe("data.text=topik"))
 
 
 def test_own_tasks_and_objectives_need_not_be_in_the_tables(recipe):

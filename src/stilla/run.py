@@ -20,6 +20,7 @@ from torch import nn
 from transformers import set_seed
 
 from stilla import data, tasks
+from stilla.check import refuse_known_problems
 from stilla.defaults import objectives_for
 from stilla.environment import describe
 from stilla.export import restore, save_student
@@ -71,6 +72,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
     quiet_libraries()
+    on_main(lambda: refuse_known_problems(recipe))
     folder = RunFolder(Path(recipe.output))
     on_main(lambda: folder.open(overwrite=overwrite))
     with processes().main_process_first():

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from stilla.check.found import Found
 from stilla.check.places import look_at_output, missing_packages, unknown_names
-from stilla.errors import RecipeError, all_at_once
 from stilla.recipe import Recipe
 from stilla.recipe_file import Draft
 
 if TYPE_CHECKING:
     from stilla.estimate import Estimate
 
-__all__ = ["Findings", "check", "check_draft", "refuse_known_problems", "unknown_names"]
+__all__ = ["Findings", "check", "check_draft", "refuse_known_problems", "refuse_wrong_names", "unknown_names"]
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,28 @@ def check_draft(draft: Draft) -> Findings:
     return Findings(tuple(found.problems), (*found.notes, *cost.notes()), cost)
 
 
-def refuse_known_problems(recipe: Recipe) -> None:
-    """What the command line does before a run.
+def refuse_wrong_names(recipe: Recipe) -> None:
+    """What needs neither torch nor seconds.
 
     Raises:
-        RecipeError: all that is known to keep it from working, at once; wrong names before torch is imported.
+        RecipeError: names in no table, packages that are missing, a run folder with something else in it; at once.
     """
     found = Found([*unknown_names(recipe), *missing_packages(recipe)])
     look_at_output(recipe, found)
-    if not found.problems:
-        from stilla.check.way import look
-
-        look(recipe, found)
     if found.problems:
-        raise all_at_once(found.problems, RecipeError)
+        raise found.error()
+
+
+def refuse_known_problems(recipe: Recipe) -> None:
+    """What every run begins with.
+
+    Raises:
+        StillaError: all that is known to keep it from working, at once.
+    """
+    refuse_wrong_names(recipe)
+    from stilla.check.way import look
+
+    found = Found([])
+    look(recipe, found)
+    if found.problems:
+        raise found.error()

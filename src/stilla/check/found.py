@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from stilla.errors import StillaError
+from stilla.errors import RecipeError, StillaError, all_at_once
 
 
 @dataclass
@@ -16,17 +17,24 @@ class Found:
 
     problems: list[str]
     notes: list[str] = field(default_factory=list)
+    kinds: dict[str, type[StillaError]] = field(default_factory=dict)
+    """Of the problems that a part of the way raised; the others are the recipe's own."""
 
     def attempt(self, place: str = "") -> Attempt:
         """`with found.attempt():` a part whose refusal is a finding, not the end; `place` is put before it."""
-        return Attempt(self.problems, place)
+        return Attempt(self, place)
+
+    def error(self) -> StillaError:
+        """All problems as one error: of their own kind where they have one in common."""
+        kinds = {self.kinds.get(problem, RecipeError) for problem in self.problems}
+        return all_at_once(self.problems, kinds.pop() if len(kinds) == 1 else RecipeError)
 
 
 @dataclass(frozen=True)
 class Attempt:
     """Turns an error that a person can put right into problems."""
 
-    problems: list[str]
+    found: Found
     place: str
 
     def __enter__(self) -> None:
@@ -35,9 +43,17 @@ class Attempt:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if not isinstance(error, StillaError):
             return False
-        placed = [one if one.startswith(self.place) else f"{self.place}: {one}" for one in error.problems]
-        self.problems.extend(one for one in placed if one not in self.problems)
+        for problem in map(self._placed, error.problems):
+            if problem not in self.found.problems:
+                self.found.problems.append(problem)
+                self.found.kinds[problem] = type(error)
         return True
+
+    def _placed(self, problem: str) -> str:
+        """`teacher.model: ...` of `model: ...`."""
+        if problem.startswith(self.place):
+            return problem
+        return f"{self.place}{'.' if re.match(r'[a-z_]+: ', problem) else ': '}{problem}"
 
 
 @contextmanager

@@ -82,11 +82,11 @@ def demo(arguments: options.Demo = None, output: options.Output = None, overwrit
 
 
 def _run(recipe: Recipe, *, overwrite: bool) -> None:
-    from stilla.check import refuse_known_problems
+    from stilla.check import refuse_wrong_names
     from stilla.cli.failures import run_folder
 
     run_folder.set(Path(recipe.output))
-    refuse_known_problems(recipe)
+    refuse_wrong_names(recipe)
     from stilla.cli.printing import print_run
     from stilla.run import run as run_recipe
 
