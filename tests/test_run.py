@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -106,6 +107,21 @@ def test_data_that_are_read_in_another_way_are_other_data(
     data = plain["data"] if isinstance(plain["data"], dict) else {"train": plain["data"]}
     with pytest.raises(RecipeError, match=rf"(?s)stage `\w+`.*reading\.{field}.*-> {value}"):
         stilla.distill(**{**plain, "data": {**data, field: value}})
+
+
+def test_student_and_baseline_learn_without_dropout_and_the_teacher_with_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[float]] = []
+    run = training._run
+
+    def look(trainer: Any, checkpoint: str | None) -> None:
+        seen.append({module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)})
+        run(trainer, checkpoint)
+
+    monkeypatch.setattr(training, "_run", look)
+    stilla.distill(**tiny.recipe(tmp_path, distill={"max_steps": 1}))
+    assert seen == [{0.1}, {0.0}, {0.0}]
 
 
 def test_more_measuring_needs_no_new_training(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:

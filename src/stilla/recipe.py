@@ -157,6 +157,9 @@ class ModelSource(Section):
     """Whether code that comes with the model may run."""
 
 
+Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
+
+
 class Training(Section):
     """How something is trained; the same for teacher, baseline and student."""
 
@@ -174,6 +177,8 @@ class Training(Section):
     """Fraction of the steps over which the learning rate rises from zero."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's weight decay."""
+    dropout: Dropout = "model"
+    """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
     group_by_length: bool = True
@@ -242,6 +247,8 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
+    dropout: Dropout = 0.0
+    """Probability of every dropout in student and baseline; `model` leaves them their own."""
     objectives: Annotated[
         tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(_as_tuple)
     ] = None

@@ -20,6 +20,7 @@ from transformers import (
     set_seed,
 )
 
+from stilla.dropout import dropping
 from stilla.errors import TrainingError
 from stilla.narrate import progress, say
 from stilla.objectives.base import Term
@@ -27,6 +28,7 @@ from stilla.recipe import Training
 from stilla.run_folder import RunFolder
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
+from stilla.teachers import Teacher
 from stilla.trainer import DistillationTrainer
 from stilla.training_arguments import training_arguments
 
@@ -41,7 +43,7 @@ class Interrupted(KeyboardInterrupt):
 def train(
     stage: str,
     student: nn.Module | Student,
-    teacher: nn.Module | None,
+    teacher: nn.Module | Teacher | None,
     terms: Sequence[Term],
     training: Training,
     *,
@@ -50,6 +52,7 @@ def train(
     validation_data: Prepared,
     folder: RunFolder,
     seed: int,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train the student in place, from its last checkpoint if there is one.
 
@@ -64,13 +67,15 @@ def train(
                               metrics={metric.name: metric.higher_is_better for metric in task.metrics()})
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
-        group_by_length=training.group_by_length, callbacks=_callbacks(stage, training, folder),
+        group_by_length=training.group_by_length, callbacks=[*_callbacks(stage, training, folder), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = folder.last_checkpoint(stage)
     if args.process_index == 0:
         folder.drop_log_after(stage, int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
-    with trainer.guard.interruptible():
+    model = student.model if isinstance(student, Student) else student
+    dropout = None if training.dropout == "model" else training.dropout
+    with trainer.guard.interruptible(), dropping(model, dropout):
         _run(trainer, str(checkpoint) if checkpoint else None)
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
