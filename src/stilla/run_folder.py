@@ -6,6 +6,8 @@
     teacher/           if it was trained here                  scores.json     what was measured
     checkpoints/       of stages that are not finished         report.html     the same for people
     log.jsonl          loss terms over training                profile/        traces, if asked for
+    completions/       texts that the teacher wrote, if asked for
+    cache/             what it said of the training data, if that is stored
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class RunFolder:
         self.baseline = path / "baseline"
         self.exports = path / "export"
         self.profile = path / "profile"
+        self.completions = path / "completions"
+        self.cache = path / "cache"
         self._stages = path / "stages.json"
 
     def model(self, role: str, seed: int) -> Path:
@@ -165,7 +169,7 @@ class RunFolder:
 
 
 _OURS = ("stages.json", "recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student",
-         "baseline", "seeds", "export", "checkpoints", "profile", "evaluations", "trackers")
+         "baseline", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers")
 
 
 def _complete(checkpoint: Path) -> bool:

@@ -40,6 +40,9 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
     return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
 
 
-def labels_alone(stage: Stage) -> Stage:
-    """The same training without the teacher: the baseline's."""
-    return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),)})
+def labels_alone(stage: Stage, share: float = 1.0) -> Stage:
+    """The same training without the teacher: the baseline's.
+
+    `share`: how much of the data the student trains on; the baseline passes over all of it, for as many steps.
+    """
+    return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share})

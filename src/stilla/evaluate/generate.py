@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -126,10 +126,16 @@ def effective(model: nn.Module, options: Mapping[str, Any], decoding: Decoding, 
 
     `before`: tokens that stand before the first new one, and take up positions.
     """
-    config = copy.deepcopy(model.generation_config)
+    most = min(decoding.max_new_tokens, _room(model) - before)
+    return with_settings(model.generation_config, options, replace(decoding, max_new_tokens=most))  # type: ignore[arg-type]
+
+
+def with_settings(own: GenerationConfig, options: Mapping[str, Any], decoding: Decoding) -> GenerationConfig:
+    """A model's own settings with those of the recipe and the task put over them."""
+    config = copy.deepcopy(own)
     beams = decoding.num_beams > 1
     config.update(
-        max_new_tokens=min(decoding.max_new_tokens, _room(model) - before), max_length=None, num_beams=decoding.num_beams,
+        max_new_tokens=decoding.max_new_tokens, max_length=None, num_beams=decoding.num_beams,
         do_sample=False, temperature=None, top_k=None, top_p=None, use_cache=True,
         # BART's would make an end of every cut
         forced_eos_token_id=None,

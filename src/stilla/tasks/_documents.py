@@ -33,9 +33,11 @@ def plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArra
 
 def answers(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], keys: NDArray[np.int64],
-    length: int,
+    length: int, cut: Sequence[bool] | None = None,
 ) -> Pieces:
     """Prompts as they are given when text is generated, then the completions' tokens and an end of text: those are wanted.
+
+    `cut`: which completions have no end, because a limit cut them when they were written.
 
     Both are tokenised apart, as they are in use: what follows a prompt begins with a token of its own.
     """
@@ -44,9 +46,10 @@ def answers(
     after = _encoded(tokenizer, completions, special=False)
 
     def whole() -> Iterator[tuple[Sequence_, int]]:
-        for key, prompt, completion in zip(keys.tolist(), before, after):
+        unended = [False] * len(keys) if cut is None else cut
+        for key, prompt, completion, endless in zip(keys.tolist(), before, after, unended):
             asked = prompt[:-1] if end is not None and prompt[-1:] == [end] else prompt
-            said = completion if end is None else [*completion, end]
+            said = completion if end is None or endless else [*completion, end]
             wanted = np.repeat([False, True], [len(asked), len(said)])
             yield (np.array([*asked, *said], np.int32), wanted), key
 

@@ -49,7 +49,7 @@ class Writes(ABC):
         """
 
     @abstractmethod
-    def source(self, split: Dataset, key: int) -> str:
+    def source_of(self, split: Dataset, key: int) -> str:
         """What an example asks, as text."""
 
     @abstractmethod

@@ -174,6 +174,10 @@ class Task(ABC):
     def mask(self, batch: Batch, side: Side) -> Tensor | None:
         """(batch, positions) bool, True at valid tokens, for masking hidden states; None where all are valid."""
 
+    def stack_mask(self, batch: Batch, side: Side, stack: str) -> Tensor | None:
+        """The same for one stack of layers, where a model has several over different positions."""
+        return self.mask(batch, side)
+
     @abstractmethod
     def outputs(self, outputs: Any) -> Tensor:
         """(batch, ...) what predictions are made of: kept by evaluation, compared between formats."""

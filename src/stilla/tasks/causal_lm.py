@@ -18,12 +18,14 @@ from transformers import AutoModelForCausalLM
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
-from stilla.tasks import _columns, _documents, _tokens
+from stilla.tasks import _columns, _documents, _prompts, _tokens, _translations
 from stilla.tasks._classification import Positions, attempt
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._language_models import refuse_leaks
 from stilla.tasks._sequences import NO_ROW, Blocks, Pieces
+from stilla.tasks._translations import CUT
 from stilla.tasks._vocabulary import Vocabulary, refuse_other_tokens
+from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Loaded, Prepared
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ Source = Literal["text", "prompt", "messages"]
 
 
 @dataclass(frozen=True)
-class CausalLM(Vocabulary):
+class CausalLM(Vocabulary, Writes):
     """The next token: of plain text, of completions after a prompt, or of what an assistant says."""
 
     source: Source = "text"
@@ -101,8 +103,45 @@ class CausalLM(Vocabulary):
         if self.source == "text":
             return _documents.plain(tokenizer, kept[0], keys, length)
         if self.source == "prompt":
-            return _documents.answers(tokenizer, kept[0], kept[1], keys, length)
+            cut = _columns.values(split, CUT) if CUT in split.column_names else None
+            unended = None if cut is None else [bool(cut[key]) for key in keys]
+            return _documents.answers(tokenizer, kept[0], kept[1], keys, length, unended)
         return _documents.conversations(tokenizer, kept[0], keys, length)
+
+    # --- writing ---
+
+    def text_metrics(self) -> tuple[str, ...]:
+        """Only what is asked for: writing takes long, and perplexity is measured in any case."""
+        return ()
+
+    def asked(self, split: Dataset, processor: Any) -> Asked:
+        if self.source != "prompt" or self.section is None:
+            raise CompatibilityError("texts are written after prompts: give data with prompts and completions (data.prompt, "
+                                     "data.completion).")
+        prompts, completions = (_columns.values(split, column) for column in self.columns)
+        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, [prompts, completions]))
+        given = _prompts.given(processor, [prompts[key] for key in keys])
+        # as in training: what leaves no room for an answer is left out
+        fits = [row for row, ids in enumerate(given) if len(ids) < _tokens.longest([processor], self.section.max_length)]
+        if not fits:
+            raise DataError("no prompt leaves room for an answer; raise data.max_length.")
+        return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), keys[fits],
+                     np.array([completions[keys[row]] for row in fits]))
+
+    def source_of(self, split: Dataset, key: int) -> str:
+        return str(_columns.values(split.select([int(key)]), self.columns[0])[0])
+
+    def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
+        return _translations.replaced(split, self.columns[1], texts, cut)
+
+    def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
+        return _prompts.continued(inputs, written, int(processor.pad_token_id))
+
+    def text_of(self, processor: Any, ids: Sequence[int]) -> str:
+        return str(processor.decode(list(ids), skip_special_tokens=True))
+
+    def identity(self, processor: Any) -> str:
+        return _tokens.fingerprint(processor)
 
     def show(self, split: Dataset, key: int) -> str:
         row = split.select_columns(list(self.columns)).with_format(None)[int(key)]

@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
-from stilla.tasks import _tokens, _translations
+from stilla.tasks import _columns, _tokens, _translations
 from stilla.tasks._classification import Positions, attempt
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._sequences import NO_ROW
@@ -86,9 +86,9 @@ class Seq2Seq(Vocabulary, Writes):
         other = tokens
         if theirs is not None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
             other = self._sources(theirs, sources, length)  # the same tokens, padded or begun otherwise
-        cut = [bool(one) for one in split[CUT]] if CUT in split.column_names else [False] * len(split)
+        cut = _columns.values(split, CUT) if CUT in split.column_names else [False] * len(split)
         most = min(section.max_target_length or length, length)
-        targets, shortened = _translations.targets(ours, texts, [cut[key] for key in keys], most)
+        targets, shortened = _translations.targets(ours, texts, [bool(cut[key]) for key in keys], most)
         if shortened:
             logger.warning("%d of %d targets are longer than %d tokens: cut, without an end", shortened, len(keys), most)
         return Prepared(
@@ -138,7 +138,7 @@ class Seq2Seq(Vocabulary, Writes):
         options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
         return Asked(tokens, keys, np.array(texts), options)
 
-    def source(self, split: Dataset, key: int) -> str:
+    def source_of(self, split: Dataset, key: int) -> str:
         return str(_translations.values(split.select([int(key)]), self.columns[0])[0])
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
