@@ -151,7 +151,7 @@ class Line:
                 self._train(stage_name, student, teacher.model if helped else None, terms, stage, task,
                             (loaded.processor, teacher.processor if helped else None), self.recipe.seed + seed)
                 self._keep(stage_name, inputs, loaded, task, path)
-            elif not last:
+            if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
 
     def finish(self, task: Task, teacher: Loaded) -> Run:
