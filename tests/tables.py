@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from stilla import listing
 from stilla.errors import one_of
-from stilla.recipe import Completions, Data, Evaluate, Generation, ObjectiveSpec, Recipe, Section, Stage, StudentSpec, Teacher
+from stilla.recipe import Cache, Completions, Data, Evaluate, Generation, ObjectiveSpec, Recipe, Section, Stage, StudentSpec, Teacher
 from stilla.recipe_yaml import flow
 from stilla.schedule import Schedule
 
@@ -25,7 +25,7 @@ PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTAL
 
 SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "distill": Stage,
-    "objectives": ObjectiveSpec, "completions": Completions, "evaluate": Evaluate, "generation": Generation,
+    "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate, "generation": Generation,
 }
 
 

@@ -199,19 +199,6 @@ class Teacher(ModelSource):
 Layers = int | Mapping[str, int | list[int]]
 
 
-class Lora(Section):
-    """Adapters of low rank, which are trained in place of the student's weights and merged into them at the end."""
-
-    r: int = Field(8, ge=1)
-    """Rank."""
-    alpha: float | None = Field(None, gt=0)
-    """Scale of what they add: alpha / r; by default twice the rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Of what goes into them, while training."""
-    targets: Strings | None = None
-    """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
-
-
 class StudentSpec(Section):
     """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
 
@@ -224,8 +211,6 @@ class StudentSpec(Section):
     """A folder, a Hugging Face name, or `package.module:callable`."""
     weights: str | None = None
     """As for the teacher."""
-    lora: Lora | None = None
-    """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
     processor: str | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None
@@ -239,9 +224,6 @@ class StudentSpec(Section):
         if len(given) != 1:
             got = " and ".join(given) or "none"
             raise ValueError(f"got {got}; expected exactly one of layers, config and model")
-        if self.lora is not None and self.config is not None:
-            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; expected "
-                             "layers or model")
         return self
 
 
@@ -339,6 +321,32 @@ class Completions(Section):
         return value
 
 
+class Cache(Section):
+    """The teacher's answers on disk: asked once, read ever after, by any number of runs and students."""
+
+    form: Literal["none", "dense", "hidden", "top_k", "samples"] | None = None
+    """`dense`: all logits, exact; `hidden`: what enters the head of a language model, exact to bfloat16; `top_k`: the k
+    likeliest tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the
+    teacher anew in every epoch. By default `dense` for up to 1000 classes where every epoch asks the same, else `none`."""
+    k: int = Field(50, ge=1)
+    """How many tokens `top_k` keeps."""
+    samples: int = Field(50, ge=1)
+    """How many tokens `samples` draws."""
+    temperatures: Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)] = None
+    """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of `dense` and `hidden`; by default float32 and bfloat16."""
+    path: str | None = None
+    """A folder, or a URL that fsspec reaches (s3://bucket/reviews); by default `cache` in the run folder."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _above_zero(cls, temperatures: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if temperatures is not None and (not temperatures or min(temperatures) <= 0):
+            raise ValueError(f"got {list(temperatures)}; expected numbers above 0")
+        return None if temperatures is None else tuple(sorted(set(temperatures)))
+
+
 class Evaluate(Section):
     """What is measured, and what is trained for the comparison."""
 
@@ -371,6 +379,9 @@ class Recipe(Section):
     """One stage, or a list of stages that follow each other."""
     completions: Completions | None = None
     """Let the teacher write the student's training texts; by default the data's own are learnt."""
+    cache: Cache = Field(default_factory=Cache)
+    """Store the teacher's answers while the student passes over the data for the first time, and read them from then
+    on; `cache: none` switches it off."""
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Strings = ()
     """Formats to write beside the Hugging Face folder: onnx, int8."""
@@ -390,11 +401,12 @@ class Recipe(Section):
 def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default).
 
-    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3`, `completions: teacher` and,
-    for one stage, `distill: {...}`.
+    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3`, `completions: teacher`,
+    `cache: top_k` and, for one stage, `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None}
-    for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by")):
+    for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
+                         ("cache", "form")):
         if isinstance(long.get(section), str):
             long[section] = {key: long[section]}
     if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):

@@ -1,6 +1,6 @@
 """The straight line: from a recipe to a deployed student with honest numbers.
 
-    recipe -> data -> teacher -> student (and baseline) -> export -> scores -> report
+    recipe -> data -> teacher -> [completions] -> student (and baseline) -> export -> scores -> report
 
 A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
 the run. What is cheap (scores, report) is done again when anything it depends on has changed.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
@@ -17,12 +18,14 @@ from typing import Any
 
 from datasets import Dataset
 from torch import nn
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
-from stilla import data, tasks
+from stilla import caching, completions, data, tasks
 from stilla.check import refuse_known_problems
-from stilla.defaults import objectives_for
+from stilla.completions import Completed
+from stilla.defaults import objectives_for, resolved_writing
 from stilla.environment import describe
+from stilla.errors import RecipeError, all_at_once
 from stilla.export import restore, save_student
 from stilla.fingerprints import of_model
 from stilla.narrate import quiet_libraries, say
@@ -37,7 +40,8 @@ from stilla.scores import Scores
 from stilla.scoring import check_teacher, export_all, score
 from stilla.starting import labels_alone, start_student, trained
 from stilla.students import Student
-from stilla.tasks.base import Loaded, Task
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.teachers import Teacher
 from stilla.training import train
 
 WHERE = ("train", "validation", "test", "config", "revision", "limit")
@@ -71,6 +75,28 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         StillaError: whatever a person has to put right, before anything is trained where it can be known.
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
+    line, task, teacher = _begun(recipe, overwrite=overwrite)
+    line = line.resolved(task, teacher).completed(task, teacher)
+    for seed in range(recipe.evaluate.seeds):
+        line.student(task, teacher, "student", seed)
+        if recipe.evaluate.baseline:
+            line.student(task, teacher, "baseline", seed)
+    return on_main(lambda: line.finish(task, teacher)) or Run.load(line.folder.path)
+
+
+def capture(recipe: Recipe, *, overwrite: bool = False) -> str:
+    """What the teacher says of the training data, onto disk; gives where it lies. Beginning again continues.
+
+    Raises:
+        StillaError: whatever a person has to put right; another cache lies there.
+    """
+    line, task, teacher = _begun(recipe, overwrite=overwrite)
+    sample = line.sample(task, teacher)
+    line = replace(line, recipe=caching.for_capture(line.recipe, task, sample))
+    return line.resolved(task, teacher).completed(task, teacher).capture(task, teacher)
+
+
+def _begun(recipe: Recipe, *, overwrite: bool) -> tuple[Line, Task, Loaded]:
     quiet_libraries()
     on_main(lambda: refuse_known_problems(recipe))
     folder = RunFolder(Path(recipe.output))
@@ -82,22 +108,21 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     teacher = line.teacher(task)
     task = task.adapted_to(teacher)
     line.refuse_weak(task, teacher)
-    line = line.resolved(task)
-    for seed in range(recipe.evaluate.seeds):
-        line.student(task, teacher, "student", seed)
-        if recipe.evaluate.baseline:
-            line.student(task, teacher, "baseline", seed)
-    return on_main(lambda: line.finish(task, teacher)) or Run.load(folder.path)
+    return line, task, teacher
 
 
 @dataclass(frozen=True)
 class Line:
-    """What every stage of one run shares. `content`: the data's fingerprint."""
+    """What every stage of one run shares.
+
+    `content`: the data's fingerprint. `written`: what the student learns from, where the teacher wrote it.
+    """
 
     recipe: Recipe
     folder: RunFolder
     splits: Mapping[str, Dataset]
     content: str
+    written: Completed | None = None
 
     def teacher(self, task: Task) -> Loaded:
         """Given, or trained on the labels first."""
@@ -121,25 +146,57 @@ class Line:
         on_main(lambda: check_teacher(task, teacher, self.splits["validation"], self.recipe))
         on_main(lambda: self.folder.finish("teacher-check", inputs))
 
-    def resolved(self, task: Task) -> Line:
+    def sample(self, task: Task, teacher: Loaded) -> Prepared:
+        """A few training examples as a training would get them."""
+        some = self.splits["train"].select(range(min(8, len(self.splits["train"]))))
+        return task.prepare(some, teacher.processor, teacher.processor, training=True, seed=self.recipe.seed)
+
+    def resolved(self, task: Task, teacher: Loaded) -> Line:
         """The same with the recipe's open defaults chosen; written into the run folder."""
-        chosen = objectives_for(task.row_classes())
+        recipe, sample = self.recipe, self.sample(task, teacher)
+        if wrong := [*completions.problems(recipe, task), *caching.problems(recipe, task, sample)]:
+            raise all_at_once(wrong, RecipeError)
+        chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
-                       for stage in self.recipe.distill)
-        recipe = self.recipe.model_copy(update={"distill": stages, "data": task.resolved(self.recipe.data)})
+                       for stage in recipe.distill)
+        recipe = recipe.model_copy(update={
+            "distill": stages, "data": task.resolved(recipe.data), "cache": caching.resolved(recipe, task, sample),
+            "evaluate": resolved_writing(recipe.evaluate, task)})
         on_main(lambda: self.folder.write(self.folder.recipe, dump(recipe)))
         say(f"the recipe with every default, also in {self.folder.recipe}:\n{indent(brief(recipe), '  ')}")
         on_main(lambda: self.folder.write(self.folder.environment, json.dumps(describe(recipe.seed), indent=1)))
         return replace(self, recipe=recipe)
 
+    def completed(self, task: Task, teacher: Loaded) -> Line:
+        """The same with texts that the teacher wrote for the student to learn, where the recipe asks for them."""
+        section = self.recipe.completions
+        if section is None:
+            return self
+        inputs = {**self._data(task), **completions.settings(section, task, teacher)}
+        folder = self.folder.completions
+        if self._to_do("completions", inputs, folder):
+            completions.write(section, task, teacher, self.splits["train"], folder, inputs)
+            on_main(lambda: self.folder.finish("completions", inputs))
+        return replace(self, written=completions.read(section, task, self.splits["train"], folder))
+
     def student(self, task: Task, teacher: Loaded, role: str, seed: int) -> None:
-        """The student, or (`baseline`) the same from the same start, for the same steps, on labels alone."""
+        """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
         name = role if seed == 0 else f"{role}-{seed}"
         student, loaded = self._start(task, teacher, seed)
-        stages = self.recipe.distill if role == "student" else tuple(map(labels_alone, self.recipe.distill))
+        if task.vocabulary and self.recipe.student.model is not None:
+            task = task.adapted_to(loaded)  # its tokens may be others, if it learns from written texts
+        stages, train_data = self.recipe.distill, self.splits["train"]
+        written = self.written if role == "student" else None
+        if written is not None:
+            train_data = written.data
+        if role == "baseline":
+            # as many steps as the student, if texts were left out
+            stages = tuple(labels_alone(stage, self.written.share if self.written else 1.0) for stage in stages)
         inputs: dict[str, Any] = {
             **self._data(task), "teacher": of_model(teacher.model), "seed": self.recipe.seed + seed,
-            "student": self.recipe.student.model_dump(mode="json"), "distill": []}
+            "student": self.recipe.student.model_dump(mode="json"), "distill": [],
+            **({} if written is None else {"completions": written.fingerprint}),
+            **(caching.settings(self.recipe.cache) if role == "student" else {})}
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
             stage_name = name if len(stages) == 1 else f"{name}.{number}"
@@ -148,11 +205,22 @@ class Line:
             if self._to_do(stage_name, inputs, path):
                 terms = [term(spec) for spec in stage.objectives or ()]
                 helped = any(one.objective.needs_teacher for one in terms)
-                self._train(stage_name, student, teacher.model if helped else None, terms, stage, task,
-                            (loaded.processor, teacher.processor if helped else None), self.recipe.seed + seed)
+                with self._teaching(task, teacher, student, terms) if helped else nullcontext((None, ())) as (said, more):
+                    self._train(stage_name, student, said, terms, stage, task,
+                                (loaded.processor, teacher.processor if helped else None), self.recipe.seed + seed,
+                                train_data, more)
                 self._keep(stage_name, inputs, loaded, task, path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
+
+    def capture(self, task: Task, teacher: Loaded) -> str:
+        """What the teacher says of the training data into the cache, before any training."""
+        _, loaded = self._start(task, teacher, 0)
+        data = self.written.data if self.written else self.splits["train"]
+        prepared = task.prepare(data, loaded.processor, teacher.processor, training=True, seed=self.recipe.seed)
+        path = caching.place_of(self.recipe.cache, self.folder)
+        caching.capture_all(teacher.model, task, prepared, self.recipe, path, self._asked(task, teacher))
+        return path
 
     def finish(self, task: Task, teacher: Loaded) -> Run:
         """Export, measure everything that was made, report."""
@@ -165,6 +233,18 @@ class Line:
         """What a training depends on of its data: their content, and how they are read."""
         read = task.resolved(self.recipe.data).model_dump(mode="json", exclude=set(WHERE))
         return {"data": self.content, "task": task.kind, "reading": read}
+
+    def _asked(self, task: Task, teacher: Loaded) -> dict[str, Any]:
+        """What the teacher's answers depend on."""
+        return caching.fingerprint(self.recipe, task, teacher, self._data(task)["reading"])
+
+    def _teaching(
+        self, task: Task, teacher: Loaded, student: Student, terms: Sequence[Term]
+    ) -> AbstractContextManager[tuple[nn.Module | Teacher | None, Sequence[TrainerCallback]]]:
+        """The teacher for one training: as it is, or with what it says stored and read again."""
+        return caching.remembering(
+            teacher.model, task, terms, self.recipe.cache, caching.place_of(self.recipe.cache, self.folder),
+            self._asked(task, teacher), student.layer_map)
 
     def _start(self, task: Task, teacher: Loaded, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)
@@ -182,10 +262,13 @@ class Line:
         on_main(lambda: self.folder.begin(stage, inputs))
         return True
 
-    def _train(self, stage: str, model: nn.Module | Student, teacher: nn.Module | None, terms: Sequence[Term],
-               training: Training, task: Task, processors: tuple[Any, Any], seed: int) -> None:
+    def _train(self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
+               training: Training, task: Task, processors: tuple[Any, Any], seed: int,
+               train_data: Dataset | None = None, callbacks: Sequence[TrainerCallback] = ()) -> None:
+        split = self.splits["train"] if train_data is None else train_data
         train(stage, model, teacher, terms, training, task=task, folder=self.folder, seed=seed,
-              train_data=task.prepare(self.splits["train"], *processors, training=True, seed=seed),
+              callbacks=callbacks,
+              train_data=task.prepare(split, *processors, training=True, seed=seed),
               validation_data=task.prepare(self.splits["validation"], *processors, training=False))
 
     def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, task: Task, path: Path) -> None:

@@ -6,7 +6,7 @@ Teacher training, baseline and fine-tuning are this same trainer with the single
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,14 +72,13 @@ class DistillationTrainer(Trainer):
         train_data = prepared_from(train_dataset, data_collator, processing_class, self.task)
         stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
         batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
-        live = teacher if isinstance(teacher, nn.Module) else None
+        self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
         distiller = Distiller(
             model, terms, self.task,
             student_dims=dims_of(model, self.task, batch.student if batch else None),
-            teacher_dims=dims_of(live, self.task, batch.teacher if batch else None) if live is not None else None,
+            teacher_dims=None if self.teacher is None else self.teacher.dims(batch),
             layer_map=_layer_map(student, teacher, stacks),
         )
-        self.teacher = LiveTeacher(live, self.task, stacks=stacks) if live is not None else cast("Teacher | None", teacher)
         self.guard = Guard(distiller)
         self._group_by_length = group_by_length
         super().__init__(

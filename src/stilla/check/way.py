@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import set_seed
 
-from stilla import data, objectives, tasks
+from stilla import caching, completions, data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
-from stilla.defaults import objectives_for
+from stilla.defaults import objectives_for, resolved_writing
 from stilla.errors import did_you_mean, one_of
+from stilla.evaluate.generate import writer
+from stilla.evaluate.strings import find as find_metrics
 from stilla.narrate import quiet_libraries
 from stilla.plain import dims_of
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
@@ -90,16 +92,48 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
     with found.attempt("teacher"):
         teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
         task = task.adapted_to(teacher)
+        _look_at_writing(recipe, task, teacher, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
             sample = _sample(splits["train"])
-            prepared = task.prepare(sample, loaded.processor, teacher.processor, training=True)
-            chosen = objectives_for(task.row_classes())
+            chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
+            theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
+            prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
+            _look_at_the_cache(recipe, task, prepared, found)
             return Ready(splits, task, teacher, student, prepared)
     return None
+
+
+def _look_at_writing(recipe: Recipe, task: Task, teacher: Loaded, found: Found) -> None:
+    """Whether the models can write what the recipe asks for, and it can be measured."""
+    found.problems += completions.problems(recipe, task)
+    with found.attempt():
+        generation = resolved_writing(recipe.evaluate, task).generation
+        metrics = (generation.metrics if generation else None) or ()
+        find_metrics(metrics)
+        if metrics or recipe.completions is not None:
+            writer(teacher.model)
+
+
+def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:
+    """Whether both models answer the same batches: not where the student only learns what the teacher has written."""
+    named = [spec for stage in recipe.distill for spec in stage.objectives or chosen if _is_usable(spec)]
+    return recipe.completions is None or any(objectives.term(spec).objective.needs_teacher for spec in named)
+
+
+def _look_at_the_cache(recipe: Recipe, task: Task, prepared: Prepared, found: Found) -> None:
+    """Whether what would be stored serves the objectives."""
+    if not all(_is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
+        return
+    with found.attempt("cache"):
+        found.problems += caching.problems(recipe, task, prepared)
+        section = caching.resolved(recipe, task, prepared)
+        if recipe.cache.form is None and section.form != "none":
+            found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
+                               f"{section.form}); cache: none switches it off")
 
 
 def _sample(split: Dataset) -> Dataset:

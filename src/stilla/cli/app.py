@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stilla.cli import options
+from stilla.cli.caches import app as caches
 from stilla.cli.failures import Guarded
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ app = typer.Typer(
     epilog="Start with `stilla demo`; it needs no network. Any field of a recipe can be set on the command line: "
     "`stilla run recipe.yaml distill.epochs=1`.",
 )
+
+
+app.add_typer(caches, name="cache")
 
 
 class Listing(StrEnum):
@@ -113,6 +117,31 @@ def check(
     print_findings(findings)
     if findings.problems:
         raise typer.Exit(2)
+
+
+@app.command()
+def capture(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+) -> None:
+    """Write what the teacher says of the training data to disk, once for many students.
+
+    The same command again continues a capture that was stopped. Runs with the same recipe, or with its `cache.path`,
+    read from there instead of asking the teacher.
+    """
+    from stilla.cli.printing import print_cache
+    from stilla.cli.recipes import gathered
+
+    recipe = gathered(arguments, task, teacher, student, data, output).complete()
+    from stilla.cache.care import contents
+    from stilla.run import capture as capture_recipe
+
+    path = capture_recipe(recipe)
+    print_cache(path, contents(path))
 
 
 @app.command()

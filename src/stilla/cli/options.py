@@ -34,6 +34,7 @@ Demo = Annotated[
         "digits|text KEY=VALUE", "Handwritten digits (the default) or docstrings of Python; then fields of the recipe."
     ),
 ]
+CachePath = Annotated[str, _argument("PATH", "A cache: a folder (RUN/cache) or a URL that fsspec reaches.")]
 Run = Annotated[str, _argument("RUN", "A run folder (`stilla list runs`).")]
 Runs = Annotated[list[str], _argument("RUN", "Run folders.")]
 NewData = Annotated[str | None, _given("--data", "FILE", "New data with the same columns: a file or a folder.")]

@@ -21,6 +21,7 @@ from rich.text import Text
 import stilla
 
 if TYPE_CHECKING:
+    from stilla.cache.care import Contents
     from stilla.check import Findings
     from stilla.listing import Entry, RunEntry
     from stilla.run import Run
@@ -73,6 +74,26 @@ def print_scores(scores: Scores) -> None:
     show("", Text(scores.verdict, style="bold"))
     for note in scores.notes:
         show(Text(note, style="dim"))
+
+
+def print_cache(path: str, found: Contents) -> None:
+    """What a cache holds, in a few lines."""
+    manifest, count = found.manifest, f"{found.segments:,} pieces with {found.rows:,} rows"
+    form = manifest.logits.plain() if manifest.logits else {"kind": "hidden states alone"}
+    kind = form.pop("kind")
+    states = ", ".join(sorted(manifest.states.widths)) if manifest.states else ""
+    lines = [
+        ("cache", path),
+        ("form", f"{kind} ({', '.join(f'{name} {value}' for name, value in form.items())})"),
+        *([("hidden states", states)] if states else []),
+        ("holds", f"{count} in {found.files} files"),
+        ("size", f"{(found.bytes + found.head_bytes) / 1e6:,.1f} MB, {found.bytes_per_row:,.1f} bytes a row"
+                 + (f" (and the head once: {found.head_bytes / 1e6:,.1f} MB)" if found.head_bytes else "")),
+        *[(name, str(value)) for name, value in manifest.fingerprint.items() if not isinstance(value, Mapping)],
+        *[(name, ", ".join(f"{key} {one}" for key, one in value.items() if one is not None))
+          for name, value in manifest.fingerprint.items() if isinstance(value, Mapping)],
+    ]
+    show("", _pairs(lines))
 
 
 def print_places(places: Mapping[str, Path]) -> None:

@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from stilla import caching
 from stilla.estimate.passes import Line, Passes, measure
 from stilla.recipe import Recipe, Training
 from stilla.tasks.base import Prepared, Side, Task
@@ -99,11 +100,13 @@ def estimate(
     ours = _Model.measured(task, student, prepared, Side.STUDENT, first, train=True)
     theirs = _Model.measured(task, teacher, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
     device = "CPU" if runs_on_cpu(first) else "GPU"
-    seconds = _seconds(recipe, {name: len(split) for name, split in splits.items()}, ours, theirs, device)
+    stored = caching.bytes_of(recipe, task, teacher, prepared, len(splits["train"]))
+    sizes = {name: len(split) for name, split in splits.items()}
+    seconds = _seconds(recipe, sizes, ours, theirs, device, asked_once=stored > 0)
     return Estimate(
         {name: Range(FASTER * one, SLOWER * one) for name, one in seconds.items()},
         _memory(recipe, ours, theirs, prepared, device),
-        _disk(recipe, ours.parameters, theirs.parameters),
+        _disk(recipe, ours.parameters, theirs.parameters) + stored,
         device,
     )
 
@@ -126,13 +129,15 @@ class _Model:
         return cls(passes, sum(one.numel() for one in weights), size)
 
 
-def _seconds(recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str) -> dict[str, float]:
-    """By stage."""
+def _seconds(
+    recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
+) -> dict[str, float]:
+    """By stage. `asked_once`: the teacher's answers are stored, and read after the first epoch."""
 
     def training(section: Training, model: _Model, helper: Line | None = None) -> float:
         steps, size = _steps(section, sizes["train"]), section.batch_size
         examples = steps * size * section.accumulate
-        helped = helper(examples, size) if helper is not None else 0.0
+        helped = helper(min(examples, sizes["train"]) if asked_once else examples, size) if helper is not None else 0.0
         updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
         checks = model.passes.forward(math.ceil(examples / sizes["train"]) * sizes["validation"], size)
         written = WRITING * CHECKPOINTS * 12 * model.parameters

@@ -44,6 +44,10 @@ class Objective(nn.Module):
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
         return []
 
+    def reads(self, layer_map: LayerMap) -> LayerMap:
+        """The teacher's layers, by stack, whose states it compares; by default all that the student's answer to."""
+        return layer_map if self.needs_stacks else {}
+
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         """Make what depends on the models' sizes (projections). Called once, before the optimiser is made."""
 

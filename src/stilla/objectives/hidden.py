@@ -60,6 +60,14 @@ class Hidden(FeatureObjective):
             return [str(error)]
         return []
 
+    def reads(self, layer_map: LayerMap) -> LayerMap:
+        wanted = {stack: tuple(layers) for stack, layers in layer_map.items()}
+        if isinstance(self.layer_map, Mapping):
+            wanted = {stack: tuple(layers) for stack, layers in self.layer_map.items()}
+        elif self.layer_map is not None:
+            wanted = dict.fromkeys(layer_map, tuple(self.layer_map))
+        return wanted if self.layers == "all" else {stack: layers[-1:] for stack, layers in wanted.items()}
+
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         if teacher is None:
             raise CompatibilityError("`hidden` needs a teacher")

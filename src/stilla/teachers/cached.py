@@ -116,16 +116,14 @@ class Reading:
     ) -> dict[str, Stack]:
         if not states:
             return {}
-        mask = self.task.mask(batch, Side.TEACHER)
+        stack = next(iter(states)).rpartition("/")[0]  # only ever of one: `CapturingTeacher` refuses more
+        mask = self.task.stack_mask(batch, Side.TEACHER, stack)
         placed = {name: self._placed(state, positions, segments, mask) for name, state in states.items()}
-        stacks = {}
-        for stack, widths in self.manifest.widths.items():
-            mine = [placed.get(f"{stack}/{index}") for index in range(len(widths))]
-            shape = next(state.shape[:2] for state in placed.values())
-            # what was not stored has a shape and no values: using it is an error, never a zero
-            stacks[stack] = Stack([torch.empty(*shape, width, device="meta") if state is None else state
-                                   for state, width in zip(mine, widths, strict=True)], mask)
-        return stacks
+        shape = next(iter(placed.values())).shape[:2]
+        # what was not stored has a shape and no values: using it is an error, never a zero
+        every = [placed.get(f"{stack}/{index}", torch.empty(*shape, width, device="meta"))
+                 for index, width in enumerate(self.manifest.widths[stack])]
+        return {stack: Stack(every, mask)}
 
     def _placed(
         self, state: Tensor, positions: Sequence[int], segments: Sequence[Segment], mask: Tensor | None

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exists, key_of
 from stilla.cache.blobs import encode
 from stilla.cache.shards import digest_of
-from stilla.errors import BusyError, CacheError
+from stilla.errors import BusyError, CacheError, all_of
 from stilla.signals import Batch, Dims, Headed, Signals
 from stilla.tasks.base import Prepared, Segment, Side, Task
 from stilla.teachers.cached import Reading
@@ -69,6 +69,9 @@ class CapturingTeacher:
         self._writer: Writer | None = None
         self._written = -1
         self._looked = time.monotonic()
+        if len(keep.states) > 1:
+            raise CacheError(f"a cache holds the hidden states of one stack of layers, and the objectives compare those of "
+                             f"{all_of(list(keep.states))}. Use cache: none")
         if exists(self.place):  # known to fit before the first step
             store = Store(self.place)
             store.refuse_other(self.fingerprint)
@@ -148,12 +151,13 @@ class CapturingTeacher:
     def _states(self, said: Signals, segment: Segment, batch: Batch) -> dict[str, torch.Tensor] | None:
         if not self.keep.states:
             return None
-        mask = self.task.mask(batch, Side.TEACHER)
+        ((stack, indices),) = self.keep.states.items()
+        mask = self.task.stack_mask(batch, Side.TEACHER, stack)
         here: Any = segment.positions
         if here is None:
             here = slice(None) if mask is None else mask[segment.example].nonzero().squeeze(1)
-        return {f"{stack}/{index}": said.stacks[stack].hidden_states[index][segment.example, here]
-                for stack, indices in self.keep.states.items() for index in indices}
+        states = said.stacks[stack].hidden_states
+        return {f"{stack}/{index}": states[index][segment.example, here] for index in indices}
 
     def _begun(self, said: Signals) -> Manifest:
         """What the cache holds, as the teacher's first answer shows it."""
@@ -240,8 +244,12 @@ class KeepUp(TrainerCallback):
         self.teacher.flush()
 
 
-def capture(teacher: CapturingTeacher, prepared: Prepared, *, batch_size: int, device: torch.device) -> Iterator[int]:
+def capture(
+    teacher: CapturingTeacher, prepared: Prepared, *, batch_size: int, device: torch.device, share: tuple[int, int] = (0, 1)
+) -> Iterator[int]:
     """Everything of a prepared split into the teacher's cache, in batches of fixed examples; gives how many are done.
+
+    `share`: this process's number and the number of processes, which take the batches in turns.
 
     A capture that is begun again skips the batches whose every piece is there. The others are computed as the same
     whole batches, so that what is written does not depend on where it was stopped.
@@ -255,9 +263,10 @@ def capture(teacher: CapturingTeacher, prepared: Prepared, *, batch_size: int, d
     teacher.to(device)
     for start in range(0, len(prepared), batch_size):
         chosen = order[start : start + batch_size]
-        batch = prepared.collate([prepared.examples[index] for index in chosen])
-        if not teacher.holds(batch):
-            teacher(batch.to(device))
+        if start // batch_size % share[1] == share[0]:
+            batch = prepared.collate([prepared.examples[index] for index in chosen])
+            if not teacher.holds(batch):
+                teacher(batch.to(device))
         yield len(chosen)
     teacher.flush()
 

@@ -1,0 +1,233 @@
+"""What a recipe's `cache` section means for a run: which form fits, what it costs, and a teacher that remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stilla.cache import DenseCoder, HiddenCoder, Place, SamplesCoder, Store, TopKCoder, exists
+from stilla.defaults import objectives_for
+from stilla.errors import all_of
+from stilla.fingerprints import of_model, of_processor
+from stilla.narrate import progress
+from stilla.objectives import term
+from stilla.objectives.base import LayerMap, RowObjective, Term
+from stilla.processes import processes
+from stilla.recipe import Cache, Recipe, Stage
+from stilla.run_folder import RunFolder
+from stilla.signals import Dense, Headed, Samples, TopK
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
+from stilla.teachers.capture import KeepUp
+from stilla.training_arguments import precision_of, runs_on_cpu
+
+SMALL = 1000
+"""Classes up to which all logits are stored by default: 4 kB per example at most, as much as a short text's tokens."""
+
+_FORMS = {"dense": Dense, "hidden": Headed, "top_k": TopK, "samples": Samples}
+
+
+def resolved(recipe: Recipe, task: Task, prepared: Prepared) -> Cache:
+    """The section with its form and temperatures chosen. `prepared`: an example of the training data or more."""
+    section = recipe.cache
+    if section.form is None:
+        section = _stored(recipe) or section.model_copy(
+            update={"form": "dense" if _pays(recipe, task, prepared) else "none"})
+    if section.form == "top_k" and section.temperatures is None:
+        asked = {one for stage in recipe.distill for one in _temperatures(_terms(recipe, stage, task))}
+        section = section.model_copy(update={"temperatures": tuple(sorted(asked)) or (1.0,)})
+    return section
+
+
+def for_capture(recipe: Recipe, task: Task, prepared: Prepared) -> Recipe:
+    """The recipe for a capture beforehand, which is to store something also where a run would not by default."""
+    form = recipe.cache.form
+    if form in (None, "none"):
+        form = "dense" if task.row_classes() <= SMALL else "top_k"
+    asked = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": form})})
+    return recipe.model_copy(update={"cache": resolved(asked, task, prepared)})
+
+
+def problems(recipe: Recipe, task: Task, prepared: Prepared) -> list[str]:
+    """Why the recipe's cache cannot serve its objectives, in words that say what to do."""
+    section = resolved(recipe, task, prepared)
+    if section.form == "none":
+        return []
+    found = []
+    if prepared.on_epoch is not None:
+        found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
+                     "every epoch, so nothing would ever be found. Use data.augment: none (and masks that do not change), "
+                     "or cache: none")
+    if section.form == "hidden" and not task.vocabulary:
+        found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
+                     "dense, which is exact too and smaller")
+    if section.form in ("top_k", "samples") and task.row_classes() < 2:
+        found.append(f"cache.form: {section.form} stores a part of a distribution, and a number is none; use dense")
+    for number, stage in enumerate(recipe.distill):
+        place = "distill" if len(recipe.distill) == 1 else f"distill[{number}]"
+        found += [f"{place}: {problem}" for problem in _misfits(section, _terms(recipe, stage, task))]
+    return found
+
+
+def settings(section: Cache) -> dict[str, Any]:
+    """What of the section a training depends on."""
+    if section.form == "none":
+        return {}
+    named = {"dense": ("precision",), "hidden": ("precision",), "top_k": ("k", "temperatures"), "samples": ("samples",)}
+    return {"cache": {name: getattr(section, name) for name in ("form", *named[section.form or "dense"])}}
+
+
+def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the teacher's answers depend on beside what it is asked. `reading`: how the data are read."""
+    return {
+        "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
+        "preparation": dict(reading), "precision": precision_of(recipe.distill[0]), "seed": recipe.seed,
+    }
+
+
+def place_of(section: Cache, folder: RunFolder) -> str:
+    return section.path or str(folder.cache)
+
+
+@contextmanager
+def remembering(
+    teacher: nn.Module,
+    task: Task,
+    terms: Sequence[Term],
+    section: Cache,
+    path: str | Path,
+    made_from: Mapping[str, Any],
+    layer_map: LayerMap,
+) -> Iterator[tuple[nn.Module | Teacher, list[KeepUp]]]:
+    """The teacher for one training, and what keeps its cache up with it: the model itself where nothing is stored.
+
+    layer_map: which of the teacher's layers, by stack, the student's answer to.
+    """
+    if section.form == "none":
+        yield teacher, []
+        return
+    stacks = any(one.objective.needs_stacks for one in terms)
+    remembers = CapturingTeacher(
+        LiveTeacher(teacher, task, stacks=stacks), task, f"{path}/states" if stacks else path,
+        keep(section, made_from, _states(terms, layer_map)), made_from,
+        temperature=next(iter(_temperatures(terms)), 1.0), part=str(processes().process_index), shared=True)
+    try:
+        yield remembers, [KeepUp(remembers)]
+    finally:
+        remembers.close()
+
+
+def capture_all(
+    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any]
+) -> None:
+    """Everything that the teacher says of the training data into a cache; with several processes, a part each.
+
+    Raises:
+        CacheError: the place holds another cache, or another capture is writing there.
+    """
+    stage, state = recipe.distill[0], processes()
+    device = torch.device("cpu") if runs_on_cpu(stage) else state.device
+    remembers = CapturingTeacher(LiveTeacher(teacher, task), task, path, keep(recipe.cache, made_from), made_from,
+                                 temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
+    halved = torch.autocast(device.type, torch.bfloat16, enabled=precision_of(stage) == "bfloat16")
+    try:
+        with halved, progress("capture", len(prepared)) as advance:
+            for done in capture(remembers, prepared, batch_size=stage.batch_size, device=device,
+                                share=(state.process_index, state.num_processes)):
+                advance(done)
+    finally:
+        remembers.close()
+
+
+def _states(terms: Sequence[Term], layer_map: LayerMap) -> dict[str, tuple[int, ...]]:
+    """Which of the teacher's hidden states are compared; [0] enters the first layer."""
+    wanted: dict[str, set[int]] = {}
+    for one in terms:
+        for stack, layers in one.objective.reads(layer_map).items():
+            wanted.setdefault(stack, set()).update(layer + 1 for layer in layers)
+    return {stack: tuple(sorted(states)) for stack, states in wanted.items()}
+
+
+def keep(section: Cache, made_from: Mapping[str, Any], states: Mapping[str, tuple[int, ...]] | None = None) -> Keep:
+    assert section.form not in (None, "none")
+    return Keep(section.form, section.k, section.samples, section.temperatures or (1.0,), section.precision,  # type: ignore[arg-type]
+                made_from["seed"], states or {})
+
+
+def bytes_of(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> float:
+    """About how many bytes the answers to all training examples take. `prepared`: a sample of them."""
+    section = resolved(recipe, task, prepared)
+    if section.form == "none":
+        return 0.0
+    counts = task.counts(prepared.collate([prepared.examples[index] for index in range(min(32, len(prepared)))]))
+    rows = counts["rows"] / counts["examples"] * examples
+    classes, head = task.row_classes(), 0.0
+    if section.form == "hidden":
+        weight: Any = teacher.get_output_embeddings().weight  # type: ignore[operator]
+        coder: Any = HiddenCoder(weight.shape[1], section.precision or "bfloat16")
+        head = weight.numel() * weight.element_size()
+    elif section.form == "top_k":
+        coder = TopKCoder(classes, min(section.k, classes), section.temperatures or (1.0,))
+    elif section.form == "samples":
+        coder = SamplesCoder(classes, section.samples)
+    else:
+        coder = DenseCoder(classes, section.precision or "float32")
+    total: float = rows * coder.row_bytes() + 32.0 * examples + head
+    return total
+
+
+def _stored(recipe: Recipe) -> Cache | None:
+    """The section as what was captured beforehand says it; None where nothing was."""
+    place = Place(place_of(recipe.cache, RunFolder(Path(recipe.output))))
+    logits = Store(place).manifest.logits if exists(place) else None
+    if logits is None:
+        return None
+    described = logits.plain()
+    named = {"k": "k", "samples": "samples", "temperatures": "temperatures", "dtype": "precision"}
+    return recipe.cache.model_copy(update={
+        "form": described["kind"], **{ours: described[theirs] for theirs, ours in named.items() if theirs in described}})
+
+
+def _pays(recipe: Recipe, task: Task, prepared: Prepared) -> bool:
+    """Whether storing is safe and costs next to nothing: the same small answers are asked for more than once."""
+    terms = [one for stage in recipe.distill for one in _terms(recipe, stage, task)]
+    passes = recipe.evaluate.seeds * sum(stage.epochs for stage in recipe.distill)
+    return (prepared.on_epoch is None and task.row_classes() <= SMALL and not task.vocabulary and passes > 1
+            and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
+
+
+def _terms(recipe: Recipe, stage: Stage, task: Task) -> list[Term]:
+    chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
+    return [term(spec) for spec in (chosen if stage.objectives is None else stage.objectives)]
+
+
+def _temperatures(terms: Sequence[Term]) -> list[float]:
+    return sorted({one for each in terms if isinstance(each.objective, RowObjective) for one in each.objective.temperatures})
+
+
+def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:
+    form, found = _FORMS[section.form or "dense"], []
+    for one in terms:
+        objective = one.objective
+        if isinstance(objective, RowObjective) and objective.needs_teacher and form in (TopK, Samples) \
+                and form not in objective.accepts:
+            found.append(f"`{one.name}` cannot use cache.form: {section.form}, which holds a part of a distribution; use "
+                         "dense or hidden")
+    asked = _temperatures(terms)
+    if section.form == "samples" and any(one != 1 for one in asked):
+        found.append(f"cache.form: samples are drawn at temperature 1, and the objectives ask for "
+                     f"{all_of([f'{one:g}' for one in asked])}. Use temperature: 1.0, or cache.form: hidden or top_k")
+    if section.form == "top_k":
+        lacking = [f"{one:g}" for one in asked if one not in (section.temperatures or asked)]
+        if lacking:
+            found.append(f"the objectives ask for temperature {all_of(lacking)}, which cache.temperatures does not hold. Add "
+                         "it, or leave cache.temperatures out")
+        if len(asked) > 1:
+            found.append(f"cache.form: top_k answers at one temperature per stage, and its objectives ask for "
+                         f"{all_of([f'{one:g}' for one in asked])}. Use one temperature, or cache.form: hidden")
+    return found

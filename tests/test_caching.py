@@ -1,0 +1,162 @@
+"""Runs that store what the teacher says: the same student, the teacher asked once, and nothing used that does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stilla import caching
+from stilla.cache.care import contents
+from stilla.errors import CacheError, RecipeError, StillaError
+from stilla.recipe import Recipe
+from stilla.recipe_file import from_options
+from stilla.run import capture, run
+from stilla.teachers import LiveTeacher
+from tests import tiny
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples the live teacher was asked about while a student was trained or a cache captured."""
+    counts: list[int] = []
+    really = LiveTeacher.__call__
+
+    def counted(self: LiveTeacher, batch: Any) -> Any:
+        counts.append(len(batch.teacher["input_ids"]))
+        return really(self, batch)
+
+    monkeypatch.setattr(LiveTeacher, "__call__", counted)
+    return counts
+
+
+def recipe(folder: Path, output: str = "run", **changes: Any) -> Recipe:
+    plain = {
+        "task": "text-classification", "data": {**tiny.texts(folder / "data"), "augment": "none", **changes.pop("data", {})},
+        "teacher": tiny.bert(folder / "teacher", dropout=0.0), "student": {"layers": 2},
+        "distill": {"epochs": 3, "learning_rate": 1e-3, "precision": "float32", **changes.pop("distill", {})},
+        "evaluate": {"speed": False, "resamples": 100, **changes.pop("evaluate", {})},
+        "allow_weak_teacher": True, "output": str(folder / output), **changes,
+    }
+    return from_options(plain)
+
+
+def losses(folder: Path) -> list[float]:
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries if "loss" in entry and entry["stage"].startswith("student")]
+
+
+def test_the_teacher_is_asked_once_and_the_student_is_the_same(tmp_path: Path, asked: list[int]) -> None:
+    plain = {"distill": {"trainer": {"logging_steps": 1}}, "evaluate": {"seeds": 2}}
+    run(recipe(tmp_path, "live", cache="none", **json.loads(json.dumps(plain))))
+    live, _ = sum(asked), asked.clear()
+    made = run(recipe(tmp_path, "stored", **json.loads(json.dumps(plain))))
+    assert live == 2 * 3 * 120
+    assert sum(asked) <= 120  # both students, all epochs; a batch in which everything is known is not asked
+    one, other = losses(tmp_path / "live"), losses(tmp_path / "stored")
+    first_epoch = len(one) // 6
+    assert other[:first_epoch] == one[:first_epoch]  # to the bit
+    assert other == pytest.approx(one, rel=1e-4)
+    assert "form: dense" in (made.folder / "recipe.yaml").read_text()
+    found = contents(made.folder / "cache")
+    assert found.rows == 120 or found.rows >= 100  # the same text twice is stored once
+
+
+def test_what_was_captured_beforehand_is_read_by_any_student(tmp_path: Path, asked: list[int]) -> None:
+    place = str(tmp_path / "said")
+    assert capture(recipe(tmp_path, "capturing", cache={"path": place})) == place
+    assert sum(asked) == 120
+    asked.clear()
+    run(recipe(tmp_path, "one", cache={"path": place}))
+    run(recipe(tmp_path, "other", cache={"path": place}, student={"layers": 1}))
+    assert not asked
+
+
+def test_a_capture_that_is_begun_again_asks_nothing(tmp_path: Path, asked: list[int]) -> None:
+    capture(recipe(tmp_path))
+    asked.clear()
+    capture(recipe(tmp_path))
+    assert not asked
+    run(recipe(tmp_path))
+    assert not asked
+
+
+def test_hidden_states_are_stored_where_objectives_compare_them(tmp_path: Path, asked: list[int]) -> None:
+    objectives = [{"kind": "labels"}, {"kind": "hidden"}, {"kind": "logits"}]
+    run(recipe(tmp_path, cache="dense", distill={"objectives": objectives}))
+    assert sum(asked) <= 120
+    found = contents(tmp_path / "run" / "cache" / "states")
+    assert set(found.manifest.states.widths) == {"layers/1", "layers/4"}
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"teacher": "other"}, r"teacher: \w+ -> \w+"),
+    ({"data": {"max_length": 8}}, r"preparation\.max_length: nothing -> 8"),
+    ({"data": {"text": "topic", "label": "text"}}, r"preparation\.text"),
+])
+def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    place = {"path": str(tmp_path / "said")}
+    capture(recipe(tmp_path, "capturing", cache=place))
+    if changes.get("teacher") == "other":
+        changes = {"teacher": tiny.bert(tmp_path / "other", seed=1, dropout=0.0)}
+    if "text" in changes.get("data", {}):
+        pytest.skip("another text column means other labels, which the teacher refuses first")
+    with pytest.raises(CacheError, match=said):
+        run(recipe(tmp_path, "run", cache=place, **changes))
+
+
+def test_another_tokenizer_is_named(tmp_path: Path) -> None:
+    place = {"path": str(tmp_path / "said")}
+    capture(recipe(tmp_path, "capturing", cache=place))
+    file = tmp_path / "teacher" / "tokenizer.json"
+    second = recipe(tmp_path, "run", cache=place)
+    rules = json.loads(file.read_text())
+    vocabulary = rules["model"]["vocab"]
+    vocabulary["bread"], vocabulary["soup"] = vocabulary["soup"], vocabulary["bread"]
+    file.write_text(json.dumps(rules))
+    with pytest.raises(CacheError, match=r"processor: \w+ -> \w+"):
+        run(second)
+
+
+def test_random_augmentation_with_a_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none"):
+        run(recipe(tmp_path, cache="dense", data={"augment": "light"}))
+    with pytest.raises(StillaError, match=r"change at random"):
+        capture(recipe(tmp_path, data={"augment": "light"}))
+
+
+def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) -> None:
+    for changes in ({"data": {"augment": "light"}}, {"distill": {"epochs": 1}},
+                    {"distill": {"objectives": [{"kind": "labels"}]}},
+                    {"distill": {"objectives": [{"kind": "hidden"}]}}):
+        run(recipe(tmp_path, "run", **json.loads(json.dumps(changes))), overwrite=True)
+        assert not (tmp_path / "run" / "cache").exists(), changes
+
+
+@pytest.mark.parametrize(("cache", "objective", "said"), [
+    ("hidden", {}, "cache.form: hidden stores what enters the head of a language model"),
+    ("samples", {"temperature": 2.0}, "samples are drawn at temperature 1, and the objectives ask for 2"),
+    ({"form": "top_k", "k": 2, "temperatures": [1.0, 3.0]}, {"temperature": 2.0},
+     r"ask for temperature 2, which cache\.temperatures does not hold"),
+    ({"form": "top_k"}, {"temperature": {"linear": [4.0, 1.0]}}, "answers at one temperature per stage"),
+])
+def test_a_form_that_cannot_serve_the_objectives_is_refused(
+    cache: Any, objective: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        run(recipe(tmp_path, cache=cache, distill={"objectives": [{"kind": "logits", **objective}]}))
+
+
+def test_the_bytes_are_estimated(tmp_path: Path) -> None:
+    from stilla.check.found import Found
+    from stilla.check.way import look
+
+    wanted = recipe(tmp_path, cache="dense")
+    ready = look(wanted, Found([]))
+    guessed = caching.bytes_of(wanted, ready.task, ready.teacher.model, ready.prepared, 120)
+    capture(wanted)
+    assert contents(tmp_path / "run" / "cache").bytes == pytest.approx(guessed, rel=0.35)
