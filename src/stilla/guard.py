@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class Guard(TrainerCallback):
         self.sums: Tensor | None = None
         self.steps = 0
         self.bad_terms: Tensor | None = None
-        self.keys: list[int] = []
+        self.asked = False
+        """Whether this process got a signal; `stopping`: whether all agreed to stop."""
         self.stopping = False
 
     def watch(self, loss: Tensor, terms: Tensor, batch: Batch) -> None:
@@ -49,30 +51,44 @@ class Guard(TrainerCallback):
         return values
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> TrainerControl:
         self.steps += 1
-        flags = torch.tensor([self.stopping], device=args.device)
+        # a gradient that is not finite breaks the weights before any loss shows it
+        broken = (control.should_save or state.global_step >= state.max_steps) and not _finite(model)
+        flags = torch.tensor([self.asked, broken], device=args.device)
         if self.bad_terms is not None:
             flags = torch.cat([flags, self.bad_terms.to(args.device)])
         if args.world_size > 1:
             shared = flags.int()
             torch.distributed.all_reduce(shared)
             flags = shared > 0
-        stop, *bad = flags.tolist()
+        self.stopping, broken, *bad = flags.tolist()
         self.bad_terms = None
-        if any(bad):
-            raise TrainingError(self._not_finite(state.global_step, bad))
-        if stop:
+        if any(bad) or broken:
+            raise TrainingError(self._not_finite(args, state.global_step, bad))
+        if self.stopping:
             control.should_save = control.should_training_stop = True
         return control
 
-    def _not_finite(self, step: int, bad: list[bool]) -> str:
-        named = [name for name, is_bad in zip(self.names, bad[1:], strict=True) if is_bad] or ["the weighted sum"]
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.stopping and (state.epoch or 0.0) % 1:
+            control.should_evaluate = False  # whoever asked to stop need not wait for it
+        return control
+
+    def _not_finite(self, args: TrainingArguments, step: int, bad: list[bool]) -> str:
+        named = [name for name, is_bad in zip(self.names, bad[1:]) if is_bad]
+        what = f"the loss is not finite at step {step} ({', '.join(named) or 'the weighted sum'})"
+        if not any(bad):
+            what = f"the weights are not finite after step {step}, though its loss was"
         keys = self.last.keys_
         where = f"; examples of its last micro-batch: {keys.tolist()}" if keys is not None else ""
-        return (f"the loss is not finite at step {step} ({', '.join(named)}){where}. Nothing was saved after it: the last "
-                "checkpoint is good. Lower the learning rate, train in float32, or look at these examples")
+        saved = any(Path(args.output_dir or ".").glob("checkpoint-*"))
+        kept = "the last checkpoint is good" if saved else "there is no checkpoint yet"
+        return (f"{what}{where}. Nothing was saved after it: {kept}. Lower the learning rate, train in float32, or look "
+                "at these examples")
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -81,10 +97,13 @@ class Guard(TrainerCallback):
             yield  # only the main thread may set handlers; a library's caller keeps its own
             return
 
+        got: list[int] = []
+
         def ask(number: int, _: Any) -> None:
-            if self.stopping:
+            if self.asked:
                 raise KeyboardInterrupt
-            self.stopping = True
+            self.asked = True
+            got.append(number)
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -92,3 +111,11 @@ class Guard(TrainerCallback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.asked and not self.stopping:
+            signal.raise_signal(got[0])  # it came after the last step
+
+
+def _finite(model: Any) -> bool:
+    """Whether every weight is; looked at when it is about to be saved."""
+    weights = [one.detach() for one in model.parameters() if one.is_floating_point()] if model is not None else []
+    return not weights or bool(torch.stack([torch.isfinite(one).all() for one in weights]).all())

@@ -199,6 +199,19 @@ class Teacher(ModelSource):
 Layers = int | Mapping[str, int | list[int]]
 
 
+class Lora(Section):
+    """Adapters of low rank, which are trained in place of the student's weights and merged into them at the end."""
+
+    r: int = Field(8, ge=1)
+    """Rank."""
+    alpha: float | None = Field(None, gt=0)
+    """Scale of what they add: alpha / r; by default twice the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of what goes into them, while training."""
+    targets: Strings | None = None
+    """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
+
+
 class StudentSpec(Section):
     """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
 
@@ -211,6 +224,8 @@ class StudentSpec(Section):
     """A folder, a Hugging Face name, or `package.module:callable`."""
     weights: str | None = None
     """As for the teacher."""
+    lora: Lora | None = None
+    """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
     processor: str | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None
@@ -224,6 +239,9 @@ class StudentSpec(Section):
         if len(given) != 1:
             got = " and ".join(given) or "none"
             raise ValueError(f"got {got}; expected exactly one of layers, config and model")
+        if self.lora is not None and self.config is not None:
+            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; expected "
+                             "layers or model")
         return self
 
 

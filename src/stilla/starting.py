@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
-from stilla.students import Student, by_layers, fresh, given
+from stilla.students import Student, by_layers, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
 
 
@@ -24,12 +24,16 @@ def start_student(
         source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
                              trust_remote_code=spec.trust_remote_code)
         loaded = task.load(source, labelled=False)
-        return given(loaded.model, teacher.model), loaded
+        return _adapted(given(loaded.model, teacher.model), spec), loaded
     whole = teacher.model
     if origin is not None and origin.precision != "float32":
         whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
     student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
-    return student, Loaded(student.model, teacher.processor, teacher.source)
+    return _adapted(student, spec), Loaded(student.model, teacher.processor, teacher.source)
+
+
+def _adapted(student: Student, spec: StudentSpec) -> Student:
+    return student if spec.lora is None else with_adapters(student, spec.lora)
 
 
 def trained(source: ModelSource, path: Path) -> ModelSource:

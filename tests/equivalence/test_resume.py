@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,47 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     good = trainer(tmp_path)
     good.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert all(torch.isfinite(tensor).all() for tensor in weights(good).values())
+
+
+def test_weights_that_a_step_broke_are_never_saved(tmp_path: Path) -> None:
+    class Poison(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, model=None, **_):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    model.student.classifier.weight.fill_(float("inf"))
+
+    made = trainer(tmp_path, callbacks=[Poison()], save_strategy="steps", save_steps=1)
+    with pytest.raises(TrainingError, match=r"weights are not finite after step 3, though.*last checkpoint is good"):
+        made.train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    with pytest.raises(TrainingError, match="there is no checkpoint yet"):
+        trainer(tmp_path / "other", callbacks=[Poison()], max_steps=3).train()
+
+
+def test_who_asks_to_stop_does_not_wait_for_an_evaluation(tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **_):
+            if state.global_step == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    made = trainer(tmp_path, callbacks=[Interrupt()], eval_strategy="epoch", max_steps=-1, num_train_epochs=2,
+                   per_device_train_batch_size=4)
+    with made.guard.interruptible():
+        made.train()
+    assert made.guard.stopping
+    assert made.state.global_step == 3
+    assert not any("eval_accuracy" in entry for entry in made.state.log_history)
+
+
+def test_a_signal_after_the_last_step_is_not_swallowed(tmp_path: Path) -> None:
+    class Interrupt(TrainerCallback):
+        def on_train_end(self, args, state, control, **_):
+            signal.raise_signal(signal.SIGINT)
+
+    made = trainer(tmp_path, callbacks=[Interrupt()])
+    with pytest.raises(KeyboardInterrupt), made.guard.interruptible():
+        made.train()
+    assert made.state.global_step == 6
 
 
 def test_the_evaluation_walks_the_data_in_its_order(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from stilla.export._folders import replaced
 from stilla.export._models import label_names, own_module
 from stilla.export._quiet import quiet
 from stilla.export.card import plain_usage
+from stilla.students import has_adapters, merged, put_back
 
 WEIGHTS = "model.safetensors"
 
@@ -35,7 +36,7 @@ def save_student(
 ) -> Path:
     """Write a model with its tokenizer or image processor, replacing an older one at once.
 
-    A Hugging Face model becomes a folder for `from_pretrained`, label names in its config. Any other module becomes
+    A Hugging Face model becomes a folder for `from_pretrained`, label names in its config, adapters merged. Any other module becomes
     `model.safetensors` (its own state dict, aliases written out, so that `load_state_dict` takes it as it is) and a
     README that shows how to load it.
 
@@ -45,6 +46,7 @@ def save_student(
     Raises:
         ExportError: no room, not writable, or what was written is not the model. The old folder is then still there.
     """
+    model = merged(model)
     needed = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     with replaced(folder, needed=needed, holds=WEIGHTS) as new, quiet():
         if isinstance(model, PreTrainedModel):
@@ -82,7 +84,8 @@ def restore(model: nn.Module, folder: Path) -> None:
     try:
         if isinstance(model, PreTrainedModel):
             with quiet():
-                model.load_state_dict(_reloaded(model, folder).state_dict())
+                weights = _reloaded(model, folder).state_dict()
+                put_back(model, weights) if has_adapters(model) else model.load_state_dict(weights)
         else:
             own_module(model).load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, OSError) as error:
