@@ -131,6 +131,15 @@ def test_a_teacher_no_better_than_the_baseline_leaves_the_ratio_undefined(rng: n
     assert "distillation lost" in found.verdict
 
 
+def test_a_speed_that_was_measured_beside_other_work_is_not_claimed(rng: np.random.Generator) -> None:
+    predictions = _all(rng, teacher=0.95, student=0.85)
+    costs = {name: Cost(10, 40, latency_median_ms=median, latency_p95_ms=81.0)
+             for name, median in (("teacher", 79.0), ("student", 0.5))}
+    found = make_scores(FakeTask(), DATA, predictions, costs, resamples=100)
+    assert any(note.startswith("speed: the machine was busy") and "calls of student took" in note for note in found.notes)
+    assert "speed" not in found.verdict
+
+
 def test_the_asked_metric_is_the_headline(rng: np.random.Generator) -> None:
     found = _scores(_all(rng, teacher=0.95, student=0.85), metric="macro_f1")
     assert found.metric == "macro_f1"
@@ -162,7 +171,7 @@ def test_a_number_has_quality_and_no_decisions(rng: np.random.Generator) -> None
                    for name, size in (("teacher", 0.1), ("baseline", 0.5), ("student", 0.3))}
     found = _scores(predictions, FakeTask("number"))
     assert (found.metric, found.retention) == ("pearson", None)
-    assert any(note.startswith("retention is not defined: pearson can be") for note in found.notes)
+    assert any(note.startswith("retention is not defined: Pearson correlation can be") for note in found.notes)
     assert found.difference is not None
     assert found.difference.low > 0
     assert (found.student.agreement, found.student.kl, found.student.calibration) == ({}, {}, {})
@@ -175,7 +184,7 @@ def test_an_undefined_headline_gives_way_to_the_next_metric(rng: np.random.Gener
                    "student": {"test": [Predictions(np.arange(600), np.zeros(600), labels)]}}
     found = _scores(predictions, FakeTask("number"))
     assert (found.metric, found.higher_is_better) == ("rmse", False)
-    assert "pearson is not defined for every subject: the headline is rmse" in found.notes
+    assert "Pearson correlation is not defined for every subject: the headline is RMSE" in found.notes
     assert list(found.teacher.quality["test"]) == ["rmse"]
 
 

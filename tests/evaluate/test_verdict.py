@@ -46,7 +46,7 @@ def test_seeds_and_a_student_above_its_teacher_are_said() -> None:
 
 def test_a_smaller_error_is_a_gain_and_has_no_retention() -> None:
     assert _said(RMSE, 0.5, 0.55, Interval(-0.1, -0.15, -0.05)) == (
-        "The student's rmse is 0.55 against the teacher's 0.5, with 4.1× fewer parameters and 3.0× the "
+        "The student's RMSE is 0.55 against the teacher's 0.5, with 4.1× fewer parameters and 3.0× the "
         "speed; distillation gained 0.1 over training on labels alone (95 % interval 0.05 to 0.15).")
 
 
@@ -54,6 +54,7 @@ def test_a_smaller_error_is_a_gain_and_has_no_retention() -> None:
     (Cost(41_000, 1, latency_median_ms=30.5), "with as many parameters and the same speed;"),
     (Cost(82_000, 1, latency_median_ms=60.0), "with 2.0× as many parameters and 0.5× the speed;"),
     (Cost(1_000, 1), "with 41× fewer parameters;"),
+    (Cost(1_000, 1, latency_median_ms=0.5, latency_p95_ms=80.0), "with 41× fewer parameters;"),
 ])
 def test_what_is_not_saved_is_not_claimed(small: Cost, words: str) -> None:
     assert words in _said(small=small)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from datasets import Dataset
 
-from stilla.errors import RecipeError, StillaError, did_you_mean, one_of
+from stilla.errors import RecipeError, StillaError, all_of, did_you_mean, one_of
 from stilla.evaluate.calibration import calibration
 from stilla.evaluate.fidelity import (
     AGREEMENT,
@@ -27,7 +27,8 @@ from stilla.evaluate.fidelity import (
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.evaluate.tokens import flipped_tokens
-from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
+from stilla.evaluate.verdict import Outcome, distillation_ratio, is_unsteady, retention, verdict
+from stilla.report.numbers import metric_title
 from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
 from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._vocabulary import DIVERGENCE
@@ -68,8 +69,9 @@ def make_scores(
     metrics = _metrics(task, metric, by_split[headline], said)
     chosen = metrics[0]
     measured = {name: _measured(name, by_split, metrics, costs[name], headline, seed) for name in predictions}
-    said += [f"{one.name} is not defined on {split} for every subject and is left out"
+    said += [f"{metric_title(one.name)} is not defined on {split} for every subject and is left out"
              for split, data in by_split.items() for one in task.metrics() if not data.is_defined(one)]
+    said += _disturbed(costs)
     headlines = by_split[headline].sampled
     teacher, student = headlines["teacher", chosen.name], headlines["student", chosen.name]
     baseline = headlines.get(("baseline", chosen.name))
@@ -99,6 +101,15 @@ def make_scores(
         flips=shown,
         classes=by_split[headline].classes(),
     )
+
+
+def _disturbed(costs: Mapping[str, Cost]) -> list[str]:
+    """Speeds that nobody should rely on."""
+    names = [name for name, cost in costs.items() if is_unsteady(cost) and name != "baseline"]  # whose are the student's
+    if not names:
+        return []
+    return [f"speed: the machine was busy when it was measured (single calls of {all_of(names)} took very different "
+            "times), so it says little; `stilla evaluate RUN` measures again"]
 
 
 class _Split:
@@ -249,6 +260,7 @@ def _metrics(task: Task, name: str | None, split: _Split, notes: list[str]) -> l
     if not defined:
         raise StillaError(f"none of {one_of(known)} is defined on these examples: are all labels the same?")
     if defined[0] is not metrics[0]:
-        notes.append(f"{metrics[0].name} is not defined for every subject: the headline is {defined[0].name}")
+        titles = [metric_title(one.name) for one in (metrics[0], defined[0])]
+        notes.append(f"{titles[0]} is not defined for every subject: the headline is {titles[1]}")
         metrics.sort(key=lambda one: one is not defined[0])
     return metrics

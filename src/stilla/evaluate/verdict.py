@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stilla.report.numbers import metric_title
 from stilla.scores import Cost, Interval
 from stilla.tasks.base import Metric
+
+UNSTEADY = 10.0
+"""Times the median that the 95th percentile of a latency may be; on a machine with nothing else to do it is 1 to 3."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Outcome:
 
 def retention(metric: Metric, teacher: float, student: float) -> tuple[float | None, str | None]:
     """student / teacher, or None and a note that says why it is not defined."""
-    title = _title(metric)
+    title = metric_title(metric.name)
     if not metric.higher_is_better:
         return None, f"retention is not defined: {title} is better when lower"
     if not metric.bounded:
@@ -58,7 +62,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _kept(outcome: Outcome) -> str:
-    title = _title(outcome.metric)
+    title = metric_title(outcome.metric.name)
     if outcome.retention is None:
         return f"The student's {title} is {outcome.student:.3g} against the teacher's {outcome.teacher:.3g},"
     verb = "reaches" if outcome.retention > 1 else "keeps"
@@ -75,11 +79,17 @@ def _saved(outcome: Outcome) -> str:
         size = f"{_times(1 / fewer)} as many parameters"
     else:
         size = "as many parameters"
-    if teacher.latency_median_ms is None or not student.latency_median_ms:
+    if teacher.latency_median_ms is None or not student.latency_median_ms or any(map(is_unsteady, (teacher, student))):
         return f"with {size}"
     faster = teacher.latency_median_ms / student.latency_median_ms
     speed = "the same speed" if 1 / 1.05 < faster < 1.05 else f"{_times(faster)} the speed"
     return f"with {size} and {speed}"
+
+
+def is_unsteady(cost: Cost) -> bool:
+    """Whether single calls took so different times that no ratio of speeds means anything: other work on the machine."""
+    median, p95 = cost.latency_median_ms, cost.latency_p95_ms
+    return median is not None and p95 is not None and p95 > UNSTEADY * median
 
 
 def _gained(outcome: Outcome) -> str:
@@ -96,10 +106,6 @@ def _gained(outcome: Outcome) -> str:
         return f"distillation gained {_points(metric, gain)} over training on labels alone ({interval})"
     return (f"distillation lost {_points(metric, -gain)} against training on labels alone, which is the "
             f"better choice here (95 % interval of the loss {_range(metric, -high, -low)})")
-
-
-def _title(metric: Metric) -> str:
-    return metric.name.replace("_", " ")
 
 
 def _points(metric: Metric, value: float) -> str:
