@@ -21,6 +21,9 @@ Item = TypeVar("Item")
 PATIENCE = 1.0
 """Seconds before a bar appears."""
 
+QUIET = 30.0
+"""Seconds without a line where there is no terminal for a bar; then always a quarter longer than it took so far."""
+
 
 @lru_cache(maxsize=1)
 def console() -> Console:
@@ -36,11 +39,14 @@ def say(line: str) -> None:
 def progress(title: str, total: int | None, *, show: bool = True) -> Iterator[Callable[..., None]]:
     """Gives a function to call with the number of steps just done, and a note to show beside them.
 
-    `total` is None where it is not known.
+    `total` is None where it is not known. A terminal shows a bar; a file or a pipe gets a line now and then.
     """
+    if not console().is_terminal:
+        yield _lines(title, total) if show else lambda *_: None
+        return
     bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
                    TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console(), transient=True,
-                   disable=not (show and console().is_terminal))
+                   disable=not show)
     task = bar.add_task(title, total=total, note="")
     started = time.monotonic()
     shown = False
@@ -59,6 +65,23 @@ def progress(title: str, total: int | None, *, show: bool = True) -> Iterator[Ca
     finally:
         if shown:
             bar.stop()
+
+
+def _lines(title: str, total: int | None) -> Callable[..., None]:
+    """`student: 240 of 740 (loss 0.4210)`, seldom enough for a log."""
+    started = time.monotonic()
+    done, last, due = 0, "", started + QUIET
+
+    def advance(steps: int, note: str = "") -> None:
+        nonlocal done, last, due
+        done, last = done + steps, note or last
+        now = time.monotonic()
+        if now >= due and done != total:
+            of = "" if total is None else f" of {total}"
+            say(f"{title}: {done}{of}{f' ({last})' if last else ''}")
+            due = max(now + QUIET, started + 1.25 * (now - started))
+
+    return advance
 
 
 def tracked(items: Sequence[Item], title: str) -> Iterator[Item]:

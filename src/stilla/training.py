@@ -91,6 +91,10 @@ def _run(trainer: DistillationTrainer, checkpoint: str | None) -> None:
                                 f"{trainer.state.global_step}: {error}. Earlier checkpoints are intact; make room and "
                                 "run the same command again to continue") from error
         raise
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, Bar):
+                callback.exits.close()  # a bar left running would draw over the error
 
 
 def _no_room(error: Exception) -> bool:
