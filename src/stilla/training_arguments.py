@@ -43,6 +43,13 @@ REFUSED = {
         ("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push",
          "hub_revision"),
         "a checkpoint holds more than the student; push the finished folder `student/` instead"),
+    **dict.fromkeys(
+        ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+         "dataloader_in_order", "include_num_input_tokens_seen"),
+        "Stilla makes its batches itself, so it would change nothing"),
+    **dict.fromkeys(
+        ("neftune_noise_alpha", "use_liger_kernel", "liger_kernel_config"), "it does not reach the student"),
+    "enable_jit_checkpoint": "a signal to stop saves a checkpoint anyway",
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), "Stilla decides it"),
     "resume_from_checkpoint": "the same command again continues by itself",
     "save_only_model": "a run could not be continued from such a checkpoint",
