@@ -228,6 +228,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("epochs: 3\n ", "epochs:\n ", "distill.epochs: got nothing; expected a number"),
         ("epochs: 3\n ", "group_by_length: no\n ", 'got "no"; expected true or false. Did you mean false?'),
         ("weight: 0.3", "weight: true", "objectives[0].weight: got True; expected a number or"),
+        ("weight: 0.3", "weight: -1", "objectives[0].weight: got -1.0; expected 0 or more"),
         ("{kind: labels, weight: 0.3}", "labels", "expected keys and values, for example {kind: labels}"),
         ("kind: labels, ", "", "distill.objectives[0].kind: missing; expected name of the objective"),
         ("{split: 0.1}", "{split: 2}", "data.validation.split: got 2; expected less than 1"),

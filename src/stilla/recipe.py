@@ -257,6 +257,13 @@ class ObjectiveSpec(Section):
     name: str | None = None
     """Its name in the log; by default its kind."""
 
+    @field_validator("weight")
+    @classmethod
+    def _no_repulsion(cls, weight: Schedule) -> Schedule:
+        if min(weight.values()) < 0:
+            raise ValueError(f"got {weight.plain()}; expected 0 or more: a negative weight drives the student away")
+        return weight
+
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
