@@ -151,6 +151,17 @@ def test_an_old_run_is_scored_on_new_data(done: tuple[Path, stilla.Run], tmp_pat
         evaluate_run(run.folder, str(strange))
 
 
+def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    _, run = done
+    monkeypatch.setattr("stilla.scoring.measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(run.folder)
+    assert run.scores == stilla.Run.load(run.folder).scores
+
+
 def test_the_report_can_be_written_again(done: tuple[Path, stilla.Run]) -> None:
     _, run = done
     run.report.unlink()

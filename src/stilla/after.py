@@ -78,8 +78,8 @@ def report_run(path: Path) -> Path:
 
 def _scored_again(folder: RunFolder, recipe: Recipe) -> Scores:
     task, teacher = _ready(folder, recipe)
-    folder.scores.unlink(missing_ok=True)
-    scores = score(recipe, folder, task, data.load(recipe.data, seed=recipe.seed), teacher, _exported(folder))
+    splits = data.load(recipe.data, seed=recipe.seed)
+    scores = score(recipe, folder, task, splits, teacher, _exported(folder), again=True)
     write_report(folder.path)
     return scores
 

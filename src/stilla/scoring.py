@@ -96,9 +96,12 @@ def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed
 
 def score(
     recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
-    exported: Mapping[str, Path],
+    exported: Mapping[str, Path], *, again: bool = False,
 ) -> Scores:
-    """Measure teacher, student, baseline and exported files on validation and test data, and write the scores."""
+    """Measure teacher, student, baseline and exported files on validation and test data, and write the scores.
+
+    `again`: also where nothing has changed. The old scores stay until there are new ones.
+    """
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     seeds = range(recipe.evaluate.seeds)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
@@ -107,7 +110,7 @@ def score(
               "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
               "data": data.fingerprint(measured),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
-    if folder.fits("scores", inputs) and folder.scores.exists():
+    if not again and folder.fits("scores", inputs) and folder.scores.exists():
         say("scores: measured before, skipped")
         return Scores.load(folder.scores)
     scores = measure(recipe, task, measured, teacher, made, exported)
