@@ -69,11 +69,11 @@ class Prepared:
     lengths: Sequence[int] | None = None
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
+    aligned: bool = True
+    """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
 
     def __len__(self) -> int:
         return len(self.keys)
-    aligned: bool = True
-    """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
 
 
 @dataclass(frozen=True)
