@@ -15,7 +15,19 @@ from pydantic.fields import FieldInfo
 
 from stilla import listing
 from stilla.errors import one_of
-from stilla.recipe import Cache, Completions, Data, Evaluate, Generation, ObjectiveSpec, Recipe, Section, Stage, StudentSpec, Teacher
+from stilla.recipe import (
+    Cache,
+    Completions,
+    Data,
+    Evaluate,
+    Generation,
+    ObjectiveSpec,
+    Recipe,
+    Section,
+    Stage,
+    StudentSpec,
+    Teacher,
+)
 from stilla.recipe_yaml import flow
 from stilla.schedule import Schedule
 
@@ -85,8 +97,10 @@ def formats() -> list[str]:
 
 def metrics() -> list[str]:
     from stilla.tasks import _metrics
+    from stilla.tasks._vocabulary import PERPLEXITY, TOKEN_ACCURACY
 
-    kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression}
+    kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression,
+             "tokens of a vocabulary": lambda: (PERPLEXITY, TOKEN_ACCURACY)}
     return table(("Task predicts", "Metrics"),
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
 

@@ -17,6 +17,7 @@ from stilla.recipe import Recipe
 from stilla.recipe_file import read
 from stilla.tasks import KINDS
 from tests import tiny
+from tests.tasks import language
 from tests.tasks.tiny import vit_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -61,11 +62,29 @@ def test_there_is_one_for_every_task_and_one_in_two_stages() -> None:
 
 def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     """Overrides that put tiny data and a tiny teacher of twelve layers in the place of the recipe's own."""
+    if recipe.task in ("causal-lm", "masked-lm"):
+        return _language(folder, recipe)
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:
         data, teacher = _texts(folder, recipe), Path(tiny.bert(folder / "teacher", layers=12, width=16))
     return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}"]
+
+
+def _language(folder: Path, recipe: Recipe) -> list[str]:
+    """Sentences with an empty one among them, and a tiny causal or masked model of twelve layers."""
+    (column,) = recipe.data.text or ("text",)
+    files = {}
+    for split, size in (("train", 48), ("validation", 12), ("test", 12)):
+        path = folder / f"{split}.jsonl"
+        rows = ["", *language.sentences(size)]
+        path.write_text("\n".join(json.dumps({column: text}) for text in rows) + "\n", encoding="utf-8")
+        files[split] = str(path)
+    causal = recipe.task == "causal-lm"
+    model = language.gpt2(n_layer=12) if causal else language.bert_lm(num_hidden_layers=12)
+    tokenizer = language.byte_tokenizer() if causal else language.bert_lm_tokenizer()
+    teacher = language.folder(folder / "teacher", model, tokenizer)
+    return [*(f"data.{split}={path}" for split, path in files.items()), f"teacher.model={teacher}", "data.max_length=32"]
 
 
 def _texts(folder: Path, recipe: Recipe) -> dict[str, str]:

@@ -47,4 +47,14 @@ def _text(data: Path, start: Path) -> None:
     docstrings_teacher(start, list(train["text"]))
 
 
-DEMOS: Mapping[str, Callable[[Path, Path], None]] = {"digits": _digits, "text": _text}
+def _lm(data: Path, start: Path) -> None:
+    from datasets import Dataset
+
+    from stilla.samples.library import functions, functions_teacher
+
+    functions(data)
+    train = Dataset.from_parquet(str(data / "train.parquet"), keep_in_memory=True)
+    functions_teacher(start, list(train["text"]))
+
+
+DEMOS: Mapping[str, Callable[[Path, Path], None]] = {"digits": _digits, "text": _text, "lm": _lm}

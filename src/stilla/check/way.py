@@ -30,13 +30,15 @@ SAMPLE = 256
 
 @dataclass(frozen=True)
 class Ready:
-    """What a run would start from. `prepared`: a sample of the training data for both models."""
+    """What a run would start from. `prepared`: a sample of the training data for both models; `per_example`: how many
+    of its examples one of the data makes (packed documents share one, long ones make several)."""
 
     splits: dict[str, Dataset]
     task: Task
     teacher: Loaded
     student: Student
     prepared: Prepared
+    per_example: float
 
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
@@ -103,7 +105,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             _look_at_the_cache(recipe, task, prepared, found)
-            return Ready(splits, task, teacher, student, prepared)
+            return Ready(splits, task, teacher, student, prepared, len(prepared) / len(sample))
     return None
 
 

@@ -94,14 +94,16 @@ def estimate(
     teacher: nn.Module,
     student: nn.Module,
     prepared: Prepared,
+    per_example: float = 1.0,
 ) -> Estimate:
-    """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models."""
+    """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
+    `per_example`: how many of its examples one of the data makes."""
     first, teaching = recipe.distill[0], recipe.teacher.train
     ours = _Model.measured(task, student, prepared, Side.STUDENT, first, train=True)
     theirs = _Model.measured(task, teacher, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
     device = "CPU" if runs_on_cpu(first) else "GPU"
     stored = caching.bytes_of(recipe, task, teacher, prepared, len(splits["train"]))
-    sizes = {name: len(split) for name, split in splits.items()}
+    sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
     seconds = _seconds(recipe, sizes, ours, theirs, device, asked_once=stored > 0)
     return Estimate(
         {name: Range(FASTER * one, SLOWER * one) for name, one in seconds.items()},

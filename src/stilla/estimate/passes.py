@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stilla.forward import listen
+from stilla.objectives import Labels
 from stilla.recipe import Training
+from stilla.rows import row_loss
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Side, Task
 from stilla.training_arguments import precision_of, runs_on_cpu
@@ -23,9 +26,6 @@ SECONDS = 0.03
 """Spent on measuring each kind of pass; a slow one is run once."""
 MOST = 5
 """Times that a quick one is run."""
-
-
-Inputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,24 +66,28 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     model.to(device).eval()
 
-    def forward(inputs: Inputs, lower: bool = half) -> Tensor:
+    def forward(batch: Batch, lower: bool = half) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=lower):
-            return task.outputs(model(**inputs))
+            if task.vocabulary:  # as in training: whole logits would take more memory than the run itself
+                said = listen(model, task, batch, side)
+                assert said.logits is not None
+                return row_loss([(Labels(), 1.0)], said.logits, None, said.labels, 0.0)[0]
+            return task.outputs(model(**batch[side.value]))
 
-    def without(inputs: Inputs) -> None:
+    def without(batch: Batch) -> None:
         with torch.no_grad():
-            forward(inputs)
+            forward(batch)
 
-    def answering(inputs: Inputs) -> None:
+    def answering(batch: Batch) -> None:
         with torch.no_grad():
-            forward(inputs, lower=False)
+            forward(batch, lower=False)
 
-    def with_backward(inputs: Inputs) -> None:
-        forward(inputs).float().sum().backward()
+    def with_backward(batch: Batch) -> None:
+        forward(batch).float().sum().backward()
         model.zero_grad(set_to_none=True)
 
-    def typical(examples: int) -> Inputs:
-        return dict(_typical(prepared, examples).to(device)[side.value])
+    def typical(examples: int) -> Batch:
+        return _typical(prepared, examples).to(device)
 
     try:
         most = min(training.batch_size, len(prepared))
@@ -123,20 +127,20 @@ class _Stopwatch:
 
     device: str
 
-    def __call__(self, run: Callable[[Inputs], None], inputs: Inputs, *, warm: bool = False) -> float:
+    def __call__(self, run: Callable[[Batch], None], batch: Batch, *, warm: bool = False) -> float:
         """The usual of a few calls. `warm`: what only a first call pays for was paid before."""
         if not warm:
-            cold = self._once(run, inputs)
+            cold = self._once(run, batch)
             if cold > 4 * SECONDS:
                 return cold  # the cost of a first call hardly shows in a slow one
         times: list[float] = []
         while sum(times) < SECONDS and len(times) < MOST:
-            times.append(self._once(run, inputs))
+            times.append(self._once(run, batch))
         return statistics.median(times)
 
-    def _once(self, run: Callable[[Inputs], None], inputs: Inputs) -> float:
+    def _once(self, run: Callable[[Batch], None], batch: Batch) -> float:
         started = self._now()
-        run(inputs)
+        run(batch)
         return self._now() - started
 
     def _now(self) -> float:

@@ -83,6 +83,10 @@ class Vocabulary(Task):
             said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
         return Signals(logits=said, labels=labels[rows])
 
+    def alike(self, student: Any, teacher: Any) -> bool:
+        """Whether every token has the same number for both."""
+        return bool(student.get_vocab() == teacher.get_vocab())
+
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Both without the outputs that no token uses."""
         return self.used(student), self.used(teacher)
@@ -179,7 +183,7 @@ def _labels(batch: Batch) -> Tensor:
 
 def in_use(tokenizer: Any) -> int:
     """One more than the largest number of a token."""
-    return 1 + max(tokenizer.get_vocab().values())
+    return 1 + max(int(number) for number in tokenizer.get_vocab().values())
 
 
 def outputs_of(model: nn.Module) -> int:
