@@ -17,7 +17,7 @@ from stilla.recipe import Recipe
 from stilla.recipe_file import read
 from stilla.tasks import KINDS
 from tests import tiny
-from tests.tasks import language
+from tests.tasks import language, pairs
 from tests.tasks.tiny import vit_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -62,6 +62,8 @@ def test_there_is_one_for_every_task_and_one_in_two_stages() -> None:
 
 def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     """Overrides that put tiny data and a tiny teacher of twelve layers in the place of the recipe's own."""
+    if recipe.task == "seq2seq":
+        return _writing(folder, recipe)
     if recipe.task in ("causal-lm", "masked-lm"):
         return _language(folder, recipe)
     if recipe.task == "image-classification":
@@ -69,6 +71,38 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     else:
         data, teacher = _texts(folder, recipe), Path(tiny.bert(folder / "teacher", layers=12, width=16))
     return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}"]
+
+
+def _writing(folder: Path, recipe: Recipe) -> list[str]:
+    """Pairs in the recipe's columns, and a tiny model of the family that its teacher is of."""
+    rows = pairs.pairs(48)
+    names = [name.split(".") for name in (recipe.data.source, recipe.data.target) if name]
+    files = {}
+    for split, size in (("train", 48), ("validation", 12), ("test", 12)):
+        path = folder / f"{split}.jsonl"
+        sides = zip(*(side[:size] for side in rows.values()))
+        lines = [_nested(dict(zip(("source", "target"), row)), names) for row in sides]
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+        files[split] = str(path)
+    family = "bart" if "bart" in recipe.teacher.model else "t5"
+    teacher = pairs.folder(folder / "teacher", family, seed=5, layers=12)
+    quick = ["evaluate.generation.max_new_tokens=4", "evaluate.generation.num_beams=1"]
+    if recipe.completions is not None:
+        quick += ["completions.max_new_tokens=4", "completions.num_beams=2", "completions.min_log_probability=null"]
+    return [f"data.{split}={path}" for split, path in files.items()] + [f"teacher.model={teacher}", *quick]
+
+
+def _nested(row: Mapping[str, str], names: Sequence[Sequence[str]]) -> dict[str, object]:
+    """`translation.en` is a field of a column."""
+    made: dict[str, object] = {}
+    for (top, *inner), text in zip(names, row.values(), strict=True):
+        if inner:
+            column = made.setdefault(top, {})
+            assert isinstance(column, dict)
+            column[inner[0]] = text
+        else:
+            made[top] = text
+    return made
 
 
 def _language(folder: Path, recipe: Recipe) -> list[str]:

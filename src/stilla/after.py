@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stilla import data, tasks
 from stilla.errors import RecipeError
+from stilla.export import main_file
 from stilla.narrate import quiet_libraries
 from stilla.recipe import Recipe
 from stilla.recipe_file import read
@@ -111,4 +112,5 @@ def _student(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
 
 
 def _exported(folder: RunFolder) -> dict[str, Path]:
-    return {path.parent.name: path for path in sorted(folder.exports.glob("*/model.onnx"))}
+    made = {path.name: main_file(path) for path in sorted(folder.exports.glob("*")) if path.is_dir()}
+    return {kind: file for kind, file in made.items() if file is not None}

@@ -65,8 +65,8 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     """What keeps a recipe's `completions` from working, as far as it can be known without a model."""
     if recipe.completions is None or isinstance(task, Writes):
         return []
-    return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: seq2seq, "
-            "or causal-lm with prompts and completions"]
+    return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
+            "seq2seq, or causal-lm with prompts and completions"]
 
 
 def settings(section: Completions, task: Task, teacher: Loaded) -> dict[str, Any]:
@@ -147,7 +147,8 @@ def confidences(
     batch = _writes(task).continued(processor, inputs, [one.ids for one in written]).to(device)
     with torch.no_grad():
         said = listen(model, task, batch, Side.TEACHER)
-        assert said.logits is not None and said.labels is not None
+        assert said.logits is not None
+        assert said.labels is not None
         nll = row_measures(said.logits, said.labels).nll
     return [-float(part.double().mean()) for part in nll.cpu().split([len(one.ids) for one in written])]
 

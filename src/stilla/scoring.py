@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from stilla import data
 from stilla.carding import card
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_of
 from stilla.evaluate import (
     Predictions,
     Subject,
@@ -29,7 +29,9 @@ from stilla.evaluate import (
     unused_outputs,
     workload,
 )
-from stilla.export import MODEL, OnnxModel, export
+from stilla.evaluate.texts import Author, write_texts
+from stilla.export import export, main_file
+from stilla.export.running import OnnxWriter, open_exported
 from stilla.fingerprints import of_model
 from stilla.narrate import say
 from stilla.recipe import ModelSource, Recipe
@@ -69,7 +71,7 @@ def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits:
     student = saved_student(recipe, folder, task, "student", 0)
     inputs = {"student": of_model(student.model), "format": kind}
     stage, target = f"export-{kind}", folder.exports / kind
-    if not (folder.fits(stage, inputs) and (target / MODEL).exists()):
+    if not (folder.fits(stage, inputs) and main_file(target) is not None):
         examples = splits["train"]
         # spread over the whole split: its first examples may all be of one class
         chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
@@ -78,7 +80,9 @@ def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits:
         export(kind, student.model, student.processor, task, prepared, target)
         folder.finish(stage, inputs)
         say(f"{kind}: written to {target}")
-    return target / MODEL
+    made = main_file(target)
+    assert made is not None  # `export` has just written it, or it was there
+    return made
 
 
 CALIBRATION = 256
@@ -130,7 +134,7 @@ def _flops(student: Loaded, work: Workload) -> float | None:
 
 def _beside(
     task: Task, prepared: Prepared, teacher: Loaded, models: Mapping[str, Sequence[nn.Module]],
-    files: Mapping[str, OnnxModel], size: int, split: str,
+    files: Mapping[str, Any], size: int, split: str,
 ) -> dict[str, list[Predictions]]:
     """All subjects of a task over a vocabulary at once, by name, one per seed: each compared with the teacher's rows."""
     others: dict[str, Any] = {f"{role}:{seed}": model for role, seeds in models.items() for seed, model in enumerate(seeds)}
@@ -140,18 +144,51 @@ def _beside(
             **{kind: [said[kind]] for kind in files}}
 
 
+def _apart(
+    task: Task, examples: Dataset, teacher: Loaded, made: Mapping[str, Sequence[Loaded]], files: Mapping[str, Any], size: int,
+    split: str,
+) -> dict[str, list[Predictions]]:
+    """The same where the student reads other tokens than the teacher: each by its own, and nothing token by token."""
+    student = made["student"][0]
+    own = task.adapted_to(student)
+
+    def said(name: str, forward: Any, whose: Loaded, by: Task) -> Predictions:
+        prepared = by.prepare(examples, whose.processor, None, training=False)
+        return predict(forward, by, prepared, side=Side.STUDENT, batch_size=size, title=f"{name}, {split}")
+
+    return {"teacher": [said("teacher", teacher.model, teacher, task)],
+            **{role: [said(role, one.model, one, own) for one in seeds] for role, seeds in made.items()},
+            **{kind: [said(kind, file, student, own)] for kind, file in files.items()}}
+
+
+def _authors(
+    recipe: Recipe, teacher: Loaded, made: Mapping[str, Sequence[Loaded]], files: Mapping[str, Any]
+) -> tuple[dict[str, list[Author]], list[str]]:
+    """Who is asked to write, and a note on who cannot."""
+    student, generation = made["student"][0], recipe.evaluate.generation
+    authors = {"teacher": [Author(teacher.model, teacher.processor)],
+               **{role: [Author(one.model, one.processor) for one in seeds] for role, seeds in made.items()}}
+    writing = {kind: file for kind, file in files.items() if isinstance(file, OnnxWriter)}
+    if generation is None or generation.num_beams > 1:
+        named = all_of(list(writing))
+        return authors, [f"{named}: texts are not measured through exported files with num_beams above 1"] if writing else []
+    settings: Any = student.model.generation_config
+    return authors | {kind: [Author(file.writer(settings), student.processor)] for kind, file in writing.items()}, []
+
+
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path],
 ) -> Scores:
     """Predictions and costs of every subject on these splits, as scores."""
     student = made["student"][0]
-    files = {kind: OnnxModel(path) for kind, path in exported.items()}
+    files: dict[str, Any] = {kind: open_exported(path) for kind, path in exported.items()}
     size = recipe.evaluate.batch_size
     predictions: dict[str, dict[str, list[Predictions]]] = {}
     subjects: dict[str, Subject] = {}
     for split, examples in splits.items():
-        prepared = task.prepare(examples, student.processor, teacher.processor, training=False)
+        alike = task.alike(student.processor, teacher.processor)
+        prepared = task.prepare(examples, student.processor, teacher.processor if alike else None, training=False)
         labels = task.references(examples, prepared.keys)
 
         def said(name: str, forward: Any, side: Side = Side.STUDENT) -> Predictions:
@@ -159,7 +196,9 @@ def measure(
 
         models = {role: [one.model for one in loaded] for role, loaded in made.items()}
         if task.vocabulary:
-            for name, seeds in _beside(task, prepared, teacher, models, files, size, split).items():
+            every = (_beside(task, prepared, teacher, models, files, size, split) if alike else
+                     _apart(task, examples, teacher, made, files, size, split))
+            for name, seeds in every.items():
                 predictions.setdefault(name, {})[split] = seeds
         else:
             predictions.setdefault("teacher", {})[split] = [said("teacher", teacher.model, Side.TEACHER)]
@@ -175,10 +214,13 @@ def measure(
         for kind, file in files.items():
             subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes, flops=flops)
     costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
-    if task.vocabulary:
+    authors, unwritten = _authors(recipe, teacher, made, files)
+    wrote = write_texts(recipe.evaluate.generation, task, splits, authors, size)
+    notes = (*notes, *wrote.notes, *(unwritten if wrote.texts else ()))
+    if task.vocabulary and alike:
         notes = (*notes, *unused_outputs(task, prepared, {"teacher": (teacher.model, Side.TEACHER),
                                                           "student": (student.model, Side.STUDENT)}))
     if "baseline" in made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
     return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,
-                       resamples=recipe.evaluate.resamples, seed=recipe.seed)
+                       resamples=recipe.evaluate.resamples, seed=recipe.seed, texts=wrote.texts, text_metrics=wrote.metrics)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from tests.tasks import pairs
 from torch import nn
 
 from stilla.errors import CompatibilityError
@@ -14,7 +15,6 @@ from stilla.evaluate.generate import Decoding, effective, generate, some, split_
 from stilla.recipe import Data
 from stilla.tasks._writing import Asked
 from stilla.tasks.seq2seq import Seq2Seq
-from tests.tasks import pairs
 
 DATA = Dataset.from_dict(pairs.pairs(11))
 families = pytest.mark.parametrize("family", pairs.FAMILIES)

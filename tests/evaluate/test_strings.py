@@ -17,7 +17,7 @@ from stilla.evaluate import strings
 from stilla.evaluate.quality import weighted
 from stilla.recipe import TEXT_METRICS
 
-WORDS = "the cat sat on a mat , and then it slept . Über café 東京 naïve".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", ",", "and", "then", "it", "slept", ".", "Über", "café", "東京", "naïve"]
 
 
 def corpus(size: int = 30, seed: int = 0) -> tuple[NDArray[np.str_], NDArray[np.str_]]:

@@ -135,7 +135,7 @@ def test_a_model_says_its_start_and_the_token_that_targets_begin_with() -> None:
 
 
 def test_languages_are_for_tokenizers_that_know_them() -> None:
-    with pytest.raises(CompatibilityError, match="data.target_language: .* knows no languages"):
+    with pytest.raises(CompatibilityError, match=r"data\.target_language: .* knows no languages"):
         PairProcessor.of(pairs.tokenizer("t5"), pairs.model("t5"), Data(train="x", target_language="yy_YY"))
 
 

@@ -32,6 +32,7 @@ from stilla.report.numbers import metric_title
 from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
 from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._vocabulary import DIVERGENCE
+from stilla.tasks._writing import Writes
 from stilla.tasks.base import Metric, Task
 
 AllPredictions = Mapping[str, Mapping[str, Sequence[Predictions]]]
@@ -48,6 +49,8 @@ def make_scores(
     resamples: int = 1000,
     seed: int = 0,
     notes: Sequence[str] = (),
+    texts: AllPredictions | None = None,
+    text_metrics: Sequence[Metric] = (),
 ) -> Scores:
     """Compare `teacher`, `student`, `baseline` (if there is one) and any other subjects.
 
@@ -57,20 +60,25 @@ def make_scores(
         costs: of every subject.
         metric: the headline metric; by default the task's first.
         notes: said by earlier stages, to be kept with the scores.
+        texts: what subjects wrote, as arrays of strings, with the references as labels; not every subject has to.
+        text_metrics: by what texts are measured.
 
     Raises:
         RecipeError: the task has no such metric.
         StillaError: teacher or student is missing; predictions are not finite, or answer for other examples.
     """
     _check(predictions)
+    if texts:
+        _check(texts)
     said = list(notes)
     headline = _headline_split(predictions["student"])
-    by_split = {split: _Split(task, split, predictions, resamples, seed) for split in _splits(predictions)}
-    metrics = _metrics(task, metric, by_split[headline], said)
+    by_split = {split: _Split(task, split, predictions, resamples, seed, texts or {}, text_metrics)
+                for split in _splits(predictions)}
+    metrics = _metrics(metric, by_split[headline], said)
     chosen = metrics[0]
     measured = {name: _measured(name, by_split, metrics, costs[name], headline, seed) for name in predictions}
     said += [f"{metric_title(one.name)} is not defined on {split} for every subject and is left out"
-             for split, data in by_split.items() for one in task.metrics() if not data.is_defined(one)]
+             for split, data in by_split.items() for one in data.metrics if not data.is_defined(one)]
     said += _disturbed(costs)
     headlines = by_split[headline].sampled
     teacher, student = headlines["teacher", chosen.name], headlines["student", chosen.name]
@@ -115,21 +123,39 @@ def _disturbed(costs: Mapping[str, Cost]) -> list[str]:
 class _Split:
     """Everything that is computed on one split, on one set of resamples."""
 
-    def __init__(self, task: Task, name: str, predictions: AllPredictions, resamples: int, seed: int) -> None:
+    def __init__(self, task: Task, name: str, predictions: AllPredictions, resamples: int, seed: int,
+                 texts: AllPredictions, text_metrics: Sequence[Metric]) -> None:
         self.task = task
         self.subjects = {subject: splits[name] for subject, splits in predictions.items() if name in splits}
         first = next(iter(self.subjects.values()))[0]
         self.keys, self.labels, self.examples = first.keys, first.labels, len(first)
         self.probabilities = {subject: [distributions(task, one) for one in seeds]
                               for subject, seeds in self.subjects.items()}
+        self.texts = {subject: splits[name] for subject, splits in texts.items() if name in splits}
+        of_texts = tuple(text_metrics) if self.texts else ()
+        # what is written is what counts where writing is the task
+        first_texts = isinstance(task, Writes) and bool(task.text_metrics())
+        # perplexities over two vocabularies say nothing about each other
+        self.shared = not task.vocabulary or self._is_shared()
+        self.own = task.metrics() if self.shared else ()
+        self.metrics = (*of_texts, *self.own) if first_texts else (*self.own, *of_texts)
         self.sampled = bootstrap(self._asked(), Resampling(self.examples, resamples, seed))
+        for written in list(self.texts.values())[:1]:  # maybe of fewer examples, so drawn by themselves
+            asked = {(subject, metric.name): Asked(metric, [(one.outputs, one.labels) for one in seeds])
+                     for subject, seeds in self.texts.items() for metric in of_texts}
+            self.sampled |= bootstrap(asked, Resampling(len(written[0]), resamples, seed))
+
+    def _is_shared(self) -> bool:
+        """Whether all subjects answer for the same labels: not where teacher and student read other tokens."""
+        every = [one.labels for seeds in self.subjects.values() for one in seeds]
+        return all(one.shape == self.labels.shape and np.array_equal(one, self.labels) for one in every[1:])
 
     def _asked(self) -> dict[tuple[str, str], Asked]:
         """Every metric of every subject, and the agreement of every other subject with the teacher."""
         asked = {(subject, metric.name): Asked(metric, [(one.outputs, one.labels) for one in seeds])
-                 for subject, seeds in self.subjects.items() for metric in self.task.metrics()}
+                 for subject, seeds in self.subjects.items() for metric in self.own}
         decided = self.decided()
-        if "teacher" in decided:
+        if "teacher" in decided and self.shared:
             teacher = decided["teacher"][0].decided
             asked |= {(subject, AGREEMENT.name): Asked(AGREEMENT, [(one.decided, teacher) for one in seeds])
                       for subject, seeds in decided.items() if subject != "teacher"}
@@ -144,9 +170,13 @@ class _Split:
                 for subject, seeds in self.probabilities.items() if seeds[0] is not None}
 
     def is_defined(self, metric: Metric) -> bool:
-        """Whether every subject's every seed has a finite value."""
-        values = [self.sampled[subject, metric.name].values for subject in self.subjects]
-        return all(bool(np.isfinite(one).all()) for one in values)
+        """Whether every subject that was asked has a finite value for every seed."""
+        values = [one.values for (_, name), one in self.sampled.items() if name == metric.name]
+        return bool(values) and all(bool(np.isfinite(one).all()) for one in values)
+
+    def has(self, subject: str, metric: Metric) -> bool:
+        """Whether the subject was measured by it: not every file can write."""
+        return (subject, metric.name) in self.sampled and self.is_defined(metric)
 
     def agreement(self, subject: str, seed: int) -> Interval | None:
         sampled = self.sampled.get((subject, AGREEMENT.name))
@@ -168,8 +198,9 @@ class _Split:
         if not seeds:
             return None
         there = [one.decided != NO_ROW for one in seeds]
+        labels = [one.labels for one in self.subjects[subject]]
         return calibration(np.concatenate([one.confidence[rows] for one, rows in zip(seeds, there)]),
-                           np.concatenate([(one.decided == self.labels)[rows] for one, rows in zip(seeds, there)]))
+                           np.concatenate([(one.decided == own)[rows] for one, own, rows in zip(seeds, labels, there)]))
 
     def _kl_of_rows(self, subject: str) -> float | None:
         """The mean over all rows of what was measured beside the teacher."""
@@ -187,7 +218,7 @@ class _Split:
     def flips(self, data: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
         """Numbers by kind, and the examples to show; nothing for regression."""
         decided = {subject: seeds[0] for subject, seeds in self.decided().items()}
-        if not decided:
+        if not decided or not self.shared:
             return {}, ()
         if self.task.vocabulary:
             return flipped_tokens(self.task, decided, self.labels)
@@ -210,10 +241,11 @@ def _measured(
     agreement = {one: data.agreement(name, seed) for one, data in own.items()}
     kl = {one: data.kl(name) for one, data in own.items()}
     calibrated = {one: data.calibration(name) for one, data in own.items()}
-    seeds = own[headline].sampled[name, metrics[0].name].values if headline in own else np.zeros(0)
+    there = headline in own and own[headline].has(name, metrics[0])
+    seeds = own[headline].sampled[name, metrics[0].name].values if there else np.zeros(0)
     return Measured(
         quality={one: {metric.name: data.sampled[name, metric.name].interval(seed)
-                       for metric in metrics if data.is_defined(metric)} for one, data in own.items()},
+                       for metric in metrics if data.has(name, metric)} for one, data in own.items()},
         cost=cost,
         agreement={one: value for one, value in agreement.items() if value is not None},
         kl={one: value for one, value in kl.items() if value is not None},
@@ -233,7 +265,8 @@ def _check(predictions: AllPredictions) -> None:
         reference = next(iter(of.values()))[0]
         for subject, seeds in of.items():
             for one in seeds:
-                one.check_finite(f"{subject} on {split} data")
+                if one.outputs.dtype.kind != "U":
+                    one.check_finite(f"{subject} on {split} data")
                 if not np.array_equal(one.keys, reference.keys):
                     raise StillaError(f"{subject} on {split} data: predictions answer for other examples "
                                       f"({len(one)}) than those of {next(iter(of))} ({len(reference)})")
@@ -247,9 +280,9 @@ def _headline_split(student: Mapping[str, Sequence[Predictions]]) -> str:
     return next((split for split in ("test", "validation") if split in student), next(iter(student)))
 
 
-def _metrics(task: Task, name: str | None, split: _Split, notes: list[str]) -> list[Metric]:
+def _metrics(name: str | None, split: _Split, notes: list[str]) -> list[Metric]:
     """All metrics, the headline first: the one asked for, or the next that is defined on its split."""
-    metrics = list(task.metrics())
+    metrics = list(split.metrics)
     known = [one.name for one in metrics]
     if name is not None:
         if name not in known:

@@ -40,7 +40,7 @@ class Written:
 
 
 Writer = Callable[[Inputs, Mapping[str, Any], Decoding], list[Written]]
-"""(inputs, options of the task, decoding) -> a text per row. A model's is `writer(model)`, an exported file brings its own."""
+"""(inputs, options of the task, decoding) -> a text per row. A model's is `writer(model)`; an exported file has its own."""
 
 
 @dataclass(frozen=True, eq=False)

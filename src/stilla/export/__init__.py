@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stilla.export.session import OnnxModel
     from stilla.tasks.base import Prepared, Task
 
-__all__ = ["KINDS", "MODEL", "NEEDS", "OnnxModel", "export", "find", "missing_packages", "model_card", "plain_usage",
-           "restore", "save_student", "transformers_usage", "write_card"]
+__all__ = ["KINDS", "MODEL", "NEEDS", "OnnxModel", "export", "find", "main_file", "missing_packages", "model_card",
+           "plain_usage", "restore", "save_student", "transformers_usage", "write_card"]
 
 KINDS: Mapping[str, str] = {
     "onnx": "stilla.export.onnx:write",
@@ -29,8 +29,14 @@ KINDS: Mapping[str, str] = {
 NEEDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("onnx", "onnxruntime", "onnxscript"))
 """Packages that a format needs beside Stilla's own; `pip install "stilla[onnx]"` brings them."""
 
-MODEL = "model.onnx"
-"""The file in a format's folder that holds the model."""
+MODEL, ENCODER = "model.onnx", "encoder_model.onnx"
+"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder."""
+
+
+def main_file(folder: Path) -> Path | None:
+    """The file that stands for a format; None where there is none."""
+    return next((folder / name for name in (MODEL, ENCODER) if (folder / name).is_file()), None)
+
 
 _LAZY = {
     "OnnxModel": "stilla.export.session",

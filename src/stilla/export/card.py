@@ -20,6 +20,19 @@ _HUB_METRICS = {
     "pearson": "pearsonr",
     "spearman": "spearmanr",
 }
+# What transformers and the Hub call the pipelines of tasks that have another name here.
+_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask"}
+_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
+_SEQ2SEQ_USAGE = """\
+```python
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForSeq2SeqLM.from_pretrained("path/to/this/folder")
+written = model.generate(**tokenizer("An example.", return_tensors="pt"), max_new_tokens=128)
+print(tokenizer.decode(written[0], skip_special_tokens=True))
+```
+"""
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -69,10 +82,12 @@ def model_card(
 
 
 def transformers_usage(kind: str) -> str:
-    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline)."""
-    given = '"picture.png"' if kind.startswith("image") else '"An example."'
-    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline(\"{kind}\", model=\"path/to/this/folder\")\n"
-            f"print(model({given}))\n```\n")
+    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline, but for language models)."""
+    if kind == "seq2seq":
+        return _SEQ2SEQ_USAGE
+    given = _GIVEN.get(kind, '"picture.png"' if kind.startswith("image") else '"An example."')
+    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline(\"{_PIPELINES.get(kind, kind)}\", "
+            f"model=\"path/to/this/folder\")\nprint(model({given}))\n```\n")
 
 
 def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
@@ -99,7 +114,7 @@ def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transfo
     ]
     base = teacher if _on_hub(teacher) else None
     text: str = ModelCardData(
-        base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=scores.task,
+        base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=_hub_task(scores),
         tags=["knowledge-distillation", "stilla"], model_name=name, eval_results=results).to_yaml()
     return text.rstrip("\n") + "\n"
 
@@ -125,8 +140,14 @@ def _ece(student: Measured, split: str) -> float | None:
     return None if calibration is None else calibration.ece
 
 
+def _hub_task(scores: Scores) -> str:
+    if scores.task == "seq2seq":
+        return "summarization" if scores.metric.startswith("rouge") else "translation"
+    return _PIPELINES.get(scores.task, scores.task)
+
+
 def _hub_metric(metric: str) -> str:
-    averaged = metric.removeprefix("macro_").removeprefix("micro_")
+    averaged = "rouge" if metric.startswith("rouge") else metric.removeprefix("macro_").removeprefix("micro_")
     return _HUB_METRICS.get(averaged, averaged)
 
 

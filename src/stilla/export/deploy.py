@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.export import MODEL
+from stilla.export import ENCODER, MODEL, main_file
 from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.session import OnnxModel
+from stilla.tasks._writing import Writes
 from stilla.tasks.base import Prepared, Task
 
 _PREPARING = {
@@ -48,17 +49,59 @@ def write_folder(
     require_onnx()
     numbers = sum(value.numel() for value in model.state_dict().values() if isinstance(value, Tensor))
     config = config_of(model)
-    # float32, and beside it for a while what is made from it
-    with replaced(folder, needed=5 * numbers, holds=MODEL) as new:
+    older = main_file(folder)
+    # float32, and beside it for a while what is made from it; decoders are written twice, for the first and later steps
+    size = 8 if isinstance(task, Writes) else 5
+    with replaced(folder, needed=size * numbers, holds=MODEL if older is None else older.name) as new:
         said = write(model, task, prepared, new / MODEL)
         with quiet():
             if processor is not None:
                 processor.save_pretrained(new)
             if config is not None:
                 config.save_pretrained(new)
-        text = readme(OnnxModel(new / MODEL), said, config)
+            if isinstance(task, Writes) and isinstance(model, PreTrainedModel) and model.generation_config is not None:
+                model.generation_config.save_pretrained(new)
+        made = main_file(new)
+        assert made is not None  # what `write` wrote
+        text = writing_readme(made, said) if isinstance(task, Writes) else readme(OnnxModel(made), said, config)
         (new / "README.md").write_text(text, encoding="utf-8")
-    return folder / MODEL
+    return folder / made.name
+
+
+_WRITING = {
+    MODEL: """\
+`model.onnx` takes `input_ids`, `attention_mask` (and `position_ids`, if the model has them) and the keys and values of what
+it has read before, `past_key_values.<layer>.key` and `.value`, of length 0 at first; it gives `logits` and `present.*`, the
+past of the next step.
+""",
+    ENCODER: """\
+`encoder_model.onnx` reads the source once; `decoder_model.onnx` makes the first step and gives keys and values,
+`present.*`; `decoder_with_past_model.onnx` makes every later step, of one token, from these.
+""",
+}
+
+_LOADING = {MODEL: "ORTModelForCausalLM", ENCODER: "ORTModelForSeq2SeqLM"}
+
+
+def writing_readme(main: Path, said: str) -> str:
+    """The same for a model that writes: its files, and how to let them write."""
+    return f"""\
+# {main.name}
+
+{said} Any batch size and length.
+
+{_WRITING[main.name]}
+The layout is that of optimum (`pip install "optimum[onnxruntime]"`), whose own loop writes texts with it:
+
+```python
+from optimum.onnxruntime import {_LOADING[main.name]}
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {_LOADING[main.name]}.from_pretrained(".")
+print(tokenizer.batch_decode(model.generate(**tokenizer(["An example."], return_tensors="pt")), skip_special_tokens=True))
+```
+"""
 
 
 def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:

@@ -36,9 +36,9 @@ def save_student(
 ) -> Path:
     """Write a model with its tokenizer or image processor, replacing an older one at once.
 
-    A Hugging Face model becomes a folder for `from_pretrained`, label names in its config, adapters merged. Any other module becomes
-    `model.safetensors` (its own state dict, aliases written out, so that `load_state_dict` takes it as it is) and a
-    README that shows how to load it.
+    A Hugging Face model becomes a folder for `from_pretrained`, label names in its config, adapters merged. Any other
+    module becomes `model.safetensors` (its own state dict, aliases written out, so that `load_state_dict` takes it as it
+    is) and a README that shows how to load it.
 
     Args:
         example: keyword arguments of the model's forward; what was written must answer them as the model does.

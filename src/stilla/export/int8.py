@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.errors import ExportError
+from stilla.export import main_file
 from stilla.export import onnx as float32
 from stilla.export._quiet import quiet, require_onnx
-from stilla.export.session import OnnxModel
+from stilla.export.running import open_exported
 from stilla.tasks.base import Prepared, Task
 
 Inputs = Mapping[str, Tensor]
@@ -57,17 +58,29 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
         ExportError: as for `onnx` and `quantise`.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        source = Path(folder) / "model.onnx"
-        float32.write(model, task, prepared, source)
-        done = quantise(source, path, _batches(prepared))
+        float32.write(model, task, prepared, Path(folder) / path.name)
+        # a model with encoder and decoder is several files; a decoder's calibration would need keys and values
+        written = sorted(Path(folder).glob("*.onnx"))
+        batches = _batches(prepared) if len(written) == 1 else ()
+        done = _together([(source.stat().st_size, quantise(source, path.parent / source.name, batches))
+                          for source in written])
+    made = main_file(path.parent)
+    assert made is not None  # what was just written
+    file = open_exported(made)
     for inputs in float32.examples(prepared):
-        if not torch.isfinite(OnnxModel(path)(inputs)).all():
+        if not torch.isfinite(file(inputs)).all():
             raise ExportError("int8: the quantised file gives NaN or infinite logits")
     how = {"dynamic": "activations are quantised as they come, with one scale per batch: an example's logits depend "
                       "slightly on the others of its batch",
            "static": f"activations too, with ranges from {len(prepared.keys):,} training examples"}
     return (f"{100 * done.share:.0f} % of the weights' bytes are int8 (products use 7 of the 8 bits, so that no processor "
             f"saturates); {how[done.method]}.")
+
+
+def _together(parts: Sequence[tuple[int, Quantised]]) -> Quantised:
+    """What became of all files, each counted by its bytes."""
+    share = sum(size * part.share for size, part in parts) / sum(size for size, _ in parts)
+    return Quantised(parts[0][1].method, share)
 
 
 def quantise(source: Path, target: Path, calibration: Iterable[Inputs] | None) -> Quantised:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from stilla.errors import ExportError, all_of
 from stilla.export._quiet import quiet, require_onnx
-from stilla.export.session import OnnxModel
+from stilla.tasks._writing import Writes
 from stilla.tasks.base import Prepared, Task
 
 Inputs = Mapping[str, Tensor]
@@ -28,7 +28,7 @@ INSIDE = 1_900_000_000
 """Bytes of weights up to which they stand in the file itself; a protobuf cannot hold 2 GB."""
 
 # float32 in another order of summation; relative to the largest logit. Wrong graphs are wrong by 1e-1 and more.
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 
 
 def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
@@ -39,7 +39,12 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     Raises:
         ExportError: packages are missing, the exporter cannot hold the model, or the file answers differently.
     """
-    export_onnx(model, task.axes, task.outputs, examples(prepared), path)
+    if isinstance(task, Writes):
+        from stilla.export.decoders import write_decoder
+
+        write_decoder(model, examples(prepared), path)
+    else:
+        export_onnx(model, task.axes, task.outputs, examples(prepared), path)
     return "Weights and arithmetic in float32."
 
 
@@ -65,11 +70,11 @@ def export_onnx(
     if unknown:
         raise ExportError(f"onnx: the model takes {all_of(unknown)}, for which the task names no axes; known are "
                           f"{all_of(list(axes))}")
-    ready = _Logits(_ready(model), tuple(batches[0]), outputs).eval()
-    with quiet():
-        _trace(ready, axes, batches[0], path)
-    _clean(path, axes)
-    check(path, lambda inputs: ready(*inputs.values()), batches)
+    whole = _Logits(ready(model), tuple(batches[0]), outputs).eval()
+    shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batches[0])
+    trace(whole, batches[0], shapes, ["logits"], path, type(model).__name__)
+    clean(path, {name: dict(enumerate(named)) for name, named in axes.items()})
+    check(path, lambda inputs: whole(*inputs.values()), batches)
 
 
 class _Logits(nn.Module):
@@ -83,35 +88,45 @@ class _Logits(nn.Module):
         return self.outputs(self.model(**dict(zip(self.names, values, strict=True))))
 
 
-def _ready(model: nn.Module) -> nn.Module:
+def ready(model: nn.Module) -> nn.Module:
     """A copy in float32 on the CPU (onnxruntime computes bfloat16 nowhere else), with eager attention."""
-    ready = copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
-    for module in ready.modules():
+    copied = copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
+    for module in copied.modules():
         if isinstance(module, PreTrainedModel):
             module.set_attn_implementation("eager")
-    return ready
+    return copied
 
 
-def _trace(ready: _Logits, axes: Mapping[str, tuple[str, ...]], batch: Inputs, path: Path) -> None:
-    shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batch)
+def trace(
+    ready: nn.Module, inputs: Inputs, shapes: Sequence[Mapping[int, Any]], outputs: Sequence[str], path: Path, name: str
+) -> None:
+    """Write a module that takes these inputs as positional arguments, in this order.
+
+    Args:
+        shapes: for each input the axes that may have any size. name: of the model, for what is said.
+
+    Raises:
+        ExportError: the exporter cannot hold it.
+    """
     size = sum(parameter.nbytes for parameter in ready.parameters())
     try:
-        torch.onnx.export(
-            ready, tuple(batch.values()), str(path), input_names=list(batch), output_names=["logits"], dynamo=True,
-            dynamic_shapes=(shapes,), external_data=size > INSIDE, verbose=False)
+        with quiet():
+            torch.onnx.export(
+                ready, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=list(outputs), dynamo=True,
+                dynamic_shapes=(tuple(shapes),), external_data=size > INSIDE, verbose=False)
     except Exception as error:  # the exporter wraps whatever failed, several times
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         said = " ".join(str(cause).split())[:200] or repr(cause)
         raise ExportError(
-            f"onnx: torch's exporter cannot hold {type(ready.model).__name__} ({said}). A forward that decides on the values "
+            f"onnx: torch's exporter cannot hold {name} ({said}). A forward that decides on the values "
             "or sizes of its inputs (`if mask.all():`, `int(x.max())`) has to be written with torch.where or the like"
         ) from error
 
 
-def _clean(path: Path, axes: Mapping[str, tuple[str, ...]]) -> None:
-    """Name the axes, and drop what only the exporter needs.
+def clean(path: Path, axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Name the axes of inputs that may vary, and drop what only the exporter needs.
 
     Dropped are the shapes of intermediate values (quantisation stumbles over them, onnxruntime finds its own) and the
     stack trace at every node (paths of this machine, and for a small model most of the bytes).
@@ -126,16 +141,18 @@ def _clean(path: Path, axes: Mapping[str, tuple[str, ...]]) -> None:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     for value in graph.graph.input:
-        for axis, name in zip(value.type.tensor_type.shape.dim, axes[value.name]):
-            axis.dim_param = name
+        for number, name in axes[value.name].items():
+            value.type.tensor_type.shape.dim[number].dim_param = name
     for value in graph.graph.output:
-        value.type.tensor_type.shape.dim[0].dim_param = next(iter(axes.values()))[0]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(graph, path)
 
 
 def check(path: Path, model: Callable[[Inputs], Tensor], batches: Sequence[Inputs]) -> None:
     """Raise an ExportError unless the file answers every batch as the model does."""
-    file = OnnxModel(path)
+    from stilla.export.running import open_exported
+
+    file = open_exported(path)
     for batch in batches:
         with torch.no_grad():
             expected = model(batch)
@@ -144,7 +161,7 @@ def check(path: Path, model: Callable[[Inputs], Tensor], batches: Sequence[Input
         if got.shape != expected.shape:
             raise ExportError(f"onnx: the file gives {tuple(got.shape)} for {shapes}, the model {tuple(expected.shape)}")
         error = float((got - expected).abs().max())
-        if not error <= _TOLERANCE * max(1e-2, float(expected.abs().max())):
+        if not error <= TOLERANCE * max(1e-2, float(expected.abs().max())):
             raise ExportError(f"onnx: the file's logits differ from the model's by {error:.3g} for {shapes}")
 
 

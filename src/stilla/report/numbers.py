@@ -9,9 +9,10 @@ from stilla.scores import Interval
 MISSING = "–"
 """Stands where nothing was measured."""
 
-_FRACTIONS = frozenset({"accuracy", "f1", "precision", "recall"})
+_FRACTIONS = frozenset({"accuracy", "f1", "precision", "recall", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"})
 _TITLES = {
     "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
+    "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
     "matthews": "Matthews correlation", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
 }
 

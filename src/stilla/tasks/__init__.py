@@ -16,6 +16,7 @@ __all__ = ["KINDS", "find", "kinds", "of_model"]
 
 KINDS: Mapping[str, str] = {
     "text-classification": "stilla.tasks.text_classification:TextClassification",
+    "seq2seq": "stilla.tasks.seq2seq:Seq2Seq",
     "image-classification": "stilla.tasks.image_classification:ImageClassification",
     "causal-lm": "stilla.tasks.causal_lm:CausalLM",
     "masked-lm": "stilla.tasks.masked_lm:MaskedLM",

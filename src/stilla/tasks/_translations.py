@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
 from stilla.narrate import tracked
 from stilla.recipe import Data
-from stilla.tasks import _columns
+from stilla.tasks import _columns, _tokens
 from stilla.tasks._sequences import NO_ROW
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,10 @@ class PairProcessor:
         first = ids[0] if len(ids) > 1 and ids[0] in special else None
         return cls(tokenizer, _start(model, ids), first)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What it does to texts, as plain data: what fingerprints are made of."""
+        return {"tokens": _tokens.fingerprint(self.tokenizer), "start": self.start, "first": self.first}
+
     def save_pretrained(self, folder: str | Path) -> None:
         self.tokenizer.save_pretrained(folder)
 
@@ -178,7 +182,7 @@ def _set_languages(tokenizer: PreTrainedTokenizerBase, section: Data) -> None:
             raise CompatibilityError(f"data.{key}: {type(tokenizer).__name__} knows no languages; leave it out, or tell the "
                                      "model in words (`data.prefix`).")
         if code not in tokenizer.get_vocab():
-            near = did_you_mean(code, [one for one in tokenizer.all_special_tokens])
+            near = did_you_mean(code, list(tokenizer.all_special_tokens))
             raise CompatibilityError(f"data.{key}: the tokenizer does not know {code!r}.{near}")
         setattr(tokenizer, attribute, code)
 

@@ -213,6 +213,10 @@ class Task(ABC):
         """Tokens of a vocabulary as text, for a person."""
         return " ".join(map(str, tokens))
 
+    def alike(self, student: Any, teacher: Any) -> bool:
+        """Whether what these processors' models say of an example can be compared piece by piece."""
+        return True
+
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Make the rows of both sides answer to each other; by default they already do."""
         return student, teacher

@@ -73,7 +73,7 @@ class CausalLM(Vocabulary, Writes):
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)
         if self.packs and self.section is not None:
-            refuse_leaks(loaded.model, source.model)  # type: ignore[arg-type]
+            refuse_leaks(loaded.model, source.model)
         return loaded
 
     def prepare(

@@ -98,6 +98,9 @@ class Seq2Seq(Vocabulary, Writes):
             lengths=(tokens.lengths + targets.lengths).tolist(),
         )
 
+    def alike(self, student: Any, teacher: Any) -> bool:
+        return super().alike(_pairs(student).tokenizer, _pairs(teacher).tokenizer)
+
     def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
         """The decoder's positions are those with a label."""
         if stack == "decoder" and batch.labels is not None:
@@ -221,7 +224,7 @@ def _pairs(processor: Any) -> PairProcessor:
 
 
 def _padding(pair: PairProcessor) -> int:
-    return int(pair.tokenizer.pad_token_id)  # type: ignore[arg-type]
+    return int(pair.tokenizer.pad_token_id)
 
 
 def _broken(both: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:

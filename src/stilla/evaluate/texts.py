@@ -1,0 +1,64 @@
+"""What every measured model writes for the measured splits, and by what it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+
+from stilla.evaluate.generate import Decoding, Writer, generate, some
+from stilla.evaluate.predict import Predictions
+from stilla.evaluate.strings import find
+from stilla.recipe import Generation
+from stilla.tasks._writing import Writes
+from stilla.tasks.base import Metric
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who writes: a model or an exported file's writer, with what makes its inputs and reads its tokens."""
+
+    write: nn.Module | Writer
+    processor: Any
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """`texts`: by subject, then by split, one per seed. `notes`: for the scores."""
+
+    texts: Mapping[str, Mapping[str, Sequence[Predictions]]] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def write_texts(
+    section: Generation | None, task: object, splits: Mapping[str, Dataset], authors: Mapping[str, Sequence[Author]],
+    batch_size: int,
+) -> Wrote:
+    """The texts of all authors on all splits; nothing where the recipe names no metric of texts.
+
+    Raises:
+        RecipeError: packages behind a metric are missing.
+        CompatibilityError: a model cannot write.
+    """
+    if section is None or not section.metrics or not isinstance(task, Writes):
+        return Wrote()
+    metrics = find(section.metrics)
+    decoding = Decoding(section.max_new_tokens, section.num_beams)
+    size = section.batch_size or batch_size
+    texts: dict[str, dict[str, list[Predictions]]] = {}
+    notes: list[str] = []
+    for split, examples in splits.items():
+        for name, seeds in authors.items():
+            for seed, author in enumerate(seeds):
+                asked = some(task.asked(examples, author.processor), section.limit)
+                done = generate(author.write, task, asked, author.processor, decoding, batch_size=size,
+                                title=f"{name} writes, {split}")
+                texts.setdefault(name, {}).setdefault(split, []).append(done.predictions)
+                if done.cut and not seed:
+                    notes.append(f"{name}: {100 * done.cut:.1f} % of its texts on {split} had no end after "
+                                 f"{decoding.max_new_tokens} tokens and were cut there")
+    return Wrote(texts, metrics, tuple(notes))

@@ -1,0 +1,90 @@
+"""Whole runs of models that write: what the student learns, what is written and measured, what is skipped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stilla
+from stilla.errors import RecipeError, StillaError
+from stilla.recipe_file import read
+
+from .tasks import pairs
+
+QUICK = {"max_steps": 4, "batch_size": 8, "precision": "float32", "learning_rate": 1e-3}
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    teacher = folder / "teacher"
+    if not teacher.exists():
+        pairs.trained("bart").save_pretrained(teacher)
+        pairs.tokenizer("bart").save_pretrained(teacher)
+    return {
+        "task": "seq2seq", "data": pairs.files(folder / "data", train=40, validation=16, test=16),
+        "teacher": str(teacher), "student": {"layers": {"encoder": 1, "decoder": 1}}, "distill": QUICK,
+        "evaluate": {"baseline": True, "resamples": 100, "speed": False, "generation": {"max_new_tokens": 7}},
+        "output": str(folder / "run"), **changes}
+
+
+@pytest.mark.slow
+def test_texts_are_measured_and_are_the_headline(tmp_path: Path) -> None:
+    run = stilla.distill(**recipe(tmp_path))
+    assert run.scores.metric == "bleu"
+    assert list(run.scores.teacher.quality["test"]) == ["bleu", "chrf", "perplexity", "token_accuracy"]
+    assert run.scores.teacher["bleu"] > 0.5 > run.scores.student["bleu"]
+    assert run.scores.gap is not None
+    assert run.scores.difference is not None
+    assert run.scores.student.kl["test"] > 0
+    assert "BLEU" in run.report.read_text(encoding="utf-8")
+    assert "bleu" in (run.student / "README.md").read_text(encoding="utf-8")
+    kept = read(run.folder / "recipe.yaml").evaluate.generation
+    assert kept is not None
+    assert kept.metrics == ("bleu", "chrf")
+
+
+@pytest.mark.slow
+def test_a_student_with_other_tokens_learns_what_the_teacher_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    words = (*pairs.SPECIAL, *reversed(pairs.VOCABULARY[len(pairs.SPECIAL):]))
+    pairs.model("t5", seed=1).save_pretrained(other)
+    pairs.tokenizer("t5", words=words).save_pretrained(other)
+    plain = recipe(tmp_path, student=str(other))
+    with pytest.raises(StillaError, match=r"number \d+ tokens differently.*completions: teacher"):
+        stilla.distill(**plain)
+    plain = {**plain, "completions": {"by": "teacher", "max_new_tokens": 6}, "output": str(tmp_path / "second")}
+    run = stilla.distill(**plain)
+    kept = read(run.folder / "recipe.yaml")
+    assert [spec.kind for spec in kept.distill[0].objectives or ()] == ["labels"]
+    assert list(run.scores.student.quality["test"]) == ["bleu", "chrf"]  # perplexities would be over other tokens
+    assert not run.scores.student.agreement
+    settings = json.loads((run.folder / "completions" / "settings.json").read_text(encoding="utf-8"))
+    assert settings["decoding"]["max_new_tokens"] == 6
+    capsys.readouterr()
+    again = stilla.distill(**plain)
+    said = capsys.readouterr().err
+    assert "completions: finished before, skipped" in said
+    assert again.scores == run.scores
+    with pytest.raises(RecipeError, match=r"holds the stage `completions` of another recipe.*\n.*max_new_tokens: 6 -> 5"):
+        stilla.distill(**{**plain, "completions": {"by": "teacher", "max_new_tokens": 5}})
+
+
+def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> None:
+    files = pairs.files(tmp_path / "data")
+    plain = {"task": "masked-lm", "data": {**files, "text": "source"}, "teacher": "./none", "student": 2}
+    with pytest.raises(StillaError, match=r"evaluate\.generation: the models of `masked-lm` write no texts; leave it out"):
+        _resolved(plain, evaluate={"generation": {}})
+
+
+def _resolved(plain: dict[str, Any], **changes: Any) -> None:
+    from stilla import data, tasks
+    from stilla.defaults import resolved_writing
+    from stilla.recipe_file import from_options
+
+    whole = from_options({**plain, **changes})
+    task = tasks.find(whole.task).understand(whole.data, data.load(whole.data, seed=0))
+    resolved_writing(whole.evaluate, task)
