@@ -110,7 +110,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
         found.append(classifier())
     student, teacher = llama(options.vocabulary, 256, 4), llama(options.vocabulary, 512, 6)
     task = CausalLM(classes=options.vocabulary)
-    batches = [tokens(options.vocabulary, seed) for seed in range(4)]
+    batches = [tokens(options.vocabulary, seed) for seed in range(3)]
     for form in ("top_k", "samples", "hidden"):
         if form in wanted:
             temperature = 1.0 if form == "samples" else 2.0
@@ -146,8 +146,8 @@ def llama(vocabulary: int, width: int, layers: int) -> nn.Module:
 
 def tokens(vocabulary: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, vocabulary, (4, 128), generator=generator)
-    labels = torch.cat([ids[:, 1:], torch.full((4, 1), -100)], 1)
+    ids = torch.randint(3, vocabulary, (2, 128), generator=generator)
+    labels = torch.cat([ids[:, 1:], torch.full((2, 1), -100)], 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return Batch(student=inputs, teacher=inputs, labels=labels)
 
@@ -160,7 +160,7 @@ def measured(case: Case, folder: Path, rounds: int, clock: Callable[[], float]) 
     for batch in case.batches:
         capturing(batch)
     capturing.close()
-    cached = CachedTeacher(folder / "whole", case.task, temperature=case.temperature)
+    cached = CachedTeacher(folder / "whole", case.task, temperature=case.temperature, check_alignment=False)
     second = ratio(case, rounds, clock, lambda batch, _: helped(batch, cached(batch)), lambda batch, _: plain(batch, None))
     first = ratio(case, rounds, clock, lambda batch, teacher: helped(batch, teacher(batch)),
                   lambda batch, _: helped(batch, live(batch)), lambda turn: fresh(case, live, folder / f"first-{turn}"))
@@ -189,7 +189,8 @@ def stepper(case: Case, terms: list[Term]) -> Callable[[Batch, Any], None]:
 
 
 def ratio(
-    case: Case, rounds: int, clock: Callable[[], float], ours: Callable[[Batch, Any], Any], theirs: Callable[[Batch, Any], Any],
+    case: Case, rounds: int, clock: Callable[[], float],
+    ours: Callable[[Batch, Any], Any], theirs: Callable[[Batch, Any], Any],
     begin: Callable[[int], Any] = lambda turn: None,
 ) -> str:
     """How many times as long ours takes; one pass to warm up."""

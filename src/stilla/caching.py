@@ -103,10 +103,12 @@ def remembering(
     path: str | Path,
     made_from: Mapping[str, Any],
     layer_map: LayerMap,
+    *,
+    trusted: bool = False,
 ) -> Iterator[tuple[nn.Module | Teacher, list[KeepUp]]]:
     """The teacher for one training, and what keeps its cache up with it: the model itself where nothing is stored.
 
-    layer_map: which of the teacher's layers, by stack, the student's answer to.
+    trusted: not to be held against the labels. layer_map: which of the teacher's layers, by stack, the student's answer to.
     """
     if section.form == "none":
         yield teacher, []
@@ -115,7 +117,8 @@ def remembering(
     remembers = CapturingTeacher(
         LiveTeacher(teacher, task, stacks=stacks), task, f"{path}/states" if stacks else path,
         keep(section, made_from, _states(terms, layer_map)), made_from,
-        temperature=next(iter(_temperatures(terms)), 1.0), part=str(processes().process_index), shared=True)
+        temperature=next(iter(_temperatures(terms)), 1.0), part=str(processes().process_index), shared=True,
+        check_alignment=not trusted)
     try:
         yield remembers, [KeepUp(remembers)]
     finally:

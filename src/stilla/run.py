@@ -244,7 +244,7 @@ class Line:
         """The teacher for one training: as it is, or with what it says stored and read again."""
         return caching.remembering(
             teacher.model, task, terms, self.recipe.cache, caching.place_of(self.recipe.cache, self.folder),
-            self._asked(task, teacher), student.layer_map)
+            self._asked(task, teacher), student.layer_map, trusted=self.recipe.allow_weak_teacher)
 
     def _start(self, task: Task, teacher: Loaded, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)

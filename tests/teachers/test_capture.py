@@ -40,6 +40,11 @@ def classifier_batches() -> list[Batch]:
     return batches
 
 
+def opened(path: Path, task: Any, **options: Any) -> CachedTeacher:
+    """An untrained teacher predicts nothing, wherever its answers stand."""
+    return CachedTeacher(path, task, **options, check_alignment=False)
+
+
 def capturing(path: Path, live: Any, keep: Keep, **options: Any) -> CapturingTeacher:
     return CapturingTeacher(live, live.task, path, keep, FINGERPRINT, **options)
 
@@ -54,7 +59,7 @@ def captured(path: Path, live: Any, keep: Keep, batches: list[Batch], **options:
 def test_dense_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     live, batches = classifier(), classifier_batches()
     first = captured(tmp_path, live, Keep("dense"), batches)
-    cached = CachedTeacher(tmp_path, live.task, fingerprint=FINGERPRINT)
+    cached = opened(tmp_path, live.task, fingerprint=FINGERPRINT)
     for batch, now in zip(batches, first, strict=True):
         expected = live(batch).logits.logits
         assert torch.equal(now.logits.logits, expected)
@@ -66,7 +71,7 @@ def test_dense_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_dense_in_half_the_bytes_is_rounded_and_nothing_else(dtype: str, tmp_path: Path) -> None:
     live, batches = classifier(), classifier_batches()
     captured(tmp_path, live, Keep("dense", dtype=dtype), batches)
-    found = CachedTeacher(tmp_path, live.task)(batches[0]).logits.logits
+    found = opened(tmp_path, live.task)(batches[0]).logits.logits
     assert torch.equal(found, live(batches[0]).logits.logits.to(getattr(torch, dtype)))
 
 
@@ -76,7 +81,7 @@ def test_an_example_is_found_in_whatever_batch_it_stands(tmp_path: Path) -> None
     rows = examples(24)
     mixed = pad([rows[index] for index in (23, 0, 11, 4)])
     labels = mixed.pop("labels")
-    said = CachedTeacher(tmp_path, live.task)(Batch(student=mixed, teacher=mixed, labels=labels)).logits
+    said = opened(tmp_path, live.task)(Batch(student=mixed, teacher=mixed, labels=labels)).logits
     torch.testing.assert_close(said.logits, live(Batch(student=mixed, teacher=mixed, labels=labels)).logits.logits,
                                atol=1e-5, rtol=1e-5)
 
@@ -85,7 +90,7 @@ def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
     live, batches = classifier(), classifier_batches()
     keep = Keep("dense", states={"layers": (2, 4)}, states_dtype="float32")
     first = captured(tmp_path, live, keep, batches)
-    cached = CachedTeacher(tmp_path, live.task)
+    cached = opened(tmp_path, live.task)
     for batch, now in zip(batches, first, strict=True):
         truly, read = live(batch).stacks["layers"], cached(batch).stacks["layers"]
         assert torch.equal(read.mask, truly.mask)
@@ -96,14 +101,14 @@ def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
             assert torch.equal(now.stacks["layers"].hidden_states[index], expected)
     assert read.hidden_states[1].is_meta
     with pytest.raises(CacheError, match=r"holds the hidden states \['layers/2', 'layers/4'\], not \['layers/1'\]"):
-        CachedTeacher(tmp_path, live.task, states={"layers": (1, 2)})
+        opened(tmp_path, live.task, states={"layers": (1, 2)})
     assert cached.dims().widths == {"layers": (32,) * 5}
 
 
 def test_hidden_rows_and_the_head_give_the_logits_to_bfloat16(tmp_path: Path) -> None:
     live, batch = LanguageModel(), language_batch(*TEXTS)
     first = captured(tmp_path, live, Keep("hidden"), [batch])[0]
-    read = CachedTeacher(tmp_path, live.task)(batch)
+    read = opened(tmp_path, live.task)(batch)
     expected = live(batch).logits
     assert isinstance(read.logits, Headed)
     assert read.logits.head.classes == VOCABULARY  # without the padding of the vocabulary
@@ -118,7 +123,7 @@ def test_top_k_comes_back_to_its_bound(tmp_path: Path) -> None:
     captured(tmp_path, live, Keep("top_k", k=20, temperatures=(1.0, 2.0)), [batch])
     truth = live(batch).logits.first(VOCABULARY).dense().logits
     for temperature in (1.0, 2.0):
-        said = CachedTeacher(tmp_path, live.task, temperature=temperature)(batch).logits
+        said = opened(tmp_path, live.task, temperature=temperature)(batch).logits
         assert isinstance(said, TopK)
         assert said.temperature == temperature
         assert said.ids.max() < VOCABULARY
@@ -134,13 +139,13 @@ def test_a_temperature_that_was_not_captured_is_refused_with_the_way_out(tmp_pat
     live = LanguageModel()
     captured(tmp_path, live, Keep("top_k", k=20, temperatures=(1.0, 2.0)), [language_batch(*TEXTS)])
     with pytest.raises(CacheError, match=r"temperature 4; .* at 1 or 2, .*cache\.temperatures"):
-        CachedTeacher(tmp_path, live.task, temperature=4.0)
+        opened(tmp_path, live.task, temperature=4.0)
 
 
 def test_samples_come_back_as_they_were_drawn(tmp_path: Path) -> None:
     live, batch = LanguageModel(), language_batch(*TEXTS)
     first = captured(tmp_path, live, Keep("samples", samples=30), [batch])[0].logits
-    read = CachedTeacher(tmp_path, live.task)(batch).logits
+    read = opened(tmp_path, live.task)(batch).logits
     assert isinstance(read, Samples)
     assert torch.equal(first.ids, read.ids)
     assert torch.equal(first.counts, read.counts)
@@ -153,7 +158,7 @@ def test_samples_of_a_text_are_the_same_in_whatever_batch_it_stands(tmp_path: Pa
     live = LanguageModel()
     together = captured(tmp_path / "a", live, Keep("samples"), [language_batch(*TEXTS)])[0].logits
     captured(tmp_path / "b", live, Keep("samples"), [language_batch(TEXTS[2])])
-    alone = CachedTeacher(tmp_path / "b", live.task)(language_batch(TEXTS[2])).logits
+    alone = opened(tmp_path / "b", live.task)(language_batch(TEXTS[2])).logits
     width = alone.ids.shape[1]
     assert torch.equal(together.ids[-3:, :width] * (together.counts[-3:, :width] > 0), alone.ids)
     assert torch.equal(together.counts[-3:, :width], alone.counts)
@@ -189,13 +194,13 @@ def test_what_is_lacking_is_counted(tmp_path: Path) -> None:
     live = LanguageModel()
     captured(tmp_path, live, Keep("dense"), [language_batch(*TEXTS[:2])])
     with pytest.raises(CacheError, match=r"lacks 1 of the 3 pieces of this batch .* `stilla capture`"):
-        CachedTeacher(tmp_path, live.task)(language_batch(*TEXTS))
+        opened(tmp_path, live.task)(language_batch(*TEXTS))
 
 
 def test_rows_of_another_task_are_refused(tmp_path: Path) -> None:
     live = LanguageModel()
     captured(tmp_path, live, Keep("dense"), [language_batch(TEXTS[0])])
-    other = CachedTeacher(tmp_path, live.task)
+    other = opened(tmp_path, live.task)
     batch = language_batch(TEXTS[0])
 
     class Fewer(type(live.task)):  # type: ignore[misc]
@@ -222,7 +227,7 @@ def test_another_teacher_in_the_same_place_is_refused(tmp_path: Path) -> None:
     live = LanguageModel()
     captured(tmp_path, live, Keep("dense"), [language_batch(*TEXTS)])
     with pytest.raises(CacheError, match="teacher: 7e4c -> 0000"):
-        CachedTeacher(tmp_path, live.task, fingerprint={"teacher": "0000"})
+        opened(tmp_path, live.task, fingerprint={"teacher": "0000"})
     with pytest.raises(CacheError, match="teacher: 7e4c -> 0000"):
         CapturingTeacher(live, live.task, tmp_path, Keep("dense"), {"teacher": "0000"})
 
@@ -235,11 +240,11 @@ def test_a_damaged_or_missing_head_is_named(tmp_path: Path) -> None:
     head.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert dict(verify(tmp_path))[head.name]
     with pytest.raises(CacheError, match=f"{head.name} does not match its checksum"):
-        CachedTeacher(tmp_path, live.task)
+        opened(tmp_path, live.task)
     head.unlink()
     assert "missing" in str(dict(verify(tmp_path))[head.name])
     with pytest.raises(CacheError, match=f"{head.name} is missing"):
-        CachedTeacher(tmp_path, live.task)
+        opened(tmp_path, live.task)
 
 
 def test_hidden_needs_a_head(tmp_path: Path) -> None:
@@ -301,7 +306,7 @@ def test_a_capture_that_was_killed_continues_to_the_same_bytes(form: Any, tmp_pa
         run(tmp_path / f"stopped-{stop}")
         assert content(tmp_path / f"stopped-{stop}") == content(tmp_path / "whole")
         assert live.asked - asked <= 13 - max(0, 4 * stop - 7) // 4
-    cached = CachedTeacher(tmp_path / "whole", live.task)
+    cached = opened(tmp_path / "whole", live.task)
     assert len(cached(data.collate(some_texts()[:9])).logits) == sum(len(text) - 1 for text in some_texts()[:9])
 
 

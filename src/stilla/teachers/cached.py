@@ -16,6 +16,7 @@ from stilla.cache.shards import digest_of
 from stilla.errors import CacheError
 from stilla.signals import Batch, Dense, Dims, Form, Head, Headed, Samples, Signals, Stack, TopK
 from stilla.tasks.base import Segment, Side, Task
+from stilla.teachers.alignment import refuse_shifted
 
 
 class CachedTeacher:
@@ -36,15 +37,17 @@ class CachedTeacher:
         temperature: float = 1.0,
         states: Mapping[str, Sequence[int]] | None = None,
         fingerprint: Mapping[str, Any] | None = None,
+        check_alignment: bool = True,
     ) -> None:
         """`temperature`: of top-k distributions. `states`: hidden states by stack that it must have. `fingerprint`: what
-        it must have been made from."""
+        it must have been made from. `check_alignment`: over a vocabulary, hold the first batch's answers against its
+        labels."""
         self.store = Store(path)
         _refuse_lacking(self.store, states or {})
         if fingerprint is not None:
             self.store.refuse_other(fingerprint)
         self.task = task
-        self.reading = Reading(self.store.place, self.store.manifest, task, temperature)
+        self.reading = Reading(self.store.place, self.store.manifest, task, temperature, check_alignment=check_alignment)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signals:
@@ -69,7 +72,11 @@ class CachedTeacher:
 class Reading:
     """Turns what lies in a cache into signals."""
 
-    def __init__(self, place: Place, manifest: Manifest, task: Task, temperature: float) -> None:
+    def __init__(
+        self, place: Place, manifest: Manifest, task: Task, temperature: float, *, check_alignment: bool
+    ) -> None:
+        self._place = place.path
+        self._unchecked = check_alignment and task.vocabulary
         self.manifest = manifest
         self.task = task
         self.temperature = temperature
@@ -96,7 +103,12 @@ class Reading:
                 raise CacheError(f"the cache holds {rows} rows of a piece of the batch that has "
                                  f"{segment.rows.stop - segment.rows.start}: it was made for another task")
         kept, states, positions = decode(self.manifest, found)
-        return Signals(logits=self._form(kept), stacks=self._stacks(states, positions, segments, batch))
+        said = self._form(kept)
+        if self._unchecked and said is not None and batch.labels is not None:
+            labels = batch.labels[batch.labels != -100].to(self.device)
+            refuse_shifted(said, labels, segments, self.manifest.classes, self._place)
+            self._unchecked = False
+        return Signals(logits=said, stacks=self._stacks(states, positions, segments, batch))
 
     def _form(self, kept: Tensor | Ranked | Samples | None) -> Form | None:
         if isinstance(kept, Ranked) and isinstance(self.manifest.logits, TopKCoder):

@@ -16,7 +16,7 @@ from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exi
 from stilla.cache.blobs import encode
 from stilla.cache.shards import digest_of
 from stilla.errors import BusyError, CacheError, all_of
-from stilla.signals import Batch, Dims, Headed, Signals
+from stilla.signals import Batch, Dense, Dims, Headed, Signals
 from stilla.tasks.base import Prepared, Segment, Side, Task
 from stilla.teachers.cached import Reading
 from stilla.teachers.keeping import Keep
@@ -48,11 +48,12 @@ class CapturingTeacher:
         temperature: float = 1.0,
         part: str = "0",
         shared: bool = False,
+        check_alignment: bool = False,
         **limits: int,
     ) -> None:
         """`part`: of the cache that this process writes. `shared`: others may write to it at the same time, and each
-        takes a part of its own; else a second one is refused. `limits`: a shard's size (`shard_bytes`,
-        `shard_segments`)."""
+        takes a part of its own; else a second one is refused. `check_alignment`: as for `CachedTeacher`. `limits`: a
+        shard's size (`shard_bytes`, `shard_segments`)."""
         self.live = live
         self.task = task
         self.keep = keep
@@ -61,6 +62,7 @@ class CapturingTeacher:
         self.temperature = temperature
         self.part = part
         self.shared = shared
+        self.check_alignment = check_alignment
         self.limits = limits
         self.answered = 0
         """Pieces that the live teacher was asked for and that were not known."""
@@ -165,10 +167,13 @@ class CapturingTeacher:
         widths = {name: tuple(state.shape[2] for state in stack.hidden_states) for name, stack in said.stacks.items()}
         states = {f"{stack}/{index}": widths[stack][index]
                   for stack, indices in self.keep.states.items() for index in indices}
-        classes = said.logits.head.classes if isinstance(said.logits, Headed) else said.logits.logits.shape[1]  # type: ignore[union-attr]
+        classes = said.logits.logits.shape[1] if isinstance(said.logits, Dense) else self.task.row_classes()
+        classes = said.logits.head.classes if isinstance(said.logits, Headed) else classes
+        coder = self.keep.coder(said.logits, classes)
+        stored = StatesCoder(states, self.keep.states_dtype) if states else None
         return Manifest(
-            self.fingerprint, self.keep.coder(said.logits), StatesCoder(states, self.keep.states_dtype) if states else None,
-            classes, widths if states else {}, self._head(said) if self.keep.form == "hidden" else None)
+            self.fingerprint, coder, stored, classes, widths if states else {},
+            self._head(said) if self.keep.form == "hidden" else None)
 
     def _head(self, said: Signals) -> dict[str, Any]:
         assert isinstance(said.logits, Headed)
@@ -183,7 +188,8 @@ class CapturingTeacher:
 
     def _open(self, store: Store) -> None:
         self._refuse_other_form(store.manifest)
-        reading = Reading(self.place, store.manifest, self.task, self.temperature)
+        reading = Reading(self.place, store.manifest, self.task, self.temperature,
+                          check_alignment=self.check_alignment)
         reading.to(self._device)
         self._opened = _Opened(store, reading)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder
 from stilla.errors import CacheError
-from stilla.signals import Dense, Form, Headed, Samples
+from stilla.signals import Dense, Form, Headed, Samples, TopK
 from stilla.tasks.base import Segment
 
 _BLOCK = 128
@@ -41,15 +41,17 @@ class Keep:
     states: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     states_dtype: str = "bfloat16"
 
-    def coder(self, said: Form) -> DenseCoder | HiddenCoder | TopKCoder | SamplesCoder:
+    def coder(self, said: Form, classes: int) -> DenseCoder | HiddenCoder | TopKCoder | SamplesCoder:
         """How the rows of answers like this one are stored.
 
         Raises:
             CacheError: the answer does not have what is to be kept.
         """
-        if not isinstance(said, Dense | Headed):
-            raise CacheError(f"got {type(said).__name__} from the teacher; a cache is made of whole distributions")
-        classes = said.head.classes if isinstance(said, Headed) else said.logits.shape[1]
+        known = isinstance(said, TopK) and (self.form, self.k, tuple(self.temperatures)) == (
+            "top_k", said.ids.shape[1], (said.temperature,))
+        if not isinstance(said, Dense | Headed) and not known:
+            raise CacheError("the teacher's answer holds a part of a distribution, and only that part can be stored: form: "
+                             "top_k with its own k and temperature")
         if self.form == "hidden":
             if not isinstance(said, Headed):
                 raise CacheError("cache.form: hidden stores what enters the head of a language model, and this teacher "
@@ -65,6 +67,10 @@ class Keep:
         """What of the rows goes to the coder: a tensor, `Ranked` or `Samples`, on the CPU."""
         if self.form == "hidden" and isinstance(said, Headed):
             return said.hidden.cpu()
+        if isinstance(said, TopK):
+            inside = torch.logsumexp(said.log_probs, -1)
+            below = said.log_probs.amax(-1, keepdim=True) - said.log_probs
+            return Ranked(said.ids.cpu(), below.cpu(), (said.log_tail - inside)[:, None].cpu())
         if self.form == "dense":
             return torch.cat([logits for _, logits in _chunks(said)]).cpu()
         if self.form == "top_k":
