@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from stilla.features import Record, Recorder
-from stilla.heads import tapped
+from stilla.heads import head_of, tapped
 from stilla.signals import Batch, Headed, Signals, Stack
 from stilla.tasks.base import Side, Task
 
@@ -31,6 +31,8 @@ def listen(
         head is whole; where logits are dense, after the model.
     """
     inputs = batch.student if side is Side.STUDENT else batch.teacher
+    if task.vocabulary:
+        head_of(model)  # looked at once, by forwards of its own, which are not to be recorded
     recording = recorder.recording() if recorder is not None else nullcontext()
     with recording as record:
         if task.vocabulary:
