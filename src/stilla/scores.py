@@ -62,6 +62,14 @@ class Cost:
     energy_joules: float | None = None
     energy_method: str | None = None
 
+    @property
+    def unsteady(self) -> bool:
+        """Whether single calls took so different times that no ratio of speeds means anything: other work beside it."""
+        if self.latency_median_ms is None or self.latency_p95_ms is None:
+            return False
+        # on a machine with nothing else to do it is 1 to 3 times the median
+        return self.latency_p95_ms > 10 * self.latency_median_ms
+
 
 @dataclass(frozen=True)
 class Measured:

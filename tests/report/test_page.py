@@ -12,6 +12,7 @@ import pytest
 
 from stilla.errors import DataError
 from stilla.report import write_report
+from stilla.report.sections import tiles
 from stilla.report.table import score_table
 from stilla.scores import ClassScore, Flip, Scores
 
@@ -206,3 +207,12 @@ def test_colours_have_enough_contrast_in_light_and_dark() -> None:
             bright, dim = sorted((_luminance(colour), _luminance(colours["paper"])), reverse=True)
             needed = 4.5 if name in {"ink", "soft", "accent", "worse", "better"} else 3.0
             assert (bright + 0.05) / (dim + 0.05) >= needed, name
+
+
+def test_a_speed_that_was_disturbed_is_no_large_number() -> None:
+    steady = fakes.intents()
+    student = steady.student
+    disturbed = replace(steady, subjects={**steady.subjects, "student": replace(
+        student, cost=replace(student.cost, latency_p95_ms=50 * (student.cost.latency_median_ms or 1.0)))})
+    assert any("faster" in tile.words for tile in tiles(steady))
+    assert not any("faster" in tile.words for tile in tiles(disturbed))

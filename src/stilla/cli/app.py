@@ -154,7 +154,8 @@ def evaluate(run: options.Run, data: options.NewData = None) -> None:
     from stilla.after import evaluate_run, evaluation_file
 
     print_scores(evaluate_run(folder, data))
-    print_places({"scores": evaluation_file(folder, data) if data else folder / "scores.json"})
+    places = {"scores": folder / "scores.json", "report": folder / "report.html"}
+    print_places({"scores": evaluation_file(folder, data)} if data else places)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from stilla.evaluate.fidelity import (
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.evaluate.tokens import flipped_tokens
-from stilla.evaluate.verdict import Outcome, distillation_ratio, is_unsteady, retention, verdict
+from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
 from stilla.report.numbers import metric_title
 from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
 from stilla.tasks._sequences import NO_ROW
@@ -113,7 +113,7 @@ def make_scores(
 
 def _disturbed(costs: Mapping[str, Cost]) -> list[str]:
     """Speeds that nobody should rely on."""
-    names = [name for name, cost in costs.items() if is_unsteady(cost) and name != "baseline"]  # whose are the student's
+    names = [name for name, cost in costs.items() if cost.unsteady and name != "baseline"]  # whose are the student's
     if not names:
         return []
     return [f"speed: the machine was busy when it was measured (single calls of {all_of(names)} took very different "

@@ -8,9 +8,6 @@ from stilla.report.numbers import metric_title
 from stilla.scores import Cost, Interval
 from stilla.tasks.base import Metric
 
-UNSTEADY = 10.0
-"""Times the median that the 95th percentile of a latency may be; on a machine with nothing else to do it is 1 to 3."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -79,17 +76,11 @@ def _saved(outcome: Outcome) -> str:
         size = f"{_times(1 / fewer)} as many parameters"
     else:
         size = "as many parameters"
-    if teacher.latency_median_ms is None or not student.latency_median_ms or any(map(is_unsteady, (teacher, student))):
+    if teacher.latency_median_ms is None or not student.latency_median_ms or teacher.unsteady or student.unsteady:
         return f"with {size}"
     faster = teacher.latency_median_ms / student.latency_median_ms
     speed = "the same speed" if 1 / 1.05 < faster < 1.05 else f"{_times(faster)} the speed"
     return f"with {size} and {speed}"
-
-
-def is_unsteady(cost: Cost) -> bool:
-    """Whether single calls took so different times that no ratio of speeds means anything: other work on the machine."""
-    median, p95 = cost.latency_median_ms, cost.latency_p95_ms
-    return median is not None and p95 is not None and p95 > UNSTEADY * median
 
 
 def _gained(outcome: Outcome) -> str:

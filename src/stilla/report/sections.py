@@ -80,8 +80,9 @@ def tiles(scores: Scores) -> tuple[Tile, ...]:
     if teacher and student:
         was, now = teacher.cost, student.cost
         found += _cost_tile(was.bytes, now.bytes, "smaller", "larger", "the same size", numbers.megabytes)
-        found += _cost_tile(was.latency_median_ms, now.latency_median_ms, "faster", "slower",
-                            "the same speed", numbers.milliseconds)
+        if not (was.unsteady or now.unsteady):
+            found += _cost_tile(was.latency_median_ms, now.latency_median_ms, "faster", "slower",
+                                "the same speed", numbers.milliseconds)
     if scores.difference is not None:
         interval = numbers.difference_interval(scores.metric, scores.difference)
         number, _, unit = numbers.difference(scores.metric, scores.difference.value).partition(" ")
