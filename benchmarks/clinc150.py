@@ -14,7 +14,7 @@ from benchmarks.students import distil, parser, show
 
 def main() -> None:
     made = parser(__doc__, "runs/benchmarks/clinc150", layers=[3, 2, 1], teacher_epochs=6.0, teacher_learning_rate=1e-4,
-                  epochs=3.0, learning_rate=2e-4)
+                  epochs=4.0, learning_rate=3e-4)
     add_data_option(made)
     options = made.parse_args()
     data = {"train": str(clinc150(options.data)), "text": "text", "label": "intent", "limit": options.limit}

@@ -44,11 +44,15 @@ NORMALISED = {"resnet"}
 WITHOUT_DROPOUT = {"resnet", "convnext"}
 
 
+def fail_without_dropout(model: nn.Module) -> None:
+    assert model[1].p == 0.0
+    raise RuntimeError
+
+
 def test_everything_is_as_before_also_after_an_error() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
     with pytest.raises(RuntimeError), dropping(model, 0.0):
-        assert model[1].p == 0.0
-        raise RuntimeError
+        fail_without_dropout(model)
     assert model[1].p == 0.3
     with dropping(model, None):
         assert model[1].p == 0.3

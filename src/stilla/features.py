@@ -164,7 +164,7 @@ def hidden_widths(
         with torch.no_grad(), torch.random.fork_rng(devices=devices), recorder.recording() as record:
             model.eval()
             if inputs is None:
-                _run_onmade_up_inputs(model)
+                _run_on_made_up_inputs(model)
             else:
                 model(**inputs)
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel
@@ -34,6 +35,7 @@ from stilla.export import export, main_file
 from stilla.export.running import OnnxWriter, open_exported
 from stilla.fingerprints import of_model
 from stilla.narrate import say
+from stilla.processes import processes
 from stilla.recipe import ModelSource, Recipe
 from stilla.run_folder import RunFolder
 from stilla.scores import Scores
@@ -49,6 +51,7 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
     Raises:
         CompatibilityError: it is not; what it reached and what chance reaches.
     """
+    place([teacher])
     prepared = task.prepare(validation, teacher.processor, None, training=False)
     said = predict(teacher.model, task, prepared, side=Side.STUDENT, batch_size=recipe.evaluate.batch_size,
                    title="checking the teacher")
@@ -176,6 +179,14 @@ def _authors(
     return authors | {kind: [Author(file.writer(settings), student.processor)] for kind, file in writing.items()}, []
 
 
+def place(models: Sequence[Loaded]) -> torch.device:
+    """Move models to where this process computes; what was loaded from files is on the processor."""
+    device = processes().device
+    for one in models:
+        one.model.to(device)
+    return device
+
+
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path],
@@ -184,6 +195,7 @@ def measure(
     student = made["student"][0]
     files: dict[str, Any] = {kind: open_exported(path) for kind, path in exported.items()}
     size = recipe.evaluate.batch_size
+    device = place([teacher, *(one for loaded in made.values() for one in loaded)])
     predictions: dict[str, dict[str, list[Predictions]]] = {}
     subjects: dict[str, Subject] = {}
     for split, examples in splits.items():
@@ -208,12 +220,15 @@ def measure(
                 predictions.setdefault(kind, {})[split] = [said(kind, file)]
         # the last split is measured for speed: test where there is one
         most = batch_for(task, prepared, size)
-        theirs, ours = (workload(prepared, side, batch_size=most) for side in (Side.TEACHER, Side.STUDENT))
+        theirs, ours = (workload(prepared, side, batch_size=most, device=device) for side in (Side.TEACHER, Side.STUDENT))
         subjects = {"teacher": Subject(teacher.model, theirs), "student": Subject(student.model, ours)}
         flops = _flops(student, ours)
+        here = workload(prepared, Side.STUDENT, batch_size=most)  # onnxruntime's, on the processor
         for kind, file in files.items():
-            subjects[kind] = Subject(file, ours, parameters=count_parameters(student.model), bytes=file.bytes, flops=flops)
+            subjects[kind] = Subject(file, here, parameters=count_parameters(student.model), bytes=file.bytes, flops=flops)
     costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
+    if files and device.type != "cpu" and recipe.evaluate.speed:
+        notes = (*notes, f"speed: {all_of(list(files))} on the processor, the models on {device}")
     authors, unwritten = _authors(recipe, teacher, made, files)
     wrote = write_texts(recipe.evaluate.generation, task, splits, authors, size)
     notes = (*notes, *wrote.notes, *(unwritten if wrote.texts else ()))

@@ -127,7 +127,7 @@ def effective(model: nn.Module, options: Mapping[str, Any], decoding: Decoding, 
     `before`: tokens that stand before the first new one, and take up positions.
     """
     most = min(decoding.max_new_tokens, _room(model) - before)
-    return with_settings(model.generation_config, options, replace(decoding, max_new_tokens=most))  # type: ignore[arg-type]
+    return with_settings(model.generation_config, options, replace(decoding, max_new_tokens=most))
 
 
 def with_settings(own: GenerationConfig, options: Mapping[str, Any], decoding: Decoding) -> GenerationConfig:

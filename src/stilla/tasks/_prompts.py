@@ -30,7 +30,7 @@ def left_padded(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[i
     return Tokens(
         ids=np.concatenate([np.array(one, np.int32) for one in prompts]),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), types=None,
-        padding={"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}, left=True)  # type: ignore[arg-type]
+        padding={"input_ids": int(tokenizer.pad_token_id), "attention_mask": 0}, left=True)
 
 
 def continued(inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]], padding: int) -> Batch:

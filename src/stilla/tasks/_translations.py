@@ -161,7 +161,8 @@ def _start(model: nn.Module, ids: Sequence[int]) -> int:
     """T5's and Marian's padding, BART's end of text; mBART takes the last token of the target, its language."""
     make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     if make is None:  # M2M100 has only the number
-        start = model.config.decoder_start_token_id  # type: ignore[union-attr]
+        config: Any = model.config
+        start = config.decoder_start_token_id
         if start is None:
             raise CompatibilityError(f"{type(model).__name__} does not say what its decoder begins with: set "
                                      "decoder_start_token_id in its config.json.")

@@ -63,8 +63,8 @@ class Vocabulary(Task):
         tokenizer = _tokens.tokenizer_for(source, model)
         outputs, used = outputs_of(model), in_use(tokenizer)
         if outputs < used:
-            raise CompatibilityError(f"{source.model!r} has {outputs} outputs, and its tokenizer's tokens go up to {used - 1}: "
-                                     "they do not belong together.")
+            raise CompatibilityError(f"{source.model!r} has {outputs} outputs, and its tokenizer's tokens go up to "
+                                     f"{used - 1}: they do not belong together.")
         return Loaded(model, tokenizer, source.model)
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
