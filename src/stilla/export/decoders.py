@@ -57,16 +57,29 @@ def write_decoder(model: nn.Module, batches: Sequence[Inputs], path: Path) -> Pa
     else:
         _write_causal(ready, batches[0], path)
     made = path.parent / ENCODER if ready.config.is_encoder_decoder else path
-    float32.check(made, lambda inputs: ready(**inputs, use_cache=False).logits, batches)
+    float32.check(made, lambda inputs: _whole(ready, inputs), batches)
     _check_steps(made, ready, batches[-1])
     return made
+
+
+def _whole(model: Any, inputs: Inputs) -> Tensor:
+    """(batch, positions, classes) of whole texts, padded places numbered as the files are told to."""
+    more = {}
+    if not model.config.is_encoder_decoder and _takes_positions(model):
+        more["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    logits: Tensor = model(**inputs, **more, use_cache=False).logits
+    return logits
+
+
+def _takes_positions(model: Any) -> bool:
+    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def _check_steps(path: Path, model: Any, batch: Inputs) -> None:
     """The logits of a text's last token must be the same when all before it comes as keys and values."""
     file = open_exported(path)
     with torch.no_grad():
-        expected = model(**batch, use_cache=False).logits[:, -1]
+        expected = _whole(model, batch)[:, -1]
     got = file.last_by_steps(batch)
     error = float((got - expected).abs().max())
     if not error <= float32.TOLERANCE * max(1e-2, float(expected.abs().max())):
@@ -91,7 +104,7 @@ class _Causal(nn.Module):
 
 def _write_causal(model: Any, batch: Inputs, path: Path) -> None:
     named = ["input_ids", "attention_mask"]
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    if _takes_positions(model):
         named.append("position_ids")
     ids = batch["input_ids"]
     ids = ids if ids.shape[1] > 2 else torch.cat([ids, ids], dim=1)
