@@ -53,12 +53,17 @@ class Objective(nn.Module):
 
 
 class RowObjective(Objective):
-    """Gives the loss of every row by itself; `rows.py` runs it, a chunk of rows at a time.
+    """Gives the loss of every row by itself; `rows/` runs it, a chunk of rows at a time."""
 
-    `accepts`: the forms of the teacher's distribution that it takes. A `Headed` teacher reaches it as `Dense` chunks.
-    """
+    @property
+    def accepts(self) -> tuple[type, ...]:
+        """The forms of the teacher's distribution that it takes. A `Headed` teacher reaches it as `Dense` chunks."""
+        return (Dense,)
 
-    accepts: ClassVar[tuple[type, ...]] = (Dense,)
+    @property
+    def described(self) -> str:
+        """What it is called in an error."""
+        return f"`{type(self).__name__.lower()}`"
 
     @property
     def temperatures(self) -> tuple[float, ...]:

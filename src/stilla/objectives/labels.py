@@ -11,6 +11,8 @@ from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives.base import RowObjective
 from stilla.signals import Form
 
+_NO_LABEL = -100
+
 
 class Labels(RowObjective):
     """Cross-entropy with the labels in nats, or the squared error where the labels are numbers.
@@ -41,3 +43,17 @@ class Labels(RowObjective):
         known = ~torch.isnan(labels)
         error = logits.squeeze(-1) - torch.where(known, labels, 0).to(logits.dtype)
         return torch.where(known, error.square(), 0)
+
+    def losses_and_gradients(
+        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        if labels is None or labels.is_floating_point() or self.label_smoothing:
+            return super().losses_and_gradients(logits, teacher, labels, progress)
+        known = labels != _NO_LABEL
+        chosen = torch.where(known, labels, 0).unsqueeze(-1)
+        gradients = torch.softmax(logits, -1)
+        # log Σ exp, at the largest class: its logit minus its log-probability
+        total = logits.amax(-1) - gradients.amax(-1).log()
+        losses = torch.where(known, total - logits.gather(-1, chosen).squeeze(-1), 0)
+        gradients.scatter_add_(-1, chosen, gradients.new_full((), -1).expand(chosen.shape))
+        return losses, gradients if bool(known.all()) else gradients.mul_(known.unsqueeze(-1))

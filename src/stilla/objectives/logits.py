@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,12 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
+from stilla.objectives import _divergences as divergences
+from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import LayerMap, RowObjective
 from stilla.recipe import Scheduled
 from stilla.schedule import schedule
-from stilla.signals import Dense, Dims, Form
+from stilla.signals import Dense, Dims, Form, Samples, TopK
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "tvd", "mse"]
+__all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]
+
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "mse"]
+_SKEWED = ("skew_kl", "skew_reverse_kl")
 
 
 class Logits(RowObjective):
@@ -27,22 +31,57 @@ class Logits(RowObjective):
     - `forward_kl`: T² Σ p (log p - log q). Covers all that the teacher thinks possible.
     - `reverse_kl`: T² Σ q (log q - log p). Seeks the teacher's favourites.
     - `jsd`: T² (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2. Symmetric, at most T² log 2.
+    - `skew_kl`: T² KL(p || s p + (1 - s) q), at most -T² log s.
+    - `skew_reverse_kl`: T² KL(q || s q + (1 - s) p), at most -T² log s.
     - `tvd`: T Σ |p - q| / 2. Bounded gradient.
     - `mse`: the mean over classes of (teacher - student)² of the logits themselves; takes no temperature.
+
+    s is `skew` (0.1 unless given): the share that the *compared* distribution, p or q, has in the mixture. It keeps the
+    loss bounded where the other side has no mass (DistiLLM, Ko et al. 2024, arXiv:2402.03898, where it is α).
 
     T² (T for `tvd`, which is of first order in the difference) keeps the gradient's scale independent of T, so
     that weights mean the same at every temperature. All are zero at a perfect match. Several labels per example
     come as rows of two classes: per-label Bernoulli distributions.
+
+    A teacher's likeliest k classes (`TopK`) are compared together with one more class for the mass of all others: a lower
+    bound of the divergence over all classes, at the temperature that they were stored at. Classes drawn from the teacher
+    (`Samples`) give an unbiased estimate of `forward_kl` at T = 1, and of no other.
     """
 
-    def __init__(self, *, divergence: Divergence = "forward_kl", temperature: Scheduled | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        divergence: Divergence = "forward_kl",
+        temperature: Scheduled | None = None,
+        skew: float | None = None,
+    ) -> None:
         super().__init__()
         if divergence == "mse" and temperature is not None:
             raise RecipeError("temperature: `mse` compares the logits themselves and takes none; leave it out")
+        if skew is not None and divergence not in _SKEWED:
+            raise RecipeError(f"skew: `{divergence}` mixes nothing and takes none; leave it out, or use "
+                              "`divergence: skew_kl` or `skew_reverse_kl`")
+        if skew is not None and not 0 < skew < 1:
+            raise RecipeError(f"skew: got {skew}; expected a number between 0 and 1")
         self.divergence = divergence
+        self.skew = 0.1 if skew is None else skew
         self.temperature = schedule(2.0 if temperature is None else temperature)
         if min(self.temperature.values()) <= 0:
             raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0")
+
+    @property
+    def accepts(self) -> tuple[type, ...]:
+        if self.divergence == "mse":
+            return (Dense,)
+        return (Dense, TopK, Samples) if self.divergence == "forward_kl" else (Dense, TopK)
+
+    @property
+    def described(self) -> str:
+        return f"`logits` with {self.divergence}"
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        return () if self.divergence == "mse" else tuple(self.temperature.values())
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         if teacher is None:
@@ -59,42 +98,64 @@ class Logits(RowObjective):
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " rows"]:
-        if not isinstance(teacher, Dense):
-            raise CompatibilityError("`logits` needs a teacher's logits, and this batch has none")
-        target = teacher.logits.to(logits.dtype)
         if self.divergence == "mse":
-            return (target - logits).square().mean(-1)
+            return (_dense(teacher, logits) - logits).square().mean(-1)
+        temperature = self._temperature(teacher, progress)
+        softened, how = logits / temperature, divergences.measure(self.divergence, self.skew)
+        if isinstance(teacher, TopK):
+            losses = divergences.coarse(how, teacher, softened)
+        elif isinstance(teacher, Samples):
+            losses = divergences.drawn(teacher, softened)
+        else:
+            target = _dense(teacher, logits) / temperature
+            losses = how.value(torch.log_softmax(target, -1), torch.log_softmax(softened, -1))
+        return temperature**how.order * losses
+
+    def losses_and_gradients(
+        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        if self.divergence == "mse":
+            gap = logits - _dense(teacher, logits)
+            return gap.square().mean(-1), gap.mul_(2 / gap.shape[-1])
+        temperature = self._temperature(teacher, progress)
+        softened, how = _over(logits, temperature), divergences.measure(self.divergence, self.skew)
+        if isinstance(teacher, TopK):
+            losses, gradients = divergences.coarse_with_gradient(how, teacher, softened)
+        elif isinstance(teacher, Samples):
+            losses, gradients = divergences.drawn_with_gradient(teacher, softened)
+        else:
+            target = _over(_dense(teacher, logits), temperature)
+            if self.divergence == "forward_kl" and logits.device.type == "cpu":
+                losses, gradients = divergences.dense_forward_kl(target, softened)
+            else:
+                losses, gradients = divergences.dense(how, target, softened)
+        if temperature == 1:
+            return losses, gradients
+        return temperature**how.order * losses, gradients.mul_(temperature ** (how.order - 1))
+
+    def _temperature(self, teacher: Form | None, progress: float) -> float:
+        """This moment's, which must be that of a teacher that has only one."""
         temperature = self.temperature(progress)
-        log_p = torch.log_softmax(target / temperature, -1)
-        log_q = torch.log_softmax(logits / temperature, -1)
-        return temperature ** _ORDER[self.divergence] * _DIVERGENCES[self.divergence](log_p, log_q)
+        given = teacher.temperature if isinstance(teacher, TopK) else 1.0
+        if isinstance(teacher, TopK | Samples) and not math.isclose(temperature, given, rel_tol=1e-6):
+            if isinstance(teacher, Samples):
+                raise CompatibilityError(
+                    f"`logits` has temperature {temperature:g}, and classes drawn from the teacher say nothing about "
+                    "other temperatures than 1; use `temperature: 1`, or a teacher's top-k, hidden states or all logits")
+            raise CompatibilityError(
+                f"`logits` has temperature {temperature:g}, and the teacher's top-k were stored at {given:g}; the mass "
+                "outside cannot be had at another one. Use that temperature, or store the top-k at this one")
+        if isinstance(teacher, Samples) and self.divergence != "forward_kl":
+            raise CompatibilityError(f"{self.described}: classes drawn from the teacher estimate forward_kl only; any other "
+                                     "divergence would be biased. Use `divergence: forward_kl`, or another form of cache")
+        return temperature
 
 
-def forward_kl(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
-    """KL(p || q) in nats; classes that p excludes contribute nothing."""
-    return _times(log_p.exp(), log_p - log_q).sum(-1)
+def _dense(teacher: Form | None, like: Tensor) -> Float[Tensor, "rows classes"]:
+    if not isinstance(teacher, Dense):
+        raise CompatibilityError("`logits` needs a teacher's logits, and this batch has none")
+    return teacher.logits.to(like.dtype)
 
 
-def jsd(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
-    """Jensen-Shannon divergence in nats."""
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    return (forward_kl(log_p, log_m) + forward_kl(log_q, log_m)) / 2
-
-
-def tvd(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
-    """Total variation distance, at most 1."""
-    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
-
-
-def _times(probability: Tensor, log_ratio: Tensor) -> Tensor:
-    # 0 · log 0 = 0, also in the gradient: a class at -inf on both sides would give nan otherwise
-    return torch.where(probability > 0, probability * torch.where(probability > 0, log_ratio, 0), 0)
-
-
-_DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "forward_kl": forward_kl,
-    "reverse_kl": lambda log_p, log_q: forward_kl(log_q, log_p),
-    "jsd": jsd,
-    "tvd": tvd,
-}
-_ORDER = {"forward_kl": 2, "reverse_kl": 2, "jsd": 2, "tvd": 1}
+def _over(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1 else logits / temperature

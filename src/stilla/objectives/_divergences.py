@@ -1,0 +1,192 @@
+"""Divergences between two distributions over classes, and their gradients by hand.
+
+p is the teacher's, q the student's. A slope is u = ∂D/∂(log q); with q = softmax(z), dD/dz = u − q Σ u.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stilla.signals import Samples, TopK
+
+
+def forward_kl(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """KL(p || q) in nats; classes that p excludes contribute nothing."""
+    return _times(log_p.exp(), log_p - log_q).sum(-1)
+
+
+def reverse_kl(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """KL(q || p) in nats."""
+    return forward_kl(log_q, log_p)
+
+
+def jsd(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """Jensen-Shannon divergence in nats."""
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    return (forward_kl(log_p, log_m) + forward_kl(log_q, log_m)) / 2
+
+
+def tvd(log_p: Float[Tensor, "rows classes"], log_q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """Total variation distance, at most 1."""
+    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
+def mixed(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+    """log(share · a + (1 − share) · b)."""
+    return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
+
+
+def _times(probability: Tensor, log_ratio: Tensor) -> Tensor:
+    # 0 · log 0 = 0, also in the gradient: a class at -inf on both sides would give nan otherwise
+    return torch.where(probability > 0, probability * torch.where(probability > 0, log_ratio, 0), 0)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A divergence, its slope with respect to log q, and its order in the difference of the logits."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    order: int = 2
+
+
+def _skew_kl(skew: float) -> Measure:
+    def slope(log_p: Tensor, log_q: Tensor) -> Tensor:
+        # -(1 - skew) p q / m
+        return (log_p + log_q - mixed(log_p, log_q, skew)).nan_to_num_(nan=-math.inf).exp_().mul_(skew - 1)
+
+    return Measure(lambda log_p, log_q: forward_kl(log_p, mixed(log_p, log_q, skew)), slope)
+
+
+def _skew_reverse_kl(skew: float) -> Measure:
+    def slope(log_p: Tensor, log_q: Tensor) -> Tensor:
+        # q (log(q / m) + 1 - skew q / m)
+        log_ratio = log_q - mixed(log_q, log_p, skew)
+        return _times(log_q.exp(), log_ratio + 1 - skew * log_ratio.exp())
+
+    return Measure(lambda log_p, log_q: forward_kl(log_q, mixed(log_q, log_p, skew)), slope)
+
+
+def _jsd_slope(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return _times(log_q.exp(), (log_q - torch.logaddexp(log_p, log_q) + math.log(2)) / 2)
+
+
+def _tvd_slope(log_p: Tensor, log_q: Tensor) -> Tensor:
+    q = log_q.exp()
+    return q * (q - log_p.exp()).sign() / 2
+
+
+def measure(name: str, skew: float) -> Measure:
+    """By its name in a recipe; `skew` matters to two of them."""
+    if name == "skew_kl":
+        return _skew_kl(skew)
+    return _skew_reverse_kl(skew) if name == "skew_reverse_kl" else _MEASURES[name]
+
+
+_MEASURES = {
+    "forward_kl": Measure(forward_kl, lambda log_p, log_q: -log_p.exp()),
+    "reverse_kl": Measure(reverse_kl, lambda log_p, log_q: _times(log_q.exp(), log_q - log_p + 1)),
+    "jsd": Measure(jsd, _jsd_slope),
+    "tvd": Measure(tvd, _tvd_slope, order=1),
+}
+
+
+# --- all classes ---
+
+
+def dense(
+    how: Measure, p: Float[Tensor, "rows classes"], q: Float[Tensor, "rows classes"]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+    """The divergence of softmax(p) and softmax(q), and its gradient with respect to q."""
+    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+    slope = how.slope(log_p, log_q)
+    return how.value(log_p, log_q), slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
+
+
+def dense_forward_kl(
+    p: Float[Tensor, "rows classes"], q: Float[Tensor, "rows classes"]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+    """The same for forward KL in two exponentials per class rather than four: Σ p (p_j − q_j − (log Z_p − log Z_q))."""
+    probabilities, ours = torch.softmax(p, -1), torch.softmax(q, -1)
+    gap = (_log_sum(p, probabilities) - _log_sum(q, ours)).unsqueeze(-1)
+    losses = torch.linalg.vecdot(probabilities, torch.sub(p, q).sub_(gap))
+    if not bool(torch.isfinite(losses).all()):  # classes that a side excludes: 0 · inf
+        losses = forward_kl(torch.log_softmax(p, -1), torch.log_softmax(q, -1))
+    return losses, ours.sub_(probabilities)
+
+
+def _log_sum(logits: Float[Tensor, "rows classes"], softmax: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """log Σ exp(logits), from what is there already: at the largest class, its logit minus its log-probability."""
+    return logits.amax(-1) - softmax.amax(-1).log()
+
+
+# --- some classes and the mass of the others ---
+
+
+def coarse(
+    how: Measure, teacher: TopK, q: Float[Tensor, "rows classes"]
+) -> Float[Tensor, " rows"]:
+    """The divergence over the teacher's classes and one more, of all others together: at most that over all classes."""
+    log_q = torch.log_softmax(q, -1)
+    inside = log_q.gather(-1, teacher.ids)
+    if teacher.ids.shape[-1] == q.shape[-1]:
+        return how.value(teacher.log_probs.to(q.dtype), inside)
+    outside = log_q.scatter(-1, teacher.ids, -torch.inf).logsumexp(-1, keepdim=True)
+    return how.value(_with_tail(teacher, q.dtype), torch.cat([inside, outside], -1))
+
+
+def coarse_with_gradient(
+    how: Measure, teacher: TopK, q: Float[Tensor, "rows classes"]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+    """`coarse` and its gradient with respect to q, in one exponential per class."""
+    masses = torch.sub(q, q.amax(-1, keepdim=True)).exp_()
+    inside = masses.gather(-1, teacher.ids)
+    masses.scatter_(-1, teacher.ids, 0)
+    if teacher.ids.shape[-1] == q.shape[-1]:
+        log_p, every = teacher.log_probs.to(q.dtype), inside
+    else:
+        # summed and never subtracted: 1 - Q has no digits where Q is near 1
+        log_p, every = _with_tail(teacher, q.dtype), torch.cat([inside, masses.sum(-1, keepdim=True)], -1)
+    total = every.sum(-1, keepdim=True)
+    log_q = (every / total).log_()
+    slope = how.slope(log_p, log_q)
+    whole = slope.sum(-1, keepdim=True)
+    if every is not inside:
+        # what the others share: u_tail q_j / Q_tail - q_j Σ u, q_j = mass_j / total
+        tail = every[:, -1:].clamp_min(torch.finfo(q.dtype).tiny)
+        masses.mul_(slope[:, -1:] / tail - whole / total)
+    k = inside.shape[-1]
+    return how.value(log_p, log_q), masses.scatter_(-1, teacher.ids, slope[:, :k] - inside / total * whole)
+
+
+def _with_tail(teacher: TopK, precision: torch.dtype) -> Float[Tensor, "rows more"]:
+    return torch.cat([teacher.log_probs, teacher.log_tail.unsqueeze(-1)], -1).to(precision)
+
+
+# --- drawn classes ---
+
+
+def drawn(teacher: Samples, q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """An unbiased estimate of forward KL: cross-entropy with the drawn frequencies, less the teacher's entropy."""
+    shares = _shares(teacher, q.dtype)
+    return -(shares * torch.log_softmax(q, -1).gather(-1, teacher.ids)).sum(-1) - teacher.entropy.to(q.dtype)
+
+
+def drawn_with_gradient(
+    teacher: Samples, q: Float[Tensor, "rows classes"]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+    shares, ours = _shares(teacher, q.dtype), torch.softmax(q, -1)
+    log_q = q.gather(-1, teacher.ids) - _log_sum(q, ours).unsqueeze(-1)
+    # places that fill a row up add nothing, wherever they point
+    return -(shares * log_q).sum(-1) - teacher.entropy.to(q.dtype), ours.scatter_add_(-1, teacher.ids, -shares)
+
+
+def _shares(teacher: Samples, precision: torch.dtype) -> Float[Tensor, "rows u"]:
+    counts = teacher.counts.to(precision)
+    return counts / counts.sum(-1, keepdim=True).clamp_min(1)

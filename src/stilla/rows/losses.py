@@ -1,0 +1,101 @@
+"""The sums of row losses: of hidden states and a head by the engine, of dense logits by autograd."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stilla.errors import CompatibilityError
+from stilla.objectives.base import RowObjective
+from stilla.objectives.logits import Divergence, Logits
+from stilla.rows.engine import RowLoss, Weighted, Work
+from stilla.signals import Dense, Form, Head, Headed, Samples, TopK
+
+
+def row_loss(
+    terms: Weighted, student: Form, teacher: Form | None, labels: Tensor | None, progress: float
+) -> tuple[Float[Tensor, ""], Float[Tensor, " terms"]]:
+    """Sum over terms and rows of coefficient · loss, and each term's own sum over the rows, detached.
+
+    The first is differentiable and has a gradient path also without rows. Both are in at least float32: logits are brought
+    to it before anything is compared; bfloat16 logits alone would put 1e-4 nats and more into a divergence. A `Headed`
+    student's gradients are made at once, so a graph is not differentiable twice.
+
+    Raises:
+        CompatibilityError: rows or classes of the two sides do not agree, or an objective cannot use what the teacher
+            gave.
+    """
+    if isinstance(student, TopK | Samples):
+        raise CompatibilityError(f"the student gave {type(student).__name__}, a part of its distribution; expected all of "
+                                 "its logits, or hidden states and their head")
+    _refuse_other_rows(terms, student, teacher)
+    if isinstance(student, Headed):
+        for objective, _ in terms:
+            if any(parameter.requires_grad for parameter in objective.parameters()):
+                raise CompatibilityError(f"{type(objective).__name__} has weights of its own, which cannot be trained over a "
+                                         "vocabulary")
+        given: tuple[Tensor | None, ...] = student.hidden, student.head.weight, student.head.bias
+        if not torch.is_grad_enabled():
+            given = tuple(None if one is None else one.detach() for one in given)
+        loss, sums = RowLoss.apply(Work(tuple(terms), teacher, labels, progress), _detached(student.head), *given)
+        return loss, sums
+    logits = student.logits.to(torch.promote_types(student.logits.dtype, torch.float32))
+    said = teacher.dense() if isinstance(teacher, Headed) else teacher
+    each = [objective.losses(logits, said, labels, progress).sum() for objective, _ in terms]
+    weighted = [coefficient * total for (_, coefficient), total in zip(terms, each, strict=True)]
+    return torch.stack(weighted).sum(), torch.stack(each).detach()
+
+
+def fused_divergence(
+    student_hidden: Float[Tensor, "rows width"],
+    student_head: Head,
+    teacher_hidden: Float[Tensor, "rows wide"],
+    teacher_head: Head,
+    divergence: Divergence = "forward_kl",
+    temperature: float = 1.0,
+) -> Float[Tensor, ""]:
+    """The mean over rows of the divergence between two models' distributions, without their logits ever existing whole.
+
+    See `objectives.Logits` for what each divergence is, T² included. No gradient reaches the teacher.
+    """
+    objective = Logits(divergence=divergence, temperature=None if divergence == "mse" else temperature)
+    student, teacher = Headed(student_hidden, student_head), Headed(teacher_hidden.detach(), teacher_head)
+    loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, teacher, None, 0.0)
+    return loss
+
+
+def _detached(head: Head) -> Head:
+    """For the walk, which makes the gradients itself."""
+    return replace(head, weight=head.weight.detach(), bias=None if head.bias is None else head.bias.detach())
+
+
+def _refuse_other_rows(terms: Weighted, student: Dense | Headed, teacher: Form | None) -> None:
+    if teacher is None:
+        return
+    if len(teacher) != len(student):
+        raise CompatibilityError(f"the student has {len(student)} rows, the teacher {len(teacher)}")
+    ours = _classes(student)
+    if isinstance(teacher, TopK | Samples):
+        beyond = int(teacher.ids.max()) if teacher.ids.numel() else 0
+        if beyond >= ours:
+            raise CompatibilityError(f"the teacher's classes go up to {beyond}, the student has {ours}")
+    elif _classes(teacher) != ours and any(objective.needs_teacher for objective, _ in terms):
+        raise CompatibilityError(f"the student has {ours} classes, the teacher {_classes(teacher)}; give both the same ones")
+    reaching = Dense if isinstance(teacher, Headed) else type(teacher)
+    for objective, _ in terms:
+        _refuse_form(objective, reaching)
+
+
+def _refuse_form(objective: RowObjective, form: type) -> None:
+    if objective.needs_teacher and form not in objective.accepts:
+        takes = ", ".join(one.__name__ for one in objective.accepts)
+        raise CompatibilityError(f"{objective.described} cannot be computed from a teacher's {form.__name__}; it takes "
+                                 f"{takes}. Use another form of teacher (a live one gives all), or "
+                                 "`divergence: forward_kl`, which takes every form")
+
+
+def _classes(form: Dense | Headed) -> int:
+    return form.head.classes if isinstance(form, Headed) else form.logits.shape[-1]

@@ -1,0 +1,100 @@
+"""What evaluation needs of every row of a vocabulary: a few numbers each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stilla.errors import CompatibilityError
+from stilla.objectives.logits import forward_kl
+from stilla.rows.products import Products, block_rows, chunk_rows, chunks
+from stilla.signals import Dense, Form, Headed
+
+
+@dataclass(frozen=True)
+class RowMeasures:
+    """In at least float32, without a graph.
+
+    nll: negative log-likelihood of the label in nats, 0 where there is none. top1: the likeliest class. confidence: its
+    log-probability. kl: KL(teacher || student) in nats at temperature 1, where there is a teacher.
+    """
+
+    nll: Float[Tensor, " rows"]
+    top1: Int[Tensor, " rows"]
+    confidence: Float[Tensor, " rows"]
+    kl: Float[Tensor, " rows"] | None
+
+
+@torch.no_grad()
+def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = None) -> RowMeasures:
+    """Of every row, never with more than a chunk of logits at a time.
+
+    labels: (rows,) int64, -100 where there is none.
+
+    Raises:
+        CompatibilityError: rows do not agree, or a side gave a part of its distribution only.
+    """
+    if teacher is not None and len(teacher) != len(student):
+        raise CompatibilityError(f"the student has {len(student)} rows, the teacher {len(teacher)}")
+    rows, classes = len(student), _classes(student)
+    if teacher is not None and _classes(teacher) != classes:
+        raise CompatibilityError(f"the student has {classes} classes, the teacher {_classes(teacher)}")
+    precision = student.hidden.dtype if isinstance(student, Headed) else torch.float32
+    size = chunk_rows(rows, classes, precision, student.device)
+    sides = [_Side(form, size) for form in (student, teacher) if form is not None]
+    step = block_rows(classes, student.device) or size
+    found: list[tuple[Tensor, ...]] = []
+    for start, end in chunks(rows, classes, precision, student.device):
+        for side in sides:
+            side.move(start, end)
+        for first in range(start, end, step):
+            last = min(first + step, end)
+            known = None if labels is None else labels[first:last]
+            found.append(_measured(known, *(side.logits(first, last) for side in sides)))
+    if not found:
+        nothing = torch.zeros(0, device=student.device)
+        found.append((nothing, nothing.long(), nothing, nothing))
+    nll, top1, confidence, kl = (torch.cat(column) for column in zip(*found, strict=True))
+    return RowMeasures(nll, top1, confidence, None if teacher is None else kl)
+
+
+class _Side:
+    def __init__(self, form: Form, size: int) -> None:
+        self.form = form
+        self.products = Products(form, size) if isinstance(form, Headed) else None
+        self.start = 0
+
+    def move(self, start: int, end: int) -> None:
+        self.start = start
+        if self.products is not None:
+            self.chunk = self.products.chunk(start, end)
+
+    def logits(self, first: int, last: int) -> Tensor:
+        if self.products is not None:
+            return self.products.logits(self.chunk[first - self.start : last - self.start])
+        assert isinstance(self.form, Dense)
+        logits = self.form.logits[first:last]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _measured(labels: Tensor | None, logits: Tensor, teacher: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    log_q = torch.log_softmax(logits, -1)
+    confidence, top1 = log_q.max(-1)
+    nll = torch.zeros_like(confidence)
+    if labels is not None:
+        chosen = log_q.gather(-1, labels.clamp_min(0)[:, None]).squeeze(-1)
+        nll = torch.where(labels >= 0, -chosen, 0)
+    kl = torch.zeros_like(confidence) if teacher is None else forward_kl(torch.log_softmax(teacher, -1), log_q)
+    return nll, top1, confidence, kl
+
+
+def _classes(form: Form) -> int:
+    if isinstance(form, Headed):
+        return form.head.classes
+    if not isinstance(form, Dense):
+        raise CompatibilityError(f"got {type(form).__name__}, a part of a distribution; measures need all of it: dense "
+                                 "logits, or hidden states and their head")
+    return form.logits.shape[-1]

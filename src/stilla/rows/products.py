@@ -1,0 +1,95 @@
+"""The products with a head, a chunk of rows at a time, in buffers that are allocated once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stilla.signals import Head, Headed
+
+CHUNK_BYTES = 96 * 2**20
+"""What a chunk's logits of one model may take, on a CPU. Larger is faster: every chunk reads the head anew."""
+CHUNK_ROWS = 352
+"""But never fewer rows than this: below, products take a tenth longer and more, however large the vocabulary is."""
+ACCELERATOR_BYTES = 2**30
+BLOCK_BYTES = 2**19
+"""What a block's logits of one model may take per thread: a few such blocks stay in a core's own cache."""
+TILE = 1024
+"""Classes per product on a CPU: a tile and its part of the head stay in the cache, which makes it 5 to 10 % faster."""
+
+
+def chunks(rows: int, classes: int, precision: torch.dtype, device: torch.device) -> Iterator[tuple[int, int]]:
+    """(start, end) of pieces of nearly equal size: one product each."""
+    size = chunk_rows(rows, classes, precision, device)
+    return ((start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def chunk_rows(rows: int, classes: int, precision: torch.dtype, device: torch.device) -> int:
+    row = classes * precision.itemsize
+    most = ACCELERATOR_BYTES // row if device.type != "cpu" else max(CHUNK_BYTES // row, CHUNK_ROWS)
+    number = -(-rows // max(1, most))
+    return max(1, -(-rows // max(1, number)))
+
+
+def block_rows(classes: int, device: torch.device) -> int | None:
+    """How many rows at once are compared: so few on a CPU that they stay in its cache; None for the whole chunk."""
+    if device.type != "cpu":
+        return None
+    return torch.get_num_threads() * max(1, BLOCK_BYTES // (4 * classes))
+
+
+class Products:
+    """The logits of one side, chunk by chunk. Those of one chunk are lost with the next."""
+
+    def __init__(self, headed: Headed, rows: int) -> None:
+        """`rows`: the largest chunk."""
+        self.head: Head = headed.head
+        self.hidden = headed.hidden.detach()
+        self.weight = headed.head.weight.detach()[: headed.head.classes].to(self.hidden.dtype)
+        self.exact = torch.promote_types(self.hidden.dtype, torch.float32)
+        bias = headed.head.bias
+        self.bias = None if bias is None else bias.detach()[: headed.head.classes].to(self.exact)
+        self._buffer = self.hidden.new_empty(rows, headed.head.classes)
+
+    def chunk(self, start: int, end: int) -> Float[Tensor, "rows classes"]:
+        """The bare products of the rows, in the precision of the hidden states; the caller may write into them."""
+        product = self._buffer[: end - start]
+        hidden = self.hidden[start:end]
+        if hidden.device.type != "cpu":
+            return torch.mm(hidden, self.weight.T, out=product)
+        for first in range(0, len(self.weight), TILE):
+            torch.mm(hidden, self.weight[first : first + TILE].T, out=product[:, first : first + TILE])
+        return product
+
+    def logits(self, product: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
+        """What the model makes of bare products, in at least float32; the products themselves where that is the same."""
+        logits = product.to(self.exact)
+        if self.head.scale != 1:
+            logits = logits * self.head.scale
+        if self.bias is not None:
+            logits = logits + self.bias
+        return logits if self.head.softcap is None else torch.tanh(logits / self.head.softcap).mul_(self.head.softcap)
+
+    def before_cap(
+        self, gradient: Float[Tensor, "rows classes"], logits: Float[Tensor, "rows classes"]
+    ) -> Float[Tensor, "rows classes"]:
+        """The gradient with respect to scale · product + bias, of the one with respect to the logits."""
+        if self.head.softcap is None:
+            return gradient
+        return gradient * (1 - (logits / self.head.softcap).square())
+
+
+def add_product(
+    total: Float[Tensor, "classes width"], gradient: Float[Tensor, "rows classes"], hidden: Float[Tensor, "rows width"],
+    *, first: bool,
+) -> None:
+    """total += gradientᵀ hidden, accumulated in `total`'s precision; `first`: whatever `total` held is overwritten."""
+    if total.dtype == hidden.dtype:
+        torch.addmm(total, gradient.T, hidden, beta=0 if first else 1, out=total)
+    elif first:
+        total.copy_(gradient.T @ hidden)
+    else:
+        total.add_(gradient.T @ hidden)
