@@ -148,7 +148,7 @@ class Line:
 
     def sample(self, task: Task, teacher: Loaded) -> Prepared:
         """A few training examples as a training would get them."""
-        some = self.splits["train"].select(range(min(8, len(self.splits["train"]))))
+        some = self.splits["train"].select(range(min(64, len(self.splits["train"]))))
         return task.prepare(some, teacher.processor, teacher.processor, training=True, seed=self.recipe.seed)
 
     def resolved(self, task: Task, teacher: Loaded) -> Line:
@@ -272,7 +272,8 @@ class Line:
               validation_data=task.prepare(self.splits["validation"], *processors, training=False))
 
     def _keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, task: Task, path: Path) -> None:
-        one = task.prepare(self.splits["validation"].select(range(1)), made.processor, None, training=False)
+        some = self.splits["validation"]  # the first may be left out as broken
+        one = task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
         on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
         on_main(lambda: self.folder.finish(stage, inputs))
