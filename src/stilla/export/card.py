@@ -21,7 +21,7 @@ _HUB_METRICS = {
     "spearman": "spearmanr",
 }
 # What transformers and the Hub call the pipelines of tasks that have another name here.
-_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask"}
+_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
 _SEQ2SEQ_USAGE = """\
 ```python
@@ -33,6 +33,7 @@ written = model.generate(**tokenizer("An example.", return_tensors="pt"), max_ne
 print(tokenizer.decode(written[0], skip_special_tokens=True))
 ```
 """
+_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE}  # without a pipeline
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -83,8 +84,8 @@ def model_card(
 
 def transformers_usage(kind: str) -> str:
     """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline, but for language models)."""
-    if kind == "seq2seq":
-        return _SEQ2SEQ_USAGE
+    if kind in _OTHER_USAGE:
+        return _OTHER_USAGE[kind]
     given = _GIVEN.get(kind, '"picture.png"' if kind.startswith("image") else '"An example."')
     return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline(\"{_PIPELINES.get(kind, kind)}\", "
             f"model=\"path/to/this/folder\")\nprint(model({given}))\n```\n")
@@ -122,12 +123,12 @@ def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transfo
 def _limits(scores: Scores) -> list[str]:
     student = scores.student
     flipped = sum(scores.flipped.values())
-    total = scores.examples.get(scores.split, 0)
+    total, what = scores.decided
     limits = ["It was measured on data like its training data. On other texts, pictures, languages or times it may be worse, "
               "and worse than its teacher by more than the table says."]
     if flipped and total:
         parts = ", ".join(f"{count:,} {kind}" for kind, count in scores.flipped.items())
-        limits.append(f"It decides differently from its teacher on {flipped:,} of {total:,} examples ({parts}).")
+        limits.append(f"It decides differently from its teacher on {flipped:,} of {total:,} {what} ({parts}).")
     if (ece := _ece(student, scores.split)) is not None:
         limits.append(f"Its confidences are off by {100 * ece:.1f} points on average (expected calibration error).")
     limits += ["What its teacher gets wrong, or prefers without reason, it has learnt too.",
@@ -141,9 +142,8 @@ def _ece(student: Measured, split: str) -> float | None:
 
 
 def _hub_task(scores: Scores) -> str:
-    if scores.task == "seq2seq":
-        return "summarization" if scores.metric.startswith("rouge") else "translation"
-    return _PIPELINES.get(scores.task, scores.task)
+    pipeline = _PIPELINES.get(scores.task, scores.task)
+    return "summarization" if pipeline == "translation" and scores.metric.startswith("rouge") else pipeline
 
 
 def _hub_metric(metric: str) -> str:
