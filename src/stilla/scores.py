@@ -127,6 +127,7 @@ class Scores:
     `gap`: student minus teacher, paired. `retention` = student / teacher. `distillation_ratio` =
     (student - baseline) / (teacher - baseline). Either is `None` where it is not defined, and `notes` says why.
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
+    `tokens`: of the headline split, where tokens are what is decided and flips; 0 where examples are.
     """
 
     task: str
@@ -144,6 +145,12 @@ class Scores:
     flipped: Mapping[str, int] = field(default_factory=dict)
     flips: tuple[Flip, ...] = ()
     classes: tuple[ClassScore, ...] = ()
+    tokens: int = 0
+
+    @property
+    def decided(self) -> tuple[int, str]:
+        """How many decisions the flipped ones are of, and what they are about."""
+        return (self.tokens, "tokens") if self.tokens else (self.examples.get(self.split, 0), "examples")
 
     @property
     def teacher(self) -> Measured:

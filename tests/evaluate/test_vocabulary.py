@@ -66,6 +66,7 @@ def test_every_number_is_that_of_the_dense_logits(setting) -> None:
     differ = p.argmax(1) != q.argmax(1)
     lost = int((differ & (p.argmax(1) == labels)).sum())
     assert scores.flipped["lost"] == lost
+    assert scores.decided == (len(labels), "tokens")
     assert scores.metric == "perplexity"
     assert not scores.higher_is_better
     assert scores.retention is None

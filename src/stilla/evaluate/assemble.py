@@ -108,6 +108,7 @@ def make_scores(
         flipped=flipped,
         flips=shown,
         classes=by_split[headline].classes(),
+        tokens=by_split[headline].tokens(),
     )
 
 
@@ -214,6 +215,10 @@ class _Split:
         names = self.task.class_names()
         decided = {subject: [one.decided for one in seeds] for subject, seeds in self.decided().items()}
         return class_scores(names, self.labels, decided) if decided and names else ()
+
+    def tokens(self) -> int:
+        """How many tokens are decided, of a vocabulary; else 0."""
+        return int((self.labels != NO_ROW).sum()) if self.task.vocabulary and self.shared else 0
 
     def flips(self, data: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
         """Numbers by kind, and the examples to show; nothing for regression."""

@@ -134,12 +134,12 @@ def _subtitle(scores: Scores) -> str:
 
 
 def _decision_summary(scores: Scores) -> str:
-    total = scores.examples.get(scores.split)
+    total, what = scores.decided
     found = sum(scores.flipped.values()) or len(scores.flips)
     counts = ", ".join(f"{scores.flipped[kind]:,} {kind} ({words})" for kind, words in KINDS.items()
                        if scores.flipped.get(kind))
     shown = f" Shown: the {len(scores.flips):,} most confident." if len(scores.flips) < found else ""
-    return (f"On {found:,}{f' of {total:,}' if total else ''} examples teacher and student decide differently"
+    return (f"On {found:,}{f' of {total:,}' if total else ''} {what} teacher and student decide differently"
             f"{f': {counts}' if counts else ''}.{shown}")
 
 
