@@ -14,7 +14,9 @@ import stilla
 from stilla import training
 from stilla.after import evaluate_run, report_run
 from stilla.errors import CompatibilityError, DataError, RecipeError, TrainingError
-from stilla.recipe_file import read
+from stilla.recipe_file import from_options, read
+from stilla.run_folder import RunFolder
+from stilla.scoring import export_all
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -92,10 +94,20 @@ def test_running_again_skips_what_is_finished(done: tuple[Path, stilla.Run], cap
 
 def test_a_changed_recipe_is_refused_with_the_difference(done: tuple[Path, stilla.Run]) -> None:
     folder, run = done
+    recipe = (run.folder / "recipe.yaml").read_text()
     before = (run.folder / "student" / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(RecipeError, match=r"(?s)stage `student`.*epochs: 3\.0 -> 1\.0.*--overwrite"):
         stilla.distill(**tiny.recipe(folder, distill={"epochs": 1, "learning_rate": 1e-3, "precision": "float32"}))
     assert (run.folder / "student" / "model.safetensors").stat().st_mtime_ns == before
+    assert (run.folder / "recipe.yaml").read_text() == recipe
+
+
+def test_a_format_that_was_exported_later_stays_with_the_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (folder.exports / "int8").mkdir(parents=True)
+    (folder.exports / "int8" / "model.onnx").touch()
+    recipe = from_options({"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3})
+    assert export_all(recipe, folder, None, {}) == {"int8": folder.exports / "int8" / "model.onnx"}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_length", 5), ("augment", "none")])

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from stilla import data, tasks
 from stilla.errors import RecipeError
-from stilla.export import main_file
 from stilla.narrate import quiet_libraries
 from stilla.recipe import Recipe
 from stilla.recipe_file import read
 from stilla.report import write_report
 from stilla.run_folder import RunFolder, is_run
 from stilla.scores import Scores
-from stilla.scoring import export_one, measure, saved_student, score
+from stilla.scoring import export_one, exports_of, measure, saved_student, score
 from stilla.starting import trained
 from stilla.tasks.base import Loaded, Task
 
@@ -38,7 +37,7 @@ def evaluate_run(path: Path, new: str | None = None) -> Scores:
     teacher = _teacher(recipe, folder, task)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
-    scores = measure(recipe, task, {name: split}, teacher, made, _exported(folder))
+    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
     target = evaluation_file(path, new)
     target.parent.mkdir(exist_ok=True)
     scores.dump(target)
@@ -62,7 +61,7 @@ def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
     splits = data.load(recipe.data, seed=recipe.seed)
     for kind in formats:
         export_one(kind, recipe, folder, task, splits)
-    score(recipe, folder, task, splits, teacher, _exported(folder))
+    score(recipe, folder, task, splits, teacher, exports_of(folder))
     write_report(folder.path)
     return {kind: folder.exports / kind for kind in formats}
 
@@ -80,7 +79,7 @@ def report_run(path: Path) -> Path:
 def _scored_again(folder: RunFolder, recipe: Recipe) -> Scores:
     task, teacher = _ready(folder, recipe)
     splits = data.load(recipe.data, seed=recipe.seed)
-    scores = score(recipe, folder, task, splits, teacher, _exported(folder), again=True)
+    scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True)
     write_report(folder.path)
     return scores
 
@@ -109,8 +108,3 @@ def _teacher(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
 
 def _student(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
     return saved_student(recipe, folder, task, "student", 0)
-
-
-def _exported(folder: RunFolder) -> dict[str, Path]:
-    made = {path.name: main_file(path) for path in sorted(folder.exports.glob("*")) if path.is_dir()}
-    return {kind: file for kind, file in made.items() if file is not None}

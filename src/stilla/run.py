@@ -152,7 +152,7 @@ class Line:
         return task.prepare(some, teacher.processor, teacher.processor, training=True, seed=self.recipe.seed)
 
     def resolved(self, task: Task, teacher: Loaded) -> Line:
-        """The same with the recipe's open defaults chosen; written into the run folder."""
+        """The same with the recipe's open defaults chosen."""
         recipe, sample = self.recipe, self.sample(task, teacher)
         if wrong := [*completions.problems(recipe, task), *caching.problems(recipe, task, sample)]:
             raise all_at_once(wrong, RecipeError)
@@ -162,10 +162,13 @@ class Line:
         recipe = recipe.model_copy(update={
             "distill": stages, "data": task.resolved(recipe.data), "cache": caching.resolved(recipe, task, sample),
             "evaluate": resolved_writing(recipe.evaluate, task)})
-        on_main(lambda: self.folder.write(self.folder.recipe, dump(recipe)))
         say(f"the recipe with every default, also in {self.folder.recipe}:\n{indent(brief(recipe), '  ')}")
-        on_main(lambda: self.folder.write(self.folder.environment, json.dumps(describe(recipe.seed), indent=1)))
         return replace(self, recipe=recipe)
+
+    def write_down(self) -> None:
+        """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
+        self.folder.write(self.folder.recipe, dump(self.recipe))
+        self.folder.write(self.folder.environment, json.dumps(describe(self.recipe.seed), indent=1))
 
     def completed(self, task: Task, teacher: Loaded) -> Line:
         """The same with texts that the teacher wrote for the student to learn, where the recipe asks for them."""
@@ -215,6 +218,7 @@ class Line:
 
     def capture(self, task: Task, teacher: Loaded) -> str:
         """What the teacher says of the training data into the cache, before any training."""
+        on_main(self.write_down)
         _, loaded = self._start(task, teacher, 0)
         data = self.written.data if self.written else self.splits["train"]
         prepared = task.prepare(data, loaded.processor, teacher.processor, training=True, seed=self.recipe.seed)
@@ -224,6 +228,7 @@ class Line:
 
     def finish(self, task: Task, teacher: Loaded) -> Run:
         """Export, measure everything that was made, report."""
+        self.write_down()
         exported = export_all(self.recipe, self.folder, task, self.splits)
         score(self.recipe, self.folder, task, self.splits, teacher, exported)
         write_report(self.folder.path)
@@ -259,8 +264,12 @@ class Line:
         if on_main(lambda: self.folder.finished(stage, inputs) and made.exists()):
             say(f"{stage}: finished before, skipped")
             return False
-        on_main(lambda: self.folder.begin(stage, inputs))
+        on_main(lambda: self._begin(stage, inputs))
         return True
+
+    def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        self.write_down()
+        self.folder.begin(stage, inputs)
 
     def _train(self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
                training: Training, task: Task, processors: tuple[Any, Any], seed: int,

@@ -65,8 +65,15 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
 
 
 def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
-    """Every format that the recipe asks for, written from the student's files."""
-    return {kind: export_one(kind, recipe, folder, task, splits) for kind in recipe.export}
+    """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote."""
+    return {**{kind: export_one(kind, recipe, folder, task, splits) for kind in recipe.export},
+            **{kind: file for kind, file in exports_of(folder).items() if kind not in recipe.export}}
+
+
+def exports_of(folder: RunFolder) -> dict[str, Path]:
+    """The main file of every format that the run has."""
+    made = {path.name: main_file(path) for path in sorted(folder.exports.glob("*")) if path.is_dir()}
+    return {kind: file for kind, file in made.items() if file is not None}
 
 
 def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> Path:
