@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,7 @@ def main() -> None:
     for case in cases(options):
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
             rows.append(measured(case, Path(scratch), options.rounds, CLOCKS[options.clock]))
+            print(*rows[-1], sep=" | ", file=sys.stderr)  # the table comes at the end
     print("\nTime, as a multiple (median and range over the rounds of batches):\n")
     print(markdown(["", "second epoch / fine-tuning", "first epoch / live epoch", "teacher capturing / asked", "bytes a row"],
                    rows))
@@ -110,7 +112,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
         found.append(classifier())
     student, teacher = llama(options.vocabulary, 256, 4), llama(options.vocabulary, 512, 6)
     task = CausalLM(classes=options.vocabulary)
-    batches = [tokens(options.vocabulary, seed) for seed in range(3)]
+    batches = [tokens(options.vocabulary, seed) for seed in range(2)]
     for form in ("top_k", "samples", "hidden"):
         if form in wanted:
             temperature = 1.0 if form == "samples" else 2.0
@@ -146,8 +148,8 @@ def llama(vocabulary: int, width: int, layers: int) -> nn.Module:
 
 def tokens(vocabulary: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, vocabulary, (2, 128), generator=generator)
-    labels = torch.cat([ids[:, 1:], torch.full((2, 1), -100)], 1)
+    ids = torch.randint(3, vocabulary, (1, 256), generator=generator)
+    labels = torch.cat([ids[:, 1:], torch.full((1, 1), -100)], 1)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return Batch(student=inputs, teacher=inputs, labels=labels)
 

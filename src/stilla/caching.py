@@ -24,6 +24,7 @@ from stilla.signals import Dense, Headed, Samples, TopK
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
 from stilla.teachers.capture import KeepUp
+from stilla.teachers.spread import capture_with_ray
 from stilla.training_arguments import precision_of, runs_on_cpu
 
 SMALL = 1000
@@ -126,15 +127,25 @@ def remembering(
 
 
 def capture_all(
-    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any]
+    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any],
+    *, workers: int = 0,
 ) -> None:
     """Everything that the teacher says of the training data into a cache; with several processes, a part each.
+
+    workers: let so many Ray workers do it.
 
     Raises:
         CacheError: the place holds another cache, or another capture is writing there.
     """
     stage, state = recipe.distill[0], processes()
     device = torch.device("cpu") if runs_on_cpu(stage) else state.device
+    if workers:
+        with progress("capture", len(prepared)) as advance:
+            for done in capture_with_ray(
+                    teacher, task, prepared, path, keep(recipe.cache, made_from), made_from, workers=workers,
+                    batch_size=stage.batch_size, halved=precision_of(stage) == "bfloat16", gpus=device.type == "cuda"):
+                advance(done)
+        return
     remembers = CapturingTeacher(LiveTeacher(teacher, task), task, path, keep(recipe.cache, made_from), made_from,
                                  temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
     halved = torch.autocast(device.type, torch.bfloat16, enabled=precision_of(stage) == "bfloat16")

@@ -84,8 +84,10 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     return on_main(lambda: line.finish(task, teacher)) or Run.load(line.folder.path)
 
 
-def capture(recipe: Recipe, *, overwrite: bool = False) -> str:
+def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> str:
     """What the teacher says of the training data, onto disk; gives where it lies. Beginning again continues.
+
+    `workers`: let so many Ray workers do it, here or on the cluster that RAY_ADDRESS names.
 
     Raises:
         StillaError: whatever a person has to put right; another cache lies there.
@@ -93,7 +95,7 @@ def capture(recipe: Recipe, *, overwrite: bool = False) -> str:
     line, task, teacher = _begun(recipe, overwrite=overwrite)
     sample = line.sample(task, teacher)
     line = replace(line, recipe=caching.for_capture(line.recipe, task, sample))
-    return line.resolved(task, teacher).completed(task, teacher).capture(task, teacher)
+    return line.resolved(task, teacher).completed(task, teacher).capture(task, teacher, workers)
 
 
 def _begun(recipe: Recipe, *, overwrite: bool) -> tuple[Line, Task, Loaded]:
@@ -216,14 +218,14 @@ class Line:
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
 
-    def capture(self, task: Task, teacher: Loaded) -> str:
+    def capture(self, task: Task, teacher: Loaded, workers: int) -> str:
         """What the teacher says of the training data into the cache, before any training."""
         on_main(self.write_down)
         _, loaded = self._start(task, teacher, 0)
         data = self.written.data if self.written else self.splits["train"]
         prepared = task.prepare(data, loaded.processor, teacher.processor, training=True, seed=self.recipe.seed)
         path = caching.place_of(self.recipe.cache, self.folder)
-        caching.capture_all(teacher.model, task, prepared, self.recipe, path, self._asked(task, teacher))
+        caching.capture_all(teacher.model, task, prepared, self.recipe, path, self._asked(task, teacher), workers=workers)
         return path
 
     def finish(self, task: Task, teacher: Loaded) -> Run:

@@ -127,6 +127,7 @@ def capture(
     student: options.Student = None,
     data: options.Data = None,
     output: options.Output = None,
+    workers: options.Workers = 0,
 ) -> None:
     """Write what the teacher says of the training data to disk, once for many students.
 
@@ -140,7 +141,7 @@ def capture(
     from stilla.cache.care import contents
     from stilla.run import capture as capture_recipe
 
-    path = capture_recipe(recipe)
+    path = capture_recipe(recipe, workers=workers)
     print_cache(path, contents(path))
 
 

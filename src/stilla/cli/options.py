@@ -34,6 +34,9 @@ Demo = Annotated[
         "digits|text KEY=VALUE", "Handwritten digits (the default) or docstrings of Python; then fields of the recipe."
     ),
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Let so many Ray workers capture, here or on a cluster.")
+]
 CachePath = Annotated[str, _argument("PATH", "A cache: a folder (RUN/cache) or a URL that fsspec reaches.")]
 Run = Annotated[str, _argument("RUN", "A run folder (`stilla list runs`).")]
 Runs = Annotated[list[str], _argument("RUN", "Run folders.")]

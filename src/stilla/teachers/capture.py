@@ -264,17 +264,24 @@ def capture(
         CacheError: the split changes at random from epoch to epoch.
     """
     refuse_random(prepared)
-    order = range(len(prepared)) if prepared.lengths is None else sorted(
-        range(len(prepared)), key=lambda index: (-prepared.lengths[index], index))  # type: ignore[index]
     teacher.to(device)
-    for start in range(0, len(prepared), batch_size):
-        chosen = order[start : start + batch_size]
-        if start // batch_size % share[1] == share[0]:
+    for number, chosen in enumerate(batches_of(prepared, batch_size)):
+        if number % share[1] == share[0]:
             batch = prepared.collate([prepared.examples[index] for index in chosen])
             if not teacher.holds(batch):
                 teacher(batch.to(device))
         yield len(chosen)
     teacher.flush()
+
+
+def batches_of(prepared: Prepared, batch_size: int) -> Iterator[list[int]]:
+    """The examples of every batch: fixed by the data alone, similar lengths together, the longest first."""
+    order = list(range(len(prepared)))
+    if prepared.lengths is not None:
+        lengths = prepared.lengths
+        order.sort(key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 def refuse_random(prepared: Prepared) -> None:

@@ -111,8 +111,13 @@ def _ranked(
     values, ids = largest(logits, k)
     ids, order = ids.sort(-1)
     values = values.gather(-1, order)
-    outside = logits.scatter(-1, ids, -torch.inf)  # never by subtraction: 1 - P has no digits where P is near 1
-    odds = [torch.logsumexp(outside / one, -1) - torch.logsumexp(values / one, -1) for one in temperatures]
+    # below the least of those inside, so that nothing overflows; never by subtraction: 1 - P has no digits near P = 1
+    least = torch.where(values > -torch.inf, values, torch.inf).amin(-1, keepdim=True)
+    outside = (logits - least).scatter_(-1, ids, -torch.inf)
+    odds = []
+    for one in temperatures:
+        mass = (outside / one if one != 1 else outside).exp().sum(-1)
+        odds.append(mass.log() - torch.logsumexp((values - least) / one, -1))
     return ids, values.amax(-1, keepdim=True) - values, torch.stack(odds, -1)
 
 
