@@ -34,7 +34,7 @@ class Place:
         """The files there, sorted; none where there is no folder yet."""
         try:
             found = self._files.ls(self._root, detail=True, refresh=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "file")
 
