@@ -168,8 +168,10 @@ class RunFolder:
         self.write(self._stages, json.dumps(stages, indent=1, ensure_ascii=False, default=str))
 
 
-_OURS = ("stages.json", "recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student",
-         "baseline", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers")
+# stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
+_OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
+         "stages", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers", "error.txt",
+         "stages.json")
 
 
 def _complete(checkpoint: Path) -> bool:

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stilla import run_folder
+from stilla.run_folder import RunFolder, is_run
+
+
+def begun(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.open(overwrite=False)
+    folder.begin("student", {"epochs": 3})
+    (path / "stages" / "student.0").mkdir(parents=True)
+    (path / "error.txt").touch()
+    (path / "notes.txt").touch()
+    return folder
+
+
+def test_overwriting_leaves_only_what_is_not_ours(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    folder.open(overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "stages.json"}
+    assert not folder.finished("student", {"epochs": 1})
+
+
+def test_a_removal_that_was_stopped_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, remove = begun(tmp_path), run_folder._remove
+
+    def stopped(path: Path) -> None:
+        if path.name == "error.txt":
+            raise KeyboardInterrupt
+        remove(path)
+
+    monkeypatch.setattr(run_folder, "_remove", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        folder.open(overwrite=True)
+    assert is_run(tmp_path)
+    monkeypatch.undo()
+    folder.open(overwrite=True)
