@@ -240,8 +240,8 @@ class StudentSpec(Section):
             got = " and ".join(given) or "none"
             raise ValueError(f"got {got}; expected exactly one of layers, config and model")
         if self.lora is not None and self.config is not None:
-            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; expected "
-                             "layers or model")
+            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
+                             "expected layers or model")
         return self
 
 

@@ -211,6 +211,9 @@ def test_only_the_least_products_are_made(monkeypatch: pytest.MonkeyPatch) -> No
     assert number(given, given.teacher) == 4
     assert number(given, sparse) == 3  # a sparse teacher costs no product
     assert number(frozen, given.teacher) == 3  # a frozen head costs none for its gradient
+    terms.pop(0)
+    assert number(given, given.teacher) == 3  # and a teacher that nobody asks none at all
+    terms.insert(0, (Logits(temperature=1.0), 1.0))
     with torch.no_grad():
         assert len(_products(monkeypatch, lambda: row_loss(terms, given.student, given.teacher, given.labels, 0.0))) == 2
 

@@ -32,6 +32,8 @@ def row_loss(
         raise CompatibilityError(f"the student gave {type(student).__name__}, a part of its distribution; expected all of "
                                  "its logits, or hidden states and their head")
     _refuse_other_rows(terms, student, teacher)
+    if not any(objective.needs_teacher for objective, _ in terms):
+        teacher = None  # its product would be for nothing
     if isinstance(student, Headed):
         for objective, _ in terms:
             if any(parameter.requires_grad for parameter in objective.parameters()):

@@ -17,8 +17,8 @@ CHUNK_ROWS = 352
 ACCELERATOR_BYTES = 2**30
 BLOCK_BYTES = 2**19
 """What a block's logits of one model may take per thread: a few such blocks stay in a core's own cache."""
-TILE = 1024
-"""Classes per product on a CPU: a tile and its part of the head stay in the cache, which makes it 5 to 10 % faster."""
+TILE = 4096
+"""Classes per product on a CPU, a quarter of it in float32: a tile and its part of the head stay in the cache, which makes it 5 to 10 % faster."""
 
 
 def chunks(rows: int, classes: int, precision: torch.dtype, device: torch.device) -> Iterator[tuple[int, int]]:
@@ -60,8 +60,10 @@ class Products:
         hidden = self.hidden[start:end]
         if hidden.device.type != "cpu":
             return torch.mm(hidden, self.weight.T, out=product)
-        for first in range(0, len(self.weight), TILE):
-            torch.mm(hidden, self.weight[first : first + TILE].T, out=product[:, first : first + TILE])
+        # processors that multiply bfloat16 do it several times as fast, and want more at once
+        tile = TILE // 4 if hidden.dtype.itemsize >= 4 else TILE
+        for first in range(0, len(self.weight), tile):
+            torch.mm(hidden, self.weight[first : first + tile].T, out=product[:, first : first + tile])
         return product
 
     def logits(self, product: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
