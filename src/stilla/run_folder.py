@@ -170,7 +170,8 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
-         "stages", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers", "error.txt",
+         "stages", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers",
+         "error.txt",
          "stages.json")
 
 

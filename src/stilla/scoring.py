@@ -188,7 +188,7 @@ def _authors(
 
 def place(models: Sequence[Loaded]) -> torch.device:
     """Move models to where this process computes; what was loaded from files is on the processor."""
-    device = processes().device
+    device: torch.device = processes().device
     for one in models:
         one.model.to(device)
     return device

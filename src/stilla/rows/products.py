@@ -18,7 +18,8 @@ ACCELERATOR_BYTES = 2**30
 BLOCK_BYTES = 2**19
 """What a block's logits of one model may take per thread: a few such blocks stay in a core's own cache."""
 TILE = 4096
-"""Classes per product on a CPU, a quarter of it in float32: a tile and its part of the head stay in the cache, which makes it 5 to 10 % faster."""
+"""Classes per product on a CPU, a quarter of it in float32: a tile and its part of the head stay in the cache, which
+makes it 5 to 10 % faster."""
 
 
 def chunks(rows: int, classes: int, precision: torch.dtype, device: torch.device) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,218 @@
+"""Distillation losses over a vocabulary, from hidden states and heads: time and memory beside others and beside the bound.
+
+    python -m benchmarks.rows --threads 2
+
+Forward KL, forward and backward, float32 and bfloat16. The bound are the four products that nobody can avoid (both models'
+logits, the gradients of hidden states and head), each over all rows at once into memory that is there already; they take
+turns with the contender in the same process, so that whatever else the machine does meets both. Memory is the process's
+true peak above its inputs, the gradients included, from a peak that is reset before the call. All contenders must give the
+same loss and gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.tables import markdown
+
+SIZES = {"32k": (2048, 32_000, 512, 1024), "152k": (1024, 151_936, 896, 1536)}
+"""Rows, classes, the student's width and the teacher's."""
+CONTENDERS = ("ours", "ours, with labels", "ours, top-50", "ours, 12 drawn", "ours, labels alone", "all logits",
+              "liger-kernel",
+              "trl")
+NEEDS = {"liger-kernel": "liger_kernel", "trl": "trl"}
+OTHERS = ("ours, with labels", "ours, top-50", "ours, 12 drawn", "ours, labels alone")
+"""These compute something else."""
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+MIB = 2**20
+
+Call = Callable[[], Tensor]
+
+
+class Inputs:
+    """Hidden states and heads whose distributions are about as sharp as trained models'."""
+
+    def __init__(self, size: str, precision: str) -> None:
+        rows, classes, width, wide = SIZES[size]
+        generator = torch.Generator().manual_seed(0)
+        dtype = getattr(torch, precision)
+
+        def normal(*shape: int, scale: float) -> Tensor:
+            return torch.randn(*shape, generator=generator).mul_(scale).to(dtype)
+
+        self.student, self.teacher = normal(rows, width, scale=1), normal(rows, wide, scale=1)
+        self.head, self.theirs = normal(classes, width, scale=2 / width**0.5), normal(classes, wide, scale=2 / wide**0.5)
+        self.labels = torch.randint(0, classes, (rows,), generator=generator)
+        self.student.requires_grad_()
+        self.head.requires_grad_()
+
+
+def bare(given: Inputs) -> Callable[[], None]:
+    """The four products."""
+    with torch.no_grad():
+        ours, told = (torch.empty(len(given.student), len(given.head), dtype=given.head.dtype) for _ in range(2))
+        hidden, weight = torch.empty_like(given.student), torch.empty_like(given.head)
+
+    @torch.no_grad()
+    def call() -> None:
+        torch.mm(given.student, given.head.T, out=ours)
+        torch.mm(given.teacher, given.theirs.T, out=told)
+        torch.mm(ours, given.head, out=hidden)
+        torch.mm(ours.T, given.student, out=weight)
+
+    return call
+
+
+def contender(name: str, given: Inputs) -> Call:
+    if name.startswith("ours"):
+        return _ours(name, given)
+    return {"all logits": _all_logits, "liger-kernel": _liger, "trl": _trl}[name](given)
+
+
+def _ours(name: str, given: Inputs) -> Call:
+    from stilla.objectives import Labels, Logits
+    from stilla.rows import fused_divergence, row_loss
+    from stilla.signals import Form, Head, Headed, Samples, TopK
+
+    student, teacher = Head(given.head), Head(given.theirs)
+    if name == "ours":
+        return lambda: fused_divergence(given.student, student, given.teacher, teacher)
+    rows, classes = len(given.labels), len(given.head)
+    form: Form | None = Headed(given.teacher, teacher)
+    ids = torch.arange(50) * (classes // 50) + torch.randint(0, classes // 50, (rows, 50))
+    if name == "ours, top-50":
+        form = TopK(ids, torch.full((rows, 50), 0.018).log(), torch.full((rows,), 0.1).log())
+    elif name == "ours, 12 drawn":
+        form = Samples(ids[:, :12], torch.full((rows, 12), 4.0), torch.full((rows,), 3.0))
+    elif name == "ours, labels alone":
+        form = None
+    terms: list[Any] = [(Labels(), 0.5 / rows)]
+    if form is not None:
+        terms.append((Logits(temperature=1.0), 0.5 / rows))
+    return lambda: row_loss(terms, Headed(given.student, student), form, given.labels, 0.0)[0]
+
+
+def _all_logits(given: Inputs) -> Call:
+    def call() -> Tensor:
+        with torch.no_grad():
+            target = torch.log_softmax((given.teacher @ given.theirs.T).float(), -1)
+        said = torch.log_softmax((given.student @ given.head.T).float(), -1)
+        return F.kl_div(said, target, log_target=True, reduction="batchmean")
+
+    return call
+
+
+def _liger(given: Inputs) -> Call:
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+    loss = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0, compiled=False)
+    return lambda: loss(given.student, given.head, given.teacher, given.theirs, given.labels)
+
+
+def _trl(given: Inputs) -> Call:
+    from trl.experimental.gkd import GKDTrainer
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            target = (given.teacher @ given.theirs.T)[None]
+        said = (given.student @ given.head.T)[None]
+        return GKDTrainer.generalized_jsd_loss(said, target, given.labels[None], beta=0.0)
+
+    return call
+
+
+def measure(name: str, size: str, precision: str, threads: int, rounds: int) -> dict[str, float]:
+    """In this process: seconds of every round, of the contender and of the bound, and the peak."""
+    torch.set_num_threads(threads)
+    given = Inputs(size, precision)
+    call = contender(name, given)
+
+    def step() -> float:
+        given.student.grad = given.head.grad = None
+        start = time.perf_counter()
+        loss = call()
+        loss.backward()  # type: ignore[no-untyped-call]
+        step.loss = float(loss)  # type: ignore[attr-defined]
+        return time.perf_counter() - start
+
+    torch.mm(given.student[:8].detach(), given.student[:8].detach().T)  # what libraries allocate once is not counted
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step()
+    peak = _memory("VmHWM") - before
+    assert given.head.grad is not None
+    gradient = float(given.head.grad.norm())
+    products = bare(given)
+    products()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        products()
+        times.append((time.perf_counter() - start, step()))
+    return {"bound": min(one for one, _ in times), "seconds": min(one for _, one in times), "peak": peak,
+            "ratio": statistics.median(mine / least for least, mine in times),
+            "loss": step.loss, "gradient": gradient}  # type: ignore[attr-defined]
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+
+def table(size: str, precision: str, options: argparse.Namespace) -> str:
+    found: dict[str, dict[str, float]] = {}
+    for name in options.only:
+        if importlib.util.find_spec(NEEDS.get(name, "torch")) is None:
+            print(f"{name} is not installed; pip install -e '.[benchmarks]' brings it", file=sys.stderr)
+            continue
+        command = [sys.executable, "-m", "benchmarks.rows", "--contender", name, "--sizes", size, "--precision", precision,
+                   "--threads", str(options.threads), "--rounds", str(options.rounds)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[name] = json.loads(said.stdout.splitlines()[-1])
+    _must_agree({name: one for name, one in found.items() if name not in OTHERS}, TOLERANCE[precision])
+    rows = [[name, f"{one['seconds']:.2f}", f"{one['ratio']:.2f}", f"{one['seconds'] / one['bound']:.2f}",
+             f"{one['peak'] / MIB:.0f}"] for name, one in found.items()]
+    header = [f"{precision}, {size}", "seconds", "times the bound (median)", "(fastest)", "memory, MiB"]
+    return markdown(header, rows)
+
+
+def _must_agree(found: dict[str, dict[str, float]], tolerance: float) -> None:
+    for field in ("loss", "gradient"):
+        values = [one[field] for one in found.values()]
+        if values and max(values) - min(values) > tolerance * abs(max(values)):
+            raise SystemExit(f"the contenders' {field} differ: { {name: one[field] for name, one in found.items()} }")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["32k"])
+    parser.add_argument("--precision", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(measure(options.contender, options.sizes[0], options.precision[0], options.threads, options.rounds)))
+        return
+    for size in options.sizes:
+        for precision in options.precision:
+            print(table(size, precision, options), flush=True)
+            print()
+
+
+if __name__ == "__main__":
+    main()
