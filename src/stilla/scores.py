@@ -13,6 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+_TITLES = {
+    "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
+    "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
+    "matthews": "Matthews correlation", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
+}
+
+
+def metric_title(metric: str) -> str:
+    """What a metric is called in a sentence or above a column: 'macro F1' of 'macro_f1'."""
+    return _TITLES.get(metric, metric.replace("_", " "))
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -153,6 +153,7 @@ def print_entries(entries: Iterable[Entry]) -> None:
 
 def print_runs(entries: Iterable[RunEntry]) -> None:
     from stilla.report import numbers
+    from stilla.scores import metric_title
 
     table = _plain_table("run", "metric", "teacher", "student", "retention", first_width=30)
     for entry in entries:
@@ -164,7 +165,7 @@ def print_runs(entries: Iterable[RunEntry]) -> None:
             for name in ("teacher", "student")
         )
         retention = numbers.percent(entry.retention) if entry.retention is not None else numbers.MISSING
-        table.add_row(str(entry.folder), numbers.metric_title(entry.metric), teacher, student, retention)
+        table.add_row(str(entry.folder), metric_title(entry.metric), teacher, student, retention)
     show(table)
 
 

@@ -28,8 +28,7 @@ from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.evaluate.tokens import flipped_tokens
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
-from stilla.report.numbers import metric_title
-from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
+from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores, metric_title
 from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._vocabulary import DIVERGENCE
 from stilla.tasks._writing import Writes

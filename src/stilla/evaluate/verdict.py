@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilla.report.numbers import metric_title
-from stilla.scores import Cost, Interval
+from stilla.scores import Cost, Interval, metric_title
 from stilla.tasks.base import Metric
 
 

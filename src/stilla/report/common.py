@@ -13,7 +13,7 @@ from stilla.report import numbers
 from stilla.report.folder import RunFolder, flat
 from stilla.report.numbers import MISSING
 from stilla.report.table import Cell, Column, Row, ScoreTable, score_table, without_empty
-from stilla.scores import Interval, Scores
+from stilla.scores import Interval, Scores, metric_title
 
 _ERRORS = frozenset({"rmse", "mse", "mae", "loss", "perplexity"})
 # Columns that each run's own table has; beside other runs there is no room for them.
@@ -45,15 +45,15 @@ def common_measure(runs: Sequence[RunFolder]) -> tuple[str, str]:
 
 def caveats(runs: Sequence[RunFolder], metric: str, split: str) -> tuple[str, ...]:
     """In words, what of the runs does not compare."""
-    title = numbers.metric_title(metric)
+    title = metric_title(metric)
     found = []
     if len({(run.scores.metric, run.scores.split) for run in runs}) > 1:
-        own = [f"{run.name}: {numbers.metric_title(run.scores.metric)} on {run.scores.split} data"
+        own = [f"{run.name}: {metric_title(run.scores.metric)} on {run.scores.split} data"
                for run in runs]
         found.append(f"The runs have different headline measures ({', '.join(own)}). They are compared by "
                      f"{title} on {split} data, which all of them measured.")
     metrics: list[set[str]] = [{metric for _, metric in _measured(run.scores)} for run in runs]
-    left_out = sorted(map(numbers.metric_title, set().union(*metrics) - metrics[0].intersection(*metrics)))
+    left_out = sorted(map(metric_title, set().union(*metrics) - metrics[0].intersection(*metrics)))
     if left_out:
         found.append(f"Not measured by all runs, and therefore not compared: {', '.join(left_out)}.")
     if len({run.scores.examples.get(split) for run in runs}) > 1:
@@ -78,7 +78,7 @@ def ranking(runs: Sequence[RunFolder], metric: str, split: str) -> str:
     best = (max if _higher_is_better(runs, metric) else min)(students, key=lambda name: students[name].value)
     close = [name for name, one in students.items() if name != best and _overlap(one, students[best])]
     measured = students[best]
-    words = (f"The best student by {numbers.metric_title(metric)} is that of {best}: "
+    words = (f"The best student by {metric_title(metric)} is that of {best}: "
              f"{numbers.quality(metric, measured.value)} {numbers.interval(metric, measured)}".rstrip() + ".")
     if close:
         words += (f" Its interval overlaps with {'those' if len(close) > 1 else 'that'} of {all_of(close)}: "

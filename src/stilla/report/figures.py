@@ -16,7 +16,7 @@ from stilla.report.charts.scatter import Axis, Point, scatter
 from stilla.report.charts.strips import Spread, seed_strips
 from stilla.report.curves import MOST_POINTS, TOTAL, StageLog, Training
 from stilla.report.table import ordered_subjects, subject_title
-from stilla.scores import Cost, Interval, Scores
+from stilla.scores import Cost, Interval, Scores, metric_title
 
 Number = Callable[[float], str]
 OfCost = Callable[[Cost], float | None]
@@ -103,7 +103,7 @@ def spoken(points: Sequence[Point]) -> str:
 
 
 def quality_axis(metric: str) -> Axis:
-    title = numbers.metric_title(metric)
+    title = metric_title(metric)
     return Axis(f"{title} (%)", limits=(0.0, 100.0)) if numbers.is_fraction(metric) else Axis(title)
 
 

@@ -10,20 +10,11 @@ MISSING = "–"
 """Stands where nothing was measured."""
 
 _FRACTIONS = frozenset({"accuracy", "f1", "precision", "recall", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"})
-_TITLES = {
-    "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
-    "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
-    "matthews": "Matthews correlation", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
-}
 
 
 def is_fraction(metric: str) -> bool:
     """Whether the metric lies in 0..1 and is read as a percentage: accuracy, macro_f1, micro_precision ..."""
     return not _FRACTIONS.isdisjoint(metric.split("_"))
-
-
-def metric_title(metric: str) -> str:
-    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def quality(metric: str, value: float) -> str:

@@ -13,11 +13,11 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from stilla.report import figures, numbers, sections
+from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title
-from stilla.scores import Scores
+from stilla.scores import Scores, metric_title
 
 KINDS = {
     "lost": "the teacher was right, the student is not",
@@ -129,7 +129,7 @@ def _subtitle(scores: Scores) -> str:
     seeds = max((len(one.seeds) for one in scores.subjects.values()), default=0)
     return " · ".join(filter(None, (
         scores.task.replace("-", " ").capitalize(),
-        f"{numbers.metric_title(scores.metric)} on {f'{total:,} ' if total else ''}{scores.split} examples",
+        f"{metric_title(scores.metric)} on {f'{total:,} ' if total else ''}{scores.split} examples",
         f"{seeds} seeds" if seeds > 1 else "")))
 
 

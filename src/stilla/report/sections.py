@@ -12,7 +12,7 @@ from stilla.report import numbers
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.charts.strips import class_strip
 from stilla.report.table import subject_title, verdict_on
-from stilla.scores import Flip, Scores
+from stilla.scores import Flip, Scores, metric_title
 
 _LONGEST_TEXT = 600
 # Only raster pictures: an SVG could bring scripts and addresses of its own.
@@ -76,7 +76,7 @@ def tiles(scores: Scores) -> tuple[Tile, ...]:
     found: list[Tile] = []
     if scores.retention is not None:
         found.append(Tile(numbers.percent(scores.retention),
-                          f"of the teacher’s {numbers.metric_title(scores.metric)}"))
+                          f"of the teacher’s {metric_title(scores.metric)}"))
     if teacher and student:
         was, now = teacher.cost, student.cost
         found += _cost_tile(was.bytes, now.bytes, "smaller", "larger", "the same size", numbers.megabytes)

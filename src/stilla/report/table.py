@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from stilla.report import numbers
 from stilla.report.numbers import MISSING
-from stilla.scores import Cost, Interval, Measured, Scores
+from stilla.scores import Cost, Interval, Measured, Scores, metric_title
 
 _SUBJECTS = {
     "teacher": "teacher", "baseline": "labels alone", "student": "student", "onnx": "ONNX", "int8": "int8",
@@ -118,7 +118,7 @@ def full_table(scores: Scores) -> tuple[tuple[str, tuple[str, ...]], ...]:
     lines: list[tuple[str, tuple[str, ...]]] = []
     for split in _keys(one.quality for one in subjects):
         for metric in _keys(one.quality.get(split, {}) for one in subjects):
-            lines.append((f"{numbers.metric_title(metric)}, {split}",
+            lines.append((f"{metric_title(metric)}, {split}",
                           tuple(str(_quality_cell(one, metric, split)) for one in subjects)))
         lines += [
             (f"agreement with the teacher, {split}",
@@ -177,7 +177,7 @@ def _measures(scores: Scores, metric: str, split: str) -> Sequence[tuple[Column,
         return read
 
     return (
-        (Column("quality", numbers.metric_title(metric), f"on {split} data, with its 95 % interval"),
+        (Column("quality", metric_title(metric), f"on {split} data, with its 95 % interval"),
          lambda one: _quality_cell(one, metric, split)),
         (Column("parameters", "parameters"),
          cost(lambda one: one.parameters, numbers.count, "fewer", "more", "as many")),
