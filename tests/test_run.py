@@ -55,6 +55,15 @@ def test_a_run_leaves_everything_that_the_design_names(done: tuple[Path, stilla.
     assert run.scores.verdict.endswith(".")
 
 
+def test_the_log_counts_seconds_by_the_clock_and_of_the_processor(done: tuple[Path, stilla.Run]) -> None:
+    for stage in ("teacher", "student"):
+        entries = [entry for entry in logged(done[1]) if entry["stage"] == stage and "loss" in entry]
+        for clock in ("seconds", "processor_seconds"):
+            told = [entry[clock] for entry in entries]
+            assert 0 < told[0] < told[-1]
+            assert told == sorted(told)
+
+
 def test_the_student_is_a_plain_hugging_face_folder(done: tuple[Path, stilla.Run]) -> None:
     _, run = done
     model = AutoModelForSequenceClassification.from_pretrained(run.student)

@@ -111,12 +111,16 @@ def _callbacks(stage: str, training: Training, folder: RunFolder) -> list[Traine
 
 
 class Log(TrainerCallback):
-    """Writes what Trainer logs to the run's `log.jsonl`, loss terms by name."""
+    """Writes what Trainer logs to the run's `log.jsonl`: loss terms by name, seconds by the clock and of the processor.
+
+    Beside other work only the processor's seconds say what a training costs. Both begin anew where one continues.
+    """
 
     def __init__(self, stage: str, folder: RunFolder) -> None:
         self.stage = stage
         self.folder = folder
         self.started = time.monotonic()
+        self.used = time.process_time()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -127,7 +131,8 @@ class Log(TrainerCallback):
                                  "progress": state.global_step / max(state.max_steps, 1)}
         if "loss" in logs:
             entry |= {"loss": logs["loss"], "learning_rate": logs.get("learning_rate"), "terms": _named(logs, "terms/"),
-                      "gradient_norm": logs.get("grad_norm"), "seconds": round(time.monotonic() - self.started, 3)}
+                      "gradient_norm": logs.get("grad_norm"), "seconds": round(time.monotonic() - self.started, 3),
+                      "processor_seconds": round(time.process_time() - self.used, 3)}
         elif any(name.startswith("eval_") for name in logs):
             entry["evaluation"] = _named(logs, "eval_")
         else:
