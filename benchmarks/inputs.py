@@ -21,6 +21,20 @@ def flowers(folder: Path | None) -> Path:
     return _data(folder, "flower_photos_lowres", "TensorFlow's flower_photos: columns image, label")
 
 
+def classic_books(folder: Path | None) -> Path:
+    return _data(folder, "classic_books", "English novels in the public domain, a paragraph a row: column text")
+
+
+def tatoeba(folder: Path | None) -> Path:
+    return _data(folder, "tatoeba_en_de", "Tatoeba's pairs of sentences from manythings.org/anki: columns en, de")
+
+
+def wikitext(folder: Path | None) -> Path | None:
+    """The test lines of WikiText-2, or None: only used where they lie beside the other data."""
+    found = None if folder is None else Path(folder) / "wikitext2_eval" / "test.parquet"
+    return found if found is not None and found.is_file() else None
+
+
 def minilm() -> Path:
     """sentence-transformers/all-MiniLM-L6-v2, which comes as a Python package.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 
 import stilla
 from benchmarks.tables import differences, qualities, spreads
-from stilla import Scores
+from stilla import Run, Scores
 from stilla.errors import StillaError
 from stilla.training import Interrupted
 
@@ -25,7 +25,8 @@ def parser(description: str | None, output: str, **defaults: Any) -> argparse.Ar
     """What all of these benchmarks can be told; `defaults` for what differs between them."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--output", type=Path, default=Path(output), help="a folder for the runs")
-    made.add_argument("--layers", type=int, nargs="+", help="depths of the students")
+    if "layers" in defaults:
+        made.add_argument("--layers", type=int, nargs="+", help="depths of the students")
     made.add_argument("--seeds", type=int, default=3, help="students and baselines of each depth")
     made.add_argument("--threads", type=int, default=os.cpu_count())
     made.add_argument("--teacher-epochs", type=float)
@@ -55,13 +56,22 @@ def distil(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path) 
             "distill": {"epochs": options.epochs, "learning_rate": options.learning_rate},
             "evaluate": {"baseline": True, "seeds": options.seeds}, "output": str(options.output / name_of(depth)),
         }
-        try:
-            scores[name_of(depth).replace("-", " ")] = stilla.distill(None, *options.overrides, **recipe).scores
-        except StillaError as error:
-            raise SystemExit(str(error)) from error
-        except Interrupted as stopped:
-            raise SystemExit(f"{stopped}; the same command continues") from stopped
+        scores[name_of(depth).replace("-", " ")] = run_of(recipe, options.overrides).scores
     return scores
+
+
+def run_of(recipe: Mapping[str, Any], overrides: Sequence[str]) -> Run:
+    """The finished run of a recipe, made, continued or found.
+
+    Raises:
+        SystemExit: it cannot be made, or was stopped; why.
+    """
+    try:
+        return stilla.distill(None, *overrides, **recipe)
+    except StillaError as error:
+        raise SystemExit(str(error)) from error
+    except Interrupted as stopped:
+        raise SystemExit(f"{stopped}; the same command continues") from stopped
 
 
 def name_of(depth: int) -> str:

@@ -1,0 +1,85 @@
+"""A small language model learns from novels, and one layer of it is taught in several ways.
+
+    python -m benchmarks.books --data CLASSIC_BOOKS
+
+Tokenizer (byte-level BPE) and teacher (a Llama of 4 layers) are trained here, on paragraphs of 40 novels. Its first layer,
+with embeddings and head, learns the same paragraphs from labels alone, from the live teacher, and from what is kept of the
+teacher's answers: the top 50, or 50 draws. Measured on novels that nobody was trained on, and on Wikipedia (WikiText-2),
+where its test lines lie beside the data. `--continuations` is another task: to go on with a paragraph, as the data do or
+as the teacher does. The same command again continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+from benchmarks.inputs import add_data_option, classic_books, wikitext
+from benchmarks.methods import LABELS, LOGITS, costs, differences, elsewhere, qualities, show, sizes, taught
+from benchmarks.students import parser
+from stilla.narrate import quiet_libraries
+from stilla.samples.library import functions_teacher
+
+WAYS = {
+    "live": {"objectives": [LABELS, LOGITS]},
+    "top 50": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 50}},
+    "50 samples": {"objectives": [LABELS, LOGITS], "cache": {"form": "samples", "samples": 50}},
+}
+
+
+def main() -> None:
+    made = parser(__doc__, "runs/benchmarks/books", teacher_epochs=3.0, teacher_learning_rate=2e-3, epochs=1.0,
+                  learning_rate=1e-3, limit=5000)
+    made.add_argument("--batch-size", type=int, default=4, help="packed rows of 256 tokens")
+    made.add_argument("--share", type=float, default=0.2, help="of the test paragraphs that are measured")
+    add_data_option(made)
+    options = made.parse_args()
+    quiet_libraries()
+    folder, start = options.output / "data", options.output / "start"
+    if not (folder / "train.parquet").is_file():
+        write(options, folder)
+    if not (start / "config.json").is_file():
+        whole = _read(classic_books(options.data) / "train.parquet")["text"]
+        functions_teacher(start, whole, vocabulary=4096, layers=4, width=128)
+    base = {"task": "causal-lm", "data": {"train": str(folder), "text": "text", "max_length": 256}, "student": {"layers": 1}}
+    runs = taught(options, base, start, WAYS)
+    scores = {name: run.scores for name, run in runs.items()}
+    show("books", qualities(scores, bytes_=_bytes(folder / "test.parquet")), differences(scores), costs(runs),
+         sizes(scores["live"]))
+    other = options.output / "elsewhere" / "wikitext2.parquet"
+    if other.is_file():
+        shifted = elsewhere(runs, other)
+        show("WikiText-2", qualities(shifted, bytes_=_bytes(other)), differences(shifted))
+
+
+def write(options: argparse.Namespace, folder: Path) -> None:
+    """Paragraphs to train on, drawn from all novels; every so manieth of those to measure on."""
+    source = classic_books(options.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    (options.output / "elsewhere").mkdir(exist_ok=True)
+    every = round(1 / options.share)
+    lines = wikitext(options.data)
+    if lines is not None:
+        whole = _read(lines)
+        whole = whole.select([row for row, text in enumerate(whole["text"]) if len(text.strip()) > 1])
+        whole.select(range(0, len(whole), every)).to_parquet(options.output / "elsewhere" / "wikitext2.parquet")
+    for split, step in (("test", every), ("validation", 4 * every)):
+        whole = _read(source / f"{split}.parquet")
+        whole.select(range(0, len(whole), step)).to_parquet(folder / f"{split}.parquet")
+    whole = _read(source / "train.parquet").shuffle(seed=0)
+    whole.select(range(min(options.limit, len(whole)))).to_parquet(folder / "train.parquet")
+
+
+def _read(file: Path) -> Dataset:
+    return load_dataset("parquet", data_files=str(file), split="train").select_columns("text")
+
+
+def _bytes(file: Path) -> int:
+    """Of the texts in UTF-8, and one more for the end of each: it is predicted too."""
+    return sum(len(text.encode()) + 1 for text in _read(file)["text"])
+
+
+if __name__ == "__main__":
+    main()

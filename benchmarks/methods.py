@@ -1,0 +1,188 @@
+"""One teacher and one student, taught in several ways: Stilla runs that share teacher, start, data and steps.
+
+The first way's run trains the teacher and the baseline. The others take the teacher from its folder, and the baseline
+too: it is the same training for all of them, which every run checks by what `stages.json` says of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.students import run_of
+from benchmarks.tables import markdown
+from stilla import Run
+from stilla.after import evaluate_run, evaluation_file
+from stilla.cache.care import contents
+from stilla.cache.store import exists
+from stilla.report import numbers
+from stilla.report.table import score_table
+from stilla.run_folder import RunFolder
+from stilla.scores import Interval, Measured, Scores, metric_title
+
+LABELS = {"kind": "labels", "weight": 0.5}
+LOGITS = {"kind": "logits", "weight": 0.5, "temperature": 1.0}
+
+Way = Mapping[str, Any]
+"""What a recipe says of one way of teaching: `objectives`, and `cache` or `completions`."""
+
+
+def taught(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path, ways: Mapping[str, Way]) -> dict[str, Run]:
+    """The runs by way. `base`: task, data and student of the recipe; `teacher`: to be trained first."""
+    torch.set_num_threads(options.threads)
+    runs: dict[str, Run] = {}
+    first = RunFolder(options.output / next(iter(ways)).replace(" ", "-"))
+    for name, way in ways.items():
+        folder = RunFolder(options.output / name.replace(" ", "-"))
+        leads = folder.path == first.path
+        source: dict[str, Any] = {"model": str(first.teacher)}
+        if leads:
+            source = {"model": str(teacher), "train": {
+                "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
+                "batch_size": options.batch_size}}
+        else:
+            lend_baseline(first, folder)
+        training = {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": options.batch_size}
+        recipe = {
+            **base, "teacher": source, "distill": {**training, "objectives": way["objectives"]},
+            **{key: value for key, value in way.items() if key != "objectives"},
+            "evaluate": {"baseline": True, "seeds": options.seeds, "speed": leads, **base.get("evaluate", {})},
+            "export": options.export if leads else [], "output": str(folder.path),
+        }
+        runs[name] = run_of(recipe, options.overrides)
+    return runs
+
+
+def lend_baseline(lender: RunFolder, borrower: RunFolder) -> None:
+    """Put a finished baseline into another run's folder, with the record of what it was made from."""
+    if borrower.baseline.exists():
+        return
+    made = {stage: record for stage, record in _stages(lender).items() if stage.partition("-")[0] == "baseline"}
+    for seed in range(len(made)):
+        shutil.copytree(lender.model("baseline", seed), borrower.model("baseline", seed), dirs_exist_ok=True)
+    borrower.write(borrower.path / "stages.json", json.dumps({**_stages(borrower), **made}, indent=1))
+    lines = lender.log.read_text(encoding="utf-8").splitlines()
+    borrower.write(borrower.log, "".join(f"{line}\n" for line in lines if json.loads(line)["stage"] in made))
+
+
+def elsewhere(runs: Mapping[str, Run], file: Path) -> dict[str, Scores]:
+    """The runs' scores on data that nobody was trained for."""
+    return {name: Scores.load(evaluation_file(run.folder, str(file))) if evaluation_file(run.folder, str(file)).is_file()
+            else evaluate_run(run.folder, str(file)) for name, run in runs.items()}
+
+
+def qualities(runs: Mapping[str, Scores], characters: int | None = None, bytes_: int | None = None) -> str:
+    """What every way reached: all metrics of the headline split, agreement, KL and calibration.
+
+    characters, bytes_: of the texts that the tokens stand for, where perplexities are to be compared beyond a tokenizer.
+    """
+    one = next(iter(runs.values()))
+    split = one.split
+    metrics = list(one.student.quality[split])
+    size = {"bits per byte": bytes_, "bits per character": characters}
+    sizes = {title: number for title, number in size.items() if number}
+    header = ["", *map(metric_title, metrics), *sizes, "agreement", "KL, nats", "ECE"]
+
+    def row(name: str, measured: Measured) -> list[str]:
+        quality, agreement = measured.quality.get(split, {}), measured.agreement.get(split)
+        perplexity = quality.get("perplexity")
+        return [
+            name, *(_cell(metric, quality.get(metric)) for metric in metrics),
+            *(_bits(perplexity, one.tokens / number) for number in sizes.values()),
+            _cell("accuracy", agreement),
+            numbers.significant(measured.kl[split]) if split in measured.kl else numbers.MISSING,
+            numbers.percent(measured.calibration[split].ece) if split in measured.calibration else numbers.MISSING]
+
+    rows = [row(subject, one.subjects[role]) for role, subject in (("teacher", "teacher"), ("baseline", "labels alone"))]
+    rows += [row(name, scores.student) for name, scores in runs.items()]
+    rows += [row(f"{next(iter(runs))}, {kind}", one.subjects[kind]) for kind in ("onnx", "int8") if kind in one.subjects]
+    return markdown(header, rows)
+
+
+def differences(runs: Mapping[str, Scores]) -> str:
+    """What every way was worth over labels alone, paired, and what the interval allows to say; every seed."""
+    facts = {name: {fact.title: fact for fact in score_table(scores).facts} for name, scores in runs.items()}
+    titles = ["student − labels alone", "student − teacher", "distillation ratio"]
+    one = next(iter(runs.values()))
+    seeds = len(one.student.seeds)
+
+    def row(name: str, scores: Scores) -> list[str]:
+        found = facts[name]
+        verdict = "" if scores.difference is None or scores.difference.excludes_zero() else "no difference measured"
+        return [name, *(found[title].text if title in found else numbers.MISSING for title in titles), verdict,
+                *(numbers.quality(scores.metric, value) for value in scores.student.seeds)]
+
+    alone = [] if one.baseline is None else [["labels alone", *[numbers.MISSING] * len(titles), "", *(
+        numbers.quality(one.metric, value) for value in one.baseline.seeds)]]
+    return markdown(["", *titles, "", *(f"seed {number}" for number in range(1, seeds + 1))],
+                    [*alone, *(row(name, scores) for name, scores in runs.items())])
+
+
+def costs(runs: Mapping[str, Run]) -> str:
+    """Processor time of every seed's training, and what lies on disk of what the teacher said."""
+    first = next(iter(runs.values()))
+    seconds = {"teacher": _seconds(first, "teacher"), "labels alone": _seconds(first, "baseline"),
+               **{name: _seconds(run, "student") for name, run in runs.items()}}
+    caches = {name: contents(run.folder / "cache") for name, run in runs.items() if exists(run.folder / "cache")}
+    rows = []
+    for name, each in seconds.items():
+        cache = caches.get(name)
+        kept = [numbers.MISSING] * 2 if cache is None else [
+            numbers.significant(cache.bytes_per_row), numbers.megabytes(cache.bytes + cache.head_bytes)]
+        rows.append([name, *(f"{one:.0f} s" for one in each), *[""] * (max(map(len, seconds.values())) - len(each)), *kept])
+    return markdown(["", *(f"training, seed {number}" for number in range(1, max(map(len, seconds.values())) + 1)),
+                     "bytes a token", "cache"], rows)
+
+
+def sizes(scores: Scores) -> str:
+    """What the models cost: parameters, size and speed."""
+    table = score_table(scores)
+    wanted = [number for number, column in enumerate(table.columns)
+              if column.key in ("parameters", "size", "latency", "throughput")]
+    return markdown(["", *(table.columns[number].title for number in wanted)],
+                    [[row.title, *(str(row.cells[number]) for number in wanted)] for row in table.rows
+                     if row.subject != "baseline"])
+
+
+def _bits(perplexity: Interval | None, tokens: float) -> str:
+    """Bits per byte (or character) of a perplexity per token; `tokens`: of one byte, the mean."""
+    if perplexity is None:
+        return numbers.MISSING
+    value, low, high = (math.log2(one) * tokens for one in (perplexity.value, perplexity.low, perplexity.high))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _cell(metric: str, measured: Interval | None) -> str:
+    if measured is None:
+        return numbers.MISSING
+    return f"{numbers.quality(metric, measured.value)} {numbers.interval(metric, measured)}".rstrip()
+
+
+def _seconds(run: Run, role: str) -> list[float]:
+    """Processor time of a role's trainings by seed, up to the last logged step; one that was continued is summed."""
+    parts: dict[str, list[float]] = {}
+    for line in RunFolder(run.folder).log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "processor_seconds" in entry and entry["stage"].partition("-")[0] == role:
+            told = parts.setdefault(entry["stage"], [0.0])
+            if entry["processor_seconds"] < told[-1]:
+                told.append(0.0)
+            told[-1] = entry["processor_seconds"]
+    return [sum(told) for told in parts.values()]
+
+
+def _stages(folder: RunFolder) -> dict[str, Any]:
+    file = folder.path / "stages.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def show(*parts: str | Sequence[str]) -> None:
+    for part in parts:
+        print(f"\n{part}")
