@@ -94,6 +94,14 @@ def test_several_seeds_are_averaged(rng: np.random.Generator) -> None:
     assert found.interval().high - found.interval().low > 0.2
 
 
+def test_an_interval_of_few_seeds_stays_where_the_metric_can_be() -> None:
+    hits = np.stack([np.arange(60) % 3 > 0, np.arange(60) % 3 == 0])
+    far = _accuracy(hits)
+    assert (far.interval().low, far.interval().high) == (0.0, 1.0)
+    difference = (far - _accuracy(hits[::-1])).interval()
+    assert (difference.low, difference.high) == (-1.0, 1.0)
+
+
 def test_equal_seeds_add_nothing_to_the_interval(rng: np.random.Generator) -> None:
     hits = rng.random((1, 400)) < 0.8
     three, one = _accuracy(np.repeat(hits, 3, axis=0)).interval(), _accuracy(hits).interval()

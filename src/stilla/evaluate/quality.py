@@ -13,6 +13,7 @@ the examples explain: 92 to 97 % with three or five seeds, 89 to 97 % with two. 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +71,14 @@ class Resampling:
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """A metric of one subject: its value per seed, and per seed on every resample of the examples."""
+    """A metric of one subject: its value per seed, and per seed on every resample of the examples.
+
+    `range`: between which values the metric lies. Student's t of two seeds knows nothing of it.
+    """
 
     values: Float[npt.NDArray[np.float64], "seeds"]
     resamples: Float[npt.NDArray[np.float64], "seeds resamples"]
+    range: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def value(self) -> float:
@@ -88,7 +93,8 @@ class Sampled:
         ours, theirs = len(self.values), len(other.values)
         if ours != theirs and 1 not in (ours, theirs):
             raise StillaError(f"a difference of {ours} seeds and {theirs} seeds: expected as many, or one")
-        return Sampled(self.values - other.values, self.resamples - other.resamples)
+        span = (self.range[0] - other.range[1], self.range[1] - other.range[0])
+        return Sampled(self.values - other.values, self.resamples - other.resamples, span)
 
     def interval(self, seed: int = 0) -> Interval:
         """The mean over seeds with its 95 % interval (see the module)."""
@@ -96,7 +102,7 @@ class Sampled:
         drawn = drawn[np.isfinite(drawn)]
         if not len(drawn):
             return Interval(self.value, self.value, self.value)
-        low, high = np.percentile(drawn, (2.5, 97.5))
+        low, high = np.percentile(drawn, (2.5, 97.5)).clip(*self.range)
         return Interval(self.value, float(low), float(high))
 
     def _between_seeds(self, seed: int) -> NDArray[np.float64]:
@@ -131,6 +137,7 @@ def bootstrap(asked: Mapping[Name, Asked], resampling: Resampling) -> dict[Name,
     return {name: Sampled(
         values=np.array([one.metric.compute(*seed) for seed in one.seeds], dtype=np.float64),
         resamples=np.stack([samples[name, seed] for seed in range(len(one.seeds))]),
+        range=one.metric.range,
     ) for name, one in asked.items()}
 
 

@@ -23,7 +23,7 @@ def single_label() -> tuple[Metric, ...]:
         by_sums("macro_f1", _class_counts, lambda sums: _over_classes(sums, _f1)),
         by_sums("macro_precision", _class_counts, lambda sums: _over_classes(sums, _precision)),
         by_sums("macro_recall", _class_counts, lambda sums: _over_classes(sums, _recall)),
-        by_sums("matthews", _class_counts, _matthews, bounded=False),
+        by_sums("matthews", _class_counts, _matthews, bounded=False, limits=(-1.0, 1.0)),
     )
 
 
@@ -40,8 +40,8 @@ def multi_label() -> tuple[Metric, ...]:
 def regression() -> tuple[Metric, ...]:
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
-        by_sums("pearson", _moments, _pearson, bounded=False),
-        Metric("spearman", _spearman, bounded=False),
+        by_sums("pearson", _moments, _pearson, bounded=False, limits=(-1.0, 1.0)),
+        Metric("spearman", _spearman, bounded=False, limits=(-1.0, 1.0)),
         by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
     )
 
@@ -53,11 +53,12 @@ def by_sums(
     *,
     higher: bool = True,
     bounded: bool = True,
+    limits: tuple[float, float] | None = None,
 ) -> Metric:
     def compute(outputs: Array, labels: Array) -> float:
         return from_sums(statistics(outputs, labels).sum(0))
 
-    return Metric(name, compute, higher, bounded, statistics, from_sums)
+    return Metric(name, compute, higher, bounded, statistics, from_sums, limits)
 
 
 def _mean(sums: Array) -> float:

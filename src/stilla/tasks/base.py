@@ -6,6 +6,7 @@ returns a task that knows its inputs, its labels and their names. Nothing here t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Metric:
     """Whether it is a ratio scale in [0, 1], so that `student / teacher` means something."""
     statistics: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None
     from_sums: Callable[[NDArray[Any]], float] | None = None
+    limits: tuple[float, float] | None = None
+    """Between which values it lies; by default 0 and 1 where it is bounded, else anywhere."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        return self.limits or ((0.0, 1.0) if self.bounded else (-math.inf, math.inf))
 
 
 @dataclass(frozen=True)
