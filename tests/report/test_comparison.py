@@ -55,6 +55,13 @@ def test_overlapping_intervals_are_not_ranked(three: Path, tmp_path: Path) -> No
     assert "The recipes are the same." in page.text
 
 
+def test_equal_students_are_not_ranked(three: Path, tmp_path: Path) -> None:
+    same = fakes.write_run(tmp_path / "same", fakes.intents())
+    page = compare([three, same], tmp_path / "compare.html")
+    assert "By accuracy, the students of three and same are equal: 93.8 %" in page.text
+    assert "best student" not in page.text
+
+
 def test_a_measure_that_is_better_small_is_ranked_so(tmp_path: Path) -> None:
     for name, by in (("good", 0.0), ("bad", -0.2)):
         scores = replace(shifted(fakes.regression(), by), metric="rmse", higher_is_better=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stilla.report.charts.lines import Line, lines
 from stilla.report.charts.scatter import place_labels, side_by_side
 from stilla.report.charts.svg import Scale, padded, padded_log, tag, tick_text
 from stilla.report.curves import read_log, thinned
@@ -72,6 +73,13 @@ def test_ticks_are_round_and_inside() -> None:
     assert scale.ticks() == [0.92, 0.93, 0.94, 0.95, 0.96]
     assert tick_text(scale)(scale.ticks()[0]) == "0.92"
     assert Scale(1.7, 120.0, 0, 400, logarithmic=True).ticks()[0] == 3
+
+
+def test_a_quality_that_stands_still_has_ticks_of_few_decimals() -> None:
+    chart = lines([Line("student", "student", [(20, 60.0), (40, 60.0)])], "accuracy (%)", "", from_zero=False,
+                  limits=(0.0, 100.0))
+    assert "60.000" not in chart
+    assert ">60.0<" in chart
 
 
 def test_a_scale_of_equal_values_is_not_empty() -> None:

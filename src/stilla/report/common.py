@@ -77,10 +77,17 @@ def ranking(runs: Sequence[RunFolder], metric: str, split: str) -> str:
     students = {run.name: run.scores.student.quality[split][metric] for run in runs}
     best = (max if _higher_is_better(runs, metric) else min)(students, key=lambda name: students[name].value)
     close = [name for name, one in students.items() if name != best and _overlap(one, students[best])]
-    measured = students[best]
-    words = (f"The best student by {metric_title(metric)} is that of {best}: "
-             f"{numbers.quality(metric, measured.value)} {numbers.interval(metric, measured)}".rstrip() + ".")
-    if close:
+    measured, title = students[best], metric_title(metric)
+    equal = [name for name, one in students.items()
+             if numbers.quality(metric, one.value) == numbers.quality(metric, measured.value)]
+    who = f"By {title}, the students of {all_of(equal)} are equal" if len(equal) > 1 \
+        else f"The best student by {title} is that of {best}"
+    words = f"{who}: {numbers.quality(metric, measured.value)} {numbers.interval(metric, measured)}".rstrip() + "."
+    close = [name for name in close if name not in equal]
+    if len(equal) > 1 and close:
+        whose = f"The intervals of {all_of(close)} overlap" if len(close) > 1 else f"The interval of {close[0]} overlaps"
+        words += f" {whose} with theirs: the order may be chance."
+    elif close:
         words += (f" Its interval overlaps with {'those' if len(close) > 1 else 'that'} of {all_of(close)}: "
                   "their order may be chance.")
     smallest = min(runs, key=lambda run: run.scores.student.cost.bytes)

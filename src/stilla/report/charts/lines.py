@@ -65,7 +65,8 @@ def _y_scale(
 ) -> Scale:
     bottom, top = HEIGHT - _BOTTOM, _TOP
     if not from_zero:
-        return padded(values, bottom, top, floor=1e-3, limits=limits)
+        # values that are all but equal would else stand between ticks of many decimals
+        return padded(values, bottom, top, floor=max(1e-3, 0.01 * abs(max(values))), limits=limits)
     longest = max(curves, key=lambda curve: len(curve.points))
     typical = statistics.median(value for _, value in longest.points)
     if min(values) > 0 and max(values) > _LOG_FROM * typical:
