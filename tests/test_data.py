@@ -154,6 +154,14 @@ def test_splits_are_drawn_by_class_and_by_seed(tmp_path: Path) -> None:
     assert Counter(label[text] for text in splits["test"]) == {"yes": 3, "no": 1}
 
 
+def test_rows_are_named_as_they_lie_in_the_file_whatever_was_drawn(tmp_path: Path) -> None:
+    whole = write(tmp_path / "all.csv", {"text": [f"text {i}" for i in range(40)], "label": ["yes", "no"] * 20})
+    for name, split in load(str(whole), limit=20).items():
+        rows = data.rows_as_read(split, range(len(split)))
+        assert [f"text {row}" for row in rows] == split["text"][:], name
+    assert data.rows_as_read(Dataset.from_dict(ROWS), [3, 5]) == [3, 5]
+
+
 def test_a_class_keeps_an_example_to_train_on(tmp_path: Path) -> None:
     rows = {"text": [str(i) for i in range(20)], "label": ["a"] * 17 + ["b", "b", "c"]}
     splits = load(write(tmp_path / "rows.jsonl", rows), validation={"split": 0.5})

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from stilla._fingerprint import fingerprint
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data, Split
 
-__all__ = ["LABEL_NAMES", "fingerprint", "label_column", "load", "load_one"]
+__all__ = ["LABEL_NAMES", "fingerprint", "label_column", "load", "load_one", "rows_as_read"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,14 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
     if len(splits) > 1 and "test" not in splits:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     return splits["test"] if "test" in splits else next(iter(splits.values()))
+
+
+def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
+    """Where rows of a split lie in the file or dataset that it was drawn from."""
+    drawn = split._indices  # `datasets` has no public way to ask
+    if drawn is None:
+        return [int(row) for row in rows]
+    return [int(row.as_py()) for row in drawn.column(0).take(pa.array(rows, pa.int64()))]
 
 
 def label_column(split: Dataset, section: Data) -> str | None:

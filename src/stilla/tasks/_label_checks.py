@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, LargeList, List
 
+from stilla.data import rows_as_read
 from stilla.errors import DataError, did_you_mean
 from stilla.tasks._columns import values
 
@@ -43,7 +44,7 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
         if bad:
             hidden = " (-1 in a class column means hidden)" if classes else ""
             problems.append(f"data.{name}: the label {column!r} is missing in {len(bad)} of {len(split)} "
-                            f"examples{hidden}: {rows_in_words(bad)}.")
+                            f"examples{hidden}: {rows_in_words(split, bad)}.")
     if problems:
         raise DataError(" ".join([*problems, "Remove these examples, or label them."]))
 
@@ -68,7 +69,7 @@ def refuse_unknown(column: str, raw: Sequence[str], splits: Mapping[str, Dataset
                     found.setdefault(spell(one), []).append(row)
         if found:
             first = list(found.items())[:5]
-            listed = [f"{label!r} ({len(rows)} times, {rows_in_words(rows)})" for label, rows in first]
+            listed = [f"{label!r} ({len(rows)} times, {rows_in_words(split, rows)})" for label, rows in first]
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             lack = "is not among the label's names" if declared else "does not occur in the training data"
             hint = did_you_mean(next(iter(found)), raw)
@@ -76,7 +77,7 @@ def refuse_unknown(column: str, raw: Sequence[str], splits: Mapping[str, Dataset
                             "Correct it, or name all labels in data.labels.")
 
 
-def rows_in_words(rows: Sequence[int]) -> str:
-    """'row 3' or 'rows 3, 5, 9 ...', counted from 0."""
-    listed = ", ".join(str(row) for row in rows[:5])
+def rows_in_words(split: Dataset, rows: Sequence[int]) -> str:
+    """'row 3' or 'rows 3, 5, 9 ...', counted from 0 in what was read, where a person looks for them."""
+    listed = ", ".join(str(row) for row in rows_as_read(split, rows[:5]))
     return f"{'row' if len(rows) == 1 else 'rows'} {listed}{' ...' if len(rows) > 5 else ''}"

@@ -150,7 +150,7 @@ def _number(column: str, splits: Mapping[str, Dataset], where: str) -> Problem:
     for name, split in splits.items():
         strange = [row for row, value in enumerate(values(split, column)) if not math.isfinite(value)]
         if strange:
-            raise DataError(f"data.{name}: {column!r} is not finite in {rows_in_words(strange)}.")
+            raise DataError(f"data.{name}: {column!r} is not finite in {rows_in_words(split, strange)}.")
     if where == "train" and len(set(values(splits[where], column))) < 2:
         raise DataError(f"data.label: {column!r} is the same number in every training example.")
     return Problem("number", (column,))
@@ -223,7 +223,7 @@ def _lists(
     flat = {value for several in rows for value in several}
     if None in flat:
         holes = [row for row, several in enumerate(rows) if None in several]
-        raise DataError(f"data.{where}: {column!r} holds nulls inside the lists of {rows_in_words(holes)}.")
+        raise DataError(f"data.{where}: {column!r} holds nulls inside the lists of {rows_in_words(splits[where], holes)}.")
     if not flat:
         raise DataError(f"data.label: every list in {column!r} is empty: there is nothing to learn.")
     # [0, 1] could also list the classes 0 and 1; a repeated value shows that it does not
@@ -238,7 +238,7 @@ def _lists(
             wrong = [row for row, several in enumerate(values(split, column)) if len(several) != len(raw)]
             if wrong:
                 raise DataError(f"data.{name}: expected {len(raw)} flags in {column!r}, not so in "
-                                f"{rows_in_words(wrong)}.")
+                                f"{rows_in_words(split, wrong)}.")
         return Problem("indicators", (column,), names, raw, section.labels is not None)
     spell = speller(feature)
     names, raw, named = _classes(section, column, feature, {spell(value) for value in flat}, len(rows))
@@ -256,7 +256,7 @@ def _several_columns(section: Data, columns: tuple[str, ...], splits: Mapping[st
             wrong = [row for row, value in enumerate(values(split, column)) if value not in (0, 1)]
             if wrong:
                 raise DataError(f"data.{name}: {column!r} is one of several label columns, so expected 0 or "
-                                f"1; not so in {rows_in_words(wrong)}.")
+                                f"1; not so in {rows_in_words(split, wrong)}.")
     if section.labels is not None and set(section.labels) != set(columns):
         raise DataError(f"data.labels: got {one_of(section.labels)}; expected the label columns "
                         f"{one_of(columns)}.")

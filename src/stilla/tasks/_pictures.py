@@ -15,6 +15,7 @@ import PIL.Image
 from datasets import Dataset, Image, Value
 from PIL import ImageOps
 
+from stilla.data import rows_as_read
 from stilla.narrate import tracked
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Pictures:
     def name(self, row: int) -> str:
         """Where the picture came from, as far as the data say."""
         stored = self.rows[int(row)][self.column]
-        return f"row {row}" + (f" ({stored['path']})" if stored and stored["path"] else "")
+        return f"row {rows_as_read(self.rows, [row])[0]}" + (f" ({stored['path']})" if stored and stored["path"] else "")
 
 
 def _opened(stored: dict[str, Any] | None) -> PIL.Image.Image:

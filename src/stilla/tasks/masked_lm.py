@@ -192,6 +192,6 @@ def _refuse_broken(section: Data, name: str, split: Dataset, column: str) -> Non
         return
     found = f"data.{name}: {column!r} is null or empty in {len(broken)} of {len(split)} examples"
     if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(broken.tolist())}. Remove them, or leave them out with "
+        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
                         "data.broken: skip.")
     logger.warning("%s; left out", found)
