@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import json
 import subprocess
@@ -274,6 +275,21 @@ def test_a_runs_end_fits_eighty_columns_without_colours(capsys, scores):
         assert title in out
     headline = next(line for line in out.splitlines() if line.startswith(("accuracy", "Pearson")))
     assert len(headline.split("%" if "%" in headline else ".")) > len(scores.subjects)
+
+
+def test_five_models_stand_side_by_side_without_broken_intervals(capsys):
+    """Teacher, baseline, student and two files: what the demo ends with."""
+    printing.print_scores(fakes.intents())
+    out = capsys.readouterr().out
+    intervals = next(line for line in out.splitlines() if line.strip().startswith("["))
+    assert intervals.count("[") == intervals.count("]") == 5
+
+
+def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
+    why = "the teacher is no better than the baseline, so there is nothing to gain a part of"
+    scores = dataclasses.replace(fakes.intents(), distillation_ratio=None, notes=(f"distillation ratio is not defined: {why}",))
+    printing.print_scores(scores)
+    assert " ".join(capsys.readouterr().out.split()).count("nothing to gain a part of") == 1
 
 
 def test_report_and_compare_print_where_the_page_lies(command):

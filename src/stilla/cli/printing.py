@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stilla.cache.care import Contents
     from stilla.check import Findings
     from stilla.listing import Entry, RunEntry
+    from stilla.report.table import ScoreTable
     from stilla.run import Run
     from stilla.scores import Scores
 
@@ -59,21 +60,30 @@ def print_run(run: Run) -> None:
 
 
 def print_scores(scores: Scores) -> None:
-    from stilla.report.table import score_table
+    from stilla.report.table import score_table, unsaid
 
     table = score_table(scores)
-    shown = _plain_table("", *(Text(row.title, style="bold") for row in table.rows))
-    for index, column in enumerate(table.columns):
-        cells = [row.cells[index] for row in table.rows]
+    shown = _turned(table, gap=2)
+    unbounded = console().options.update(width=1000)
+    if console().measure(shown, options=unbounded).maximum > console().width:
+        shown = _turned(table, gap=1)  # five models fit 80 columns so
+    show("", shown, "")
+    show(_pairs([(fact.title, str(fact).partition(": ")[2]) for fact in table.facts]))
+    show("", Text(scores.verdict, style="bold"))
+    for note in unsaid(scores):
+        show(Text(note, style="dim"))
+
+
+def _turned(scores: ScoreTable, gap: int) -> Table:
+    """A column per model, since there are more numbers than models."""
+    shown = _plain_table("", *(Text(row.title, style="bold") for row in scores.rows), gap=gap)
+    for index, column in enumerate(scores.columns):
+        cells = [row.cells[index] for row in scores.rows]
         details = [Text(cell.detail, style="dim") for cell in cells]
         shown.add_row(column.title, *(Text(cell.text) for cell in cells))
         if any(detail.plain for detail in details):
             shown.add_row("", *details)
-    show("", shown, "")
-    show(_pairs([(fact.title, str(fact).partition(": ")[2]) for fact in table.facts]))
-    show("", Text(scores.verdict, style="bold"))
-    for note in scores.notes:
-        show(Text(note, style="dim"))
+    return shown
 
 
 def print_cache(path: str, found: Contents) -> None:
@@ -176,8 +186,8 @@ def open_page(page: Path) -> None:
         show(f"No browser could be started; open {page.resolve()}")
 
 
-def _plain_table(first: str, *others: str | Text, first_width: int | None = None) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+def _plain_table(first: str, *others: str | Text, first_width: int | None = None, gap: int = 2) -> Table:
+    table = Table(box=None, padding=(0, gap, 0, 0), header_style="bold")
     table.add_column(first, overflow="fold", max_width=first_width)
     for title in others:
         table.add_column(title, justify="right", overflow="fold")

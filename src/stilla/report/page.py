@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
-from stilla.report.table import full_table, ordered_subjects, score_table, subject_title
+from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
 from stilla.scores import Scores, metric_title
 
 KINDS = {
@@ -52,7 +52,7 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "measured_on": measured_on(scores),
         "full_heads": [subject_title(name) for name in ordered_subjects(scores)],
         "full_lines": full_table(scores),
-        "notes": (*scores.notes, *run.problems),
+        "notes": (*unsaid(scores), *run.problems),
         "trade_off": figures.trade_off(scores),
         "seeds": figures.seed_figure(scores),
         "losses": figures.loss_figures(run.training),

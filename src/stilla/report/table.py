@@ -112,6 +112,12 @@ def facts(scores: Scores) -> tuple[Fact, ...]:
     return tuple(fact for fact in found if fact is not None)
 
 
+def unsaid(scores: Scores) -> tuple[str, ...]:
+    """The notes that no fact has said already."""
+    said = [fact.detail for fact in facts(scores) if fact.text == MISSING and fact.detail]
+    return tuple(note for note in scores.notes if not any(note.endswith(detail) for detail in said))
+
+
 def full_table(scores: Scores) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Every number that was measured: (title, one text per subject in `ordered_subjects`), by split."""
     subjects = [scores.subjects[name] for name in ordered_subjects(scores)]
