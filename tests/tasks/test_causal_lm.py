@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -223,15 +224,27 @@ def test_a_model_without_positions_is_refused_for_packing_and_taken_without(tmp_
     assert task.load(source, labelled=True).processor.eos_token_id == 1
 
 
+def loss_of(place: str, precision: str) -> float:
+    """Of a teacher of one sentence, loaded so."""
+    task, split = task_of([{"text": "the cat sat on the mat"}])
+    loaded = task.load(ModelSource(model=place, precision=precision), labelled=True)
+    batch = whole(task.prepare(split, loaded.processor, None, training=False))
+    with torch.no_grad():
+        rows = listen(loaded.model, task, batch, Side.STUDENT)
+    return row_measures(rows.logits, rows.labels).nll.mean().item()
+
+
 def test_precisions_of_a_teacher_that_only_answers(tmp_path: Path) -> None:
     place = folder(tmp_path / "llama", llama(), byte_tokenizer())
-    task, split = task_of([{"text": "the cat sat on the mat"}])
-    said = []
-    for precision in ("float32", "bfloat16", "int8"):
-        loaded = task.load(ModelSource(model=place, precision=precision), labelled=True)
-        batch = whole(task.prepare(split, loaded.processor, None, training=False))
-        with torch.no_grad():
-            rows = listen(loaded.model, task, batch, Side.STUDENT)
-        said.append(row_measures(rows.logits, rows.labels).nll.mean().item())
+    said = [loss_of(place, precision) for precision in ("float32", "bfloat16", "int8")]
     assert np.ptp(said) < 0.05
     assert said[0] != said[1] != said[2]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_teacher_in_four_bits_says_nearly_the_same(tmp_path: Path) -> None:
+    place = folder(tmp_path / "llama", llama(), byte_tokenizer())
+    whole, small = loss_of(place, "float32"), loss_of(place, "4bit")
+    assert whole != small
+    assert small == pytest.approx(whole, abs=0.2)
