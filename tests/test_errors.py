@@ -13,7 +13,8 @@ def test_every_error_can_be_caught_as_one():
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("epoch", " Did you mean epochs?"), ("zzz", ""), (3, "")]
+    ("word", "said"),
+    [("epoch", " Did you mean epochs?"), ("size", " Did you mean batch_size?"), ("zzz", ""), ("b", ""), (3, "")],
 )
 def test_a_near_word_is_suggested_and_a_far_one_is_not(word, said):
     assert did_you_mean(word, ["epochs", "batch_size"]) == said

@@ -186,6 +186,7 @@ def test_a_later_override_wins_and_may_build_on_an_earlier_one():
         ("epochs", "got 'epochs'; expected key=value"),
         ("=3", "expected key=value"),
         ("distill.epoch=3", "command line: distill.epoch: unknown key. Did you mean epochs?"),
+        ("distil.epochs=1", "command line: distil: unknown key. Did you mean distill?"),
         ("distill.epochs=many", 'command line: distill.epochs: got "many"; expected a number'),
         ("distill.objectives.7.weight=1", "say which entry: distill.objectives.0 to distill.objectives.2"),
         ("distill.objectives.weight=1", "is a list of 3; say which entry"),
@@ -240,6 +241,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("{layers: {keep: [0, 5, 11]}}", "{layers: three}", 'student.layers: got "three"; expected layers'),
         ("seeds: 1", "learning_rate: 1", "unknown key here; it belongs to teacher.train or distill"),
         ("task: text-classification", "", "task: missing; expected what the model does"),
+        ("student: {layers: {keep: [0, 5, 11]}}\n", "", "student: missing; expected the small model: cut from the teacher"),
         ("export: [onnx, int8]", "7: x", "7: unknown key; expected task, data"),
     ],
 )  # fmt: skip

@@ -46,8 +46,10 @@ class TrainingError(StillaError):
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """' Did you mean X?' if one of the known words is close to `word`, else nothing."""
-    close = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
+    """' Did you mean X?' if one of the known words is close to `word` or has it as a part, else nothing."""
+    names = [str(name) for name in known]
+    parts = [name for name in names if str(word) in name.replace("-", "_").split("_")]
+    close = get_close_matches(str(word), names, n=1, cutoff=0.6) or parts
     return f" Did you mean {close[0]}?" if close else ""
 
 

@@ -126,7 +126,10 @@ def _forms(path: Path) -> str:
     for end in range(len(path), 0, -1):
         section, field = _section(path[:end]), path[end - 1]
         known = section.model_fields if section else {}
-        if field in known and (description := known[str(field)].description):
+        if field not in known:
+            continue
+        inner = next(_sections_of(known[str(field)].annotation), None)
+        if description := known[str(field)].description or (inner.__doc__ if inner else None):
             return _sentence(description)
     return "another form"
 

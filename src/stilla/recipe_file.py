@@ -113,7 +113,8 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
     single_stage = not isinstance(stages, list) or len(stages) == 1
 
     def where(path: Place) -> str:
-        overridden = any(path[: len(place)] == place for place in places)
+        overridden = any(path[: len(place)] == place or (place[: len(path)] == path and path[0] not in plain)
+                         for place in places)
         return f"{'command line' if overridden else source}: {shown_path(path, single_stage)}"
 
     recipe, found = _validated(changed)
