@@ -168,7 +168,8 @@ def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "stages.json").write_text("{}")
-    (tmp_path / "run" / "recipe.yaml").write_text(dump(recipe("distill.objectives=[{kind: labels}]")))
+    resolved = recipe("distill.objectives=[{kind: labels}]", "data.augment=light")
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(resolved))
     assert any("holds a run of this recipe" in note for note in check(recipe()).notes)
     changed = [note for note in check(recipe("distill.epochs=9")).notes if "another recipe" in note]
     assert "distill.0.epochs: 3.0 -> 9.0" in changed[0]

@@ -112,4 +112,5 @@ def _changes(recipe: Recipe, file: Path) -> list[str]:
     old, new = (one.model_dump(mode="json", exclude={"output", "allow_weak_teacher"}) for one in (before, recipe))
     left_open = [number for number, stage in enumerate(recipe.distill) if stage.objectives is None]
     chosen = tuple(f"distill.{number}.objectives" for number in left_open)
-    return [line for line in differences(old, new) if not line.endswith("-> nothing") and not line.startswith(chosen)]
+    return [line for line in differences(old, new)
+            if not line.endswith(("-> nothing", "-> auto")) and not line.startswith(chosen)]
