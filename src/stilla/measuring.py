@@ -52,10 +52,16 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
     if is_weak(task, said, seed=recipe.seed):
         quality, chance = compared_with_chance(task, said, seed=recipe.seed)
         raise CompatibilityError(
-            f"the teacher is no better than chance on the validation data: {task.metrics()[0].name} {quality.value:.3f} "
-            f"(95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong label column, label "
-            "order or preparation looks like this. Train it first (`teacher: {model: ..., train: {epochs: 3}}`), or go "
-            "on with --allow-weak-teacher")
+            f"the teacher is no better than chance on the {len(said):,} validation examples: {task.metrics()[0].name} "
+            f"{quality.value:.3f} (95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong "
+            f"label column, label order or preparation looks like this. {_way_out(recipe)}, or go on with "
+            "--allow-weak-teacher")
+
+
+def _way_out(recipe: Recipe) -> str:
+    if recipe.teacher.train is None:
+        return "Train it first (`teacher: {model: ..., train: {epochs: 3}}`)"
+    return "Train it longer or with another learning rate (teacher.train), give more validation data"
 
 
 def place(models: Sequence[Loaded]) -> torch.device:
