@@ -19,7 +19,7 @@ def describe(seed: int) -> dict[str, Any]:
     """Plain facts, by name."""
     facts: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "seed": seed,
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -30,6 +30,11 @@ def describe(seed: int) -> dict[str, Any]:
         "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
     return facts | {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def _program(started: Path) -> str:
+    """As a person types it."""
+    return f"python -m {started.parent.name}" if started.name == "__main__.py" else started.name
 
 
 def _version(name: str) -> str | None:

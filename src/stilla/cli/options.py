@@ -31,7 +31,8 @@ WeakTeacher = Annotated[
 Demo = Annotated[
     Several,
     _argument(
-        "digits|text KEY=VALUE", "Handwritten digits (the default) or docstrings of Python; then fields of the recipe."
+        "digits|text|lm KEY=VALUE",
+        "Handwritten digits (the default), docstrings of Python, or a small language model; then fields of the recipe.",
     ),
 ]
 Workers = Annotated[

@@ -163,7 +163,8 @@ def _existing(
     for name in names:
         if name not in train.column_names:
             raise DataError(
-                f"data.{key}: got {name!r}; {_columns_of(train)}{did_you_mean(name, train.column_names)}"
+                f"data.{key}: got {name!r}, which is no column. {_columns_of(train)}"
+                f"{did_you_mean(name, train.column_names)}"
             )
         if not fits(train.features[name]):
             raise DataError(
