@@ -287,7 +287,8 @@ def test_five_models_stand_side_by_side_without_broken_intervals(capsys):
 
 def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
     why = "the teacher is no better than the baseline, so there is nothing to gain a part of"
-    scores = dataclasses.replace(fakes.intents(), distillation_ratio=None, notes=(f"distillation ratio is not defined: {why}",))
+    note = f"distillation ratio is not defined: {why}"
+    scores = dataclasses.replace(fakes.intents(), distillation_ratio=None, notes=(note,))
     printing.print_scores(scores)
     assert " ".join(capsys.readouterr().out.split()).count("nothing to gain a part of") == 1
 
@@ -370,5 +371,12 @@ def test_the_main_job_from_the_command_line(command):
     exit_code, out, _ = command("evaluate", "runs/tiny", "--data", recipe["data"]["test"])
     assert exit_code == 0
     assert "accuracy" in out
+    Path("gaps.csv").write_text("text,topic\nthe bread,food\n ,food\nsoup,food\n")
+    exit_code, _, err = command("evaluate", "runs/tiny", "--data", "gaps.csv")
+    assert exit_code == 2
+    assert "data.broken: skip" in err
+    exit_code, out, _ = command("evaluate", "runs/tiny", "--data", "gaps.csv", "--data", "broken=skip")
+    assert exit_code == 0
+    assert "evaluations/gaps.json" in out
     exit_code, out, _ = command("list", "runs")
     assert "runs/tiny" in out

@@ -240,5 +240,6 @@ def _refuse_broken(section: Data, name: str, split: Dataset, columns: Sequence[s
     named = " or ".join(repr(column) for column in columns)
     found = f"data.{name}: {named} is null or empty in {len(broken)} of {len(split)} examples"
     if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with data.broken: skip.")
+        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
     logger.warning("%s; left out", found)
