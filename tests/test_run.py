@@ -178,6 +178,17 @@ def test_an_old_run_is_scored_on_new_data(done: tuple[Path, stilla.Run], tmp_pat
         evaluate_run(run.folder, str(strange))
 
 
+def test_new_data_may_be_read_otherwise_than_the_runs_own(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
+    _, run = done
+    gaps = tmp_path / "gaps.csv"
+    gaps.write_text("text,topic\nthe bread,food\n ,food\nsoup,food\n")
+    with pytest.raises(DataError, match="broken"):
+        evaluate_run(run.folder, str(gaps))
+    assert evaluate_run(run.folder, str(gaps), "data.broken=skip").student.quality["gaps"]["accuracy"].value in (0, 0.5, 1)
+    with pytest.raises(RecipeError, match="its own data"):
+        evaluate_run(run.folder, None, "data.broken=skip")
+
+
 def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt

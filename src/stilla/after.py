@@ -19,17 +19,20 @@ from stilla.starting import trained
 from stilla.tasks.base import Loaded, Task
 
 
-def evaluate_run(path: Path, new: str | None = None) -> Scores:
+def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
     """Score a run again: on its own data, or on `new` (a file or folder with the same columns).
 
     Scores on new data are written to `evaluations/<name>.json` of the run and touch nothing else.
+    `overrides`: how new data are read where that differs from the run's own (`data.broken=skip`).
 
     Raises:
-        RecipeError: there is no finished run.
+        RecipeError: there is no finished run; its own data are to be read otherwise than they were.
         DataError: the new data do not have the run's columns, or labels that its models do not know.
     """
-    folder, recipe = _opened(path)
+    folder, recipe = _opened(path, overrides)
     if new is None:
+        if overrides:
+            raise RecipeError(f"{path}: its own data are read as they were; {overrides[0]} is for new data (--data)")
         return _scored_again(folder, recipe)
     split = data.load_one(new, recipe.data)
     name = Path(new).stem
@@ -85,14 +88,14 @@ def _scored_again(folder: RunFolder, recipe: Recipe) -> Scores:
     return scores
 
 
-def _opened(path: Path) -> tuple[RunFolder, Recipe]:
+def _opened(path: Path, overrides: Sequence[str] = ()) -> tuple[RunFolder, Recipe]:
     quiet_libraries()
     folder = RunFolder(path)
     if not is_run(path):
         raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
     if not folder.student.exists():
         raise RecipeError(f"the run in {path} has no student yet; `stilla run {folder.recipe}` continues it")
-    return folder, read(folder.recipe, [f"output={path}"])
+    return folder, read(folder.recipe, [f"output={path}", *overrides])
 
 
 def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:

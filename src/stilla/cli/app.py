@@ -146,17 +146,18 @@ def capture(
 
 
 @app.command()
-def evaluate(run: options.Run, data: options.NewData = None) -> None:
-    """Score a finished run again, or on new data."""
+def evaluate(run: options.Run, data: options.Data = None) -> None:
+    """Score a finished run again, or on new data with the same columns (--data FILE --data broken=skip)."""
     from stilla.cli.printing import print_places, print_scores
-    from stilla.cli.recipes import run_at
+    from stilla.cli.recipes import new_data, run_at
 
     folder = run_at(run)
+    file, fields = new_data(data or [])
     from stilla.after import evaluate_run, evaluation_file
 
-    print_scores(evaluate_run(folder, data))
+    print_scores(evaluate_run(folder, file, *fields))
     places = {"scores": folder / "scores.json", "report": folder / "report.html"}
-    print_places({"scores": evaluation_file(folder, data)} if data else places)
+    print_places({"scores": evaluation_file(folder, file)} if file else places)
 
 
 @app.command()

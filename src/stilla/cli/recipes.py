@@ -57,18 +57,32 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _of_section(name: str, key: str, section: type[Section], values: Sequence[str]) -> Iterator[str]:
-    """`./bert` means `teacher.model=./bert`, `layers=3` means `student.layers=3`.
-
-    Only a field of the section makes a `key=value`: a path may have a `=` in it too.
-    """
+    """`./bert` means `teacher.model=./bert`, `layers=3` means `student.layers=3`."""
     for value in values:
-        field, equals, _ = value.partition("=")
-        if equals and field.partition(".")[0] in section.model_fields:
+        if _is_field(value, section):
             yield f"{name}.{value}"
         elif key:
             yield f"{name}.{key}={flow(value)}"
         else:
             yield f"{name}={value}"
+
+
+def _is_field(value: str, section: type[Section]) -> bool:
+    """Whether it is `key=value`: only with a field of the section, as a path may have a `=` in it too."""
+    field, equals, _ = value.partition("=")
+    return bool(equals) and field.partition(".")[0] in section.model_fields
+
+
+def new_data(values: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What an old run is to be scored on, and overrides of how that is read: of `new.csv` and `broken=skip`.
+
+    Raises:
+        RecipeError: several files.
+    """
+    files = [value for value in values if not _is_field(value, Data)]
+    if len(files) > 1:
+        raise RecipeError(f"--data: got {all_of(files)}; expected one file, or a folder that holds them")
+    return (files[0] if files else None), [f"data.{value}" for value in values if _is_field(value, Data)]
 
 
 def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
