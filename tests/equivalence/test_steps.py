@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from stilla.distiller import Distiller
 from stilla.reduction import Step
 from stilla.signals import Batch
+from tests.equivalence.launching import launch
 from tests.equivalence.setting import bert, distance, examples, losses, pad, trainer, weights
 
 CLOSE = 2e-6
@@ -30,28 +29,11 @@ def test_four_micro_batches_equal_one_batch(tmp_path: Path, number: int) -> None
         assert a == pytest.approx(b, abs=1e-5)
 
 
-def launch(folder: Path, processes: int, number: int, batch: int, accumulate: int) -> list[tuple]:
-    folder.mkdir()
-    # torchrun is what accelerate's launcher starts on CPU, without its configuration
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               "-m", "tests.equivalence.setting", str(folder), str(number), str(batch), str(accumulate)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
-                          env={**_environment(), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [24, 17])  # 17: the last step has one example, so one process has none
 def test_two_processes_equal_one(tmp_path: Path, number: int) -> None:
-    ((alone, said_alone),) = launch(tmp_path / "one", 1, number, 8, 1)
-    (first, said), (second, _) = launch(tmp_path / "two", 2, number, 2, 2)
+    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.setting", number, 8, 1)
+    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.setting", number, 2, 2)
     assert distance(first, second) == 0
     assert distance(alone, first) < CLOSE
     for a, b in zip(said_alone, said, strict=True):
