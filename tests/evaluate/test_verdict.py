@@ -50,6 +50,11 @@ def test_a_smaller_error_is_a_gain_and_has_no_retention() -> None:
         "speed; distillation gained 0.1 over training on labels alone (95 % interval 0.05 to 0.15).")
 
 
+def test_seeds_stand_beside_the_student_whose_mean_it_is() -> None:
+    assert _said(RMSE, 0.5, 0.55, seeds=2).startswith(
+        "The student's RMSE is 0.55 (mean of 2 seeds) against the teacher's 0.5, with 4.1× fewer ")
+
+
 @pytest.mark.parametrize(("small", "words"), [
     (Cost(41_000, 1, latency_median_ms=30.5), "with as many parameters and the same speed;"),
     (Cost(82_000, 1, latency_median_ms=60.0), "with 2.0× as many parameters and 0.5× the speed;"),

@@ -53,16 +53,16 @@ def distillation_ratio(
 
 def verdict(outcome: Outcome) -> str:
     """What the student keeps, what it saves, and whether distillation was worth it."""
-    seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
-    return f"{_kept(outcome)}{seeds} {_saved(outcome)}; {_gained(outcome)}."
+    return f"{_kept(outcome)} {_saved(outcome)}; {_gained(outcome)}."
 
 
 def _kept(outcome: Outcome) -> str:
     title = metric_title(outcome.metric.name)
+    seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
     if outcome.retention is None:
-        return f"The student's {title} is {outcome.student:.3g} against the teacher's {outcome.teacher:.3g},"
+        return f"The student's {title} is {outcome.student:.3g}{seeds} against the teacher's {outcome.teacher:.3g},"
     verb = "reaches" if outcome.retention > 1 else "keeps"
-    return f"The student {verb} {100 * outcome.retention:.1f} % of the teacher's {title}"
+    return f"The student {verb} {100 * outcome.retention:.1f} % of the teacher's {title}{seeds}"
 
 
 def _saved(outcome: Outcome) -> str:
