@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from stilla.errors import StillaError
 from stilla.evaluate import count_flops, count_parameters, stored_bytes
+from stilla.tasks._int8 import quantise
 
 
 class Tied(nn.Module):
@@ -24,6 +25,15 @@ class Tied(nn.Module):
 def test_a_tied_weight_counts_once() -> None:
     assert count_parameters(Tied()) == 40
     assert stored_bytes(Tied()) == 40 * 4 + 3 * 8
+
+
+def test_a_weight_of_fewer_bits_is_still_a_parameter() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 3))
+    whole = count_parameters(model)
+    assert count_parameters(quantise(model)) == whole
+    packed = nn.Parameter(torch.zeros(64, 1, dtype=torch.uint8), requires_grad=False)  # 128 weights of 4 bits
+    model.register_parameter("packed", packed)
+    assert count_parameters(model) == whole + 128
 
 
 def test_bytes_follow_the_type_of_the_weights() -> None:

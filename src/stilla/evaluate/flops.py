@@ -15,8 +15,10 @@ from stilla.evaluate.predict import Inputs, evaluating
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that were learnt; a tied weight counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Numbers that were learnt, in however many bits they are kept; a tied weight counts once."""
+    # bitsandbytes packs two weights of 4 bits into a byte; weights of 8 bits are buffers, since nobody trains them
+    learnt = sum(one.numel() * (2 if one.dtype == torch.uint8 else 1) for one in model.parameters())
+    return learnt + sum(one.numel() for one in model.buffers() if one.dtype == torch.int8)
 
 
 def stored_bytes(model: nn.Module) -> int:
