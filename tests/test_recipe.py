@@ -187,6 +187,7 @@ def test_a_later_override_wins_and_may_build_on_an_earlier_one():
         ("=3", "expected key=value"),
         ("distill.epoch=3", "command line: distill.epoch: unknown key. Did you mean epochs?"),
         ("distil.epochs=1", "command line: distil: unknown key. Did you mean distill?"),
+        ("distill.objectives=[{kind: labels, weight: 0}]", "distill.objectives: every weight is 0, so nothing would be"),
         ("distill.epochs=many", 'command line: distill.epochs: got "many"; expected a number'),
         ("distill.objectives.7.weight=1", "say which entry: distill.objectives.0 to distill.objectives.2"),
         ("distill.objectives.weight=1", "is a list of 3; say which entry"),

@@ -279,6 +279,13 @@ class Stage(Training):
     ] = None
     """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
 
+    @field_validator("objectives")
+    @classmethod
+    def _something_to_learn(cls, objectives: tuple[ObjectiveSpec, ...] | None) -> tuple[ObjectiveSpec, ...] | None:
+        if objectives and not any(max(one.weight.values()) for one in objectives):
+            raise ValueError("every weight is 0, so nothing would be learnt; give one objective a weight above 0")
+        return objectives
+
 
 TEXT_METRICS: Mapping[str, str | None] = {
     "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",

@@ -91,7 +91,8 @@ def _in_words(error: Mapping[str, Any], cls: type[Objective]) -> str:
     if allowed:
         choices = [one.strip(" '") for one in str(allowed).replace(" or ", ", ").split(",")]
         return f"{where}: got {error['input']!r}; expected {one_of(choices)}.{did_you_mean(error['input'], choices)}"
-    return f"{where}: got {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+    words = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {words}" if words.startswith("got") else f"{where}: got {error['input']!r}; {words}"
 
 
 def __getattr__(name: str) -> Any:
