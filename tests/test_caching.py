@@ -16,6 +16,7 @@ from stilla.recipe_file import from_options
 from stilla.run import capture, run
 from stilla.teachers import LiveTeacher
 from tests import tiny
+from tests.tasks.language import bert_lm, bert_lm_tokenizer, folder, sentences
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +125,21 @@ def test_random_augmentation_with_a_cache_is_refused(tmp_path: Path) -> None:
         run(recipe(tmp_path, cache="dense", data={"augment": "light"}))
     with pytest.raises(StillaError, match=r"change at random"):
         capture(recipe(tmp_path, data={"augment": "light"}))
+
+
+def test_masked_words_that_stay_are_asked_about_once(tmp_path: Path, asked: list[int]) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps({"text": text}) for text in sentences(60)), encoding="utf-8")
+    plain = {"task": "masked-lm", "data": {"train": str(data), "fresh_masks": False},
+             "teacher": folder(tmp_path / "teacher", bert_lm(), bert_lm_tokenizer()), "student": {"layers": 2},
+             "distill": {"epochs": 3, "precision": "float32", "objectives": [{"kind": "logits", "temperature": 1.0}]},
+             "cache": {"form": "top_k", "k": 5}, "evaluate": {"speed": False, "resamples": 100},
+             "allow_weak_teacher": True, "output": str(tmp_path / "run")}
+    run(from_options(plain))
+    assert 0 < sum(asked) <= 54  # a tenth is validation data
+    fresh = {**plain, "data": {"train": str(data)}, "output": str(tmp_path / "fresh")}
+    with pytest.raises(StillaError, match=r"change at random.*data\.fresh_masks: false"):
+        run(from_options(fresh))
 
 
 def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) -> None:

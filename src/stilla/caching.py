@@ -62,8 +62,8 @@ def problems(recipe: Recipe, task: Task, prepared: Prepared) -> list[str]:
     found = []
     if prepared.on_epoch is not None:
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
-                     "every epoch, so nothing would ever be found. Use data.augment: none (and masks that do not change), "
-                     "or cache: none")
+                     "every epoch, so nothing would ever be found. Use data.augment: none (for masked-lm "
+                     "data.fresh_masks: false), or cache: none")
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
                      "dense, which is exact too and smaller")

@@ -107,6 +107,8 @@ class Data(Section):
     """Fraction of the words (or tokens) that a masked language model has to predict."""
     whole_words: bool = True
     """Whether all tokens of a word are masked together."""
+    fresh_masks: bool = True
+    """Whether every epoch masks other words. `false` masks the same ones each time, which lets a cache serve them."""
     image: str | None = None
     """The image's column."""
     label: Strings | None = None

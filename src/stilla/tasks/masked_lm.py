@@ -93,7 +93,7 @@ class MaskedLM(Vocabulary):
         collate = _Collate(pieces, masking, student.pad_token_id, epoch)
         return Prepared(Positions(len(pieces.keys)), collate, pieces.keys, np.diff(pieces.starts).tolist(),
                         # what is measured is masked the same way every time
-                        on_epoch=collate.set_epoch if training else None)
+                        on_epoch=collate.set_epoch if training and self.section.fresh_masks else None)
 
     def show(self, split: Dataset, key: int) -> str:
         return str(split.select_columns([self.column]).with_format(None)[int(key)][self.column])
