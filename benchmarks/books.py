@@ -64,7 +64,7 @@ def write(options: argparse.Namespace, folder: Path) -> None:
     if lines is not None:
         whole = _read(lines)
         whole = whole.select([row for row, text in enumerate(whole["text"]) if len(text.strip()) > 1])
-        whole.select(range(0, len(whole), every)).to_parquet(options.output / "elsewhere" / "wikitext2.parquet")
+        whole.select(range(0, len(whole), 2 * every)).to_parquet(options.output / "elsewhere" / "wikitext2.parquet")
     for split, step in (("test", every), ("validation", 4 * every)):
         whole = _read(source / f"{split}.parquet")
         whole.select(range(0, len(whole), step)).to_parquet(folder / f"{split}.parquet")
