@@ -225,13 +225,16 @@ def test_every_problem_is_named_at_once_with_near_names(tmp_path: Path) -> None:
         ("a.csv", "", "the file is empty"),
         ("a.csv", "text,label\n", "there are no examples in it"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
+        ("a.csv", "text;label\na;b\n", "its columns are separated by ';'; expected commas"),
+        ("a.tsv", "text,label\na,b\n", "its columns are separated by ','; expected tabs"),
+        ("a.csv", b"text,label\ncaf\xe9,b\n", "is not UTF-8 text; save it as UTF-8"),
         ("a.jsonl", '{"a": 1}\n{"a":\n', "cannot be read: JSON parse error"),
         ("a.parquet", "hello", "cannot be read: Parquet file size is 5 bytes"),
         ("a.doc", "hello", r"got the suffix '\.doc'; expected \.csv"),
     ],
 )
-def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, content: str, words: str) -> None:
-    (tmp_path / name).write_text(content)
+def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(DataError, match=words):
         load(tmp_path / name)
 

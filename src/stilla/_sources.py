@@ -156,8 +156,18 @@ def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[s
         where = all_of([str(path) for path in paths[:3]])
         with _readable(where):
             read_splits = datasets.load_dataset(READERS[suffixes[0]], data_files={split: names}, **options)
+        if READERS[suffixes[0]] == "csv":
+            _refuse_other_separators(where, suffixes[0], read_splits[split].column_names)
         loaded[split] = _without_empty(read_splits[split]) if suffixes[0] == ".txt" else read_splits[split]
     return loaded
+
+
+def _refuse_other_separators(where: str, suffix: str, columns: Sequence[str]) -> None:
+    """A file of one column, in whose name stands what other programs put between columns."""
+    marks = [mark for mark in ";,\t|" if len(columns) == 1 and mark in columns[0]]
+    if marks:
+        wanted = "tabs (.tsv)" if suffix == ".tsv" else "commas (.csv)"
+        raise DataError(f"{where}: its columns are separated by {marks[0]!r}; expected {wanted}.")
 
 
 def _without_empty(texts: Dataset) -> Dataset:
@@ -211,6 +221,8 @@ def _readable(where: str) -> Iterator[None]:
         cause = error.__cause__ or error
         if "corresponds to no data" in str(error) or type(cause).__name__ == "SchemaInferenceError":
             raise DataError(f"{where}: there are no examples in it.") from error
+        if isinstance(cause, UnicodeDecodeError):
+            raise DataError(f"{where}: is not UTF-8 text; save it as UTF-8 ({cause}).") from error
         raise DataError(
             f"{where}: cannot be read: {(str(cause).strip() or repr(cause)).splitlines()[0]}"
         ) from error

@@ -201,11 +201,20 @@ def test_several_labels_that_make_no_sense_are_refused(
         (["a", "b"], {"kind": "regression"}, "holds text; expected numbers"),
         ([0.5, 1.0], {"kind": "single_label"}, r"holds fractions \(0.5\)"),
         ([f"review number {i}" for i in range(40)], {}, "looks like text, not like classes"),
+        ([*(f"{i / 7:.3f}" for i in range(40)), "nan"], {}, "'label' would be numbers but for 'nan'"),
     ],
 )
 def test_labels_without_use_are_refused(values: list[Any], section: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         problem_of({"label": values}, **section)
+
+
+def test_labels_that_a_person_takes_for_one_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    problem_of({"label": ["food", "Food ", "very bad", "very-bad", "C", "C++", "-1", "1"]})
+    assert "only: 'Food ' and 'food'; 'very bad' and 'very-bad'" in caplog.text
+    caplog.clear()
+    problem_of({"label": ["C", "C++", "C#", "-1", "1", "1-2", "12", "+", "-"]})
+    assert not caplog.text
 
 
 def test_hidden_classes_are_missing_labels() -> None:

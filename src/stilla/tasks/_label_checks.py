@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Dataset, LargeList, List
 
 from stilla.data import rows_as_read
-from stilla.errors import DataError, did_you_mean
+from stilla.errors import DataError, all_of, did_you_mean
 from stilla.tasks._columns import values
+
+logger = logging.getLogger(__name__)
 
 
 def speller(feature: Any) -> Callable[[Any], str]:
@@ -75,6 +79,36 @@ def refuse_unknown(column: str, raw: Sequence[str], splits: Mapping[str, Dataset
             hint = did_you_mean(next(iter(found)), raw)
             raise DataError(f"data.{name}: {column!r} holds what {lack}: {', '.join(listed)}{more}.{hint} "
                             "Correct it, or name all labels in data.labels.")
+
+
+def warn_of_twins(names: Sequence[str]) -> None:
+    """Labels that a person takes for one, and a model for several."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(plainly(name), []).append(name)
+    twins = [several for several in alike.values() if len(several) > 1]
+    if twins:
+        listed = "; ".join(all_of([repr(name) for name in several]) for several in twins[:5])
+        logger.warning("data.label: these count as different labels, and differ in case, spaces or hyphens only: %s%s",
+                       listed, " ..." if len(twins) > 5 else "")
+
+
+def plainly(name: str) -> str:
+    """A name without what people write differently by accident: but `C++` is not `C`, nor -1 one."""
+    return re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\w)", "", name.strip().lower())
+
+
+def strange_among_numbers(names: Sequence[str]) -> list[str]:
+    """The few that are no finite numbers where all others are."""
+    strange = [name for name in names if not _is_finite_number(name)]
+    return strange if 10 * len(strange) <= len(names) else []
+
+
+def _is_finite_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def rows_in_words(split: Dataset, rows: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from stilla.errors import CompatibilityError, all_of
+from stilla.tasks._label_checks import plainly
 from stilla.tasks._labels import Kind, Problem
 
 logger = logging.getLogger(__name__)
@@ -99,15 +100,11 @@ def _other_labels(problem: Problem, theirs: tuple[str, ...], source: str) -> str
     )
     if not problem.named:
         return f"{message} Say in data.labels which name each number stands for, in the order of the numbers."
-    plain = {_plain(name): name for name in theirs}
-    near = [(name, plain[_plain(name)]) for name in outside if _plain(name) in plain]
+    plain = {plainly(name): name for name in theirs}
+    near = [(name, plain[plainly(name)]) for name in outside if plainly(name) in plain]
     if near:
         pairs = all_of([f"{ours!r} like {other!r}" for ours, other in near[:8]])
         return f"{message} They differ in case, spaces or hyphens only: write {pairs} in the data."
     if not outside:
         return f"{message} Every label of the teacher needs its column in data.label."
     return f"{message} Leave these examples out, or train the teacher first (teacher: {{train: {{}}}})."
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())

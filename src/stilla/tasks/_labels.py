@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from stilla.errors import DataError, all_of, did_you_mean, one_of
 from stilla.recipe import Data
 from stilla.tasks._columns import said, values
-from stilla.tasks._label_checks import refuse_nulls, refuse_unknown, rows_in_words, speller
+from stilla.tasks._label_checks import (
+    refuse_nulls,
+    refuse_unknown,
+    rows_in_words,
+    speller,
+    strange_among_numbers,
+    warn_of_twins,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,9 +180,15 @@ def _classes(
     if section.labels is None:
         guessed = section.kind is None and not isinstance(inner, ClassLabel)
         if guessed and len(raw) > _FEW and 2 * len(raw) > examples:
+            if strange := strange_among_numbers(raw):
+                listed = all_of([repr(name) for name in strange[:5]]) + (" ..." if len(strange) > 5 else "")
+                raise DataError(f"data.label: {column!r} would be numbers but for {listed}. Correct or remove these, or set "
+                                "data.kind: single_label if all are classes.")
             raise DataError(f"data.label: {column!r} holds {len(raw)} different values in {examples} "
                             "examples; that looks like text, not like classes. Set data.label, or data.kind: "
                             "single_label if they are.")
+        if not numbers:
+            warn_of_twins(raw)
         return raw, raw, not numbers
     given = section.labels
     if len(set(given)) < len(given):
