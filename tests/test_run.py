@@ -189,6 +189,14 @@ def test_new_data_may_be_read_otherwise_than_the_runs_own(done: tuple[Path, stil
         evaluate_run(run.folder, None, "data.broken=skip")
 
 
+def test_new_data_that_cannot_be_used_are_named_by_their_file(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"text": "", "topic": "food"}\n{"text": "soup", "topic": "music"}\n')
+    with pytest.raises(DataError, match=r"new\.jsonl: 'text' is null or empty in 1 of 2 examples: row 0") as raised:
+        evaluate_run(done[1].folder, str(new))
+    assert "data.new" not in str(raised.value)
+
+
 def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt

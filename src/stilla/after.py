@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilla import data, tasks
-from stilla.errors import RecipeError
+from stilla.errors import DataError, RecipeError
 from stilla.measuring import measure
 from stilla.narrate import quiet_libraries
 from stilla.recipe import Recipe
@@ -36,7 +36,10 @@ def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
         return _scored_again(folder, recipe)
     split = data.load_one(new, recipe.data)
     name = Path(new).stem
-    task = tasks.find(recipe.task).understand(recipe.data, {name: split})
+    try:
+        task = tasks.find(recipe.task).understand(recipe.data, {name: split})
+    except DataError as error:  # the new file is no part of the recipe
+        raise DataError(str(error).replace(f"data.{name}:", f"{new}:")) from error
     task = task.adapted_to(_student(recipe, folder, task))
     teacher = _teacher(recipe, folder, task)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
