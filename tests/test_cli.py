@@ -118,7 +118,8 @@ def test_options_alone_make_a_recipe():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("3", {"layers": 3}), ("./small", {"model": "./small"}), ("layers={keep: [0, 2]}", {"layers": {"keep": [0, 2]}})],
+    [("3", {"layers": 3}), ("./small", {"model": "./small"}), ("layers={keep: [0, 2]}", {"layers": {"keep": [0, 2]}}),
+     ("keep=[0,2]", {"layers": {"keep": [0, 2]}}), ("depths=[1,1]", {"layers": {"depths": [1, 1]}})],
 )
 def test_a_student_may_be_a_number_a_folder_or_a_field(given, meant):
     recipe = gathered([], "t", ["./bert"], [given], ["x.csv"], None).complete()

@@ -7,7 +7,7 @@ import glob
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -58,8 +58,8 @@ def read(
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
 
 
-def near(path: Path) -> str:
-    """What lies beside a missing file, closest first."""
+def near(path: Path, usable: Callable[[Path], bool] = lambda entry: entry.suffix in READERS) -> str:
+    """What lies beside a missing file: the one of nearly its name, or all that are usable."""
     folder = path.parent
     if not folder.is_dir():
         return f" The folder {str(folder)!r} does not exist either."
@@ -67,8 +67,13 @@ def near(path: Path) -> str:
     hint = did_you_mean(path.name, names)
     if hint:
         return hint
-    usable = [entry for entry in names if Path(entry).suffix in READERS]
-    return f" {str(folder)!r} holds {all_of(usable[:8])}." if usable else ""
+    there = [name for name in names if usable(folder / name)]
+    return f" {str(folder)!r} holds {all_of(there[:8])}." if there else ""
+
+
+def near_models(path: Path) -> str:
+    """What lies beside the missing folder of a model."""
+    return near(path, lambda entry: (entry / "config.json").is_file())
 
 
 def _means_a_path(name: str) -> bool:

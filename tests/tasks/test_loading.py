@@ -161,6 +161,9 @@ def test_a_folder_that_is_not_there_is_refused_with_its_neighbours(task: TextCla
     bert_folder(tmp_path / "my-bert")
     with pytest.raises(CompatibilityError, match=r"no such folder\. Did you mean my-bert\?"):
         load(task, tmp_path / "my-brt")
+    (tmp_path / "reviews.csv").touch()
+    with pytest.raises(CompatibilityError, match=r"no such folder\. '.*' holds my-bert\."):
+        load(task, tmp_path / "teacher")
     with pytest.raises(CompatibilityError, match="is a file; expected the folder"):
         load(task, tmp_path / "my-bert" / "model.safetensors")
 

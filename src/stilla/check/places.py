@@ -64,7 +64,11 @@ def missing_folders(recipe: Recipe) -> list[str]:
     """Models that are named by a path where nothing is."""
     named = (("teacher.model", recipe.teacher.model), ("student.model", recipe.student.model))
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
-    return [f"{place}: {name!r}: no such folder" for place, name in missing]
+    if not missing:
+        return []
+    from stilla._sources import near_models
+
+    return [f"{place}: {name!r}: no such folder.{near_models(Path(name).expanduser())}" for place, name in missing]
 
 
 def has_to_be_downloaded(source: ModelSource) -> bool:

@@ -14,6 +14,9 @@ from stilla.recipe_file import Draft, draft, draft_of_options, read
 from stilla.recipe_yaml import flow
 from stilla.run_folder import RunFolder, is_run
 
+WHICH_LAYERS = ("keep", "encoder", "decoder", "depths")
+"""Ways to say which layers, other than how many: `--student keep=[0,5,11]`."""
+
 
 def gathered(
     arguments: Sequence[str] | None,
@@ -61,6 +64,8 @@ def _of_section(name: str, key: str, section: type[Section], values: Sequence[st
     for value in values:
         if _is_field(value, section):
             yield f"{name}.{value}"
+        elif section is StudentSpec and value.partition("=")[0] in WHICH_LAYERS:
+            yield f"{name}.layers.{value}"
         elif key:
             yield f"{name}.{key}={flow(value)}"
         else:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from stilla._sources import hub_reachable, near
+from stilla._sources import hub_reachable, near_models
 from stilla.errors import CompatibilityError, all_of
 from stilla.recipe import ModelSource
 from stilla.tasks._imported import ImportedModel, imported
@@ -184,7 +184,7 @@ def check_place(name: str, key: str) -> None:
                                  "wrote, a Hugging Face name, or package.module:callable (with weights: the "
                                  "file).")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise CompatibilityError(f"{key}: {name!r}: no such folder.{near(path)}")
+        raise CompatibilityError(f"{key}: {name!r}: no such folder.{near_models(path)}")
 
 
 def _check_weights(name: str, auto: Any) -> None:
@@ -221,7 +221,7 @@ def explained(name: str, key: str) -> Iterator[None]:
         elif re.search(r"model type .* does not recognize", str(error)):
             why = f"is of a type that this version of transformers does not know: {message}"
         elif isinstance(error, OSError) and not Path(name).expanduser().is_dir():
-            here = near(Path(name).expanduser())
+            here = near_models(Path(name).expanduser())
             why = (f"is neither a folder here nor a model that the Hugging Face Hub has, or lets you see: "
                    f"{message}.{here}"
                    if hub_reachable()
