@@ -78,6 +78,10 @@ def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> N
     plain = {"task": "masked-lm", "data": {**files, "text": "source"}, "teacher": "./none", "student": 2}
     with pytest.raises(StillaError, match=r"evaluate\.generation: the models of `masked-lm` write no texts; leave it out"):
         _resolved(plain, evaluate={"generation": {}})
+    plain = {**plain, "task": "causal-lm"}
+    _resolved(plain, evaluate={"generation": {"metrics": []}})
+    with pytest.raises(StillaError, match=r"evaluate\.generation: plain text asks for nothing.*or leave it out"):
+        _resolved(plain, evaluate={"generation": {"metrics": ["rougeL"]}})
 
 
 def _resolved(plain: dict[str, Any], **changes: Any) -> None:

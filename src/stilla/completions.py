@@ -63,10 +63,12 @@ class Completed:
 
 def problems(recipe: Recipe, task: Task) -> list[str]:
     """What keeps a recipe's `completions` from working, as far as it can be known without a model."""
-    if recipe.completions is None or isinstance(task, Writes):
+    if recipe.completions is None:
         return []
+    if isinstance(task, Writes):
+        return [f"completions: {why}" for why in [task.unasked()] if why]
     return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
-            "seq2seq, or causal-lm with prompts and completions"]
+            "seq2seq, or causal-lm with prompts and completions or conversations"]
 
 
 def settings(section: Completions, task: Task, teacher: Loaded) -> dict[str, Any]:

@@ -21,6 +21,8 @@ def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
         return section
     asked = section.generation or Generation()
     metrics = asked.metrics if asked.metrics is not None else task.text_metrics()
+    if metrics and (why := task.unasked()):
+        raise RecipeError(f"evaluate.generation: {why}, or leave it out")
     return section.model_copy(update={"generation": asked.model_copy(update={"metrics": metrics})})
 
 

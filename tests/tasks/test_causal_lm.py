@@ -18,7 +18,7 @@ from stilla.recipe import Data, ModelSource
 from stilla.rows import row_measures
 from stilla.signals import Batch
 from stilla.tasks import of_model
-from stilla.tasks._documents import Template
+from stilla.tasks._conversations import Template
 from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._vocabulary import refuse_other_tokens
 from stilla.tasks.base import Loaded, Prepared, Side
@@ -76,6 +76,37 @@ def test_only_the_assistants_turns_are_learnt(template: str) -> None:
     tokenizer = byte_tokenizer(template=template)
     (said,) = learnt(prepared([{"messages": TALK}], tokenizer), tokenizer)
     assert said.replace("\n", "") == "yes<end>no<end>"
+
+
+@pytest.mark.parametrize("template", [CHAT, MARKED], ids=["by rendering", "by its marks"])
+def test_of_a_conversation_the_last_answer_is_asked_for(template: str) -> None:
+    tokenizer = byte_tokenizer(template=template)
+    left_open = [*TALK, {"role": "user", "content": "why?"}]
+    task, split = task_of([{"messages": TALK}, {"messages": left_open}])
+    asked = task.asked(split, tokenizer)
+    batch = asked.tokens.batch([0, 1])
+    said = [text.replace("\n", "") for text in tokenizer.batch_decode(batch["input_ids"])]  # one template trims them
+    assert said == 2 * ["<user> hi<end><assistant> yes<end><user> so?<end><assistant> "]
+    assert asked.references.tolist() == ["no", "no"]
+    assert task.source_of(split, 1) == "user: hi\nassistant: yes\nuser: so?"
+
+
+@pytest.mark.parametrize("template", [CHAT, MARKED], ids=["by rendering", "by its marks"])
+def test_a_last_answer_that_was_written_is_learnt_and_has_no_end_where_it_was_cut(template: str) -> None:
+    tokenizer = byte_tokenizer(template=template)
+    task, split = task_of([{"messages": TALK}, {"messages": TALK}])
+    written = task.answered(split, ["never", "never e"], [False, True])
+    made = task.prepare(written, tokenizer, None, training=True)
+    whole_talk, cut = learnt(made, tokenizer)
+    assert whole_talk.replace("\n", "") == "yes<end>never<end>"
+    assert cut == "never e"
+
+
+def test_plain_text_asks_for_nothing() -> None:
+    task, split = task_of([{"text": "the cat sat"}])
+    assert "prompts and completions" in (task.unasked() or "")
+    with pytest.raises(CompatibilityError, match=r"plain text asks for nothing.*data\.messages"):
+        task.asked(split, byte_tokenizer())
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:

@@ -1,16 +1,14 @@
-"""What causal language models read: plain text, prompts with their completions, conversations; as tokens to be predicted."""
+"""What causal language models read: plain text, prompts with their completions; as tokens to be predicted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from stilla.errors import CompatibilityError, DataError
 from stilla.narrate import tracked
 from stilla.tasks._sequences import Pieces, Sequence_, cut, joined
 
@@ -53,82 +51,10 @@ def answers(
             wanted = np.repeat([False, True], [len(asked), len(said)])
             yield (np.array([*asked, *said], np.int32), wanted), key
 
-    return joined(_shortened(whole(), length, "completion"))
+    return joined(shortened(whole(), length, "completion"))
 
 
-def conversations(
-    tokenizer: PreTrainedTokenizerBase, talks: Sequence[Sequence[Mapping[str, Any]]], keys: NDArray[np.int64], length: int
-) -> Pieces:
-    """Conversations in the tokenizer's own template; what the assistant says in them is wanted.
-
-    Raises:
-        CompatibilityError: no template, or one that does not show which part of its text the assistant says.
-        DataError: conversations that the template refuses.
-    """
-    template = Template(tokenizer)
-    whole = ((template.tokens(talk, key), key) for key, talk in zip(keys.tolist(), tracked(talks, "tokenising")))
-    return joined(_shortened(whole, length, "assistant's turn"))
-
-
-class Template:
-    """A chat template as tokens, with the assistant's turns known.
-
-    Where the template marks them (`{% generation %}`), as it says. Else by what rendering more and more turns adds: the
-    text up to a turn (with the template's own beginning of an answer) and the text up to its end must each begin what
-    comes next, or nobody could say which tokens are the assistant's.
-
-    Raises:
-        CompatibilityError: the tokenizer has no template, or cannot say where its tokens stand in a text.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not tokenizer.chat_template:
-            raise CompatibilityError("data.messages: the tokenizer has no chat template. Use the tokenizer of a chat model "
-                                     "(`processor`), or write prompts and completions (`data.prompt`, `data.completion`).")
-        if not tokenizer.is_fast:
-            raise CompatibilityError(f"data.messages: {type(tokenizer).__name__} does not say where its tokens stand in a "
-                                     "text, so that the assistant's cannot be told; expected a fast tokenizer.")
-        self.tokenizer = tokenizer
-        self.marked = "{% generation" in str(tokenizer.chat_template) or "{%- generation" in str(tokenizer.chat_template)
-
-    def tokens(self, talk: Sequence[Mapping[str, Any]], key: int) -> Sequence_:
-        if self.marked:
-            made: Any = self._rendered(talk, key, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-            return np.array(made["input_ids"], np.int32), np.array(made["assistant_masks"], np.bool_)
-        spans, text = self._spans(talk, key)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
-        wanted = np.zeros(len(offsets), np.bool_)
-        for start, end in spans:
-            wanted |= (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
-        return np.array(encoded["input_ids"], np.int32), wanted
-
-    def _spans(self, talk: Sequence[Mapping[str, Any]], key: int) -> tuple[list[tuple[int, int]], str]:
-        """Where in the whole text the assistant speaks."""
-        text = str(self._rendered(talk, key, tokenize=False))
-        spans = []
-        for turn, message in enumerate(talk):
-            if message["role"] == "assistant":
-                before = str(self._rendered(talk[:turn], key, tokenize=False, add_generation_prompt=True))
-                after = str(self._rendered(talk[: turn + 1], key, tokenize=False))
-                if not (text.startswith(after) and after.startswith(before)):
-                    raise CompatibilityError(
-                        f"data.messages: the chat template writes turn {turn} of conversation {key} otherwise when other "
-                        "turns follow it, so that it does not show which tokens are the assistant's. Mark them in the "
-                        "template (`{% generation %}...{% endgeneration %}`), or give prompts and completions")
-                spans.append((len(before), len(after)))
-        return spans, text
-
-    def _rendered(self, talk: Sequence[Mapping[str, Any]], key: int, **options: Any) -> Any:
-        try:
-            # a table has every field in every message: those that are not there are None
-            plain = [{name: value for name, value in message.items() if value is not None} for message in talk]
-            return self.tokenizer.apply_chat_template(plain, **options)
-        except Exception as error:  # a template raises what it likes
-            raise DataError(f"data.messages: the chat template refuses conversation {key}: {error}") from error
-
-
-def _shortened(whole: Iterable[tuple[Sequence_, int]], length: int, wanted_part: str) -> Iterator[tuple[Sequence_, int]]:
+def shortened(whole: Iterable[tuple[Sequence_, int]], length: int, wanted_part: str) -> Iterator[tuple[Sequence_, int]]:
     """Cut at the end, where no end of text is put in its place; says how many lost something."""
     count = shortened = lost = 0
     for (ids, wanted), key in whole:

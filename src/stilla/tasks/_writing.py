@@ -41,6 +41,10 @@ class Writes(ABC):
         """What texts are measured by where the recipe does not say, the headline first; () where it has to ask for it."""
 
     @abstractmethod
+    def unasked(self) -> str | None:
+        """Why these data ask for no text, and what to do; None where they do."""
+
+    @abstractmethod
     def asked(self, split: Dataset, processor: Any) -> Asked:
         """What the models are given of a split.
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
-from stilla.tasks import _columns, _documents, _prompts, _tokens, _translations
+from stilla.tasks import _columns, _conversations, _documents, _prompts, _tokens, _translations
 from stilla.tasks._classification import Positions, attempt
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._language_models import refuse_leaks
@@ -102,11 +102,11 @@ class CausalLM(Vocabulary, Writes):
         kept = [[column[key] for key in keys] for column in columns]
         if self.source == "text":
             return _documents.plain(tokenizer, kept[0], keys, length)
+        cut = _columns.values(split, CUT) if CUT in split.column_names else None
+        unended = None if cut is None else [bool(cut[key]) for key in keys]
         if self.source == "prompt":
-            cut = _columns.values(split, CUT) if CUT in split.column_names else None
-            unended = None if cut is None else [bool(cut[key]) for key in keys]
             return _documents.answers(tokenizer, kept[0], kept[1], keys, length, unended)
-        return _documents.conversations(tokenizer, kept[0], keys, length)
+        return _conversations.conversations(tokenizer, kept[0], keys, length, unended)
 
     # --- writing ---
 
@@ -114,24 +114,42 @@ class CausalLM(Vocabulary, Writes):
         """Only what is asked for: writing takes long, and perplexity is measured in any case."""
         return ()
 
+    def unasked(self) -> str | None:
+        if self.source == "text":
+            return ("plain text asks for nothing that could be written; give prompts and completions (data.prompt, "
+                    "data.completion) or conversations (data.messages)")
+        return None
+
     def asked(self, split: Dataset, processor: Any) -> Asked:
-        if self.source != "prompt" or self.section is None:
-            raise CompatibilityError("texts are written after prompts: give data with prompts and completions (data.prompt, "
-                                     "data.completion).")
-        prompts, completions = (_columns.values(split, column) for column in self.columns)
-        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, [prompts, completions]))
-        given = _prompts.given(processor, [prompts[key] for key in keys])
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        if why := self.unasked():
+            raise CompatibilityError(why)
+        columns = [_columns.values(split, column) for column in self.columns]
+        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, columns))
+        kept = [[column[key] for key in keys] for column in columns]
+        if self.source == "messages":
+            template = _conversations.Template(processor)
+            given = [template.asked(talk, int(key)) for key, talk in zip(keys, kept[0])]
+            references = [talk[_conversations.last_answer(talk)]["content"] for talk in kept[0]]
+        else:
+            given, references = _prompts.given(processor, kept[0]), kept[1]
         # as in training: what leaves no room for an answer is left out
         fits = [row for row, ids in enumerate(given) if len(ids) < _tokens.longest([processor], self.section.max_length)]
         if not fits:
             raise DataError("no prompt leaves room for an answer; raise data.max_length.")
         return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), keys[fits],
-                     np.array([completions[keys[row]] for row in fits]))
+                     np.array([references[row] for row in fits]))
 
     def source_of(self, split: Dataset, key: int) -> str:
-        return str(_columns.values(split.select([int(key)]), self.columns[0])[0])
+        found = _columns.values(split.select([int(key)]), self.columns[0])[0]
+        if self.source == "messages":
+            return _as_lines(found[: _conversations.last_answer(found)])
+        return str(found)
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
+        if self.source == "messages":
+            return _conversations.answered(split, self.columns[0], texts, cut)
         return _translations.replaced(split, self.columns[1], texts, cut)
 
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
@@ -146,7 +164,7 @@ class CausalLM(Vocabulary, Writes):
     def show(self, split: Dataset, key: int) -> str:
         row = split.select_columns(list(self.columns)).with_format(None)[int(key)]
         if self.source == "messages":
-            return "\n".join(f"{message['role']}: {message['content']}" for message in row[self.columns[0]])
+            return _as_lines(row[self.columns[0]])
         return " | ".join(str(row[column]) for column in self.columns)
 
 
@@ -160,25 +178,21 @@ class _Collate:
                      keys=torch.from_numpy(self.blocks.documents[list(examples)]))
 
 
+def _as_lines(talk: _conversations.Talk) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in talk)
+
+
 def _broken(source: Source, columns: Sequence[Sequence[Any]]) -> NDArray[np.int64]:
     """Rows that cannot be learnt: no text, no completion, or nothing said by an assistant."""
     if source == "messages":
         (talks,) = columns
-        rows = [row for row, talk in enumerate(talks) if not _is_talk(talk)]
+        rows = [row for row, talk in enumerate(talks) if not _conversations.is_talk(talk)]
     elif source == "prompt":
         prompts, completions = columns
         rows = [row for row, (prompt, said) in enumerate(zip(prompts, completions)) if prompt is None or not said]
     else:
         rows = [row for row, text in enumerate(columns[0]) if not (text and text.strip())]
     return np.array(rows, np.int64)
-
-
-def _is_talk(talk: Any) -> bool:
-    """Whether somebody speaks in it, each with role and content, and an assistant too."""
-    if not isinstance(talk, list) or not all(isinstance(one, Mapping) for one in talk):
-        return False
-    said = [one.get("role") for one in talk if isinstance(one.get("content"), str)]
-    return len(said) == len(talk) and "assistant" in said
 
 
 _WORDS = {"text": "{} is null or empty", "prompt": "{} are null or empty",

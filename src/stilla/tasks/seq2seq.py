@@ -134,6 +134,9 @@ class Seq2Seq(Vocabulary, Writes):
         name = self.columns[1].rpartition(".")[2].lower() if self.columns else ""
         return ("rougeL", "rouge1", "rouge2") if name in _translations.SUMMARIES else ("bleu", "chrf")
 
+    def unasked(self) -> str | None:
+        return None
+
     def asked(self, split: Dataset, processor: Any) -> Asked:
         pair, section = _pairs(processor), self._section()
         keys, (sources, texts) = self._texts(split)
