@@ -2,11 +2,11 @@
 
     python -m benchmarks.books --data CLASSIC_BOOKS
 
-Tokenizer (byte-level BPE) and teacher (a Llama of 4 layers) are trained here, on paragraphs of 40 novels. Its first layer,
-with embeddings and head, learns the same paragraphs from labels alone, from the live teacher, and from what is kept of the
-teacher's answers: the top 50, or 50 draws. Measured on novels that nobody was trained on, and on Wikipedia (WikiText-2),
-where its test lines lie beside the data. `--continuations` is another task: to go on with a paragraph, as the data do or
-as the teacher does. The same command again continues.
+Tokenizer (byte-level BPE) and teacher (a Llama of 4 layers) are trained here, on paragraphs of 40 novels. Its first
+layer, with embeddings and head, learns the same paragraphs from labels alone, from the live teacher, and from what is
+kept of the teacher's answers: the top 50 or 200, or 50 draws. Measured on novels that nobody was trained on, and on Wikipedia
+(WikiText-2), where its test lines lie beside the data. `--continuations` adds another task: to go on with a paragraph,
+as the data do or as the teacher does. The same command again continues.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from benchmarks.inputs import add_data_option, classic_books, wikitext
 from benchmarks.methods import LABELS, LOGITS, costs, differences, elsewhere, qualities, show, sizes, taught
 from benchmarks.students import parser
 from stilla.narrate import quiet_libraries
+from stilla.run_folder import RunFolder
 from stilla.samples.library import functions_teacher
 
 WAYS = {
     "live": {"objectives": [LABELS, LOGITS]},
     "top 50": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 50}},
+    "top 200": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 200}},
     "50 samples": {"objectives": [LABELS, LOGITS], "cache": {"form": "samples", "samples": 50}},
 }
 
@@ -35,6 +37,7 @@ def main() -> None:
     made.add_argument("--batch-size", type=int, default=4, help="packed rows of 256 tokens")
     made.add_argument("--share", type=float, default=0.2, help="of the test paragraphs that are measured")
     add_data_option(made)
+    made.add_argument("--continuations", action="store_true", help="teach the same student to go on with paragraphs")
     options = made.parse_args()
     quiet_libraries()
     folder, start = options.output / "data", options.output / "start"
@@ -43,7 +46,8 @@ def main() -> None:
     if not (start / "config.json").is_file():
         whole = _read(classic_books(options.data) / "train.parquet")["text"]
         functions_teacher(start, whole, vocabulary=4096, layers=4, width=128)
-    base = {"task": "causal-lm", "data": {"train": str(folder), "text": "text", "max_length": 256}, "student": {"layers": 1}}
+    data = {"train": str(folder), "text": "text", "max_length": 256}
+    base = {"task": "causal-lm", "data": data, "student": {"layers": 1}}
     runs = taught(options, base, start, WAYS)
     scores = {name: run.scores for name, run in runs.items()}
     show("books", qualities(scores, bytes_=_bytes(folder / "test.parquet")), differences(scores), costs(runs),
@@ -52,6 +56,35 @@ def main() -> None:
     if other.is_file():
         shifted = elsewhere(runs, other)
         show("WikiText-2", qualities(shifted, bytes_=_bytes(other)), differences(shifted))
+    if options.continuations:
+        go_on(options, folder, RunFolder(runs["live"].folder).teacher)
+
+
+def go_on(options: argparse.Namespace, data: Path, teacher: Path) -> None:
+    """The same student learns to go on with paragraphs: as they do in the data, or as the teacher does."""
+    options.output, options.export = options.output / "continuations", []
+    folder = options.output / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation", "test"):
+        if not (folder / f"{split}.parquet").is_file():
+            texts = [text for text in _read(data / f"{split}.parquet")["text"] if 16 <= len(text.split()) <= 80]
+            Dataset.from_list([_halved(text) for text in texts]).to_parquet(folder / f"{split}.parquet")
+    section = {"train": str(folder), "prompt": "prompt", "completion": "completion", "max_length": 256}
+    base = {"task": "causal-lm", "data": section, "student": {"layers": 1}}
+    ways = {"live": WAYS["live"],
+            "teacher's texts": {"objectives": [{"kind": "labels"}],
+                                "completions": {"by": "teacher", "max_new_tokens": 60}}}
+    options.batch_size *= 4  # rows of one paragraph's tokens, not packed ones
+    runs = taught(options, base, teacher, ways, trained=True)
+    scores = {name: run.scores for name, run in runs.items()}
+    show("continuations", qualities(scores), differences(scores), costs(runs))
+
+
+def _halved(text: str) -> dict[str, str]:
+    """A paragraph's first words and the others; the space between them belongs to the others."""
+    words = text.split()
+    half = len(words) // 2
+    return {"prompt": " ".join(words[:half]), "completion": " " + " ".join(words[half:])}
 
 
 def write(options: argparse.Namespace, folder: Path) -> None:

@@ -10,8 +10,10 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,20 +36,23 @@ Way = Mapping[str, Any]
 """What a recipe says of one way of teaching: `objectives`, and `cache` or `completions`."""
 
 
-def taught(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path, ways: Mapping[str, Way]) -> dict[str, Run]:
-    """The runs by way. `base`: task, data and student of the recipe; `teacher`: to be trained first."""
+def taught(
+    options: argparse.Namespace, base: Mapping[str, Any], teacher: Path, ways: Mapping[str, Way], *,
+    trained: bool = False,
+) -> dict[str, Run]:
+    """The runs by way. `base`: task, data, student of the recipe; `teacher`: to be trained first, if not `trained`."""
     torch.set_num_threads(options.threads)
     runs: dict[str, Run] = {}
     first = RunFolder(options.output / next(iter(ways)).replace(" ", "-"))
     for name, way in ways.items():
         folder = RunFolder(options.output / name.replace(" ", "-"))
         leads = folder.path == first.path
-        source: dict[str, Any] = {"model": str(first.teacher)}
-        if leads:
+        source: dict[str, Any] = {"model": str(teacher if trained else first.teacher)}
+        if leads and not trained:
             source = {"model": str(teacher), "train": {
                 "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
                 "batch_size": options.batch_size}}
-        else:
+        if not leads:
             lend_baseline(first, folder)
         training = {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": options.batch_size}
         recipe = {
@@ -74,36 +79,36 @@ def lend_baseline(lender: RunFolder, borrower: RunFolder) -> None:
 
 def elsewhere(runs: Mapping[str, Run], file: Path) -> dict[str, Scores]:
     """The runs' scores on data that nobody was trained for."""
-    return {name: Scores.load(evaluation_file(run.folder, str(file))) if evaluation_file(run.folder, str(file)).is_file()
-            else evaluate_run(run.folder, str(file)) for name, run in runs.items()}
+    scores: dict[str, Scores] = {}
+    for name, run in runs.items():
+        found = evaluation_file(run.folder, str(file))
+        scores[name] = Scores.load(found) if found.is_file() else evaluate_run(run.folder, str(file))
+    return scores
 
 
-def qualities(runs: Mapping[str, Scores], characters: int | None = None, bytes_: int | None = None) -> str:
-    """What every way reached: all metrics of the headline split, agreement, KL and calibration.
+def qualities(runs: Mapping[str, Scores], bytes_: int | None = None) -> str:
+    """What every way reached on the headline split: all metrics, agreement, KL and calibration.
 
-    characters, bytes_: of the texts that the tokens stand for, where perplexities are to be compared beyond a tokenizer.
+    bytes_: of the texts that the tokens stand for, where perplexities are to be compared beyond a tokenizer.
     """
-    one = next(iter(runs.values()))
+    leading, one = next(iter(runs.items()))
     split = one.split
     metrics = list(one.student.quality[split])
-    size = {"bits per byte": bytes_, "bits per character": characters}
-    sizes = {title: number for title, number in size.items() if number}
-    header = ["", *map(metric_title, metrics), *sizes, "agreement", "KL, nats", "ECE"]
+    subjects = {"teacher": one.teacher, **({"labels alone": one.baseline} if one.baseline else {}),
+                **{name: scores.student for name, scores in runs.items()},
+                **{f"{leading}, {kind}": one.subjects[kind] for kind in ("onnx", "int8") if kind in one.subjects}}
 
     def row(name: str, measured: Measured) -> list[str]:
-        quality, agreement = measured.quality.get(split, {}), measured.agreement.get(split)
-        perplexity = quality.get("perplexity")
-        return [
-            name, *(_cell(metric, quality.get(metric)) for metric in metrics),
-            *(_bits(perplexity, one.tokens / number) for number in sizes.values()),
-            _cell("accuracy", agreement),
-            numbers.significant(measured.kl[split]) if split in measured.kl else numbers.MISSING,
-            numbers.percent(measured.calibration[split].ece) if split in measured.calibration else numbers.MISSING]
+        quality, kl = measured.quality.get(split, {}), measured.kl.get(split)
+        calibration = measured.calibration.get(split)
+        return [name, *(_cell(metric, quality.get(metric)) for metric in metrics),
+                *([_bits(quality.get("perplexity"), one.tokens / bytes_)] if bytes_ else []),
+                _cell("accuracy", measured.agreement.get(split)),
+                numbers.MISSING if kl is None else numbers.significant(kl),
+                numbers.MISSING if calibration is None else numbers.percent(calibration.ece)]
 
-    rows = [row(subject, one.subjects[role]) for role, subject in (("teacher", "teacher"), ("baseline", "labels alone"))]
-    rows += [row(name, scores.student) for name, scores in runs.items()]
-    rows += [row(f"{next(iter(runs))}, {kind}", one.subjects[kind]) for kind in ("onnx", "int8") if kind in one.subjects]
-    return markdown(header, rows)
+    return markdown(["", *map(metric_title, metrics), *(["bits per byte"] if bytes_ else []),
+                     "agreement", "KL, nats", "ECE"], [row(*subject) for subject in subjects.items()])
 
 
 def differences(runs: Mapping[str, Scores]) -> str:
@@ -126,19 +131,18 @@ def differences(runs: Mapping[str, Scores]) -> str:
 
 
 def costs(runs: Mapping[str, Run]) -> str:
-    """Processor time of every seed's training, and what lies on disk of what the teacher said."""
+    """Processor time of a training step, by seed, and what lies on disk of what the teacher said."""
     first = next(iter(runs.values()))
-    seconds = {"teacher": _seconds(first, "teacher"), "labels alone": _seconds(first, "baseline"),
-               **{name: _seconds(run, "student") for name, run in runs.items()}}
-    caches = {name: contents(run.folder / "cache") for name, run in runs.items() if exists(run.folder / "cache")}
-    rows = []
-    for name, each in seconds.items():
-        cache = caches.get(name)
-        kept = [numbers.MISSING] * 2 if cache is None else [
-            numbers.significant(cache.bytes_per_row), numbers.megabytes(cache.bytes + cache.head_bytes)]
-        rows.append([name, *(f"{one:.0f} s" for one in each), *[""] * (max(map(len, seconds.values())) - len(each)), *kept])
-    return markdown(["", *(f"training, seed {number}" for number in range(1, max(map(len, seconds.values())) + 1)),
-                     "bytes a token", "cache"], rows)
+    seeds = range(max(1, len(first.scores.student.seeds)))
+    steps = {"labels alone": [_step(first, "baseline", seed) for seed in seeds],
+             **{name: [_step(run, "student", seed) for seed in seeds] for name, run in runs.items()}}
+    kept = {name: [numbers.MISSING] * 2 for name in steps}
+    for name, run in runs.items():
+        if exists(run.folder / "cache"):
+            cache = contents(run.folder / "cache")
+            kept[name] = [numbers.significant(cache.bytes_per_row), numbers.megabytes(cache.bytes + cache.head_bytes)]
+    return markdown(["", *(f"ms a step, seed {seed + 1}" for seed in seeds), "cache, bytes a token", "in all"],
+                    [[name, *(f"{1000 * one:.0f}" for one in each), *kept[name]] for name, each in steps.items()])
 
 
 def sizes(scores: Scores) -> str:
@@ -152,7 +156,7 @@ def sizes(scores: Scores) -> str:
 
 
 def _bits(perplexity: Interval | None, tokens: float) -> str:
-    """Bits per byte (or character) of a perplexity per token; `tokens`: of one byte, the mean."""
+    """Bits per byte of a perplexity per token; `tokens`: in a byte, the mean."""
     if perplexity is None:
         return numbers.MISSING
     value, low, high = (math.log2(one) * tokens for one in (perplexity.value, perplexity.low, perplexity.high))
@@ -165,17 +169,14 @@ def _cell(metric: str, measured: Interval | None) -> str:
     return f"{numbers.quality(metric, measured.value)} {numbers.interval(metric, measured)}".rstrip()
 
 
-def _seconds(run: Run, role: str) -> list[float]:
-    """Processor time of a role's trainings by seed, up to the last logged step; one that was continued is summed."""
-    parts: dict[str, list[float]] = {}
-    for line in RunFolder(run.folder).log.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if "processor_seconds" in entry and entry["stage"].partition("-")[0] == role:
-            told = parts.setdefault(entry["stage"], [0.0])
-            if entry["processor_seconds"] < told[-1]:
-                told.append(0.0)
-            told[-1] = entry["processor_seconds"]
-    return [sum(told) for told in parts.values()]
+def _step(run: Run, role: str, seed: int) -> float:
+    """Seconds of the processor for one optimiser step: the median over what was logged, whatever else the machine did."""
+    stage = role if seed == 0 else f"{role}-{seed}"
+    entries = [json.loads(line) for line in RunFolder(run.folder).log.read_text(encoding="utf-8").splitlines()]
+    told = [(one["step"], one["processor_seconds"]) for one in entries
+            if one["stage"] == stage and "processor_seconds" in one]
+    rates = [(after - before) / (step - last) for (last, before), (step, after) in pairwise(told) if after > before]
+    return median(rates) if rates else math.nan
 
 
 def _stages(folder: RunFolder) -> dict[str, Any]:
@@ -183,6 +184,7 @@ def _stages(folder: RunFolder) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def show(*parts: str | Sequence[str]) -> None:
+def show(*parts: str) -> None:
+    """Title and tables on standard output."""
     for part in parts:
         print(f"\n{part}")
