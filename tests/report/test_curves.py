@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from stilla.report.charts.lines import Line, lines
-from stilla.report.charts.scatter import place_labels, side_by_side
+from stilla.report.charts.marks import Style
+from stilla.report.charts.scatter import Axis, Point, place_labels, scatter, side_by_side
 from stilla.report.charts.svg import Scale, padded, padded_log, tag, tick_text
 from stilla.report.curves import read_log, thinned
 
@@ -80,6 +82,13 @@ def test_a_quality_that_stands_still_has_ticks_of_few_decimals() -> None:
                   limits=(0.0, 100.0))
     assert "60.000" not in chart
     assert ">60.0<" in chart
+
+
+def test_models_of_the_same_cost_have_ticks_of_few_decimals() -> None:
+    points = [Point(0.153868, 63.3, 50.0, 75.0, Style("teacher", "square"), ""),
+              Point(0.153868, 33.3, 21.7, 45.0, Style("student", "circle"), "")]
+    ticks = re.findall(r'class="tick[^>]*>([^<]+)<', scatter(points, Axis("megabytes"), Axis("accuracy (%)"), ""))
+    assert max(len(tick) for tick in ticks) <= 5, ticks
 
 
 def test_a_scale_of_equal_values_is_not_empty() -> None:

@@ -54,7 +54,7 @@ def scatter(points: Sequence[Point], x_axis: Axis, y_axis: Axis, label: str) -> 
     """Marks on a logarithmic x axis where sizes differ much; labels put where they hide least."""
     x = _x_scale([point.x for point in points] + [point.x_high for point in points if point.x_high])
     y = padded([value for point in points for value in (point.low, point.high)], HEIGHT - _BOTTOM, _TOP,
-               floor=1e-3, limits=y_axis.limits)
+               floor=max(1e-3, 0.01 * max(abs(point.y) for point in points)), limits=y_axis.limits)
     shifts = side_by_side([x(point.x) for point in points])
     shifted = list(zip(points, shifts, strict=True))
     anchors = [(x(point.x) + shift, y(point.y), point.label) for point, shift in shifted]
@@ -132,7 +132,9 @@ def _spans(point: Point, shift: float, x: Scale, y: Scale) -> list[Box]:
 def _x_scale(values: Sequence[float]) -> Scale:
     if min(values) > 0 and max(values) / min(values) > _LOG_FROM:
         return padded_log(values, _LEFT, WIDTH - _RIGHT)
-    return padded(values, _LEFT, WIDTH - _RIGHT, share=0.25, limits=(0.0, float("inf")))
+    # models of the same size would else stand between ticks of seven decimals
+    floor = 0.1 * max(values)
+    return padded(values, _LEFT, WIDTH - _RIGHT, share=0.25, floor=floor, limits=(0.0, float("inf")))
 
 
 def _bars(point: Point, shift: float, x: Scale, y: Scale) -> Markup:
