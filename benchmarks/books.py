@@ -4,7 +4,7 @@
 
 Tokenizer (byte-level BPE) and teacher (a Llama of 4 layers) are trained here, on paragraphs of 40 novels. Its first
 layer, with embeddings and head, learns the same paragraphs from labels alone, from the live teacher, and from what is
-kept of the teacher's answers: the top 50 or 200, or 50 draws. Measured on novels that nobody was trained on, and on Wikipedia
+kept of the answers: the top 50 or 200, or 50 draws. Measured on novels that nobody was trained on, and on Wikipedia
 (WikiText-2), where its test lines lie beside the data. `--continuations` adds another task: to go on with a paragraph,
 as the data do or as the teacher does. The same command again continues.
 """

@@ -3,7 +3,7 @@
     python -m benchmarks.tatoeba --data TATOEBA_EN_DE
 
 Tokenizer (one byte-level BPE for both languages) and teacher (a T5 of 3 and 3 layers) are trained here, on everyday
-sentences of at most six words. The student keeps the encoder and one layer of the decoder, which is what writing
+sentences of at most five words. The student keeps the encoder and one layer of the decoder, which is what writing
 costs. It learns the same pairs from labels alone, from the live teacher, from the top 50 of its answers, and the
 teacher's own translations instead of the data's. The same command again continues.
 """
@@ -41,9 +41,9 @@ WAYS = {
 
 def main() -> None:
     made = parser(__doc__, "runs/benchmarks/tatoeba", teacher_epochs=5.0, teacher_learning_rate=2e-3, epochs=1.0,
-                  learning_rate=1e-3, limit=20_000)
+                  learning_rate=1e-3, limit=16_000)
     made.add_argument("--batch-size", type=int, default=32, help="pairs of sentences")
-    made.add_argument("--words", type=int, default=6, help="the longest sentence in English")
+    made.add_argument("--words", type=int, default=5, help="the longest sentence in English")
     add_data_option(made)
     options = made.parse_args()
     quiet_libraries()
