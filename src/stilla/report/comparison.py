@@ -36,7 +36,7 @@ from stilla.report.figures import (
 )
 from stilla.report.folder import RunFolder, read_run
 from stilla.report.page import measured_on, subject_marks, write_page
-from stilla.report.table import ordered_subjects, score_table, subject_title
+from stilla.report.table import ScoreTable, ordered_subjects, score_table, subject_title
 from stilla.scores import metric_title
 
 
@@ -49,6 +49,18 @@ def write_comparison(folders: Sequence[Path], target: Path) -> Path:
     runs = _read([Path(folder) for folder in folders])
     metric, split = common_measure(runs)
     return write_page(Path(target), "comparison.html.j2", _values(runs, metric, split))
+
+
+def in_short(folders: Sequence[Path]) -> tuple[str, ScoreTable, str]:
+    """The page's first table for a terminal: what is compared, a row per run, and who is best.
+
+    Raises:
+        DataError: as `write_comparison`.
+    """
+    runs = _read([Path(folder) for folder in folders])
+    metric, split = common_measure(runs)
+    table = students_table(runs, metric, split)
+    return f"{metric_title(metric)} on {split} data", table, ranking(runs, metric, split)
 
 
 def _read(folders: Sequence[Path]) -> list[RunFolder]:
