@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stilla import listing
+from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
 from stilla.cli import failures, main, printing
 from stilla.cli.recipes import gathered, run_at
 from stilla.errors import RecipeError
@@ -352,6 +353,17 @@ def test_an_option_says_what_it_takes():
 
 
 # The main job
+
+
+def test_what_a_cache_holds_is_said_in_words(command):
+    made_from = {"teacher": "7e4c", "preparation": {"text": ["sentence"], "max_length": 64, "label": None}}
+    with Writer("cache", Manifest(made_from, TopKCoder(100, 2, (1.0, 2.0)), classes=100)) as writer:
+        writer.add(Entry(key_of(b"one"), 1, bytes(20)))
+    exit_code, out, _ = command("cache", "info", "cache")
+    assert exit_code == 0
+    for words in ("top_k (classes 100, k 2, temperatures 1.0 and 2.0)", "1 piece with 1 row in 1 file",
+                  "max_length 64, text sentence"):
+        assert words in " ".join(out.split())
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import stilla
+from stilla.errors import all_of
 
 if TYPE_CHECKING:
     from stilla.cache.care import Contents
@@ -88,22 +89,31 @@ def _turned(scores: ScoreTable, gap: int) -> Table:
 
 def print_cache(path: str, found: Contents) -> None:
     """What a cache holds, in a few lines."""
-    manifest, count = found.manifest, f"{found.segments:,} pieces with {found.rows:,} rows"
+    manifest, count = found.manifest, f"{_counted(found.segments, 'piece')} with {_counted(found.rows, 'row')}"
     form = manifest.logits.plain() if manifest.logits else {"kind": "hidden states alone"}
     kind = form.pop("kind")
     states = ", ".join(sorted(manifest.states.widths)) if manifest.states else ""
     lines = [
         ("cache", path),
-        ("form", f"{kind} ({', '.join(f'{name} {value}' for name, value in form.items())})"),
+        ("form", f"{kind} ({_named(form)})"),
         *([("hidden states", states)] if states else []),
-        ("holds", f"{count} in {found.files} files"),
+        ("holds", f"{count} in {_counted(found.files, 'file')}"),
         ("size", f"{(found.bytes + found.head_bytes) / 1e6:,.1f} MB, {found.bytes_per_row:,.1f} bytes a row"
                  + (f" (and the head once: {found.head_bytes / 1e6:,.1f} MB)" if found.head_bytes else "")),
         *[(name, str(value)) for name, value in manifest.fingerprint.items() if not isinstance(value, Mapping)],
-        *[(name, ", ".join(f"{key} {one}" for key, one in value.items() if one is not None))
-          for name, value in manifest.fingerprint.items() if isinstance(value, Mapping)],
+        *[(name, _named(value)) for name, value in manifest.fingerprint.items() if isinstance(value, Mapping)],
     ]
     show("", _pairs(lines))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    """What is set, in one line: `k 50, temperatures 1.0 and 2.0`."""
+    return ", ".join(f"{name} {all_of([str(one) for one in value]) if isinstance(value, list | tuple) else value}"
+                     for name, value in values.items() if value is not None)
 
 
 def print_places(places: Mapping[str, Path]) -> None:
@@ -124,9 +134,18 @@ def print_findings(findings: Findings) -> None:
 
 
 def print_comparison(folders: Sequence[Path]) -> None:
-    from stilla.listing import run_entry
+    """By what all runs measured, as on the page: their own headlines may be of different data."""
+    from stilla.report.comparison import in_short
 
-    print_runs([run_entry(folder) for folder in folders])
+    measure, found, best = in_short(folders)
+    column = {one.key: index for index, one in enumerate(found.columns)}
+    kept = [name for name in ("teacher", "quality", "difference", "retention", "size") if name in column]
+    titles = {"teacher": "teacher", "quality": "student"}
+    table = _plain_table("run", *(titles.get(name, found.columns[column[name]].title) for name in kept), first_width=24)
+    for row in found.rows:
+        cells = {name: row.cells[column[name]] for name in kept}
+        table.add_row(row.title, *(str(cell) if name == "quality" else cell.text for name, cell in cells.items()))
+    show("", measure, "", table, "", Text(best, style="bold"))
 
 
 def print_listing(what: str, folder: Path, *, as_json: bool) -> None:
