@@ -25,6 +25,12 @@ def metric_title(metric: str) -> str:
     return _TITLES.get(metric, metric.replace("_", " "))
 
 
+def task_title(kind: str) -> str:
+    """What a task is called above a page: 'Text classification', 'Causal LM'."""
+    words = " ".join("LM" if word == "lm" else word for word in kind.split("-"))
+    return words[:1].upper() + words[1:]
+
+
 @dataclass(frozen=True)
 class Interval:
     """A measured value with its 95 % bootstrap interval; `low == high == value` where none could be computed."""

@@ -14,7 +14,7 @@ from stilla.errors import DataError
 from stilla.report import write_report
 from stilla.report.sections import tiles
 from stilla.report.table import score_table
-from stilla.scores import ClassScore, Flip, Scores
+from stilla.scores import ClassScore, Flip, Scores, task_title
 
 from . import fakes
 from .markup import Page
@@ -216,3 +216,8 @@ def test_a_speed_that_was_disturbed_is_no_large_number() -> None:
         student, cost=replace(student.cost, latency_p95_ms=50 * (student.cost.latency_median_ms or 1.0)))})
     assert any("faster" in tile.words for tile in tiles(steady))
     assert not any("faster" in tile.words for tile in tiles(disturbed))
+
+
+def test_tasks_are_named_as_people_write_them() -> None:
+    assert [task_title(kind) for kind in ("text-classification", "causal-lm", "seq2seq")] == [
+        "Text classification", "Causal LM", "Seq2seq"]

@@ -37,7 +37,7 @@ from stilla.report.figures import (
 from stilla.report.folder import RunFolder, read_run
 from stilla.report.page import measured_on, subject_marks, write_page
 from stilla.report.table import ScoreTable, ordered_subjects, score_table, subject_title
-from stilla.scores import metric_title
+from stilla.scores import metric_title, task_title
 
 
 def write_comparison(folders: Sequence[Path], target: Path) -> Path:
@@ -93,7 +93,7 @@ def _values(runs: Sequence[RunFolder], metric: str, split: str) -> dict[str, obj
         marks |= subject_marks(run.scores)
     return {
         "title": " · ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs",
-        "subtitle": f"{runs[0].scores.task.replace('-', ' ').capitalize()} · "
+        "subtitle": f"{task_title(runs[0].scores.task)} · "
                     f"{metric_title(metric)} on {split} data",
         "closing": "Written by Stilla. Each interval is its own run’s 95 % bootstrap interval.",
         "verdict": ranking(runs, metric, split),

@@ -17,7 +17,7 @@ from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
-from stilla.scores import Scores, metric_title
+from stilla.scores import Scores, metric_title, task_title
 
 KINDS = {
     "lost": "the teacher was right, the student is not",
@@ -128,7 +128,7 @@ def _subtitle(scores: Scores) -> str:
     total = scores.examples.get(scores.split)
     seeds = max((len(one.seeds) for one in scores.subjects.values()), default=0)
     return " · ".join(filter(None, (
-        scores.task.replace("-", " ").capitalize(),
+        task_title(scores.task),
         f"{metric_title(scores.metric)} on {f'{total:,} ' if total else ''}{scores.split} examples",
         f"{seeds} seeds" if seeds > 1 else "")))
 
