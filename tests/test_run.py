@@ -132,7 +132,7 @@ def test_data_that_are_read_in_another_way_are_other_data(
     folder, _ = done
     plain = tiny.recipe(folder)
     data = plain["data"] if isinstance(plain["data"], dict) else {"train": plain["data"]}
-    with pytest.raises(RecipeError, match=rf"(?s)stage `\w+`.*reading\.{field}.*-> {value}"):
+    with pytest.raises(RecipeError, match=rf"(?s)stage `\w+`.*data\.{field}.*-> {value}"):
         stilla.distill(**{**plain, "data": {**data, field: value}})
 
 

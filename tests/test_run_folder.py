@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stilla import run_folder
+from stilla.errors import RecipeError
 from stilla.run_folder import RunFolder, is_run
 
 
@@ -23,6 +24,16 @@ def test_overwriting_leaves_only_what_is_not_ours(tmp_path: Path) -> None:
     folder.open(overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "stages.json"}
     assert not folder.finished("student", {"epochs": 1})
+
+
+def test_what_differs_is_said_in_a_recipes_words(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.open(overwrite=False)
+    folder.begin("student", {"data": "0" * 32, "reading": {"text": ["text"]}, "seed": 1})
+    with pytest.raises(RecipeError) as refused:
+        folder.finished("student", {"data": "f" * 32, "reading": {"text": ["body"]}, "seed": 2})
+    lines = [line.strip() for line in str(refused.value).splitlines()]
+    assert lines[1:4] == ["data: not what it was then", "data.text.0: text -> body", "seed: 1 -> 2"]
 
 
 def test_a_removal_that_was_stopped_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,7 @@ class RunFolder:
         if record is None:
             return False
         if record["fingerprint"] != fingerprint(inputs):
-            changed = "\n".join(f"  {line}" for line in differences(record["inputs"], _plain(inputs)))
+            changed = "\n".join(f"  {_in_words(line)}" for line in differences(record["inputs"], _plain(inputs)))
             raise RecipeError(
                 f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed}\n"
                 "Give another `output`, or --overwrite to throw the old run away")
@@ -202,6 +203,12 @@ def _leaves(plain: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else str(value)
+
+
+def _in_words(difference: str) -> str:
+    """Fingerprints say nothing to a person; how data are read stands under `data` in a recipe."""
+    said = re.sub(r": [0-9a-f]{32} -> [0-9a-f]{32}$", ": not what it was then", difference)
+    return f"data.{said.removeprefix('reading.')}" if said.startswith("reading.") else said
 
 
 def _plain(inputs: Plain) -> Any:
