@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stilla.cli import printing
 from stilla.errors import DataError
 from stilla.report import write_comparison
 from stilla.scores import Interval, Measured, Scores
@@ -53,6 +54,25 @@ def test_overlapping_intervals_are_not_ranked(three: Path, tmp_path: Path) -> No
     page = compare([three, close], tmp_path / "compare.html")
     assert "Its interval overlaps with that of close: their order may be chance." in page.text
     assert "The recipes are the same." in page.text
+
+
+def test_the_terminal_compares_what_the_page_compares(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each run's own headline: that may be another metric, or of other data."""
+    own = replace(fakes.intents(), metric="macro_f1", split="validation")
+    other = fakes.write_run(tmp_path / "other", own)
+    page = compare([three, other], tmp_path / "compare.html")
+    monkeypatch.setenv("COLUMNS", "80")
+    printing.console.cache_clear()
+    printing.print_comparison([three, other])
+    printing.console.cache_clear()
+    said = capsys.readouterr().out
+    assert "accuracy on test data" in said
+    assert said.count("93.8 % [93.1, 94.5]") == 3  # in both rows, and in the sentence
+    assert "the students of three and other are equal" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+    assert "93.8 %" in page.text
 
 
 def test_equal_students_are_not_ranked(three: Path, tmp_path: Path) -> None:
