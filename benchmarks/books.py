@@ -37,6 +37,7 @@ def main() -> None:
     made.add_argument("--batch-size", type=int, default=4, help="packed rows of 256 tokens")
     made.add_argument("--share", type=float, default=0.2, help="of the test paragraphs that are measured")
     add_data_option(made)
+    made.add_argument("--ways", nargs="+", choices=list(WAYS), default=["live", "top 50", "50 samples"])
     made.add_argument("--continuations", action="store_true", help="teach the same student to go on with paragraphs")
     options = made.parse_args()
     quiet_libraries()
@@ -48,16 +49,16 @@ def main() -> None:
         functions_teacher(start, whole, vocabulary=4096, layers=4, width=128)
     data = {"train": str(folder), "text": "text", "max_length": 256}
     base = {"task": "causal-lm", "data": data, "student": {"layers": 1}}
-    runs = taught(options, base, start, WAYS)
+    runs = taught(options, base, start, {name: WAYS[name] for name in options.ways})
     scores = {name: run.scores for name, run in runs.items()}
     show("books", qualities(scores, bytes_=_bytes(folder / "test.parquet")), differences(scores), costs(runs),
-         sizes(scores["live"]))
+         sizes(next(iter(scores.values()))))
     other = options.output / "elsewhere" / "wikitext2.parquet"
     if other.is_file():
         shifted = elsewhere(runs, other)
         show("WikiText-2", qualities(shifted, bytes_=_bytes(other)), differences(shifted))
     if options.continuations:
-        go_on(options, folder, RunFolder(runs["live"].folder).teacher)
+        go_on(options, folder, RunFolder(next(iter(runs.values())).folder).teacher)
 
 
 def go_on(options: argparse.Namespace, data: Path, teacher: Path) -> None:

@@ -78,11 +78,12 @@ def lend_baseline(lender: RunFolder, borrower: RunFolder) -> None:
 
 
 def elsewhere(runs: Mapping[str, Run], file: Path) -> dict[str, Scores]:
-    """The runs' scores on data that nobody was trained for."""
+    """The runs' scores on data that nobody was trained for; measured anew where the run was."""
     scores: dict[str, Scores] = {}
     for name, run in runs.items():
         found = evaluation_file(run.folder, str(file))
-        scores[name] = Scores.load(found) if found.is_file() else evaluate_run(run.folder, str(file))
+        kept = found.is_file() and found.stat().st_mtime > RunFolder(run.folder).scores.stat().st_mtime
+        scores[name] = Scores.load(found) if kept else evaluate_run(run.folder, str(file))
     return scores
 
 
