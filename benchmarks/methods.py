@@ -66,15 +66,16 @@ def taught(
 
 
 def lend_baseline(lender: RunFolder, borrower: RunFolder) -> None:
-    """Put a finished baseline into another run's folder, with the record of what it was made from."""
-    if borrower.baseline.exists():
-        return
-    made = {stage: record for stage, record in _stages(lender).items() if stage.partition("-")[0] == "baseline"}
-    for seed in range(len(made)):
+    """Put finished baselines into another run's folder, with the record of what they were made from."""
+    there = _stages(borrower)
+    made = {stage: record for stage, record in _stages(lender).items()
+            if stage.partition("-")[0] == "baseline" and record["done"] and stage not in there}
+    for stage in made:
+        seed = int(stage.partition("-")[2] or 0)
         shutil.copytree(lender.model("baseline", seed), borrower.model("baseline", seed), dirs_exist_ok=True)
-    borrower.write(borrower.path / "stages.json", json.dumps({**_stages(borrower), **made}, indent=1))
-    lines = lender.log.read_text(encoding="utf-8").splitlines()
-    borrower.write(borrower.log, "".join(f"{line}\n" for line in lines if json.loads(line)["stage"] in made))
+    borrower.write(borrower.path / "stages.json", json.dumps({**there, **made}, indent=1))
+    lent = [line for line in _lines(lender) if json.loads(line)["stage"] in made]
+    borrower.write(borrower.log, "".join(f"{line}\n" for line in [*_lines(borrower), *lent]))
 
 
 def elsewhere(runs: Mapping[str, Run], file: Path) -> dict[str, Scores]:
@@ -173,7 +174,7 @@ def _cell(metric: str, measured: Interval | None) -> str:
 def _step(run: Run, role: str, seed: int) -> float:
     """Seconds of the processor for one optimiser step: the median over what was logged, whatever else the machine did."""
     stage = role if seed == 0 else f"{role}-{seed}"
-    entries = [json.loads(line) for line in RunFolder(run.folder).log.read_text(encoding="utf-8").splitlines()]
+    entries = [json.loads(line) for line in _lines(RunFolder(run.folder))]
     told = [(one["step"], one["processor_seconds"]) for one in entries
             if one["stage"] == stage and "processor_seconds" in one]
     rates = [(after - before) / (step - last) for (last, before), (step, after) in pairwise(told) if after > before]
@@ -183,6 +184,10 @@ def _step(run: Run, role: str, seed: int) -> float:
 def _stages(folder: RunFolder) -> dict[str, Any]:
     file = folder.path / "stages.json"
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _lines(folder: RunFolder) -> list[str]:
+    return folder.log.read_text(encoding="utf-8").splitlines() if folder.log.is_file() else []
 
 
 def show(*parts: str) -> None:
