@@ -121,6 +121,15 @@ def test_fractions_are_percentages_and_the_rest_is_plain(metric: str, value: flo
     assert numbers.quality(metric, value) == text
 
 
+@pytest.mark.parametrize(("measured", "text"), [
+    (Interval(-2.8967, -3.7539, -1.9558), "−2.897 [−3.754, −1.956]"),
+    (Interval(-263.774, -1109.963, 77.939), "−263.8 [−1,110.0, +77.939]"),
+])
+def test_a_difference_has_the_decimals_of_what_it_is_of(measured: Interval, text: str) -> None:
+    said = f"{numbers.difference('perplexity', measured.value)} {numbers.difference_interval('perplexity', measured)}"
+    assert said == text
+
+
 @pytest.mark.parametrize(("number", "text"), [
     (950, "950"), (999_600, "1.00 M"), (85_100, "85.1 k"), (22_713_216, "22.7 M"), (7_240_000_000, "7.24 B"),
 ])

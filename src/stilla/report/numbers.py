@@ -33,17 +33,14 @@ def interval(metric: str, measured: Interval) -> str:
 
 def difference(metric: str, value: float) -> str:
     """'+0.8 points' for fractions, '−0.012' for the rest."""
-    if is_fraction(metric):
-        return f"{signed(100 * value, 1)} points"
-    return signed(value, 3)
+    return f"{_change(metric, value)} points" if is_fraction(metric) else _change(metric, value)
 
 
 def difference_interval(metric: str, measured: Interval) -> str:
     """'[+0.2, +1.4]', in the same unit as `difference`."""
     if measured.low == measured.high:
         return ""
-    scale, decimals = (100, 1) if is_fraction(metric) else (1, 3)
-    return f"[{signed(scale * measured.low, decimals)}, {signed(scale * measured.high, decimals)}]"
+    return f"[{_change(metric, measured.low)}, {_change(metric, measured.high)}]"
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -57,8 +54,8 @@ def plain(value: float) -> str:
 
 def signed(value: float, decimals: int) -> str:
     """'+0.8', '−0.8', and '0.0' without a sign for what rounds to zero."""
-    text = f"{value:.{decimals}f}"
-    if float(text) == 0:
+    text = f"{value:,.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
         return text.lstrip("-")
     return _minus(text) if value < 0 else f"+{text}"
 
@@ -108,6 +105,11 @@ def compared(value: float, reference: float, less: str, more: str, same: str) ->
 def times_text(times: float) -> str:
     """'4.1×' below ten, '12×' above."""
     return f"{times:.1f}×" if times < 9.95 else f"{times:,.0f}×"
+
+
+def _change(metric: str, value: float) -> str:
+    """Signed, with as many decimals as `quality` gives the metric itself."""
+    return signed(100 * value, 1) if is_fraction(metric) else signed(value, 3 if abs(value) < 100 else 1)
 
 
 def _minus(text: str) -> str:
