@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stilla.objectives.base import softmax
 from stilla.signals import Samples, TopK
 
 
@@ -54,6 +55,14 @@ class Measure:
     value: Callable[[Tensor, Tensor], Tensor]
     slope: Callable[[Tensor, Tensor], Tensor]
     order: int = 2
+
+    def at(self, temperature: float) -> Measure:
+        """Of logits that were divided by the temperature: times T^order, its slope with respect to what they were."""
+        if temperature == 1:
+            return self
+        larger, steeper = temperature**self.order, temperature ** (self.order - 1)
+        return Measure(lambda log_p, log_q: larger * self.value(log_p, log_q),
+                       lambda log_p, log_q: self.slope(log_p, log_q).mul_(steeper), self.order)
 
 
 def _skew_kl(skew: float) -> Measure:
@@ -113,17 +122,17 @@ def dense_forward_kl(
     p: Float[Tensor, "rows classes"], q: Float[Tensor, "rows classes"]
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
     """The same for forward KL in two exponentials per class rather than four: Σ p (p_j − q_j − (log Z_p − log Z_q))."""
-    probabilities, ours = torch.softmax(p, -1), torch.softmax(q, -1)
-    gap = (_log_sum(p, probabilities) - _log_sum(q, ours)).unsqueeze(-1)
-    losses = torch.linalg.vecdot(probabilities, torch.sub(p, q).sub_(gap))
-    if not bool(torch.isfinite(losses).all()):  # classes that a side excludes: 0 · inf
-        losses = forward_kl(torch.log_softmax(p, -1), torch.log_softmax(q, -1))
-    return losses, ours.sub_(probabilities)
+    (theirs, log_z_p), (ours, log_z_q) = softmax(p), softmax(q)
+    return _mean(theirs, torch.sub(p, q).sub_(log_z_p - log_z_q)), ours.sub_(theirs)
 
 
-def _log_sum(logits: Float[Tensor, "rows classes"], softmax: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
-    """log Σ exp(logits), from what is there already: at the largest class, its logit minus its log-probability."""
-    return logits.amax(-1) - softmax.amax(-1).log()
+def _mean(probability: Float[Tensor, "rows classes"], log_ratio: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+    """Σ probability · log_ratio; classes of no probability contribute nothing, whatever their ratio."""
+    if not torch.compiler.is_compiling():  # there, choosing is free; here, it would be passes over memory
+        mean: Tensor = torch.linalg.vecdot(probability, log_ratio)
+        if bool(torch.isfinite(mean).all()):
+            return mean
+    return _times(probability, log_ratio).sum(-1)
 
 
 # --- some classes and the mass of the others ---
@@ -145,24 +154,21 @@ def coarse_with_gradient(
     how: Measure, teacher: TopK, q: Float[Tensor, "rows classes"]
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
     """`coarse` and its gradient with respect to q, in one exponential per class."""
-    masses = torch.sub(q, q.amax(-1, keepdim=True)).exp_()
-    inside = masses.gather(-1, teacher.ids)
-    masses.scatter_(-1, teacher.ids, 0)
-    if teacher.ids.shape[-1] == q.shape[-1]:
-        log_p, every = teacher.log_probs.to(q.dtype), inside
-    else:
-        # summed and never subtracted: 1 - Q has no digits where Q is near 1
-        log_p, every = _with_tail(teacher, q.dtype), torch.cat([inside, masses.sum(-1, keepdim=True)], -1)
-    total = every.sum(-1, keepdim=True)
-    log_q = (every / total).log_()
+    ours = torch.softmax(q, -1)
+    k = teacher.ids.shape[-1]
+    inside = ours.gather(-1, teacher.ids)
+    if k == q.shape[-1]:
+        log_p, log_q = teacher.log_probs.to(q.dtype), inside.log()
+        slope = how.slope(log_p, log_q)
+        return how.value(log_p, log_q), ours.scatter_(-1, teacher.ids, slope - inside * slope.sum(-1, keepdim=True))
+    # summed and never subtracted: 1 - Q has no digits where Q is near 1
+    outside = ours.scatter_(-1, teacher.ids, 0).sum(-1, keepdim=True)
+    log_p, log_q = _with_tail(teacher, q.dtype), torch.cat([inside, outside], -1).log_()
     slope = how.slope(log_p, log_q)
     whole = slope.sum(-1, keepdim=True)
-    if every is not inside:
-        # what the others share: u_tail q_j / Q_tail - q_j Σ u, q_j = mass_j / total
-        tail = every[:, -1:].clamp_min(torch.finfo(q.dtype).tiny)
-        masses.mul_(slope[:, -1:] / tail - whole / total)
-    k = inside.shape[-1]
-    return how.value(log_p, log_q), masses.scatter_(-1, teacher.ids, slope[:, :k] - inside / total * whole)
+    # the others share their slope: u_tail q_j / Q_tail - q_j Σ u
+    ours.mul_(slope[:, k:] / outside.clamp_min(torch.finfo(q.dtype).tiny) - whole)
+    return how.value(log_p, log_q), ours.scatter_(-1, teacher.ids, slope[:, :k] - inside * whole)
 
 
 def _with_tail(teacher: TopK, precision: torch.dtype) -> Float[Tensor, "rows more"]:
@@ -181,8 +187,8 @@ def drawn(teacher: Samples, q: Float[Tensor, "rows classes"]) -> Float[Tensor, "
 def drawn_with_gradient(
     teacher: Samples, q: Float[Tensor, "rows classes"]
 ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-    shares, ours = _shares(teacher, q.dtype), torch.softmax(q, -1)
-    log_q = q.gather(-1, teacher.ids) - _log_sum(q, ours).unsqueeze(-1)
+    shares, (ours, log_z) = _shares(teacher, q.dtype), softmax(q)
+    log_q = q.gather(-1, teacher.ids) - log_z
     # places that fill a row up add nothing, wherever they point
     return -(shares * log_q).sum(-1) - teacher.entropy.to(q.dtype), ours.scatter_add_(-1, teacher.ids, -shares)
 

@@ -83,11 +83,20 @@ class RowObjective(Objective):
 
         Overridden where a formula is faster. The gradients are the caller's, who may change them in place.
         """
-        with torch.enable_grad():
-            logits = logits.detach().requires_grad_()
-            losses = self.losses(logits, teacher, labels, progress)
-            (gradients,) = torch.autograd.grad(losses.sum(), logits)
-        return losses.detach(), gradients
+        losses, back, *_ = torch.func.vjp(lambda logits: self.losses(logits, teacher, labels, progress), logits.detach())
+        return losses, back(torch.ones_like(losses))[0]
+
+
+def softmax(logits: Float[Tensor, "rows classes"]) -> tuple[Float[Tensor, "rows classes"], Float[Tensor, "rows 1"]]:
+    """softmax(logits), the caller's to change, and log Σ exp(logits), in one exponential per class."""
+    largest = logits.amax(-1, keepdim=True)
+    if torch.compiler.is_compiling():  # whose passes fuse with those of the caller
+        masses = torch.exp(logits - largest)
+        total = masses.sum(-1, keepdim=True)
+        return masses / total, largest + total.log()
+    # one kernel that keeps a row in the cache; at the largest class, 1 / total is what it gave
+    probabilities = torch.softmax(logits, -1)
+    return probabilities, largest - probabilities.amax(-1, keepdim=True).log_()
 
 
 class FeatureObjective(Objective):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
-from stilla.objectives.base import RowObjective
+from stilla.objectives.base import RowObjective, softmax
 from stilla.signals import Form
 
 _NO_LABEL = -100
@@ -47,13 +47,16 @@ class Labels(RowObjective):
     def losses_and_gradients(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-        if labels is None or labels.is_floating_point() or self.label_smoothing:
+        if labels is None or labels.is_floating_point():
             return super().losses_and_gradients(logits, teacher, labels, progress)
-        known = labels != _NO_LABEL
-        chosen = torch.where(known, labels, 0).unsqueeze(-1)
-        gradients = torch.softmax(logits, -1)
-        # log Σ exp, at the largest class: its logit minus its log-probability
-        total = logits.amax(-1) - gradients.amax(-1).log()
-        losses = torch.where(known, total - logits.gather(-1, chosen).squeeze(-1), 0)
-        gradients.scatter_add_(-1, chosen, gradients.new_full((), -1).expand(chosen.shape))
-        return losses, gradients if bool(known.all()) else gradients.mul_(known.unsqueeze(-1))
+        known = (labels != _NO_LABEL).unsqueeze(-1)
+        chosen = torch.where(known, labels.unsqueeze(-1), 0)
+        smoothing, (gradients, log_z) = self.label_smoothing, softmax(logits)
+        losses = log_z - (1 - smoothing) * logits.gather(-1, chosen)
+        if smoothing:
+            losses -= smoothing * logits.mean(-1, keepdim=True)
+            gradients.sub_(smoothing / logits.shape[-1])
+        gradients.scatter_add_(-1, chosen, gradients.new_full((), smoothing - 1).expand(chosen.shape))
+        if torch.compiler.is_compiling() or not bool(known.all()):
+            gradients.mul_(known)
+        return torch.where(known, losses, 0).squeeze(-1), gradients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -101,15 +100,13 @@ class Logits(RowObjective):
         if self.divergence == "mse":
             return (_dense(teacher, logits) - logits).square().mean(-1)
         temperature = self._temperature(teacher, progress)
-        softened, how = logits / temperature, divergences.measure(self.divergence, self.skew)
+        softened, how = logits / temperature, divergences.measure(self.divergence, self.skew).at(temperature)
         if isinstance(teacher, TopK):
-            losses = divergences.coarse(how, teacher, softened)
-        elif isinstance(teacher, Samples):
-            losses = divergences.drawn(teacher, softened)
-        else:
-            target = _dense(teacher, logits) / temperature
-            losses = how.value(torch.log_softmax(target, -1), torch.log_softmax(softened, -1))
-        return temperature**how.order * losses
+            return divergences.coarse(how, teacher, softened)
+        if isinstance(teacher, Samples):
+            return divergences.drawn(teacher, softened)
+        target = _dense(teacher, logits) / temperature
+        return how.value(torch.log_softmax(target, -1), torch.log_softmax(softened, -1))
 
     def losses_and_gradients(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
@@ -118,26 +115,22 @@ class Logits(RowObjective):
             gap = logits - _dense(teacher, logits)
             return gap.square().mean(-1), gap.mul_(2 / gap.shape[-1])
         temperature = self._temperature(teacher, progress)
-        softened, how = _over(logits, temperature), divergences.measure(self.divergence, self.skew)
+        softened, how = _over(logits, temperature), divergences.measure(self.divergence, self.skew).at(temperature)
         if isinstance(teacher, TopK):
-            losses, gradients = divergences.coarse_with_gradient(how, teacher, softened)
-        elif isinstance(teacher, Samples):
-            losses, gradients = divergences.drawn_with_gradient(teacher, softened)
-        else:
-            target = _over(_dense(teacher, logits), temperature)
-            if self.divergence == "forward_kl" and logits.device.type == "cpu":
-                losses, gradients = divergences.dense_forward_kl(target, softened)
-            else:
-                losses, gradients = divergences.dense(how, target, softened)
-        if temperature == 1:
-            return losses, gradients
-        return temperature**how.order * losses, gradients.mul_(temperature ** (how.order - 1))
+            return divergences.coarse_with_gradient(how, teacher, softened)
+        if isinstance(teacher, Samples):
+            return divergences.drawn_with_gradient(teacher, softened)
+        target = _over(_dense(teacher, logits), temperature)
+        if self.divergence != "forward_kl" or logits.device.type != "cpu":
+            return divergences.dense(how, target, softened)
+        losses, gradients = divergences.dense_forward_kl(target, softened)
+        return (losses, gradients) if temperature == 1 else (temperature**2 * losses, gradients.mul_(temperature))
 
     def _temperature(self, teacher: Form | None, progress: float) -> float:
         """This moment's, which must be that of a teacher that has only one."""
         temperature = self.temperature(progress)
         given = teacher.temperature if isinstance(teacher, TopK) else 1.0
-        if isinstance(teacher, TopK | Samples) and not math.isclose(temperature, given, rel_tol=1e-6):
+        if isinstance(teacher, TopK | Samples) and abs(temperature - given) > 1e-6 * given:
             if isinstance(teacher, Samples):
                 raise CompatibilityError(
                     f"`logits` has temperature {temperature:g}, and classes drawn from the teacher say nothing about "
@@ -158,4 +151,4 @@ def _dense(teacher: Form | None, like: Tensor) -> Float[Tensor, "rows classes"]:
 
 
 def _over(logits: Tensor, temperature: float) -> Tensor:
-    return logits if temperature == 1 else logits / temperature
+    return logits if temperature == 1 else logits * (1 / temperature)  # half the time of a division
