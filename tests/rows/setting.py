@@ -89,6 +89,6 @@ def in_pieces(patch: pytest.MonkeyPatch, chunk: int, block: int) -> None:
     """Chunks of at most so many rows, blocks of so many."""
     patch.setattr(products, "CHUNK_BYTES", 1)
     patch.setattr(products, "CHUNK_ROWS", chunk)
-    patch.setattr("stilla.rows.engine.block_rows", lambda classes, device: block)
-    patch.setattr("stilla.rows.measures.block_rows", lambda classes, device: block)
+    patch.setattr("stilla.rows.engine.block_rows", lambda classes, device, **how: block)
+    patch.setattr("stilla.rows.measures.block_rows", lambda classes, device, **how: block)
     patch.setattr(products, "TILE", 28)

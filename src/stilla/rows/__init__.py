@@ -4,7 +4,8 @@ The only place where logits over a whole vocabulary exist, and only those of a c
 needs `fused_divergence` alone.
 """
 
+from stilla.rows.blocks import compiler_problem
 from stilla.rows.losses import fused_divergence, row_loss
 from stilla.rows.measures import RowMeasures, row_measures
 
-__all__ = ["RowMeasures", "fused_divergence", "row_loss", "row_measures"]
+__all__ = ["RowMeasures", "compiler_problem", "fused_divergence", "row_loss", "row_measures"]

@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.objectives.base import RowObjective
+from stilla.rows.blocks import compare, compiled
 from stilla.rows.products import Products, add_product, block_rows, chunk_rows, chunks
-from stilla.signals import Dense, Form, Head, Headed
+from stilla.signals import Form, Head, Headed
 
 Weighted = Sequence[tuple[RowObjective, float]]
 
@@ -30,6 +31,7 @@ class Work:
     teacher: Form | None
     labels: Tensor | None
     progress: float
+    compile: bool = False
 
 
 @dataclass
@@ -84,22 +86,22 @@ def walk(work: Work, student: Headed, wanted: Sequence[bool]) -> Walked:
     ours = Products(student, size)
     theirs = Products(work.teacher, size) if isinstance(work.teacher, Headed) else None
     walked = _empty(work, student, ours.exact, wanted)
+    block = compiled() if work.compile else compare
+    step = block_rows(classes, student.device, compiled=work.compile)
+    coefficients = walked.losses.new_tensor([coefficient * walked.unit for _, coefficient in work.terms])
+    taught = tuple(any(wanted) and coefficient != 0 for _, coefficient in work.terms)
+    objectives = tuple(objective for objective, _ in work.terms)
     for start, end in chunks(rows, classes, kind, student.device):
         product = ours.chunk(start, end)
         told = theirs.chunk(start, end) if theirs is not None else None
-        step = block_rows(classes, student.device) or end - start
-        for first in range(start, end, step):
-            last = min(first + step, end)
-            part = product[first - start : last - start]
-            if theirs is not None and told is not None:
-                form: Form | None = Dense(theirs.logits(told[first - start : last - start]))
-            else:
-                form = None if work.teacher is None else work.teacher.rows(first, last)
-            labels = None if work.labels is None else work.labels[first:last]
-            logits = ours.logits(part)
-            gradient = _compare(work, logits, form, labels, walked.losses[:, first:last], any(wanted), walked.unit)
-            if any(wanted):
-                _take_back(ours, part, logits, gradient, walked.bias)
+        for first in range(start, end, step or end - start):
+            last = min(first + (step or end - start), end)
+            part = slice(first - start, last - start)
+            form = None if work.teacher is None or theirs is not None else work.teacher.rows(first, last)
+            walked.losses[:, first:last] = block(
+                objectives, coefficients, taught, work.progress, ours, product[part], theirs,
+                None if told is None else told[part], form, None if work.labels is None else work.labels[first:last],
+                walked.bias)
         hidden = ours.hidden[start:end]
         if walked.hidden is not None:
             torch.mm(product, ours.weight, out=walked.hidden[start:end])
@@ -123,31 +125,3 @@ def _empty(work: Work, student: Headed, exact: torch.dtype, wanted: Sequence[boo
     if head.bias is not None and wanted[2]:
         walked.bias = head.bias.new_zeros(head.bias.shape, dtype=exact)
     return walked
-
-
-def _compare(
-    work: Work, logits: Tensor, teacher: Form | None, labels: Tensor | None, losses: Tensor, wanted: bool, unit: float
-) -> Tensor | None:
-    """Writes the terms' losses, and gives the gradient of `unit` times their sum with coefficients."""
-    total = None
-    for place, (objective, coefficient) in enumerate(work.terms):
-        if not (wanted and coefficient):
-            losses[place] = objective.losses(logits, teacher, labels, work.progress)
-            continue
-        losses[place], gradient = objective.losses_and_gradients(logits, teacher, labels, work.progress)
-        gradient.mul_(coefficient * unit)
-        total = gradient if total is None else total.add_(gradient)
-    return total
-
-
-def _take_back(
-    ours: Products, product: Tensor, logits: Tensor, gradient: Tensor | None, bias: Tensor | None
-) -> None:
-    """The gradient with respect to the bare product, in its place."""
-    if gradient is None:
-        product.zero_()
-        return
-    gradient = ours.before_cap(gradient, logits)
-    if bias is not None:
-        bias[: gradient.shape[1]] += gradient.sum(0)
-    product.copy_(gradient if ours.head.scale == 1 else gradient.mul_(ours.head.scale))

@@ -16,7 +16,7 @@ from stilla.signals import Dense, Form, Head, Headed, Samples, TopK
 
 
 def row_loss(
-    terms: Weighted, student: Form, teacher: Form | None, labels: Tensor | None, progress: float
+    terms: Weighted, student: Form, teacher: Form | None, labels: Tensor | None, progress: float, *, compile: bool = False
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " terms"]]:
     """Sum over terms and rows of coefficient · loss, and each term's own sum over the rows, detached.
 
@@ -24,9 +24,12 @@ def row_loss(
     to it before anything is compared; bfloat16 logits alone would put 1e-4 nats and more into a divergence. A `Headed`
     student's gradients are made at once, so a graph is not differentiable twice.
 
+    compile: a `Headed` student's elementwise work goes through torch.compile, which takes seconds once and less time and
+    memory traffic ever after; the numbers differ by rounding.
+
     Raises:
         CompatibilityError: rows or classes of the two sides do not agree, or an objective cannot use what the teacher
-            gave.
+            gave; to be compiled, and there is no compiler or an objective branches on data.
     """
     if isinstance(student, TopK | Samples):
         raise CompatibilityError(f"the student gave {type(student).__name__}, a part of its distribution; expected all of "
@@ -42,7 +45,7 @@ def row_loss(
         given: tuple[Tensor | None, ...] = student.hidden, student.head.weight, student.head.bias
         if not torch.is_grad_enabled():
             given = tuple(None if one is None else one.detach() for one in given)
-        loss, sums = RowLoss.apply(Work(tuple(terms), teacher, labels, progress), _detached(student.head), *given)
+        loss, sums = RowLoss.apply(Work(tuple(terms), teacher, labels, progress, compile), _detached(student.head), *given)
         return loss, sums
     logits = student.logits.to(torch.promote_types(student.logits.dtype, torch.float32))
     said = teacher.dense() if isinstance(teacher, Headed) else teacher
@@ -58,14 +61,17 @@ def fused_divergence(
     teacher_head: Head,
     divergence: Divergence = "forward_kl",
     temperature: float = 1.0,
+    *,
+    compile: bool = False,
 ) -> Float[Tensor, ""]:
     """The mean over rows of the divergence between two models' distributions, without their logits ever existing whole.
 
-    See `objectives.Logits` for what each divergence is, T² included. No gradient reaches the teacher.
+    See `objectives.Logits` for what each divergence is, T² included. No gradient reaches the teacher. `compile`: as for
+    `row_loss`.
     """
     objective = Logits(divergence=divergence, temperature=None if divergence == "mse" else temperature)
     student, teacher = Headed(student_hidden, student_head), Headed(teacher_hidden.detach(), teacher_head)
-    loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, teacher, None, 0.0)
+    loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, teacher, None, 0.0, compile=compile)
     return loss
 
 

@@ -1,0 +1,124 @@
+"""The elementwise work on a block of rows: every term's losses, and their gradient in the place of the product.
+
+It is plain torch, and the same function is what a compiler gets: neither objectives nor anything here is written twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stilla.errors import CompatibilityError
+from stilla.objectives.base import RowObjective
+from stilla.rows.products import Products
+from stilla.signals import Dense, Form
+
+Block = Callable[..., Tensor]
+GRAPHS = 64
+"""So many variants (terms, forms, heads) may be compiled in one process; torch's own limit of 8 is too few for a run."""
+
+
+def compare(
+    objectives: Sequence[RowObjective],
+    coefficients: Float[Tensor, " terms"],
+    taught: Sequence[bool],
+    progress: float,
+    ours: Products,
+    product: Float[Tensor, "rows classes"],
+    theirs: Products | None,
+    told: Float[Tensor, "rows classes"] | None,
+    form: Form | None,
+    labels: Tensor | None,
+    bias: Float[Tensor, " vocab"] | None,
+) -> Float[Tensor, "terms rows"]:
+    """Every term's losses. Writes the sum's gradient with respect to `product` over it, and adds that of the bias to `bias`.
+
+    coefficients: of the gradients alone. taught: which terms have a gradient that is wanted. product, told: the bare
+    products of the student and of the teacher, if that has a head; form: the teacher else.
+    """
+    logits = ours.logits(product)
+    teacher = Dense(theirs.logits(told)) if theirs is not None and told is not None else form
+    losses: list[Tensor] = []
+    gradients: list[tuple[int, Tensor]] = []
+    for place, objective in enumerate(objectives):
+        if taught[place]:
+            loss, gradient = objective.losses_and_gradients(logits, teacher, labels, progress)
+            gradients.append((place, gradient))
+        else:
+            loss = objective.losses(logits, teacher, labels, progress)
+        losses.append(loss)
+    if not gradients:
+        product.zero_()
+        return torch.stack(losses)
+    (place, total), *others = gradients
+    # bare products are the logits: nobody needs them any more
+    total = torch.mul(total, coefficients[place], out=product if ours.bare else total)
+    for place, gradient in others:
+        total.addcmul_(gradient, coefficients[place])
+    if not ours.bare:
+        total = ours.before_cap(total, logits)
+        if bias is not None:
+            bias[: total.shape[1]] += total.sum(0)
+        product.copy_(total if ours.head.scale == 1 else total.mul_(ours.head.scale))
+    return torch.stack(losses)
+
+
+@functools.cache
+def compiled() -> Block:
+    """`compare` by torch.compile, whole or not at all; rows may be any number, other sizes are compiled anew.
+
+    Raises:
+        CompatibilityError: there is nothing to compile with, or an objective that cannot be compiled (when called).
+    """
+    if problem := compiler_problem():
+        raise CompatibilityError(problem)
+    made = torch.compile(compare, fullgraph=True)
+
+    def block(*given: Any) -> Tensor:
+        _rows_may_vary(*given[5:])
+        try:
+            with torch._dynamo.config.patch(recompile_limit=GRAPHS, specialize_float=False):
+                losses: Tensor = made(*given)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            compare(*given)  # what is wrong with the batch itself, it says in its own words
+            names = ", ".join(objective.described for objective in given[0])
+            raise CompatibilityError(f"{names} cannot be compiled for this batch: {str(error).splitlines()[0]}. Leave "
+                                     "`compile` out, or write the objective's losses without branches on data") from error
+        return losses
+
+    return block
+
+
+def _rows_may_vary(
+    product: Tensor, theirs: object, told: Tensor | None, form: Form | None, labels: Tensor | None, bias: object
+) -> None:
+    parts = () if form is None else (getattr(form, field.name) for field in dataclasses.fields(form))
+    for one in (product, told, labels, *parts):
+        if isinstance(one, Tensor):
+            torch._dynamo.maybe_mark_dynamic(one, 0)
+
+
+def compiler_problem() -> str | None:
+    """Why nothing can be compiled on this machine, and what to do; None where it can."""
+    todo = "or leave `compile` out: it only saves time"
+    if torch.cuda.is_available():
+        return None if importlib.util.find_spec("triton") else f"compile: needs triton on a GPU; pip install triton, {todo}"
+    named = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(named) is None:
+        return (f"compile: needs a C++ compiler, and there is no {named}; install one (Debian and Ubuntu: apt install g++), "
+                f"name it in the variable CXX, {todo}")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return f"compile: needs Python's headers (Debian and Ubuntu: apt install python3-dev), {todo}"
+    return None
