@@ -86,6 +86,7 @@ def test_a_recipe_that_cannot_be_understood_still_has_its_problems_named():
         ("data.train=absent.csv", "data.train: 'absent.csv': no such file"),
         ("teacher.train.trainer={seed: 3}", "teacher.train.trainer.seed: the recipe says it by a key of its own: seed"),
         ("task=text-clasification", "Did you mean text-classification?"),
+        ("distill.compile=true", "distill.compile: speeds up losses over a vocabulary, and this task has none"),
         ("evaluate.metric=acuracy", "evaluate.metric: got 'acuracy'"),
         ("distill.trainer={load_best_model_at_end: true, metric_for_best_model: f1}", "got \"f1\"; expected accuracy"),
         ("distill.trainer={load_best_model_at_end: true, save_strategy: 'no'}", "distill.trainer: --load_best_model_at_end"),

@@ -18,7 +18,7 @@ from stilla.forward import listen
 from stilla.heads import head_of
 from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
 from stilla.reduction import Step
-from stilla.rows import row_loss
+from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
 
@@ -26,8 +26,11 @@ from stilla.tasks.base import Side, Task
 class Distiller(nn.Module):
     """The student with the terms of its loss.
 
+    compile: the row losses over a vocabulary go through torch.compile.
+
     Raises:
-        CompatibilityError: objectives that cannot work on these models, all at once.
+        CompatibilityError: objectives that cannot work on these models, all at once; to be compiled without a compiler or
+            a vocabulary.
     """
 
     def __init__(
@@ -39,12 +42,15 @@ class Distiller(nn.Module):
         student_dims: Dims,
         teacher_dims: Dims | None = None,
         layer_map: LayerMap | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         names = [term.name for term in terms]
         problems = [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
+        if compile:
+            problems += compile_problems(task)
         if problems:
             raise all_at_once(problems, CompatibilityError)
         for term in terms:
@@ -55,6 +61,7 @@ class Distiller(nn.Module):
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
         self.task = task
+        self.compiled = compile
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
         # Trainer asks a wrapper for both when it loads a checkpoint without the aliases of tied weights
         self._keys_to_ignore_on_save = self._aliases()
@@ -97,7 +104,8 @@ class Distiller(nn.Module):
             return torch.zeros((), device=next(self.parameters()).device), {}
         with torch.autocast(said.logits.device.type, enabled=False):
             loss, sums = row_loss(
-                tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress)
+                tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress,
+                compile=self.compiled)
         return loss, dict(zip(rows, sums, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -130,3 +138,10 @@ class Distiller(nn.Module):
                 aliases.append(name)
         return aliases
 
+
+def compile_problems(task: Task) -> list[str]:
+    """Why a training of this task cannot have its losses compiled, in words that say what to do; empty if it can."""
+    if not task.vocabulary:
+        return ["compile: speeds up losses over a vocabulary, and this task has none; leave it out"]
+    problem = compiler_problem()
+    return [] if problem is None else [problem]

@@ -185,6 +185,8 @@ class Training(Section):
     """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
     group_by_length: bool = True
     """Batches of similar length: little is spent on padding. No effect where examples have no length."""
+    compile: bool = False
+    """Compile the losses over a vocabulary: the first step takes seconds longer, all others less. Needs a C++ compiler."""
     profile: int | None = Field(None, ge=1)
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
     trainer: Mapping[str, Any] = Field(default_factory=dict)

@@ -40,6 +40,7 @@ class DistillationTrainer(Trainer):
         task: a task, its name, or None to know it from the student's class.
         data_collator: for datasets that no task prepared; by default transformers' padding collator.
         group_by_length: batches of similar length, where examples have one.
+        compile: compile the losses over a vocabulary, which needs a C++ compiler.
 
     Raises:
         CompatibilityError: terms that cannot work on these models; a term that needs a teacher without one.
@@ -61,6 +62,7 @@ class DistillationTrainer(Trainer):
         processing_class: Any = None,
         data_collator: Callable[[Sequence[Any]], Mapping[str, Any]] | None = None,
         group_by_length: bool = True,
+        compile: bool = False,
         callbacks: Sequence[TrainerCallback] = (),
         **trainer: Any,
     ) -> None:
@@ -77,7 +79,7 @@ class DistillationTrainer(Trainer):
             model, terms, self.task,
             student_dims=dims_of(model, self.task, batch.student if batch else None),
             teacher_dims=None if self.teacher is None else self.teacher.dims(batch),
-            layer_map=_layer_map(student, teacher, stacks),
+            layer_map=_layer_map(student, teacher, stacks), compile=compile,
         )
         self.guard = Guard(distiller)
         self._group_by_length = group_by_length

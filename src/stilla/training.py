@@ -67,7 +67,8 @@ def train(
                               metrics={metric.name: metric.higher_is_better for metric in task.metrics()})
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
-        group_by_length=training.group_by_length, callbacks=[*_callbacks(stage, training, folder), *callbacks],
+        group_by_length=training.group_by_length, compile=training.compile,
+        callbacks=[*_callbacks(stage, training, folder), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = folder.last_checkpoint(stage)

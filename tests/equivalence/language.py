@@ -25,7 +25,7 @@ from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, lla
 KINDS = ("causal", "masked", "seq2seq")
 
 
-def trainer(kind: str, folder: Path, *, examples: int = 24, **options: Any) -> DistillationTrainer:
+def trainer(kind: str, folder: Path, *, examples: int = 24, compile: bool = False, **options: Any) -> DistillationTrainer:
     task, split, processor, teacher, student = _made(kind, examples)
     for model in (teacher, student):
         model.config.use_cache = False
@@ -35,7 +35,7 @@ def trainer(kind: str, folder: Path, *, examples: int = 24, **options: Any) -> D
     arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
-        Student(student, automatic_layer_map(student, teacher)), teacher, terms=terms, task=task,
+        Student(student, automatic_layer_map(student, teacher)), teacher, terms=terms, task=task, compile=compile,
         train_dataset=task.prepare(split, processor, processor, training=True, seed=1),
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))

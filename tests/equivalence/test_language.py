@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stilla.rows import blocks
 from tests.equivalence.language import KINDS, trainer
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
@@ -22,6 +23,18 @@ def test_four_micro_batches_equal_one_batch(kind: str, tmp_path: Path) -> None:
     assert distance(weights(whole), weights(cut)) < 5e-6
     for one, other in zip(losses(whole), losses(cut), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_compiling_reaches_the_losses_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    # whether a compiler gives the same numbers is tested where blocks are
+    monkeypatch.setattr("stilla.rows.engine.compiled", lambda: asked.append(True) or blocks.compare)
+    made = [trainer("causal", tmp_path / str(compile), compile=compile, max_steps=1) for compile in (False, True)]
+    for one in made:
+        assert not asked
+        one.train()
+    assert asked
+    assert distance(*(weights(one) for one in made)) < 1e-6
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from stilla import caching, completions, data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
 from stilla.defaults import objectives_for, resolved_writing
+from stilla.distiller import compile_problems
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.strings import find as find_metrics
@@ -84,6 +85,8 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     if wanted is not None and wanted not in known and ":" not in wanted:
         found.problems.append(f"evaluate.metric: got {wanted!r}; expected {one_of(known)}.{did_you_mean(wanted, known)}")
     for place, training in places.trainings(recipe):
+        if training.compile:
+            found.problems += [f"{place}.{problem}" for problem in compile_problems(task)]
         with found.attempt():
             training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
 
