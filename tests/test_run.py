@@ -208,6 +208,12 @@ def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], mon
     assert run.scores == stilla.Run.load(run.folder).scores
 
 
+def test_scores_that_cannot_be_read_are_measured_again(done: tuple[Path, stilla.Run]) -> None:
+    folder, run = done
+    (run.folder / "scores.json").write_text('{"of": "another version"}')
+    assert stilla.distill(**tiny.recipe(folder)).scores == run.scores
+
+
 def test_the_report_can_be_written_again(done: tuple[Path, stilla.Run]) -> None:
     _, run = done
     run.report.unlink()

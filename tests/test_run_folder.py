@@ -36,6 +36,15 @@ def test_what_differs_is_said_in_a_recipes_words(tmp_path: Path) -> None:
     assert lines[1:4] == ["data: not what it was then", "data.text.0: text -> body", "seed: 1 -> 2"]
 
 
+def test_a_list_of_stages_that_is_damaged_is_said(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    (tmp_path / "stages.json").write_text("{")
+    with pytest.raises(RecipeError, match=r"stages\.json: cannot be read .*--overwrite"):
+        folder.finished("student", {"epochs": 3})
+    folder.open(overwrite=True)
+    assert not folder.finished("student", {"epochs": 3})
+
+
 def test_a_removal_that_was_stopped_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, remove = begun(tmp_path), run_folder._remove
 

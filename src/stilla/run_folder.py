@@ -163,7 +163,13 @@ class RunFolder:
         self._write(stages)
 
     def _read(self) -> dict[str, Any]:
-        return dict(json.loads(self._stages.read_text(encoding="utf-8"))) if self._stages.exists() else {}
+        if not self._stages.exists():
+            return {}
+        try:
+            return dict(json.loads(self._stages.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise RecipeError(f"{self._stages}: cannot be read ({error}), and nothing else says which stages are finished. "
+                              "Give another `output`, or --overwrite to throw the run away") from error
 
     def _write(self, stages: Plain) -> None:
         self.write(self._stages, json.dumps(stages, indent=1, ensure_ascii=False, default=str))

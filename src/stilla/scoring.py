@@ -81,12 +81,20 @@ def score(
               "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
               "data": data.fingerprint(measured),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
-    if not again and folder.fits("scores", inputs) and folder.scores.exists():
+    if not again and folder.fits("scores", inputs) and (found := _measured_before(folder.scores)) is not None:
         say("scores: measured before, skipped")
-        return Scores.load(folder.scores)
+        return found
     scores = measure(recipe, task, measured, teacher, made, exported)
     scores.dump(folder.scores)
     student = made["student"][0]
     card(recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
     folder.finish("scores", inputs)
     return scores
+
+
+def _measured_before(path: Path) -> Scores | None:
+    """None where there are none, or none that can be read: measuring again costs less than an error."""
+    try:
+        return Scores.load(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
