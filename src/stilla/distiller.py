@@ -46,7 +46,8 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         names = [term.name for term in terms]
-        problems = [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
+        problems = [] if terms else ["there is no term, so nothing would be learnt; expected for example Term(Logits())"]
+        problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
         if compile:

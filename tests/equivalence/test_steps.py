@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
+from stilla import DistillationTrainer
 from stilla.distiller import Distiller
+from stilla.errors import CompatibilityError
 from stilla.reduction import Step
 from stilla.signals import Batch
 from tests.equivalence.launching import launch
@@ -134,6 +137,13 @@ def test_teacher_is_untouched_and_outside(tmp_path: Path) -> None:
     assert not made.teacher.model.training
     inside = {id(parameter) for parameter in made.model.parameters()}
     assert not any(id(parameter) in inside for parameter in made.teacher.model.parameters())
+
+
+def test_a_training_without_terms_is_refused(tmp_path: Path) -> None:
+    student = bert(16, 1)
+    with pytest.raises(CompatibilityError, match="there is no term, so nothing would be learnt"):
+        DistillationTrainer(student, terms=[], args=TrainingArguments(str(tmp_path), report_to=[]),
+                            train_dataset=examples())
 
 
 def test_each_term_is_logged_by_name_and_adds_up(tmp_path: Path) -> None:

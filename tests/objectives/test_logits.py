@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -180,6 +183,13 @@ def test_options_that_would_do_nothing_are_refused() -> None:
         Logits(divergence="mse", temperature=2.0)
     with pytest.raises(RecipeError, match="above 0"):
         Logits(temperature={"linear": [2.0, 0.0]})
+
+
+def test_a_divergence_that_is_unknown_is_refused_from_python_too() -> None:
+    """In a process of its own: in this one the types of all arguments are checked anyway."""
+    code = "from stilla.objectives import Logits\nLogits(divergence='kl')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert re.search(r"RecipeError: divergence: got 'kl'; expected .* Did you mean forward_kl\?", done.stderr), done.stderr
 
 
 def test_without_a_teacher_it_says_so() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.errors import CompatibilityError, RecipeError
+from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import LayerMap, RowObjective
@@ -55,6 +55,9 @@ class Logits(RowObjective):
         skew: float | None = None,
     ) -> None:
         super().__init__()
+        known = get_args(Divergence)
+        if divergence not in known:  # from Python; a recipe's options are looked at before
+            raise RecipeError(f"divergence: got {divergence!r}; expected {one_of(known)}.{did_you_mean(divergence, known)}")
         if divergence == "mse" and temperature is not None:
             raise RecipeError("temperature: `mse` compares the logits themselves and takes none; leave it out")
         if skew is not None and divergence not in _SKEWED:
