@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,9 @@ def test_student_and_baseline_learn_without_dropout_and_the_teacher_with_its_own
     seen: list[set[float]] = []
     run = training._run
 
-    def look(trainer: Any, checkpoint: str | None) -> None:
+    def look(trainer: Any, *how: Any) -> None:
         seen.append({module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)})
-        run(trainer, checkpoint)
+        run(trainer, *how)
 
     monkeypatch.setattr(training, "_run", look)
     stilla.distill(**tiny.recipe(tmp_path, distill={"max_steps": 1}))
@@ -152,8 +153,6 @@ def test_student_and_baseline_learn_without_dropout_and_the_teacher_with_its_own
 
 
 def test_more_measuring_needs_no_new_training(done: tuple[Path, stilla.Run], tmp_path: Path) -> None:
-    import shutil
-
     folder, run = done
     shutil.copytree(run.folder, tmp_path / "run")
     changed = tiny.recipe(folder, output=str(tmp_path / "run"),
@@ -306,6 +305,18 @@ def test_a_weak_teacher_is_refused_unless_asked_for(tmp_path: Path) -> None:
     assert run.scores.distillation_ratio is None
 
 
+def test_a_finished_stage_whose_files_are_gone_is_done_again(
+    done: tuple[Path, stilla.Run], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = done
+    shutil.copytree(run.folder, tmp_path / "run")
+    lost = tmp_path / "run" / "baseline" / "model.safetensors"
+    lost.unlink()
+    stilla.distill(**tiny.recipe(folder, output=str(tmp_path / "run")))
+    assert same(run.folder / "baseline", lost.parent)
+    assert "baseline: finished before, but" in capfd.readouterr().err
+
+
 def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"distill": {"epochs": 2, "precision": "float32", "trainer": {"save_strategy": "steps", "save_steps": 2}},
                "evaluate": {"resamples": 100, "speed": False}}
@@ -321,8 +332,9 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
             return save(content, path, *rest, **more)
 
         patch.setattr(torch, "save", full)
-        with pytest.raises(TrainingError, match=r"no room left.*continue"):
+        with pytest.raises(TrainingError, match=r"no room left.*at step 4.*continue from checkpoint-2"):
             stilla.distill(**tiny.recipe(tmp_path / "parts", **options))
+    assert [path.name for path in (tmp_path / "parts" / "run" / "checkpoints" / "student").iterdir()] == ["checkpoint-2"]
     run = stilla.distill(**tiny.recipe(tmp_path / "parts", **options))
     assert same(whole.student, run.student)
 

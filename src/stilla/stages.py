@@ -7,6 +7,7 @@ Teacher, student and baseline are the same training with other terms.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -65,14 +66,17 @@ class Place:
         return {"data": self.content, "task": self.task.kind, "reading": self.reading}
 
     def to_do(self, stage: str, inputs: Mapping[str, Any], made: Path) -> bool:
-        """Whether the stage has to be done; if so, it is begun.
+        """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes.
 
         Raises:
             RecipeError: it was begun or finished with other inputs.
         """
-        if on_main(lambda: self.folder.finished(stage, inputs) and made.exists()):
-            say(f"{stage}: finished before, skipped")
-            return False
+        if on_main(lambda: self.folder.finished(stage, inputs)):
+            if on_main(lambda: any(any(made.glob(kind)) for kind in ("*.safetensors", "*.parquet"))):
+                say(f"{stage}: finished before, skipped")
+                return False
+            say(f"{stage}: finished before, but {made} holds nothing of it any more; done again")
+            on_main(lambda: shutil.rmtree(made, ignore_errors=True))  # what is left there would be in the way
         on_main(lambda: self._begin(stage, inputs))
         return True
 

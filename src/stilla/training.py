@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,20 +78,23 @@ def train(
     model = student.model if isinstance(student, Student) else student
     dropout = None if training.dropout == "model" else training.dropout
     with trainer.guard.interruptible(), dropping(model, dropout):
-        _run(trainer, str(checkpoint) if checkpoint else None)
+        _run(trainer, str(checkpoint) if checkpoint else None, lambda: folder.last_checkpoint(stage))
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
 
 
-def _run(trainer: DistillationTrainer, checkpoint: str | None) -> None:
+def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[], Path | None]) -> None:
+    """`last`: the newest whole checkpoint; a broken one goes, which makes room again."""
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (OSError, RuntimeError) as error:
         if _no_room(error):
+            whole = last()
+            after = f"continue from {whole.name}" if whole else "begin this stage again, which has no earlier checkpoint"
             raise TrainingError(f"no room left to save a checkpoint in {trainer.args.output_dir} at step "
-                                f"{trainer.state.global_step}: {error}. Earlier checkpoints are intact; make room and "
-                                "run the same command again to continue") from error
+                                f"{trainer.state.global_step}: {error}. Make room and run the same command again to "
+                                f"{after}") from error
         raise
     finally:
         for callback in trainer.callback_handler.callbacks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_folder_holds_nothing_but_what_hugging_face_writes(tmp_path: Path) -> No
     student.model.save_pretrained(tmp_path / "theirs")  # type: ignore[operator]
     student.processor.save_pretrained(tmp_path / "theirs")
     assert listing(tmp_path / "ours") == listing(tmp_path / "theirs")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_whoever_may_read_files_here_may_read_the_weights(tmp_path: Path) -> None:
+    student = text_student()
+    before = os.umask(0o027)
+    try:
+        save_student(student.model, student.processor, tmp_path / "student")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "student").iterdir()} == {0o640}
 
 
 def test_saving_leaves_the_modes_of_the_model_alone(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def replaced(folder: Path, *, needed: int, holds: str) -> Iterator[Path]:
         new.mkdir()
         try:
             yield new
+            _open_up(new)
             _flush(new)
             _swap(new, folder)
         finally:
@@ -67,6 +68,14 @@ def _refuse_strange(folder: Path, holds: str) -> None:
         raise ExportError(f"{folder}: is a file; expected a folder to write into, or a new name")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / holds).is_file():
         raise ExportError(f"{folder}: holds other files and no {holds}, so it is not replaced. Give another folder")
+
+
+def _open_up(folder: Path) -> None:
+    """The permissions that files get here: safetensors writes for the owner alone, who need not be who deploys."""
+    os.umask(hidden := os.umask(0))  # there is no other way to ask
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~hidden)
 
 
 def _flush(folder: Path) -> None:
