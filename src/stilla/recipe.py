@@ -10,56 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from stilla.errors import RecipeError, did_you_mean, one_of
-from stilla.schedule import Schedule, schedule
+from stilla.errors import did_you_mean, one_of
+from stilla.recipe_base import Scheduled, Section, Strings, as_tuple
+from stilla.recipe_learning import Cache, Completions, ObjectiveSpec, Stage
+from stilla.recipe_models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 
-
-class Section(BaseModel):
-    """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
-                              use_attribute_docstrings=True)
-
-
-def _as_schedule(value: object) -> Schedule:
-    try:
-        return schedule(value)  # type: ignore[arg-type]
-    except RecipeError as error:
-        raise ValueError(str(error)) from error
-
-
-_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_SCHEDULE_SCHEMA = {"anyOf": [{"type": "number"}] + [
-    {"type": "object", "properties": {shape: numbers}, "required": [shape], "additionalProperties": False}
-    for shape, numbers in (("linear", _PAIR), ("cosine", _PAIR), ("steps", {"type": "array", "items": _PAIR}))
-]}
-Scheduled = Annotated[
-    Any,
-    BeforeValidator(_as_schedule),
-    PlainSerializer(lambda value: value.plain()),
-    WithJsonSchema(_SCHEDULE_SCHEMA),
+__all__ = [
+    "TEXT_METRICS",
+    "Cache",
+    "Completions",
+    "Data",
+    "Dropout",
+    "Evaluate",
+    "Generation",
+    "Layers",
+    "Lora",
+    "ModelSource",
+    "ObjectiveSpec",
+    "Recipe",
+    "Scheduled",
+    "Section",
+    "Split",
+    "Stage",
+    "Strings",
+    "StudentSpec",
+    "Teacher",
+    "Training",
+    "long_form",
 ]
-"""A number or a schedule over training; always a `Schedule` once read."""
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else
-                                                     _as_tuple(value))]
-"""One name or a list of names; always a tuple once read."""
 
 
 class Split(Section):
@@ -142,155 +122,6 @@ class Data(Section):
     """Use only so many training examples, drawn at random."""
 
 
-class ModelSource(Section):
-    """Where a model comes from."""
-
-    model: str
-    """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
-    weights: str | None = None
-    """Checkpoint file for `package.module:callable`: safetensors, or `.pth` read with `weights_only=True`."""
-    processor: str | None = None
-    """Folder or name of the tokenizer or image processor, where the model's own place has none."""
-    revision: str | None = None
-    """Revision of a Hugging Face model."""
-    precision: Literal["float32", "bfloat16", "int8", "4bit"] = "float32"
-    """Precision of the weights while it only answers (a teacher that is not trained); `4bit` needs bitsandbytes."""
-    trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
-
-
-Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
-
-
-class Training(Section):
-    """How something is trained; the same for teacher, baseline and student."""
-
-    epochs: float = Field(3.0, gt=0)
-    """Passes over the training data."""
-    max_steps: int | None = Field(None, ge=1)
-    """Optimiser steps, instead of epochs."""
-    batch_size: int = Field(32, ge=1)
-    """Examples per optimiser step and process; with `accumulate`, of each micro-batch."""
-    accumulate: int = Field(1, ge=1)
-    """Micro-batches per optimiser step."""
-    learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate."""
-    warmup: float = Field(0.06, ge=0, lt=1)
-    """Fraction of the steps over which the learning rate rises from zero."""
-    weight_decay: float = Field(0.01, ge=0)
-    """AdamW's weight decay."""
-    dropout: Dropout = "model"
-    """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
-    group_by_length: bool = True
-    """Batches of similar length: little is spent on padding. No effect where examples have no length."""
-    compile: bool = False
-    """Compile the losses over a vocabulary: the first step takes seconds longer, all others less. Needs a C++ compiler."""
-    profile: int | None = Field(None, ge=1)
-    """Write a trace of so many steps with PyTorch's profiler into the run folder."""
-    trainer: Mapping[str, Any] = Field(default_factory=dict)
-    """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
-
-
-class Teacher(ModelSource):
-    """The model that knows."""
-
-    train: Training | None = None
-    """Train it first, on the labels; skipped when it has been."""
-
-
-Layers = int | Mapping[str, int | list[int]]
-
-
-class Lora(Section):
-    """Adapters of low rank, which are trained in place of the student's weights and merged into them at the end."""
-
-    r: int = Field(8, ge=1)
-    """Rank."""
-    alpha: float | None = Field(None, gt=0)
-    """Scale of what they add: alpha / r; by default twice the rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Of what goes into them, while training."""
-    targets: Strings | None = None
-    """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
-
-
-class StudentSpec(Section):
-    """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
-
-    layers: Layers | None = None
-    """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
-    `{depths: [1, 1, 3, 1]}`."""
-    config: Mapping[str, Any] | None = None
-    """The teacher's architecture with these fields of its configuration changed, from random weights."""
-    model: str | None = None
-    """A folder, a Hugging Face name, or `package.module:callable`."""
-    weights: str | None = None
-    """As for the teacher."""
-    lora: Lora | None = None
-    """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
-    processor: str | None = None
-    """As for the teacher; a student cut or made from the teacher takes the teacher's."""
-    revision: str | None = None
-    """As for the teacher."""
-    trust_remote_code: bool = False
-    """As for the teacher."""
-
-    @model_validator(mode="after")
-    def _one(self) -> StudentSpec:
-        given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
-        if len(given) != 1:
-            got = " and ".join(given) or "none"
-            raise ValueError(f"got {got}; expected exactly one of layers, config and model")
-        if self.lora is not None and self.config is not None:
-            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
-                             "expected layers or model")
-        return self
-
-
-class ObjectiveSpec(Section):
-    """One term of the loss; further keys are the objective's own options (`stilla list objectives`)."""
-
-    model_config = ConfigDict(extra="allow")
-
-    kind: str
-    """Name of the objective, or `package.module:Class`."""
-    weight: Scheduled = Field(default_factory=lambda: schedule(1.0))
-    """A number or a schedule; used as written, never normalised."""
-    name: str | None = None
-    """Its name in the log; by default its kind."""
-
-    @field_validator("weight")
-    @classmethod
-    def _no_repulsion(cls, weight: Schedule) -> Schedule:
-        if min(weight.values()) < 0:
-            raise ValueError(f"got {weight.plain()}; expected 0 or more: a negative weight drives the student away")
-        return weight
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class Stage(Training):
-    """Distillation, or one stage of it."""
-
-    dropout: Dropout = 0.0
-    """Probability of every dropout in student and baseline; `model` leaves them their own."""
-    objectives: Annotated[
-        tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(_as_tuple)
-    ] = None
-    """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
-
-    @field_validator("objectives")
-    @classmethod
-    def _something_to_learn(cls, objectives: tuple[ObjectiveSpec, ...] | None) -> tuple[ObjectiveSpec, ...] | None:
-        if objectives and not any(max(one.weight.values()) for one in objectives):
-            raise ValueError("every weight is 0, so nothing would be learnt; give one objective a weight above 0")
-        return objectives
-
-
 TEXT_METRICS: Mapping[str, str | None] = {
     "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",
     "exact_match": None,
@@ -325,64 +156,6 @@ class Generation(Section):
         return names
 
 
-class Completions(Section):
-    """Who writes the texts that the student learns from, instead of the data: sequence-level distillation (Kim and Rush
-    2016, arXiv:1606.07947). The baseline keeps the data's own."""
-
-    by: Literal["teacher"]
-    """The teacher writes a target for every training example."""
-    max_new_tokens: int = Field(128, ge=1)
-    """A text that has no end by then is cut there, and is not taught as if it ended."""
-    num_beams: int = Field(1, ge=1)
-    """Width of the beam search; 1 is greedy. The paper took 5."""
-    batch_size: int = Field(64, ge=1)
-    """Texts written at a time."""
-    min_log_probability: float | None = Field(None, le=0)
-    """Leave out texts whose mean log-probability per token, by the teacher, is below."""
-    min_tokens: int = Field(1, ge=1)
-    """Leave out texts shorter than so many tokens."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Leave out texts longer than so many tokens."""
-    cut: Literal["keep", "drop"] = "keep"
-    """What to do with texts that were cut at `max_new_tokens`."""
-    keep: str | None = None
-    """`package.module:function` of (source, text) that says whether to keep it."""
-
-    @field_validator("by", mode="before")
-    @classmethod
-    def _only_the_teacher(cls, value: object) -> object:
-        if value in ("student", "mix"):
-            raise ValueError(f"got {value!r}: texts written by the student do not exist yet; expected 'teacher'. Without "
-                             "`completions` the student learns from the data's own texts")
-        return value
-
-
-class Cache(Section):
-    """The teacher's answers on disk: asked once, read ever after, by any number of runs and students."""
-
-    form: Literal["none", "dense", "hidden", "top_k", "samples"] | None = None
-    """`dense`: all logits, exact; `hidden`: what enters the head of a language model, exact to bfloat16; `top_k`: the k
-    likeliest tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the
-    teacher anew in every epoch. By default `dense` for up to 1000 classes where every epoch asks the same, else `none`."""
-    k: int = Field(50, ge=1)
-    """How many tokens `top_k` keeps."""
-    samples: int = Field(50, ge=1)
-    """How many tokens `samples` draws."""
-    temperatures: Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)] = None
-    """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of `dense` and `hidden`; by default float32 and bfloat16."""
-    path: str | None = None
-    """A folder, or a URL that fsspec reaches (s3://bucket/reviews); by default `cache` in the run folder."""
-
-    @field_validator("temperatures")
-    @classmethod
-    def _above_zero(cls, temperatures: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if temperatures is not None and (not temperatures or min(temperatures) <= 0):
-            raise ValueError(f"got {list(temperatures)}; expected numbers above 0")
-        return None if temperatures is None else tuple(sorted(set(temperatures)))
-
-
 class Evaluate(Section):
     """What is measured, and what is trained for the comparison."""
 
@@ -410,7 +183,7 @@ class Recipe(Section):
     data: Data
     teacher: Teacher
     student: StudentSpec
-    distill: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+    distill: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(as_tuple)] = Field(
         default_factory=lambda: (Stage(),))
     """One stage, or a list of stages that follow each other."""
     completions: Completions | None = None
