@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from torch import nn
 
+from stilla.errors import all_of
 from stilla.evaluate.generate import Decoding, Writer, generate, some
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.strings import find
@@ -50,7 +51,7 @@ def write_texts(
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
     texts: dict[str, dict[str, list[Predictions]]] = {}
-    notes: list[str] = []
+    cut: dict[str, dict[str, float]] = {}
     for split, examples in splits.items():
         for name, seeds in authors.items():
             for seed, author in enumerate(seeds):
@@ -59,6 +60,14 @@ def write_texts(
                                 title=f"{name} writes, {split}")
                 texts.setdefault(name, {}).setdefault(split, []).append(done.predictions)
                 if done.cut and not seed:
-                    notes.append(f"{name}: {100 * done.cut:.1f} % of its texts on {split} had no end after "
-                                 f"{decoding.max_new_tokens} tokens and were cut there")
-    return Wrote(texts, metrics, tuple(notes))
+                    cut.setdefault(split, {})[name] = done.cut
+    return Wrote(texts, metrics, _unended(cut, decoding.max_new_tokens))
+
+
+def _unended(cut: Mapping[str, Mapping[str, float]], limit: int) -> tuple[str, ...]:
+    """How often texts had no end within the limit: by split, then by subject; one note for all of it."""
+    if not cut:
+        return ()
+    shares = [f"on {split} " + all_of([f"{name} {100 * share:.1f} %" for name, share in subjects.items()])
+              for split, subjects in cut.items()]
+    return (f"texts without an end after {limit} tokens, cut there: {'; '.join(shares)}",)
