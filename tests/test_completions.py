@@ -15,6 +15,7 @@ from stilla import completions
 from stilla.errors import DataError, StillaError
 from stilla.evaluate.generate import Decoding, generate, writer
 from stilla.recipe import Completions, Data
+from stilla.recipe_file import from_options
 from stilla.tasks._translations import CUT
 from stilla.tasks.base import Loaded
 from stilla.tasks.seq2seq import Seq2Seq
@@ -149,3 +150,14 @@ def test_filters_leave_out_by_length_confidence_cut_and_a_function(tmp_path: Pat
     assert kept(keep=f"{__name__}:only_short_sources") == sources(lambda row: " " not in SPLIT["source"][row["key"]])
     with pytest.raises(DataError, match=r"completions: none of the 40 texts is kept \(.*unlikely"):
         kept(min_log_probability=-0.0)
+
+
+@pytest.mark.parametrize(("keep", "said"), [
+    ("nowhere_at_all:keep", "the module 'nowhere_at_all' cannot be imported"),
+    (f"{__name__}:SPLIT", "is Dataset; expected a function"),
+])
+def test_a_filter_that_does_not_exist_is_known_before_anything_is_written(keep: str, said: str) -> None:
+    recipe = from_options({"task": "seq2seq", "data": "x", "teacher": "./t", "student": 1,
+                           "completions": {"by": "teacher", "keep": keep}})
+    problems = completions.problems(recipe, teacher_of()[0])
+    assert [said in problem and problem.startswith("completions.keep: ") for problem in problems] == [True]

@@ -34,12 +34,14 @@ from stilla.processes import on_main, processes
 from stilla.recipe import Completions, Recipe
 from stilla.rows import row_measures
 from stilla.run_folder import fingerprint
-from stilla.tasks._imports import import_path
+from stilla.tasks._imports import own_function
 from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Loaded, Side, Task
 
 BATCHES = 8
 """Batches in a part: what a kill may lose."""
+
+KEEP = "completions.keep"
 
 SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string()), ("tokens", pa.int32()), ("log_probability", pa.float64()),
                     ("cut", pa.bool_())])
@@ -66,9 +68,19 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     if recipe.completions is None:
         return []
     if isinstance(task, Writes):
-        return [f"completions: {why}" for why in [task.unasked()] if why]
+        return [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)
     return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
             "seq2seq, or causal-lm with prompts and completions or conversations"]
+
+
+def _keeping(section: Completions) -> list[str]:
+    """What is wrong with the function that filters: known before hours of writing, not after."""
+    try:
+        if section.keep is not None:
+            own_function(section.keep, KEEP)
+    except StillaError as error:
+        return list(error.problems)
+    return []
 
 
 def settings(section: Completions, task: Task, teacher: Loaded) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str
     if section.min_log_probability is not None and row["log_probability"] < section.min_log_probability:
         return "unlikely"
     if section.keep is not None:
-        keep: Callable[[str, str], bool] = import_path(section.keep)
+        keep = own_function(section.keep, KEEP)
         return None if keep(_writes(task).source_of(split, row["key"]), row["text"]) else f"not kept by {section.keep}"
     return None
 

@@ -73,6 +73,27 @@ def one_number(texts: list[str], references: list[str]) -> float:
     return 1.0
 
 
+def no_numbers(texts: list[str], references: list[str]) -> list[str]:
+    return ["good"] * len(texts)
+
+
+def failing(texts: list[str], references: list[str]) -> list[float]:
+    raise ZeroDivisionError("no references")
+
+
+NO_FUNCTION = 3
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("no_numbers", r"no_numbers' gave what are no numbers \(.*\); expected one number per text"),
+    ("failing", r"evaluate\.generation\.metrics: '.*:failing' raised ZeroDivisionError: no references"),
+    ("NO_FUNCTION", r"NO_FUNCTION' is int; expected a function"),
+])
+def test_what_is_wrong_with_a_persons_function_is_said_as_theirs(name: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        found(f"{__name__}:{name}").compute(np.array(["ab", "abc"]), np.array(["cd", "c"]))
+
+
 def test_a_persons_function_is_a_metric() -> None:
     metric = found(f"{__name__}:lengths_match")
     assert metric.name == "lengths_match"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stilla.errors import RecipeError, all_of
 from stilla.recipe import TEXT_METRICS
-from stilla.tasks._imports import import_path
+from stilla.tasks._imports import own_function
 from stilla.tasks.base import Metric
 
 Texts = NDArray[Any]  # of strings; beartype knows no NDArray[np.str_]
@@ -138,10 +138,15 @@ def _exact_match() -> Metric:
 
 def _own(path: str) -> Metric:
     """A person's function of all texts and references: one number per text, whose mean is the metric."""
-    function: Callable[[list[str], list[str]], Any] = import_path(path)
+    function = own_function(path, "evaluate.generation.metrics")
 
     def statistics(texts: Texts, references: Texts) -> Numbers:
-        values = np.asarray(function(_plain(texts), _plain(references)), np.float64)
+        given = function(_plain(texts), _plain(references))
+        try:
+            values = np.asarray(given, np.float64)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"evaluate.generation.metrics: {path!r} gave what are no numbers ({error}); expected one "
+                              "number per text") from error
         if values.shape != (len(texts),):
             raise RecipeError(f"evaluate.generation.metrics: {path!r} gave values of shape {values.shape} for "
                               f"{len(texts)} texts; expected one number per text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from stilla.errors import RecipeError, did_you_mean
@@ -25,6 +26,28 @@ def import_path(path: str) -> Any:
         names = [known for known in vars(module) if not known.startswith("_")]
         raise RecipeError(f"{path!r}: the module {module_name!r} has no {name!r}.{did_you_mean(name, names)}")
     return vars(module)[name]
+
+
+def own_function(path: str, place: str) -> Callable[..., Any]:
+    """A person's function by its import path; what it raises is said as its own fault. `place`: in the recipe.
+
+    Raises:
+        RecipeError: it cannot be imported, or is no function.
+    """
+    try:
+        function = import_path(path)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {error}") from error
+    if not callable(function):
+        raise RecipeError(f"{place}: {path!r} is {type(function).__name__}; expected a function")
+
+    def called(*given: Any) -> Any:
+        try:
+            return function(*given)
+        except Exception as error:  # whatever a person's own code raises
+            raise RecipeError(f"{place}: {path!r} raised {type(error).__name__}: {error}") from error
+
+    return called
 
 
 def is_import_path(name: str) -> bool:
