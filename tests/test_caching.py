@@ -10,6 +10,7 @@ import pytest
 
 from stilla import caching
 from stilla.cache.care import contents
+from stilla.check import check
 from stilla.errors import CacheError, RecipeError, StillaError
 from stilla.recipe import Recipe
 from stilla.recipe_file import from_options
@@ -105,6 +106,18 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str, tmp_path
         changes = {"teacher": tiny.bert(tmp_path / "other", seed=1, dropout=0.0)}
     with pytest.raises(CacheError, match=said):
         run(recipe(tmp_path, "run", cache=place, **changes))
+
+
+def test_a_cache_of_another_teacher_is_known_before_a_run_and_begins_nothing(tmp_path: Path) -> None:
+    first = recipe(tmp_path, "run")
+    place = capture(first)
+    other = tiny.bert(tmp_path / "other", seed=1, dropout=0.0)
+    (problem,) = check(recipe(tmp_path, "elsewhere", cache={"path": place}, teacher=other)).problems
+    assert "what another teacher or another preparation said" in problem
+    assert check(recipe(tmp_path, "elsewhere", cache={"path": place})).problems == ()
+    with pytest.raises(CacheError, match=r"teacher: \w+ -> \w+"):  # of the run's own folder, which it may overwrite
+        run(recipe(tmp_path, "run", teacher=other))
+    run(first)  # as if it had not been
 
 
 def test_another_tokenizer_is_named(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ from stilla.training_arguments import precision_of, runs_on_cpu
 SMALL = 1000
 """Classes up to which all logits are stored by default: 4 kB per example at most, as much as a short text's tokens."""
 
+WHERE = ("train", "validation", "test", "config", "revision", "limit")
+"""Of the recipe's data section: where the data come from. What was found there counts by its content."""
+
 _FORMS = {"dense": Dense, "hidden": Headed, "top_k": TopK, "samples": Samples}
 
 
@@ -89,6 +92,29 @@ def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[st
         "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
         "preparation": dict(reading), "precision": precision_of(recipe.distill[0]), "seed": recipe.seed,
     }
+
+
+def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """How the data are read, wherever they come from."""
+    return task.resolved(recipe.data).model_dump(mode="json", exclude=set(WHERE))
+
+
+def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMap) -> None:
+    """What lies at the cache's place against the recipe, before anything is begun; no cache there fits everything.
+
+    Raises:
+        CacheError: what another teacher or preparation said, another form, damaged files.
+    """
+    folder = RunFolder(Path(recipe.output))
+    path = place_of(recipe.cache, folder)
+    for stage in recipe.distill:
+        terms = _terms(recipe, stage, task)
+        stacks = any(one.objective.needs_stacks for one in terms)
+        helped = any(one.objective.needs_teacher for one in terms)
+        if recipe.cache.form != "none" and helped and exists(f"{path}/states" if stacks else path):
+            made_from = fingerprint(recipe, task, teacher, reading(recipe, task))
+            with remembering(teacher.model, task, terms, recipe.cache, path, made_from, layer_map):
+                pass
 
 
 def place_of(section: Cache, folder: RunFolder) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,9 +41,6 @@ from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
 from stilla.training import train
 
-WHERE = ("train", "validation", "test", "config", "revision", "limit")
-"""Of the recipe's data section: where the data come from. What was found there counts by its content."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -58,15 +55,18 @@ class Place:
     @cached_property
     def reading(self) -> dict[str, Any]:
         """How the data are read."""
-        return self.task.resolved(self.recipe.data).model_dump(mode="json", exclude=set(WHERE))
+        return caching.reading(self.recipe, self.task)
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """What a training depends on of its data: their content, and how they are read."""
         return {"data": self.content, "task": self.task.kind, "reading": self.reading}
 
-    def to_do(self, stage: str, inputs: Mapping[str, Any], made: Path) -> bool:
-        """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes.
+    def to_do(
+        self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes. `can_begin`: raises
+        where it cannot be; a stage that was refused has not begun.
 
         Raises:
             RecipeError: it was begun or finished with other inputs.
@@ -77,6 +77,7 @@ class Place:
                 return False
             say(f"{stage}: finished before, but {made} holds nothing of it any more; done again")
             on_main(lambda: shutil.rmtree(made, ignore_errors=True))  # what is left there would be in the way
+        on_main(can_begin)
         on_main(lambda: self._begin(stage, inputs))
         return True
 
@@ -201,12 +202,17 @@ class Stages:
             "student": self.recipe.student.model_dump(mode="json"), "distill": [],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **(caching.settings(self.recipe.cache) if helped else {})}
+
+        def fits() -> None:
+            if helped:
+                caching.refuse_unfit(self.recipe, place.task, self.teacher, student.layer_map)
+
         for number, stage in enumerate(stages):
             last = number == len(stages) - 1
             name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
             inputs = {**inputs, "distill": [*inputs["distill"], stage.model_dump(mode="json")]}
-            if place.to_do(name, inputs, path):
+            if place.to_do(name, inputs, path, can_begin=fits):
                 self._train(place, name, stage, student, loaded, seed, None if texts is None else texts.data)
                 place.keep(name, inputs, loaded, path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on

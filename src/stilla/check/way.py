@@ -107,7 +107,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
-            _look_at_the_cache(recipe, task, prepared, found)
+            _look_at_the_cache(recipe, task, teacher, student, prepared, found)
             return Ready(splits, task, teacher, student, prepared, len(prepared) / len(sample))
     return None
 
@@ -129,8 +129,10 @@ def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> boo
     return recipe.completions is None or any(objectives.term(spec).objective.needs_teacher for spec in named)
 
 
-def _look_at_the_cache(recipe: Recipe, task: Task, prepared: Prepared, found: Found) -> None:
-    """Whether what would be stored serves the objectives."""
+def _look_at_the_cache(
+    recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, found: Found
+) -> None:
+    """Whether what would be stored serves the objectives, and whether what is stored already is of this teacher."""
     if not all(_is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
         return
     with found.attempt("cache"):
@@ -139,6 +141,8 @@ def _look_at_the_cache(recipe: Recipe, task: Task, prepared: Prepared, found: Fo
         if recipe.cache.form is None and section.form != "none":
             found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
                                f"{section.form}); cache: none switches it off")
+        if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
+            caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
 
 
 def _sample(split: Dataset) -> Dataset:
