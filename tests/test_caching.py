@@ -167,7 +167,7 @@ def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) ->
     ("hidden", {}, "cache.form: hidden stores what enters the head of a language model"),
     ("samples", {"temperature": 2.0}, "samples are drawn at temperature 1, and the objectives ask for 2"),
     ({"form": "top_k", "k": 2, "temperatures": [1.0, 3.0]}, {"temperature": 2.0},
-     r"ask for temperature 2, which cache\.temperatures does not hold"),
+     r"ask for temperature 2, and the cache holds 1 and 3 \(cache\.temperatures, or what was captured\)"),
     ({"form": "top_k"}, {"temperature": {"linear": [4.0, 1.0]}}, "answers at one temperature per stage"),
 ])
 def test_a_form_that_cannot_serve_the_objectives_is_refused(

@@ -83,6 +83,11 @@ def test_what_was_written_is_found_in_any_store(url: str, tmp_path: Path) -> Non
     assert [problem for _, problem in verify(path) if problem] == []
 
 
+def test_a_store_that_cannot_be_reached_is_said_in_words() -> None:
+    with pytest.raises(CacheError, match=r"s4://bucket/said: no such store can be reached: Protocol not known: s4"):
+        Place("s4://bucket/said")
+
+
 def test_what_was_not_written_is_not_found(cache: Path) -> None:
     found = Store(cache).find([entry(3).key, entry(1000).key, entry(4).key, bytes(16), b"\xff" * 16])
     assert (found >= 0).tolist() == [True, False, True, False, False]

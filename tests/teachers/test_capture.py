@@ -214,8 +214,8 @@ def test_rows_of_another_task_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("keep", "difference"), [
     (Keep("dense"), "kind: top_k -> dense"), (Keep("top_k", k=7), "k: 5 -> 7"),
-    (Keep("top_k", k=5, temperatures=(1.0, 3.0)), "temperatures:"),
-    (Keep("top_k", k=5, states={"layers": (1,)}), r"hidden states: \[\] -> \['layers/1'\]")])
+    (Keep("top_k", k=5, temperatures=(1.0, 3.0)), r"temperatures: 1\.0 -> 1\.0, 3\.0"),
+    (Keep("top_k", k=5, states={"layers": (1,)}), "hidden states: nothing -> layers/1")])
 def test_another_form_in_the_same_place_is_refused(keep: Keep, difference: str, tmp_path: Path) -> None:
     live = LanguageModel()
     captured(tmp_path, live, Keep("top_k", k=5), [language_batch(*TEXTS)])

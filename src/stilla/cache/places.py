@@ -21,11 +21,18 @@ PARTIAL = ".partial"
 
 
 class Place:
-    """A flat folder of files at a path (`./cache`) or URL (`s3://bucket/cache`, `memory://cache`)."""
+    """A flat folder of files at a path (`./cache`) or URL (`s3://bucket/cache`, `memory://cache`).
+
+    Raises:
+        CacheError: fsspec does not know the URL's protocol, or lacks the package for it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self._files, self._root = fsspec.core.url_to_fs(self.path)
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.path)
+        except (ImportError, ValueError) as error:  # a protocol that fsspec does not know, or whose package is missing
+            raise CacheError(f"{self.path}: no such store can be reached: {error}") from error
         protocol = self._files.protocol
         self.local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
         self._copies: Path | None = None

@@ -218,14 +218,20 @@ class CapturingTeacher:
             differing |= {"k": min(wanted.k, manifest.classes), "temperatures": tuple(wanted.temperatures)}
         if wanted.form == "samples":
             differing |= {"samples": wanted.samples}
-        changed = [f"{name}: {there.get(name)} -> {value}" for name, value in differing.items() if there.get(name) != value]
+        changed = [f"{name}: {_said(there.get(name))} -> {_said(value)}"
+                   for name, value in differing.items() if there.get(name) != value]
         stored = set(manifest.states.widths if manifest.states else {})
         states = {f"{stack}/{index}" for stack, indices in wanted.states.items() for index in indices}
-        changed += [f"hidden states: {sorted(stored)} -> {sorted(states)}"] if stored != states else []
+        changed += [f"hidden states: {_said(sorted(stored))} -> {_said(sorted(states))}"] if stored != states else []
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
-            raise CacheError(f"{self.place.path} holds another form. What differs:\n{listed}\nGive another cache.path, or "
-                             "what is stored, or remove this folder if nobody needs it")
+            raise CacheError(f"{self.place.path} holds another form. What differs:\n{listed}\nGive another cache.path, ask "
+                             "for what is stored, or remove this folder if nobody needs it")
+
+
+def _said(value: Any) -> str:
+    listed = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value or "")
+    return listed or "nothing"
 
 
 @dataclass(frozen=True)
