@@ -23,7 +23,7 @@ from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._vocabulary import refuse_other_tokens
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.causal_lm import CausalLM
-from tests.tasks.language import CHAT, MARKED, byte_tokenizer, folder, llama
+from tests.tasks.language import CHAT, MARKED, bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama
 
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "so?"}, {"role": "assistant", "content": "no"}]
@@ -279,3 +279,10 @@ def test_a_teacher_in_four_bits_says_nearly_the_same(tmp_path: Path) -> None:
     whole, small = loss_of(place, "float32"), loss_of(place, "4bit")
     assert whole != small
     assert small == pytest.approx(whole, abs=0.2)
+
+
+def test_a_model_that_sees_what_it_predicts_is_refused(tmp_path: Path) -> None:
+    task, _ = task_of([{"text": "the cat sat"}] * 4, pack=False)
+    source = ModelSource(model=folder(tmp_path, bert_lm(), bert_lm_tokenizer()))
+    with pytest.raises(CompatibilityError, match=r"sees the tokens that it has to predict.*task: masked-lm"):
+        task.load(source, labelled=True)

@@ -21,7 +21,7 @@ from stilla.signals import Batch
 from stilla.tasks import _columns, _conversations, _documents, _prompts, _tokens, _translations
 from stilla.tasks._classification import Positions, attempt
 from stilla.tasks._label_checks import rows_in_words
-from stilla.tasks._language_models import refuse_leaks
+from stilla.tasks._language_models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks._sequences import NO_ROW, Blocks, Pieces
 from stilla.tasks._translations import CUT
 from stilla.tasks._vocabulary import Vocabulary, refuse_other_tokens
@@ -72,6 +72,7 @@ class CausalLM(Vocabulary, Writes):
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)
+        refuse_looking_ahead(loaded.model, source.model)
         if self.packs and self.section is not None:
             refuse_leaks(loaded.model, source.model)
         return loaded
