@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import stilla
+from stilla.check import check
 from stilla.errors import RecipeError, StillaError
-from stilla.recipe_file import read
+from stilla.recipe_file import from_options, read
 
 from .tasks import pairs
+from .tasks.language import byte_tokenizer, folder, llama
 
 QUICK = {"max_steps": 4, "batch_size": 8, "precision": "float32", "learning_rate": 1e-3}
 
@@ -84,10 +86,21 @@ def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> N
         _resolved(plain, evaluate={"generation": {"metrics": ["rougeL"]}})
 
 
+def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: Path) -> None:
+    files = pairs.files(tmp_path / "data")
+    plain: dict[str, Any] = {"task": "causal-lm", "data": {**files, "prompt": "source", "completion": "target"},
+             "student": {"layers": 1},
+             "teacher": folder(tmp_path / "teacher", llama(), byte_tokenizer()), "evaluate": {"metric": "rougeL"}}
+    (problem,) = check(from_options(plain)).problems
+    assert problem.startswith("evaluate.metric: got 'rougeL'; expected perplexity or token_accuracy.")
+    assert "Name it in evaluate.generation.metrics too" in problem
+    plain["evaluate"] = {"metric": "rougeL", "generation": {"metrics": ["rougeL"]}}
+    assert check(from_options(plain)).problems == ()
+
+
 def _resolved(plain: dict[str, Any], **changes: Any) -> None:
     from stilla import data, tasks
     from stilla.defaults import resolved_writing
-    from stilla.recipe_file import from_options
 
     whole = from_options({**plain, **changes})
     task = tasks.find(whole.task).understand(whole.data, data.load(whole.data, seed=0))

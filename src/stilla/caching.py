@@ -267,8 +267,8 @@ def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:
         if lacking:
             held = all_of([f"{one:g}" for one in section.temperatures or ()])
             found.append(f"the objectives ask for temperature {all_of(lacking)}, and the cache holds {held} "
-                         "(cache.temperatures, or what was captured). Ask for that, or capture anew: another cache.path, with "
-                         "all the temperatures")
+                         "(cache.temperatures, or what was captured). Ask for that, or capture anew: another cache.path, "
+                         "with all the temperatures")
         if len(asked) > 1:
             found.append(f"cache.form: top_k answers at one temperature per stage, and its objectives ask for "
                          f"{all_of([f'{one:g}' for one in asked])}. Use one temperature, or cache.form: hidden")

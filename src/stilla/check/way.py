@@ -81,9 +81,15 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     """Metrics that are named, and combinations of a training's fields that transformers refuses."""
     metrics = {metric.name: metric.higher_is_better for metric in task.metrics()}
     wanted = recipe.evaluate.metric
-    known = [*metrics, *(TEXT_METRICS if task.vocabulary else ())]
+    written: tuple[str, ...] = ()
+    with found.attempt():
+        generation = resolved_writing(recipe.evaluate, task).generation
+        written = (generation.metrics if generation else None) or ()
+    known = [*metrics, *written]
     if wanted is not None and wanted not in known and ":" not in wanted:
-        found.problems.append(f"evaluate.metric: got {wanted!r}; expected {one_of(known)}.{did_you_mean(wanted, known)}")
+        name_it = " Name it in evaluate.generation.metrics too." if wanted in TEXT_METRICS and task.vocabulary else ""
+        found.problems.append(f"evaluate.metric: got {wanted!r}; expected {one_of(known)}.{did_you_mean(wanted, known)}"
+                              f"{name_it}")
     for place, training in places.trainings(recipe):
         if training.compile:
             found.problems += [f"{place}.{problem}" for problem in compile_problems(task)]
