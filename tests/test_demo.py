@@ -26,7 +26,7 @@ def test_a_demos_recipe_is_an_ordinary_one(prepared):
     refuse_known_problems(recipe)
 
 
-def test_a_demos_student_has_at_most_a_quarter_of_the_parameters(prepared):
+def test_a_demos_student_is_several_times_smaller(prepared):
     from stilla import data
 
     file, _ = prepared
@@ -35,7 +35,8 @@ def test_a_demos_student_has_at_most_a_quarter_of_the_parameters(prepared):
     teacher = task.load(recipe.teacher, labelled=False)
     student, _ = start_student(recipe.student, task, teacher)
     sizes = [sum(one.numel() for one in model.parameters()) for model in (teacher.model, student.model)]
-    assert sizes[0] >= 4 * sizes[1]
+    # a language model that is deeper learns too slowly for minutes, and its embeddings stay
+    assert sizes[0] >= (2 if recipe.task == "causal-lm" else 4) * sizes[1]
 
 
 def test_an_edited_demo_is_kept(prepared):
