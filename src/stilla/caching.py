@@ -90,7 +90,9 @@ def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[st
     """All that the teacher's answers depend on beside what it is asked. `reading`: how the data are read."""
     return {
         "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
-        "preparation": dict(reading), "precision": precision_of(recipe.distill[0]), "seed": recipe.seed,
+        "preparation": dict(reading), "precision": precision_of(recipe.distill[0]),
+        # nothing else is drawn: another run's seed asks the teacher the same
+        **({"seed": recipe.seed} if recipe.cache.form == "samples" else {}),
     }
 
 
@@ -196,7 +198,7 @@ def _states(terms: Sequence[Term], layer_map: LayerMap) -> dict[str, tuple[int, 
 def keep(section: Cache, made_from: Mapping[str, Any], states: Mapping[str, tuple[int, ...]] | None = None) -> Keep:
     assert section.form not in (None, "none")
     return Keep(section.form, section.k, section.samples, section.temperatures or (1.0,), section.precision,  # type: ignore[arg-type]
-                made_from["seed"], states or {})
+                made_from.get("seed", 0), states or {})
 
 
 def bytes_of(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> float:
