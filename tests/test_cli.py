@@ -393,3 +393,13 @@ def test_the_main_job_from_the_command_line(command):
     assert "evaluations/gaps.json" in out
     exit_code, out, _ = command("list", "runs")
     assert "runs/tiny" in out
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_main_process_speaks_and_the_others_wait_for_it(rank, monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr(failures.time, "sleep", waited.append)
+    monkeypatch.setenv("RANK", rank)
+    assert failures._ended("Error: no such column", failures.MISTAKE).exit_code == failures.MISTAKE
+    assert capsys.readouterr().err.strip() == ("Error: no such column" if rank == "0" else "")
+    assert waited == ([] if rank == "0" else [failures.PATIENCE])

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from typer.core import TyperGroup
 from stilla.errors import StillaError
 
 FAULT, MISTAKE, STOPPED = 1, 2, 130
+PATIENCE = 20.0
+"""Seconds that other processes wait for the main one to say what is wrong: a launcher ends all when the first has ended."""
 
 arguments: ContextVar[Sequence[str]] = ContextVar("arguments", default=())
 """What stands on the command line."""
@@ -66,6 +69,8 @@ def _ended(words: str, code: int, *, all_processes: bool = False) -> typer.Exit:
     if all_processes or os.environ.get("RANK", "0") == "0":
         style = "yellow" if code == STOPPED else "red"
         Console(stderr=True, highlight=False).print(Text(words, style=style), soft_wrap=True)
+    elif code == MISTAKE:
+        time.sleep(PATIENCE)
     return typer.Exit(code)
 
 
