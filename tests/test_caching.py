@@ -17,7 +17,7 @@ from stilla.recipe_file import from_options
 from stilla.run import capture, run
 from stilla.teachers import LiveTeacher
 from tests import tiny
-from tests.tasks.language import bert_lm, bert_lm_tokenizer, folder, sentences
+from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama, sentences
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def test_the_teacher_is_asked_once_and_the_student_is_the_same(tmp_path: Path, a
 
 def test_what_was_captured_beforehand_is_read_by_any_student(tmp_path: Path, asked: list[int]) -> None:
     place = str(tmp_path / "said")
-    assert capture(recipe(tmp_path, "capturing", cache={"path": place})) == place
+    assert capture(recipe(tmp_path, "capturing", cache={"path": place})) == [place]
     assert sum(asked) == 120
     asked.clear()
     run(recipe(tmp_path, "one", cache={"path": place}))
@@ -95,6 +95,19 @@ def test_hidden_states_are_stored_where_objectives_compare_them(tmp_path: Path, 
     assert set(found.manifest.states.widths) == {"layers/1", "layers/4"}
 
 
+def test_chosen_hidden_layers_can_be_captured_beforehand(tmp_path: Path, asked: list[int]) -> None:
+    stages = [{"epochs": 1, "objectives": [{"kind": "hidden"}, {"kind": "logits"}], "precision": "float32"},
+              {"epochs": 2, "objectives": [{"kind": "logits"}], "precision": "float32"}]
+    plain = {**recipe(tmp_path).model_dump(mode="json"), "distill": stages}
+    states, answers = capture(from_options(plain))
+    assert states == f"{answers}/states"
+    assert set(contents(states).manifest.states.widths) == {"layers/1", "layers/4"}
+    assert contents(answers).manifest.states is None
+    asked.clear()
+    run(from_options(plain))
+    assert not asked
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"teacher": "other"}, r"teacher: \w+ -> \w+"),
     ({"data": {"max_length": 8}}, r"preparation\.max_length: nothing -> 8"),
@@ -110,7 +123,7 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], said: str, tmp_path
 
 def test_a_cache_of_another_teacher_is_known_before_a_run_and_begins_nothing(tmp_path: Path) -> None:
     first = recipe(tmp_path, "run")
-    place = capture(first)
+    (place,) = capture(first)
     other = tiny.bert(tmp_path / "other", seed=1, dropout=0.0)
     (problem,) = check(recipe(tmp_path, "elsewhere", cache={"path": place}, teacher=other)).problems
     assert "what another teacher or another preparation said" in problem
@@ -155,6 +168,34 @@ def test_masked_words_that_stay_are_asked_about_once(tmp_path: Path, asked: list
         run(from_options(fresh))
 
 
+def language(folder_: Path, output: str, **changes: Any) -> Recipe:
+    data = folder_ / "texts.jsonl"
+    data.write_text("\n".join(json.dumps({"text": text}) for text in sentences(60)), encoding="utf-8")
+    return from_options({
+        "task": "causal-lm", "data": {"train": str(data), "max_length": 48},
+        "teacher": folder(folder_ / "teacher", llama(), byte_tokenizer()), "student": {"layers": 1},
+        "distill": {"epochs": 3, "precision": "float32", "batch_size": 4, "trainer": {"logging_steps": 1}},
+        "evaluate": {"speed": False, "resamples": 100}, "allow_weak_teacher": True, "output": str(folder_ / output),
+        **changes})
+
+
+def test_what_enters_a_vocabularys_head_is_stored_by_default_and_changes_nothing(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(language(tmp_path, "live", cache="none"))
+    live, _ = sum(asked), asked.clear()
+    made = run(language(tmp_path, "stored"))
+    assert 0 < 2 * sum(asked) < live
+    assert contents(made.folder / "cache").manifest.logits.kind == "hidden"
+    one, other = losses(tmp_path / "live"), losses(tmp_path / "stored")
+    first_epoch = len(one) // 3
+    assert other[:first_epoch] == one[:first_epoch]  # to the bit
+    assert other == pytest.approx(one, rel=1e-5)
+    monkeypatch.setattr(caching, "LARGEST", 1000)
+    run(language(tmp_path, "large"))
+    assert not (tmp_path / "large" / "cache").exists()
+
+
 def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) -> None:
     for changes in ({"data": {"augment": "light"}}, {"distill": {"epochs": 1}},
                     {"distill": {"objectives": [{"kind": "labels"}]}},
@@ -183,6 +224,6 @@ def test_the_bytes_are_estimated(tmp_path: Path) -> None:
 
     wanted = recipe(tmp_path, cache="dense")
     ready = look(wanted, Found([]))
-    guessed = caching.bytes_of(wanted, ready.task, ready.teacher.model, ready.prepared, 120)
+    guessed = caching.bytes_of(wanted, wanted.cache, ready.task, ready.teacher.model, ready.prepared, 120)
     capture(wanted)
     assert contents(tmp_path / "run" / "cache").bytes == pytest.approx(guessed, rel=0.35)

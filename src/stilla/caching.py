@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stilla.cache import DenseCoder, HiddenCoder, Place, SamplesCoder, Store, TopKCoder, exists
+from stilla.cache import DenseCoder, HiddenCoder, Place, SamplesCoder, Store, TopKCoder, exists, name_of
 from stilla.defaults import objectives_for
 from stilla.errors import all_of
 from stilla.fingerprints import of_model, of_processor
@@ -29,6 +29,8 @@ from stilla.training_arguments import precision_of, runs_on_cpu
 
 SMALL = 1000
 """Classes up to which all logits are stored by default: 4 kB per example at most, as much as a short text's tokens."""
+LARGEST = 2e9
+"""Bytes up to which what enters a vocabulary's head is stored by default: minutes of reading, no surprise on a laptop."""
 
 WHERE = ("train", "validation", "test", "config", "revision", "limit")
 """Of the recipe's data section: where the data come from. What was found there counts by its content."""
@@ -36,30 +38,28 @@ WHERE = ("train", "validation", "test", "config", "revision", "limit")
 _FORMS = {"dense": Dense, "hidden": Headed, "top_k": TopK, "samples": Samples}
 
 
-def resolved(recipe: Recipe, task: Task, prepared: Prepared) -> Cache:
-    """The section with its form and temperatures chosen. `prepared`: an example of the training data or more."""
+def resolved(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> Cache:
+    """The section with its form and temperatures chosen. `prepared`: some of the so many training examples."""
     section = recipe.cache
     if section.form is None:
         section = _stored(recipe) or section.model_copy(
-            update={"form": "dense" if _pays(recipe, task, prepared) else "none"})
+            update={"form": _by_default(recipe, task, teacher, prepared, examples)})
     if section.form == "top_k" and section.temperatures is None:
         asked = {one for stage in recipe.distill for one in _temperatures(_terms(recipe, stage, task))}
         section = section.model_copy(update={"temperatures": tuple(sorted(asked)) or (1.0,)})
     return section
 
 
-def for_capture(recipe: Recipe, task: Task, prepared: Prepared) -> Recipe:
+def for_capture(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> Recipe:
     """The recipe for a capture beforehand, which is to store something also where a run would not by default."""
-    form = recipe.cache.form
-    if form in (None, "none"):
+    form = resolved(recipe, task, teacher, prepared, examples).form
+    if form == "none":
         form = "dense" if task.row_classes() <= SMALL else "top_k"
-    asked = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": form})})
-    return recipe.model_copy(update={"cache": resolved(asked, task, prepared)})
+    return recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": form})})
 
 
-def problems(recipe: Recipe, task: Task, prepared: Prepared) -> list[str]:
-    """Why the recipe's cache cannot serve its objectives, in words that say what to do."""
-    section = resolved(recipe, task, prepared)
+def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared) -> list[str]:
+    """Why the recipe's cache cannot serve its objectives, in words that say what to do. `section`: with its form chosen."""
     if section.form == "none":
         return []
     found = []
@@ -156,34 +156,53 @@ def remembering(
 
 def capture_all(
     teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any],
-    *, workers: int = 0,
-) -> None:
-    """Everything that the teacher says of the training data into a cache; with several processes, a part each.
+    layer_map: LayerMap, *, workers: int = 0,
+) -> list[str]:
+    """Everything that the objectives need to know of the teacher about the training data, into caches; gives their places.
 
-    workers: let so many Ray workers do it.
+    With several processes, a part each. workers: let so many Ray workers do it.
 
     Raises:
-        CacheError: the place holds another cache, or another capture is writing there.
+        CacheError: a place holds another cache, or another capture is writing there.
     """
-    stage, state = recipe.distill[0], processes()
+    stage, state, places = recipe.distill[0], processes(), []
     device = torch.device("cpu") if runs_on_cpu(stage) else state.device
-    if workers:
-        with progress("capture", len(prepared)) as advance:
-            for done in capture_with_ray(
-                    teacher, task, prepared, path, keep(recipe.cache, made_from), made_from, workers=workers,
-                    batch_size=stage.batch_size, halved=precision_of(stage) == "bfloat16", gpus=device.type == "cuda"):
-                advance(done)
-        return
-    remembers = CapturingTeacher(LiveTeacher(teacher, task), task, path, keep(recipe.cache, made_from), made_from,
-                                 temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
-    halved = torch.autocast(device.type, torch.bfloat16, enabled=precision_of(stage) == "bfloat16")
-    try:
-        with halved, progress("capture", len(prepared)) as advance:
-            for done in capture(remembers, prepared, batch_size=stage.batch_size, device=device,
-                                share=(state.process_index, state.num_processes)):
-                advance(done)
-    finally:
-        remembers.close()
+    halved = precision_of(stage) == "bfloat16"
+    for states in _asked_for(recipe, task, layer_map):
+        kept = keep(recipe.cache, made_from, states)
+        places.append(f"{path}/states" if states else path)
+        if workers:
+            done = capture_with_ray(teacher, task, prepared, places[-1], kept, made_from, workers=workers,
+                                    batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
+            _counted(done, len(prepared))
+            continue
+        remembers = CapturingTeacher(
+            LiveTeacher(teacher, task, stacks=bool(states)), task, places[-1], kept, made_from,
+            temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+                _counted(capture(remembers, prepared, batch_size=stage.batch_size, device=device,
+                                 share=(state.process_index, state.num_processes)), len(prepared))
+        finally:
+            remembers.close()
+    return places
+
+
+def _counted(done: Iterable[int], examples: int) -> None:
+    with progress("capture", examples) as advance:
+        for one in done:
+            advance(one)
+
+
+def _asked_for(recipe: Recipe, task: Task, layer_map: LayerMap) -> list[dict[str, tuple[int, ...]]]:
+    """What the stages of a training ask a cache for: the hidden states by stack, none where answers are enough."""
+    asked: list[dict[str, tuple[int, ...]]] = []
+    for stage in recipe.distill:
+        terms = _terms(recipe, stage, task)
+        states = _states(terms, layer_map)
+        if states not in asked and any(one.objective.needs_teacher for one in terms):
+            asked.append(states)
+    return asked or [{}]
 
 
 def _states(terms: Sequence[Term], layer_map: LayerMap) -> dict[str, tuple[int, ...]]:
@@ -201,9 +220,8 @@ def keep(section: Cache, made_from: Mapping[str, Any], states: Mapping[str, tupl
                 made_from.get("seed", 0), states or {})
 
 
-def bytes_of(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> float:
-    """About how many bytes the answers to all training examples take. `prepared`: a sample of them."""
-    section = resolved(recipe, task, prepared)
+def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> float:
+    """About how many bytes the answers to all training examples take. `prepared`: some of them."""
     if section.form == "none":
         return 0.0
     counts = task.counts(prepared.collate([prepared.examples[index] for index in range(min(32, len(prepared)))]))
@@ -211,7 +229,8 @@ def bytes_of(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared,
     classes, head = task.row_classes(), 0.0
     if section.form == "hidden":
         weight: Any = teacher.get_output_embeddings().weight  # type: ignore[operator]
-        coder: Any = HiddenCoder(weight.shape[1], section.precision or "bfloat16")
+        halved = precision_of(recipe.distill[0]) == "bfloat16"
+        coder: Any = HiddenCoder(weight.shape[1], section.precision or ("bfloat16" if halved else name_of(weight.dtype)))
         head = weight.numel() * weight.element_size()
     elif section.form == "top_k":
         coder = TopKCoder(classes, min(section.k, classes), section.temperatures or (1.0,))
@@ -225,8 +244,9 @@ def bytes_of(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared,
 
 def _stored(recipe: Recipe) -> Cache | None:
     """The section as what was captured beforehand says it; None where nothing was."""
-    place = Place(place_of(recipe.cache, RunFolder(Path(recipe.output))))
-    logits = Store(place).manifest.logits if exists(place) else None
+    path = place_of(recipe.cache, RunFolder(Path(recipe.output)))
+    place = next((place for place in (Place(path), Place(f"{path}/states")) if exists(place)), None)
+    logits = Store(place).manifest.logits if place is not None else None
     if logits is None:
         return None
     described = logits.plain()
@@ -235,12 +255,17 @@ def _stored(recipe: Recipe) -> Cache | None:
         "form": described["kind"], **{ours: described[theirs] for theirs, ours in named.items() if theirs in described}})
 
 
-def _pays(recipe: Recipe, task: Task, prepared: Prepared) -> bool:
-    """Whether storing is safe and costs next to nothing: the same small answers are asked for more than once."""
+def _by_default(recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, examples: int) -> str:
+    """Something exact, so that the loss stays what it is, where the same is asked more than once and it is small."""
     terms = [one for stage in recipe.distill for one in _terms(recipe, stage, task)]
     passes = recipe.evaluate.seeds * sum(stage.epochs for stage in recipe.distill)
-    return (prepared.on_epoch is None and task.row_classes() <= SMALL and not task.vocabulary and passes > 1
-            and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
+    if (prepared.on_epoch is not None or passes <= 1 or not any(one.objective.needs_teacher for one in terms)
+            or any(one.objective.needs_stacks for one in terms)):
+        return "none"
+    if not task.vocabulary:
+        return "dense" if task.row_classes() <= SMALL else "none"
+    exact = recipe.cache.model_copy(update={"form": "hidden"})
+    return "hidden" if bytes_of(recipe, exact, task, teacher, prepared, examples) <= LARGEST else "none"
 
 
 def _terms(recipe: Recipe, stage: Stage, task: Task) -> list[Term]:

@@ -89,9 +89,10 @@ class Cache(Section):
     """The teacher's answers on disk: asked once, read ever after, by any number of runs and students."""
 
     form: Literal["none", "dense", "hidden", "top_k", "samples"] | None = None
-    """`dense`: all logits, exact; `hidden`: what enters the head of a language model, exact to bfloat16; `top_k`: the k
-    likeliest tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the
-    teacher anew in every epoch. By default `dense` for up to 1000 classes where every epoch asks the same, else `none`."""
+    """`dense`: all logits, exact; `hidden`: what enters the head of a language model, exact; `top_k`: the k likeliest
+    tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the teacher anew
+    in every epoch. By default, where every epoch asks the same, `dense` for up to 1000 classes and `hidden` for
+    vocabularies where that takes at most 2 GB, else `none`."""
     k: int = Field(50, ge=1)
     """How many tokens `top_k` keeps."""
     samples: int = Field(50, ge=1)
@@ -99,7 +100,7 @@ class Cache(Section):
     temperatures: Annotated[tuple[float, ...] | None, BeforeValidator(as_tuple)] = None
     """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
     precision: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of `dense` and `hidden`; by default float32 and bfloat16."""
+    """Of `dense` and `hidden`; by default what keeps them exact."""
     path: str | None = None
     """A folder, or a URL that fsspec reaches (s3://bucket/reviews); by default `cache` in the run folder."""
 

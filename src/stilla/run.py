@@ -62,8 +62,10 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     return Run.load(stages.place.folder.path)
 
 
-def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> str:
+def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> list[str]:
     """What the teacher says of the training data, onto disk; gives where it lies. Beginning again continues.
+
+    Hidden layers that objectives compare have a cache of their own.
 
     `workers`: let so many Ray workers do it, here or on the cluster that RAY_ADDRESS names.
 
@@ -71,7 +73,8 @@ def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> str
         StillaError: whatever a person has to put right; another cache lies there.
     """
     stages = _with_teacher(recipe, overwrite=overwrite)
-    asked = caching.for_capture(stages.recipe, stages.place.task, stages.sample())
+    asked = caching.for_capture(stages.recipe, stages.place.task, stages.teacher.model, stages.sample(),
+                                len(stages.place.splits["train"]))
     stages = stages.with_recipe(asked).resolved()
     return stages.capture(stages.completions(), workers)
 

@@ -165,13 +165,14 @@ class Stages:
             RecipeError: a section that cannot serve the others.
         """
         recipe, task, sample = self.recipe, self.place.task, self.sample()
-        if wrong := [*completions.problems(recipe, task), *caching.problems(recipe, task, sample)]:
+        cache = caching.resolved(recipe, task, self.teacher.model, sample, len(self.place.splits["train"]))
+        if wrong := [*completions.problems(recipe, task), *caching.problems(recipe, cache, task, sample)]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
                        for stage in recipe.distill)
         recipe = recipe.model_copy(update={
-            "distill": stages, "data": task.resolved(recipe.data), "cache": caching.resolved(recipe, task, sample),
+            "distill": stages, "data": task.resolved(recipe.data), "cache": cache,
             "evaluate": resolved_writing(recipe.evaluate, task)})
         say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")
         return self.with_recipe(recipe)
@@ -218,17 +219,17 @@ class Stages:
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
 
-    def capture(self, written: Completed | None, workers: int) -> str:
-        """What the teacher says of the training data into the cache, before any training."""
+    def capture(self, written: Completed | None, workers: int) -> list[str]:
+        """What the teacher says of the training data into caches, before any training; gives their places."""
         place = self.place
         on_main(place.write_down)
-        _, loaded = self._start(0)
+        student, loaded = self._start(0)
         examples = place.splits["train"] if written is None else written.data
         prepared = place.task.prepare(examples, loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
-        path = caching.place_of(self.recipe.cache, place.folder)
-        caching.capture_all(self.teacher.model, place.task, prepared, self.recipe, path, self._asked(), workers=workers)
-        return path
+        return caching.capture_all(
+            self.teacher.model, place.task, prepared, self.recipe, caching.place_of(self.recipe.cache, place.folder),
+            self._asked(), student.layer_map, workers=workers)
 
     def _start(self, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)

@@ -218,8 +218,8 @@ def test_foreign_files_are_named(cache: Path, tmp_path: Path) -> None:
 
 def test_another_version_is_named(cache: Path) -> None:
     text = (cache / "cache.json").read_text()
-    (cache / "cache.json").write_text(text.replace('"version": 1', '"version": 2'))
-    with pytest.raises(CacheError, match="got version 2"):
+    (cache / "cache.json").write_text(text.replace('"version": 2', '"version": 3'))
+    with pytest.raises(CacheError, match="got version 3"):
         Store(cache)
     (cache / "cache.json").write_text(text[:50])
     with pytest.raises(CacheError, match=r"cache\.json: damaged"):

@@ -105,9 +105,18 @@ def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
     assert cached.dims().widths == {"layers": (32,) * 5}
 
 
-def test_hidden_rows_and_the_head_give_the_logits_to_bfloat16(tmp_path: Path) -> None:
+def test_hidden_rows_and_the_head_give_the_logits_to_the_bit(tmp_path: Path) -> None:
     live, batch = LanguageModel(), language_batch(*TEXTS)
     first = captured(tmp_path, live, Keep("hidden"), [batch])[0]
+    expected = live(batch).logits.first(VOCABULARY)
+    for said in (first, opened(tmp_path, live.task)(batch)):
+        assert torch.equal(said.logits.hidden, expected.hidden)
+        assert torch.equal(said.logits.dense().logits, expected.dense().logits)
+
+
+def test_hidden_rows_in_bfloat16_are_multiplied_in_the_teachers_precision(tmp_path: Path) -> None:
+    live, batch = LanguageModel(), language_batch(*TEXTS)
+    first = captured(tmp_path, live, Keep("hidden", dtype="bfloat16"), [batch])[0]
     read = opened(tmp_path, live.task)(batch)
     expected = live(batch).logits
     assert isinstance(read.logits, Headed)

@@ -3,7 +3,7 @@
 A coder writes the rows of one segment as bytes and reads the bytes of many segments at once. What each form keeps:
 
 - `DenseCoder`: every logit, as float32 (exact), bfloat16 or float16.
-- `HiddenCoder`: what enters the head, usually bfloat16; the head itself is stored once beside the segments.
+- `HiddenCoder`: what enters the head, as it is (exact) or rounded; the head itself is stored once beside the segments.
 - `TopKCoder`: ids exact, the distances of their logits from the row's largest in 8 bits, and for each wanted
   temperature the exact log-odds of the mass outside.
 - `SamplesCoder`: ids, counts and the entropy, all exact.
@@ -30,7 +30,7 @@ from stilla.signals import Samples, TopK
 Blob = memoryview
 Kept = TypeVar("Kept")
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 STEPS = 254
 """Steps that a row's range of logits is divided into; 255 says that a class has no mass at all."""
@@ -257,6 +257,11 @@ class StatesCoder(Coder[Mapping[str, Tensor]]):
 
     def row_bytes(self) -> float:
         return sum(self.widths.values()) * DTYPES[self.dtype].itemsize
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name that stands for a precision in a manifest."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 Coders = DenseCoder | HiddenCoder | TopKCoder | SamplesCoder

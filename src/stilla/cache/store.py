@@ -27,7 +27,7 @@ from stilla.errors import CacheError, all_at_once
 from stilla.run_folder import differences
 
 MANIFEST = "cache.json"
-VERSION = 1
+VERSION = 2
 SHARD_BYTES = 2**26
 SHARD_SEGMENTS = 8192
 """A shard is written when it has reached one of both: what a kill or a full disk can cost."""

@@ -113,7 +113,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
-            _look_at_the_cache(recipe, task, teacher, student, prepared, found)
+            _look_at_the_cache(recipe, task, teacher, student, prepared, len(splits["train"]), found)
             return Ready(splits, task, teacher, student, prepared, len(prepared) / len(sample))
     return None
 
@@ -136,14 +136,14 @@ def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> boo
 
 
 def _look_at_the_cache(
-    recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, found: Found
+    recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, examples: int, found: Found
 ) -> None:
     """Whether what would be stored serves the objectives, and whether what is stored already is of this teacher."""
     if not all(_is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
         return
     with found.attempt("cache"):
-        found.problems += caching.problems(recipe, task, prepared)
-        section = caching.resolved(recipe, task, prepared)
+        section = caching.resolved(recipe, task, teacher.model, prepared, examples)
+        found.problems += caching.problems(recipe, section, task, prepared)
         if recipe.cache.form is None and section.form != "none":
             found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
                                f"{section.form}); cache: none switches it off")

@@ -141,8 +141,8 @@ def capture(
     from stilla.cache.care import contents
     from stilla.run import capture as capture_recipe
 
-    path = capture_recipe(recipe, workers=workers)
-    print_cache(path, contents(path))
+    for path in capture_recipe(recipe, workers=workers):
+        print_cache(path, contents(path))
 
 
 @app.command()

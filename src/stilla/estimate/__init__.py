@@ -102,7 +102,9 @@ def estimate(
     ours = _Model.measured(task, student, prepared, Side.STUDENT, first, train=True)
     theirs = _Model.measured(task, teacher, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
     device = "CPU" if runs_on_cpu(first) else "GPU"
-    stored = caching.bytes_of(recipe, task, teacher, prepared, len(splits["train"]))
+    examples = len(splits["train"])
+    section = caching.resolved(recipe, task, teacher, prepared, examples)
+    stored = caching.bytes_of(recipe, section, task, teacher, prepared, examples)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
     seconds = _seconds(recipe, sizes, ours, theirs, device, asked_once=stored > 0)
     return Estimate(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from stilla.cache import Manifest, Place, Ranked, Store, TopKCoder, key_of
+from stilla.cache import DTYPES, Manifest, Place, Ranked, Store, TopKCoder, key_of
 from stilla.cache.blobs import decode
 from stilla.cache.shards import digest_of
 from stilla.errors import CacheError
@@ -82,6 +82,7 @@ class Reading:
         self.temperature = temperature
         self.device = torch.device("cpu")
         self.head = None if manifest.head is None else _head(place, manifest.head)
+        self.product = None if manifest.head is None else DTYPES[manifest.head["product"]]
         if isinstance(manifest.logits, TopKCoder):
             _refuse_temperature(place, temperature, manifest.logits.temperatures)
 
@@ -120,7 +121,7 @@ class Reading:
         if not isinstance(kept, Tensor):
             return None
         if self.head is not None:
-            return Headed(kept.to(self.device, self.head.weight.dtype), self.head)
+            return Headed(kept.to(self.device, self.product), self.head)
         return Dense(kept.to(self.device))
 
     def _stacks(

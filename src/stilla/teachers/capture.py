@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exists, key_of
+from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exists, key_of, name_of
 from stilla.cache.blobs import encode
 from stilla.cache.shards import digest_of
 from stilla.errors import BusyError, CacheError, all_of
@@ -184,7 +184,8 @@ class CapturingTeacher:
         file = f"head-{digest}.safetensors"
         if file not in self.place.names():
             self.place.write(file, content, by=self.part)
-        return {"file": file, "digest": digest, "scale": head.scale, "softcap": head.softcap, "used": head.used}
+        return {"file": file, "digest": digest, "scale": head.scale, "softcap": head.softcap, "used": head.used,
+                "product": name_of(said.logits.hidden.dtype)}
 
     def _open(self, store: Store) -> None:
         self._refuse_other_form(store.manifest)

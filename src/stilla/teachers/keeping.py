@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder
+from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder, name_of
 from stilla.errors import CacheError
 from stilla.signals import Dense, Form, Headed, Samples, TopK
 from stilla.tasks.base import Segment
@@ -28,7 +28,7 @@ class Keep:
 
     form: `dense`: all logits; `hidden`: what enters the head, for vocabularies; `top_k`: the k likeliest classes and the
     mass of the others at each of the temperatures; `samples`: so many draws and the entropy.
-    dtype: of dense logits and hidden states; None: float32 and bfloat16. seed: of the draws.
+    dtype: of dense logits and hidden states; None: float32, and what the head multiplies. seed: of the draws.
     states: which of the teacher's hidden states by stack ([0] enters the first layer); in `states_dtype`.
     """
 
@@ -56,7 +56,7 @@ class Keep:
             if not isinstance(said, Headed):
                 raise CacheError("cache.form: hidden stores what enters the head of a language model, and this teacher "
                                  "classifies; use form: dense, which is exact too and smaller")
-            return HiddenCoder(said.hidden.shape[1], self.dtype or "bfloat16")
+            return HiddenCoder(said.hidden.shape[1], self.dtype or name_of(said.hidden.dtype))
         if self.form == "top_k":
             return TopKCoder(classes, min(self.k, classes), tuple(self.temperatures))
         if self.form == "samples":

@@ -73,7 +73,7 @@ class _Worker:
         self.batches = list(batches_of(prepared, batch_size))
         self.device = torch.device("cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu")
         part = f"ray.{str(ray.get_runtime_context().get_actor_id())[:12]}"
-        self.teacher = CapturingTeacher(LiveTeacher(teacher, task), task, path, keep, made_from,
+        self.teacher = CapturingTeacher(LiveTeacher(teacher, task, stacks=bool(keep.states)), task, path, keep, made_from,
                                         temperature=keep.temperatures[0], part=part, shared=True)
         self.teacher.to(self.device)
 
