@@ -24,7 +24,7 @@ from stilla.run_folder import RunFolder
 from stilla.samples.library import functions_teacher
 
 WAYS = {
-    "live": {"objectives": [LABELS, LOGITS]},
+    "live": {"objectives": [LABELS, LOGITS], "cache": "none"},
     "top 50": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 50}},
     "top 200": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 200}},
     "50 samples": {"objectives": [LABELS, LOGITS], "cache": {"form": "samples", "samples": 50}},
