@@ -16,10 +16,12 @@ from stilla.errors import CacheError
 from stilla.signals import Dense, Form, Headed, Samples, TopK
 from stilla.tasks.base import Segment
 
-_BLOCK = 128
+_BLOCK = 32
 """Classes that are looked at together first: their largest, or their sum, leaves few blocks to look into."""
-_ROWS = {"cpu": 8}
-"""Rows at once: on a CPU, what is between the passes over them stays in its cache."""
+_MANY = 2**16
+"""Classes from which on blocks are faster than the running sum of all."""
+_NUMBERS = 2**18
+"""Numbers at once on a CPU: what is between the passes over them stays in its cache. 64 times as many elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,14 @@ def _ranked(
 
 
 def largest(logits: Float[Tensor, "rows classes"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """The k largest logits of every row in no order, and their classes; `topk` in a fifth of its time.
+    """The k largest logits of every row in no order, and their classes; faster than `topk`.
 
     The k largest lie in the k blocks with the largest maxima: each of these holds a number that is at least as
     large as anything in any other block.
     """
     rows, classes = logits.shape
     blocks = classes // _BLOCK
-    if blocks <= 2 * k:
+    if blocks <= 8 * k:
         return logits.topk(k, sorted=False)
     cut = blocks * _BLOCK
     whole = logits[:, :cut].unflatten(-1, (blocks, _BLOCK))
@@ -150,7 +152,8 @@ def drawn(logits: Float[Tensor, "rows classes"], uniforms: Float[Tensor, "rows m
     """
     m = uniforms.shape[1]
     targets = ((uniforms.double() + torch.arange(m, device=uniforms.device)) / m).to(logits.device)
-    pieces = [_drawn(piece.float(), some) for piece, some in zip(_pieces(logits), _pieces(targets), strict=True)]
+    some = _pieces(logits)
+    pieces = [_drawn(piece.float(), those) for piece, those in zip(some, targets.split(len(some[0])), strict=True)]
     ids, entropy = (torch.cat([piece[place] for piece in pieces]).cpu() for place in (0, 1))
     return _counted(ids, entropy)
 
@@ -170,12 +173,16 @@ def uniforms_of(key: bytes, rows: int, m: int, seed: int) -> Float[Tensor, "rows
 
 
 def _pieces(rows: Tensor) -> tuple[Tensor, ...]:
-    pieces: tuple[Tensor, ...] = rows.split(_ROWS.get(rows.device.type, 512))
+    numbers = _NUMBERS if rows.device.type == "cpu" else 64 * _NUMBERS
+    pieces: tuple[Tensor, ...] = rows.split(max(8, numbers // rows.shape[1]))
     return pieces
 
 
 def _inverse(masses: Float[Tensor, "rows classes"], targets: Float[Tensor, "rows m"]) -> Int[Tensor, "rows m"]:
     """The class where the running sum of the masses first exceeds its part of their total; never one without mass."""
+    if masses.shape[1] <= _MANY:
+        running = masses.cumsum(-1, dtype=torch.float64)
+        return _placed(running, targets * running[:, -1:])
     padded = torch.nn.functional.pad(masses, (0, -masses.shape[1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
     sums = padded.sum(-1, dtype=torch.float64)
     ends = sums.cumsum(-1)
@@ -183,10 +190,13 @@ def _inverse(masses: Float[Tensor, "rows classes"], targets: Float[Tensor, "rows
     block = torch.searchsorted(ends, targets, right=True).clamp_max(sums.shape[-1] - 1)
     start = (ends - sums).gather(-1, block)
     inside = padded.gather(1, block[..., None].expand(-1, -1, _BLOCK)).double().cumsum(-1)
-    place = torch.searchsorted(inside, (targets - start)[..., None], right=True).squeeze(-1)
-    # a target in a rounding error past the block's end means its last class with mass
-    last = (inside < inside[..., -1:]).sum(-1)
-    return block * _BLOCK + torch.minimum(place, last)
+    return block * _BLOCK + _placed(inside, (targets - start)[..., None]).squeeze(-1)
+
+
+def _placed(running: Float[Tensor, "*rows classes"], targets: Float[Tensor, "*rows m"]) -> Int[Tensor, "*rows m"]:
+    """Where the running sum first exceeds the targets; the last class with mass for one that rounding put at its end."""
+    last = torch.searchsorted(running, running[..., -1:].contiguous())
+    return torch.minimum(torch.searchsorted(running, targets, right=True), last)
 
 
 def _counted(ids: Int[Tensor, "rows m"], entropy: Float[Tensor, "rows"]) -> Samples:
