@@ -86,6 +86,23 @@ def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> N
         _resolved(plain, evaluate={"generation": {"metrics": ["rougeL"]}})
 
 
+def lengths(texts: list[str], references: list[str]) -> list[float]:
+    return [float(len(text)) for text in texts]
+
+
+@pytest.mark.slow
+def test_a_function_of_ones_own_can_be_the_headline(tmp_path: Path) -> None:
+    own = "tests.test_run_texts:lengths"
+    asked = {"baseline": True, "resamples": 100, "speed": False, "metric": own}
+    (problem,) = check(from_options(recipe(tmp_path, evaluate=asked))).problems
+    assert "Name it in evaluate.generation.metrics too." in problem
+    generation = {"max_new_tokens": 7, "metrics": ["bleu", own]}
+    run = stilla.distill(**recipe(tmp_path, evaluate={**asked, "generation": generation}))
+    assert run.scores.metric == "lengths"
+    assert run.scores.student["lengths"] > 0
+    assert "lengths" in run.report.read_text(encoding="utf-8")
+
+
 def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: Path) -> None:
     files = pairs.files(tmp_path / "data")
     plain: dict[str, Any] = {"task": "causal-lm", "data": {**files, "prompt": "source", "completion": "target"},

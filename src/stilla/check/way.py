@@ -27,6 +27,8 @@ from stilla.training_arguments import problems as training_problems
 
 SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""
+SLOW, FEW = 3e-4, 10
+"""Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
         generation = resolved_writing(recipe.evaluate, task).generation
         written = (generation.metrics if generation else None) or ()
     known = [*metrics, *written]
-    if wanted is not None and wanted not in known and ":" not in wanted:
-        name_it = " Name it in evaluate.generation.metrics too." if wanted in TEXT_METRICS and task.vocabulary else ""
+    if wanted is not None and wanted not in known:
+        of_texts = task.vocabulary and (wanted in TEXT_METRICS or ":" in wanted)
+        name_it = " Name it in evaluate.generation.metrics too." if of_texts else ""
         found.problems.append(f"evaluate.metric: got {wanted!r}; expected {one_of(known)}.{did_you_mean(wanted, known)}"
                               f"{name_it}")
     for place, training in places.trainings(recipe):
@@ -220,3 +223,8 @@ def _note_choices(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
     else:
         found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
+    rate, epochs = max(stage.learning_rate for stage in recipe.distill), sum(stage.epochs for stage in recipe.distill)
+    if recipe.student.config is not None and (rate < SLOW or epochs < FEW):
+        found.notes.append(f"student: random weights learn slowly. This recipe has {epochs:g} epochs at a learning rate of "
+                           f"{rate:g}; where it was measured, 10 at 5e-4 were too few and 20 at 1e-3 enough for "
+                           "distillation to help (docs/defaults.md)")

@@ -289,6 +289,7 @@ def _metrics(name: str | None, split: _Split, notes: list[str]) -> list[Metric]:
     metrics = list(split.metrics)
     known = [one.name for one in metrics]
     if name is not None:
+        name = name.rpartition(":")[2]  # a person's own function is measured under its name
         if name not in known:
             allowed = f"expected {one_of(known)}.{did_you_mean(name, known)}"
             raise RecipeError(f"evaluate.metric: got {name!r}; {allowed}")
