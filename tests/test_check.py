@@ -312,3 +312,15 @@ def test_packages_that_a_format_needs_are_missed_before_training(recipe, monkeyp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("onnx") else object())
     with pytest.raises(RecipeError, match=r"export: onnx and int8 need onnx, onnxruntime and onnxscript, which are not "):
         refuse_known_problems(recipe("export=[onnx, int8]"))
+
+
+def test_random_weights_with_few_steps_are_noted(found):
+    def noted(*overrides):
+        return [note for note in found(*overrides).notes if "random weights learn slowly" in note]
+
+    anew = "student={config: {num_hidden_layers: 1}}"
+    (few,) = noted(anew, "distill.learning_rate=1e-3")
+    assert "This recipe has 3 epochs at a learning rate of 0.001" in few
+    assert noted(anew, "distill.epochs=20", "distill.learning_rate=5e-5")
+    assert not noted(anew, "distill.epochs=20", "distill.learning_rate=1e-3")
+    assert not noted("distill.learning_rate=5e-5")
