@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stilla import caching
+from stilla import cache_choice
 from stilla.cache.care import contents
 from stilla.check import check
 from stilla.errors import CacheError, RecipeError, StillaError
@@ -99,13 +99,36 @@ def test_chosen_hidden_layers_can_be_captured_beforehand(tmp_path: Path, asked: 
     stages = [{"epochs": 1, "objectives": [{"kind": "hidden"}, {"kind": "logits"}], "precision": "float32"},
               {"epochs": 2, "objectives": [{"kind": "logits"}], "precision": "float32"}]
     plain = {**recipe(tmp_path).model_dump(mode="json"), "distill": stages}
-    states, answers = capture(from_options(plain))
+    answers, states = capture(from_options(plain))
     assert states == f"{answers}/states"
     assert set(contents(states).manifest.states.widths) == {"layers/1", "layers/4"}
     assert contents(answers).manifest.states is None
     asked.clear()
     run(from_options(plain))
     assert not asked
+
+
+def test_stages_that_compare_different_layers_share_one_cache(tmp_path: Path, asked: list[int]) -> None:
+    stages = [{"epochs": 1, "objectives": [{"kind": "hidden"}], "precision": "float32"},
+              {"epochs": 2, "objectives": [{"kind": "hidden", "layers": "last"}, {"kind": "logits"}], "precision": "float32"}]
+    plain = {**recipe(tmp_path).model_dump(mode="json"), "distill": stages}
+    (place,) = capture(from_options(plain))
+    assert set(contents(place).manifest.states.widths) == {"layers/1", "layers/4"}
+    asked.clear()
+    run(from_options(plain))
+    assert not asked
+    run(from_options({**plain, "cache": {"form": "dense"}, "output": str(tmp_path / "other")}))
+    assert 0 < sum(asked) <= 120
+
+
+def test_a_recipe_takes_its_form_only_from_where_it_reads(tmp_path: Path) -> None:
+    place = {"path": str(tmp_path / "said")}
+    hidden = {"distill": {"objectives": [{"kind": "hidden"}, {"kind": "logits"}]}}
+    capture(recipe(tmp_path, "states", cache={**place, "form": "top_k", "k": 2}, **json.loads(json.dumps(hidden))))
+    made = run(recipe(tmp_path, "answers", cache=place))
+    assert "form: dense" in (made.folder / "recipe.yaml").read_text()
+    made = run(recipe(tmp_path, "both", cache={"path": str(tmp_path / "elsewhere")}, **json.loads(json.dumps(hidden))))
+    assert "form: none" in (made.folder / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -191,9 +214,31 @@ def test_what_enters_a_vocabularys_head_is_stored_by_default_and_changes_nothing
     first_epoch = len(one) // 3
     assert other[:first_epoch] == one[:first_epoch]  # to the bit
     assert other == pytest.approx(one, rel=1e-5)
-    monkeypatch.setattr(caching, "LARGEST", 1000)
+    asked.clear()
+    assert run(language(tmp_path, "stored")).scores.student  # the same again: its own cache is no other recipe
+    assert not asked
+    monkeypatch.setattr(cache_choice, "LARGEST", 1000)
     run(language(tmp_path, "large"))
     assert not (tmp_path / "large" / "cache").exists()
+
+
+def test_the_bytes_of_long_documents_are_estimated(tmp_path: Path) -> None:
+    from stilla.check.found import Found
+    from stilla.check.way import look
+
+    books = tmp_path / "books"
+    books.mkdir()
+    for number in range(4):
+        (books / f"{number}.txt").write_text(" ".join(sentences(40, seed=number)), encoding="utf-8")
+    wanted = language(tmp_path, "run", data={"train": str(books), "document": "file", "max_length": 48}, cache="hidden")
+    found = Found([])
+    ready = look(wanted, found)
+    assert ready is not None, found.problems
+    share = 1 / (len(ready.prepared) / ready.per_example / len(ready.splits["train"]))
+    guessed = cache_choice.bytes_of(wanted, wanted.cache, ready.task, ready.teacher.model, ready.prepared, share)
+    (place,) = capture(wanted)
+    found_there = contents(place)
+    assert found_there.bytes + found_there.head_bytes == pytest.approx(guessed, rel=0.35)
 
 
 def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) -> None:
@@ -202,6 +247,12 @@ def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) ->
                     {"distill": {"objectives": [{"kind": "hidden"}]}}):
         run(recipe(tmp_path, "run", **json.loads(json.dumps(changes))), overwrite=True)
         assert not (tmp_path / "run" / "cache").exists(), changes
+
+
+def test_by_default_nothing_is_stored_for_stages_of_two_precisions(tmp_path: Path) -> None:
+    stages = [{"epochs": 2, "precision": precision} for precision in ("float32", "bfloat16")]
+    made = run(from_options({**recipe(tmp_path).model_dump(mode="json"), "distill": stages}))
+    assert "form: none" in (made.folder / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(("cache", "objective", "said"), [
@@ -224,6 +275,7 @@ def test_the_bytes_are_estimated(tmp_path: Path) -> None:
 
     wanted = recipe(tmp_path, cache="dense")
     ready = look(wanted, Found([]))
-    guessed = caching.bytes_of(wanted, wanted.cache, ready.task, ready.teacher.model, ready.prepared, 120)
+    share = 120 / len(ready.prepared)
+    guessed = cache_choice.bytes_of(wanted, wanted.cache, ready.task, ready.teacher.model, ready.prepared, share)
     capture(wanted)
     assert contents(tmp_path / "run" / "cache").bytes == pytest.approx(guessed, rel=0.35)

@@ -339,7 +339,7 @@ def test_runs_are_listed_with_their_numbers(command):
 
 def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     _, out, _ = command("list", "recipe")
-    assert "learning_rate: 5e-05" in out
+    assert "learning_rate: 0.0001" in out
     _, out, _ = command("list", "recipe", "--json")
     assert json.loads(out)["properties"]["task"]["description"]
 

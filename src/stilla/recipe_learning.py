@@ -38,6 +38,8 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate. Small students and random weights want several times as much (docs/defaults.md)."""
     dropout: Dropout = 0.0
     """Probability of every dropout in student and baseline; `model` leaves them their own."""
     objectives: Annotated[

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stilla import caching, data, tasks
+from stilla import data, tasks
 from stilla.check import refuse_known_problems
 from stilla.narrate import quiet_libraries
 from stilla.processes import on_main, processes
@@ -72,10 +72,7 @@ def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> lis
     Raises:
         StillaError: whatever a person has to put right; another cache lies there.
     """
-    stages = _with_teacher(recipe, overwrite=overwrite)
-    asked = caching.for_capture(stages.recipe, stages.place.task, stages.teacher.model, stages.sample(),
-                                len(stages.place.splits["train"]))
-    stages = stages.with_recipe(asked).resolved()
+    stages = _with_teacher(recipe, overwrite=overwrite).resolved(beforehand=True)
     return stages.capture(stages.completions(), workers)
 
 

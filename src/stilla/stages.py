@@ -20,7 +20,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from stilla import caching, completions
+from stilla import cache_choice, caching, completions
 from stilla.completions import Completed
 from stilla.defaults import objectives_for, resolved_writing
 from stilla.environment import describe
@@ -40,6 +40,9 @@ from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
 from stilla.training import train
+
+SAMPLE = 64
+"""Training examples that are looked at to choose what the recipe leaves open."""
 
 
 @dataclass(frozen=True)
@@ -149,24 +152,26 @@ class Stages:
     def recipe(self) -> Recipe:
         return self.place.recipe
 
-    def sample(self) -> Prepared:
-        """A few training examples as a training would get them."""
+    def sample(self) -> tuple[Prepared, float]:
+        """A few training examples as a training would get them, from all over, and how many times as many there are."""
         examples, processor = self.place.splits["train"], self.teacher.processor
-        some = examples.select(range(min(64, len(examples))))
-        return self.place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
+        chosen = sorted({len(examples) * number // SAMPLE for number in range(SAMPLE)})
+        prepared = self.place.task.prepare(examples.select(chosen), processor, processor, training=True,
+                                           seed=self.recipe.seed)
+        return prepared, len(examples) / len(chosen)
 
     def with_recipe(self, recipe: Recipe) -> Stages:
         return replace(self, place=replace(self.place, recipe=recipe))
 
-    def resolved(self) -> Stages:
-        """The same with the recipe's open defaults chosen, and printed.
+    def resolved(self, *, beforehand: bool = False) -> Stages:
+        """The same with the recipe's open defaults chosen, and printed. `beforehand`: for a capture before any training.
 
         Raises:
             RecipeError: a section that cannot serve the others.
         """
-        recipe, task, sample = self.recipe, self.place.task, self.sample()
-        cache = caching.resolved(recipe, task, self.teacher.model, sample, len(self.place.splits["train"]))
-        if wrong := [*completions.problems(recipe, task), *caching.problems(recipe, cache, task, sample)]:
+        recipe, task, (prepared, share) = self.recipe, self.place.task, self.sample()
+        cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
+        if wrong := [*completions.problems(recipe, task), *cache_choice.problems(recipe, cache, task, prepared)]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
@@ -228,8 +233,8 @@ class Stages:
         prepared = place.task.prepare(examples, loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
-            self.teacher.model, place.task, prepared, self.recipe, caching.place_of(self.recipe.cache, place.folder),
-            self._asked(), student.layer_map, workers=workers)
+            self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
+            student.layer_map, workers=workers)
 
     def _start(self, seed: int) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)
@@ -258,8 +263,8 @@ class Stages:
     ) -> AbstractContextManager[tuple[nn.Module | Teacher | None, Sequence[TrainerCallback]]]:
         """The teacher for one training: as it is, or with what it says stored and read again."""
         return caching.remembering(
-            self.teacher.model, task, terms, self.recipe.cache, caching.place_of(self.recipe.cache, self.place.folder),
-            self._asked(), student.layer_map, trusted=self.recipe.allow_weak_teacher)
+            self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self._asked(),
+            cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)
 
     def _asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""

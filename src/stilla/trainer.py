@@ -18,7 +18,7 @@ from stilla.distiller import Distiller
 from stilla.errors import CompatibilityError
 from stilla.evaluate import predict
 from stilla.guard import Guard
-from stilla.objectives.base import LayerMap, Term
+from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.plain import dims_of, prepared_from, task_of
 from stilla.reduction import Step, count_step
 from stilla.signals import Batch
@@ -81,6 +81,8 @@ class DistillationTrainer(Trainer):
             teacher_dims=None if self.teacher is None else self.teacher.dims(batch),
             layer_map=_layer_map(student, teacher, stacks), compile=compile,
         )
+        if not any(isinstance(term.objective, RowObjective) for term in terms):
+            args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
         self.guard = Guard(distiller)
         self._group_by_length = group_by_length
         super().__init__(

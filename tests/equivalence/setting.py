@@ -49,14 +49,14 @@ def terms() -> list[Term]:
 
 
 def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, student: Any = None, collator: Any = pad,
-            callbacks: Sequence[Any] = (), **options: Any) -> DistillationTrainer:
+            callbacks: Sequence[Any] = (), objectives: Sequence[Term] | None = None, **options: Any) -> DistillationTrainer:
     torch.manual_seed(0)
     teacher, model = bert(32, 4), bert(16, 2, dropout)
     set_seed(0)  # the projection is made in the trainer
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, "lr_scheduler_type": "linear", **options}
     return DistillationTrainer(
-        Student(student or model, {"layers": (1, 3)}), teacher, terms=terms(), train_dataset=data or examples(),
+        Student(student or model, {"layers": (1, 3)}), teacher, terms=objectives or terms(), train_dataset=data or examples(),
         eval_dataset=examples(),
         data_collator=collator, callbacks=callbacks,
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
@@ -82,6 +82,7 @@ def losses(trained: DistillationTrainer) -> list[dict[str, float]]:
 if __name__ == "__main__":
     folder, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     made = trainer(folder, data=examples(number), per_device_train_batch_size=batch, max_steps=-1, num_train_epochs=2,
-                   gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False)
+                   gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False,
+                   objectives=[Term(Hidden())] if sys.argv[5:] == ["hidden"] else None)
     made.train()
     torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")

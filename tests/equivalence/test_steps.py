@@ -43,6 +43,13 @@ def test_two_processes_equal_one(tmp_path: Path, number: int) -> None:
         assert a == pytest.approx(b, abs=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_compare_hidden_states_alone(tmp_path: Path) -> None:
+    ((alone, _),) = launch(tmp_path / "one", 1, "tests.equivalence.setting", 16, 8, 1, "hidden")
+    (first, _), _ = launch(tmp_path / "two", 2, "tests.equivalence.setting", 16, 4, 1, "hidden")
+    assert distance(alone, first) < CLOSE  # though the head gets no gradient
+
+
 def test_padding_has_no_influence(tmp_path: Path) -> None:
     def padded_further(items):
         batch = pad(items)

@@ -68,3 +68,12 @@ def test_a_teacher_that_has_learnt_nothing_is_refused_unless_it_is_trusted(tmp_p
     with pytest.raises(CacheError, match="--allow-weak-teacher"):
         CachedTeacher(tmp_path, teacher.task)(batch())
     CachedTeacher(tmp_path, teacher.task, check_alignment=False)(batch())
+
+
+def test_texts_that_repeat_themselves_say_nothing_about_a_shift(tmp_path: Path) -> None:
+    teacher = Knowing()
+    same = language_batch(*[[5] * 12 + [7] * 8 for _ in range(6)])
+    capturing = CapturingTeacher(teacher, teacher.task, tmp_path, Keep("dense"), {})
+    capturing(same)
+    capturing.close()
+    assert len(CachedTeacher(tmp_path, teacher.task)(same).logits) == 6 * 19

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import set_seed
 
-from stilla import caching, completions, data, objectives, tasks
+from stilla import cache_choice, caching, completions, data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
 from stilla.defaults import objectives_for, resolved_writing
@@ -27,7 +27,7 @@ from stilla.training_arguments import problems as training_problems
 
 SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""
-SLOW, FEW = 3e-4, 10
+SLOW, FEW = 3e-4, 15
 """Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
 
 
@@ -116,7 +116,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
-            _look_at_the_cache(recipe, task, teacher, student, prepared, len(splits["train"]), found)
+            _look_at_the_cache(recipe, task, teacher, student, prepared, len(splits["train"]) / len(sample), found)
             return Ready(splits, task, teacher, student, prepared, len(prepared) / len(sample))
     return None
 
@@ -139,14 +139,14 @@ def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> boo
 
 
 def _look_at_the_cache(
-    recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, examples: int, found: Found
+    recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, share: float, found: Found
 ) -> None:
     """Whether what would be stored serves the objectives, and whether what is stored already is of this teacher."""
     if not all(_is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
         return
     with found.attempt("cache"):
-        section = caching.resolved(recipe, task, teacher.model, prepared, examples)
-        found.problems += caching.problems(recipe, section, task, prepared)
+        section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
+        found.problems += cache_choice.problems(recipe, section, task, prepared, student.layer_map)
         if recipe.cache.form is None and section.form != "none":
             found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
                                f"{section.form}); cache: none switches it off")
@@ -224,7 +224,9 @@ def _note_choices(recipe: Recipe, found: Found) -> None:
     else:
         found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
     rate, epochs = max(stage.learning_rate for stage in recipe.distill), sum(stage.epochs for stage in recipe.distill)
-    if recipe.student.config is not None and (rate < SLOW or epochs < FEW):
-        found.notes.append(f"student: random weights learn slowly. This recipe has {epochs:g} epochs at a learning rate of "
-                           f"{rate:g}; where it was measured, 10 at 5e-4 were too few and 20 at 1e-3 enough for "
-                           "distillation to help (docs/defaults.md)")
+    counted = all(stage.max_steps is None for stage in recipe.distill)
+    if recipe.student.config is not None and (rate < SLOW or (counted and epochs < FEW)):
+        length = f"{epochs:g} epochs" if counted else "its steps"
+        found.notes.append(f"student: random weights learn slowly. This recipe has {length} at a learning rate of "
+                           f"{rate:g}; where it was measured, on a few thousand texts, 10 epochs at 5e-4 were too few and 20 "
+                           "at 1e-3 enough for distillation to help (docs/defaults.md)")

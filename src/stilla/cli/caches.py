@@ -21,11 +21,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 @app.command()
 def info(path: options.CachePath) -> None:
-    """Show what a cache holds: of which teacher, in which form, how much."""
+    """Show what a cache holds: of which teacher, in which form, how much; hidden states beside it included."""
+    from stilla.cache import exists
     from stilla.cache.care import contents
+    from stilla.cache_choice import states_place
     from stilla.cli.printing import print_cache
 
-    print_cache(path, contents(path))
+    for place in [one for one in (path, states_place(path)) if exists(one)] or [path]:
+        print_cache(place, contents(place))
 
 
 @app.command()

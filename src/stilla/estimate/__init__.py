@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from stilla import caching
+from stilla import cache_choice
 from stilla.estimate.passes import Line, Passes, measure
 from stilla.recipe import Recipe, Training
 from stilla.tasks.base import Prepared, Side, Task
@@ -102,9 +102,9 @@ def estimate(
     ours = _Model.measured(task, student, prepared, Side.STUDENT, first, train=True)
     theirs = _Model.measured(task, teacher, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
     device = "CPU" if runs_on_cpu(first) else "GPU"
-    examples = len(splits["train"])
-    section = caching.resolved(recipe, task, teacher, prepared, examples)
-    stored = caching.bytes_of(recipe, section, task, teacher, prepared, examples)
+    share = per_example * len(splits["train"]) / len(prepared)
+    section = cache_choice.resolved(recipe, task, teacher, prepared, share)
+    stored = cache_choice.bytes_of(recipe, section, task, teacher, prepared, share)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
     seconds = _seconds(recipe, sizes, ours, theirs, device, asked_once=stored > 0)
     return Estimate(

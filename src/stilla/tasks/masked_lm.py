@@ -87,7 +87,7 @@ class MaskedLM(Vocabulary):
             raise DataError(f"no word can be masked in any of the {len(split)} texts.")
         special = np.isin(np.arange(in_use(student)), student.all_special_ids)
         masking = Masking(self.section.mask, student.mask_token_id, np.flatnonzero(~special).astype(np.int32),
-                          seed if training else 0)
+                          seed if training and self.section.fresh_masks else 0)
         # shared, so that the loader's processes see it change
         epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         collate = _Collate(pieces, masking, student.pad_token_id, epoch)

@@ -29,11 +29,14 @@ def refuse_shifted(said: Form, labels: Int[Tensor, " rows"], segments: Sequence[
     here = _surprise(said, labels, classes)
     found = []
     for shift, words in ((1, "one row later"), (-1, "one row earlier")):
-        rows = torch.tensor([row for segment in segments for row in range(segment.rows.start, segment.rows.stop)
-                             if segment.rows.start <= row + shift < segment.rows.stop], device=labels.device)
+        moved = labels.roll(-shift)
+        inside = [row for segment in segments for row in range(segment.rows.start, segment.rows.stop)
+                  if segment.rows.start <= row + shift < segment.rows.stop]
+        rows = torch.tensor(inside, dtype=torch.long, device=labels.device)
+        rows = rows[labels[rows] != moved[rows]]  # the same label twice says nothing about a shift
         if len(rows) < FEWEST:
             continue
-        others = _surprise(said, labels.roll(-shift), classes)
+        others = _surprise(said, moved, classes)
         gain = (others - here)[rows].double()
         spare = gain.mean().item() - max(FAR, 3 * gain.std().item() / math.sqrt(len(gain)))
         found.append((spare, here[rows].mean().item(), others[rows].mean().item(), words))

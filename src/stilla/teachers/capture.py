@@ -62,7 +62,6 @@ class CapturingTeacher:
         self.temperature = temperature
         self.part = part
         self.shared = shared
-        self.check_alignment = check_alignment
         self.limits = limits
         self.answered = 0
         """Pieces that the live teacher was asked for and that were not known."""
@@ -73,11 +72,12 @@ class CapturingTeacher:
         self._looked = time.monotonic()
         if len(keep.states) > 1:
             raise CacheError(f"a cache holds the hidden states of one stack of layers, and the objectives compare those of "
-                             f"{all_of(list(keep.states))}. Use cache: none")
+                             f"{all_of(list(keep.states))}. Compare one of them (`layer_map` of the objective), or ask the "
+                             "teacher as the training goes (no capture, cache: none)")
         if exists(self.place):  # known to fit before the first step
             store = Store(self.place)
             store.refuse_other(self.fingerprint)
-            self._open(store)
+            self._open(store, check_alignment=check_alignment)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signals:
@@ -187,10 +187,10 @@ class CapturingTeacher:
         return {"file": file, "digest": digest, "scale": head.scale, "softcap": head.softcap, "used": head.used,
                 "product": name_of(said.logits.hidden.dtype)}
 
-    def _open(self, store: Store) -> None:
+    def _open(self, store: Store, *, check_alignment: bool = False) -> None:
+        """`check_alignment`: of what lies there; what is only now being written stands where it was asked."""
         self._refuse_other_form(store.manifest)
-        reading = Reading(self.place, store.manifest, self.task, self.temperature,
-                          check_alignment=self.check_alignment)
+        reading = Reading(self.place, store.manifest, self.task, self.temperature, check_alignment=check_alignment)
         reading.to(self._device)
         self._opened = _Opened(store, reading)
 
