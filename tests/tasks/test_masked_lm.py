@@ -54,10 +54,10 @@ def test_what_is_measured_is_masked_the_same_way_every_time() -> None:
     assert labels(made[0]) == labels(made[1])
 
 
-def test_masks_that_are_not_fresh_are_the_same_in_every_epoch() -> None:
-    made = [prepared(sentences(20), training=True, seed=seed, fresh_masks=False)[1] for seed in (0, 0, 1)]
+def test_masks_that_are_not_fresh_are_the_same_in_every_epoch_and_with_every_seed() -> None:
+    made = [prepared(sentences(20), training=True, seed=seed, fresh_masks=False)[1] for seed in (0, 1)]
     assert made[0].on_epoch is None  # nothing that a cache would have to fear
-    assert labels(made[0]) == labels(made[0]) == labels(made[1]) != labels(made[2])
+    assert labels(made[0]) == labels(made[0]) == labels(made[1])
 
 
 def test_teacher_and_student_see_the_same() -> None:
