@@ -115,7 +115,7 @@ class Data(Section):
     """`light` changes training examples at random, the same for teacher and student: crops,
     brightness and contrast of images (no flips, as not every picture may be mirrored); in three of four texts some
     tokens give way to similar ones, and such a text then has no label, only the teacher's answer. `auto` is `light`
-    for the classes of texts, but for a student given by `model`, else `none`."""
+    for the classes of texts and a student cut from the teacher's layers, else `none`."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
     limit: int | None = Field(None, ge=1)

@@ -133,7 +133,7 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
 
 @pytest.mark.parametrize(("student", "teacher", "labels", "expected"), [
     ({"layers": 1}, "./bert", ["a", "b"], "light"),
-    ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "light"),
+    ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "none"),
     ({"model": "./small"}, "./bert", ["a", "b"], "none"),
     ({"layers": 1}, "package.module:make", ["a", "b"], "none"),
     ({"layers": 1}, "./bert", [0.25, 0.5], "none"),

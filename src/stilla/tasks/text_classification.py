@@ -62,9 +62,9 @@ class TextClassification(Classification):
         return section.model_copy(update={**self.labels_resolved(), "text": self.text})
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
-        """Measured to help where a teacher tells classes apart, and possible where both read the same tokens."""
-        shared = student.model is None and not is_import_path(teacher.model)
-        return "light" if shared and self.problem.kind != "regression" else "none"
+        """Measured to help students cut from a teacher that tells classes apart; others it helps or harms, by the data."""
+        cut = student.layers is not None and not is_import_path(teacher.model)
+        return "light" if cut and self.problem.kind != "regression" else "none"
 
     def adapted_to(self, teacher: Loaded) -> Self:
         model = teacher.model
