@@ -40,8 +40,8 @@ def resolved(
     """
     section = recipe.cache
     if section.form is None or (beforehand and section.form == "none"):
-        form = _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand)
-        section = _stored(recipe, task) or section.model_copy(update={"form": form})
+        section = _stored(recipe, task) or section.model_copy(
+            update={"form": _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand)})
     if section.form == "top_k" and section.temperatures is None:
         asked = {one for stage in recipe.distill for one in temperatures_of(terms_of(recipe, stage, task))}
         section = section.model_copy(update={"temperatures": tuple(sorted(asked)) or (1.0,)})

@@ -22,6 +22,7 @@ from transformers import TrainerCallback, set_seed
 
 from stilla import cache_choice, caching, completions
 from stilla.completions import Completed
+from stilla.data import from_all_over
 from stilla.defaults import objectives_for, resolved_writing
 from stilla.environment import describe
 from stilla.errors import RecipeError, all_at_once
@@ -155,10 +156,9 @@ class Stages:
     def sample(self) -> tuple[Prepared, float]:
         """A few training examples as a training would get them, from all over, and how many times as many there are."""
         examples, processor = self.place.splits["train"], self.teacher.processor
-        chosen = sorted({len(examples) * number // SAMPLE for number in range(SAMPLE)})
-        prepared = self.place.task.prepare(examples.select(chosen), processor, processor, training=True,
-                                           seed=self.recipe.seed)
-        return prepared, len(examples) / len(chosen)
+        some = from_all_over(examples, SAMPLE)
+        prepared = self.place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
+        return prepared, len(examples) / len(some)
 
     def with_recipe(self, recipe: Recipe) -> Stages:
         return replace(self, place=replace(self.place, recipe=recipe))

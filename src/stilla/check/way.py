@@ -111,7 +111,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
-            sample = _sample(splits["train"])
+            sample = data.from_all_over(splits["train"], SAMPLE)
             chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
@@ -152,11 +152,6 @@ def _look_at_the_cache(
                                f"{section.form}); cache: none switches it off")
         if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
             caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
-
-
-def _sample(split: Dataset) -> Dataset:
-    """Examples from all over the split: its first may all be of one class, or the shortest."""
-    return split.select(sorted({len(split) * number // SAMPLE for number in range(SAMPLE)}))
 
 
 def _fit(

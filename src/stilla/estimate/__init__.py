@@ -106,7 +106,8 @@ def estimate(
     section = cache_choice.resolved(recipe, task, teacher, prepared, share)
     stored = cache_choice.bytes_of(recipe, section, task, teacher, prepared, share)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
-    seconds = _seconds(recipe, sizes, ours, theirs, device, asked_once=stored > 0)
+    seconds = _seconds(recipe, sizes, ours, theirs, device,
+                       asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
     return Estimate(
         {name: Range(FASTER * one, SLOWER * one) for name, one in seconds.items()},
         _memory(recipe, ours, theirs, prepared, device),
@@ -136,7 +137,7 @@ class _Model:
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
 ) -> dict[str, float]:
-    """By stage. `asked_once`: the teacher's answers are stored, and read after the first epoch."""
+    """By stage. `asked_once`: the teacher's answers are stored, and only read after the first epoch."""
 
     def training(section: Training, model: _Model, helper: Line | None = None) -> float:
         steps, size = _steps(section, sizes["train"]), section.batch_size
