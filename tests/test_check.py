@@ -296,16 +296,15 @@ def test_a_typical_batch_is_of_the_mean_length(started):
 
 
 def test_examples_are_taken_from_all_over_the_data(found, options, tmp_path):
-    from stilla.check.way import SAMPLE, _sample
-    from stilla.data import load_one
+    from stilla.data import from_all_over, load_one
 
     file = tmp_path / "long.jsonl"
     file.write_text("\n".join(json.dumps({"text": "soup", "number": number}) for number in range(1000)))
-    taken = _sample(load_one(str(file)))["number"]
-    assert len(taken) == SAMPLE
+    taken = from_all_over(load_one(str(file)), 256)["number"]
+    assert len(taken) == 256
     assert min(taken) < 4
     assert max(taken) > 995
-    assert len(_sample(load_one(options["data"]["test"]))) == 60
+    assert len(from_all_over(load_one(options["data"]["test"]), 256)) == 60
 
 
 def test_packages_that_a_format_needs_are_missed_before_training(recipe, monkeypatch):
