@@ -18,7 +18,6 @@ from stilla.processes import processes
 from stilla.recipe import Cache, Recipe
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
-from stilla.teachers.capture import KeepUp
 from stilla.teachers.spread import capture_with_ray
 from stilla.training_arguments import precision_of, runs_on_cpu
 
@@ -77,13 +76,13 @@ def remembering(
     states: States,
     *,
     trusted: bool = False,
-) -> Iterator[tuple[nn.Module | Teacher, list[KeepUp]]]:
-    """The teacher for one training, and what keeps its cache up with it: the model itself where nothing is stored.
+) -> Iterator[nn.Module | Teacher]:
+    """The teacher for one training: the model itself where nothing is stored.
 
     states: what all trainings of the run compare. trusted: not to be held against the labels.
     """
     if section.form == "none":
-        yield teacher, []
+        yield teacher
         return
     stacks = any(one.objective.needs_stacks for one in terms)
     remembers = CapturingTeacher(
@@ -92,7 +91,7 @@ def remembering(
         temperature=next(iter(temperatures_of(terms)), 1.0), part=str(processes().process_index), shared=True,
         check_alignment=not trusted)
     try:
-        yield remembers, [KeepUp(remembers)]
+        yield remembers
     finally:
         remembers.close()
 

@@ -1,4 +1,4 @@
-"""Watches a training from inside: named terms for the log, a loss that is not finite, a wish to stop."""
+"""Watches a training from inside: named terms for the log, a loss that is not finite, a wish to stop, the teacher's cache."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from stilla.distiller import Distiller
 from stilla.errors import TrainingError
 from stilla.signals import Batch
+from stilla.teachers import CapturingTeacher
 
 
 class Guard(TrainerCallback):
@@ -113,6 +114,20 @@ class Guard(TrainerCallback):
                 signal.signal(number, handler)
         if self.asked and not self.stopping:
             signal.raise_signal(got[0])  # it came after the last step
+
+
+class KeepUp(TrainerCallback):
+    """Brings what was captured to disk before every checkpoint, so that both always tell of the same step."""
+
+    def __init__(self, teacher: CapturingTeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if control.should_save:
+            self.teacher.flush()
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.teacher.flush()
 
 
 def _finite(model: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from datasets import Dataset
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from stilla import cache_choice, caching, completions
 from stilla.completions import Completed
@@ -88,11 +88,10 @@ class Place:
     def train(
         self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
         training: Training, processors: tuple[Any, Any], seed: int, *, examples: Dataset | None = None,
-        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         """`processors`: the student's and the teacher's. `examples`: by default the training split."""
         split = self.splits["train"] if examples is None else examples
-        train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed, callbacks=callbacks,
+        train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
               train_data=self.task.prepare(split, *processors, training=True, seed=seed),
               validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
 
@@ -254,13 +253,13 @@ class Stages:
     ) -> None:
         terms = [term(spec) for spec in stage.objectives or ()]
         helped = any(one.objective.needs_teacher for one in terms)
-        with self._teaching(place.task, student, terms) if helped else nullcontext((None, ())) as (teacher, callbacks):
+        with self._teaching(place.task, student, terms) if helped else nullcontext() as teacher:
             place.train(name, student, teacher, terms, stage, (loaded.processor, self.teacher.processor if helped else None),
-                        self.recipe.seed + seed, examples=examples, callbacks=callbacks)
+                        self.recipe.seed + seed, examples=examples)
 
     def _teaching(
         self, task: Task, student: Student, terms: Sequence[Term]
-    ) -> AbstractContextManager[tuple[nn.Module | Teacher | None, Sequence[TrainerCallback]]]:
+    ) -> AbstractContextManager[nn.Module | Teacher | None]:
         """The teacher for one training: as it is, or with what it says stored and read again."""
         return caching.remembering(
             self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self._asked(),

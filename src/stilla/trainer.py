@@ -17,14 +17,14 @@ from stilla.batches import EpochLoader, Examples, StepBatches
 from stilla.distiller import Distiller
 from stilla.errors import CompatibilityError
 from stilla.evaluate import predict
-from stilla.guard import Guard
+from stilla.guard import Guard, KeepUp
 from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.plain import dims_of, prepared_from, task_of
 from stilla.reduction import Step, count_step
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Side, Task
-from stilla.teachers import LiveTeacher, Teacher
+from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
 
 
 class DistillationTrainer(Trainer):
@@ -84,13 +84,14 @@ class DistillationTrainer(Trainer):
         if not any(isinstance(term.objective, RowObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
         self.guard = Guard(distiller)
+        stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
         super().__init__(
             model=distiller, args=args, processing_class=processing_class,
             train_dataset=train_data,
             eval_dataset=prepared_from(eval_dataset, data_collator, processing_class, self.task),
             # batches arrive ready: what Trainer calls a collator has nothing left to do
-            data_collator=lambda batch: batch, callbacks=[self.guard, *callbacks], **trainer,
+            data_collator=lambda batch: batch, callbacks=[self.guard, *stores, *callbacks], **trainer,
         )
         if self.teacher is not None:
             self.teacher.to(self.args.device)

@@ -53,7 +53,6 @@ def train(
     validation_data: Prepared,
     folder: RunFolder,
     seed: int,
-    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train the student in place, from its last checkpoint if there is one.
 
@@ -69,7 +68,7 @@ def train(
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, compile=training.compile,
-        callbacks=[*_callbacks(stage, training, folder), *callbacks],
+        callbacks=_callbacks(stage, training, folder),
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = folder.last_checkpoint(stage)

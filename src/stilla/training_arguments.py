@@ -10,15 +10,17 @@ import os
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from transformers import TrainingArguments
 
 from stilla.errors import RecipeError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Training
 from stilla.recipe_errors import shown
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments  # brings peft and accelerate along: a second that few checks need
 
 INSTEAD = {
     "output_dir": "output", "num_train_epochs": "epochs", "max_steps": "max_steps",
@@ -114,6 +116,8 @@ def training_arguments(
         # left to itself, transformers takes more for better, of errors too
         "greater_is_better": metrics[metric] if metric else None,
     }
+    from transformers import TrainingArguments
+
     try:
         return TrainingArguments(**{**ours, **fields})
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -147,6 +151,10 @@ def runs_on_cpu(training: Training) -> bool:
 
 def _coerced(trainer: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[str]]:
     """The fields in their own types, and what is wrong with the others."""
+    if not trainer:
+        return {}, []
+    from transformers import TrainingArguments
+
     known = {field.name: field for field in dataclasses.fields(TrainingArguments) if field.init}
     types = get_type_hints(TrainingArguments)
     fields: dict[str, Any] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from datasets import Dataset
-from transformers import set_seed
 
 from stilla import cache_choice, caching, completions, data, objectives, tasks
 from stilla.check import places
@@ -96,13 +96,14 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     for place, training in places.trainings(recipe):
         if training.compile:
             found.problems += [f"{place}.{problem}" for problem in compile_problems(task)]
-        with found.attempt():
-            training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
+        if training.trainer or training.precision != "auto":  # the other keys go together
+            with found.attempt():
+                training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
 
 
 def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found) -> Ready | None:
     """The teacher, the student before training, and the objectives between them."""
-    set_seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
     with found.attempt("teacher"):
         teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
         task = task.adapted_to(teacher)

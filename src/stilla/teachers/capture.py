@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exists, key_of, name_of
 from stilla.cache.blobs import encode
@@ -241,20 +240,6 @@ class _Opened:
 
     store: Store
     reading: Reading
-
-
-class KeepUp(TrainerCallback):
-    """Brings what was captured to disk before every checkpoint, so that both always tell of the same step."""
-
-    def __init__(self, teacher: CapturingTeacher) -> None:
-        self.teacher = teacher
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if control.should_save:
-            self.teacher.flush()
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.teacher.flush()
 
 
 def capture(
