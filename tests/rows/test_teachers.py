@@ -11,6 +11,7 @@ import torch
 
 from stilla.errors import CompatibilityError
 from stilla.objectives import Logits
+from stilla.objectives.analytic import Softened
 from stilla.rows import row_loss
 from stilla.signals import Samples, TopK
 from tests.rows.setting import CLASSES, DIVERGENCES, draw, sides, top_k
@@ -47,13 +48,13 @@ def test_the_gradient_of_top_k_is_the_formula() -> None:
     given = sides(rows=4)
     logits = given.student.dense().logits.detach()
     teacher = top_k(given.teacher, 5)
-    _, found = Logits(temperature=1.0).losses_and_gradients(logits, teacher, None, 0.0)
+    _, found = Logits(temperature=1.0).losses_and_gradients(Softened(logits), teacher, None, 0.0)
     q = logits.softmax(-1)
     p = given.teacher.dense().logits.softmax(-1)
     inside = torch.zeros_like(q, dtype=torch.bool).scatter_(-1, teacher.ids, True)
     mass_p, mass_q = ((one * inside).sum(-1, keepdim=True) for one in (p, q))
     expected = torch.where(inside, q - p, q * (mass_p - mass_q) / (1 - mass_q))
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(found.dense(), expected, rtol=1e-10, atol=1e-14)
 
 
 def test_a_student_that_is_sure_keeps_the_digits_of_its_tail() -> None:
@@ -63,7 +64,8 @@ def test_a_student_that_is_sure_keeps_the_digits_of_its_tail() -> None:
     tail = exact[0, 1:].logsumexp(0).item()
     expected = 0.9 * (math.log(0.9) - exact[0, 0].item()) + 0.1 * (math.log(0.1) - tail)
     for dtype in (torch.float64, torch.float32):
-        losses, gradients = Logits(temperature=1.0).losses_and_gradients(logits.to(dtype), teacher, None, 0.0)
+        losses, found = Logits(temperature=1.0).losses_and_gradients(Softened(logits.to(dtype)), teacher, None, 0.0)
+        gradients = found.dense()
         assert losses.item() == pytest.approx(expected, rel=1e-5)
         assert torch.isfinite(gradients).all()
         assert gradients[0, 0].item() == pytest.approx(0.1, rel=1e-5)
@@ -92,13 +94,15 @@ def test_drawn_classes_are_unbiased_in_value_and_gradient() -> None:
     objective = Logits(temperature=1.0)
     logits = given.student.dense().logits.detach()
     p = given.teacher.dense().logits.softmax(-1)
-    exact, gradient = objective.losses_and_gradients(logits, given.teacher.dense(), None, 0.0)
+    exact, whole = objective.losses_and_gradients(Softened(logits), given.teacher.dense(), None, 0.0)
     m, times = 12, 2000
-    found = [objective.losses_and_gradients(logits, draw(given.teacher, m, seed), None, 0.0) for seed in range(times)]
-    values, gradients = (torch.stack([one[place] for one in found]) for place in (0, 1))
+    found = [objective.losses_and_gradients(Softened(logits), draw(given.teacher, m, seed), None, 0.0)
+             for seed in range(times)]
+    values, gradients = torch.stack([one for one, _ in found]), torch.stack([one.dense() for _, one in found])
     log_q = logits.log_softmax(-1)
     spread = ((p * log_q.square()).sum(-1) - (p * log_q).sum(-1).square()).div(m * times).sqrt()
     assert ((values.mean(0) - exact).abs() <= 4.5 * spread).all()
+    gradient = whole.dense()
     sigma = (p * (1 - p) / (m * times)).sqrt()
     often = p * m * times > 20  # a class that is drawn once in a while is not normal yet
     assert ((gradients.mean(0) - gradient).abs() <= 5 * sigma)[often].all()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.objectives.base import softmax
+from stilla.objectives.analytic import Gradient, Softened
 from stilla.signals import Samples, TopK
 
 
@@ -110,20 +110,23 @@ _MEASURES = {
 
 
 def dense(
-    how: Measure, p: Float[Tensor, "rows classes"], q: Float[Tensor, "rows classes"]
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-    """The divergence of softmax(p) and softmax(q), and its gradient with respect to q."""
-    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+    how: Measure, teacher: Softened, student: Softened, temperature: float
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """The divergence, and its gradient with respect to the student's logits. `how`: at the temperature."""
+    log_p, log_q = (torch.log_softmax(one.logits / temperature, -1) for one in (teacher, student))
     slope = how.slope(log_p, log_q)
-    return how.value(log_p, log_q), slope.sub_(log_q.exp_().mul_(slope.sum(-1, keepdim=True)))
+    whole = slope.sum(-1, keepdim=True)
+    return how.value(log_p, log_q), Gradient(((slope, 1.0), (log_q.exp_(), -whole)))
 
 
 def dense_forward_kl(
-    p: Float[Tensor, "rows classes"], q: Float[Tensor, "rows classes"]
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-    """The same for forward KL in two exponentials per class rather than four: Σ p (p_j − q_j − (log Z_p − log Z_q))."""
-    (theirs, log_z_p), (ours, log_z_q) = softmax(p), softmax(q)
-    return _mean(theirs, torch.sub(p, q).sub_(log_z_p - log_z_q)), ours.sub_(theirs)
+    teacher: Softened, student: Softened, temperature: float
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """The same for forward KL in two exponentials per class rather than four: Σ p (z_p − z_q) / T − (log Z_p − log Z_q)."""
+    (theirs, log_z_p), (ours, log_z_q) = teacher.softmax(temperature), student.softmax(temperature)
+    gap = _mean(theirs, teacher.logits - student.logits) / temperature
+    losses = gap - (log_z_p - log_z_q).squeeze(-1)
+    return temperature**2 * losses, Gradient(((ours, temperature), (theirs, -temperature)))
 
 
 def _mean(probability: Float[Tensor, "rows classes"], log_ratio: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
@@ -151,24 +154,31 @@ def coarse(
 
 
 def coarse_with_gradient(
-    how: Measure, teacher: TopK, q: Float[Tensor, "rows classes"]
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-    """`coarse` and its gradient with respect to q, in one exponential per class."""
-    ours = torch.softmax(q, -1)
+    how: Measure, teacher: TopK, student: Softened, temperature: float
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """`coarse` and its gradient with respect to the student's logits, in one exponential per class."""
+    ours, _ = student.softmax(temperature)
     k = teacher.ids.shape[-1]
     inside = ours.gather(-1, teacher.ids)
-    if k == q.shape[-1]:
-        log_p, log_q = teacher.log_probs.to(q.dtype), inside.log()
+    if k == ours.shape[-1]:
+        log_p, log_q = teacher.log_probs.to(ours.dtype), inside.log()
         slope = how.slope(log_p, log_q)
-        return how.value(log_p, log_q), ours.scatter_(-1, teacher.ids, slope - inside * slope.sum(-1, keepdim=True))
-    # summed and never subtracted: 1 - Q has no digits where Q is near 1
-    outside = ours.scatter_(-1, teacher.ids, 0).sum(-1, keepdim=True)
-    log_p, log_q = _with_tail(teacher, q.dtype), torch.cat([inside, outside], -1).log_()
+        whole = slope.sum(-1, keepdim=True)
+        return how.value(log_p, log_q), Gradient(((ours, -whole),), teacher.ids, slope)
+    outside = _mass_outside(ours, teacher.ids, inside)
+    log_p, log_q = _with_tail(teacher, ours.dtype), torch.cat([inside, outside], -1).log_()
     slope = how.slope(log_p, log_q)
     whole = slope.sum(-1, keepdim=True)
     # the others share their slope: u_tail q_j / Q_tail - q_j Σ u
-    ours.mul_(slope[:, k:] / outside.clamp_min(torch.finfo(q.dtype).tiny) - whole)
-    return how.value(log_p, log_q), ours.scatter_(-1, teacher.ids, slope[:, :k] - inside * whole)
+    others = slope[:, k:] / outside.clamp_min(torch.finfo(ours.dtype).tiny) - whole
+    return how.value(log_p, log_q), Gradient(((ours, others),), teacher.ids, slope[:, :k] - inside * whole, instead=True)
+
+
+def _mass_outside(probabilities: Tensor, ids: Tensor, inside: Tensor) -> Float[Tensor, "rows 1"]:
+    """Summed and never subtracted: 1 - Q has no digits where Q is near 1."""
+    mass = probabilities.scatter_(-1, ids, 0).sum(-1, keepdim=True)
+    probabilities.scatter_(-1, ids, inside)  # put back: a copy would be a pass more
+    return mass
 
 
 def _with_tail(teacher: TopK, precision: torch.dtype) -> Float[Tensor, "rows more"]:
@@ -184,13 +194,12 @@ def drawn(teacher: Samples, q: Float[Tensor, "rows classes"]) -> Float[Tensor, "
     return -(shares * torch.log_softmax(q, -1).gather(-1, teacher.ids)).sum(-1) - teacher.entropy.to(q.dtype)
 
 
-def drawn_with_gradient(
-    teacher: Samples, q: Float[Tensor, "rows classes"]
-) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
-    shares, (ours, log_z) = _shares(teacher, q.dtype), softmax(q)
-    log_q = q.gather(-1, teacher.ids) - log_z
+def drawn_with_gradient(teacher: Samples, student: Softened) -> tuple[Float[Tensor, " rows"], Gradient]:
+    logits, (ours, log_z) = student.logits, student.softmax()
+    shares = _shares(teacher, logits.dtype)
+    log_q = logits.gather(-1, teacher.ids) - log_z
     # places that fill a row up add nothing, wherever they point
-    return -(shares * log_q).sum(-1) - teacher.entropy.to(q.dtype), ours.scatter_add_(-1, teacher.ids, -shares)
+    return -(shares * log_q).sum(-1) - teacher.entropy.to(logits.dtype), Gradient(((ours, 1.0),), teacher.ids, -shares)
 
 
 def _shares(teacher: Samples, precision: torch.dtype) -> Float[Tensor, "rows u"]:

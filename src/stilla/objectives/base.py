@@ -18,6 +18,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
+from stilla.objectives.analytic import Gradient, Softened
 from stilla.schedule import Schedule, schedule
 from stilla.signals import Dense, Dims, Form, Signals
 
@@ -77,26 +78,15 @@ class RowObjective(Objective):
         """Loss per row in at least float32; zero where a row does not count (an unlabelled one)."""
 
     def losses_and_gradients(
-        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Gradient]:
         """The losses, and each loss's gradient with respect to its row of logits; by default by autograd.
 
-        Overridden where a formula is faster. The gradients are the caller's, who may change them in place.
+        Overridden where a formula is faster.
         """
-        losses, back, *_ = torch.func.vjp(lambda logits: self.losses(logits, teacher, labels, progress), logits.detach())
-        return losses, back(torch.ones_like(losses))[0]
-
-
-def softmax(logits: Float[Tensor, "rows classes"]) -> tuple[Float[Tensor, "rows classes"], Float[Tensor, "rows 1"]]:
-    """softmax(logits), the caller's to change, and log Σ exp(logits), in one exponential per class."""
-    largest = logits.amax(-1, keepdim=True)
-    if torch.compiler.is_compiling():  # whose passes fuse with those of the caller
-        masses = torch.exp(logits - largest)
-        total = masses.sum(-1, keepdim=True)
-        return masses / total, largest + total.log()
-    # one kernel that keeps a row in the cache; at the largest class, 1 / total is what it gave
-    probabilities = torch.softmax(logits, -1)
-    return probabilities, largest - probabilities.amax(-1, keepdim=True).log_()
+        losses, back, *_ = torch.func.vjp(
+            lambda logits: self.losses(logits, teacher, labels, progress), student.logits.detach())
+        return losses, Gradient(((back(torch.ones_like(losses))[0], 1.0),))
 
 
 class FeatureObjective(Objective):

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
-from stilla.objectives.base import RowObjective, softmax
+from stilla.objectives.analytic import Gradient, Softened
+from stilla.objectives.base import RowObjective
 from stilla.signals import Form
 
 _NO_LABEL = -100
@@ -45,18 +46,18 @@ class Labels(RowObjective):
         return torch.where(known, error.square(), 0)
 
     def losses_and_gradients(
-        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Gradient]:
         if labels is None or labels.is_floating_point():
-            return super().losses_and_gradients(logits, teacher, labels, progress)
+            return super().losses_and_gradients(student, teacher, labels, progress)
+        logits, smoothing = student.logits, self.label_smoothing
         known = (labels != _NO_LABEL).unsqueeze(-1)
-        chosen = torch.where(known, labels.unsqueeze(-1), 0)
-        smoothing, (gradients, log_z) = self.label_smoothing, softmax(logits)
+        chosen, counted = torch.where(known, labels.unsqueeze(-1), 0), known.to(logits.dtype)
+        probabilities, log_z = student.softmax()
         losses = log_z - (1 - smoothing) * logits.gather(-1, chosen)
+        parts: tuple[tuple[Tensor, Tensor], ...] = ((probabilities, counted),)
         if smoothing:
             losses -= smoothing * logits.mean(-1, keepdim=True)
-            gradients.sub_(smoothing / logits.shape[-1])
-        gradients.scatter_add_(-1, chosen, gradients.new_full((), smoothing - 1).expand(chosen.shape))
-        if torch.compiler.is_compiling() or not bool(known.all()):
-            gradients.mul_(known)
-        return torch.where(known, losses, 0).squeeze(-1), gradients
+            parts = (*parts, (logits.new_ones(1, 1), counted * (-smoothing / logits.shape[-1])))
+        gradient = Gradient(parts, chosen, counted * (smoothing - 1))
+        return torch.where(known, losses, 0).squeeze(-1), gradient

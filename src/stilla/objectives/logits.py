@@ -11,6 +11,7 @@ from torch import Tensor
 from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
+from stilla.objectives.analytic import Gradient, Softened
 from stilla.objectives.base import LayerMap, RowObjective
 from stilla.recipe import Scheduled
 from stilla.schedule import schedule
@@ -112,22 +113,22 @@ class Logits(RowObjective):
         return how.value(torch.log_softmax(target, -1), torch.log_softmax(softened, -1))
 
     def losses_and_gradients(
-        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
-    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows classes"]]:
+        self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Gradient]:
+        logits = student.logits
         if self.divergence == "mse":
             gap = logits - _dense(teacher, logits)
-            return gap.square().mean(-1), gap.mul_(2 / gap.shape[-1])
+            return gap.square().mean(-1), Gradient(((gap, 2 / gap.shape[-1]),))
         temperature = self._temperature(teacher, progress)
-        softened, how = _over(logits, temperature), divergences.measure(self.divergence, self.skew).at(temperature)
+        how = divergences.measure(self.divergence, self.skew).at(temperature)
         if isinstance(teacher, TopK):
-            return divergences.coarse_with_gradient(how, teacher, softened)
+            return divergences.coarse_with_gradient(how, teacher, student, temperature)
         if isinstance(teacher, Samples):
-            return divergences.drawn_with_gradient(teacher, softened)
-        target = _over(_dense(teacher, logits), temperature)
+            return divergences.drawn_with_gradient(teacher, student)
+        target = Softened(_dense(teacher, logits))
         if self.divergence != "forward_kl" or logits.device.type != "cpu":
-            return divergences.dense(how, target, softened)
-        losses, gradients = divergences.dense_forward_kl(target, softened)
-        return (losses, gradients) if temperature == 1 else (temperature**2 * losses, gradients.mul_(temperature))
+            return divergences.dense(how, target, student, temperature)
+        return divergences.dense_forward_kl(target, student, temperature)
 
     def _temperature(self, teacher: Form | None, progress: float) -> float:
         """This moment's, which must be that of a teacher that has only one."""
@@ -151,7 +152,3 @@ def _dense(teacher: Form | None, like: Tensor) -> Float[Tensor, "rows classes"]:
     if not isinstance(teacher, Dense):
         raise CompatibilityError("`logits` needs a teacher's logits, and this batch has none")
     return teacher.logits.to(like.dtype)
-
-
-def _over(logits: Tensor, temperature: float) -> Tensor:
-    return logits if temperature == 1 else logits * (1 / temperature)  # half the time of a division

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
+from stilla.objectives.analytic import Gradient, Softened
 from stilla.objectives.base import RowObjective
 from stilla.rows.products import Products
 from stilla.signals import Dense, Form
@@ -48,31 +49,29 @@ def compare(
     coefficients: of the gradients alone. taught: which terms have a gradient that is wanted. product, told: the bare
     products of the student and of the teacher, if that has a head; form: the teacher else.
     """
-    logits = ours.logits(product)
+    student = Softened(ours.logits(product))
     teacher = Dense(theirs.logits(told)) if theirs is not None and told is not None else form
-    losses: list[Tensor] = []
-    gradients: list[tuple[int, Tensor]] = []
-    for place, objective in enumerate(objectives):
+    losses: dict[int, Tensor] = {}
+    gradients: dict[int, Gradient] = {}
+    # those of a teacher first: the softmax at T = 1, which labels need, is in that at T = 2
+    for place, objective in sorted(enumerate(objectives), key=lambda one: not one[1].needs_teacher):
         if taught[place]:
-            loss, gradient = objective.losses_and_gradients(logits, teacher, labels, progress)
-            gradients.append((place, gradient))
+            losses[place], gradients[place] = objective.losses_and_gradients(student, teacher, labels, progress)
         else:
-            loss = objective.losses(logits, teacher, labels, progress)
-        losses.append(loss)
-    if not gradients:
+            losses[place] = objective.losses(student.logits, teacher, labels, progress)
+    each = torch.stack([losses[place] for place in range(len(objectives))])
+    total: Tensor | None = None
+    for place, gradient in gradients.items():
+        # bare products are the logits: nobody needs them any more
+        total = gradient.added(total, coefficients[place], out=product if ours.bare else None)
+    if total is None:
         product.zero_()
-        return torch.stack(losses)
-    (place, total), *others = gradients
-    # bare products are the logits: nobody needs them any more
-    total = torch.mul(total, coefficients[place], out=product if ours.bare else total)
-    for place, gradient in others:
-        total.addcmul_(gradient, coefficients[place])
-    if not ours.bare:
-        total = ours.before_cap(total, logits)
+    elif not ours.bare:
+        total = ours.before_cap(total, student.logits)
         if bias is not None:
             bias[: total.shape[1]] += total.sum(0)
         product.copy_(total if ours.head.scale == 1 else total.mul_(ours.head.scale))
-    return torch.stack(losses)
+    return each
 
 
 @functools.cache

@@ -87,7 +87,7 @@ def walk(work: Work, student: Headed, wanted: Sequence[bool]) -> Walked:
     theirs = Products(work.teacher, size) if isinstance(work.teacher, Headed) else None
     walked = _empty(work, student, ours.exact, wanted)
     block = compiled() if work.compile else compare
-    step = block_rows(classes, student.device, compiled=work.compile)
+    step = block_rows(classes, student.device)
     coefficients = walked.losses.new_tensor([coefficient * walked.unit for _, coefficient in work.terms])
     taught = tuple(any(wanted) and coefficient != 0 for _, coefficient in work.terms)
     objectives = tuple(objective for objective, _ in work.terms)
