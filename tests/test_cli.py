@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -390,7 +391,7 @@ def test_the_main_job_from_the_command_line(command):
     assert "data.broken: skip" in err
     exit_code, out, _ = command("evaluate", "runs/tiny", "--data", "gaps.csv", "--data", "broken=skip")
     assert exit_code == 0
-    assert "evaluations/gaps.json" in out
+    assert re.search(r"evaluations/gaps-\w{6}\.json", out)
     exit_code, out, _ = command("list", "runs")
     assert "runs/tiny" in out
 

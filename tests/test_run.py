@@ -167,7 +167,12 @@ def test_an_old_run_is_scored_on_new_data(done: tuple[Path, stilla.Run], tmp_pat
     new = tiny.texts(tmp_path / "new", seed=5)["test"]
     scores = evaluate_run(run.folder, new)
     assert scores.examples == {"test": 60}
-    assert (run.folder / "evaluations" / "test.json").exists()
+    (written,) = (run.folder / "evaluations").glob("test-*.json")
+    other = tiny.texts(tmp_path / "another", seed=6)["test"]
+    before = written.read_text()
+    evaluate_run(run.folder, other)  # another file of the same name
+    assert written.read_text() == before
+    assert len(list((run.folder / "evaluations").glob("test-*.json"))) == 2
     one_class = tmp_path / "one.csv"
     one_class.write_text("text,topic\nthe bread,food\nsoup,food\n")
     assert evaluate_run(run.folder, str(one_class)).examples == {"one": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from stilla.tasks.base import Loaded, Task
 def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
     """Score a run again: on its own data, or on `new` (a file or folder with the same columns).
 
-    Scores on new data are written to `evaluations/<name>.json` of the run and touch nothing else.
+    Scores on new data are written to `evaluations/` of the run and touch nothing else.
     `overrides`: how new data are read where that differs from the run's own (`data.broken=skip`).
 
     Raises:
@@ -52,8 +53,9 @@ def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
 
 
 def evaluation_file(path: Path, new: str) -> Path:
-    """Where a run's scores on new data lie."""
-    return path / "evaluations" / f"{Path(new).stem}.json"
+    """Where a run's scores on new data lie: under the file's name, and a few digits of where it is, as names repeat."""
+    place = new if "://" in new else str(Path(new).expanduser().resolve())
+    return path / "evaluations" / f"{Path(new).stem}-{hashlib.sha256(place.encode()).hexdigest()[:6]}.json"
 
 
 def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:

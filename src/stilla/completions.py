@@ -29,12 +29,12 @@ from stilla.errors import CompatibilityError, DataError, StillaError
 from stilla.evaluate.generate import Decoding, Written, by_length, effective, writer
 from stilla.fingerprints import of_model
 from stilla.forward import listen
+from stilla.imports import own_function
 from stilla.narrate import progress, say
 from stilla.processes import on_main, processes
 from stilla.recipe import Completions, Recipe
 from stilla.rows import row_measures
 from stilla.run_folder import fingerprint
-from stilla.tasks._imports import own_function
 from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Loaded, Side, Task
 

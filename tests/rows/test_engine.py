@@ -10,8 +10,7 @@ import torch
 
 from stilla.errors import CompatibilityError
 from stilla.objectives import Labels, Logits
-from stilla.objectives.analytic import Softened
-from stilla.objectives.base import RowObjective
+from stilla.objectives.base import RowObjective, Softened
 from stilla.rows import fused_divergence, row_loss
 from stilla.rows.products import chunk_rows
 from stilla.signals import Dense, Head, Headed

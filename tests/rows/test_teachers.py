@@ -11,7 +11,7 @@ import torch
 
 from stilla.errors import CompatibilityError
 from stilla.objectives import Logits
-from stilla.objectives.analytic import Softened
+from stilla.objectives.base import Softened
 from stilla.rows import row_loss
 from stilla.signals import Samples, TopK
 from tests.rows.setting import CLASSES, DIVERGENCES, draw, sides, top_k

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError, StillaError
+from stilla.imports import import_path, is_import_path
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Dense
 from stilla.tasks import find
 from stilla.tasks._imported import ImportedModel
-from stilla.tasks._imports import import_path, is_import_path
 from stilla.tasks.base import Side
 from stilla.tasks.image_classification import ImageClassification
 from stilla.tasks.text_classification import TextClassification

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.imports import import_path
 from stilla.recipe import ObjectiveSpec
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ def find(kind: str) -> type[Objective]:
     if ":" not in target:
         raise RecipeError(f"kind: got {kind!r}; expected {one_of(sorted(KINDS))}, or package.module:Class."
                           f"{did_you_mean(kind, KINDS)}")
-    module, _, name = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"kind: got {kind!r}, which cannot be imported: {error}") from error
+        found = import_path(target)
+    except RecipeError as error:
+        raise RecipeError(f"kind: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Objective)):
         raise RecipeError(f"kind: got {kind!r}, which is not a subclass of stilla.objectives.base.Objective")
     return found

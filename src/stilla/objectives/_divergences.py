@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.objectives.analytic import Gradient, Softened
+from stilla.objectives._analytic import Gradient, Softened
 from stilla.signals import Samples, TopK
 
 

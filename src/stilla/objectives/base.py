@@ -18,7 +18,8 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
-from stilla.objectives.analytic import Gradient, Softened
+from stilla.objectives._analytic import Gradient as Gradient
+from stilla.objectives._analytic import Softened as Softened
 from stilla.schedule import Schedule, schedule
 from stilla.signals import Dense, Dims, Form, Signals
 

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
-from stilla.objectives.analytic import Gradient, Softened
-from stilla.objectives.base import RowObjective
+from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.signals import Form
 
 _NO_LABEL = -100

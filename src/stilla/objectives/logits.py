@@ -11,8 +11,7 @@ from torch import Tensor
 from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
-from stilla.objectives.analytic import Gradient, Softened
-from stilla.objectives.base import LayerMap, RowObjective
+from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
 from stilla.schedule import schedule
 from stilla.signals import Dense, Dims, Form, Samples, TopK

@@ -21,8 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
-from stilla.objectives.analytic import Gradient, Softened
-from stilla.objectives.base import RowObjective
+from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.rows.products import Products
 from stilla.signals import Dense, Form
 

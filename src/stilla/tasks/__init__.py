@@ -37,7 +37,7 @@ def find(kind: str) -> type[Task]:
     if kind not in KINDS and ":" not in kind:
         raise RecipeError(f"task: got {kind!r}; expected {one_of(kinds())}, or package.module:Class."
                           f"{did_you_mean(kind, KINDS)}")
-    from stilla.tasks._imports import import_path
+    from stilla.imports import import_path
     from stilla.tasks.base import Task
 
     found = import_path(KINDS.get(kind, kind))

@@ -16,8 +16,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from stilla.errors import CompatibilityError, all_of
+from stilla.imports import import_path
 from stilla.recipe import ModelSource
-from stilla.tasks._imports import import_path
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_of
+from stilla.imports import is_import_path
 from stilla.recipe import ModelSource
 from stilla.tasks import _loading
-from stilla.tasks._imports import is_import_path
 from stilla.tasks._int8 import quantise
 
 logger = logging.getLogger(__name__)

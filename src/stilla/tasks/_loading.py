@@ -16,9 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from stilla._sources import hub_reachable, near_models
 from stilla.errors import CompatibilityError, all_of
+from stilla.imports import is_import_path
 from stilla.recipe import ModelSource
 from stilla.tasks._imported import ImportedModel, imported
-from stilla.tasks._imports import is_import_path
 from stilla.tasks._int8 import quantise
 from stilla.tasks._label_order import PROBLEM_TYPES, names_of, write_names
 from stilla.tasks._labels import Problem

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.imports import is_import_path
 from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch
 from stilla.tasks import _columns, _labels, _loading, _tokens
 from stilla.tasks._classification import Classification, Positions, attempt
 from stilla.tasks._imported import ImportedModel, check_answers
-from stilla.tasks._imports import is_import_path
 from stilla.tasks._label_checks import rows_in_words
 from stilla.tasks._perturbation import Perturbation
 from stilla.tasks.base import Loaded, Prepared, Side

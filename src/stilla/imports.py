@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +12,22 @@ from stilla.errors import RecipeError, did_you_mean
 
 
 def import_path(path: str) -> Any:
-    """What `package.module:name` means.
+    """What `package.module:name` means; modules in the folder that a command was started in are found too.
 
     Raises:
         RecipeError: no such module or name, or importing it fails.
     """
     module_name, _, name = path.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of a person's own may raise anything
         message = f"{type(error).__name__}: {error}"
-        raise RecipeError(f"{path!r}: the module {module_name!r} cannot be imported ({message}). Is it on "
-                          "the PYTHONPATH?") from error
+        raise RecipeError(f"{path!r}: the module {module_name!r} cannot be imported ({message}). It is "
+                          f"looked for among what is installed, on the PYTHONPATH, and in {here}, where this was started"
+                          ) from error
     if name not in vars(module):
         names = [known for known in vars(module) if not known.startswith("_")]
         raise RecipeError(f"{path!r}: the module {module_name!r} has no {name!r}.{did_you_mean(name, names)}")
