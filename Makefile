@@ -8,13 +8,14 @@ JOBS   ?= auto
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-text test quick check format clean
+.PHONY: help demo demo-text test quick extras check format clean
 
 help:
 	@echo "make demo       install, then distil, compare, export and report on handwritten digits"
 	@echo "make demo-text  the same on texts"
 	@echo "make test       install, then run all tests"
 	@echo "make quick      only the fast tests, in one process; ARGS='-k logits' chooses"
+	@echo "make extras     install ray and bitsandbytes too, and run the tests that need them (minutes)"
 	@echo "make check      lint, types, and which module may import which"
 	@echo "make format     put right what the linter can put right by itself"
 	@echo "make clean      remove .venv and the tools' caches (runs/ stays)"
@@ -35,6 +36,10 @@ test: $(VENV)/dev
 quick: $(VENV)/dev
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+extras: export OMP_NUM_THREADS ?= 1
+extras: $(VENV)/dev $(VENV)/ray $(VENV)/4bit
+	$(BIN)/python -m pytest tests/teachers/test_spread.py tests/tasks/test_causal_lm.py -k "workers or four_bits" $(ARGS)
+
 check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -47,7 +52,7 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # What is installed is marked by a file, so that it happens once, and again when the requirements change.
-$(VENV)/onnx $(VENV)/dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+$(VENV)/onnx $(VENV)/dev $(VENV)/ray $(VENV)/4bit: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(@F)]'
 	@touch $@
 

@@ -48,6 +48,22 @@ def test_texts_are_measured_and_are_the_headline(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_speed_is_that_of_writing(tmp_path: Path) -> None:
+    evaluate = {"resamples": 100, "baseline": True, "generation": {"max_new_tokens": 7, "limit": 8}}
+    run = stilla.distill(**recipe(tmp_path, evaluate=evaluate, export=["onnx"]))
+    costs = {name: one.cost for name, one in run.scores.subjects.items()}
+    assert set(costs) == {"teacher", "baseline", "student", "onnx"}
+    assert {cost.timed for cost in costs.values()} == {"text"}
+    assert all(cost.latency_median_ms and cost.throughput for cost in costs.values())
+    assert any(note == "speed: of writing whole texts, token by token" for note in run.scores.notes)
+    assert "the whole text written" in run.report.read_text(encoding="utf-8")
+    beams = {**evaluate, "generation": {**evaluate["generation"], "num_beams": 2}}
+    again = stilla.distill(**recipe(tmp_path, evaluate=beams, export=["onnx"]))
+    assert {one.cost.timed for one in again.scores.subjects.values()} == {"forward"}  # exported files write without beams
+    assert any(note == "speed: of one forward, not of writing" for note in again.scores.notes)
+
+
+@pytest.mark.slow
 def test_a_student_with_other_tokens_learns_what_the_teacher_writes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

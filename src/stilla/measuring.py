@@ -5,7 +5,7 @@ files through their own runtime.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from stilla.evaluate import (
     unused_outputs,
     workload,
 )
-from stilla.evaluate.texts import Author, write_texts
+from stilla.evaluate.texts import Author, write_texts, writing
 from stilla.export.running import OnnxWriter, open_exported
 from stilla.processes import processes
 from stilla.recipe import Recipe
@@ -85,10 +85,18 @@ def measure(
         for name, seeds in compared.answers(split, examples, prepared[split]).items():
             predictions.setdefault(name, {})[split] = seeds
     last = prepared[list(splits)[-1]]  # measured for speed: test data where there are some
-    costs, notes = measure_many(compared.subjects(last), speed=recipe.evaluate.speed)
+    authors, unwritten = compared.authors()
+    subjects = compared.subjects(last)
+    timed = writing(recipe.evaluate.generation, task, splits[list(splits)[-1]],
+                    {name: authors[name] for name in subjects if name in authors}, recipe.evaluate.batch_size)
+    if set(timed) == set(subjects):  # forwards and texts would not compare
+        subjects = {name: replace(one, writing=timed[name]) for name, one in subjects.items()}
+    costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
+    if timed and recipe.evaluate.speed:
+        of = "writing whole texts, token by token" if set(timed) == set(subjects) else "one forward, not of writing"
+        notes = (*notes, f"speed: of {of}")
     if "baseline" in made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
-    authors, unwritten = compared.authors()
     wrote = write_texts(recipe.evaluate.generation, task, splits, authors, recipe.evaluate.batch_size)
     notes = (*notes, *compared.notes(last), *wrote.notes, *(unwritten if wrote.texts else ()))
     return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,

@@ -66,7 +66,8 @@ class Cost:
 
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
     `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
-    that number was obtained.
+    that number was obtained. `timed`: what latency, throughput and measured energy are of: a `forward`, or a whole
+    `text`, written token by token.
     """
 
     parameters: int
@@ -78,6 +79,7 @@ class Cost:
     batch_size: int | None = None
     energy_joules: float | None = None
     energy_method: str | None = None
+    timed: str = "forward"
 
     @property
     def unsteady(self) -> bool:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate import Subject, Workload, measure_many, workload
+from stilla.evaluate.cost import Writing
 from stilla.tasks.base import Prepared, Side
 
 Speed = Callable[[], float] | float
@@ -50,6 +51,22 @@ def test_times_are_the_models_own_without_the_warm_up() -> None:
     assert cost.throughput == pytest.approx(500.0)
     assert cost.batch_size == 8
     assert notes == ()
+
+
+def test_of_a_model_that_writes_the_texts_are_timed() -> None:
+    """Its forward says its size and operations, on inputs of its own."""
+    machine = FakeMachine()
+    forward = machine.subject("forward", 0.002)
+    one, batch = {"values": torch.zeros(1, 2)}, {"values": torch.zeros(4, 2)}
+    writing = Writing(machine.model("text", 0.1), Workload(one, (batch,), 4))
+    costs, _ = measure_many({"student": replace(forward, writing=writing)}, clock=machine.clock)
+    cost = costs["student"]
+    assert set(machine.log) == {"text"}
+    assert (cost.timed, cost.batch_size) == ("text", 4)
+    assert cost.latency_median_ms == pytest.approx(100.0)
+    assert cost.throughput == pytest.approx(10.0)
+    assert (cost.parameters, cost.bytes) == (10, 40)
+    assert measure_many({"student": forward}, clock=machine.clock)[0]["student"].timed == "forward"
 
 
 def test_the_95th_percentile_shows_the_slow_calls() -> None:

@@ -55,10 +55,18 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """What is timed of a model that writes: `write` makes whole texts of the workload's inputs."""
+
+    write: Run
+    workload: Workload
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model to measure. What torch cannot know of an exported file (parameters, bytes) has to be given.
 
-    `flops`: for a file, those of the model that it was written from, or None.
+    `flops`: for a file, those of the model that it was written from, or None. `writing`: timed instead of a forward.
     """
 
     forward: Forward
@@ -67,6 +75,12 @@ class Subject:
     parameters: int | None = None
     bytes: int | None = None
     flops: float | None = None
+    writing: Writing | None = None
+
+    @property
+    def timed(self) -> tuple[Forward, Workload]:
+        """What is timed, and on what."""
+        return (self.writing.write, self.writing.workload) if self.writing else (self.forward, self.workload)
 
 
 def workload(
@@ -122,20 +136,22 @@ def measure_many(
     if not speed:
         return costs, tuple(notes)
     with ExitStack() as stack:
-        runs = {name: stack.enter_context(evaluating(one.forward, one.workload.device, one.precision))
-                for name, one in subjects.items()}
+        timed = {name: one.timed for name, one in subjects.items()}
+        loads = {name: load for name, (_, load) in timed.items()}
+        runs = {name: stack.enter_context(evaluating(forward, load.device, subjects[name].precision))
+                for name, (forward, load) in timed.items()}
         advance = stack.enter_context(progress("measuring speed", None))
         budget = seconds * len(subjects)
-        latencies = _latencies(runs, subjects, clock, budget, advance)
-        rates = _throughputs(runs, subjects, clock, budget, advance)
+        latencies = _latencies(runs, loads, clock, budget, advance)
+        rates = _throughputs(runs, loads, clock, budget, advance)
         for name, subject in subjects.items():
-            used = _energy(runs[name], subject, costs[name].flops, clock)
+            used = _energy(runs[name], loads[name], costs[name].flops, clock)
             cost = costs[name]
             costs[name] = Cost(
                 parameters=cost.parameters, bytes=cost.bytes, flops=cost.flops,
                 latency_median_ms=1e3 * float(np.median(latencies[name])),
                 latency_p95_ms=1e3 * float(np.percentile(latencies[name], 95)),
-                throughput=rates[name], batch_size=subject.workload.batch_size,
+                throughput=rates[name], batch_size=loads[name].batch_size, timed="text" if subject.writing else "forward",
                 energy_joules=used.joules if used else None, energy_method=used.method if used else None,
             )
     return costs, tuple(notes)
@@ -159,7 +175,7 @@ def _counted(name: str, subject: Subject, notes: list[str]) -> Cost:
 
 
 def _latencies(
-    runs: Mapping[str, Run], subjects: Mapping[str, Subject], clock: Clock, budget: float,
+    runs: Mapping[str, Run], loads: Mapping[str, Workload], clock: Clock, budget: float,
     advance: Callable[[int], None],
 ) -> dict[str, list[float]]:
     """Seconds of single calls at batch 1, in turns whose order alternates."""
@@ -167,7 +183,7 @@ def _latencies(
     started = clock()
     for turn in range(_MOST_TURNS):
         for name in list(runs)[::1 if turn % 2 == 0 else -1]:
-            calls = [_timed(runs[name], subjects[name].workload.one, clock) for _ in range(_TURN)]
+            calls = [_timed(runs[name], loads[name].one, clock) for _ in range(_TURN)]
             found[name] += calls[1:]
             advance(1)
         if turn + 1 >= _LEAST_TURNS and clock() - started > budget:
@@ -177,22 +193,21 @@ def _latencies(
 
 
 def _throughputs(
-    runs: Mapping[str, Run], subjects: Mapping[str, Subject], clock: Clock, budget: float,
+    runs: Mapping[str, Run], loads: Mapping[str, Workload], clock: Clock, budget: float,
     advance: Callable[[int], None],
 ) -> dict[str, float]:
     """Examples per second: all examples by the sum of each batch's median time."""
     found: dict[str, list[list[float]]] = {name: [] for name in runs}
     for name, run in runs.items():
-        _timed(run, subjects[name].workload.batches[0], clock)
+        _timed(run, loads[name].batches[0], clock)
     started = clock()
     for turn in range(_MOST_TURNS):
         for name in list(runs)[::1 if turn % 2 == 0 else -1]:
-            load = subjects[name].workload
-            found[name].append([_timed(runs[name], batch, clock) for batch in load.batches])
+            found[name].append([_timed(runs[name], batch, clock) for batch in loads[name].batches])
             advance(1)
         if turn + 1 >= _LEAST_TURNS and clock() - started > budget:
             break
-    return {name: _examples(subjects[name].workload) / float(np.median(times, axis=0).sum())
+    return {name: _examples(loads[name]) / float(np.median(times, axis=0).sum())
             for name, times in found.items()}
 
 
@@ -200,9 +215,8 @@ def _examples(load: Workload) -> int:
     return load.batch_size * len(load.batches)
 
 
-def _energy(run: Run, subject: Subject, flops: float | None, clock: Clock) -> energy.Energy | None:
+def _energy(run: Run, load: Workload, flops: float | None, clock: Clock) -> energy.Energy | None:
     """Measured over at least a second of batches, as counters are coarse; else estimated."""
-    load = subject.workload
     meter = energy.find_meter(load.device)
     if meter is None:
         return None if flops is None else energy.estimated(flops, load.device)

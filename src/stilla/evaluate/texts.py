@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from torch import nn
 
 from stilla.errors import all_of
-from stilla.evaluate.generate import Decoding, Writer, generate, some
-from stilla.evaluate.predict import Predictions
+from stilla.evaluate.cost import Workload, Writing
+from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, writer
+from stilla.evaluate.predict import Inputs, Predictions
 from stilla.evaluate.strings import find
 from stilla.recipe import Generation
 from stilla.tasks._writing import Writes
@@ -62,6 +65,35 @@ def write_texts(
                 if done.cut and not seed:
                     cut.setdefault(split, {})[name] = done.cut
     return Wrote(texts, metrics, _unended(cut, decoding.max_new_tokens))
+
+
+def writing(
+    section: Generation | None, task: object, examples: Dataset, authors: Mapping[str, Sequence[Author]], batch_size: int,
+) -> dict[str, Writing]:
+    """What is timed of each author: the text for an example of median length, and those for a full batch of examples.
+
+    Nothing where the recipe names no metric of texts: then writing is not what the models are for.
+    """
+    if section is None or not section.metrics or not isinstance(task, Writes):
+        return {}
+    decoding = Decoding(section.max_new_tokens, section.num_beams)
+    size = section.batch_size or batch_size
+    found: dict[str, Writing] = {}
+    key = None
+    for name, (author, *_) in authors.items():
+        asked = task.asked(examples, author.processor)
+        if key is None:
+            key = asked.keys[np.argsort(asked.tokens.lengths, kind="stable")[len(asked) // 2]]
+        rows = np.resize(np.arange(len(asked)), size)
+        load = Workload(dict(asked.tokens.batch([int(np.flatnonzero(asked.keys == key)[0])])),
+                        (dict(asked.tokens.batch(rows.tolist())),), size)
+        write = writer(author.write) if isinstance(author.write, nn.Module) else author.write
+        found[name] = Writing(partial(_written, write, asked.options, decoding), load)
+    return found
+
+
+def _written(write: Writer, options: Mapping[str, Any], decoding: Decoding, inputs: Inputs) -> list[Written]:
+    return write(inputs, options, decoding)
 
 
 def _unended(cut: Mapping[str, Mapping[str, float]], limit: int) -> tuple[str, ...]:
