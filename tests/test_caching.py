@@ -95,6 +95,27 @@ def test_hidden_states_are_stored_where_objectives_compare_them(tmp_path: Path, 
     assert set(found.manifest.states.widths) == {"layers/1", "layers/4"}
 
 
+def test_of_states_that_are_pooled_one_vector_is_stored(tmp_path: Path, asked: list[int]) -> None:
+    objectives = [{"kind": "labels"}, {"kind": "hidden", "pooling": "mean"}, {"kind": "logits"}]
+    run(recipe(tmp_path, "live", cache="none", distill={"objectives": objectives}))
+    asked.clear()
+    run(recipe(tmp_path, cache="dense", distill={"objectives": objectives}))
+    assert sum(asked) <= 120
+    found = contents(tmp_path / "run" / "cache" / "states")
+    assert found.manifest.states is not None
+    assert found.manifest.states.pooling == "mean"
+    assert found.bytes_per_row < 2 * 2 * 32 * 2 + 200  # two layers of 32 in bfloat16, not so many for every token
+    for one, other in zip(losses(tmp_path / "live"), losses(tmp_path / "run"), strict=True):
+        assert one == pytest.approx(other, rel=2e-2)
+    tokens = [{"kind": "hidden"}, {"kind": "logits"}]
+    both = [{"epochs": 1, "objectives": objectives}, {"epochs": 1, "objectives": tokens}]
+    mixed = {**recipe(tmp_path, "mixed", cache="dense").model_dump(mode="json"), "distill": both}
+    run(from_options(mixed))  # one stage compares tokens: their states serve both
+    found = contents(tmp_path / "mixed" / "cache" / "states")
+    assert found.manifest.states is not None
+    assert found.manifest.states.pooling is None
+
+
 def test_chosen_hidden_layers_can_be_captured_beforehand(tmp_path: Path, asked: list[int]) -> None:
     stages = [{"epochs": 1, "objectives": [{"kind": "hidden"}, {"kind": "logits"}], "precision": "float32"},
               {"epochs": 2, "objectives": [{"kind": "logits"}], "precision": "float32"}]

@@ -118,6 +118,9 @@ def test_position_by_position_is_refused_with_two_tokenizers(found, tmp_path):
     (tmp_path / "student" / "tokenizer.json").write_text(json.dumps(words))
     problem = only(found(f"student={student}", "distill.objectives=[{kind: hidden}]"))
     assert "cut the examples differently" in problem
+    assert "pooling: mean" in problem
+    pooled = (f"student={student}", "distill.objectives=[{kind: hidden, pooling: mean}, {kind: labels}]")
+    assert found(*pooled).problems == ()
     findings = found(f"student={student}")
     assert findings.problems == ()
     assert not any("hidden" in note for note in findings.notes if "chosen" in note)

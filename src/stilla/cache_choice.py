@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from stilla.objectives import term
 from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.recipe import Cache, Recipe, Stage
 from stilla.run_folder import RunFolder
-from stilla.signals import Dense, Headed, Samples, TopK
+from stilla.signals import Dense, Headed, Pooling, Samples, TopK
 from stilla.tasks.base import Prepared, Task
 from stilla.training_arguments import precision_of
 
@@ -24,8 +25,19 @@ SMALL = 1000
 LARGEST = 2e9
 """Bytes up to which what enters a vocabulary's head is stored by default: minutes of reading, no surprise on a laptop."""
 
-States = dict[str, tuple[int, ...]]
-"""Which of the teacher's hidden states by stack; [0] enters the first layer."""
+
+
+@dataclass(frozen=True)
+class States:
+    """What of the teacher's hidden states the objectives compare.
+
+    layers: which by stack; [0] enters the first layer. pooling: how all of them are pooled first, so that one vector per
+    example is enough to store; None: they compare position by position, or each in another way.
+    """
+
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pooling: Pooling | None = None
+
 
 _FORMS = {"dense": Dense, "hidden": Headed, "top_k": TopK, "samples": Samples}
 
@@ -65,7 +77,7 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
                      "dense, which is exact too and smaller")
     if section.form in ("top_k", "samples") and task.row_classes() < 2:
         found.append(f"cache.form: {section.form} stores a part of a distribution, and a number is none; use dense")
-    if layer_map is not None and len(stacks := states_of(recipe, task, layer_map)) > 1:
+    if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
                      f"{all_of(list(stacks))}. Use cache: none, or compare one of them (`layer_map` of the objective)")
     for number, stage in enumerate(recipe.distill):
@@ -123,11 +135,16 @@ def temperatures_of(terms: Sequence[Term]) -> list[float]:
 def states_of(recipe: Recipe, task: Task, layer_map: LayerMap) -> States:
     """The hidden states that the objectives compare, of all stages: one cache serves them all."""
     wanted: dict[str, set[int]] = {}
+    hows: set[Pooling | None] = set()
     for stage in recipe.distill:
         for one in terms_of(recipe, stage, task):
+            if one.objective.needs_stacks:
+                hows.add(one.objective.pooling)
             for stack, layers in one.objective.reads(layer_map).items():
                 wanted.setdefault(stack, set()).update(layer + 1 for layer in layers)
-    return {stack: tuple(sorted(states)) for stack, states in wanted.items()}
+    # over a vocabulary a piece is a document, of which an example of the batch may hold several
+    how = next(iter(hows)) if len(hows) == 1 and not task.vocabulary else None
+    return States({stack: tuple(sorted(states)) for stack, states in wanted.items()}, how)
 
 
 def reads(recipe: Recipe, task: Task) -> list[bool]:

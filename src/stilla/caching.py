@@ -87,7 +87,7 @@ def remembering(
     stacks = any(one.objective.needs_stacks for one in terms)
     remembers = CapturingTeacher(
         LiveTeacher(teacher, task, stacks=stacks), task, states_place(path) if stacks else path,
-        keep(section, made_from, states if stacks else {}), made_from,
+        keep(section, made_from, states if stacks else States()), made_from,
         temperature=next(iter(temperatures_of(terms)), 1.0), part=str(processes().process_index), shared=True,
         check_alignment=not trusted)
     try:
@@ -111,7 +111,7 @@ def capture_all(
     device = torch.device("cpu") if runs_on_cpu(stage) else state.device
     halved = precision_of(stage) == "bfloat16"
     for stacks in reads(recipe, task):
-        kept = keep(recipe.cache, made_from, states_of(recipe, task, layer_map) if stacks else {})
+        kept = keep(recipe.cache, made_from, states_of(recipe, task, layer_map) if stacks else States())
         places.append(states_place(path) if stacks else path)
         if workers:
             done = capture_with_ray(teacher, task, prepared, places[-1], kept, made_from, workers=workers,
@@ -140,4 +140,4 @@ def _counted(done: Iterable[int], examples: int) -> None:
 def keep(section: Cache, made_from: Mapping[str, Any], states: States) -> Keep:
     assert section.form not in (None, "none")
     return Keep(section.form, section.k, section.samples, section.temperatures or (1.0,), section.precision,  # type: ignore[arg-type]
-                made_from.get("seed", 0), states)
+                made_from.get("seed", 0), states.layers, pooling=states.pooling)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -197,6 +197,10 @@ Form = Dense | Headed | TopK | Samples
 """The forms that a distribution over classes comes in. Each has `len()`, its rows, and `rows(start, end)`, some of them."""
 
 
+Pooling = Literal["mean", "first", "last"]
+"""How an example's positions become one vector, its embedding."""
+
+
 @dataclass(frozen=True)
 class Stack:
     """The hidden states of one layer stack: [0] enters the first layer, [i] leaves layer i - 1.
@@ -206,6 +210,24 @@ class Stack:
 
     hidden_states: Sequence[Float[Tensor, "batch positions width"]]
     mask: Bool[Tensor, "batch positions"] | None = None
+
+    def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
+        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them.
+
+        In at least float32; zero where an example has no valid position.
+        """
+        states = self.hidden_states[index]
+        states = states.to(torch.promote_types(states.dtype, torch.float32))
+        valid = states.new_ones(states.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
+        if how == "mean":
+            some = valid.sum(1, keepdim=True).clamp_min(1)
+            # chosen and not multiplied: padding may hold what is no number
+            return torch.where(valid.unsqueeze(-1), states, 0).sum(1) / some
+        places = torch.arange(valid.shape[1], device=valid.device)
+        worth = -places if how == "first" else places
+        place = torch.where(valid, worth, -valid.shape[1]).argmax(1)
+        chosen = states[torch.arange(len(states), device=states.device), place]
+        return torch.where(valid.any(1, keepdim=True), chosen, 0)
 
 
 @dataclass(frozen=True)

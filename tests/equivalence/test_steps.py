@@ -11,6 +11,8 @@ from transformers import TrainingArguments
 from stilla import DistillationTrainer
 from stilla.distiller import Distiller
 from stilla.errors import CompatibilityError
+from stilla.objectives import Hidden, Labels
+from stilla.objectives.base import Term
 from stilla.reduction import Step
 from stilla.signals import Batch
 from tests.equivalence.launching import launch
@@ -30,6 +32,15 @@ def test_four_micro_batches_equal_one_batch(tmp_path: Path, number: int) -> None
     assert distance(weights(one), weights(four)) < CLOSE
     for a, b in zip(losses(one), losses(four), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_four_micro_batches_of_pooled_states_equal_one_batch(tmp_path: Path) -> None:
+    """Counted by examples, not by tokens: the longest must not weigh most."""
+    one, four = (trainer(tmp_path, data=examples(21), objectives=[Term(Labels(), weight=0.3), Term(Hidden(pooling="mean"))],
+                         **options) for options in ({}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}))
+    one.train()
+    four.train()
+    assert distance(weights(one), weights(four)) < CLOSE
 
 
 @pytest.mark.slow

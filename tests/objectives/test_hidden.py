@@ -75,6 +75,65 @@ def test_without_padding_an_example_counts_once() -> None:
     assert objective.total(student, teacher, 0.0).item() == pytest.approx(expected)
 
 
+LEFT = MASK.flip(1)
+
+
+@pytest.mark.parametrize("mask", [MASK, LEFT, None], ids=["right", "left", "none"])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("distance", ["mse", "relative_mse", "cosine"])
+def test_pooled_examples_equal_the_textbook(distance: str, pooling: str, mask: torch.Tensor | None) -> None:
+    student, teacher = signals(2, 4, mask), signals(6, 4, mask)
+    objective = ready(dims(2, 4), dims(6, 4), {"layers": (1, 5)}, distance=distance, pooling=pooling)
+
+    def vectors(said: Signals, index: int) -> np.ndarray:
+        state = said.stacks["layers"].hidden_states[index].numpy()
+        valid = [row if mask is None else row[one.numpy()] for row, one in zip(state, MASK if mask is None else mask)]
+        return np.stack([{"mean": rows.mean(0), "first": rows[0], "last": rows[-1]}[pooling] for rows in valid])
+
+    expected = np.mean([oracle(distance, vectors(student, ours), vectors(teacher, theirs)).sum()
+                        for ours, theirs in [(1, 2), (2, 6)]])
+    assert objective.total(student, teacher, 0.0).item() == pytest.approx(expected, rel=1e-12)
+    assert objective.count == "examples"
+    assert Hidden().count == "tokens"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_padding_has_no_influence_on_a_pooled_example(pooling: str) -> None:
+    student, teacher = signals(1, 4), signals(1, 4)
+    states = student.stacks["layers"].hidden_states
+    objective = ready(dims(1, 4), dims(1, 4), {"layers": (0,)}, pooling=pooling)
+    before = objective.total(student, teacher, 0.0).item()
+    with torch.no_grad():
+        states[1][~MASK] = torch.nan
+        teacher.stacks["layers"].hidden_states[1][~MASK] = torch.inf
+    state = states[1].requires_grad_()
+    after = objective.total(student, teacher, 0.0)
+    after.backward()
+    assert after.item() == before
+    assert state.grad is not None
+    assert state.grad[~MASK].abs().max() == 0
+    assert torch.isfinite(state.grad).all()
+
+
+def test_pooled_examples_may_be_cut_into_other_positions_and_widths() -> None:
+    student = signals(1, 3)
+    teacher = Signals(stacks={"layers": Stack([torch.randn(2, 5, 4).double()] * 2, None)})
+    objective = ready(dims(1, 3), dims(1, 4), {"layers": (0,)}, pooling="mean")
+    (projection,) = objective.projections.values()
+    pooled = student.stacks["layers"].pooled(1, "mean")
+    target = teacher.stacks["layers"].hidden_states[1].mean(1)
+    expected = oracle("relative_mse", projection(pooled).detach().numpy(), target.numpy()).sum()
+    assert objective.total(student, teacher, 0.0).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_example_without_a_valid_position_is_zero_and_finite() -> None:
+    stack = Stack([torch.randn(2, 3, 4)], torch.tensor([[True, True, False], [False, False, False]]))
+    for how in ("mean", "first", "last"):
+        pooled = stack.pooled(0, how)
+        assert pooled[0].abs().sum() > 0
+        assert pooled[1].abs().max() == 0
+
+
 def test_last_compares_one_layer_and_a_given_map_is_used() -> None:
     student, teacher = signals(2, 4), signals(6, 4)
     objective = ready(dims(2, 4), dims(6, 4), {"layers": (1, 5)}, layers="last", layer_map=[0, 3])

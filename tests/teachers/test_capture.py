@@ -86,6 +86,26 @@ def test_an_example_is_found_in_whatever_batch_it_stands(tmp_path: Path) -> None
                                atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["mean", "first", "last"])
+def test_embeddings_come_back_one_per_example(tmp_path: Path, how: Any) -> None:
+    live, batches = classifier(), classifier_batches()
+    keep = Keep("dense", states={"layers": (2, 4)}, states_dtype="float32", pooling=how)
+    first = captured(tmp_path, live, keep, batches)
+    cached = opened(tmp_path, live.task)
+    for batch, now in zip(batches, first, strict=True):
+        truly, read = live(batch).stacks["layers"], cached(batch).stacks["layers"]
+        for index in (2, 4):
+            assert read.hidden_states[index].shape == (len(batch.labels), 1, 32)
+            for said in (read, now.stacks["layers"]):
+                torch.testing.assert_close(said.pooled(index, how), truly.pooled(index, how), atol=1e-6, rtol=1e-6)
+    assert read.hidden_states[1].is_meta
+    coder = Store(tmp_path).manifest.states
+    assert coder is not None
+    assert coder.pooling == how
+    with pytest.raises(CacheError, match=f"pooling: {how} -> nothing"):
+        capturing(tmp_path, live, replace(keep, pooling=None))
+
+
 def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
     live, batches = classifier(), classifier_batches()
     keep = Keep("dense", states={"layers": (2, 4)}, states_dtype="float32")

@@ -238,6 +238,8 @@ class StatesCoder(Coder[Mapping[str, Tensor]]):
 
     widths: Mapping[str, int]
     dtype: str = "bfloat16"
+    pooling: str | None = None
+    """How the positions of a piece became one vector; None: there is a vector for each."""
     kind: ClassVar[str] = "states"
 
     def encode(self, kept: Mapping[str, Tensor], start: int, end: int) -> bytes:

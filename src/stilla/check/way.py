@@ -188,10 +188,10 @@ def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, pre
         return []
     objective = objectives.term(spec).objective
     wrong = objective.problems(*dims, student.layer_map)
-    if objective.needs_stacks and not prepared.aligned and not wrong:
+    if objective.needs_stacks and objective.pooling is None and not prepared.aligned and not wrong:
         return [
             "compares position by position, but teacher and student cut the examples differently (two tokenizers, "
-            "or two image sizes); leave it out"
+            "or two image sizes). Compare one vector per example (`pooling: mean`), or leave it out"
         ]
     return wrong
 

@@ -93,10 +93,12 @@ def print_cache(path: str, found: Contents) -> None:
     form = manifest.logits.plain() if manifest.logits else {"kind": "hidden states alone"}
     kind = form.pop("kind")
     states = ", ".join(sorted(manifest.states.widths)) if manifest.states else ""
+    pooling = manifest.states.pooling if manifest.states else None
+    kept = "hidden states" if pooling is None else f"embeddings ({pooling})"
     lines = [
         ("cache", path),
         ("form", f"{kind} ({_named(form)})"),
-        *([("hidden states", states)] if states else []),
+        *([(kept, states)] if states else []),
         ("holds", f"{count} in {_counted(found.files, 'file')}"),
         ("size", f"{(found.bytes + found.head_bytes) / 1e6:,.1f} MB, {found.bytes_per_row:,.1f} bytes a row"
                  + (f" (and the head once: {found.head_bytes / 1e6:,.1f} MB)" if found.head_bytes else "")),

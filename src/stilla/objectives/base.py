@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stilla.objectives._analytic import Gradient as Gradient
 from stilla.objectives._analytic import Softened as Softened
 from stilla.schedule import Schedule, schedule
-from stilla.signals import Dense, Dims, Form, Signals
+from stilla.signals import Dense, Dims, Form, Pooling, Signals
 
 Count = Literal["rows", "labelled", "tokens", "examples"]
 LayerMap = Mapping[str, tuple[int, ...]]
@@ -34,12 +34,14 @@ class Objective(nn.Module):
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states.
     - `count`: what its sum over the optimiser step is divided by.
+    - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
     - `couples_examples`: whether it compares examples of a batch with each other.
     """
 
     needs_teacher: ClassVar[bool] = True
     needs_stacks: ClassVar[bool] = False
-    count: ClassVar[Count] = "rows"
+    count: Count = "rows"
+    pooling: Pooling | None = None
     couples_examples: ClassVar[bool] = False
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:

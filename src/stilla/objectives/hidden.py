@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.base import FeatureObjective, LayerMap
-from stilla.signals import Dims, Signals, Stack
+from stilla.signals import Dims, Pooling, Signals, Stack
 
 Distance = Literal["mse", "relative_mse", "cosine"]
 Pair = tuple[str, int, int]
@@ -32,10 +32,13 @@ class Hidden(FeatureObjective):
     student but never part of it. `layer_map` says for every student layer the teacher layer it answers to (from 0;
     a list, or lists by stack); by default it follows from how the student was made. `layers: last` compares only
     the last student layer. Where there is no padding (images), an example counts as one token: its positions' mean.
+
+    With `pooling` each example's positions become one vector first, its embedding: their `mean`, the `first` or the `last`
+    of them (Reimers and Gurevych 2019, arXiv:1908.10084, sec. 3); the mean is then over examples. Models that cut examples
+    into other tokens or patches can be compared so, and a cache stores one vector per example and layer.
     """
 
     needs_stacks = True
-    count = "tokens"
 
     def __init__(
         self,
@@ -43,8 +46,11 @@ class Hidden(FeatureObjective):
         distance: Distance = "relative_mse",
         layers: Literal["all", "last"] = "all",
         layer_map: list[int] | Mapping[str, list[int]] | None = None,
+        pooling: Pooling | None = None,
     ) -> None:
         super().__init__()
+        self.pooling = pooling
+        self.count = "tokens" if pooling is None else "examples"
         self.distance = distance
         self.layers = layers
         self.layer_map = layer_map
@@ -78,25 +84,30 @@ class Hidden(FeatureObjective):
                 self.projections[_name(stack, ours)] = nn.Linear(narrow, wide, bias=False)
 
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
-        sums = [self._sum(stack, ours, student.stacks[stack], teacher.stacks[stack].hidden_states[theirs + 1])
+        sums = [self._sum(stack, ours, student.stacks[stack], theirs, teacher.stacks[stack])
                 for stack, ours, theirs in self.pairs]
         return torch.stack(sums).mean()
 
-    def _sum(self, stack: str, layer: int, said: Stack, target: Tensor) -> Tensor:
-        state = said.hidden_states[layer + 1]
+    def _sum(self, stack: str, layer: int, said: Stack, answered: int, told: Stack) -> Tensor:
+        if self.pooling is not None:
+            state, target = said.pooled(layer + 1, self.pooling), told.pooled(answered + 1, self.pooling)
+            return _distance(self._projected(stack, layer, state), target, self.distance).sum()
+        state, target = said.hidden_states[layer + 1], told.hidden_states[answered + 1]
         if state.shape[:2] != target.shape[:2]:
             raise CompatibilityError(
                 f"`hidden`: in stack {stack!r} the student has {state.shape[1]} positions, the teacher {target.shape[1]}: "
                 "hidden states compare position by position. Give both the same tokenizer or the same image and patch "
-                "size, or leave `hidden` out")
-        name = _name(stack, layer)
-        if name in self.projections:
-            state = self.projections[name](state)
+                "size, compare one vector per example (`pooling: mean`), or leave `hidden` out")
+        state = self._projected(stack, layer, state)
         exact = torch.promote_types(state.dtype, torch.float32)
         distances = _distance(state.to(exact), target.to(exact), self.distance)
         if said.mask is None:
             return distances.mean(-1).sum()
         return torch.where(said.mask, distances, 0).sum()
+
+    def _projected(self, stack: str, layer: int, state: Tensor) -> Tensor:
+        name = _name(stack, layer)
+        return self.projections[name](state) if name in self.projections else state
 
     def _pairs(self, student: Dims, teacher: Dims, automatic: LayerMap) -> tuple[Pair, ...]:
         wanted = self._wanted(student, automatic)
@@ -129,8 +140,8 @@ class Hidden(FeatureObjective):
 
 
 def _distance(
-    state: Float[Tensor, "batch positions width"], target: Float[Tensor, "batch positions width"], kind: Distance
-) -> Float[Tensor, "batch positions"]:
+    state: Float[Tensor, "*places width"], target: Float[Tensor, "*places width"], kind: Distance
+) -> Float[Tensor, "*places"]:
     if kind == "cosine":
         return 1 - F.cosine_similarity(state, target, dim=-1)
     if kind == "mse":

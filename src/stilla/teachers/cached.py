@@ -130,7 +130,9 @@ class Reading:
         if not states:
             return {}
         stack = next(iter(states)).rpartition("/")[0]  # only ever of one: `CapturingTeacher` refuses more
-        mask = self.task.stack_mask(batch, Side.TEACHER, stack)
+        pooled = self.manifest.states is not None and self.manifest.states.pooling is not None
+        # one vector per example is all of its valid positions
+        mask = None if pooled else self.task.stack_mask(batch, Side.TEACHER, stack)
         placed = {name: self._placed(state, positions, segments, mask) for name, state in states.items()}
         shape = next(iter(placed.values())).shape[:2]
         # what was not stored has a shape and no values: using it is an error, never a zero

@@ -15,7 +15,7 @@ from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exi
 from stilla.cache.blobs import encode
 from stilla.cache.shards import digest_of
 from stilla.errors import BusyError, CacheError, all_of
-from stilla.signals import Batch, Dense, Dims, Headed, Signals
+from stilla.signals import Batch, Dense, Dims, Headed, Signals, Stack
 from stilla.tasks.base import Prepared, Segment, Side, Task
 from stilla.teachers.cached import Reading
 from stilla.teachers.keeping import Keep
@@ -154,11 +154,15 @@ class CapturingTeacher:
             return None
         ((stack, indices),) = self.keep.states.items()
         mask = self.task.stack_mask(batch, Side.TEACHER, stack)
-        here: Any = segment.positions
-        if here is None:
-            here = slice(None) if mask is None else mask[segment.example].nonzero().squeeze(1)
         states = said.stacks[stack].hidden_states
-        return {f"{stack}/{index}": states[index][segment.example, here] for index in indices}
+        if (how := self.keep.pooling) is not None:
+            here = slice(segment.example, segment.example + 1)
+            one = Stack([state[here] for state in states], None if mask is None else mask[here])
+            return {f"{stack}/{index}": one.pooled(index, how) for index in indices}
+        places: Any = segment.positions
+        if places is None:
+            places = slice(None) if mask is None else mask[segment.example].nonzero().squeeze(1)
+        return {f"{stack}/{index}": states[index][segment.example, places] for index in indices}
 
     def _begun(self, said: Signals) -> Manifest:
         """What the cache holds, as the teacher's first answer shows it."""
@@ -169,7 +173,7 @@ class CapturingTeacher:
         classes = said.logits.logits.shape[1] if isinstance(said.logits, Dense) else self.task.row_classes()
         classes = said.logits.head.classes if isinstance(said.logits, Headed) else classes
         coder = self.keep.coder(said.logits, classes)
-        stored = StatesCoder(states, self.keep.states_dtype) if states else None
+        stored = StatesCoder(states, self.keep.states_dtype, self.keep.pooling) if states else None
         return Manifest(
             self.fingerprint, coder, stored, classes, widths if states else {},
             self._head(said) if self.keep.form == "hidden" else None)
@@ -223,6 +227,9 @@ class CapturingTeacher:
         stored = set(manifest.states.widths if manifest.states else {})
         states = {f"{stack}/{index}" for stack, indices in wanted.states.items() for index in indices}
         changed += [f"hidden states: {_said(sorted(stored))} -> {_said(sorted(states))}"] if stored != states else []
+        pooled = manifest.states.pooling if manifest.states else None
+        if stored and states and pooled != wanted.pooling:
+            changed.append(f"pooling: {_said(pooled)} -> {_said(wanted.pooling)}")
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise CacheError(f"{self.place.path} holds another form. What differs:\n{listed}\nGive another cache.path, ask "

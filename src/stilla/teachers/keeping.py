@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder, name_of
 from stilla.errors import CacheError
-from stilla.signals import Dense, Form, Headed, Samples, TopK
+from stilla.signals import Dense, Form, Headed, Pooling, Samples, TopK
 from stilla.tasks.base import Segment
 
 _BLOCK = 32
@@ -31,7 +31,8 @@ class Keep:
     form: `dense`: all logits; `hidden`: what enters the head, for vocabularies; `top_k`: the k likeliest classes and the
     mass of the others at each of the temperatures; `samples`: so many draws and the entropy.
     dtype: of dense logits and hidden states; None: float32, and what the head multiplies. seed: of the draws.
-    states: which of the teacher's hidden states by stack ([0] enters the first layer); in `states_dtype`.
+    states: which of the teacher's hidden states by stack ([0] enters the first layer); in `states_dtype`. pooling: one
+    vector per example of each (an embedding) instead of one per position.
     """
 
     form: Literal["dense", "hidden", "top_k", "samples"] = "dense"
@@ -42,6 +43,7 @@ class Keep:
     seed: int = 0
     states: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     states_dtype: str = "bfloat16"
+    pooling: Pooling | None = None
 
     def coder(self, said: Form, classes: int) -> DenseCoder | HiddenCoder | TopKCoder | SamplesCoder:
         """How the rows of answers like this one are stored.
