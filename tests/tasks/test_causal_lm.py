@@ -225,7 +225,13 @@ def test_other_numbers_for_the_same_tokens_are_refused() -> None:
     ([{"a": "x"}], {"messages": "a"}, "expected lists of {role, content}"),
     ([{"text": " "}, {"text": "x"}], {}, "'text' is null or empty in 1 of 2"),
     ([{"prompt": "a", "completion": ""}], {}, "'prompt' or 'completion' are null or empty in 1 of 1"),
-    ([{"messages": [{"role": "user", "content": "x"}]}], {}, "in which an assistant speaks in 1 of 1"),
+    ([{"messages": [{"role": "user", "content": "x"}]}], {},
+     "in which an assistant speaks in 1 of 1 examples .who speaks there: 'user'"),
+    ([{"messages": [{"role": "user", "content": "x"}, {"role": "Assistant", "content": "y"}]}], {},
+     "who speaks there: 'user' and 'Assistant'"),
+    ([{"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}], {},
+     r"'conversations' holds lists of {from, value}; expected lists of {role, content}.*Rename"),
+    ([{"messages": '[{"role": "user", "content": "x"}]'}], {}, "conversations as JSON text.*not as strings"),
 ])
 def test_data_that_cannot_be_learnt_are_refused(rows: list[dict[str, Any]], section: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said.replace("(", r"\(")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -93,7 +94,21 @@ def language(section: Data, train: Dataset) -> tuple[Literal["text", "prompt", "
     pair = [(lower[a], lower[b]) for a, b in ANSWERS if a in lower and b in lower]
     if len(pair) == 1 and all(is_text(train.features[name]) for name in pair[0]):
         return "prompt", pair[0]
+    for name in (lower[name] for name in TALKS if name in lower):
+        _refuse_other_talk(name, train)
     return "text", one_text(section, train)
+
+
+def _refuse_other_talk(name: str, train: Dataset) -> None:
+    """A column that is called like conversations and holds them in another shape; as text, their marks would be learnt."""
+    feature = train.features[name]
+    if isinstance(feature, List) and isinstance(feature.feature, Mapping):
+        raise DataError(f"data.messages: the column {name!r} holds {said(feature)}; expected lists of {{role, content}}, "
+                        "where one of the roles is assistant. Rename the keys, and roles that are called otherwise.")
+    first = next((one for one in train.select(range(min(len(train), 20)))[name] if one), None)
+    if is_text(feature) and re.match(r'\s*\[?\s*\{\s*"', str(first)):
+        raise DataError(f"data.messages: the column {name!r} holds conversations as JSON text; expected lists of {{role, "
+                        "content}. Write them as lists, not as strings, or name a column of plain text (data.text).")
 
 
 def one_text(section: Data, train: Dataset) -> tuple[str, ...]:
@@ -189,4 +204,6 @@ def said(feature: Any) -> str:
         return f"{feature.num_classes} classes"
     if isinstance(feature, Value):
         return "text" if is_text(feature) else str(feature.dtype)
+    if isinstance(feature, List) and isinstance(feature.feature, Mapping):
+        return f"lists of {{{', '.join(feature.feature)}}}"
     return type(feature).__name__.lower()

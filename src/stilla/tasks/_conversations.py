@@ -30,6 +30,12 @@ def is_talk(talk: Any) -> bool:
     return len(said) == len(talk) and "assistant" in said
 
 
+def roles(talks: Sequence[Any]) -> list[str]:
+    """Who speaks in them, in the order of their first words; of broken conversations too."""
+    said = (one for talk in talks if isinstance(talk, list) for one in talk if isinstance(one, Mapping))
+    return list(dict.fromkeys(str(one["role"]) for one in said if one.get("role") is not None))
+
+
 def last_answer(talk: Talk) -> int:
     """The assistant's last turn: what models are asked for, everything before it being given."""
     return max(turn for turn, message in enumerate(talk) if message["role"] == "assistant")

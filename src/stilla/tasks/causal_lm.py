@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
 from stilla.tasks import _columns, _conversations, _documents, _prompts, _tokens, _translations
@@ -206,6 +206,9 @@ def _refuse_broken(section: Data, name: str, split: Dataset, source: Source, col
         return
     named = " or ".join(repr(column) for column in columns)
     found = f"data.{name}: {_WORDS[source].format(named)} in {len(broken)} of {len(split)} examples"
+    if source == "messages":
+        roles = _conversations.roles(_columns.values(split.select(broken[:100].tolist()), columns[0]))
+        found += f" (who speaks there: {all_of([repr(role) for role in roles]) or 'nobody'})"
     if section.broken == "refuse":
         raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
                         "data.broken: skip.")
