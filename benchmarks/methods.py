@@ -52,7 +52,7 @@ def taught(
             source = {"model": str(teacher), "train": {
                 "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
                 "batch_size": options.batch_size}}
-        if not leads:
+        if not leads and "completions" not in way:  # whose baseline takes as many steps as there are texts
             lend_baseline(first, folder)
         training = {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": options.batch_size}
         recipe = {
