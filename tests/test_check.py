@@ -107,6 +107,13 @@ def test_a_divergence_of_distributions_is_refused_for_numbers(found, tmp_path):
     assert found(*overrides).problems == ()  # what is chosen by default fits
 
 
+def test_two_terms_of_one_name_are_known_before_a_run(found):
+    problem = only(found("distill.objectives=[{kind: hidden, pooling: first}, {kind: hidden, pooling: mean}]"))
+    assert problem == "distill.objectives: two are called 'hidden'; give one a `name`"
+    named = "distill.objectives=[{kind: hidden, pooling: first, name: first}, {kind: hidden, pooling: mean}]"
+    assert found(named).problems == ()
+
+
 def test_position_by_position_is_refused_with_two_tokenizers(found, tmp_path):
     student = tiny.bert(tmp_path / "student", layers=2)
     words = json.loads((tmp_path / "student" / "tokenizer.json").read_text())

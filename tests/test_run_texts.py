@@ -53,7 +53,9 @@ def test_speed_is_that_of_writing(tmp_path: Path) -> None:
     run = stilla.distill(**recipe(tmp_path, evaluate=evaluate, export=["onnx"]))
     costs = {name: one.cost for name, one in run.scores.subjects.items()}
     assert set(costs) == {"teacher", "baseline", "student", "onnx"}
-    assert {cost.timed for cost in costs.values()} == {"text"}
+    assert {cost.timed for cost in costs.values()} == {"whole texts of at most 7 tokens, written greedily"}
+    methods = {cost.energy_method or "" for cost in costs.values()}
+    assert all(method.startswith("measured") or method.endswith("of one forward over a whole text") for method in methods)
     assert all(cost.latency_median_ms and cost.throughput for cost in costs.values())
     assert any(note == "speed: of writing whole texts, token by token" for note in run.scores.notes)
     assert "the whole text written" in run.report.read_text(encoding="utf-8")

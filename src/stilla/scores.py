@@ -66,8 +66,8 @@ class Cost:
 
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
     `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
-    that number was obtained. `timed`: what latency, throughput and measured energy are of: a `forward`, or a whole
-    `text`, written token by token.
+    that number was obtained. `timed`: what latency, throughput and measured energy are of: one `forward`, or, in
+    words, the whole texts that were written token by token.
     """
 
     parameters: int

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from stilla.batches import EpochLoader, Examples, StepBatches
 from stilla.distiller import Distiller
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_at_once
 from stilla.evaluate import predict
 from stilla.guard import Guard, KeepUp
 from stilla.objectives.base import LayerMap, RowObjective, Term
@@ -73,6 +73,10 @@ class DistillationTrainer(Trainer):
         self.task = task_of(model, task)
         train_data = prepared_from(train_dataset, data_collator, processing_class, self.task)
         stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
+        if train_data is not None and (wrong := [
+                f"`{term.name}` {problem}" for term in terms
+                for problem in term.objective.misfits(aligned=train_data.aligned, packed=train_data.packed)]):
+            raise all_at_once(wrong, CompatibilityError)
         batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
         self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
         distiller = Distiller(

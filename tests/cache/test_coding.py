@@ -211,3 +211,12 @@ def test_coders_are_read_back_from_the_manifest() -> None:
         assert coder_from(coder.plain()) == coder
     with pytest.raises(CacheError, match="knows dense, hidden"):
         coder_from({"kind": "parquet"})
+
+
+def test_states_that_are_not_pooled_are_described_as_before_there_was_pooling() -> None:
+    """The description is part of a cache's name: another one would make every cache of states a stranger."""
+    coder = StatesCoder({"layers/1": 4})
+    assert coder.plain() == {"kind": "states", "widths": {"layers/1": 4}, "dtype": "bfloat16"}
+    assert coder_from(coder.plain()) == coder
+    pooled = StatesCoder({"layers/1": 4}, pooling="mean")
+    assert coder_from(pooled.plain()) == pooled != coder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_padding_has_no_influence(tmp_path: Path) -> None:
     plain.train()
     padded.train()
     assert distance(weights(plain), weights(padded)) < CLOSE
+
+
+def test_what_does_not_fit_the_examples_is_refused_before_training(tmp_path: Path) -> None:
+    prepared = trainer(tmp_path).train_dataset
+    for changed, term, said in [({"packed": True}, Hidden(pooling="mean"), "hold several documents"),
+                                ({"aligned": False}, Hidden(), "cut the examples differently")]:
+        with pytest.raises(CompatibilityError, match=f"`hidden` .*{said}"):
+            trainer(tmp_path, data=replace(prepared, **changed), objectives=[Term(term)])
 
 
 def test_length_grouping_changes_only_the_order(tmp_path: Path) -> None:

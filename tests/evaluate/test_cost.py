@@ -58,11 +58,11 @@ def test_of_a_model_that_writes_the_texts_are_timed() -> None:
     machine = FakeMachine()
     forward = machine.subject("forward", 0.002)
     one, batch = {"values": torch.zeros(1, 2)}, {"values": torch.zeros(4, 2)}
-    writing = Writing(machine.model("text", 0.1), Workload(one, (batch,), 4))
+    writing = Writing(machine.model("text", 0.1), Workload(one, (batch,), 4), "whole texts")
     costs, _ = measure_many({"student": replace(forward, writing=writing)}, clock=machine.clock)
     cost = costs["student"]
     assert set(machine.log) == {"text"}
-    assert (cost.timed, cost.batch_size) == ("text", 4)
+    assert (cost.timed, cost.batch_size) == ("whole texts", 4)
     assert cost.latency_median_ms == pytest.approx(100.0)
     assert cost.throughput == pytest.approx(10.0)
     assert (cost.parameters, cost.bytes) == (10, 40)

@@ -10,7 +10,7 @@ import torch
 
 from stilla.errors import CompatibilityError
 from stilla.objectives import Labels, Logits
-from stilla.objectives.base import RowObjective, Softened
+from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.rows import fused_divergence, row_loss
 from stilla.rows.products import chunk_rows
 from stilla.signals import Dense, Head, Headed
@@ -309,6 +309,28 @@ def test_the_analytic_gradients_are_those_of_autograd() -> None:
         expected, by_autograd = RowObjective.losses_and_gradients(objective, Softened(logits), teacher, given.labels, 0.0)
         torch.testing.assert_close(losses, expected, rtol=1e-11, atol=1e-13)
         torch.testing.assert_close(gradients.dense(), by_autograd.dense(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_the_logits_themselves_may_be_a_part_of_a_gradient(order: tuple[int, ...]) -> None:
+    class Small(RowObjective):
+        needs_teacher = False
+
+        def losses(self, logits: Any, teacher: Any, labels: Any, progress: float) -> Any:
+            return logits.square().mean(-1)
+
+    class ByHand(Small):
+        def losses_and_gradients(self, student: Any, teacher: Any, labels: Any, progress: float) -> Any:
+            return student.logits.square().mean(-1), Gradient(((student.logits, 2 / student.logits.shape[-1]),))
+
+    given = sides(dtype=torch.float32)  # a bare head: the products are the logits
+    found = []
+    for penalty in (Small(), ByHand()):
+        terms: list[Any] = [(Labels(), 0.3), (penalty, 0.5), (Logits(temperature=2.0), 0.2)]
+        loss, _ = row_loss([terms[place] for place in order], given.student, given.teacher, given.labels, 0.0)
+        found.append(torch.autograd.grad(loss, given.leaves))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_fused_divergence_is_the_mean_over_the_rows() -> None:

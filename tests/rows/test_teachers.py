@@ -71,6 +71,31 @@ def test_a_student_that_is_sure_keeps_the_digits_of_its_tail() -> None:
         assert gradients[0, 0].item() == pytest.approx(0.1, rel=1e-5)
 
 
+@pytest.mark.parametrize("k", [3, 13])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize(("gap", "temperature"), [(95.0, 1.0), (120.0, 1.0), (400.0, 2.0), (3000.0, 1.0)])
+def test_a_mass_outside_that_is_no_number_keeps_its_logarithm(
+    divergence: Any, k: int, gap: float, temperature: float,
+) -> None:
+    """In float32 the student's softmax has zeros there; autograd in float64 says what should come."""
+    torch.manual_seed(0)
+    logits = torch.randn(4, 13, dtype=torch.float64)
+    logits[:, 2] += gap
+    logits[3, 2] -= gap  # and a row like any other
+    told = torch.log_softmax(torch.randn(4, 13, dtype=torch.float64) / temperature, -1)
+    ids = torch.tensor([[0, 2, 7]] * 4) if k == 3 else torch.arange(13).expand(4, 13)
+    others = told.scatter(-1, ids, -torch.inf).logsumexp(-1)
+    objective = Logits(divergence=divergence, temperature=temperature)
+    teacher = TopK(ids, told.gather(-1, ids), others, temperature)
+    exact = logits.clone().requires_grad_()
+    expected = objective.losses(exact, teacher, None, 0.0)
+    (gradient,) = torch.autograd.grad(expected.sum(), exact)
+    small = TopK(ids, teacher.log_probs.float(), others.float(), temperature)
+    losses, found = objective.losses_and_gradients(Softened(logits.float()), small, None, 0.0)
+    torch.testing.assert_close(losses.double(), expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.dense().double(), gradient, rtol=1e-4, atol=1e-5)
+
+
 def test_the_temperature_must_be_one_that_is_stored() -> None:
     given = sides()
     with pytest.raises(CompatibilityError, match=r"temperature 2, and the teacher's top-k were stored at 1.*store"):

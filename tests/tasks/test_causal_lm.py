@@ -238,6 +238,19 @@ def test_data_that_cannot_be_learnt_are_refused(rows: list[dict[str, Any]], sect
         task_of(rows, **section)
 
 
+def test_examples_of_several_documents_are_not_pooled() -> None:
+    from stilla.objectives import Hidden
+
+    rows = [{"text": "the cat"}, {"text": "a dog"}, {"text": "the mat"}]
+    packed, alone = (prepared(rows, pack=pack, training=True) for pack in (True, False))
+    assert packed.packed
+    assert not alone.packed
+    (problem,) = Hidden(pooling="mean").misfits(aligned=True, packed=packed.packed)
+    assert "data.pack: false" in problem
+    assert not Hidden(pooling="mean").misfits(aligned=True, packed=alone.packed)
+    assert not Hidden().misfits(aligned=True, packed=packed.packed)
+
+
 def test_broken_examples_are_left_out_if_asked_for() -> None:
     made = prepared([{"text": " "}, {"text": "x"}], broken="skip")
     assert made.keys.tolist() == [1]

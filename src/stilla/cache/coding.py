@@ -260,6 +260,12 @@ class StatesCoder(Coder[Mapping[str, Tensor]]):
     def row_bytes(self) -> float:
         return sum(self.widths.values()) * DTYPES[self.dtype].itemsize
 
+    def plain(self) -> dict[str, Any]:
+        described = super().plain()
+        if self.pooling is None:
+            del described["pooling"]  # as before there was any: what was stored then is of the same form
+        return described
+
 
 def name_of(dtype: torch.dtype) -> str:
     """The name that stands for a precision in a manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,8 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     quiet_libraries()
     for place, training in places.trainings(recipe):
         found.problems += training_problems(training, place)
+    found.problems += [problem for number, stage in enumerate(recipe.distill)
+                       for problem in _doubled(places.stage_place(recipe, number), stage.objectives or ())]
     for place, spec in places.objectives(recipe):
         found.problems += [f"{place}.{problem}" for problem in _wrong_options(spec)]
     _note_choices(recipe, found)
@@ -188,12 +191,13 @@ def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, pre
         return []
     objective = objectives.term(spec).objective
     wrong = objective.problems(*dims, student.layer_map)
-    if objective.needs_stacks and objective.pooling is None and not prepared.aligned and not wrong:
-        return [
-            "compares position by position, but teacher and student cut the examples differently (two tokenizers, "
-            "or two image sizes). Compare one vector per example (`pooling: mean`), or leave it out"
-        ]
-    return wrong
+    return wrong or objective.misfits(aligned=prepared.aligned, packed=prepared.packed)
+
+
+def _doubled(place: str, specs: Sequence[ObjectiveSpec]) -> list[str]:
+    names = [objectives.term(spec).name for spec in specs if _is_usable(spec)]
+    return [f"{place}.objectives: two are called {name!r}; give one a `name`"
+            for name in dict.fromkeys(names) if names.count(name) > 1]
 
 
 def _wrong_options(spec: ObjectiveSpec) -> list[str]:

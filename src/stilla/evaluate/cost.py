@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Writing:
-    """What is timed of a model that writes: `write` makes whole texts of the workload's inputs."""
+    """What is timed of a model that writes: `write` makes whole texts of the workload's inputs. `what`: which, in words."""
 
     write: Run
     workload: Workload
+    what: str
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,14 @@ def measure_many(
         latencies = _latencies(runs, loads, clock, budget, advance)
         rates = _throughputs(runs, loads, clock, budget, advance)
         for name, subject in subjects.items():
-            used = _energy(runs[name], loads[name], costs[name].flops, clock)
+            used = _energy(runs[name], loads[name], costs[name].flops, clock, texts=subject.writing is not None)
             cost = costs[name]
             costs[name] = Cost(
                 parameters=cost.parameters, bytes=cost.bytes, flops=cost.flops,
                 latency_median_ms=1e3 * float(np.median(latencies[name])),
                 latency_p95_ms=1e3 * float(np.percentile(latencies[name], 95)),
-                throughput=rates[name], batch_size=loads[name].batch_size, timed="text" if subject.writing else "forward",
+                throughput=rates[name], batch_size=loads[name].batch_size,
+                timed=subject.writing.what if subject.writing else "forward",
                 energy_joules=used.joules if used else None, energy_method=used.method if used else None,
             )
     return costs, tuple(notes)
@@ -215,11 +217,14 @@ def _examples(load: Workload) -> int:
     return load.batch_size * len(load.batches)
 
 
-def _energy(run: Run, load: Workload, flops: float | None, clock: Clock) -> energy.Energy | None:
+def _energy(
+    run: Run, load: Workload, flops: float | None, clock: Clock, *, texts: bool,
+) -> energy.Energy | None:
     """Measured over at least a second of batches, as counters are coarse; else estimated."""
     meter = energy.find_meter(load.device)
     if meter is None:
-        return None if flops is None else energy.estimated(flops, load.device)
+        found = None if flops is None else energy.estimated(flops, load.device)
+        return replace(found, method=f"{found.method}, of one forward over a whole text") if found and texts else found
 
     def work() -> int:
         started, examples = clock(), 0

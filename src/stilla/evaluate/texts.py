@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import nn
 
 from stilla.errors import all_of
@@ -17,7 +19,7 @@ from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, 
 from stilla.evaluate.predict import Inputs, Predictions
 from stilla.evaluate.strings import find
 from stilla.recipe import Generation
-from stilla.tasks._writing import Writes
+from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Metric
 
 
@@ -78,18 +80,39 @@ def writing(
         return {}
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
-    found: dict[str, Writing] = {}
-    key = None
+    asked = {name: task.asked(examples, author.processor) for name, (author, *_) in authors.items()}
+    # what is too long for one model's tokens is left out of its questions: all are timed on what all were asked
+    common = [key for key in next(iter(asked.values())).keys.tolist()
+              if all(key in one.keys for one in asked.values())] if asked else []
+    if not common:
+        return {}
+    lengths = _lengths(next(iter(asked.values())), common)
+    middle = common[int(np.argsort(lengths, kind="stable")[len(common) // 2])]
+    batch = [common[place % len(common)] for place in range(size)]
+    beams = f"{decoding.num_beams} beams" if decoding.num_beams > 1 else "greedily"
+    what = f"whole texts of at most {decoding.max_new_tokens} tokens, written {beams}"
+    found = {}
     for name, (author, *_) in authors.items():
-        asked = task.asked(examples, author.processor)
-        if key is None:
-            key = asked.keys[np.argsort(asked.tokens.lengths, kind="stable")[len(asked) // 2]]
-        rows = np.resize(np.arange(len(asked)), size)
-        load = Workload(dict(asked.tokens.batch([int(np.flatnonzero(asked.keys == key)[0])])),
-                        (dict(asked.tokens.batch(rows.tolist())),), size)
-        write = writer(author.write) if isinstance(author.write, nn.Module) else author.write
-        found[name] = Writing(partial(_written, write, asked.options, decoding), load)
+        inside = isinstance(author.write, nn.Module)
+        device = next(author.write.parameters()).device if isinstance(author.write, nn.Module) else torch.device("cpu")
+        load = Workload(_questions(asked[name], [middle], device), (_questions(asked[name], batch, device),), size)
+        write: Writer = writer(author.write) if inside else author.write  # type: ignore[arg-type]
+        found[name] = Writing(partial(_written, write, asked[name].options, decoding), load, what)
     return found
+
+
+def _rows(asked: Asked, keys: Sequence[int]) -> list[int]:
+    places = {int(key): row for row, key in enumerate(asked.keys)}
+    return [places[key] for key in keys]
+
+
+def _lengths(asked: Asked, keys: Sequence[int]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = asked.tokens.lengths[_rows(asked, keys)]
+    return found
+
+
+def _questions(asked: Asked, keys: Sequence[int], device: torch.device) -> Inputs:
+    return {name: value.to(device) for name, value in asked.tokens.batch(_rows(asked, keys)).items()}
 
 
 def _written(write: Writer, options: Mapping[str, Any], decoding: Decoding, inputs: Inputs) -> list[Written]:

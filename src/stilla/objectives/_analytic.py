@@ -64,8 +64,9 @@ def _over(logits: Tensor, temperature: float) -> Tensor:
 class Gradient:
     """Of a block of losses with respect to the logits, in parts, so that several terms can be summed without a detour.
 
-    parts: tensors, which may be shared and are not changed, each with its factor, a number or (rows, 1). ids, values:
-    added at these classes of each row, or, where `instead`, what the gradient is there, whatever the parts say.
+    parts: tensors, which may be shared and are not changed, each with its factor, a number or (rows, 1); the logits
+    themselves may be one, a view of them not, as the sum takes their place. ids, values: added at these classes of each
+    row, or, where `instead`, what the gradient is there, whatever the parts say.
     """
 
     parts: tuple[tuple[Tensor, float | Tensor], ...]

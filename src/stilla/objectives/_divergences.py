@@ -157,21 +157,40 @@ def coarse_with_gradient(
     how: Measure, teacher: TopK, student: Softened, temperature: float
 ) -> tuple[Float[Tensor, " rows"], Gradient]:
     """`coarse` and its gradient with respect to the student's logits, in one exponential per class."""
-    ours, _ = student.softmax(temperature)
-    k = teacher.ids.shape[-1]
+    ours, log_z = student.softmax(temperature)
+    k, tiny = teacher.ids.shape[-1], torch.finfo(ours.dtype).tiny
     inside = ours.gather(-1, teacher.ids)
+    # the logarithm of a small probability has more digits in the logits, that of one near 1 in the probability
+    log_inside = torch.where(inside > 0.5, inside.log(), student.logits.gather(-1, teacher.ids) / temperature - log_z)
     if k == ours.shape[-1]:
-        log_p, log_q = teacher.log_probs.to(ours.dtype), inside.log()
+        log_p, log_q = teacher.log_probs.to(ours.dtype), log_inside
         slope = how.slope(log_p, log_q)
         whole = slope.sum(-1, keepdim=True)
         return how.value(log_p, log_q), Gradient(((ours, -whole),), teacher.ids, slope)
-    outside = _mass_outside(ours, teacher.ids, inside)
-    log_p, log_q = _with_tail(teacher, ours.dtype), torch.cat([inside, outside], -1).log_()
+    log_p, outside = _with_tail(teacher, ours.dtype), _mass_outside(ours, teacher.ids, inside)
+    if not torch.compiler.is_compiling() and bool((outside < tiny).any()):
+        return _coarse_far_outside(how, teacher, student, temperature, ours, log_inside)
+    log_q = torch.cat([log_inside, outside.clamp_min(tiny).log()], -1)
     slope = how.slope(log_p, log_q)
     whole = slope.sum(-1, keepdim=True)
     # the others share their slope: u_tail q_j / Q_tail - q_j Σ u
-    others = slope[:, k:] / outside.clamp_min(torch.finfo(ours.dtype).tiny) - whole
+    others = slope[:, k:] / outside.clamp_min(tiny) - whole
     return how.value(log_p, log_q), Gradient(((ours, others),), teacher.ids, slope[:, :k] - inside * whole, instead=True)
+
+
+def _coarse_far_outside(
+    how: Measure, teacher: TopK, student: Softened, temperature: float, ours: Tensor, log_inside: Tensor
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """The same where the student's mass outside is less than a number can be: by its logarithm, in two exponentials."""
+    k = teacher.ids.shape[-1]
+    others = (student.logits / temperature).scatter_(-1, teacher.ids, -torch.inf)
+    log_outside = others.logsumexp(-1, keepdim=True)
+    log_q = torch.cat([log_inside, log_outside - student.softmax(temperature)[1]], -1)
+    log_p = _with_tail(teacher, ours.dtype)
+    slope = how.slope(log_p, log_q)
+    whole = slope.sum(-1, keepdim=True)
+    within = others.sub_(torch.where(torch.isfinite(log_outside), log_outside, 0)).exp_()
+    return how.value(log_p, log_q), Gradient(((ours, -whole), (within, slope[:, k:])), teacher.ids, slope[:, :k])
 
 
 def _mass_outside(probabilities: Tensor, ids: Tensor, inside: Tensor) -> Float[Tensor, "rows 1"]:

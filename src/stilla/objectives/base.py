@@ -48,6 +48,18 @@ class Objective(nn.Module):
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
         return []
 
+    def misfits(self, *, aligned: bool, packed: bool) -> list[str]:
+        """Why it cannot work on examples that both models cut alike or not, and that hold one document or several."""
+        if not self.needs_stacks:
+            return []
+        if self.pooling is None and not aligned:
+            return ["compares position by position, but teacher and student cut the examples differently (two tokenizers, or "
+                    "two image sizes). Compare one vector per example (`pooling: mean`), or leave it out"]
+        if self.pooling is not None and packed:
+            return ["makes one vector of an example's positions, but these examples hold several documents each. Use "
+                    "data.pack: false, or leave `pooling` out"]
+        return []
+
     def reads(self, layer_map: LayerMap) -> LayerMap:
         """The teacher's layers, by stack, whose states it compares; by default all that the student's answer to."""
         return layer_map if self.needs_stacks else {}

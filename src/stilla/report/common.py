@@ -69,8 +69,9 @@ def caveats(runs: Sequence[RunFolder], metric: str, split: str) -> tuple[str, ..
     if differing:
         found.append(f"The runs were measured on different machines ({', '.join(differing)} differ): "
                      "latency and throughput do not compare.")
-    if len({one.cost.timed for run in runs for one in run.scores.subjects.values()}) > 1:
-        found.append("Some runs timed whole texts, others one forward: latency and throughput do not compare.")
+    timed = {one.cost.timed for run in runs for one in run.scores.subjects.values()}
+    if len(timed) > 1:
+        found.append(f"The runs timed different things ({'; '.join(sorted(timed))}): latency and throughput do not compare.")
     return tuple(found)
 
 

@@ -106,7 +106,7 @@ def measured_on(scores: Scores, split: str | None = None) -> str:
     if any(one.cost.latency_median_ms is not None for one in scores.subjects.values()):
         batches = {one.cost.batch_size for one in scores.subjects.values()} - {None}
         batch = f"; throughput in batches of {batches.pop()}" if len(batches) == 1 else ""
-        text = ", the whole text written" if any(one.cost.timed == "text" for one in scores.subjects.values()) else ""
+        text = ", the whole text written" if any(one.cost.timed != "forward" for one in scores.subjects.values()) else ""
         sentences.append(f"Latency is the median for one example{text}{batch}, on the machine of the run.")
     return " ".join([*sentences, "Ratios are against the teacher."])
 

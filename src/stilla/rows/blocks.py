@@ -59,13 +59,14 @@ def compare(
         else:
             losses[place] = objective.losses(student.logits, teacher, labels, progress)
     each = torch.stack([losses[place] for place in range(len(objectives))])
+    # bare products are the logits, and nobody needs them any more but a part that is them
+    free = ours.bare and not any(part is student.logits for one in gradients.values() for part, _ in one.parts)
     total: Tensor | None = None
     for place, gradient in gradients.items():
-        # bare products are the logits: nobody needs them any more
-        total = gradient.added(total, coefficients[place], out=product if ours.bare else None)
+        total = gradient.added(total, coefficients[place], out=product if free else None)
     if total is None:
         product.zero_()
-    elif not ours.bare:
+    elif not free:
         total = ours.before_cap(total, student.logits)
         if bias is not None:
             bias[: total.shape[1]] += total.sum(0)

@@ -76,6 +76,8 @@ class Prepared:
     lengths: Sequence[int] | None = None
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
+    packed: bool = False
+    """Whether an example of a batch may hold several documents."""
     aligned: bool = True
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
 

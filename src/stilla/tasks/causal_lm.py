@@ -91,7 +91,8 @@ class CausalLM(Vocabulary, Writes):
             raise DataError(f"no token can be predicted in any of the {len(split)} examples: none has two tokens, or what "
                             f"is to be learnt stands behind the first {length}; raise data.max_length.")
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id)
-        return Prepared(Positions(len(blocks)), _Collate(blocks), blocks.documents, blocks.lengths.tolist())
+        return Prepared(Positions(len(blocks)), _Collate(blocks), blocks.documents, blocks.lengths.tolist(),
+                        packed=training and self.packs)
 
     def placed(self, labels: Tensor) -> Tensor:
         """One position to the left: transformers' models shift inside, and its labels stand at their own tokens."""
