@@ -121,6 +121,13 @@ def test_a_function_of_ones_own_can_be_the_headline(tmp_path: Path) -> None:
     assert "lengths" in run.report.read_text(encoding="utf-8")
 
 
+def test_check_says_what_is_written_beside_the_estimate(tmp_path: Path) -> None:
+    found = check(from_options(recipe(tmp_path, completions="teacher")))
+    assert not found.problems
+    assert ("writing: every model writes 32 texts of up to 7 tokens to be measured; the teacher writes 40 texts to be "
+            "learnt; the estimate does not count it") in found.notes
+
+
 def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: Path) -> None:
     files = pairs.files(tmp_path / "data")
     plain: dict[str, Any] = {"task": "causal-lm", "data": {**files, "prompt": "source", "completion": "target"},

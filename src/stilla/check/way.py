@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,7 +110,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
     with found.attempt("teacher"):
         teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
         task = task.adapted_to(teacher)
-        _look_at_writing(recipe, task, teacher, found)
+        _look_at_writing(recipe, task, teacher, splits, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
@@ -125,7 +125,9 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
     return None
 
 
-def _look_at_writing(recipe: Recipe, task: Task, teacher: Loaded, found: Found) -> None:
+def _look_at_writing(
+    recipe: Recipe, task: Task, teacher: Loaded, splits: Mapping[str, Dataset], found: Found
+) -> None:
     """Whether the models can write what the recipe asks for, and it can be measured."""
     found.problems += completions.problems(recipe, task)
     with found.attempt():
@@ -134,6 +136,15 @@ def _look_at_writing(recipe: Recipe, task: Task, teacher: Loaded, found: Found) 
         find_metrics(metrics)
         if metrics or recipe.completions is not None:
             writer(teacher.model)
+        texts = []
+        if generation and metrics:
+            limit = generation.limit or max(map(len, splits.values()))
+            asked = sum(min(limit, len(split)) for name, split in splits.items() if name != "train")
+            texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
+        if recipe.completions is not None:
+            texts.append(f"the teacher writes {len(splits['train']):,} texts to be learnt")
+        if texts:
+            found.notes.append(f"writing: {'; '.join(texts)}; the estimate does not count it")
 
 
 def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:
