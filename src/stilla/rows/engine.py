@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stilla.objectives.base import RowObjective
 from stilla.rows.blocks import compare, compiled
-from stilla.rows.products import Products, add_product, block_rows, chunk_rows, chunks
+from stilla.rows.products import Products, add_product, block_rows, chunk_rows, chunks, hold_freed_memory
 from stilla.signals import Form, Head, Headed
 
 Weighted = Sequence[tuple[RowObjective, float]]
@@ -81,6 +81,7 @@ class RowLoss(torch.autograd.Function):
 
 def walk(work: Work, student: Headed, wanted: Sequence[bool]) -> Walked:
     """`wanted`: whether gradients of hidden states, weight and bias are."""
+    hold_freed_memory()
     rows, classes, kind = len(student), student.head.classes, student.hidden.dtype
     size = chunk_rows(rows, classes, kind, student.device)
     ours = Products(student, size)

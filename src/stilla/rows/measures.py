@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.logits import forward_kl
-from stilla.rows.products import Products, block_rows, chunk_rows, chunks
+from stilla.rows.products import Products, block_rows, chunk_rows, chunks, hold_freed_memory
 from stilla.signals import Dense, Form, Headed
 
 
@@ -39,6 +39,7 @@ def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = No
     """
     if teacher is not None and len(teacher) != len(student):
         raise CompatibilityError(f"the student has {len(student)} rows, the teacher {len(teacher)}")
+    hold_freed_memory()
     rows, classes = len(student), _classes(student)
     if teacher is not None and _classes(teacher) != classes:
         raise CompatibilityError(f"the student has {classes} classes, the teacher {_classes(teacher)}")
