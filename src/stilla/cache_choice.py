@@ -26,7 +26,6 @@ LARGEST = 2e9
 """Bytes up to which what enters a vocabulary's head is stored by default: minutes of reading, no surprise on a laptop."""
 
 
-
 @dataclass(frozen=True)
 class States:
     """What of the teacher's hidden states the objectives compare.

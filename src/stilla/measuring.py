@@ -88,11 +88,12 @@ def measure(
     authors, unwritten = compared.authors()
     subjects = compared.subjects(last)
     timed = writing(recipe.evaluate.generation, task, splits[list(splits)[-1]],
-                    {name: authors[name] for name in subjects if name in authors}, recipe.evaluate.batch_size)
-    if set(timed) == set(subjects):  # forwards and texts would not compare
+                    {name: authors[name] for name in subjects if name in authors},
+                    recipe.evaluate.batch_size) if recipe.evaluate.speed else {}
+    if timed and set(timed) == set(subjects):  # forwards and texts would not compare
         subjects = {name: replace(one, writing=timed[name]) for name, one in subjects.items()}
     costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
-    if timed and recipe.evaluate.speed:
+    if timed:
         of = "writing whole texts, token by token" if set(timed) == set(subjects) else "one forward, not of writing"
         notes = (*notes, f"speed: of {of}")
     if "baseline" in made:

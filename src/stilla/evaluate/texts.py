@@ -13,6 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
+from stilla.data import from_all_over
 from stilla.errors import all_of
 from stilla.evaluate.cost import Workload, Writing
 from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, writer
@@ -21,6 +22,9 @@ from stilla.evaluate.strings import find
 from stilla.recipe import Generation
 from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Metric
+
+LOOKED_AT = 256
+"""Examples among which the one of median length is chosen that writing is timed on."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,10 @@ def writing(
         return {}
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
-    asked = {name: task.asked(examples, author.processor) for name, (author, *_) in authors.items()}
+    some_examples = from_all_over(examples, max(size, LOOKED_AT))
+    asked = {name: task.asked(some_examples, author.processor) for name, (author, *_) in authors.items()}
     # what is too long for one model's tokens is left out of its questions: all are timed on what all were asked
-    common = [key for key in next(iter(asked.values())).keys.tolist()
-              if all(key in one.keys for one in asked.values())] if asked else []
+    common = sorted(set.intersection(*(set(one.keys.tolist()) for one in asked.values()))) if asked else []
     if not common:
         return {}
     lengths = _lengths(next(iter(asked.values())), common)
@@ -93,10 +97,10 @@ def writing(
     what = f"whole texts of at most {decoding.max_new_tokens} tokens, written {beams}"
     found = {}
     for name, (author, *_) in authors.items():
-        inside = isinstance(author.write, nn.Module)
-        device = next(author.write.parameters()).device if isinstance(author.write, nn.Module) else torch.device("cpu")
+        write, device = author.write, torch.device("cpu")
+        if isinstance(write, nn.Module):
+            device, write = next(write.parameters()).device, writer(write)
         load = Workload(_questions(asked[name], [middle], device), (_questions(asked[name], batch, device),), size)
-        write: Writer = writer(author.write) if inside else author.write  # type: ignore[arg-type]
         found[name] = Writing(partial(_written, write, asked[name].options, decoding), load, what)
     return found
 
