@@ -7,10 +7,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from stilla.rows import fused_divergence, row_measures
+from stilla.rows.memory import borrowed, kept_bytes
+from stilla.signals import Head, Headed
 
 FAULTS = """
 import resource, sys, torch
-from stilla.rows.products import hold_freed_memory
+from stilla.rows.memory import hold_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "held":
     hold_freed_memory()
@@ -39,3 +44,32 @@ def test_freed_memory_is_not_faulted_in_again() -> None:
     assert faults("held") < pages / 100
     if faults("as it is") < pages / 10:
         pytest.skip("this C library keeps it by itself")
+
+
+def test_a_buffer_is_used_again_and_never_twice_at_once() -> None:
+    like = torch.zeros(0)
+    with borrowed(100, 1000, like) as one:
+        first = one.fill_(1).data_ptr()
+        with borrowed(100, 1000, like.double()) as other:
+            other.fill_(2)
+            assert one.eq(1).all()
+    before = kept_bytes()
+    with borrowed(3, 500, like) as smaller, borrowed(100, 1000, like) as again:
+        assert smaller.shape == (3, 500)
+        assert first in (smaller.data_ptr(), again.data_ptr())
+    assert kept_bytes() == before
+
+
+def test_what_an_evaluation_left_can_be_trained_in() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, told = torch.randn(6, 4, generator=generator), torch.randn(6, 5, generator=generator)
+    head, theirs = Head(torch.randn(700, 4, generator=generator)), Head(torch.randn(700, 5, generator=generator))
+    with torch.inference_mode():
+        measured = row_measures(Headed(hidden, head), None, Headed(told, theirs))
+    hidden.requires_grad_()
+    losses = [fused_divergence(hidden, head, told, theirs) for _ in range(2)]
+    assert measured.kl is not None
+    for loss in losses:
+        torch.testing.assert_close(loss.detach(), measured.kl.mean())
+    first, second = (torch.autograd.grad(loss, hidden)[0] for loss in losses)
+    assert first.equal(second)

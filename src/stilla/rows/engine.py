@@ -8,6 +8,7 @@ evaluated, the gradient taking the place of the product; then the chunk's gradie
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from stilla.objectives.base import RowObjective
 from stilla.rows.blocks import compare, compiled
-from stilla.rows.products import Products, add_product, block_rows, chunk_rows, chunks, hold_freed_memory
+from stilla.rows.memory import hold_freed_memory
+from stilla.rows.products import Products, add_product, block_rows, chunk_rows, chunks, products
 from stilla.signals import Form, Head, Headed
 
 Weighted = Sequence[tuple[RowObjective, float]]
@@ -82,10 +84,15 @@ class RowLoss(torch.autograd.Function):
 def walk(work: Work, student: Headed, wanted: Sequence[bool]) -> Walked:
     """`wanted`: whether gradients of hidden states, weight and bias are."""
     hold_freed_memory()
+    size = chunk_rows(len(student), student.head.classes, student.hidden.dtype, student.device)
+    with ExitStack() as stack:
+        ours = stack.enter_context(products(student, size))
+        theirs = stack.enter_context(products(work.teacher, size)) if isinstance(work.teacher, Headed) else None
+        return _walk(work, student, ours, theirs, wanted)
+
+
+def _walk(work: Work, student: Headed, ours: Products, theirs: Products | None, wanted: Sequence[bool]) -> Walked:
     rows, classes, kind = len(student), student.head.classes, student.hidden.dtype
-    size = chunk_rows(rows, classes, kind, student.device)
-    ours = Products(student, size)
-    theirs = Products(work.teacher, size) if isinstance(work.teacher, Headed) else None
     walked = _empty(work, student, ours.exact, wanted)
     block = compiled() if work.compile else compare
     step = block_rows(classes, student.device)

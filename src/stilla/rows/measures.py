@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.logits import forward_kl
-from stilla.rows.products import Products, block_rows, chunk_rows, chunks, hold_freed_memory
+from stilla.rows.memory import hold_freed_memory
+from stilla.rows.products import block_rows, chunk_rows, chunks, products
 from stilla.signals import Dense, Form, Headed
 
 
@@ -45,16 +47,17 @@ def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = No
         raise CompatibilityError(f"the student has {classes} classes, the teacher {_classes(teacher)}")
     precision = student.hidden.dtype if isinstance(student, Headed) else torch.float32
     size = chunk_rows(rows, classes, precision, student.device)
-    sides = [_Side(form, size) for form in (student, teacher) if form is not None]
     step = block_rows(classes, student.device) or size
     found: list[tuple[Tensor, ...]] = []
-    for start, end in chunks(rows, classes, precision, student.device):
-        for side in sides:
-            side.move(start, end)
-        for first in range(start, end, step):
-            last = min(first + step, end)
-            known = None if labels is None else labels[first:last]
-            found.append(_measured(known, *(side.logits(first, last) for side in sides)))
+    with ExitStack() as stack:
+        sides = [_Side(form, size, stack) for form in (student, teacher) if form is not None]
+        for start, end in chunks(rows, classes, precision, student.device):
+            for side in sides:
+                side.move(start, end)
+            for first in range(start, end, step):
+                last = min(first + step, end)
+                known = None if labels is None else labels[first:last]
+                found.append(_measured(known, *(side.logits(first, last) for side in sides)))
     if not found:
         nothing = torch.zeros(0, device=student.device)
         found.append((nothing, nothing.long(), nothing, nothing))
@@ -63,9 +66,9 @@ def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = No
 
 
 class _Side:
-    def __init__(self, form: Form, size: int) -> None:
+    def __init__(self, form: Form, size: int, stack: ExitStack) -> None:
         self.form = form
-        self.products = Products(form, size) if isinstance(form, Headed) else None
+        self.products = stack.enter_context(products(form, size)) if isinstance(form, Headed) else None
         self.start = 0
 
     def move(self, start: int, end: int) -> None:

@@ -1,14 +1,15 @@
-"""The products with a head, a chunk of rows at a time, in buffers that are allocated once."""
+"""The products with a head, a chunk of rows at a time, in a buffer that is used again and again."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stilla.rows.memory import borrowed
 from stilla.signals import Head, Headed
 
 CHUNK_BYTES = 96 * 2**20
@@ -20,8 +21,6 @@ BLOCK_BYTES = 2**21
 """What a block's logits of one model may take per thread: so much that calls cost little beside what they do, so little that
 a few such blocks stay in the cache. Measured for forward KL of 32,000 classes with two threads: half of it costs 11 % more, a
 quarter 24 %, twice as much 5 %."""
-HELD_BYTES = 2**25 - 2**16
-"""The largest block that the C library of most Linux systems learns from, less what it adds to it."""
 TILE = 4096
 """Classes per product on a CPU, a quarter of it in float32: a tile and its part of the head stay in the cache, which
 makes it 5 to 10 % faster."""
@@ -48,23 +47,17 @@ def block_rows(classes: int, device: torch.device) -> int | None:
     return torch.get_num_threads() * max(2, BLOCK_BYTES // (4 * classes))
 
 
-@functools.cache
-def hold_freed_memory() -> None:
-    """Have the C library keep what a block of rows frees for the next one, once for the process.
-
-    glibc returns the top of its heap to the system, and every block's intermediate results would be faulted in again page
-    by page: measured with one thread, 44 % of the elementwise time at 32,000 classes, 75 % at 152,000. How much it keeps
-    follows from the largest block that was mapped and freed (M_MMAP_THRESHOLD in mallopt(3)); this one is never touched,
-    so it costs nothing. Elsewhere it does nothing.
-    """
-    torch.empty(HELD_BYTES, dtype=torch.uint8)
+@contextmanager
+def products(headed: Headed, rows: int) -> Iterator[Products]:
+    """`rows`: the largest chunk."""
+    with borrowed(rows, headed.head.classes, headed.hidden) as buffer:
+        yield Products(headed, buffer)
 
 
 class Products:
     """The logits of one side, chunk by chunk. Those of one chunk are lost with the next."""
 
-    def __init__(self, headed: Headed, rows: int) -> None:
-        """`rows`: the largest chunk."""
+    def __init__(self, headed: Headed, buffer: Float[Tensor, "rows classes"]) -> None:
         self.head: Head = headed.head
         self.hidden = headed.hidden.detach()
         self.weight = headed.head.weight.detach()[: headed.head.classes].to(self.hidden.dtype)
@@ -73,7 +66,7 @@ class Products:
         self.bias = None if bias is None else bias.detach()[: headed.head.classes].to(self.exact)
         self.bare = self.exact == self.hidden.dtype and self.head.scale == 1 and bias is None and self.head.softcap is None
         """Whether the products are the logits."""
-        self._buffer = self.hidden.new_empty(rows, headed.head.classes)
+        self._buffer = buffer
 
     def chunk(self, start: int, end: int) -> Float[Tensor, "rows classes"]:
         """The bare products of the rows, in the precision of the hidden states; the caller may write into them."""
