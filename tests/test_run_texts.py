@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import stilla
+from stilla import data, tasks
 from stilla.check import check
+from stilla.defaults import resolved_writing
 from stilla.errors import RecipeError, StillaError
+from stilla.estimate import FASTER, SLOWER, Range
+from stilla.estimate.writing import TOKENS, Pace, pace
+from stilla.evaluate.generate import Decoding
 from stilla.recipe_file import from_options, read
+from stilla.tasks._writing import Writes
 
 from .tasks import pairs
 from .tasks.language import byte_tokenizer, folder, llama
@@ -121,11 +128,56 @@ def test_a_function_of_ones_own_can_be_the_headline(tmp_path: Path) -> None:
     assert "lengths" in run.report.read_text(encoding="utf-8")
 
 
-def test_check_says_what_is_written_beside_the_estimate(tmp_path: Path) -> None:
-    found = check(from_options(recipe(tmp_path, completions="teacher")))
+def test_check_says_what_is_written_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = recipe(tmp_path, completions={"by": "teacher", "max_new_tokens": 11}, export=["onnx"])
+    found = check(from_options(plain))
     assert not found.problems
     assert ("writing: every model writes 32 texts of up to 7 tokens to be measured; the teacher writes 40 texts to be "
-            "learnt; the estimate does not count it") in found.notes
+            "learnt") in found.notes
+    assert found.estimate is not None
+    assert list(found.estimate.seconds) == ["student", "baseline", "export", "evaluation", "completions", "writing"]
+    assert 0 < found.estimate.seconds["writing"].low < found.estimate.seconds["writing"].high
+    # the targets of these pairs are of 3 to 7 tokens with the end, in the mean t
+    monkeypatch.setattr("stilla.estimate.writing.pace", lambda *given: Pace(1.0, 0.5))
+    seconds = _estimated(plain)
+    t = 1 + (seconds["completions"].low / FASTER / 40 - 1) / 0.5
+    assert 3 < t < 7
+    assert seconds["completions"].high == pytest.approx(SLOWER * 40 * (1 + 0.5 * 10))
+    # the teacher, the student, the baseline and the exported file
+    assert seconds["writing"].low == pytest.approx(FASTER * 4 * 32 * (1 + 0.5 * (t - 1)))
+    assert seconds["writing"].high == pytest.approx(SLOWER * 4 * 32 * (1 + 0.5 * 6))
+    plain["evaluate"] = {**plain["evaluate"], "speed": True, "generation": {"max_new_tokens": 7, "limit": 5, "batch_size": 2}}
+    assert _estimated(plain)["writing"].high == pytest.approx(SLOWER * (4 * 10 + 3 * (10 + 3 * 2)) * 4)
+
+
+def _estimated(plain: dict[str, Any]) -> Mapping[str, Range]:
+    found = check(from_options(plain)).estimate
+    assert found is not None
+    return found.seconds
+
+
+def test_the_pace_of_writing_is_measured_as_a_run_writes(tmp_path: Path) -> None:
+    whole = from_options(recipe(tmp_path))
+    splits = data.load(whole.data, seed=0)
+    task = tasks.find(whole.task).understand(whole.data, splits)
+    assert isinstance(task, Writes)
+    teacher = task.load(whole.teacher, labelled=True)
+    asked: list[tuple[int, int, int]] = []
+
+    class Watched(type(teacher.model)):  # type: ignore[misc]
+        def generate(self, **given: Any) -> Any:
+            made = super().generate(**given)
+            config = self.generation_config
+            asked.append((len(made), config.num_beams, made.shape[1] - 1))
+            return made
+
+    teacher.model.__class__ = Watched
+    before = teacher.model.generation_config.to_dict()
+    measured = pace(task, teacher, splits["validation"], Decoding(num_beams=2), 16, "cpu")
+    assert 0 < measured.first < measured(2) < measured(20) < 1
+    assert {beams for _, beams, _ in asked} == {2}
+    assert {(texts, tokens) for texts, _, tokens in asked} >= {(2, 1), (16, 1), (16, TOKENS + 1)}
+    assert teacher.model.generation_config.to_dict() == before
 
 
 def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: Path) -> None:
@@ -141,9 +193,6 @@ def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: 
 
 
 def _resolved(plain: dict[str, Any], **changes: Any) -> None:
-    from stilla import data, tasks
-    from stilla.defaults import resolved_writing
-
     whole = from_options({**plain, **changes})
     task = tasks.find(whole.task).understand(whole.data, data.load(whole.data, seed=0))
     resolved_writing(whole.evaluate, task)

@@ -52,8 +52,7 @@ def check_draft(draft: Draft) -> Findings:
         return Findings(tuple(found.problems), tuple(found.notes))
     from stilla.estimate import estimate
 
-    cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher.model, ready.student.model, ready.prepared,
-                    ready.per_example)
+    cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example)
     found.problems += cost.problems(Path(draft.recipe.output))
     return Findings(tuple(found.problems), (*found.notes, *cost.notes()), cost)
 

@@ -16,6 +16,7 @@ from stilla.distiller import compile_problems
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.strings import find as find_metrics
+from stilla.evaluate.texts import number_asked
 from stilla.narrate import quiet_libraries
 from stilla.plain import dims_of
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
@@ -40,7 +41,7 @@ class Ready:
     splits: dict[str, Dataset]
     task: Task
     teacher: Loaded
-    student: Student
+    student: Loaded
     prepared: Prepared
     per_example: float
 
@@ -121,7 +122,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             _look_at_the_cache(recipe, task, teacher, student, prepared, len(splits["train"]) / len(sample), found)
-            return Ready(splits, task, teacher, student, prepared, len(prepared) / len(sample))
+            return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample))
     return None
 
 
@@ -138,13 +139,12 @@ def _look_at_writing(
             writer(teacher.model)
         texts = []
         if generation and metrics:
-            limit = generation.limit or max(map(len, splits.values()))
-            asked = sum(min(limit, len(split)) for name, split in splits.items() if name != "train")
+            asked = number_asked(generation, {name: split for name, split in splits.items() if name != "train"})
             texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
         if recipe.completions is not None:
             texts.append(f"the teacher writes {len(splits['train']):,} texts to be learnt")
         if texts:
-            found.notes.append(f"writing: {'; '.join(texts)}; the estimate does not count it")
+            found.notes.append(f"writing: {'; '.join(texts)}")
 
 
 def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:

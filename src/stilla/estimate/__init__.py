@@ -20,8 +20,9 @@ from torch import nn
 
 from stilla import cache_choice
 from stilla.estimate.passes import Line, Passes, measure
+from stilla.estimate.writing import seconds_of_writing
 from stilla.recipe import Recipe, Training
-from stilla.tasks.base import Prepared, Side, Task
+from stilla.tasks.base import Loaded, Prepared, Side, Task
 from stilla.training_arguments import runs_on_cpu
 
 FASTER, SLOWER = 0.7, 1.8
@@ -91,25 +92,27 @@ def estimate(
     recipe: Recipe,
     task: Task,
     splits: Mapping[str, Dataset],
-    teacher: nn.Module,
-    student: nn.Module,
+    teacher: Loaded,
+    student: Loaded,
     prepared: Prepared,
     per_example: float = 1.0,
 ) -> Estimate:
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes."""
     first, teaching = recipe.distill[0], recipe.teacher.train
-    ours = _Model.measured(task, student, prepared, Side.STUDENT, first, train=True)
-    theirs = _Model.measured(task, teacher, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
+    ours = _Model.measured(task, student.model, prepared, Side.STUDENT, first, train=True)
+    theirs = _Model.measured(task, teacher.model, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
     device = "CPU" if runs_on_cpu(first) else "GPU"
     share = per_example * len(splits["train"]) / len(prepared)
-    section = cache_choice.resolved(recipe, task, teacher, prepared, share)
-    stored = cache_choice.bytes_of(recipe, section, task, teacher, prepared, share)
+    section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
+    stored = cache_choice.bytes_of(recipe, section, task, teacher.model, prepared, share)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
     seconds = _seconds(recipe, sizes, ours, theirs, device,
                        asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
+    ranges = {**{name: (one, one) for name, one in seconds.items()},
+              **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example)}
     return Estimate(
-        {name: Range(FASTER * one, SLOWER * one) for name, one in seconds.items()},
+        {name: Range(FASTER * low, SLOWER * high) for name, (low, high) in ranges.items()},
         _memory(recipe, ours, theirs, prepared, device),
         _disk(recipe, ours.parameters, theirs.parameters) + stored,
         device,

@@ -60,8 +60,8 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
     `train`: whether it will be trained; else only forwards are measured. Leaves the model on the CPU, its
     parameters as trainable as they were, its mode changed.
     """
-    device = "cpu" if runs_on_cpu(training) else str(torch.accelerator.current_accelerator())
-    stopwatch = _Stopwatch(device)
+    device = device_for(training)
+    stopwatch = Stopwatch(device)
     half = precision_of(training) == "bfloat16"
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     model.to(device).eval()
@@ -93,25 +93,29 @@ def measure(task: Task, model: nn.Module, prepared: Prepared, side: Side, traini
         most = min(training.batch_size, len(prepared))
         sizes = [min(2, most)]  # batch norm cannot be trained on a single example
         few = typical(sizes[0])
-        first = stopwatch(without, few)
+        first = stopwatch(lambda: without(few))
         sizes.append(min(most, max(4, round(2 * SECONDS * sizes[0] / first))))
         many = typical(sizes[1])
-        quick = _line(first, stopwatch(without, many, warm=True), *sizes)
+        quick = _line(first, stopwatch(lambda: without(many), warm=True), *sizes)
         # in its own precision nothing is cast for every pass: one size will do
-        alone = Line(0.0, stopwatch(answering, many, warm=True) / sizes[1]) if half else quick
+        alone = Line(0.0, stopwatch(lambda: answering(many), warm=True) / sizes[1]) if half else quick
         slow, kept = quick, None
         if train:
             model.train().requires_grad_(True)
             # the first call, which pays for what is made once, is the one that is looked into
             kept = _line(_kept(model, lambda: with_backward(few)), _kept(model, lambda: with_backward(many)), *sizes)
-            least = stopwatch(with_backward, few, warm=True)
-            slow = _line(least, stopwatch(with_backward, many, warm=True), *sizes)
+            least = stopwatch(lambda: with_backward(few), warm=True)
+            slow = _line(least, stopwatch(lambda: with_backward(many), warm=True), *sizes)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
         model.cpu()
     # the line's slope leaves out what every batch keeps once: weights cast to the precision of the computation
     return Passes(quick, alone, slow, kept.per_example if kept else 0.0)
+
+
+def device_for(training: Training) -> str:
+    return "cpu" if runs_on_cpu(training) else str(torch.accelerator.current_accelerator())
 
 
 def _line(least: float, most: float, few: int, many: int) -> Line:
@@ -122,25 +126,25 @@ def _line(least: float, most: float, few: int, many: int) -> Line:
 
 
 @dataclass(frozen=True)
-class _Stopwatch:
+class Stopwatch:
     """Seconds of a call on a device, as if it had the machine for itself."""
 
     device: str
 
-    def __call__(self, run: Callable[[Batch], None], batch: Batch, *, warm: bool = False) -> float:
+    def __call__(self, run: Callable[[], object], *, warm: bool = False) -> float:
         """The usual of a few calls. `warm`: what only a first call pays for was paid before."""
         if not warm:
-            cold = self._once(run, batch)
+            cold = self._once(run)
             if cold > 4 * SECONDS:
                 return cold  # the cost of a first call hardly shows in a slow one
         times: list[float] = []
         while sum(times) < SECONDS and len(times) < MOST:
-            times.append(self._once(run, batch))
+            times.append(self._once(run))
         return statistics.median(times)
 
-    def _once(self, run: Callable[[Batch], None], batch: Batch) -> float:
+    def _once(self, run: Callable[[], object]) -> float:
         started = self._now()
-        run(batch)
+        run()
         return self._now() - started
 
     def _now(self) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stilla.data import from_all_over
-from stilla.errors import all_of
+from stilla.errors import DataError, all_of
 from stilla.evaluate.cost import Workload, Writing
 from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, writer
 from stilla.evaluate.predict import Inputs, Predictions
@@ -73,6 +73,11 @@ def write_texts(
     return Wrote(texts, metrics, _unended(cut, decoding.max_new_tokens))
 
 
+def number_asked(section: Generation, splits: Mapping[str, Dataset]) -> int:
+    """How many texts a model writes to be measured on these splits."""
+    return sum(len(split) if section.limit is None else min(section.limit, len(split)) for split in splits.values())
+
+
 def writing(
     section: Generation | None, task: object, examples: Dataset, authors: Mapping[str, Sequence[Author]], batch_size: int,
 ) -> dict[str, Writing]:
@@ -85,7 +90,10 @@ def writing(
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
     some_examples = from_all_over(examples, max(size, LOOKED_AT))
-    asked = {name: task.asked(some_examples, author.processor) for name, (author, *_) in authors.items()}
+    try:
+        asked = _questions_of(task, some_examples, authors)
+    except DataError:  # all of the few are too long: then longer search, as for the texts that are measured
+        asked = _questions_of(task, examples, authors)
     # what is too long for one model's tokens is left out of its questions: all are timed on what all were asked
     common = sorted(set.intersection(*(set(one.keys.tolist()) for one in asked.values()))) if asked else []
     if not common:
@@ -103,6 +111,10 @@ def writing(
         load = Workload(_questions(asked[name], [middle], device), (_questions(asked[name], batch, device),), size)
         found[name] = Writing(partial(_written, write, asked[name].options, decoding), load, what)
     return found
+
+
+def _questions_of(task: Writes, examples: Dataset, authors: Mapping[str, Sequence[Author]]) -> dict[str, Asked]:
+    return {name: task.asked(examples, author.processor) for name, (author, *_) in authors.items()}
 
 
 def _rows(asked: Asked, keys: Sequence[int]) -> list[int]:
