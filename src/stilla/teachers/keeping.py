@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder, name_of
 from stilla.errors import CacheError
+from stilla.rows.products import chunk_rows, chunks, products
 from stilla.signals import Dense, Form, Headed, Pooling, Samples, TopK
 from stilla.tasks.base import Segment
 
@@ -75,8 +76,9 @@ class Keep:
             inside = torch.logsumexp(said.log_probs, -1)
             below = said.log_probs.amax(-1, keepdim=True) - said.log_probs
             return Ranked(said.ids.cpu(), below.cpu(), (said.log_tail - inside)[:, None].cpu())
+        assert isinstance(said, Dense | Headed)  # as `coder` has seen
         if self.form == "dense":
-            return torch.cat([logits for _, logits in _chunks(said)]).cpu()
+            return (said if isinstance(said, Dense) else said.dense()).logits.cpu()
         if self.form == "top_k":
             several = [ranked(logits, min(self.k, logits.shape[1]), self.temperatures) for _, logits in _chunks(said)]
             return Ranked(*(torch.cat([getattr(one, name) for one in several]) for name in ("ids", "below", "odds")))
@@ -85,14 +87,15 @@ class Keep:
         return _together([drawn(logits, uniforms[start : start + len(logits)]) for start, logits in _chunks(said)])
 
 
-def _chunks(said: Form) -> Iterator[tuple[int, Tensor]]:
-    """Logits of all rows, a few million at a time, with the number of the first row."""
-    if isinstance(said, Dense):
-        yield 0, said.logits
-    elif isinstance(said, Headed):
-        rows = max(8, (2**23 if said.device.type == "cpu" else 2**27) // said.head.classes)
-        for start in range(0, max(1, len(said)), rows):
-            yield start, said.head.logits(said.hidden[start : start + rows])
+def _chunks(said: Dense | Headed) -> Iterator[tuple[int, Tensor]]:
+    """Logits of all rows, a chunk of rows at a time and lost with the next, with the number of the first row."""
+    if isinstance(said, Dense) or not len(said):
+        yield 0, (said if isinstance(said, Dense) else said.dense()).logits
+        return
+    kind = said.head.classes, said.hidden.dtype, said.device
+    with products(said, chunk_rows(len(said), *kind)) as theirs:
+        for start, end in chunks(len(said), *kind):
+            yield start, theirs.logits(theirs.chunk(start, end))
 
 
 def _together(several: Sequence[Samples]) -> Samples:
