@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from stilla.data import from_all_over
 from stilla.defaults import resolved_writing
 from stilla.estimate.passes import Stopwatch, device_for
-from stilla.evaluate.generate import Decoding, effective, writer
-from stilla.evaluate.texts import number_asked
+from stilla.evaluate.generate import Decoding, effective, some, writer
+from stilla.evaluate.texts import number_asked, some_questions
 from stilla.recipe import Recipe
 from stilla.tasks._sequences import NO_ROW
 from stilla.tasks._writing import Writes
@@ -24,8 +23,6 @@ BUDGET = 0.3
 """Seconds that one measurement may take, if two texts take less."""
 TOKENS = 4
 """Written after the first of a text, to see what one takes."""
-
-
 TIMED = 10, 3
 """Texts, and batches of them, that a subject writes at least while its speed is measured."""
 
@@ -79,7 +76,7 @@ class Pace:
 
 def pace(task: Writes, loaded: Loaded, examples: Dataset, decoding: Decoding, batch_size: int, device: str) -> Pace:
     """Of a model in batches of this size, or of fewer texts where these take long. Leaves the model on the CPU."""
-    asked = task.asked(from_all_over(examples, batch_size), loaded.processor)
+    asked = some(some_questions(task, examples, batch_size, {"": loaded.processor})[""], batch_size)
     by_length = np.argsort(asked.tokens.lengths, kind="stable")
     stopwatch = Stopwatch(device)
     loaded.model.to(device)

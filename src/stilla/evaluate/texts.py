@@ -89,11 +89,7 @@ def writing(
         return {}
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
-    some_examples = from_all_over(examples, max(size, LOOKED_AT))
-    try:
-        asked = _questions_of(task, some_examples, authors)
-    except DataError:  # all of the few are too long: then longer search, as for the texts that are measured
-        asked = _questions_of(task, examples, authors)
+    asked = some_questions(task, examples, size, {name: author.processor for name, (author, *_) in authors.items()})
     # what is too long for one model's tokens is left out of its questions: all are timed on what all were asked
     common = sorted(set.intersection(*(set(one.keys.tolist()) for one in asked.values()))) if asked else []
     if not common:
@@ -113,8 +109,17 @@ def writing(
     return found
 
 
-def _questions_of(task: Writes, examples: Dataset, authors: Mapping[str, Sequence[Author]]) -> dict[str, Asked]:
-    return {name: task.asked(examples, author.processor) for name, (author, *_) in authors.items()}
+def some_questions(task: Writes, examples: Dataset, least: int, processors: Mapping[str, Any]) -> dict[str, Asked]:
+    """What is asked of some of the examples, at least so many if there are, by every processor.
+
+    Raises:
+        DataError: all of them are too long, in all the examples.
+    """
+    try:
+        few = from_all_over(examples, max(least, LOOKED_AT))
+        return {name: task.asked(few, one) for name, one in processors.items()}
+    except DataError:  # what is short enough may be elsewhere
+        return {name: task.asked(examples, one) for name, one in processors.items()}
 
 
 def _rows(asked: Asked, keys: Sequence[int]) -> list[int]:
