@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from stilla.objectives import Logits
 from stilla.rows import row_loss
 from stilla.signals import Dense, Dims
 
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "tvd")
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd")
+SKEWED = ("skew_kl", "skew_reverse_kl")
+SKEW = 0.1  # unless a recipe says another
 
 
-def oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
+def oracle(
+    divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float, skew: float = SKEW
+) -> np.ndarray:
     """The textbook, in NumPy and float64."""
     p, q = (np.exp(log_softmax(z / temperature, -1)) for z in (teacher, student))
     m = (p + q) / 2
@@ -26,6 +31,8 @@ def oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, temperatur
         "forward_kl": temperature**2 * _kl(p, q),
         "reverse_kl": temperature**2 * _kl(q, p),
         "jsd": temperature**2 * (_kl(p, m) + _kl(q, m)) / 2,
+        "skew_kl": temperature**2 * _kl(p, skew * p + (1 - skew) * q),
+        "skew_reverse_kl": temperature**2 * _kl(q, skew * q + (1 - skew) * p),
         "tvd": temperature * np.abs(p - q).sum(-1) / 2,
         "mse": ((student - teacher) ** 2).mean(-1),
     }[divergence]
@@ -35,10 +42,13 @@ def _kl(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * np.log(a / b)).sum(-1)
 
 
-def gradient_oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float) -> np.ndarray:
+def gradient_oracle(
+    divergence: str, student: np.ndarray, teacher: np.ndarray, temperature: float, skew: float = SKEW
+) -> np.ndarray:
     """Derived by hand: independent of autograd."""
     p, q = (np.exp(log_softmax(z / temperature, -1)) for z in (teacher, student))
     m = (p + q) / 2
+    student_side, teacher_side = (skew * a + (1 - skew) * b for a, b in ((q, p), (p, q)))
 
     def mean(u: np.ndarray) -> np.ndarray:
         return u - (q * u).sum(-1, keepdims=True)
@@ -47,6 +57,8 @@ def gradient_oracle(divergence: str, student: np.ndarray, teacher: np.ndarray, t
         "forward_kl": temperature * (q - p),
         "reverse_kl": temperature * q * mean(np.log(q / p)),
         "jsd": temperature * q * mean(np.log(q / m)) / 2,
+        "skew_kl": -temperature * (1 - skew) * q * mean(p / teacher_side),
+        "skew_reverse_kl": temperature * q * mean(np.log(q / student_side) - skew * q / student_side),
         "tvd": q * mean(np.sign(q - p)) / 2,
         "mse": 2 * (student - teacher) / student.shape[-1],
     }[divergence]
@@ -65,6 +77,18 @@ def test_value_and_gradient_equal_the_textbook(divergence: str, temperature: flo
     losses = objective.losses(student, Dense(teacher), None, 0.0)
     losses.sum().backward()
     arrays = student.detach().numpy(), teacher.numpy(), temperature
+    np.testing.assert_allclose(losses.detach().numpy(), oracle(divergence, *arrays), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(student.grad.numpy(), gradient_oracle(divergence, *arrays), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("skew", [0.01, 0.5, 0.9])
+@pytest.mark.parametrize("divergence", SKEWED)
+def test_any_skew_equals_the_textbook(divergence: Any, skew: float) -> None:
+    student, teacher = logits()
+    student.requires_grad_()
+    losses = Logits(divergence=divergence, temperature=3.0, skew=skew).losses(student, Dense(teacher), None, 0.0)
+    losses.sum().backward()
+    arrays = student.detach().numpy(), teacher.numpy(), 3.0, skew
     np.testing.assert_allclose(losses.detach().numpy(), oracle(divergence, *arrays), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(student.grad.numpy(), gradient_oracle(divergence, *arrays), rtol=1e-9, atol=1e-12)
 
@@ -104,11 +128,15 @@ def test_gradients_pass_gradcheck(divergence: str) -> None:
     assert torch.autograd.gradcheck(lambda z: objective.losses(z, Dense(teacher), None, 0.0), student.requires_grad_())
 
 
-def test_high_temperature_becomes_the_squared_error_of_centred_logits() -> None:
+@pytest.mark.parametrize(("divergence", "factor"), [
+    ("forward_kl", 1 / 2), ("reverse_kl", 1 / 2), ("jsd", 1 / 8),
+    *((one, (1 - SKEW) ** 2 / 2) for one in SKEWED),  # the mixture stands so much nearer
+])
+def test_high_temperature_becomes_the_squared_error_of_centred_logits(divergence: Any, factor: float) -> None:
     student, teacher = logits()
-    loss = Logits(temperature=1e4).losses(student, Dense(teacher), None, 0.0)
+    loss = Logits(divergence=divergence, temperature=1e4).losses(student, Dense(teacher), None, 0.0)
     gap = (student - student.mean(-1, keepdim=True)) - (teacher - teacher.mean(-1, keepdim=True))
-    torch.testing.assert_close(loss, gap.square().sum(-1) / 2 / student.shape[-1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(loss, factor * gap.square().mean(-1), rtol=1e-3, atol=1e-6)
 
 
 def test_bounds_hold() -> None:
@@ -118,6 +146,36 @@ def test_bounds_hold() -> None:
     assert at_one["jsd"].max() <= math.log(2) + 1e-12
     assert at_one["tvd"].max() <= 1 + 1e-12
     assert (at_one["tvd"] ** 2 <= at_one["forward_kl"] / 2 + 1e-12).all()  # Pinsker
+
+
+@pytest.mark.parametrize("skew", [0.01, 0.1, 0.7])
+@pytest.mark.parametrize("divergence", SKEWED)
+def test_a_skew_bounds_the_loss_where_the_sides_have_nothing_in_common(divergence: Any, skew: float) -> None:
+    student, teacher = logits(200, 6, 10.0)
+    student[0], teacher[0] = torch.tensor([[900.0, 0, 0, 0, 0, 0], [0, 900.0, 0, 0, 0, 0]], dtype=torch.float64)
+    student.requires_grad_()
+    losses = Logits(divergence=divergence, temperature=1.0, skew=skew).losses(student, Dense(teacher), None, 0.0)
+    assert losses.min() >= 0
+    assert losses.max() <= -math.log(skew) + 1e-12
+    assert losses[0].item() == pytest.approx(-math.log(skew), rel=1e-12)
+    losses.sum().backward()
+    assert torch.isfinite(student.grad).all()
+
+
+def test_jsd_does_not_care_who_is_who() -> None:
+    student, teacher = logits()
+    one, other = (Logits(divergence="jsd", temperature=1.5).losses(a, Dense(b), None, 0.0)
+                  for a, b in ((student, teacher), (teacher, student)))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_without_a_skew_the_skewed_are_the_plain() -> None:
+    """In the limit: a skew of exactly 0 is refused."""
+    student, teacher = logits()
+    for skewed, plain in (("skew_kl", "forward_kl"), ("skew_reverse_kl", "reverse_kl")):
+        one = Logits(divergence=skewed, temperature=2.0, skew=1e-9).losses(student, Dense(teacher), None, 0.0)
+        other = Logits(divergence=plain, temperature=2.0).losses(student, Dense(teacher), None, 0.0)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
 
 
 def test_classes_that_both_exclude_teach_nothing_and_stay_finite() -> None:

@@ -63,6 +63,24 @@ def textbook(terms: list[tuple[RowObjective, float]], student: Headed, teacher: 
     return total
 
 
+def defined(divergence: str, student: Tensor, teacher: Tensor, temperature: float, skew: float) -> Tensor:
+    """Of every row, from the probabilities alone, as the papers write it; nothing of `stilla.objectives` is called."""
+    p, q = (logits.div(temperature).softmax(-1) for logits in (teacher, student))
+    m = (p + q) / 2
+
+    def kl(a: Tensor, b: Tensor) -> Tensor:
+        return (a * (a / b).log()).sum(-1)
+
+    return {
+        "forward_kl": lambda: temperature**2 * kl(p, q),
+        "reverse_kl": lambda: temperature**2 * kl(q, p),
+        "jsd": lambda: temperature**2 * (kl(p, m) + kl(q, m)) / 2,
+        "skew_kl": lambda: temperature**2 * kl(p, skew * p + (1 - skew) * q),
+        "skew_reverse_kl": lambda: temperature**2 * kl(q, skew * q + (1 - skew) * p),
+        "tvd": lambda: temperature * (p - q).abs().sum(-1) / 2,
+    }[divergence]()
+
+
 def some_terms(temperature: float = 2.0) -> list[tuple[RowObjective, float]]:
     return [(Logits(temperature=temperature), 0.7), (Labels(), 0.3), (Logits(divergence="jsd", temperature=1.0), -0.2)]
 

@@ -14,7 +14,19 @@ from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.rows import fused_divergence, row_loss
 from stilla.rows.products import chunk_rows
 from stilla.signals import Dense, Head, Headed
-from tests.rows.setting import CLASSES, DIVERGENCES, HEADS, ROWS, draw, in_pieces, sides, some_terms, textbook, top_k
+from tests.rows.setting import (
+    CLASSES,
+    DIVERGENCES,
+    HEADS,
+    ROWS,
+    defined,
+    draw,
+    in_pieces,
+    sides,
+    some_terms,
+    textbook,
+    top_k,
+)
 
 CPU = torch.device("cpu")
 
@@ -54,6 +66,23 @@ def test_every_divergence_and_form_equals_the_textbook(
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     for one, other in zip(torch.autograd.grad(loss, given.leaves), torch.autograd.grad(expected, given.leaves), strict=True):
         assert (one - other).norm() <= 1e-11 * other.norm()
+
+
+@pytest.mark.parametrize("skew", [0.1, 0.6])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_every_divergence_is_what_its_definition_says(
+    divergence: Any, skew: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pieces(monkeypatch, 6, 4)
+    given = sides(**HEADS["all"])
+    options = {"skew": skew} if divergence.startswith("skew") else {}
+    terms: list[tuple[RowObjective, float]] = [(Logits(divergence=divergence, temperature=2.0, **options), 0.5)]
+    loss, _ = row_loss(terms, given.student, given.teacher, None, 0.0)
+    logits = (given.student.dense().logits, given.teacher.dense().logits)
+    expected = 0.5 * defined(divergence, *logits, 2.0, skew).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-11, atol=0)
+    for one, other in zip(torch.autograd.grad(loss, given.leaves), torch.autograd.grad(expected, given.leaves), strict=True):
+        assert (one - other).norm() <= 1e-10 * other.norm()
 
 
 @pytest.mark.parametrize("head", ["plain", "all"])
