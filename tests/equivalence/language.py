@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stilla.tasks.base import Loaded, Task
 from stilla.tasks.causal_lm import CausalLM
 from stilla.tasks.masked_lm import MaskedLM
 from stilla.tasks.seq2seq import Seq2Seq
+from stilla.teachers import LiveTeacher, Teacher
 from tests.equivalence.setting import losses, weights
 from tests.tasks import pairs
 from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
@@ -25,7 +27,11 @@ from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, lla
 KINDS = ("causal", "masked", "seq2seq")
 
 
-def trainer(kind: str, folder: Path, *, examples: int = 24, compile: bool = False, **options: Any) -> DistillationTrainer:
+def trainer(
+    kind: str, folder: Path, *, examples: int = 24, compile: bool = False, objectives: Sequence[Term] | None = None,
+    answering: Callable[[LiveTeacher], Teacher] = lambda live: live, **options: Any
+) -> DistillationTrainer:
+    """`answering`: who answers in the place of the live teacher."""
     task, split, processor, teacher, student = _made(kind, examples)
     for model in (teacher, student):
         model.config.use_cache = False
@@ -35,7 +41,9 @@ def trainer(kind: str, folder: Path, *, examples: int = 24, compile: bool = Fals
     arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
-        Student(student, automatic_layer_map(student, teacher)), teacher, terms=terms, task=task, compile=compile,
+        Student(student, automatic_layer_map(student, teacher)),
+        teacher if objectives is None else answering(LiveTeacher(teacher, task)),
+        terms=objectives or terms, task=task, compile=compile,
         train_dataset=task.prepare(split, processor, processor, training=True, seed=1),
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
@@ -50,8 +58,8 @@ def _made(kind: str, examples: int) -> tuple[Task, Dataset, Any, Any, Any]:
         task: Task = Seq2Seq.understand(Data(train="x"), {"train": split})
         return task, split, pairs.processor("t5", teacher), teacher, pairs.model("t5", layers=1, width=8)
     split = Dataset.from_dict({"text": sentences(examples)})
-    if kind == "causal":
-        task = CausalLM.understand(Data(train="x", max_length=80), {"train": split})
+    if kind in ("causal", "unpacked"):
+        task = CausalLM.understand(Data(train="x", max_length=80, pack=kind == "causal"), {"train": split})
         return task, split, byte_tokenizer(), llama(), llama(**smaller)
     task = MaskedLM.understand(Data(train="x", max_length=16), {"train": split})
     return task, split, bert_lm_tokenizer(), bert_lm(), bert_lm(**smaller)
