@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,42 @@ def test_another_tokenizer_is_named(tmp_path: Path) -> None:
         run(second)
 
 
+def test_a_teacher_that_computes_otherwise_with_the_same_weights_is_another(tmp_path: Path) -> None:
+    first = recipe(tmp_path, "run")
+    (place,) = capture(first)
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "teacher", other)
+    elsewhere = recipe(tmp_path, "elsewhere", cache={"path": place}, teacher=str(other))
+    assert check(elsewhere).problems == ()  # wherever it lies
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    (problem,) = check(elsewhere).problems
+    assert "teacher: " in problem
+
+
+def test_stages_that_ask_a_top_k_cache_for_hidden_states_alone(tmp_path: Path) -> None:
+    states = {"objectives": [{"kind": "hidden"}], "max_steps": 3}
+    logits = {"objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}], "max_steps": 3}
+    form = {"form": "top_k", "k": 2}
+    for number, stages in enumerate(([states], [states, logits])):
+        wanted = from_options({**recipe(tmp_path, f"run{number}", cache={**form, "temperatures": [2.0]}).model_dump(mode="json"),
+                               "distill": stages})
+        run(wanted)
+        assert contents(f"{cache_choice.place_of(wanted)}/states").rows > 0
+
+
+def test_other_tokens_are_another_run(tmp_path: Path) -> None:
+    first = recipe(tmp_path, "run", cache="none", distill={"max_steps": 2})
+    run(first)
+    file = tmp_path / "teacher" / "tokenizer.json"
+    rules = json.loads(file.read_text())
+    vocabulary = rules["model"]["vocab"]
+    vocabulary["bread"], vocabulary["soup"] = vocabulary["soup"], vocabulary["bread"]
+    file.write_text(json.dumps(rules))
+    with pytest.raises(RecipeError, match="processors"):
+        run(first)
+
+
 def test_random_augmentation_with_a_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none"):
         run(recipe(tmp_path, cache="dense", data={"augment": "light"}))
@@ -264,10 +301,15 @@ def test_the_bytes_of_long_documents_are_estimated(tmp_path: Path) -> None:
 
 def test_by_default_nothing_is_stored_where_it_would_not_help(tmp_path: Path) -> None:
     for changes in ({"data": {"augment": "light"}}, {"distill": {"epochs": 1}},
-                    {"distill": {"objectives": [{"kind": "labels"}]}},
+                    {"distill": {"max_steps": 3}}, {"distill": {"objectives": [{"kind": "labels"}]}},
                     {"distill": {"objectives": [{"kind": "hidden"}]}}):
         run(recipe(tmp_path, "run", **json.loads(json.dumps(changes))), overwrite=True)
         assert not (tmp_path / "run" / "cache").exists(), changes
+
+
+def test_steps_count_as_the_passes_that_they_are(tmp_path: Path) -> None:
+    run(recipe(tmp_path, "run", distill={"epochs": 1, "max_steps": 9, "batch_size": 32}))  # of 120 examples
+    assert (tmp_path / "run" / "cache").exists()
 
 
 def test_by_default_nothing_is_stored_for_stages_of_two_precisions(tmp_path: Path) -> None:
@@ -288,6 +330,12 @@ def test_a_form_that_cannot_serve_the_objectives_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         run(recipe(tmp_path, cache=cache, distill={"objectives": [{"kind": "logits", **objective}]}))
+
+
+def test_what_nobody_asks_for_is_not_captured(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="capture: no objective of this recipe asks the teacher anything"):
+        capture(recipe(tmp_path, distill={"objectives": [{"kind": "labels"}]}))
+    assert not (tmp_path / "run" / "cache").exists()
 
 
 def test_the_bytes_are_estimated(tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ def test_stopping_what_cannot_be_continued_offers_nothing(capsys):
 def test_under_a_launcher_the_launcher_continues(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert failures.again(["run", "recipe.yaml"]) == "accelerate launch -m stilla run recipe.yaml"
+    assert failures.again(["capture", "recipe.yaml", "--overwrite"]) == "accelerate launch -m stilla capture recipe.yaml"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from stilla.defaults import objectives_for
 from stilla.errors import all_of
 from stilla.objectives import term
 from stilla.objectives.base import LayerMap, RowObjective, Term
+from stilla.processes import processes
 from stilla.recipe import Cache, Recipe, Stage
 from stilla.run_folder import RunFolder
 from stilla.signals import Dense, Headed, Pooling, Samples, TopK
@@ -83,6 +84,15 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
         place = "distill" if len(recipe.distill) == 1 else f"distill[{number}]"
         found += [f"{place}: {problem}" for problem in _misfits(section, terms_of(recipe, stage, task))]
     return found
+
+
+def unasked(recipe: Recipe, task: Task) -> list[str]:
+    """Why there is nothing to capture beforehand."""
+    if any(one.objective.needs_teacher for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+        return []
+    why = "The texts that it writes are kept with the run" if recipe.completions else "The student learns from the data alone"
+    return [f"capture: no objective of this recipe asks the teacher anything. {why}; `stilla run` is all that is needed, or "
+            "add an objective: logits or hidden"]
 
 
 def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, prepared: Prepared, share: float) -> float:
@@ -177,7 +187,7 @@ def _chosen(
     recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, share: float, *, beforehand: bool
 ) -> str:
     """Something exact, so that the loss stays what it is, where the same is asked more than once and it is small."""
-    if not (beforehand or _asks_again(recipe, task, prepared)):
+    if not (beforehand or _asks_again(recipe, task, prepared, share)):
         return "none"
     otherwise = "top_k" if beforehand else "none"
     if not task.vocabulary:
@@ -186,12 +196,19 @@ def _chosen(
     return "hidden" if bytes_of(recipe, exact, task, teacher, prepared, share) <= LARGEST else otherwise
 
 
-def _asks_again(recipe: Recipe, task: Task, prepared: Prepared) -> bool:
+def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float) -> bool:
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
-    passes = recipe.evaluate.seeds * sum(stage.epochs for stage in recipe.distill)
+    passes = recipe.evaluate.seeds * sum(_passes(stage, share * len(prepared)) for stage in recipe.distill)
     return (prepared.on_epoch is None and passes > 1 and len({precision_of(stage) for stage in recipe.distill}) == 1
             and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
+
+
+def _passes(stage: Stage, examples: float) -> float:
+    """Over so many training examples."""
+    if stage.max_steps is None:
+        return stage.epochs
+    return stage.max_steps * stage.batch_size * stage.accumulate * int(processes().num_processes) / examples
 
 
 def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:

@@ -85,10 +85,12 @@ def remembering(
         yield teacher
         return
     stacks = any(one.objective.needs_stacks for one in terms)
+    # where nothing is asked at a temperature, any that is stored will do
+    temperature = next(iter((*temperatures_of(terms), *(section.temperatures or ()))), 1.0)
     remembers = CapturingTeacher(
         LiveTeacher(teacher, task, stacks=stacks), task, states_place(path) if stacks else path,
         keep(section, made_from, states if stacks else States()), made_from,
-        temperature=next(iter(temperatures_of(terms)), 1.0), part=str(processes().process_index), shared=True,
+        temperature=temperature, part=str(processes().process_index), shared=True,
         check_alignment=not trusted)
     try:
         yield remembers

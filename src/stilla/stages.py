@@ -27,7 +27,7 @@ from stilla.defaults import objectives_for, resolved_writing
 from stilla.environment import describe
 from stilla.errors import RecipeError, all_at_once
 from stilla.export import restore, save_student
-from stilla.fingerprints import of_model
+from stilla.fingerprints import of_model, of_processor
 from stilla.measuring import check_teacher
 from stilla.narrate import say
 from stilla.objectives import Labels, term
@@ -170,7 +170,8 @@ class Stages:
         """
         recipe, task, (prepared, share) = self.recipe, self.place.task, self.sample()
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
-        if wrong := [*completions.problems(recipe, task), *cache_choice.problems(recipe, cache, task, prepared)]:
+        if wrong := [*completions.problems(recipe, task), *cache_choice.problems(recipe, cache, task, prepared),
+                     *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
@@ -205,6 +206,7 @@ class Stages:
         inputs: dict[str, Any] = {
             **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
             "student": self.recipe.student.model_dump(mode="json"), "distill": [],
+            "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **(caching.settings(self.recipe.cache) if helped else {})}
 

@@ -128,20 +128,24 @@ def capture(
     data: options.Data = None,
     output: options.Output = None,
     workers: options.Workers = 0,
+    overwrite: options.Overwrite = False,
+    allow_weak_teacher: options.WeakTeacher = False,
 ) -> None:
     """Write what the teacher says of the training data to disk, once for many students.
 
     The same command again continues a capture that was stopped. Runs with the same recipe, or with its `cache.path`,
     read from there instead of asking the teacher.
     """
+    from stilla.cli.failures import run_folder
     from stilla.cli.printing import print_cache
     from stilla.cli.recipes import gathered
 
-    recipe = gathered(arguments, task, teacher, student, data, output).complete()
+    recipe = gathered(arguments, task, teacher, student, data, output, allow_weak_teacher=allow_weak_teacher).complete()
+    run_folder.set(Path(recipe.output))
     from stilla.cache.care import contents
     from stilla.run import capture as capture_recipe
 
-    for path in capture_recipe(recipe, workers=workers):
+    for path in capture_recipe(recipe, workers=workers, overwrite=overwrite):
         print_cache(path, contents(path))
 
 

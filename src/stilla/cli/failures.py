@@ -97,7 +97,7 @@ def _stopped(error: KeyboardInterrupt) -> str:
 def again(given: Sequence[str]) -> str:
     """The command that continues this one; empty where there is nothing to continue."""
     kept = [one for one in given if one not in ("--overwrite", "--debug")]
-    if not kept or kept[0] not in ("run", "demo"):
+    if not kept or kept[0] not in ("run", "demo", "capture"):
         return ""
     launcher = ["accelerate", "launch", "-m"] if "WORLD_SIZE" in os.environ else []
     return shlex.join([*launcher, "stilla", *kept])

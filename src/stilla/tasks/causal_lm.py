@@ -161,7 +161,7 @@ class CausalLM(Vocabulary, Writes):
         return str(processor.decode(list(ids), skip_special_tokens=True))
 
     def identity(self, processor: Any) -> str:
-        return _tokens.fingerprint(processor)
+        return _tokens.fingerprint(processor, *([processor.chat_template] if self.source == "messages" else []))
 
     def show(self, split: Dataset, key: int) -> str:
         row = split.select_columns(list(self.columns)).with_format(None)[int(key)]

@@ -106,7 +106,8 @@ class CapturingTeacher:
     def close(self) -> None:
         """Flush, and let others write."""
         if self._writer is not None:
-            self.flush()
+            if self._opened is not None:  # else it could not be read, which somebody is being told
+                self.flush()
             self._writer.close()
             self._writer = None
 
