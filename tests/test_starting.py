@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stilla import data
+from stilla.check import check
 from stilla.recipe_file import from_options
 from stilla.starting import start_student
 from stilla.tasks import find
@@ -29,3 +30,10 @@ def test_a_student_is_cut_from_the_weights_as_stored_whatever_the_teachers_preci
     assert whole.keys() == low.keys()
     assert all(torch.equal(whole[name], low[name]) for name in whole)
     assert {value.dtype for value in low.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_a_student_that_has_too_few_embeddings_for_the_teachers_tokens_is_refused(tmp_path: Path) -> None:
+    teacher = tiny.bert(tmp_path / "teacher")
+    (problem,) = check(from_options(tiny.recipe(tmp_path, teacher=teacher, student={"config": {"vocab_size": 7}}))).problems
+    assert problem.startswith("student.config: an embedding for 7 tokens, and the teacher's tokenizer goes up to ")
+    assert "Leave vocab_size out" in problem

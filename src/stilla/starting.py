@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
 from stilla.students import Student, by_layers, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
@@ -29,7 +34,19 @@ def start_student(
     if origin is not None and origin.precision != "float32":
         whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
     student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
+    _refuse_few_embeddings(student.model, teacher.processor)
     return _adapted(student, spec), Loaded(student.model, teacher.processor, teacher.source)
+
+
+def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:
+    """A student without a tokenizer of its own reads the teacher's tokens."""
+    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    tokenizer = getattr(processor, "tokenizer", processor)
+    last = max(tokenizer.get_vocab().values()) if isinstance(tokenizer, PreTrainedTokenizerBase) else -1
+    if isinstance(embedding, nn.Embedding) and last >= embedding.num_embeddings:
+        raise CompatibilityError(f"student.config: an embedding for {embedding.num_embeddings} tokens, and the teacher's "
+                                 f"tokenizer goes up to {last}. Leave vocab_size out, or give a student with a tokenizer of "
+                                 "its own (`student: {model: ...}`)")
 
 
 def _adapted(student: Student, spec: StudentSpec) -> Student:
