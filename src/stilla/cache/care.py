@@ -44,7 +44,7 @@ def verify(path: str | Path) -> Iterator[tuple[str, str | None]]:
     """Every file of a cache, read to its last byte, with what is wrong with it or None.
 
     Raises:
-        CacheError: there is no cache, or its manifest cannot be read.
+        CacheError: there is no cache, or its manifest is damaged.
     """
     store = Store(path, damaged=True)
     wrong = dict(problem.split(": ", 1) for problem in store.problems)
@@ -71,7 +71,7 @@ def prune(path: str | Path, *, dry_run: bool = False) -> list[tuple[str, str]]:
     whose every segment another one holds, what killed writers left. Files that no cache writes are never touched.
 
     Raises:
-        CacheError: somebody is writing; there is no cache.
+        CacheError: somebody is writing; there is no cache; its manifest is damaged, so nothing says what is of it.
     """
     place = Place(path)
     store = Store(place, damaged=True)

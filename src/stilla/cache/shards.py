@@ -70,6 +70,10 @@ def digest_of(content: bytes | pa.Buffer) -> str:
     return blake2b(content, digest_size=8).hexdigest()
 
 
+class StrangerError(CacheError):
+    """A file of segments is whole, and of another cache than the one it lies in."""
+
+
 class Shard:
     """A file that was opened: its index in memory, its blobs mapped.
 
@@ -93,7 +97,9 @@ class Shard:
             raise CacheError(f"{name}: got version {metadata[_MARK].decode(errors='replace')} of the format; this Stilla "
                              f"reads {_VERSION.decode()}")
         if metadata.get(_CACHE) != cache.encode():
-            raise CacheError(f"{name}: belongs to another cache (other teacher, tokenizer, preparation or form)")
+            if not self._as_named():
+                raise CacheError(f"{name}: damaged (its bytes do not match its name)")
+            raise StrangerError(f"{name}: belongs to another cache (other teacher, tokenizer, preparation or form)")
         try:
             self._read_index(batch, metadata.get(_INDEX, b""))
         except (pa.ArrowException, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
@@ -127,8 +133,7 @@ class Shard:
 
     def problems(self) -> list[str]:
         """What is wrong with any of its bytes."""
-        named = NAME.fullmatch(self.name)
-        if named and digest_of(self._mapped) == named["digest"]:
+        if self._as_named():
             return []
         for place in range(len(self)):
             try:
@@ -136,6 +141,44 @@ class Shard:
             except CacheError as error:
                 return [str(error)]
         return [f"{self.name}: its bytes do not match its name: damaged or renamed"]
+
+    def _as_named(self) -> bool:
+        named = NAME.fullmatch(self.name)
+        return named is not None and digest_of(self._mapped) == named["digest"]
+
+
+class Index:
+    """Keys of all shards, sorted by their first half."""
+
+    def __init__(self, shards: Sequence[NDArray[np.uint64]]) -> None:
+        keys = np.concatenate([np.zeros((0, 2), np.uint64), *shards])
+        places = [(number << 32) + np.arange(len(one)) for number, one in enumerate(shards)]
+        whole = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int64)
+        order = np.lexsort((whole, keys[:, 1], keys[:, 0]))
+        keys, whole = keys[order], whole[order]
+        new = np.ones(len(keys), bool)
+        new[1:] = (keys[1:] != keys[:-1]).any(1)  # the same segment in two parts: the first one counts
+        self._keys, self._places = np.ascontiguousarray(keys[new].T), whole[new]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        found = np.full(len(keys), -1, np.int64)
+        if not len(self) or not keys:
+            return found
+        wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
+        places = np.searchsorted(self._keys[0], wanted[:, 0])
+        open_ = np.flatnonzero(places < len(self))
+        while len(open_):  # once; more often only where the halves of two keys agree
+            here = places[open_]
+            alike = self._keys[0, here] == wanted[open_, 0]
+            same = alike & (self._keys[1, here] == wanted[open_, 1])
+            found[open_[same]] = self._places[here[same]]
+            open_ = open_[alike & ~same]
+            places[open_] += 1
+            open_ = open_[places[open_] < len(self)]
+        return found
 
 
 def _checksum(key: bytes, blob: bytes | memoryview) -> int:

@@ -1,6 +1,6 @@
 """A cache as a whole: what it holds, looked up by content; and its one writer at a time.
 
-    cache.json                    what it holds: teacher, processor, preparation and form, and how rows are coded
+    cache.json                    what it holds: teacher, processor, preparation and form, how rows are coded; a checksum
     head-<hash>.safetensors       the teacher's head, where hidden states are stored
     <part>-<number>-<hash>.arrow  segments in the order in which they came; one part per writing process
     writer-<part>.lock            held while somebody writes
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stilla.cache.coding import Coders, StatesCoder, coder_from
 from stilla.cache.places import PARTIAL, Place
-from stilla.cache.shards import NAME, Entry, Shard, name_of, shard_bytes
+from stilla.cache.shards import NAME, Entry, Index, Shard, StrangerError, name_of, shard_bytes
 from stilla.errors import CacheError, all_at_once
 from stilla.run_folder import differences
 
@@ -59,39 +59,59 @@ class Manifest:
         }
 
     def text(self) -> str:
-        return json.dumps(self.plain(), indent=1, sort_keys=True) + "\n"
+        """What is written: the content, with its own hash as a checksum."""
+        return _written({**self.plain(), "checksum": self.hash()})
 
     def hash(self) -> str:
-        return blake2b(self.text().encode(), digest_size=16).hexdigest()
+        """Of the content; what the cache's shards are marked with."""
+        return _hash(self.plain())
 
     @classmethod
-    def read(cls, text: str) -> Manifest:
-        plain = json.loads(text)
+    def read(cls, content: bytes) -> Manifest:
+        """Raises:
+            ValueError, KeyError, TypeError: these are not the bytes that were written, or never were a manifest.
+            CacheError: another version of the format, a form that this version does not know.
+        """
+        plain = json.loads(content.decode())
+        if not isinstance(plain, dict):
+            raise ValueError("no manifest of a cache")
+        checksum = plain.pop("checksum", None)
+        if checksum is not None and content != _written({**plain, "checksum": _hash(plain)}).encode():
+            raise ValueError("its content does not match its checksum")
         if plain.get("format") != "stilla cache":
             raise ValueError("no manifest of a cache")
         if plain["version"] != VERSION:
             raise CacheError(f"got version {plain['version']} of the cache's format; this Stilla reads {VERSION}")
-        return cls(
+        manifest = cls(
             plain["fingerprint"], coder_from(plain["logits"]) if plain["logits"] else None,
             coder_from(plain["states"]) if plain["states"] else None, plain["classes"], plain["widths"], plain["head"])
+        # without a checksum: of before there were any; or the word itself is damaged, and nothing here is called so
+        if checksum is None and content != _written(manifest.plain()).encode():
+            raise ValueError("it is not written as Stilla writes it")
+        return manifest
 
 
 class Store:
     """A cache that is open for reading; several processes may read while one writes.
 
     Raises:
-        CacheError: there is none; damaged or foreign files, all of them named.
+        CacheError: there is none; its manifest is damaged; damaged or foreign files, all of them named.
     """
 
     def __init__(self, path: str | Path | Place, *, damaged: bool = False) -> None:
-        """`damaged`: open it all the same, to look at what is left; `problems` then says what is wrong."""
+        """`damaged`: open it all the same, to look at what is left; `problems` then says what is wrong. A damaged manifest
+        cannot be opened: every file would seem to be of another cache."""
         self.place = path if isinstance(path, Place) else Place(path)
         self.manifest = _manifest_at(self.place)
         self.problems: list[str] = []
         self._shards: list[Shard] = []
         self._known: set[str] = set()
-        self._index = _Index([])
+        self._strangers: set[str] = set()
+        self._index = Index([])
         self.refresh()
+        if self._strangers and not self._shards:
+            raise _not_believed(self.place, f"or is of another cache: none of the {len(self._strangers)} files of answers "
+                                            "there is of it")
         if self.problems and not damaged:
             raise all_at_once([f"{self.place.path}: {one}" for one in self.problems] + [_way_out(self.place)], CacheError)
 
@@ -108,7 +128,9 @@ class Store:
                 self._known.add(name)
             except CacheError as error:
                 self.problems.append(str(error))
-        self._index = _Index([shard.keys for shard in self._shards])
+                if isinstance(error, StrangerError):
+                    self._strangers.add(name)
+        self._index = Index([shard.keys for shard in self._shards])
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -235,45 +257,28 @@ def _manifest_at(place: Place) -> Manifest:
     if not exists(place):
         raise CacheError(f"{place.path}: there is no cache (no {MANIFEST}). `stilla capture recipe.yaml` makes one")
     try:
-        return Manifest.read(place.read(MANIFEST).decode())
+        return Manifest.read(place.read(MANIFEST))
     except (ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{place.path}/{MANIFEST}: damaged, or not of a cache ({error})") from error
+        raise _not_believed(place, f"or is not of a cache ({error})") from error
+    except CacheError as error:
+        raise CacheError(f"{place.path}/{MANIFEST}: {error}") from error
+
+
+def _not_believed(place: Place, why: str) -> CacheError:
+    return CacheError(
+        f"{place.path}/{MANIFEST} was changed since it was written, {why}. Nothing is removed on its word. Put it back as it "
+        "was; or remove it alone, then the same capture, or the same run, writes it anew and goes on with what is there; or "
+        "capture into another cache.path, and remove this folder by hand if nobody needs it")
+
+
+def _written(plain: Mapping[str, Any]) -> str:
+    return json.dumps(plain, indent=1, sort_keys=True) + "\n"
+
+
+def _hash(plain: Mapping[str, Any]) -> str:
+    return blake2b(_written(plain).encode(), digest_size=16).hexdigest()
 
 
 def _way_out(place: Place) -> str:
     return (f"`stilla cache prune {place.path}` removes what is damaged; the next capture, or the next run, makes only "
             "that anew")
-
-
-class _Index:
-    """Keys of all shards, sorted by their first half."""
-
-    def __init__(self, shards: Sequence[NDArray[np.uint64]]) -> None:
-        keys = np.concatenate([np.zeros((0, 2), np.uint64), *shards])
-        places = [(number << 32) + np.arange(len(one)) for number, one in enumerate(shards)]
-        whole = np.concatenate([np.zeros(0, np.int64), *places]).astype(np.int64)
-        order = np.lexsort((whole, keys[:, 1], keys[:, 0]))
-        keys, whole = keys[order], whole[order]
-        new = np.ones(len(keys), bool)
-        new[1:] = (keys[1:] != keys[:-1]).any(1)  # the same segment in two parts: the first one counts
-        self._keys, self._places = np.ascontiguousarray(keys[new].T), whole[new]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def find(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
-        found = np.full(len(keys), -1, np.int64)
-        if not len(self) or not keys:
-            return found
-        wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
-        places = np.searchsorted(self._keys[0], wanted[:, 0])
-        open_ = np.flatnonzero(places < len(self))
-        while len(open_):  # once; more often only where the halves of two keys agree
-            here = places[open_]
-            alike = self._keys[0, here] == wanted[open_, 0]
-            same = alike & (self._keys[1, here] == wanted[open_, 1])
-            found[open_[same]] = self._places[here[same]]
-            open_ = open_[alike & ~same]
-            places[open_] += 1
-            open_ = open_[places[open_] < len(self)]
-        return found
