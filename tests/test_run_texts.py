@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
+from transformers import LlamaForCausalLM
 
 import stilla
 from stilla import data, tasks
@@ -16,9 +20,13 @@ from stilla.defaults import resolved_writing
 from stilla.errors import RecipeError, StillaError
 from stilla.estimate import FASTER, SLOWER, Range
 from stilla.estimate.writing import TOKENS, Pace, pace
-from stilla.evaluate.generate import Decoding
+from stilla.evaluate.generate import Decoding, generate
 from stilla.recipe_file import from_options, read
+from stilla.tasks._sequences import NO_ROW
+from stilla.tasks._translations import CUT
 from stilla.tasks._writing import Writes
+from stilla.tasks.base import Prepared
+from stilla.tasks.causal_lm import CausalLM
 
 from .tasks import pairs
 from .tasks.language import byte_tokenizer, folder, llama
@@ -98,6 +106,62 @@ def test_a_student_with_other_tokens_learns_what_the_teacher_writes(
     assert again.scores == run.scores
     with pytest.raises(RecipeError, match=r"holds the stage `completions` of another recipe.*\n.*max_new_tokens: 6 -> 5"):
         stilla.distill(**{**plain, "completions": {"by": "teacher", "max_new_tokens": 5}})
+
+
+def answers(folder: Path, count: int, seed: int) -> str:
+    """Prompts whose completion is short for one word and long for the other."""
+    draw = random.Random(seed)
+    rows = [{"prompt": f"{draw.randrange(10)} {word}: ", "completion": {"no": "off", "yes": "on and on and on"}[word]}
+            for word in draw.choices(("yes", "no"), k=count)]
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{seed}.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.slow
+def test_a_causal_student_learns_what_the_teacher_writes_after_its_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: dict[bool, Prepared] = {}
+    prepare = CausalLM.prepare
+
+    def watched(task: CausalLM, split: Dataset, *given: Any, **how: Any) -> Prepared:
+        made = prepare(task, split, *given, **how)
+        if how["training"]:
+            learnt[CUT in split.column_names] = made
+        return made
+
+    monkeypatch.setattr(CausalLM, "prepare", watched)
+    files = {split: answers(tmp_path / "data", size, seed)
+             for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
+    teacher = folder(tmp_path / "teacher", llama(hidden_size=32, initializer_range=0.1), byte_tokenizer())
+    run = stilla.distill(
+        task="causal-lm", data={**files, "prompt": "prompt", "completion": "completion"},
+        teacher={"model": teacher, "train": {**QUICK, "max_steps": 100, "batch_size": 16, "learning_rate": 1e-2}},
+        student={"layers": 1}, completions={"by": "teacher", "max_new_tokens": 8},
+        distill={**QUICK, "max_steps": 60, "learning_rate": 1e-2}, allow_weak_teacher=True,
+        evaluate={"baseline": False, "resamples": 100, "speed": False, "generation": {"max_new_tokens": 8}},
+        output=str(tmp_path / "run"))
+    parts = sorted((run.folder / "completions").glob("part-*.parquet"))
+    rows = sorted((row for part in parts for row in pq.read_table(part).to_pylist()), key=lambda row: row["key"])
+    assert [row["key"] for row in rows] == list(range(48))
+    written = {row["text"]: row["cut"] for row in rows}
+    assert written == {"off": False, "on and o": True}
+    assert [spec.kind for spec in read(run.folder / "recipe.yaml").distill[0].objectives or ()] == ["labels"]
+    taught = learnt[True]
+    tokenizer = byte_tokenizer()
+    for index, row in enumerate(rows):
+        labels = taught.collate([index]).labels
+        assert labels is not None
+        said = tokenizer.decode(labels[labels != NO_ROW])
+        assert said == row["text"] + ("" if row["cut"] else "</s>")
+    student = LlamaForCausalLM.from_pretrained(run.student)
+    assert student.config.num_hidden_layers == 1
+    task = CausalLM.understand(read(run.folder / "recipe.yaml").data, {"train": Dataset.from_json(files["test"])})
+    asked = task.asked(Dataset.from_json(files["test"]), tokenizer)
+    said = set(generate(student, task, asked, tokenizer, Decoding(8)).predictions.outputs.tolist())
+    assert said == {"off", "on and o"}
 
 
 def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import pytest
 import torch
 from datasets import Dataset
 from tests.tasks import pairs
+from tests.tasks.language import byte_tokenizer, llama
 from torch import nn
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.generate import Decoding, effective, generate, some, split_at_ends, writer
 from stilla.recipe import Data
 from stilla.tasks._writing import Asked
+from stilla.tasks.causal_lm import CausalLM
 from stilla.tasks.seq2seq import Seq2Seq
 
 DATA = Dataset.from_dict(pairs.pairs(11))
@@ -57,6 +59,24 @@ def test_greedy_texts_are_the_likeliest_token_after_token_and_every_step_reads_o
             expected = processor.first if step == 0 and processor.first is not None else int(_allowed(model, logits).argmax())
             assert token == expected
             decoder = torch.cat([decoder, torch.tensor([[token]])], dim=1)
+
+
+def test_a_causal_model_reads_its_prompt_once_and_then_every_token_by_itself() -> None:
+    model, tokenizer = llama(), byte_tokenizer()
+    split = Dataset.from_dict({"prompt": ["a cat", "the old dog: "], "completion": ["x", "y"]})
+    task = CausalLM.understand(Data(train="x"), {"train": split})
+    inputs = task.asked(split, tokenizer).tokens.batch([0, 1])
+    widths: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True)
+    written = writer(model)(inputs, {}, Decoding(max_new_tokens=5))
+    hook.remove()
+    assert widths == [inputs["input_ids"].shape[1], 1, 1, 1, 1]
+    for row, one in enumerate(written):
+        ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()][None]  # alone, and all of it every time
+        for token in one.ids:
+            assert token == int(model(input_ids=ids).logits[0, -1].argmax())
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
 
 
 def _allowed(model: Any, logits: torch.Tensor) -> torch.Tensor:
