@@ -204,13 +204,21 @@ def test_a_teacher_that_computes_otherwise_with_the_same_weights_is_another(tmp_
     assert "teacher: " in problem
 
 
+def test_another_form_is_named_before_what_it_depends_on(tmp_path: Path) -> None:
+    place = str(tmp_path / "said")
+    asks = {"objectives": [{"kind": "logits", "temperature": 1.0}]}
+    capture(recipe(tmp_path, "capturing", cache={"form": "top_k", "k": 2, "path": place}, distill=asks))
+    with pytest.raises(CacheError, match=r"holds another form.*\n  kind: top_k -> samples"):
+        run(recipe(tmp_path, cache={"form": "samples", "path": place}, distill=asks))  # whose draws depend on the seed
+
+
 def test_stages_that_ask_a_top_k_cache_for_hidden_states_alone(tmp_path: Path) -> None:
     states = {"objectives": [{"kind": "hidden"}], "max_steps": 3}
     logits = {"objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}], "max_steps": 3}
-    form = {"form": "top_k", "k": 2}
+    form = {"form": "top_k", "k": 2, "temperatures": [2.0]}
     for number, stages in enumerate(([states], [states, logits])):
-        wanted = from_options({**recipe(tmp_path, f"run{number}", cache={**form, "temperatures": [2.0]}).model_dump(mode="json"),
-                               "distill": stages})
+        plain = recipe(tmp_path, f"run{number}", cache=form).model_dump(mode="json")
+        wanted = from_options({**plain, "distill": stages})
         run(wanted)
         assert contents(f"{cache_choice.place_of(wanted)}/states").rows > 0
 

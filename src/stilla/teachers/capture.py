@@ -75,6 +75,7 @@ class CapturingTeacher:
                              "teacher as the training goes (no capture, cache: none)")
         if exists(self.place):  # known to fit before the first step
             store = Store(self.place)
+            self._refuse_other_form(store.manifest)  # first: other forms depend on other things, on seeds for one
             store.refuse_other(self.fingerprint)
             self._open(store, check_alignment=check_alignment)
 
