@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from stilla import cache_choice
@@ -18,7 +19,9 @@ from stilla.recipe_file import from_options
 from stilla.run import capture, run
 from stilla.teachers import LiveTeacher
 from tests import tiny
+from tests.tasks import pairs
 from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama, sentences
+from tests.tasks.tiny import vit_folder
 
 pytestmark = pytest.mark.slow
 
@@ -255,6 +258,41 @@ def test_masked_words_that_stay_are_asked_about_once(tmp_path: Path, asked: list
     fresh = {**plain, "data": {"train": str(data)}, "output": str(tmp_path / "fresh")}
     with pytest.raises(StillaError, match=r"change at random.*data\.fresh_masks: false"):
         run(from_options(fresh))
+
+
+def test_translations_are_learnt_the_same_from_a_cache(tmp_path: Path) -> None:
+    teacher = pairs.folder(tmp_path / "teacher", "bart")
+    plain = {"task": "seq2seq", "data": pairs.files(tmp_path / "data", train=40, validation=16, test=16), "teacher": teacher,
+             "student": {"layers": {"encoder": 1, "decoder": 1}}, "allow_weak_teacher": True,
+             "evaluate": {"speed": False, "resamples": 100, "baseline": False, "generation": {"metrics": []}},
+             "distill": {"epochs": 2, "precision": "float32", "batch_size": 8, "learning_rate": 1e-3,
+                         "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
+                         "trainer": {"logging_steps": 1}}}
+    whole = {"hidden": {"form": "hidden"}, "top_k": {"form": "top_k", "k": pairs.processor("bart").tokenizer.vocab_size}}
+    run(from_options({**plain, "cache": "none", "output": str(tmp_path / "live")}))
+    live = losses(tmp_path / "live")
+    assert len(live) == 10
+    for name, form in whole.items():  # the likeliest of all are all of them, to 8 bits
+        run(from_options({**plain, "cache": form, "output": str(tmp_path / name)}))
+        assert losses(tmp_path / name) == pytest.approx(live, rel=1e-4 if name == "hidden" else 2e-2), name
+        assert 30 < contents(tmp_path / name / "cache").segments <= 40  # some pairs are there twice
+
+
+def test_pictures_are_learnt_the_same_from_a_cache(tmp_path: Path) -> None:
+    for number in range(48):
+        shade = 80 * (number % 3) + number
+        path = tmp_path / "data" / "train" / ("dark", "grey", "bright")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (12, 12), (shade,) * 3).save(path)
+    named = {"id2label": dict(enumerate(("bright", "dark", "grey"))), "label2id": {"bright": 0, "dark": 1, "grey": 2}}
+    plain = {"task": "image-classification", "data": {"train": str(tmp_path / "data"), "augment": "none"},
+             "teacher": str(vit_folder(tmp_path / "teacher", **named)), "student": {"layers": 1}, "allow_weak_teacher": True,
+             "evaluate": {"speed": False, "resamples": 100, "baseline": False},
+             "distill": {"epochs": 2, "precision": "float32", "batch_size": 8, "trainer": {"logging_steps": 1}}}
+    for name in ("none", "dense"):
+        run(from_options({**plain, "cache": name, "output": str(tmp_path / name)}))
+    assert losses(tmp_path / "dense") == pytest.approx(losses(tmp_path / "none"), rel=1e-5)
+    assert 0 < contents(tmp_path / "dense" / "cache").rows <= 48
 
 
 def language(folder_: Path, output: str, **changes: Any) -> Recipe:
