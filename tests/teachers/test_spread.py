@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +25,22 @@ pytestmark = [
 ]
 
 
+COUNT = 192
+"""Twelve groups of batches: more than what waits in line for a worker that comes first."""
+
+
 def test_two_workers_fill_one_cache_and_a_second_capture_adds_nothing(tmp_path: Path) -> None:
+    cache, present = tmp_path / "cache", tmp_path / "present"
+    present.mkdir()
+
+    def wait_for_the_other(module: Any, given: Any) -> None:
+        (present / str(os.getpid())).touch()
+        late = time.monotonic() + 120
+        while len(list(present.iterdir())) < 2:
+            if time.monotonic() > late:
+                raise TimeoutError("one worker has been alone for two minutes")
+            time.sleep(0.05)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
@@ -33,20 +51,24 @@ def test_two_workers_fill_one_cache_and_a_second_capture_adds_nothing(tmp_path: 
     try:
         torch.manual_seed(0)
         model = bert(32, 4)
+        hook = model.register_forward_pre_hook(wait_for_the_other)
         task = task_of(model, None)
-        prepared = prepared_from(examples(100), pad, None, task)
+        prepared = prepared_from(examples(COUNT), pad, None, task)
         assert prepared is not None
-        options = {"workers": 2, "batch_size": 2}
-        done = list(capture_with_ray(model, task, prepared, str(tmp_path), Keep("dense"), {"teacher": "a"}, **options))
-        assert sum(done) == 100
-        files = sorted(path.name for path in tmp_path.glob("*.arrow"))
-        assert all(problem is None for _, problem in verify(tmp_path))
-        list(capture_with_ray(model, task, prepared, str(tmp_path), Keep("dense"), {"teacher": "a"}, **options))
-        assert sorted(path.name for path in tmp_path.glob("*.arrow")) == files
+        options = {"workers": 2, "batch_size": 1}
+        done = list(capture_with_ray(model, task, prepared, str(cache), Keep("dense"), {"teacher": "a"}, **options))
+        assert sum(done) == COUNT
+        files = sorted(path.name for path in cache.glob("*.arrow"))
+        assert all(problem is None for _, problem in verify(cache))
+        list(capture_with_ray(model, task, prepared, str(cache), Keep("dense"), {"teacher": "a"}, **options))
+        assert sorted(path.name for path in cache.glob("*.arrow")) == files
     finally:
         ray.shutdown()
-    assert all(name.startswith("ray.") for name in files)  # a part of each worker that captured something
-    batch = prepared.collate([prepared.examples[index] for index in range(100)])
-    found = CachedTeacher(tmp_path, task)(batch).logits.logits
+    hook.remove()
+    parts = {name.split("-")[0] for name in files}
+    assert len(parts) == 2  # each worker has written one of its own
+    assert all(part.startswith("ray.") for part in parts)
+    batch = prepared.collate([prepared.examples[index] for index in range(COUNT)])
+    found = CachedTeacher(cache, task)(batch).logits.logits
     torch.testing.assert_close(found, LiveTeacher(model, task)(batch).logits.logits, atol=1e-5, rtol=1e-5)
-    assert 90 <= len(Store(tmp_path)) <= 100
+    assert len(Store(cache)) == len({tuple(row["input_ids"]) for row in examples(COUNT)})
