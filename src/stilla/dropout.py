@@ -18,6 +18,9 @@ from torch.nn.modules.dropout import _DropoutNd
 def dropping(model: nn.Module, probability: float | None) -> Iterator[None]:
     """Inside, every dropout of the model has this probability; None leaves it its own. Afterwards all is as before.
 
+    Adapters keep theirs, which the recipe names apart (`student.lora.dropout`): it holds back few new weights, and takes
+    nothing from the states that the model passes on.
+
     Layers hold it as a module, or as a number in an attribute whose name ends in `dropout` (BART's `dropout`,
     Llama's `attention_dropout`). LayerDrop and stochastic depth, which leave out whole layers, are not meant. The
     model's config is not touched: what is saved can be fine-tuned as before.
@@ -33,7 +36,9 @@ def dropping(model: nn.Module, probability: float | None) -> Iterator[None]:
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
-    for module in model.modules():
+    for path, module in model.named_modules():
+        if "lora_dropout" in path.split("."):
+            continue
         if isinstance(module, _DropoutNd):
             yield module, "p", module.p
         for name, value in vars(module).items():

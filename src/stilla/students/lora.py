@@ -7,19 +7,24 @@ resuming need to know nothing of them. What is handed over has them merged into 
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_of
 from stilla.recipe import Lora
 from stilla.students.student import Student
+from stilla.students.untying import Shared, shared_weights, untie
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
+
+logger = logging.getLogger(__name__)
 
 _NAME = "default"
 
@@ -27,8 +32,11 @@ _NAME = "default"
 def with_adapters(student: Student, spec: Lora) -> Student:
     """The same student with adapters, which alone are trained; at first they change nothing. The caller seeds torch.
 
+    A layer that shares its weights (a tied head or embedding) gets its own: merged into shared ones, an adapter would
+    change every layer that has them.
+
     Raises:
-        CompatibilityError: peft is missing, or the model has no such layers.
+        CompatibilityError: peft is missing, the model has no such layers, or they share weights that cannot be untied.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -39,9 +47,16 @@ def with_adapters(student: Student, spec: Lora) -> Student:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out")  # GPT-2's layers are stored the other way round: peft sees it
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # they are untied below
             inject_adapter_in_model(config, student.model, adapter_name=_NAME)
     except ValueError as error:
         raise CompatibilityError(f"student.lora.targets: {str(error).splitlines()[0]}") from error
+    _refuse_dropout_on_the_head(student.model, spec)
+    before = _numbers(student.model)
+    for shared in _with_own_weights(student.model):
+        logger.warning(f"student.lora.targets: {shared}. Each gets its own in the student, so that an adapter "
+                       f"changes one alone; it grows by {_numbers(student.model) - before:,} parameters. Leave "
+                       f"{all_of(shared.adapted)} out to keep them tied")
     return student
 
 
@@ -50,6 +65,7 @@ def merged(model: nn.Module) -> nn.Module:
     if not _adapters(model):
         return model
     whole = copy.deepcopy(model)
+    _with_own_weights(whole)
     for name, layer in _adapters(whole).items():
         layer.merge()
         parent, _, last = name.rpartition(".")
@@ -74,6 +90,30 @@ def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def has_adapters(model: nn.Module) -> bool:
     return bool(_adapters(model))
+
+
+def _with_own_weights(model: nn.Module) -> list[Shared]:
+    """Unties the layers with an adapter from those that share their weights, and says which they were."""
+    found = shared_weights(model, _adapters(model))
+    if found and not (isinstance(model, PreTrainedModel) and untie(model, found)):
+        raise CompatibilityError(
+            f"student.lora.targets: {found[0]}, and {type(model).__name__} cannot be loaded otherwise: merged, an adapter "
+            f"would change all of them. Leave {all_of(found[0].adapted)} out of `targets`, or give a student whose layers "
+            "have weights of their own")
+    return found
+
+
+def _refuse_dropout_on_the_head(model: nn.Module, spec: Lora) -> None:
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    names = [name for name, layer in _adapters(model).items() if layer is head]
+    if names and spec.dropout > 0:
+        raise CompatibilityError(
+            f"student.lora.dropout: got {spec.dropout:g}; expected 0 where {names[0]}, the head, is among the targets: its "
+            f"losses read it as one weight, and none can stand for a dropout. Set it to 0, or leave {names[0]} out")
+
+
+def _numbers(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _inside(name: str, adapters: Mapping[str, LoraLayer]) -> str:
