@@ -13,6 +13,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
 import stilla
+from stilla.cache import Store
 from stilla.recipe import Recipe
 from stilla.recipe_file import read
 from stilla.tasks import KINDS
@@ -51,13 +52,19 @@ def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.report.exists()
     assert run.scores.student[run.scores.metric] is not None
     kept = read(run.folder / "recipe.yaml")
+    if written.cache.form is not None:
+        coder = Store(run.folder / "cache").manifest.logits
+        assert coder is not None
+        assert coder.kind == written.cache.form == kept.cache.form
     for stage, given in zip(kept.distill, written.distill, strict=True):
         assert given.objectives is None or stage.objectives == given.objectives
 
 
-def test_there_is_one_for_every_task_and_one_in_two_stages() -> None:
-    assert {read(path).task for path in RECIPES} == set(KINDS)
-    assert any(len(read(path).distill) == 2 for path in RECIPES)
+def test_there_is_one_for_every_task_one_in_two_stages_and_a_language_model_live_and_from_a_cache() -> None:
+    recipes = [read(path) for path in RECIPES]
+    assert {recipe.task for recipe in recipes} == set(KINDS)
+    assert any(len(recipe.distill) == 2 for recipe in recipes)
+    assert {recipe.cache.form for recipe in recipes if recipe.task == "causal-lm"} == {None, "top_k"}
 
 
 def _tiny(recipe: Recipe, folder: Path) -> list[str]:
