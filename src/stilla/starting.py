@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
 from stilla.students import Student, by_layers, fresh, given, with_adapters
+from stilla.tasks._tokens import unknown_tokens
 from stilla.tasks.base import Loaded, Task
 
 
@@ -40,13 +41,12 @@ def start_student(
 
 def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:
     """A student without a tokenizer of its own reads the teacher's tokens."""
-    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     tokenizer = getattr(processor, "tokenizer", processor)
-    last = max(tokenizer.get_vocab().values()) if isinstance(tokenizer, PreTrainedTokenizerBase) else -1
-    if isinstance(embedding, nn.Embedding) and last >= embedding.num_embeddings:
-        raise CompatibilityError(f"student.config: an embedding for {embedding.num_embeddings} tokens, and the teacher's "
-                                 f"tokenizer goes up to {last}. Leave vocab_size out, or give a student with a tokenizer of "
-                                 "its own (`student: {model: ...}`)")
+    if isinstance(tokenizer, PreTrainedTokenizerBase) and (unknown := unknown_tokens(tokenizer, model)):
+        last, known = unknown
+        raise CompatibilityError(f"student.config: an embedding for {known} tokens, and the teacher's tokenizer goes up to "
+                                 f"{last}. Leave vocab_size out, or give a student with a tokenizer of its own "
+                                 "(`student: {model: ...}`)")
 
 
 def _adapted(student: Student, spec: StudentSpec) -> Student:

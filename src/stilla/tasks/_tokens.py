@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
 from stilla.narrate import tracked
@@ -67,13 +67,19 @@ def _fit_padding(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: s
 
 
 def _fit_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: str) -> None:
-    embedding = None if isinstance(model, ImportedModel) else model.get_input_embeddings()
-    if not isinstance(embedding, nn.Embedding):
-        return
+    if unknown := unknown_tokens(tokenizer, model):
+        last, known = unknown
+        raise CompatibilityError(f"{place!r}: the tokenizer's tokens go up to {last}, the model knows {known}: they do not "
+                                 "belong together.")
+
+
+def unknown_tokens(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[int, int] | None:
+    """The tokenizer's last token and how many the model has an embedding for, if these are too few."""
+    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     last = max(tokenizer.get_vocab().values())
-    if last >= embedding.num_embeddings:
-        raise CompatibilityError(f"{place!r}: the tokenizer's tokens go up to {last}, the model knows "
-                                 f"{embedding.num_embeddings}: they do not belong together.")
+    if not isinstance(embedding, nn.Embedding) or last < embedding.num_embeddings:
+        return None
+    return last, embedding.num_embeddings
 
 
 def _positions(model: Classifier) -> int | None:
