@@ -60,7 +60,8 @@ def test_a_buffer_is_used_again_and_never_twice_at_once() -> None:
     assert kept_bytes() == before
 
 
-def test_what_an_evaluation_left_can_be_trained_in() -> None:
+def test_what_an_evaluation_left_can_be_trained_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stilla.rows.memory._free", [])
     generator = torch.Generator().manual_seed(0)
     hidden, told = torch.randn(6, 4, generator=generator), torch.randn(6, 5, generator=generator)
     head, theirs = Head(torch.randn(700, 4, generator=generator)), Head(torch.randn(700, 5, generator=generator))
