@@ -60,16 +60,21 @@ def test_a_buffer_is_used_again_and_never_twice_at_once() -> None:
     assert kept_bytes() == before
 
 
-def test_what_an_evaluation_left_can_be_trained_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_evaluation_left_can_be_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stilla.rows.memory._free", [])
     generator = torch.Generator().manual_seed(0)
     hidden, told = torch.randn(6, 4, generator=generator), torch.randn(6, 5, generator=generator)
     head, theirs = Head(torch.randn(700, 4, generator=generator)), Head(torch.randn(700, 5, generator=generator))
     with torch.inference_mode():
         measured = row_measures(Headed(hidden, head), None, Headed(told, theirs))
+    again = row_measures(Headed(hidden, head), None, Headed(told, theirs))  # no longer in inference mode
+    assert again.kl is not None
+    with borrowed(6, 700, hidden) as buffer:
+        buffer.zero_()
     hidden.requires_grad_()
     losses = [fused_divergence(hidden, head, told, theirs) for _ in range(2)]
     assert measured.kl is not None
+    torch.testing.assert_close(again.kl, measured.kl)
     for loss in losses:
         torch.testing.assert_close(loss.detach(), measured.kl.mean())
     first, second = (torch.autograd.grad(loss, hidden)[0] for loss in losses)
