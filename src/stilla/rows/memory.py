@@ -33,8 +33,7 @@ def borrowed(rows: int, columns: int, like: Tensor) -> Iterator[Tensor]:
         memory = _free.pop() if _free else None
     if memory is None or len(memory) < size:
         memory = None  # before the larger one is there
-        with torch.inference_mode(False):  # or nobody outside could write into what such an evaluation left
-            memory = torch.empty(size, dtype=torch.uint8)
+        memory = torch.empty(size, dtype=torch.uint8)
     try:
         yield memory[:size].view(like.dtype).view(rows, columns)
     finally:
