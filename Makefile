@@ -38,7 +38,7 @@ quick: $(VENV)/dev
 
 extras: export OMP_NUM_THREADS ?= 1
 extras: $(VENV)/dev $(VENV)/ray $(VENV)/4bit
-	$(BIN)/python -m pytest tests/teachers/test_spread.py tests/tasks/test_causal_lm.py -k "workers or four_bits" $(ARGS)
+	$(BIN)/python -m pytest tests/teachers/test_spread.py tests/tasks/language/test_causal_lm.py -k "workers or four_bits" $(ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -19,9 +19,9 @@ from datasets import Dataset, load_dataset
 from benchmarks.inputs import add_data_option, classic_books, wikitext
 from benchmarks.methods import LABELS, LOGITS, costs, differences, elsewhere, qualities, show, sizes, taught
 from benchmarks.students import parser
-from stilla.narrate import quiet_libraries
-from stilla.run_folder import RunFolder
+from stilla.runtime.narrate import quiet_libraries
 from stilla.samples.library import functions_teacher
+from stilla.stages.folder import RunFolder
 
 WAYS = {
     "live": {"objectives": [LABELS, LOGITS], "cache": "none"},

@@ -29,18 +29,18 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 from benchmarks.tables import markdown
 from stilla.cache import SamplesCoder, TopKCoder
-from stilla.distiller import Distiller
-from stilla.narrate import quiet_libraries
 from stilla.objectives import Labels, Logits
 from stilla.objectives.base import Term
-from stilla.plain import dims_of
-from stilla.reduction import Step
+from stilla.runtime.narrate import quiet_libraries
 from stilla.signals import Batch
 from stilla.tasks.base import Task
-from stilla.tasks.causal_lm import CausalLM
-from stilla.tasks.text_classification import TextClassification
+from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.text.text_classification import TextClassification
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
 from stilla.teachers.keeping import drawn, ranked, uniforms_of
+from stilla.training.distiller import Distiller
+from stilla.training.plain import dims_of
+from stilla.training.reduction import Step
 
 QWEN = 151_936
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}

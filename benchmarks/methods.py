@@ -26,8 +26,8 @@ from stilla.cache.care import contents
 from stilla.cache.store import exists
 from stilla.report import numbers
 from stilla.report.table import score_table
-from stilla.run_folder import RunFolder
 from stilla.scores import Interval, Measured, Scores, metric_title
+from stilla.stages.folder import RunFolder
 
 LABELS = {"kind": "labels", "weight": 0.5}
 LOGITS = {"kind": "logits", "weight": 0.5, "temperature": 1.0}

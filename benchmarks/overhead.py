@@ -32,11 +32,11 @@ from benchmarks.contenders.loop import load, loss_of
 from benchmarks.inputs import add_data_option, clinc150, minilm
 from benchmarks.tables import markdown
 from stilla import data, tasks
-from stilla.batches import StepBatches
 from stilla.export import save_student
-from stilla.narrate import quiet_libraries
 from stilla.recipe import Data, ModelSource
+from stilla.runtime.narrate import quiet_libraries
 from stilla.students import by_layers
+from stilla.training.batches import StepBatches
 
 CONTENDERS = {
     "Stilla": ("run", False),

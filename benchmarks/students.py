@@ -18,7 +18,7 @@ import stilla
 from benchmarks.tables import differences, qualities, spreads
 from stilla import Run, Scores
 from stilla.errors import StillaError
-from stilla.training import Interrupted
+from stilla.stages.training import Interrupted
 
 
 def parser(description: str | None, output: str, **defaults: Any) -> argparse.ArgumentParser:

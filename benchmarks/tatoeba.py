@@ -30,7 +30,7 @@ from benchmarks.inputs import add_data_option, tatoeba
 from benchmarks.methods import LABELS, LOGITS, costs, differences, qualities, show, sizes, taught
 from benchmarks.students import parser
 from benchmarks.tables import markdown
-from stilla.narrate import quiet_libraries
+from stilla.runtime.narrate import quiet_libraries
 
 WAYS = {
     "live": {"objectives": [LABELS, LOGITS], "cache": "none"},

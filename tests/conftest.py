@@ -10,7 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from jaxtyping import install_import_hook
 
 # only where tensors are computed with: the hook costs import time
-install_import_hook(["stilla.objectives", "stilla.rows", "stilla.signals", "stilla.features", "stilla.evaluate"],
+install_import_hook(["stilla.objectives", "stilla.rows", "stilla.signals", "stilla.models.features", "stilla.evaluate"],
                     "beartype.beartype")
 
 import pytest  # noqa: E402

@@ -44,6 +44,20 @@ def links(page: Path) -> list[str]:
     return [target for target in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
 
 
+def paths(tree: str) -> list[str]:
+    """Paths of a tree in a page, from its root; folders end in a slash, deeper lines are indented by two spaces a level."""
+    found: list[str] = []
+    folders: list[str] = []
+    for line in tree.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        del folders[depth:]
+        path = "".join(folders) + name
+        found.append(path)
+        if name.endswith("/"):
+            folders.append(name)
+    return found
+
+
 def problem_of(command: str) -> str:
     """Why a command cannot work; empty if it can as far as names go."""
     words = shlex.split(command)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from stilla import listing
+from stilla.cli import listing
 from stilla.errors import one_of
 from stilla.recipe import (
     Cache,
@@ -28,8 +28,8 @@ from stilla.recipe import (
     StudentSpec,
     Teacher,
 )
-from stilla.recipe_yaml import flow
-from stilla.schedule import Schedule
+from stilla.recipe.schedule import Schedule
+from stilla.recipe.yaml import flow
 
 ROOT = Path(__file__).parents[1]
 PAGES = tuple(sorted((ROOT / "docs").glob("*.md")))
@@ -96,8 +96,8 @@ def formats() -> list[str]:
 
 
 def metrics() -> list[str]:
-    from stilla.tasks import _metrics
-    from stilla.tasks._vocabulary import PERPLEXITY, TOKEN_ACCURACY
+    from stilla.tasks.language.vocabulary import PERPLEXITY, TOKEN_ACCURACY
+    from stilla.tasks.shared import metrics as _metrics
 
     kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression,
              "tokens of a vocabulary": lambda: (PERPLEXITY, TOKEN_ACCURACY)}

@@ -14,13 +14,14 @@ from stilla import objectives
 from stilla.objectives import KINDS as OBJECTIVES
 from stilla.objectives.base import Term, options_model
 from stilla.recipe import Recipe
-from stilla.recipe_file import from_options
-from stilla.recipe_yaml import load
+from stilla.recipe.file import from_options
+from stilla.recipe.yaml import load
 from stilla.signals import Dense
 from tests import markdown, tables
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "stilla"
 WHOLE = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
 
 every_page = pytest.mark.parametrize("page", markdown.PAGES, ids=lambda page: page.name)
@@ -53,14 +54,24 @@ def test_what_a_task_has_to_say_is_named() -> None:
     assert not missing
 
 
-def test_every_room_is_in_the_architecture() -> None:
+def test_every_wing_is_in_the_architecture() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    rooms = page.partition("## The rooms")[2].partition("## The types")[0]
-    named = set(re.findall(r"`([\w*]+)(?:\.py|/)`", rooms))
-    there = {path.stem for path in (ROOT / "src" / "stilla").iterdir()
+    wings = page.partition("## The wings")[2].partition("Every file")[0]
+    named = re.findall(r"^\| `([\w.]+)/?`(?:, `([\w.]+)`)?", wings, re.MULTILINE)
+    there = {path.name for path in SOURCE.iterdir()
              if (path.suffix == ".py" or (path / "__init__.py").exists()) and not path.stem.startswith("__")}
-    named |= {one for one in there if one.startswith("recipe_") and "recipe_*" in named}
-    assert named - {"recipe_*", "base"} == there
+    assert {name for pair in named for name in pair if name} == there
+
+
+def test_every_file_has_its_line_in_the_architecture() -> None:
+    tree = next(block for block in markdown.blocks(DOCS / "architecture.md", "") if block.startswith("run.py "))
+    paths = markdown.paths(tree)
+    assert len(paths) == len(set(paths))
+    assert not [path for path in paths if not list(SOURCE.glob(path.rstrip("/")))], "named, but not there"
+    sources = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py")}
+    # a folder's line says what its __init__.py says
+    silent = {one for one in sources if not one.endswith("__init__.py") and one not in paths}
+    assert not silent, "there, but not named"
 
 
 @every_page

@@ -15,10 +15,10 @@ from datasets import ClassLabel, Dataset, Features, Image
 import stilla
 from stilla.cache import Store
 from stilla.recipe import Recipe
-from stilla.recipe_file import read
+from stilla.recipe.file import read
 from stilla.tasks import KINDS
 from tests import tiny
-from tests.tasks import language, pairs
+from tests.tasks import pairs, tiny_lm
 from tests.tasks.tiny import vit_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -118,13 +118,13 @@ def _language(folder: Path, recipe: Recipe) -> list[str]:
     files = {}
     for split, size in (("train", 48), ("validation", 12), ("test", 12)):
         path = folder / f"{split}.jsonl"
-        rows = ["", *language.sentences(size)]
+        rows = ["", *tiny_lm.sentences(size)]
         path.write_text("\n".join(json.dumps({column: text}) for text in rows) + "\n", encoding="utf-8")
         files[split] = str(path)
     causal = recipe.task == "causal-lm"
-    model = language.gpt2(n_layer=12) if causal else language.bert_lm(num_hidden_layers=12)
-    tokenizer = language.byte_tokenizer() if causal else language.bert_lm_tokenizer()
-    teacher = language.folder(folder / "teacher", model, tokenizer)
+    model = tiny_lm.gpt2(n_layer=12) if causal else tiny_lm.bert_lm(num_hidden_layers=12)
+    tokenizer = tiny_lm.byte_tokenizer() if causal else tiny_lm.bert_lm_tokenizer()
+    teacher = tiny_lm.folder(folder / "teacher", model, tokenizer)
     return [*(f"data.{split}={path}" for split, path in files.items()), f"teacher.model={teacher}", "data.max_length=32"]
 
 

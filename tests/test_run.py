@@ -12,12 +12,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, TrainerCallback, pipeline
 
 import stilla
-from stilla import training
 from stilla.after import evaluate_run, report_run
 from stilla.errors import CompatibilityError, DataError, RecipeError, TrainingError
-from stilla.recipe_file import from_options, read
-from stilla.run_folder import RunFolder
-from stilla.scoring import export_all
+from stilla.recipe.file import from_options, read
+from stilla.stages import training
+from stilla.stages.folder import RunFolder
+from stilla.stages.scoring import export_all
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -206,7 +206,7 @@ def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], mon
         raise KeyboardInterrupt
 
     _, run = done
-    monkeypatch.setattr("stilla.scoring.measure", stopped)
+    monkeypatch.setattr("stilla.stages.scoring.measure", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(run.folder)
     assert run.scores == stilla.Run.load(run.folder).scores

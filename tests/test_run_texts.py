@@ -16,20 +16,19 @@ from transformers import LlamaForCausalLM
 import stilla
 from stilla import data, tasks
 from stilla.check import check
-from stilla.defaults import resolved_writing
+from stilla.check.estimate import FASTER, SLOWER, Range
+from stilla.check.estimate.writing import TOKENS, Pace, pace
 from stilla.errors import RecipeError, StillaError
-from stilla.estimate import FASTER, SLOWER, Range
-from stilla.estimate.writing import TOKENS, Pace, pace
 from stilla.evaluate.generate import Decoding, generate
-from stilla.recipe_file import from_options, read
-from stilla.tasks._sequences import NO_ROW
-from stilla.tasks._translations import CUT
-from stilla.tasks._writing import Writes
+from stilla.recipe.file import from_options, read
+from stilla.stages.defaults import resolved_writing
 from stilla.tasks.base import Prepared
-from stilla.tasks.causal_lm import CausalLM
-
-from .tasks import pairs
-from .tasks.language import byte_tokenizer, folder, llama
+from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.translations import CUT
+from stilla.tasks.language.writing import Writes
+from stilla.tasks.text.sequences import NO_ROW
+from tests.tasks import pairs
+from tests.tasks.tiny_lm import byte_tokenizer, folder, llama
 
 QUICK = {"max_steps": 4, "batch_size": 8, "precision": "float32", "learning_rate": 1e-3}
 
@@ -202,7 +201,7 @@ def test_check_says_what_is_written_and_how_long_it_takes(tmp_path: Path, monkey
     assert list(found.estimate.seconds) == ["student", "baseline", "export", "evaluation", "completions", "writing"]
     assert 0 < found.estimate.seconds["writing"].low < found.estimate.seconds["writing"].high
     # the targets of these pairs are of 3 to 7 tokens with the end, in the mean t
-    monkeypatch.setattr("stilla.estimate.writing.pace", lambda *given: Pace(1.0, 0.5))
+    monkeypatch.setattr("stilla.check.estimate.writing.pace", lambda *given: Pace(1.0, 0.5))
     seconds = _estimated(plain)
     t = 1 + (seconds["completions"].low / FASTER / 40 - 1) / 0.5
     assert 3 < t < 7

@@ -25,13 +25,13 @@ from benchmarks.contenders.common import (
     contend,
 )
 from stilla import data, tasks
-from stilla.narrate import quiet_libraries
 from stilla.objectives import term
 from stilla.recipe import Recipe
-from stilla.recipe_file import from_options
-from stilla.run_folder import RunFolder
-from stilla.starting import start_student
-from stilla.training import train
+from stilla.recipe.file import from_options
+from stilla.runtime.narrate import quiet_libraries
+from stilla.stages.folder import RunFolder
+from stilla.stages.starting import start_student
+from stilla.stages.training import train
 
 
 def distill(setting: Setting, clock: Clock) -> nn.Module:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stilla.scores import Scores
     from stilla.signals import Batch, Signals
     from stilla.students import Student, by_layers
-    from stilla.trainer import DistillationTrainer
+    from stilla.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ _HOMES = {
     **dict.fromkeys(("Run", "distill"), "run"),
     **dict.fromkeys(("Batch", "Signals"), "signals"),
     **dict.fromkeys(("Student", "by_layers"), "students"),
-    "DistillationTrainer": "trainer",
+    "DistillationTrainer": "training.trainer",
     "Recipe": "recipe",
     "Scores": "scores",
     "Term": "objectives.base",

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from stilla import data, tasks
 from stilla.errors import DataError, RecipeError
-from stilla.measuring import measure
-from stilla.narrate import quiet_libraries
 from stilla.recipe import Recipe
-from stilla.recipe_file import read
+from stilla.recipe.file import read
 from stilla.report import write_report
-from stilla.run_folder import RunFolder, is_run
+from stilla.runtime.narrate import quiet_libraries
 from stilla.scores import Scores
-from stilla.scoring import export_one, exports_of, saved_student, score
-from stilla.starting import trained
+from stilla.stages.folder import RunFolder, is_run
+from stilla.stages.measuring import measure
+from stilla.stages.scoring import export_one, exports_of, saved_student, score
+from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 
 

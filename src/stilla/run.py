@@ -14,15 +14,15 @@ from typing import Any
 
 from stilla import data, tasks
 from stilla.check import refuse_known_problems
-from stilla.narrate import quiet_libraries
-from stilla.processes import on_main, processes
 from stilla.recipe import Recipe
-from stilla.recipe_file import from_options, read
+from stilla.recipe.file import from_options, read
 from stilla.report import write_report
-from stilla.run_folder import RunFolder
+from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.processes import on_main, processes
 from stilla.scores import Scores
-from stilla.scoring import export_all, score
-from stilla.stages import Place, Stages, refuse_weak, teacher_of
+from stilla.stages.folder import RunFolder
+from stilla.stages.scoring import export_all, score
+from stilla.stages.stages import Place, Stages, refuse_weak, teacher_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _with_teacher(recipe: Recipe, *, overwrite: bool) -> Stages:
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed)
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
-    place = Place(recipe, folder, splits, data.fingerprint(splits), task)
+    place = Place(recipe, folder, splits, data.fingerprint.of_splits(splits), task)
     teacher = teacher_of(place)
     place = replace(place, task=task.adapted_to(teacher))
     refuse_weak(place, teacher)

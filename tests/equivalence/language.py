@@ -16,13 +16,13 @@ from stilla.objectives import Hidden, Labels, Logits
 from stilla.recipe import Data
 from stilla.students import automatic_layer_map
 from stilla.tasks.base import Loaded, Task
-from stilla.tasks.causal_lm import CausalLM
-from stilla.tasks.masked_lm import MaskedLM
-from stilla.tasks.seq2seq import Seq2Seq
+from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.masked_lm import MaskedLM
+from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.teachers import LiveTeacher, Teacher
 from tests.equivalence.setting import losses, weights
 from tests.tasks import pairs
-from tests.tasks.language import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
+from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
 
 KINDS = ("causal", "masked", "seq2seq")
 

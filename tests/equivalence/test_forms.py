@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stilla import DistillationTrainer, Term
-from stilla.forward import listen
 from stilla.objectives import Logits
 from stilla.signals import Headed
 from stilla.tasks.base import Side
+from stilla.tasks.forward import listen
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher, Teacher
 from tests.equivalence.language import trainer
 from tests.equivalence.setting import losses

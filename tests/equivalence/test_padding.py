@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from stilla import DistillationTrainer
-from stilla.reduction import Step, count_step
 from stilla.signals import Batch
-from stilla.tasks._sequences import NO_ROW
+from stilla.tasks.text.sequences import NO_ROW
+from stilla.training.reduction import Step, count_step
 from tests.equivalence.language import KINDS, trainer
 
 

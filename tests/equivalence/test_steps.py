@@ -10,12 +10,12 @@ import torch
 from transformers import TrainingArguments
 
 from stilla import DistillationTrainer
-from stilla.distiller import Distiller
 from stilla.errors import CompatibilityError
 from stilla.objectives import Hidden, Labels
 from stilla.objectives.base import Term
-from stilla.reduction import Step
 from stilla.signals import Batch
+from stilla.training.distiller import Distiller
+from stilla.training.reduction import Step
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import bert, distance, examples, losses, pad, trainer, weights
 

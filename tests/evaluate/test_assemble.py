@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from fake_task import ACCURACY, FakeTask, classified, macro_f1
 from numpy.typing import NDArray
 
 from stilla.errors import RecipeError, StillaError
 from stilla.evaluate import Predictions, make_scores
 from stilla.scores import Cost, Scores
 from stilla.tasks.base import Metric
+from tests.evaluate.fake_task import ACCURACY, FakeTask, classified, macro_f1
 
 LABELS = np.arange(600) % 3
 COST = Cost(parameters=10, bytes=40)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_task import EXACT, PEARSON, RMSE, FakeTask, classified
 from numpy.typing import NDArray
 
 from stilla.errors import StillaError
 from stilla.evaluate import Predictions, chance, compared_with_chance, is_weak
 from stilla.tasks.base import Metric
+from tests.evaluate.fake_task import EXACT, PEARSON, RMSE, FakeTask, classified
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from fake_task import Rows, collate, prepared
 from torch import Tensor, nn
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate import Subject, Workload, measure_many, workload
 from stilla.evaluate.cost import Writing
 from stilla.tasks.base import Prepared, Side
+from tests.evaluate.fake_task import Rows, collate, prepared
 
 Speed = Callable[[], float] | float
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_task import FakeTask
 from numpy.typing import NDArray
 from scipy.special import expit, rel_entr, softmax
 from sklearn.metrics import f1_score
@@ -19,6 +18,7 @@ from stilla.evaluate.fidelity import (
     flips,
     kl_divergence,
 )
+from tests.evaluate.fake_task import FakeTask
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stilla.errors import StillaError
 from stilla.evaluate import count_flops, count_parameters, stored_bytes
-from stilla.tasks._int8 import quantise
+from stilla.tasks.shared.int8 import quantise
 
 
 class Tied(nn.Module):

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tests.tasks import pairs
-from tests.tasks.language import byte_tokenizer, llama
 from torch import nn
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.generate import Decoding, effective, generate, some, split_at_ends, writer
 from stilla.recipe import Data
-from stilla.tasks._writing import Asked
-from stilla.tasks.causal_lm import CausalLM
-from stilla.tasks.seq2seq import Seq2Seq
+from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.seq2seq import Seq2Seq
+from stilla.tasks.language.writing import Asked
+from tests.tasks import pairs
+from tests.tasks.tiny_lm import byte_tokenizer, llama
 
 DATA = Dataset.from_dict(pairs.pairs(11))
 families = pytest.mark.parametrize("family", pairs.FAMILIES)

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_task import Echo, FakeTask, Rows, collate, prepared
 from torch import distributed, multiprocessing, nn
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate import Predictions, predict
 from stilla.evaluate.predict import Precision
 from stilla.tasks.base import Prepared, Side
+from tests.evaluate.fake_task import Echo, FakeTask, Rows, collate, prepared
 
 LENGTHS = [3, 9, 1, 7, 5, 2, 8]
 

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pytest
-from fake_task import ACCURACY, classified, macro_f1
 from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.metrics import f1_score
@@ -13,6 +12,7 @@ from stilla.errors import StillaError
 from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap, weighted
 from stilla.scores import Interval
 from stilla.tasks.base import Metric
+from tests.evaluate.fake_task import ACCURACY, classified, macro_f1
 
 
 def _accuracy(hits: NDArray[np.bool_], resamples: int = 1000, seed: int = 0) -> Sampled:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tests.tasks.language import byte_tokenizer, llama, sentences
 from torch import Tensor
 
 from stilla.evaluate import chance, is_weak, make_scores, predict, predict_beside, unused_outputs
 from stilla.recipe import Data
 from stilla.scores import Cost
-from stilla.tasks._sequences import NO_ROW
-from stilla.tasks._vocabulary import PERPLEXITY, TOKEN_ACCURACY
 from stilla.tasks.base import Loaded, Prepared, Side
-from stilla.tasks.causal_lm import CausalLM
+from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.vocabulary import PERPLEXITY, TOKEN_ACCURACY
+from stilla.tasks.text.sequences import NO_ROW
+from tests.tasks.tiny_lm import byte_tokenizer, llama, sentences
 
 TEXTS = sentences(7)
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from stilla.errors import DataError
 from stilla.evaluate.texts import Author, writing
 from stilla.recipe import Generation
-from stilla.tasks._writing import Asked, Writes
+from stilla.tasks.language.writing import Asked, Writes
 
 
 class Task(Writes):

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from stilla.recipe import Data
-from stilla.tasks._imported import ImportedModel
 from stilla.tasks.base import Prepared, Task
-from stilla.tasks.image_classification import ImageClassification
-from stilla.tasks.text_classification import TextClassification
+from stilla.tasks.shared.imported import ImportedModel
+from stilla.tasks.text.text_classification import TextClassification
+from stilla.tasks.vision.image_classification import ImageClassification
 
 from ..tasks.tiny import WORDS, bert_config, bert_tokenizer, image_processor, labels_of, vit_config
 

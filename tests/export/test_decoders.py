@@ -15,8 +15,8 @@ from stilla.evaluate.generate import Decoding, generate, writer
 from stilla.export import decoders
 from stilla.export.running import open_exported
 from stilla.recipe import Data
-from stilla.tasks import _prompts
-from stilla.tasks.seq2seq import Seq2Seq
+from stilla.tasks.language import prompts as _prompts
+from stilla.tasks.language.seq2seq import Seq2Seq
 from tests.tasks import pairs
 
 pytest.importorskip("onnxruntime")

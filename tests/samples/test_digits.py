@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from stilla import data
 from stilla.recipe import Data, ModelSource
 from stilla.samples.digits import digits, digits_teacher
-from stilla.tasks.image_classification import ImageClassification
+from stilla.tasks.vision.image_classification import ImageClassification
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_every_split_holds_the_classes_in_their_shares(splits: dict[str, dataset
 
 def test_writing_again_changes_nothing(splits: dict[str, datasets.Dataset], tmp_path: Path) -> None:
     again = data.load(Data(train=str(digits(tmp_path / "again"))), seed=1)
-    assert data.fingerprint(again) == data.fingerprint(splits)
+    assert data.fingerprint.of_splits(again) == data.fingerprint.of_splits(splits)
 
 
 def test_the_teacher_takes_the_digits_and_is_the_same_each_time(

@@ -13,7 +13,7 @@ from stilla import data
 from stilla.errors import DataError
 from stilla.recipe import Data, ModelSource
 from stilla.samples.docstrings import TOPICS, WORDS, collect, docstrings, docstrings_teacher
-from stilla.tasks.text_classification import TextClassification
+from stilla.tasks.text.text_classification import TextClassification
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_splits_are_stable_and_share_no_text(library: Path, tmp_path: Path) -> N
     assert len(set(texts)) == len(texts) == 211
     assert len(splits["train"]) > len(splits["test"]) > len(splits["validation"]) > 10
     again = data.load(Data(train=str(docstrings(tmp_path / "two", library=library))), seed=1)
-    assert data.fingerprint(again) == data.fingerprint(splits)
+    assert data.fingerprint.of_splits(again) == data.fingerprint.of_splits(splits)
 
 
 def test_a_python_without_sources_says_so(tmp_path: Path) -> None:

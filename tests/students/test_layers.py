@@ -13,7 +13,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
-from stilla.stacks import find_stacks
+from stilla.models.stacks import find_stacks
 from stilla.students import Student, by_layers
 from stilla.students.layers import spaced
 from tests.families import BART, FAMILIES, SMALL, T5, Family, main_output

@@ -11,15 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stilla.check import check
-from stilla.dropout import dropping
 from stilla.errors import CompatibilityError, ExportError
 from stilla.export import huggingface, restore, save_student
-from stilla.features import Recorder
+from stilla.models.features import Recorder
 from stilla.recipe import Lora, Recipe
-from stilla.recipe_file import from_options
+from stilla.recipe.file import from_options
 from stilla.run import run
 from stilla.students import Student, by_layers, has_adapters, merged, with_adapters
-from tests.tasks.language import byte_tokenizer, folder, gpt2, llama, sentences
+from stilla.training.dropout import dropping
+from tests.tasks.tiny_lm import byte_tokenizer, folder, gpt2, llama, sentences
 
 pytest.importorskip("peft")
 

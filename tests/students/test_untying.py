@@ -15,9 +15,9 @@ from stilla.errors import CompatibilityError
 from stilla.export import restore, save_student
 from stilla.recipe import Lora
 from stilla.students import Student, merged, with_adapters
+from tests.models.test_heads import BART, FAMILIES, T5
 from tests.students.test_lora import trained
-from tests.tasks.language import bert_lm, gpt2, llama
-from tests.test_heads import BART, FAMILIES, T5
+from tests.tasks.tiny_lm import bert_lm, gpt2, llama
 
 pytest.importorskip("peft")
 

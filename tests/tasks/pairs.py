@@ -15,7 +15,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
-from stilla.tasks._translations import PairProcessor
+from stilla.tasks.language.translations import PairProcessor
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "xx_XX", "yy_YY")
 WORDS = ("cat", "dog", "sun", "tea", "map", "red", "big", "run")

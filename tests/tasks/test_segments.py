@@ -4,9 +4,9 @@ import torch
 from transformers import BertForSequenceClassification
 
 from stilla.signals import Batch
-from stilla.tasks._classification import Classification
 from stilla.tasks.base import content
-from stilla.tasks.text_classification import TextClassification
+from stilla.tasks.shared.classification import Classification
+from stilla.tasks.text.text_classification import TextClassification
 from tests.tasks.tiny import bert_config
 
 

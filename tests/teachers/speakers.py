@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from tests.tasks.language import llama
 from transformers import LlamaForCausalLM
 
 from stilla.signals import Batch, Dims, Head, Headed, Signals
 from stilla.tasks.base import Side
-from stilla.tasks.causal_lm import CausalLM
+from stilla.tasks.language.causal_lm import CausalLM
+from tests.tasks.tiny_lm import llama
 
 VOCABULARY = 300
 PADDED = 320

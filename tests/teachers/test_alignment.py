@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.teachers.speakers import VOCABULARY, language_batch
 
 from stilla.errors import CacheError
 from stilla.signals import Batch, Dense, Dims, Signals
-from stilla.tasks.causal_lm import CausalLM
+from stilla.tasks.language.causal_lm import CausalLM
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep
+from tests.teachers.speakers import VOCABULARY, language_batch
 
 
 class Knowing:

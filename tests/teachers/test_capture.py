@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.equivalence.setting import bert, examples, pad
-from tests.teachers.speakers import VOCABULARY, LanguageModel, language_batch
 
 from stilla.cache import Store
 from stilla.cache.care import verify
 from stilla.errors import CacheError
-from stilla.plain import task_of
 from stilla.signals import Batch, Headed, Samples, TopK
 from stilla.tasks.base import Prepared
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher, capture
+from stilla.training.plain import task_of
+from tests.equivalence.setting import bert, examples, pad
+from tests.teachers.speakers import VOCABULARY, LanguageModel, language_batch
 
 FINGERPRINT = {"teacher": "7e4c"}
 TEXTS = ([5, 6, 7, 8, 9], [30, 31, 32], [5, 6, 7, 40])

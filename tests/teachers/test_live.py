@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from stilla.plain import task_of
 from stilla.signals import Batch
 from stilla.teachers import LiveTeacher
+from stilla.training.plain import task_of
 
 
 def teacher() -> LiveTeacher:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.teachers.speakers import VOCABULARY, LanguageModel, language_batch
 
 from stilla.errors import CacheError, CompatibilityError
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep
 from stilla.teachers.served import ServedTeacher
+from tests.teachers.speakers import VOCABULARY, LanguageModel, language_batch
 
 TEXTS = ([5, 6, 7, 8, 9], [30, 31, 32], [5, 6, 7, 40])
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.equivalence.setting import bert, examples, pad
 
 from stilla.cache import Store
 from stilla.cache.care import verify
-from stilla.plain import prepared_from, task_of
 from stilla.teachers import CachedTeacher, Keep, LiveTeacher
 from stilla.teachers.spread import capture_with_ray
+from stilla.training.plain import prepared_from, task_of
+from tests.equivalence.setting import bert, examples, pad
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.filterwarnings("ignore"),

@@ -24,7 +24,7 @@ from stilla.cache.coding import Coders, StatesCoder, coder_from
 from stilla.cache.places import PARTIAL, Place
 from stilla.cache.shards import NAME, Entry, Index, Shard, StrangerError, name_of, shard_bytes
 from stilla.errors import CacheError, all_at_once
-from stilla.run_folder import differences
+from stilla.runtime.differences import differences
 
 MANIFEST = "cache.json"
 VERSION = 2

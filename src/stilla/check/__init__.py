@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from stilla.check.found import Found
 from stilla.check.places import look_at_output, missing_packages, unknown_names
 from stilla.recipe import Recipe
-from stilla.recipe_file import Draft
+from stilla.recipe.file import Draft
 
 if TYPE_CHECKING:
-    from stilla.estimate import Estimate
+    from stilla.check.estimate import Estimate
 
 __all__ = ["Findings", "check", "check_draft", "refuse_known_problems", "refuse_wrong_names", "unknown_names"]
 
@@ -50,7 +50,7 @@ def check_draft(draft: Draft) -> Findings:
     ready = look(draft.recipe, found)
     if ready is None or found.problems:
         return Findings(tuple(found.problems), tuple(found.notes))
-    from stilla.estimate import estimate
+    from stilla.check.estimate import estimate
 
     cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example)
     found.problems += cost.problems(Path(draft.recipe.output))

@@ -8,8 +8,9 @@ from pathlib import Path
 from stilla.check.found import Found
 from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
-from stilla.recipe_file import read
-from stilla.run_folder import RunFolder, differences, is_run
+from stilla.recipe.file import read
+from stilla.runtime.differences import differences
+from stilla.stages.folder import RunFolder, is_run
 
 
 def stage_place(recipe: Recipe, number: int) -> str:
@@ -66,7 +67,7 @@ def missing_folders(recipe: Recipe) -> list[str]:
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
     if not missing:
         return []
-    from stilla._sources import near_models
+    from stilla.data.sources import near_models
 
     return [f"{place}: {name!r}: no such folder.{near_models(Path(name).expanduser())}" for place, name in missing]
 

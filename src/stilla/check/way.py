@@ -8,24 +8,25 @@ from dataclasses import dataclass
 import torch
 from datasets import Dataset
 
-from stilla import cache_choice, caching, completions, data, objectives, tasks
+from stilla import data, objectives, tasks
 from stilla.check import places
 from stilla.check.found import Found, warnings_as
-from stilla.defaults import objectives_for, resolved_writing
-from stilla.distiller import compile_problems
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.strings import find as find_metrics
 from stilla.evaluate.texts import number_asked
-from stilla.narrate import quiet_libraries
-from stilla.plain import dims_of
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
+from stilla.runtime.narrate import quiet_libraries
 from stilla.signals import Dims
-from stilla.starting import start_student
+from stilla.stages import cache_choice, caching, completions
+from stilla.stages.defaults import objectives_for, resolved_writing
+from stilla.stages.starting import start_student
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.training_arguments import precision_of, training_arguments
-from stilla.training_arguments import problems as training_problems
+from stilla.training.arguments import precision_of, training_arguments
+from stilla.training.arguments import problems as training_problems
+from stilla.training.distiller import compile_problems
+from stilla.training.plain import dims_of
 
 SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""

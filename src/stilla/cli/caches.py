@@ -92,8 +92,8 @@ def _places(path: str) -> list[str]:
     from pathlib import Path
 
     from stilla.cache import exists
-    from stilla.cache_choice import states_place
-    from stilla.run_folder import RunFolder
+    from stilla.stages.cache_choice import states_place
+    from stilla.stages.folder import RunFolder
 
     for answers in (path, str(RunFolder(Path(path)).cache)):
         found = [place for place in (answers, states_place(answers)) if exists(place)]

@@ -24,7 +24,7 @@ from stilla.errors import all_of
 if TYPE_CHECKING:
     from stilla.cache.care import Contents
     from stilla.check import Findings
-    from stilla.listing import Entry, RunEntry
+    from stilla.cli.listing import Entry, RunEntry
     from stilla.report.table import ScoreTable
     from stilla.run import Run
     from stilla.scores import Scores
@@ -151,10 +151,10 @@ def print_comparison(folders: Sequence[Path]) -> None:
 
 
 def print_listing(what: str, folder: Path, *, as_json: bool) -> None:
-    from stilla import listing
+    from stilla.cli import listing
 
     if what == "recipe":
-        from stilla.recipe_file import dump, from_options, json_schema
+        from stilla.recipe.file import dump, from_options, json_schema
 
         example = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
         sys.stdout.write(f"{json.dumps(json_schema(), indent=1)}\n" if as_json else dump(from_options(example)))

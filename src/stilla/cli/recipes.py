@@ -8,11 +8,11 @@ from pathlib import Path
 
 from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.export import missing_packages
-from stilla.narrate import say
 from stilla.recipe import Data, Recipe, Section, StudentSpec, Teacher
-from stilla.recipe_file import Draft, draft, draft_of_options, read
-from stilla.recipe_yaml import flow
-from stilla.run_folder import RunFolder, is_run
+from stilla.recipe.file import Draft, draft, draft_of_options, read
+from stilla.recipe.yaml import flow
+from stilla.runtime.narrate import say
+from stilla.stages.folder import RunFolder, is_run
 
 WHICH_LAYERS = ("keep", "encoder", "decoder", "depths")
 """Ways to say which layers, other than how many: `--student keep=[0,5,11]`."""
@@ -98,7 +98,7 @@ def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
     Raises:
         RecipeError: no such demo, or its folder holds something else.
     """
-    from stilla.demo import DEMOS, prepare
+    from stilla.samples.demo import DEMOS, prepare
 
     name, overrides = "digits", list(arguments or [])
     if overrides and "=" not in overrides[0]:

@@ -29,10 +29,10 @@ from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.evaluate.tokens import flipped_tokens
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
 from stilla.scores import Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores, metric_title
-from stilla.tasks._sequences import NO_ROW
-from stilla.tasks._vocabulary import DIVERGENCE
-from stilla.tasks._writing import Writes
 from stilla.tasks.base import Metric, Task
+from stilla.tasks.language.vocabulary import DIVERGENCE
+from stilla.tasks.language.writing import Writes
+from stilla.tasks.text.sequences import NO_ROW
 
 AllPredictions = Mapping[str, Mapping[str, Sequence[Predictions]]]
 """By subject, then by split, one per seed."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from stilla.evaluate.predict import Predictions
 from stilla.evaluate.quality import Asked, Resampling, bootstrap
 from stilla.scores import Interval
-from stilla.tasks._sequences import NO_ROW
-from stilla.tasks._vocabulary import CONFIDENCE, NLL, TOP
 from stilla.tasks.base import Metric, Task
+from stilla.tasks.language.vocabulary import CONFIDENCE, NLL, TOP
+from stilla.tasks.text.sequences import NO_ROW
 
 _SHUFFLES = 20
 """Enough that the mean quality of random answers varies a fifth as much as one model's does."""

@@ -21,7 +21,7 @@ from stilla.errors import DataError, StillaError
 from stilla.evaluate import energy
 from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
 from stilla.evaluate.predict import Forward, Inputs, Precision, evaluating
-from stilla.narrate import progress
+from stilla.runtime.narrate import progress
 from stilla.scores import Cost
 from stilla.tasks.base import Prepared, Side, Task
 

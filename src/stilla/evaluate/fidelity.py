@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from stilla.evaluate.predict import Predictions
 from stilla.scores import ClassScore, Flip
-from stilla.tasks._sequences import NO_ROW
-from stilla.tasks._vocabulary import CONFIDENCE, TOP
 from stilla.tasks.base import Metric, Task
+from stilla.tasks.language.vocabulary import CONFIDENCE, TOP
+from stilla.tasks.text.sequences import NO_ROW
 
 KINDS = ("lost", "won", "moved")
 """Ways for an example to flip: see `scores.Flip`."""

@@ -16,8 +16,8 @@ from transformers import GenerationConfig
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.predict import Predictions, evaluating
-from stilla.narrate import progress
-from stilla.tasks._writing import Asked, Writes
+from stilla.runtime.narrate import progress
+from stilla.tasks.language.writing import Asked, Writes
 
 Inputs = Mapping[str, Tensor]
 

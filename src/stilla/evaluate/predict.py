@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate.vocabulary import ask, measured, side_by_side, unused_mass
-from stilla.narrate import progress
+from stilla.runtime.narrate import progress
 from stilla.signals import Batch, Signals
-from stilla.tasks._sequences import NO_ROW
 from stilla.tasks.base import Prepared, Side, Task
+from stilla.tasks.text.sequences import NO_ROW
 
 Inputs = Mapping[str, Tensor]
 """Keyword arguments of a forward."""

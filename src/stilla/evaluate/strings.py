@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stilla.errors import RecipeError, all_of
-from stilla.imports import own_function
 from stilla.recipe import TEXT_METRICS
+from stilla.runtime.imports import own_function
 from stilla.tasks.base import Metric
 
 Texts = NDArray[Any]  # of strings; beartype knows no NDArray[np.str_]

@@ -20,8 +20,8 @@ from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, 
 from stilla.evaluate.predict import Inputs, Predictions
 from stilla.evaluate.strings import find
 from stilla.recipe import Generation
-from stilla.tasks._writing import Asked, Writes
 from stilla.tasks.base import Metric
+from stilla.tasks.language.writing import Asked, Writes
 
 LOOKED_AT = 256
 """Examples among which the one of median length is chosen that writing is timed on."""

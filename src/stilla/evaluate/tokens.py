@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from stilla.evaluate.fidelity import Decisions, flip_kinds, flips
 from stilla.scores import Flip
-from stilla.tasks._sequences import NO_ROW
 from stilla.tasks.base import Task
+from stilla.tasks.text.sequences import NO_ROW
 
 _CONTEXT = 24
 """Labels before a token that are shown with it."""

@@ -1,7 +1,7 @@
 """What evaluation keeps of a model whose classes are a vocabulary: a few numbers per row, never its logits.
 
 Rows are measured where they are computed, in float32 and a chunk of logits at a time; only the columns of
-`tasks/_vocabulary.py` leave the batch. An exported file gives dense logits; those go through the same measures.
+`tasks/language/vocabulary.py` leave the batch. An exported file gives dense logits; those go through the same measures.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stilla.forward import listen
 from stilla.rows import row_measures
 from stilla.signals import Batch, Dense, Headed, Signals
-from stilla.tasks._sequences import NO_ROW
 from stilla.tasks.base import Side, Task
+from stilla.tasks.forward import listen
+from stilla.tasks.text.sequences import NO_ROW
 
 _LOGITS = 2**26
 """Logits that an exported file may give at once: 256 MiB."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.tasks._imported import ImportedModel
+from stilla.tasks.shared.imported import ImportedModel
 
 
 def own_module(model: nn.Module) -> nn.Module:

@@ -23,8 +23,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from stilla.errors import ExportError
-from stilla.export import ENCODER
-from stilla.export import onnx as float32
+from stilla.export import ENCODER, graphs
 from stilla.export._quiet import require_onnx
 from stilla.export.running import DECODER, WITH_PAST, open_exported
 
@@ -51,13 +50,13 @@ def write_decoder(model: nn.Module, batches: Sequence[Inputs], path: Path) -> Pa
     require_onnx()
     if not isinstance(model, PreTrainedModel):
         raise ExportError(f"onnx: {type(model).__name__} is no Hugging Face model: how it keeps what it reads is not known")
-    ready: Any = float32.ready(model)
+    ready: Any = graphs.ready(model)
     if ready.config.is_encoder_decoder:
         _write_pair(ready, batches[0], path.parent)
     else:
         _write_causal(ready, batches[0], path)
     made = path.parent / ENCODER if ready.config.is_encoder_decoder else path
-    float32.check(made, lambda inputs: _whole(ready, inputs), batches)
+    graphs.check(made, lambda inputs: _whole(ready, inputs), batches)
     _check_steps(made, ready, batches[-1])
     return made
 
@@ -82,7 +81,7 @@ def _check_steps(path: Path, model: Any, batch: Inputs) -> None:
         expected = _whole(model, batch)[:, -1]
     got = file.last_by_steps(batch)
     error = float((got - expected).abs().max())
-    if not error <= float32.TOLERANCE * max(1e-2, float(expected.abs().max())):
+    if not error <= graphs.TOLERANCE * max(1e-2, float(expected.abs().max())):
         raise ExportError(f"onnx: with keys and values from before, the files' logits differ from the model's by {error:.3g}")
 
 
@@ -233,7 +232,7 @@ def _export(
     module: nn.Module, inputs: Inputs, axes: Mapping[str, Axes], outputs: Sequence[str], path: Path, model: Any
 ) -> None:
     shapes = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in inputs)
-    float32.trace(module, inputs, shapes, outputs, path, type(model).__name__)
-    float32.clean(path, axes)
+    graphs.trace(module, inputs, shapes, outputs, path, type(model).__name__)
+    graphs.clean(path, axes)
 
 

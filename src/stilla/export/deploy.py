@@ -14,8 +14,8 @@ from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.session import OnnxModel
-from stilla.tasks._writing import Writes
 from stilla.tasks.base import Prepared, Task
+from stilla.tasks.language.writing import Writes
 
 _PREPARING = {
     "input_ids": """\

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.errors import ExportError
-from stilla.export import main_file
+from stilla.export import graphs, main_file
 from stilla.export import onnx as float32
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.running import open_exported
@@ -67,7 +67,7 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     made = main_file(path.parent)
     assert made is not None  # what was just written
     file = open_exported(made)
-    for inputs in float32.examples(prepared):
+    for inputs in graphs.examples(prepared):
         if not torch.isfinite(file(inputs)).all():
             raise ExportError("int8: the quantised file gives NaN or infinite logits")
     how = {"dynamic": "activations are quantised as they come, with one scale per batch: an example's logits depend "
@@ -200,7 +200,7 @@ def _is_lookup(node: Any, name: str) -> bool:
 
 
 def _external(graph: Any) -> bool:
-    return sum(_weights(graph).values()) / 4 > float32.INSIDE
+    return sum(_weights(graph).values()) / 4 > graphs.INSIDE
 
 
 def _batches(prepared: Prepared) -> Iterator[Inputs]:

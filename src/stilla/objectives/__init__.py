@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stilla.errors import RecipeError, did_you_mean, one_of
-from stilla.imports import import_path
 from stilla.recipe import ObjectiveSpec
+from stilla.runtime.imports import import_path
 
 if TYPE_CHECKING:
     from stilla.objectives.base import Objective, Term

@@ -1,7 +1,7 @@
 """What an objective is: plain typed keywords, the signals it needs, and what its sum is divided by.
 
 The signature of `__init__` is the objective's schema in a recipe (`options_model`). An objective never sees padding,
-a batch of tokens or a division: rows are valid by construction, and `reduction.py` divides.
+a batch of tokens or a division: rows are valid by construction, and `training/reduction.py` divides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stilla.objectives._analytic import Gradient as Gradient
 from stilla.objectives._analytic import Softened as Softened
-from stilla.schedule import Schedule, schedule
+from stilla.recipe.schedule import Schedule, schedule
 from stilla.signals import Dense, Dims, Form, Pooling, Signals
 
 Count = Literal["rows", "labelled", "tokens", "examples"]

@@ -13,7 +13,7 @@ from stilla.objectives import _divergences as divergences
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
-from stilla.schedule import schedule
+from stilla.recipe.schedule import schedule
 from stilla.signals import Dense, Dims, Form, Samples, TopK
 
 __all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]

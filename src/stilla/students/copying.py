@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stilla.configs import with_buffers
 from stilla.errors import CompatibilityError, all_at_once
-from stilla.stacks import LayerStack
+from stilla.models.configs import with_buffers
+from stilla.models.stacks import LayerStack
 from stilla.students.depths import Kept
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from stilla.configs import ConfigPath, config_value
 from stilla.errors import CompatibilityError
-from stilla.stacks import LayerStack
+from stilla.models.configs import ConfigPath, config_value
+from stilla.models.stacks import LayerStack
 
 # Per path of a stack: which teacher layer (from 0, within that path) each student layer is copied from.
 Kept = tuple[tuple[int, ...], ...]

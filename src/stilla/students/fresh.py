@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.configs import ConfigPath, edited_config
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
-from stilla.stacks import find_stacks
+from stilla.models.configs import ConfigPath, edited_config
+from stilla.models.stacks import find_stacks
 from stilla.students.depths import Changes, of_depth
 from stilla.students.student import Student, automatic_layer_map
 

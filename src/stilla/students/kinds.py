@@ -15,7 +15,7 @@ from itertools import pairwise
 from torch import nn
 from transformers import PreTrainedModel
 
-from stilla.stacks import LayerStack
+from stilla.models.stacks import LayerStack
 from stilla.students.depths import Kept
 
 # (module, attribute) within a layer

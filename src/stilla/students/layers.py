@@ -9,9 +9,9 @@ from typing import Any, TypeGuard
 from torch import nn
 from transformers import PreTrainedModel
 
-from stilla.configs import edited_config, skeleton
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
-from stilla.stacks import LayerStack, find_stacks
+from stilla.models.configs import edited_config, skeleton
+from stilla.models.stacks import LayerStack, find_stacks
 from stilla.students.copying import copy_weights
 from stilla.students.depths import Changes, Kept, keeping
 from stilla.students.kinds import misfits, nearest_fit

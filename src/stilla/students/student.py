@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stilla.stacks import LayerStack, find_stacks
+from stilla.models.stacks import LayerStack, find_stacks
 
 LayerMap = dict[str, tuple[int, ...]]
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.configs import config_sections, edited_config, skeleton
 from stilla.errors import all_of
-from stilla.features import made_up_inputs
+from stilla.models.configs import config_sections, edited_config, skeleton
+from stilla.models.features import made_up_inputs
 
 _TIED = "tie_word_embeddings"
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "find", "kinds", "of_model"]
 
 KINDS: Mapping[str, str] = {
-    "text-classification": "stilla.tasks.text_classification:TextClassification",
-    "seq2seq": "stilla.tasks.seq2seq:Seq2Seq",
-    "image-classification": "stilla.tasks.image_classification:ImageClassification",
-    "causal-lm": "stilla.tasks.causal_lm:CausalLM",
-    "masked-lm": "stilla.tasks.masked_lm:MaskedLM",
+    "text-classification": "stilla.tasks.text.text_classification:TextClassification",
+    "seq2seq": "stilla.tasks.language.seq2seq:Seq2Seq",
+    "image-classification": "stilla.tasks.vision.image_classification:ImageClassification",
+    "causal-lm": "stilla.tasks.language.causal_lm:CausalLM",
+    "masked-lm": "stilla.tasks.language.masked_lm:MaskedLM",
 }
 
 
@@ -37,7 +37,7 @@ def find(kind: str) -> type[Task]:
     if kind not in KINDS and ":" not in kind:
         raise RecipeError(f"task: got {kind!r}; expected {one_of(kinds())}, or package.module:Class."
                           f"{did_you_mean(kind, KINDS)}")
-    from stilla.imports import import_path
+    from stilla.runtime.imports import import_path
     from stilla.tasks.base import Task
 
     found = import_path(KINDS.get(kind, kind))

@@ -177,7 +177,7 @@ class Task(ABC):
 
     @abstractmethod
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
-        """Logits and labels as rows. Hidden states are recorded by `features.py` and given their mask by `mask`."""
+        """Logits and labels as rows. Hidden states are recorded by `models/features.py` and given their mask by `mask`."""
 
     @abstractmethod
     def mask(self, batch: Batch, side: Side) -> Tensor | None:

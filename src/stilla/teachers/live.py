@@ -7,11 +7,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from stilla.features import Recorder, hidden_widths
-from stilla.forward import listen
+from stilla.models.features import Recorder, hidden_widths
+from stilla.models.stacks import find_stacks
 from stilla.signals import Batch, Dims, Signals
-from stilla.stacks import find_stacks
 from stilla.tasks.base import Side, Task
+from stilla.tasks.forward import listen
 
 
 class Teacher(Protocol):

@@ -1,0 +1,235 @@
+"""What a run will cost in time, memory and disk, from a few forward and backward passes on its own examples.
+
+Nothing is looked up: what is measured here is the very model on the very machine, for a fraction of a second, and
+scaled by the number of examples. Other work on the machine, compilation and longer examples make the difference, so
+a range is given.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+
+from stilla.check.estimate.passes import Line, Passes, measure
+from stilla.check.estimate.writing import seconds_of_writing
+from stilla.recipe import Recipe, Training
+from stilla.stages import cache_choice
+from stilla.tasks.base import Loaded, Prepared, Side, Task
+from stilla.training.arguments import runs_on_cpu
+
+FASTER, SLOWER = 0.7, 1.8
+"""The range around the scaled measurement: fused kernels and warm caches; longer batches, logging, other processes."""
+ADAM = 12
+"""Bytes per trained parameter beside the weight: gradient and two moments in float32."""
+UPDATE = 2.5e-9
+"""Seconds per parameter of an AdamW step on a CPU: 28 bytes read and written at about 10 GB/s."""
+CHECKPOINTS = 5
+"""That a training writes: weights and two moments."""
+WRITING = 2e-9
+"""Seconds per byte of a checkpoint: about 500 MB/s."""
+PROCESS = 0.6e9
+"""Bytes of a process that has imported everything."""
+EXPORT, SPEED = 15.0, 6.0
+"""Seconds to write one format; to measure the speed of one subject."""
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`seconds`: by stage. `memory`: bytes at the peak, of the GPU where there is one. `disk`: bytes."""
+
+    seconds: Mapping[str, Range]
+    memory: Range
+    disk: float
+    device: str
+
+    @property
+    def total(self) -> Range:
+        return Range(sum(one.low for one in self.seconds.values()), sum(one.high for one in self.seconds.values()))
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What, how much: for a table."""
+        parts = ", ".join(f"{name} {_duration(one.high)}" for name, one in self.seconds.items())
+        return [
+            ("time", f"{_duration(self.total.low)} to {_duration(self.total.high)} (at most: {parts})"),
+            ("memory", f"{_size(self.memory.low)} to {_size(self.memory.high)} on the {self.device}"),
+            ("disk", f"about {_size(self.disk)}"),
+        ]
+
+    def problems(self, output: Path) -> list[str]:
+        free = _free(output)
+        if free >= self.disk:
+            return []
+        return [
+            f"output: the run needs about {_size(self.disk)}, and {_size(free)} are free where {output} lies; make "
+            "room, or give another output"
+        ]
+
+    def notes(self) -> list[str]:
+        available = _memory_left(self.device)
+        if available is None or available >= self.memory.high:
+            return []
+        return [
+            f"memory: {_size(available)} are free, and the run may need {_size(self.memory.high)}; a smaller "
+            "batch_size with more accumulate gives the same result in less"
+        ]
+
+
+def estimate(
+    recipe: Recipe,
+    task: Task,
+    splits: Mapping[str, Dataset],
+    teacher: Loaded,
+    student: Loaded,
+    prepared: Prepared,
+    per_example: float = 1.0,
+) -> Estimate:
+    """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
+    `per_example`: how many of its examples one of the data makes."""
+    first, teaching = recipe.distill[0], recipe.teacher.train
+    ours = _Model.measured(task, student.model, prepared, Side.STUDENT, first, train=True)
+    theirs = _Model.measured(task, teacher.model, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
+    device = "CPU" if runs_on_cpu(first) else "GPU"
+    share = per_example * len(splits["train"]) / len(prepared)
+    section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
+    stored = cache_choice.bytes_of(recipe, section, task, teacher.model, prepared, share)
+    sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
+    seconds = _seconds(recipe, sizes, ours, theirs, device,
+                       asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
+    ranges = {**{name: (one, one) for name, one in seconds.items()},
+              **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example)}
+    return Estimate(
+        {name: Range(FASTER * low, SLOWER * high) for name, (low, high) in ranges.items()},
+        _memory(recipe, ours, theirs, prepared, device),
+        _disk(recipe, ours.parameters, theirs.parameters) + stored,
+        device,
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model's size, and what its passes take."""
+
+    passes: Passes
+    parameters: int
+    bytes: int
+
+    @classmethod
+    def measured(
+        cls, task: Task, model: nn.Module, prepared: Prepared, side: Side, training: Training, *, train: bool
+    ) -> _Model:
+        weights = list(model.parameters())
+        passes = measure(task, model, prepared, side, training, train=train)
+        size = sum(one.numel() * one.element_size() for one in weights)
+        return cls(passes, sum(one.numel() for one in weights), size)
+
+
+def _seconds(
+    recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
+) -> dict[str, float]:
+    """By stage. `asked_once`: the teacher's answers are stored, and only read after the first epoch."""
+
+    def training(section: Training, model: _Model, helper: Line | None = None) -> float:
+        steps, size = _steps(section, sizes["train"]), section.batch_size
+        examples = steps * size * section.accumulate
+        helped = helper(min(examples, sizes["train"]) if asked_once else examples, size) if helper is not None else 0.0
+        updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
+        checks = model.passes.forward(math.ceil(examples / sizes["train"]) * sizes["validation"], size)
+        written = WRITING * CHECKPOINTS * 12 * model.parameters
+        return model.passes.training(examples, size) + helped + updates + checks + written
+
+    stages, repeats = recipe.distill, recipe.evaluate.seeds
+    teacher = recipe.teacher.train
+    seconds = {} if teacher is None else {"teacher": training(teacher, theirs)}
+    seconds["student"] = repeats * sum(training(stage, ours, theirs.passes.forward) for stage in stages)
+    if recipe.evaluate.baseline:
+        seconds["baseline"] = repeats * sum(training(stage, ours) for stage in stages)
+    if recipe.export:
+        seconds["export"] = EXPORT * len(recipe.export)
+    measured, size = sizes["validation"] + sizes.get("test", 0), recipe.evaluate.batch_size
+    subjects = repeats * (1 + recipe.evaluate.baseline) + len(recipe.export)
+    looked_at = 0 if recipe.allow_weak_teacher else sizes["validation"]  # is the teacher better than chance?
+    predicting = theirs.passes.answering(measured + looked_at, size) + subjects * ours.passes.answering(measured, size)
+    timing = SPEED * (2 + len(recipe.export)) if recipe.evaluate.speed else 0.0
+    return {**seconds, "evaluation": predicting + timing}
+
+
+def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, device: str) -> Range:
+    """Weights, gradients, moments and what is kept for the backward, in the stage that needs most."""
+    process = PROCESS if device == "CPU" else 0.0
+
+    def peak(section: Training, model: _Model, beside: int, longer: float) -> float:
+        trained = model.parameters * (4 + ADAM)
+        return process + beside + trained + section.batch_size * model.passes.kept * longer
+
+    def most(longer: float) -> float:
+        stages = [peak(stage, ours, theirs.bytes, longer) for stage in recipe.distill]
+        if recipe.teacher.train is not None:
+            stages.append(peak(recipe.teacher.train, theirs, 0, longer))
+        return max(stages)
+
+    return Range(most(1.0), 1.2 * most(_longest_to_mean(prepared)))
+
+
+def _longest_to_mean(prepared: Prepared) -> float:
+    """How many times a batch of the longest examples is as long as a typical one."""
+    return 1.0 if prepared.lengths is None else max(prepared.lengths) / statistics.fmean(prepared.lengths)
+
+
+def _disk(recipe: Recipe, ours: int, theirs: int) -> float:
+    """Bytes of models in float32, of two checkpoints with their moments while training, and of exports."""
+    made = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) * len(recipe.distill) * ours
+    taught = theirs if recipe.teacher.train is not None else 0
+    checkpoints = 2 * 3 * max(ours, taught)
+    exports = sum({"int8": 1}.get(name, 4) for name in recipe.export) * ours
+    return 4.0 * (made + taught + checkpoints) + exports
+
+
+def _steps(section: Training, examples: int) -> int:
+    if section.max_steps is not None:
+        return section.max_steps
+    return math.ceil(section.epochs * examples / (section.batch_size * section.accumulate))
+
+
+def _free(path: Path) -> int:
+    while not path.exists():
+        path = path.resolve().parent
+    return shutil.disk_usage(path).free
+
+
+def _memory_left(device: str) -> float | None:
+    """Bytes that are free now, if the system says."""
+    if device == "GPU":
+        return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():  # caches count as free there
+        line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+        return 1024.0 * int(line.split()[1])
+    return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(number: float) -> str:
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
+    return f"{number / 1e6:.0f} MB" if number >= 1e7 else f"{number / 1e6:.2g} MB"

@@ -1,0 +1,108 @@
+"""How long whole texts take to be written: a few tokens of a few texts are, and scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+
+from stilla.check.estimate.passes import Stopwatch, device_for
+from stilla.evaluate.generate import Decoding, effective, some, writer
+from stilla.evaluate.texts import number_asked, some_questions
+from stilla.recipe import Recipe
+from stilla.stages.defaults import resolved_writing
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.tasks.language.writing import Writes
+from stilla.tasks.text.sequences import NO_ROW
+
+FEW = 2
+"""Texts that are written to see how many of them can be written to measure."""
+BUDGET = 0.3
+"""Seconds that one measurement may take, if two texts take less."""
+TOKENS = 4
+"""Written after the first of a text, to see what one takes."""
+TIMED = 10, 3
+"""Texts, and batches of them, that a subject writes at least while its speed is measured."""
+
+
+def seconds_of_writing(
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, student: Loaded,
+    prepared: Prepared, per_example: float,
+) -> dict[str, tuple[float, float]]:
+    """By stage, from texts as long as the data's to texts that are all cut at the limit."""
+    if not isinstance(task, Writes):
+        return {}
+    found = {}
+    tokens, device = _answer_tokens(prepared, per_example), device_for(recipe.distill[0])
+    section, generation = recipe.completions, resolved_writing(recipe.evaluate, task).generation
+    if section is not None:
+        decoding = Decoding(section.max_new_tokens, section.num_beams)
+        theirs = pace(task, teacher, splits["train"], decoding, section.batch_size, device)
+        found["completions"] = _between(tokens, decoding, lambda length: len(splits["train"]) * theirs(length))
+    if generation is not None and generation.metrics:
+        decoding = Decoding(generation.max_new_tokens, generation.num_beams)
+        size = generation.batch_size or recipe.evaluate.batch_size
+        measured = splits[list(splits)[-1]]
+        theirs, ours = (pace(task, one, measured, decoding, size, device) for one in (teacher, student))
+        students = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) + len(recipe.export)
+        texts = number_asked(generation, {name: one for name, one in splits.items() if name != "train"})
+        one, many = TIMED
+        timed = recipe.evaluate.speed * (one + many * size)
+
+        def writing(length: float) -> float:
+            return (texts + timed) * theirs(length) + (texts * students + timed * (1 + len(recipe.export))) * ours(length)
+
+        found["writing"] = _between(tokens, decoding, writing)
+    return found
+
+
+def _between(tokens: float, decoding: Decoding, seconds: Callable[[float], float]) -> tuple[float, float]:
+    return seconds(min(tokens, decoding.max_new_tokens)), seconds(decoding.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a text takes in a batch: up to its first token, and for every further one."""
+
+    first: float
+    further: float
+
+    def __call__(self, tokens: float) -> float:
+        """For a text of so many."""
+        return self.first + max(0.0, tokens - 1) * self.further
+
+
+def pace(task: Writes, loaded: Loaded, examples: Dataset, decoding: Decoding, batch_size: int, device: str) -> Pace:
+    """Of a model in batches of this size, or of fewer texts where these take long. Leaves the model on the CPU."""
+    asked = some(some_questions(task, examples, batch_size, {"": loaded.processor})[""], batch_size)
+    by_length = np.argsort(asked.tokens.lengths, kind="stable")
+    stopwatch = Stopwatch(device)
+    loaded.model.to(device)
+
+    def seconds(texts: int, tokens: int) -> float:
+        start = (len(by_length) - texts) // 2
+        inputs = asked.tokens.batch(by_length[start : start + texts].tolist())
+        exactly = {**asked.options, "min_new_tokens": tokens}
+        return stopwatch(lambda: write(inputs, exactly, Decoding(tokens, decoding.num_beams)))
+
+    try:
+        write = writer(loaded.model)
+        # a context may be full before that
+        room = effective(loaded.model, {}, Decoding(TOKENS + 1), int(asked.tokens.lengths.max())).max_new_tokens
+        texts = min(FEW, len(asked))
+        texts = min(len(asked), max(texts, int(texts * BUDGET / seconds(texts, 1))))
+        first = seconds(texts, 1)
+        further = max(0.0, seconds(texts, room) - first) / (room - 1) if room > 1 else 0.0
+    finally:
+        loaded.model.cpu()
+    return Pace(first / texts, further / texts)
+
+
+def _answer_tokens(prepared: Prepared, per_example: float, sample: int = 64) -> float:
+    """Of the data's own texts, per example; `per_example`: examples that are prepared of one of the data."""
+    taken = np.unique(np.linspace(0, len(prepared) - 1, sample).astype(int))
+    labels = prepared.collate([prepared.examples[int(index)] for index in taken]).labels
+    assert labels is not None
+    return per_example * float((labels != NO_ROW).sum()) / len(taken)

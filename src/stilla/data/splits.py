@@ -1,0 +1,246 @@
+"""What the recipe names, as datasets: files, folders and Hugging Face datasets; splits; keys.
+
+`load` answers with the splits `train`, `validation` and, if there is one, `test`. Which columns matter is for
+the task to find out; the only thing guessed here is the label's column, to draw splits that hold every class.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Value
+from numpy.typing import NDArray
+
+from stilla.data import sources
+from stilla.errors import DataError, all_at_once, did_you_mean, one_of
+from stilla.recipe import Data, Split
+
+logger = logging.getLogger(__name__)
+
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "intent",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+    "topic",
+    "stars",
+    "rating",
+    "score",
+    "similarity_score",
+    "emotion",
+    "fine_label",
+)
+"""What people call the column with the label, most usual first."""
+
+_VALIDATION = 0.1
+_SALTS = {
+    "test": 1,
+    "validation": 2,
+    "limit": 3,
+}  # one stream of random numbers per draw, whatever else is drawn
+
+
+def load(section: Data, *, seed: int) -> dict[str, Dataset]:
+    """The splits that a recipe's `data` means.
+
+    Splits taken from the training data are drawn with `seed` and, where the label is a class, in the
+    proportions of the classes. A test split whose labels are hidden (-1 everywhere, as in GLUE) is left out
+    unless the recipe asks for it.
+
+    Raises:
+        DataError: every problem with the named sources, all at once.
+    """
+    problems: list[str] = []
+    own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
+                   document=section.document)
+    given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
+    if own is not None and "train" not in own:
+        problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
+    if problems or own is None:
+        raise all_at_once(problems, DataError)
+
+    found = {"train": own["train"], **{key: split for key, split in given.items() if split is not None}}
+    if section.validation is None and "validation" in own:
+        found["validation"] = own["validation"]
+    if section.test is None and "test" in own:
+        if _labels_are_hidden(own["test"], section):
+            logger.info(
+                "data.test: the dataset's test split is left out: its labels are hidden (-1 everywhere)"
+            )
+        else:
+            found["test"] = own["test"]
+    found = _draw_splits(found, section, seed)
+    for name, split in found.items():
+        if len(split) == 0:
+            problems.append(f"data.{name}: there are no examples in it.")
+    if problems:
+        raise all_at_once(problems, DataError)
+    if section.limit is not None and section.limit < len(found["train"]):
+        train = found["train"]
+        left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
+        found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
+    return {name: found[name] for name in ("train", "validation", "test") if name in found}
+
+
+def load_one(name: str, section: Data | None = None) -> Dataset:
+    """One file or folder as one split, for scoring a run on other data; its test split where it has several.
+
+    `section`: of the run's recipe, which says what a document is in plain text.
+
+    Raises:
+        DataError: it cannot be read, or leaves open which split is meant.
+    """
+    splits = sources.read(name, hub=False, document="paragraph" if section is None else section.document)
+    if len(splits) > 1 and "test" not in splits:
+        raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
+    return splits["test"] if "test" in splits else next(iter(splits.values()))
+
+
+def from_all_over(split: Dataset, count: int) -> Dataset:
+    """At most `count` examples at even distances: the first may all be of one class, or the shortest."""
+    return split.select(sorted({len(split) * number // count for number in range(count)}))
+
+
+def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
+    """Where rows of a split lie in the file or dataset that it was drawn from."""
+    drawn = split._indices  # `datasets` has no public way to ask
+    if drawn is None:
+        return [int(row) for row in rows]
+    return [int(row.as_py()) for row in drawn.column(0).take(pa.array(rows, pa.int64()))]
+
+
+def label_column(split: Dataset, section: Data) -> str | None:
+    """The column that most likely holds the label: the recipe's, a usual name, or the only class column."""
+    if section.label is not None:
+        return (
+            section.label[0] if len(section.label) == 1 and section.label[0] in split.column_names else None
+        )
+    lower = {name.lower(): name for name in reversed(split.column_names)}
+    usual = [lower[name] for name in LABEL_NAMES if name in lower]
+    if usual and (len(usual) == 1 or usual[0].lower() in ("label", "labels")):
+        return str(usual[0])
+    classes = [name for name, feature in split.features.items() if isinstance(feature, ClassLabel)]
+    return str(classes[0]) if len(classes) == 1 else None
+
+
+def _attempt(
+    problems: list[str], key: str, name: str, **options: str | bool | None
+) -> dict[str, Dataset] | None:
+    try:
+        return sources.read(name, **options)  # type: ignore[arg-type]
+    except DataError as error:
+        problems.append(f"data.{key}: {error}")
+        return None
+
+
+def _given(
+    problems: list[str], key: str, section: Data, own: Mapping[str, Dataset] | None
+) -> Dataset | None:
+    """The split that the recipe names for validation or test; None where it is drawn or taken by default."""
+    wanted: str | Split | None = getattr(section, key)
+    if isinstance(wanted, str):
+        splits = _attempt(problems, key, wanted, hub=False, document=section.document)
+        if splits is None:
+            return None
+        if len(splits) > 1 and key not in splits:
+            problems.append(
+                f"data.{key}: {wanted!r} holds {one_of(sorted(splits))}; name the file that is meant."
+            )
+            return None
+        return splits[key] if key in splits else next(iter(splits.values()))
+    if wanted is not None and wanted.name is not None and own is not None:
+        if wanted.name not in own:
+            problems.append(
+                f"data.{key}.name: got {wanted.name!r}; expected {one_of(sorted(own))}."
+                f"{did_you_mean(wanted.name, own)}"
+            )
+            return None
+        return own[wanted.name]
+    return None
+
+
+def _draw_splits(found: dict[str, Dataset], section: Data, seed: int) -> dict[str, Dataset]:
+    """Take validation and test away from the training data; fractions are of the whole of it."""
+    fractions = {}
+    for key in ("test", "validation"):
+        wanted = getattr(section, key)
+        if isinstance(wanted, Split) and wanted.split is not None:
+            fractions[key] = wanted.split
+    if "validation" not in found and "validation" not in fractions:
+        fractions["validation"] = _VALIDATION
+        logger.info("data.validation: a tenth of the training data, as the dataset has none of its own")
+    total = len(found["train"])
+    if sum(fractions.values()) >= 1:
+        raise DataError(
+            f"data: validation and test take {sum(fractions.values()):.0%} of the training data, so that "
+            "nothing is left to train on."
+        )
+    for key, fraction in fractions.items():
+        train = found["train"]
+        count = max(1, round(fraction * total))
+        if count >= len(train):
+            raise DataError(
+                f"data.{key}: {fraction:.0%} of {total} examples leaves nothing to train on; give a file of "
+                "its own."
+            )
+        drawn = _draw(train, count, section, (seed, _SALTS[key]))
+        found[key] = train.select(drawn)
+        found["train"] = train.select(np.setdiff1d(np.arange(len(train)), drawn))
+    return found
+
+
+def _draw(split: Dataset, count: int, section: Data, seed: Sequence[int]) -> NDArray[np.int64]:
+    """Indices of `count` examples in order, drawn at random, in the proportions of the classes if any.
+
+    A class keeps at least one example that is not drawn, as far as that is possible.
+    """
+    generator = np.random.default_rng(seed)
+    strata = _strata(split, section)
+    members = [np.flatnonzero(strata == one) for one in np.unique(strata)]
+    quotas = _quotas(np.array([len(one) for one in members]), count, generator)
+    return np.sort(
+        np.concatenate([generator.permutation(one)[:quota] for one, quota in zip(members, quotas)])
+    )
+
+
+def _quotas(sizes: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """How many of each class make up `count`: largest remainders, ties drawn, one of each left if it goes."""
+    most = sizes - 1 if count <= (sizes - 1).sum() else sizes
+    exact = count * sizes / sizes.sum()
+    quotas: NDArray[np.int64] = np.minimum(np.floor(exact).astype(np.int64), most)
+    while (missing := count - int(quotas.sum())) > 0:
+        shuffled = generator.permutation(len(sizes))
+        order = shuffled[np.argsort((quotas - exact)[shuffled], kind="stable")]
+        quotas[order[quotas[order] < most[order]][:missing]] += 1
+    return quotas
+
+
+def _strata(split: Dataset, section: Data) -> NDArray[np.int64]:
+    """The class of each example as a number; all zero where the label is no class."""
+    one = np.zeros(len(split), np.int64)
+    column = label_column(split, section)
+    if column is None or section.kind == "regression":
+        return one
+    feature = split.features[column]
+    if not isinstance(feature, ClassLabel) and not (
+        isinstance(feature, Value)
+        and feature.dtype.startswith(("string", "large_string", "int", "uint", "bool"))
+    ):
+        return one
+    values = ["" if value is None else str(value) for value in split.with_format(None)[column][:]]
+    kinds, strata = np.unique(np.array(values), return_inverse=True)
+    nearly_all_different = 2 * len(kinds) > len(values)  # an amount or a name, no class
+    return one if nearly_all_different else strata
+
+
+def _labels_are_hidden(split: Dataset, section: Data) -> bool:
+    column = label_column(split, section)
+    if column is None or len(split) == 0:
+        return False
+    return all(value == -1 for value in split.with_format(None)[column][:])

@@ -1,0 +1,241 @@
+"""What a model computes on the way, read from its layers while it runs: the only file with forward hooks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from stilla.errors import CompatibilityError
+from stilla.models.configs import config_sections
+from stilla.models.stacks import LayerStack, find_stacks
+
+# A tensor, and how often it had been changed in place when it was recorded.
+_Seen = tuple[Tensor, int]
+
+
+class Recorder:
+    """Records what enters the first layer and what leaves every layer of a model's stacks in one forward.
+
+    stacks: those wanted; by default all that `find_stacks` finds. Where it finds none, in a model outside
+        Hugging Face, they can be described: LayerStack("stages", ("layer1", "layer2"), (), (2, 2)).
+
+    Raises:
+        CompatibilityError: the model has no stacks, or not these.
+    """
+
+    def __init__(self, model: nn.Module, stacks: Sequence[LayerStack] | None = None) -> None:
+        self.stacks = tuple(find_stacks(model) if stacks is None else stacks)
+        if not self.stacks:
+            raise CompatibilityError(
+                f"{type(model).__name__} has no stack of layers whose states could be recorded: its layers "
+                "share their weights, or no number in a config counts them. Leave `hidden` out."
+            )
+        self._layers = {stack.name: stack.layers(model) for stack in self.stacks}
+        # looked at once: it takes as long as a small layer's forward
+        self._channels_first = frozenset(
+            (name, index) for name, layers in self._layers.items() for index, layer in enumerate(layers)
+            if _holds_convolutions(layer))
+        self._model = model
+
+    @contextmanager
+    def recording(self) -> Iterator[Record]:
+        """Hooks are on the layers inside only; the tensors, with their graph, are held by the record alone.
+
+        Run one forward inside and its backward outside: what gradient checkpointing computes a second time is
+        then not recorded.
+        """
+        record = Record({name: len(layers) for name, layers in self._layers.items()}, self._channels_first)
+        handles: list[RemovableHandle] = [self._model.register_forward_pre_hook(record._starts)]
+        for name, layers in self._layers.items():
+            for index, layer in enumerate(layers):
+                handles.append(layer.register_forward_pre_hook(record._enters(name, index), with_kwargs=True))
+                handles.append(layer.register_forward_hook(record._leaves(name, index)))
+        try:
+            yield record
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Record:
+    """The states of one forward, by stack; filled by a Recorder.
+
+    channels_first: (stack, index) of the layers whose maps are (batch, channels, height, width).
+    """
+
+    def __init__(self, depths: Mapping[str, int], channels_first: Collection[tuple[str, int]]) -> None:
+        self._depths = dict(depths)
+        self._entered: dict[str, _Seen] = {}
+        self._left: dict[str, dict[int, _Seen]] = {name: {} for name in depths}
+        self._channels_first = channels_first
+        self._needs_graph = False
+
+    @property
+    def hidden_states(self) -> dict[str, tuple[Float[Tensor, "batch positions width"], ...]]:
+        """Per stack n + 1 states: [0] enters layer 0, [i] leaves layer i - 1, before any norm that follows.
+
+        Maps (batch, channels, height, width) come as (batch, height * width, channels). A layer that was
+        skipped in training (LayerDrop) passes on what it would have got. A stack that did not run is missing.
+
+        Raises:
+            CompatibilityError: a state was changed in place since, or is no sequence of positions.
+        """
+        return {name: self._states(name) for name, left in self._left.items() if left}
+
+    def _states(self, name: str) -> tuple[Tensor, ...]:
+        left = self._left[name]
+        states = [self._sequence(self._entered[name], name, min(left))]
+        for index in range(self._depths[name]):
+            states.append(self._sequence(left[index], name, index) if index in left else states[-1])
+        return tuple(states)
+
+    def _sequence(self, seen: _Seen, name: str, index: int) -> Tensor:
+        state, version = seen
+        if version != _version(state):
+            raise CompatibilityError(
+                f"a state at layer {index} of stack `{name}` was changed in place after it was recorded: "
+                "what is left is not what the layer gave. Leave this stack out of `hidden`."
+            )
+        if state.dim() == 4:
+            channels_first = (name, index) in self._channels_first
+            return state.flatten(2).transpose(1, 2) if channels_first else state.flatten(1, 2)
+        if state.dim() != 3:
+            raise CompatibilityError(
+                f"layer {index} of stack `{name}` works on tensors of shape {tuple(state.shape)}; expected "
+                "(batch, positions, width), or maps. Leave this stack out of `hidden`."
+            )
+        return state
+
+    def _starts(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+        self._needs_graph = torch.is_grad_enabled()
+
+    def _enters(self, name: str, index: int) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            left = self._left[name]
+            if left and index <= max(left):
+                raise CompatibilityError(
+                    f"layer {index} of stack `{name}` ran after layer {max(left)}: a recording holds one "
+                    "forward through the layers in their order. Record every forward by itself; a model "
+                    "that runs its layers several times, or in another order, cannot be recorded."
+                )
+            if not left:
+                self._entered[name] = _seen(_hidden_state((*args, kwargs), layer))
+
+        return hook
+
+    def _leaves(self, name: str, index: int) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if self._needs_graph and not torch.is_grad_enabled():
+                raise CompatibilityError(
+                    f"layer {index} of stack `{name}` ran without a graph in a forward that has one: "
+                    "reentrant gradient checkpointing. Use `gradient_checkpointing_kwargs: "
+                    "{use_reentrant: false}`."
+                )
+            self._left[name][index] = _seen(_hidden_state(output, layer))
+
+        return hook
+
+
+def hidden_widths(
+    model: nn.Module, stacks: Sequence[LayerStack], inputs: Mapping[str, Any] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The width of every recorded state, per stack, from one forward without gradient.
+
+    No config says this for every family, and stages differ in width. The model's mode and torch's random
+    state are as before.
+
+    inputs: a small batch; by default one is made up, for models that read token ids, pictures or both.
+
+    Raises:
+        CompatibilityError: no inputs were given and none could be made up, or a stack cannot be recorded.
+    """
+    recorder = Recorder(model, stacks)
+    modes = {module: module.training for module in model.modules()}
+    devices = sorted({parameter.device.index for parameter in model.parameters() if parameter.is_cuda})
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), recorder.recording() as record:
+            model.eval()
+            if inputs is None:
+                _run_on_made_up_inputs(model)
+            else:
+                model(**inputs)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    recorded = record.hidden_states
+    return {name: tuple(state.shape[-1] for state in states) for name, states in recorded.items()}
+
+
+def _run_on_made_up_inputs(model: nn.Module) -> None:
+    try:
+        model(**made_up_inputs(model))
+    except Exception as error:  # whatever a class says to inputs that it does not take
+        raise CompatibilityError(
+            f"no inputs could be made up for {type(model).__name__} to see how wide its states are: {error}. "
+            "Call hidden_widths with a small batch."
+        ) from error
+
+
+def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
+    """One example for models that read token ids, pictures or both.
+
+    Raises:
+        TypeError: it is not a Hugging Face model.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError("it is not a Hugging Face model")
+    accepted = inspect.signature(model.forward).parameters
+    inputs: dict[str, Tensor] = {}
+    for name in ("input_ids", "decoder_input_ids"):
+        if name in accepted:
+            # some classifiers read the state at the end of the sequence, wherever that token stands
+            end = _first_value(model, "eos_token_id", 1)
+            token = min(end if isinstance(end, int) else end[0], _first_value(model, "vocab_size", 2) - 1)
+            inputs[name] = torch.full((1, 8), token, device=model.device)
+    if "pixel_values" in accepted:
+        size = _first_value(model, "image_size", 224)
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (1, _first_value(model, "num_channels", 3), height, width)
+        inputs["pixel_values"] = torch.zeros(shape, device=model.device, dtype=model.dtype)
+    return inputs
+
+
+def _first_value(model: PreTrainedModel, field: str, default: Any) -> Any:
+    """Of the first of the model's configs that sets the field."""
+    values = (vars(config).get(field) for _, config in config_sections(model.config))
+    return next((value for value in values if value is not None), default)
+
+
+def _hidden_state(value: Any, layer: nn.Module) -> Tensor:
+    """The hidden state among what enters or leaves a layer: what is named so, or the first tensor."""
+    if isinstance(value, Mapping):
+        named = value.get("hidden_states", value.get("last_hidden_state"))
+        return _hidden_state(tuple(value.values()) if named is None else named, layer)
+    if isinstance(value, tuple | list):
+        found = (entry for entry in value if isinstance(entry, Tensor | Mapping) and len(entry) > 0)
+        return _hidden_state(next(found, None), layer)
+    if isinstance(value, Tensor):
+        return value
+    raise CompatibilityError(f"{type(layer).__name__} takes or gives no tensor that could be a hidden state.")
+
+
+def _holds_convolutions(layer: nn.Module) -> bool:
+    """Between such layers, maps have their channels first; between others (SAM's) last."""
+    return any(isinstance(module, nn.Conv2d) for module in layer.modules())
+
+
+def _seen(state: Tensor) -> _Seen:
+    return state, _version(state)
+
+
+def _version(state: Tensor) -> int:
+    """Rises with every change in place; tensors of inference mode do not count theirs."""
+    return 0 if state.is_inference() else state._version

@@ -1,0 +1,52 @@
+"""The recipe: what a person asks for. Its sections are re-exported here; reading, writing and words stand in modules.
+
+Nothing in this wing needs torch or the network.
+"""
+
+from stilla.recipe.whole import (
+    TEXT_METRICS,
+    Cache,
+    Completions,
+    Data,
+    Dropout,
+    Evaluate,
+    Generation,
+    Layers,
+    Lora,
+    ModelSource,
+    ObjectiveSpec,
+    Recipe,
+    Scheduled,
+    Section,
+    Split,
+    Stage,
+    Strings,
+    StudentSpec,
+    Teacher,
+    Training,
+    long_form,
+)
+
+__all__ = [
+    "TEXT_METRICS",
+    "Cache",
+    "Completions",
+    "Data",
+    "Dropout",
+    "Evaluate",
+    "Generation",
+    "Layers",
+    "Lora",
+    "ModelSource",
+    "ObjectiveSpec",
+    "Recipe",
+    "Scheduled",
+    "Section",
+    "Split",
+    "Stage",
+    "Strings",
+    "StudentSpec",
+    "Teacher",
+    "Training",
+    "long_form",
+]

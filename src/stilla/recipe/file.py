@@ -1,0 +1,247 @@
+"""Recipes as files: reading them with overrides, all their problems in words, and writing them out resolved.
+
+Nothing here imports torch or looks at the network. Relative paths in a recipe mean what they mean on a
+command line: they start at the current directory, wherever the recipe lies.
+"""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from stilla.errors import RecipeError, all_at_once
+from stilla.recipe.in_words import Path as Place
+from stilla.recipe.in_words import Problem, problems, shown, shown_path, without
+from stilla.recipe.overrides import apply
+from stilla.recipe.whole import Recipe, Section, Split
+from stilla.recipe.yaml import flow, load
+
+PATHS = (*(("data", split) for split in ("train", "validation", "test")),
+         *((model, key) for model in ("teacher", "student") for key in ("model", "weights", "processor")))
+"""The fields that may name files or folders."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe that may have problems. `recipe`: what can be understood of it, if that is enough to go on."""
+
+    recipe: Recipe | None
+    problems: tuple[str, ...]
+
+    def complete(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            RecipeError: its problems, all at once.
+        """
+        if self.problems or self.recipe is None:
+            raise all_at_once(self.problems, RecipeError)
+        return self.recipe
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with `distill.epochs=1`-like overrides in place.
+
+    Raises:
+        RecipeError: no such file, not YAML, or every problem of its shape, all at once.
+    """
+    return draft(path, overrides).complete()
+
+
+def from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from plain values; `output` is by default `runs/<name of the training data>`.
+
+    Raises:
+        RecipeError: every problem of its shape, all at once.
+    """
+    return draft_of_options(options, overrides).complete()
+
+
+def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
+    """As `read`, but problems of the shape come beside what can be understood without the wrong places.
+
+    Raises:
+        RecipeError: no such file, or not YAML.
+    """
+    file = Path(path)
+    plain = load(_text(file), file.name)
+    if plain is None:
+        raise RecipeError(f"{file}: is empty; a recipe needs at least task, data, teacher and student")
+    if not isinstance(plain, Mapping):
+        raise RecipeError(f"{file}: got {shown(plain)}; expected keys and values (task: ..., data: ...)")
+    return _drafted(plain, overrides, file.name, f"runs/{file.stem}", beside=file.parent)
+
+
+def draft_of_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Draft:
+    """As `from_options`, but problems are returned, as by `draft`."""
+    return _drafted(options, overrides, "recipe", None, beside=None)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such file.{_near(file)}") from None
+    except IsADirectoryError:
+        inside = file / "recipe.yaml"
+        hint = f". Did you mean {inside}?" if inside.is_file() else "; expected a recipe (a YAML file)"
+        raise RecipeError(f"{file}: is a folder{hint}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: is not UTF-8 text (byte {error.start}); expected a YAML file") from None
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _near(file: Path) -> str:
+    folder = file.parent
+    known = [one.name for one in (*folder.glob("*.yaml"), *folder.glob("*.yml"))]
+    close = difflib.get_close_matches(file.name, known, n=1)
+    return f" Did you mean {folder / close[0]}?" if close else ""
+
+
+def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, output: str | None,
+             beside: Path | None) -> Draft:
+    changed, places, wrong = apply(plain, overrides)
+    changed.setdefault("output", output or f"runs/{_stem(changed)}")
+    stages = changed.get("distill")
+    single_stage = not isinstance(stages, list) or len(stages) == 1
+
+    def where(path: Place) -> str:
+        overridden = any(path[: len(place)] == place or (place[: len(path)] == path and path[0] not in plain)
+                         for place in places)
+        return f"{'command line' if overridden else source}: {shown_path(path, single_stage)}"
+
+    recipe, found = _validated(changed)
+    if recipe is not None:
+        recipe = _expanded(recipe)
+    if recipe is not None and beside is not None:
+        found += _only_beside(recipe, beside)
+    return Draft(recipe, (*wrong, *(f"{where(one.path)}: {one.text}" for one in found)))
+
+
+def _stem(plain: Mapping[str, Any]) -> str:
+    data = plain.get("data")
+    train = data.get("train") if isinstance(data, Mapping) else None
+    return (Path(train).stem if isinstance(train, str) else "") or "run"
+
+
+def _validated(plain: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    """The recipe, as far as it goes, and what is wrong with it."""
+    found: list[Problem] = []
+    rest = plain
+    for _ in range(3):  # what stands behind a wrong place may be wrong too
+        try:
+            return Recipe.model_validate(rest), found
+        except ValidationError as error:
+            new = problems(error, rest)
+            known = [one.path for one in found]  # a place that has lost its content is no news
+            found += [one for one in new if not any(path[: len(one.path)] == one.path for path in known)]
+            rest = without(rest, new)
+    return None, found
+
+
+def _expanded(recipe: Recipe) -> Recipe:
+    """`~/data.csv` means the home folder, as on a command line."""
+    changes: dict[str, dict[str, str]] = {}
+    for section, key, value in _paths(recipe):
+        if value.startswith("~/"):
+            changes.setdefault(section, {})[key] = str(Path(value).expanduser())
+    return recipe.model_copy(update={
+        section: getattr(recipe, section).model_copy(update=values) for section, values in changes.items()})
+
+
+def _paths(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    for section, key in PATHS:
+        value = getattr(getattr(recipe, section), key)
+        if isinstance(value, str):
+            yield section, key, value
+
+
+def _only_beside(recipe: Recipe, folder: Path) -> list[Problem]:
+    """Paths that would exist if they started at the recipe's folder."""
+    return [
+        Problem((section, key), f"there is no {value} in the current directory, but there is one beside the "
+                                f"recipe; write {folder / value}, or start Stilla in {folder}")
+        for section, key, value in _paths(recipe)
+        if (value.startswith(".") or Path(value).suffix)
+        and not Path(value).exists()
+        and (folder / value).exists()
+    ]
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out and explained; reads back equal."""
+    return "".join(f"{line}\n" for line in _lines(recipe, explained=True))
+
+
+def brief(recipe: Recipe) -> str:
+    """The same for a terminal: without explanations and fields that are not set; reads back equal."""
+    return "".join(f"{line}\n" for line in _lines(recipe, explained=False))
+
+
+WIDTH, COMMENTS_AT = 110, 32
+
+
+def _lines(section: Section, indent: str = "", *, explained: bool) -> Iterator[str]:
+    plain = section.model_dump(mode="python")
+    for name, field in type(section).model_fields.items():
+        value, start = getattr(section, name), f"{indent}{name}:"
+        comment = field.description or "" if explained else ""
+        if isinstance(value, Section) and not isinstance(value, Split):
+            yield start
+            yield from _lines(value, f"{indent}  ", explained=explained)
+        elif name == "distill":
+            yield start
+            yield from _stage_lines(value, f"{indent}  ", explained=explained)
+        elif name == "objectives" and value:
+            yield from _commented(start, comment)
+            yield from (f"{indent}  - {flow(_without_nones(one))}" for one in value)
+        elif explained or value not in (None, {}, ()):
+            shown_value = _without_nones(value) if isinstance(value, Split) else plain[name]
+            yield from _commented(f"{start} {flow(shown_value)}", comment)
+
+
+def _stage_lines(stages: Sequence[Section], indent: str, *, explained: bool) -> Iterator[str]:
+    if len(stages) == 1:
+        yield from _lines(stages[0], indent, explained=explained)
+        return
+    for stage in stages:
+        first, *others = _lines(stage, f"{indent}  ", explained=explained)
+        yield f"{indent}- {first.lstrip()}"
+        yield from others
+
+
+def _without_nones(section: Section) -> dict[str, Any]:
+    """A section that is written in one line; an objective's own options are written even where they are nothing."""
+    plain = section.model_dump(mode="python")
+    return {name: value for name, value in plain.items() if value is not None or name not in type(section).model_fields}
+
+
+def _commented(line: str, comment: str) -> Iterator[str]:
+    """The line with its explanation in a column beside it."""
+    column = f"{'':{COMMENTS_AT}}# "
+    first, *others = textwrap.wrap(" ".join(comment.split()), WIDTH - len(column)) or [""]
+    if len(line) < COMMENTS_AT:
+        yield f"{line:<{COMMENTS_AT}}# {first}" if first else line
+    else:
+        yield line
+        yield from [f"{column}{first}"] if first else []
+    yield from (f"{column}{other}" for other in others)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, short forms included: what an editor completes and checks with."""
+    schema = Recipe.model_json_schema()
+    fields = schema["properties"]
+    for name, kinds in (("data", ["string"]), ("teacher", ["string"]), ("student", ["string", "integer"])):
+        fields[name] = {"anyOf": [{"type": kinds}, fields[name]]}
+    fields["distill"] = {**fields["distill"], "anyOf": [{"$ref": "#/$defs/Stage"}, {
+        "type": fields["distill"].pop("type"), "items": fields["distill"].pop("items")}]}
+    schema["required"].remove("output")
+    return schema

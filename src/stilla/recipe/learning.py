@@ -1,0 +1,114 @@
+"""Of a recipe: what a student learns from: objectives by stage, texts that the teacher writes, its answers on disk."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+
+from stilla.recipe.models import Dropout, Training
+from stilla.recipe.schedule import Schedule, schedule
+from stilla.recipe.section import Scheduled, Section, as_tuple
+
+
+class ObjectiveSpec(Section):
+    """One term of the loss; further keys are the objective's own options (`stilla list objectives`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    """Name of the objective, or `package.module:Class`."""
+    weight: Scheduled = Field(default_factory=lambda: schedule(1.0))
+    """A number or a schedule; used as written, never normalised."""
+    name: str | None = None
+    """Its name in the log; by default its kind."""
+
+    @field_validator("weight")
+    @classmethod
+    def _no_repulsion(cls, weight: Schedule) -> Schedule:
+        if min(weight.values()) < 0:
+            raise ValueError(f"got {weight.plain()}; expected 0 or more: a negative weight drives the student away")
+        return weight
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Stage(Training):
+    """Distillation, or one stage of it."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate. Small students and random weights want several times as much (docs/defaults.md)."""
+    dropout: Dropout = 0.0
+    """Probability of every dropout in student and baseline; `model` leaves them their own."""
+    objectives: Annotated[
+        tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(as_tuple)
+    ] = None
+    """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _something_to_learn(cls, objectives: tuple[ObjectiveSpec, ...] | None) -> tuple[ObjectiveSpec, ...] | None:
+        if objectives and not any(max(one.weight.values()) for one in objectives):
+            raise ValueError("every weight is 0, so nothing would be learnt; give one objective a weight above 0")
+        return objectives
+
+
+class Completions(Section):
+    """Who writes the texts that the student learns from, instead of the data: sequence-level distillation (Kim and Rush
+    2016, arXiv:1606.07947). The baseline keeps the data's own."""
+
+    by: Literal["teacher"]
+    """The teacher writes a target for every training example."""
+    max_new_tokens: int = Field(128, ge=1)
+    """A text that has no end by then is cut there, and is not taught as if it ended."""
+    num_beams: int = Field(1, ge=1)
+    """Width of the beam search; 1 is greedy. The paper took 5."""
+    batch_size: int = Field(64, ge=1)
+    """Texts written at a time."""
+    min_log_probability: float | None = Field(None, le=0)
+    """Leave out texts whose mean log-probability per token, by the teacher, is below."""
+    min_tokens: int = Field(1, ge=1)
+    """Leave out texts shorter than so many tokens."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Leave out texts longer than so many tokens."""
+    cut: Literal["keep", "drop"] = "keep"
+    """What to do with texts that were cut at `max_new_tokens`."""
+    keep: str | None = None
+    """`package.module:function` of (source, text) that says whether to keep it."""
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _only_the_teacher(cls, value: object) -> object:
+        if value in ("student", "mix"):
+            raise ValueError(f"got {value!r}: texts written by the student do not exist yet; expected 'teacher'. Without "
+                             "`completions` the student learns from the data's own texts")
+        return value
+
+
+class Cache(Section):
+    """The teacher's answers on disk: asked once, read ever after, by any number of runs and students."""
+
+    form: Literal["none", "dense", "hidden", "top_k", "samples"] | None = None
+    """`dense`: all logits, exact; `hidden`: what enters the head of a language model, exact; `top_k`: the k likeliest
+    tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the teacher anew
+    in every epoch. By default, where every epoch asks the same, `dense` for up to 1000 classes and `hidden` for
+    vocabularies where that takes at most 2 GB, else `none`."""
+    k: int = Field(50, ge=1)
+    """How many tokens `top_k` keeps."""
+    samples: int = Field(50, ge=1)
+    """How many tokens `samples` draws."""
+    temperatures: Annotated[tuple[float, ...] | None, BeforeValidator(as_tuple)] = None
+    """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of `dense` and `hidden`; by default what keeps them exact."""
+    path: str | None = None
+    """A folder, or a URL that fsspec reaches (s3://bucket/reviews); by default `cache` in the run folder."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _above_zero(cls, temperatures: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if temperatures is not None and (not temperatures or min(temperatures) <= 0):
+            raise ValueError(f"got {list(temperatures)}; expected numbers above 0")
+        return None if temperatures is None else tuple(sorted(set(temperatures)))

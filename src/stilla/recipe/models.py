@@ -1,0 +1,117 @@
+"""Of a recipe: where models come from, how they are trained, how a student is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stilla.recipe.section import Section, Strings
+
+
+class ModelSource(Section):
+    """Where a model comes from."""
+
+    model: str
+    """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
+    weights: str | None = None
+    """Checkpoint file for `package.module:callable`: safetensors, or `.pth` read with `weights_only=True`."""
+    processor: str | None = None
+    """Folder or name of the tokenizer or image processor, where the model's own place has none."""
+    revision: str | None = None
+    """Revision of a Hugging Face model."""
+    precision: Literal["float32", "bfloat16", "int8", "4bit"] = "float32"
+    """Precision of the weights while it only answers (a teacher that is not trained); `4bit` needs bitsandbytes."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+
+Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
+
+
+class Training(Section):
+    """How something is trained; the same for teacher, baseline and student."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimiser steps, instead of epochs."""
+    batch_size: int = Field(32, ge=1)
+    """Examples per optimiser step and process; with `accumulate`, of each micro-batch."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per optimiser step."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate."""
+    warmup: float = Field(0.06, ge=0, lt=1)
+    """Fraction of the steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay."""
+    dropout: Dropout = "model"
+    """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
+    group_by_length: bool = True
+    """Batches of similar length: little is spent on padding. No effect where examples have no length."""
+    compile: bool = False
+    """Compile the losses over a vocabulary: the first step takes seconds longer, all others less. Needs a C++ compiler."""
+    profile: int | None = Field(None, ge=1)
+    """Write a trace of so many steps with PyTorch's profiler into the run folder."""
+    trainer: Mapping[str, Any] = Field(default_factory=dict)
+    """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
+
+
+class Teacher(ModelSource):
+    """The model that knows."""
+
+    train: Training | None = None
+    """Train it first, on the labels; skipped when it has been."""
+
+
+Layers = int | Mapping[str, int | list[int]]
+
+
+class Lora(Section):
+    """Adapters of low rank, which are trained in place of the student's weights and merged into them at the end."""
+
+    r: int = Field(8, ge=1)
+    """Rank."""
+    alpha: float | None = Field(None, gt=0)
+    """Scale of what they add: alpha / r; by default twice the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of what goes into them, while training."""
+    targets: Strings | None = None
+    """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
+
+
+class StudentSpec(Section):
+    """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
+
+    layers: Layers | None = None
+    """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
+    `{depths: [1, 1, 3, 1]}`."""
+    config: Mapping[str, Any] | None = None
+    """The teacher's architecture with these fields of its configuration changed, from random weights."""
+    model: str | None = None
+    """A folder, a Hugging Face name, or `package.module:callable`."""
+    weights: str | None = None
+    """As for the teacher."""
+    lora: Lora | None = None
+    """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
+    processor: str | None = None
+    """As for the teacher; a student cut or made from the teacher takes the teacher's."""
+    revision: str | None = None
+    """As for the teacher."""
+    trust_remote_code: bool = False
+    """As for the teacher."""
+
+    @model_validator(mode="after")
+    def _one(self) -> StudentSpec:
+        given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ValueError(f"got {got}; expected exactly one of layers, config and model")
+        if self.lora is not None and self.config is not None:
+            raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
+                             "expected layers or model")
+        return self

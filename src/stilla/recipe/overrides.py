@@ -1,0 +1,95 @@
+"""`distill.epochs=1` on the command line: what it says, and putting it into a recipe."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stilla.errors import RecipeError
+from stilla.recipe.in_words import Path, shown
+from stilla.recipe.whole import long_form
+from stilla.recipe.yaml import load
+
+EXAMPLE = "for example distill.epochs=1"
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `path=value`; `path` as it was written, split at its dots."""
+
+    text: str
+    path: Path
+    value: Any
+
+
+def parse(text: str) -> Override:
+    """Read `distill.objectives.1.temperature=4`; `[1]` for `.1` works too. Values are YAML.
+
+    Raises:
+        RecipeError: no `=`, no key before it, or a value that is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    steps = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
+    if not equals or not all(re.fullmatch(r"[\w-]+", step) for step in steps):
+        raise RecipeError(f"command line: got {text!r}; expected key=value, {EXAMPLE}")
+    path = tuple(int(step) if step.isdecimal() else step for step in steps)
+    return Override(text, path, load(value, f"command line: {key}"))
+
+
+def apply(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path], list[str]]:
+    """The long form with every override in its place, these places, and the other overrides' problems."""
+    changed = long_form(copy.deepcopy(dict(plain)))
+    places: list[Path] = []
+    problems: list[str] = []
+    for text in overrides:
+        try:
+            override = parse(text)
+            places.append(_put(changed, override))
+            changed = long_form(changed)
+        except RecipeError as error:
+            problems.append(str(error))
+    return changed, places, problems
+
+
+def _put(plain: dict[str, Any], override: Override) -> Path:
+    """Set the value and return where it is in the long form."""
+    if override.path[0] == "distill" and len(override.path) > 1:
+        plain.setdefault("distill", [{}])
+    place: list[str | int] = []
+    node: Any = plain
+    steps = list(override.path)
+    while True:
+        said = ".".join(map(str, override.path[: len(override.path) - len(steps)]))
+        try:
+            step = _step(node, steps[0], said)
+        except RecipeError as error:
+            raise RecipeError(f"command line: {override.text}: {error}") from None
+        place.append(step)
+        if str(step) == str(steps[0]):  # else the only stage was meant, without its number
+            steps.pop(0)
+        if not steps:
+            node[step] = override.value
+            return tuple(place)
+        if isinstance(node, dict) and node.get(step) is None and not isinstance(steps[0], int):
+            node[step] = {}
+        node = node.get(step) if isinstance(node, dict) else node[step]
+
+
+def _step(node: Any, step: str | int, said: str) -> str | int:
+    """The key or index in this node that a step means."""
+    if isinstance(node, dict):
+        return step if step in node or not isinstance(step, int) else str(step)
+    if node is None or node == []:
+        raise RecipeError(f"{said} has no entries yet; give the whole list, {said}='[...]'")
+    if not isinstance(node, list):
+        raise RecipeError(f"{said} is {shown(node)}, which has no keys; "
+                          f"give the whole of it, {said}='{{{step}: ...}}'")
+    if isinstance(step, int) and step < len(node):
+        return step
+    if said == "distill" and len(node) == 1 and not isinstance(step, int):
+        return 0
+    upto = f" to {said}.{len(node) - 1}" if len(node) > 1 else ""
+    raise RecipeError(f"{said} is a list of {len(node)}; say which entry: {said}.0{upto}")

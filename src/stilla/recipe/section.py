@@ -1,0 +1,48 @@
+"""What the sections of a recipe are made of: frozen models, and values that have a short form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+
+from stilla.errors import RecipeError
+from stilla.recipe.schedule import Schedule, schedule
+
+
+class Section(BaseModel):
+    """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
+                              use_attribute_docstrings=True)
+
+
+def _as_schedule(value: object) -> Schedule:
+    try:
+        return schedule(value)  # type: ignore[arg-type]
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
+
+
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_SCHEDULE_SCHEMA = {"anyOf": [{"type": "number"}] + [
+    {"type": "object", "properties": {shape: numbers}, "required": [shape], "additionalProperties": False}
+    for shape, numbers in (("linear", _PAIR), ("cosine", _PAIR), ("steps", {"type": "array", "items": _PAIR}))
+]}
+Scheduled = Annotated[
+    Any,
+    BeforeValidator(_as_schedule),
+    PlainSerializer(lambda value: value.plain()),
+    WithJsonSchema(_SCHEDULE_SCHEMA),
+]
+"""A number or a schedule over training; always a `Schedule` once read."""
+
+
+def as_tuple(value: object) -> object:
+    """Of a list, as YAML has it; anything else is left to be refused."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else
+                                                     as_tuple(value))]
+"""One name or a list of names; always a tuple once read."""

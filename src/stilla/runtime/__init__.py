@@ -1,0 +1,1 @@
+"""This machine and this process: what is said, other processes, versions, a person's own code by name."""

@@ -1,0 +1,60 @@
+"""The demos: small real data, a teacher with random weights and a recipe, laid ready in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from stilla.recipe.yaml import flow
+from stilla.runtime.narrate import quiet_libraries
+
+
+def prepare(name: str, folder: Path) -> Path:
+    """Write `data/`, `start/` (the teacher before training) and `demo.yaml` into the folder; returns the recipe.
+
+    What is there already is kept: the recipe may have been edited, and the rest is the same every time.
+    """
+    data, start, recipe = folder / "data", folder / "start", folder / "demo.yaml"
+    if not (start / "config.json").is_file():
+        quiet_libraries()
+        DEMOS[name](data, start)
+    if not recipe.is_file():
+        shipped = resources.files("stilla.samples").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        places = {"data": data, "teacher": start, "output": folder}
+        recipe.write_text(
+            Template(shipped).substitute({key: flow(str(path)) for key, path in places.items()}),
+            encoding="utf-8",
+        )
+    return recipe
+
+
+def _digits(data: Path, start: Path) -> None:
+    from stilla.samples.digits import digits, digits_teacher
+
+    digits(data)
+    digits_teacher(start)
+
+
+def _text(data: Path, start: Path) -> None:
+    from datasets import Dataset
+
+    from stilla.samples.docstrings import docstrings, docstrings_teacher
+
+    docstrings(data)
+    train = Dataset.from_parquet(str(data / "train.parquet"), keep_in_memory=True)
+    docstrings_teacher(start, list(train["text"]))
+
+
+def _lm(data: Path, start: Path) -> None:
+    from datasets import Dataset
+
+    from stilla.samples.library import functions, functions_teacher
+
+    functions(data)
+    train = Dataset.from_parquet(str(data / "train.parquet"), keep_in_memory=True)
+    functions_teacher(start, list(train["text"]))
+
+
+DEMOS: Mapping[str, Callable[[Path, Path], None]] = {"digits": _digits, "text": _text, "lm": _lm}

@@ -1,0 +1,145 @@
+"""What a recipe's `cache` section means for a run: a teacher that remembers, and a capture beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from stilla.cache import exists
+from stilla.models.fingerprint import of_model, of_processor
+from stilla.objectives.base import LayerMap, Term
+from stilla.recipe import Cache, Recipe
+from stilla.runtime.narrate import progress
+from stilla.runtime.processes import processes
+from stilla.stages.cache_choice import States, place_of, reads, states_of, states_place, temperatures_of, terms_of
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
+from stilla.teachers.spread import capture_with_ray
+from stilla.training.arguments import precision_of, runs_on_cpu
+
+WHERE = ("train", "validation", "test", "config", "revision", "limit")
+"""Of the recipe's data section: where the data come from. What was found there counts by its content."""
+
+
+def settings(section: Cache) -> dict[str, Any]:
+    """What of the section a training depends on."""
+    if section.form == "none":
+        return {}
+    named = {"dense": ("precision",), "hidden": ("precision",), "top_k": ("k", "temperatures"), "samples": ("samples",)}
+    return {"cache": {name: getattr(section, name) for name in ("form", *named[section.form or "dense"])}}
+
+
+def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the teacher's answers depend on beside what it is asked. `reading`: how the data are read."""
+    return {
+        "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
+        "preparation": dict(reading), "precision": precision_of(recipe.distill[0]),
+        # nothing else is drawn: another run's seed asks the teacher the same
+        **({"seed": recipe.seed} if recipe.cache.form == "samples" else {}),
+    }
+
+
+def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """How the data are read, wherever they come from."""
+    return task.resolved(recipe.data).model_dump(mode="json", exclude=set(WHERE))
+
+
+def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMap) -> None:
+    """What lies at the cache's place against the recipe, before anything is begun; no cache there fits everything.
+
+    Raises:
+        CacheError: what another teacher or preparation said, another form, damaged files.
+    """
+    path, states = place_of(recipe), states_of(recipe, task, layer_map)
+    for stage in recipe.distill:
+        terms = terms_of(recipe, stage, task)
+        stacks = any(one.objective.needs_stacks for one in terms)
+        helped = any(one.objective.needs_teacher for one in terms)
+        if recipe.cache.form != "none" and helped and exists(states_place(path) if stacks else path):
+            made_from = fingerprint(recipe, task, teacher, reading(recipe, task))
+            with remembering(teacher.model, task, terms, recipe.cache, path, made_from, states):
+                pass
+
+
+@contextmanager
+def remembering(
+    teacher: nn.Module,
+    task: Task,
+    terms: Sequence[Term],
+    section: Cache,
+    path: str,
+    made_from: Mapping[str, Any],
+    states: States,
+    *,
+    trusted: bool = False,
+) -> Iterator[nn.Module | Teacher]:
+    """The teacher for one training: the model itself where nothing is stored.
+
+    states: what all trainings of the run compare. trusted: not to be held against the labels.
+    """
+    if section.form == "none":
+        yield teacher
+        return
+    stacks = any(one.objective.needs_stacks for one in terms)
+    # where nothing is asked at a temperature, any that is stored will do
+    temperature = next(iter((*temperatures_of(terms), *(section.temperatures or ()))), 1.0)
+    remembers = CapturingTeacher(
+        LiveTeacher(teacher, task, stacks=stacks), task, states_place(path) if stacks else path,
+        keep(section, made_from, states if stacks else States()), made_from,
+        temperature=temperature, part=str(processes().process_index), shared=True,
+        check_alignment=not trusted)
+    try:
+        yield remembers
+    finally:
+        remembers.close()
+
+
+def capture_all(
+    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any],
+    layer_map: LayerMap, *, workers: int = 0,
+) -> list[str]:
+    """Everything that the objectives need to know of the teacher about the training data, into caches; gives their places.
+
+    With several processes, a part each. workers: let so many Ray workers do it.
+
+    Raises:
+        CacheError: a place holds another cache, or another capture is writing there.
+    """
+    stage, state, places = recipe.distill[0], processes(), []
+    device = torch.device("cpu") if runs_on_cpu(stage) else state.device
+    halved = precision_of(stage) == "bfloat16"
+    for stacks in reads(recipe, task):
+        kept = keep(recipe.cache, made_from, states_of(recipe, task, layer_map) if stacks else States())
+        places.append(states_place(path) if stacks else path)
+        if workers:
+            done = capture_with_ray(teacher, task, prepared, places[-1], kept, made_from, workers=workers,
+                                    batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
+            _counted(done, len(prepared))
+            continue
+        remembers = CapturingTeacher(
+            LiveTeacher(teacher, task, stacks=stacks), task, places[-1], kept, made_from,
+            temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+                _counted(capture(remembers, prepared, batch_size=stage.batch_size, device=device,
+                                 share=(state.process_index, state.num_processes)), len(prepared))
+        finally:
+            remembers.close()
+        state.wait_for_everyone()
+    return places
+
+
+def _counted(done: Iterable[int], examples: int) -> None:
+    with progress("capture", examples) as advance:
+        for one in done:
+            advance(one)
+
+
+def keep(section: Cache, made_from: Mapping[str, Any], states: States) -> Keep:
+    assert section.form not in (None, "none")
+    return Keep(section.form, section.k, section.samples, section.temperatures or (1.0,), section.precision,  # type: ignore[arg-type]
+                made_from.get("seed", 0), states.layers, pooling=states.pooling)

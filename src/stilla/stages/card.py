@@ -1,0 +1,36 @@
+"""The student's model card: what a run knows, in the words of `export/card.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
+from stilla.recipe import Recipe, StudentSpec
+from stilla.report.table import markdown_table
+from stilla.scores import Scores
+from stilla.stages.folder import RunFolder
+from stilla.tasks.base import Loaded
+
+
+def card(recipe: Recipe, folder: RunFolder, scores: Scores, student: Loaded, *, plain: bool) -> Path:
+    """Write `student/README.md`. `plain`: the model is no Hugging Face model."""
+    usage = plain_usage(student.model, []) if plain else transformers_usage(recipe.task)
+    text = model_card(
+        scores, name=folder.path.name, table=markdown_table(scores), teacher=recipe.teacher.model,
+        student=_how(recipe.student), data=recipe.data.train, usage=usage, transformers=not plain)
+    return write_card(folder.student, text)
+
+
+def _how(spec: StudentSpec) -> str:
+    if spec.model is not None:
+        return f"a model of its own, started from {Path(spec.model).name}"
+    if spec.config is not None:
+        return f"the same architecture from random weights, with {_plain(dict(spec.config))}"
+    return f"cut from it, layers {_plain(spec.layers)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(one)}" for key, one in value.items())
+    return str(value)

@@ -1,0 +1,269 @@
+"""Who writes the texts that a student learns from: the data, or the teacher (`completions: teacher` in a recipe).
+
+Sequence-level distillation (Kim and Rush 2016, arXiv:1606.07947): the student learns, by plain cross-entropy, what the
+teacher says instead of what the data say. It needs no common tokenizer. Texts are written once, in large batches, into
+the run folder, part by part; a run that was killed goes on with the next part and ends with the same bytes.
+
+Texts that the student writes itself (alone, or mixed in) would be other sources behind the same function.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+
+from stilla import data
+from stilla.errors import CompatibilityError, DataError, StillaError
+from stilla.evaluate.generate import Decoding, Written, by_length, effective, writer
+from stilla.models.fingerprint import of_model
+from stilla.recipe import Completions, Recipe
+from stilla.rows import row_measures
+from stilla.runtime.differences import fingerprint
+from stilla.runtime.imports import own_function
+from stilla.runtime.narrate import progress, say
+from stilla.runtime.processes import on_main, processes
+from stilla.tasks.base import Loaded, Side, Task
+from stilla.tasks.forward import listen
+from stilla.tasks.language.writing import Asked, Writes
+
+BATCHES = 8
+"""Batches in a part: what a kill may lose."""
+
+KEEP = "completions.keep"
+
+SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string()), ("tokens", pa.int32()), ("log_probability", pa.float64()),
+                    ("cut", pa.bool_())])
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The training split with the teacher's texts in place of its own, and how many of its examples are in it."""
+
+    data: Dataset
+    of: int
+
+    @property
+    def share(self) -> float:
+        return len(self.data) / self.of
+
+    @property
+    def fingerprint(self) -> str:
+        return data.fingerprint.of_splits({"train": self.data})
+
+
+def problems(recipe: Recipe, task: Task) -> list[str]:
+    """What keeps a recipe's `completions` from working, as far as it can be known without a model."""
+    if recipe.completions is None:
+        return []
+    if isinstance(task, Writes):
+        return [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)
+    return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
+            "seq2seq, or causal-lm with prompts and completions or conversations"]
+
+
+def _keeping(section: Completions) -> list[str]:
+    """What is wrong with the function that filters: known before hours of writing, not after."""
+    try:
+        if section.keep is not None:
+            own_function(section.keep, KEEP)
+    except StillaError as error:
+        return list(error.problems)
+    return []
+
+
+def settings(section: Completions, task: Task, teacher: Loaded) -> dict[str, Any]:
+    """All that the written texts depend on beside the data: the stage's fingerprint is made of it."""
+    decoding = Decoding(section.max_new_tokens, section.num_beams)
+    writer(teacher.model)
+    config = effective(teacher.model, {}, decoding)
+    return {"teacher": of_model(teacher.model), "tokenizer": _writes(task).identity(teacher.processor),
+            "decoding": json.loads(config.to_json_string(use_diff=True, keys_to_pop=["transformers_version"])),
+            "batch_size": section.batch_size}
+
+
+def write(
+    section: Completions, task: Task, teacher: Loaded, split: Dataset, folder: Path, stamp: Mapping[str, Any]
+) -> None:
+    """Let the teacher write a text for every example, into Parquet files of `folder`; parts that are there are kept.
+
+    Every process of a launched run calls this and writes its share. The bytes do not depend on how many there are.
+
+    Args:
+        stamp: what the texts depend on; stands in every file, and a file of another stamp is written again.
+
+    Raises:
+        CompatibilityError: the teacher cannot write.
+    """
+    state = processes()
+    asked = _writes(task).asked(split, teacher.processor)
+    mark = fingerprint(stamp)
+    parts = _parts(asked, section.batch_size)
+    on_main(lambda: _settle(folder, mark, stamp, len(parts)))
+    missing = [number for number in range(len(parts)) if not _is_written(_part(folder, number), mark)]
+    mine = missing[state.process_index :: state.num_processes]
+    if missing:
+        say(f"completions: the teacher writes {sum(len(batch) for number in missing for batch in parts[number]):,} texts")
+        teacher.model.to(state.device)
+    decoding = Decoding(section.max_new_tokens, section.num_beams)
+    with progress("completions", sum(len(batch) for number in mine for batch in parts[number]),
+                  show=state.is_main_process) as advance:
+        for number in mine:
+            rows = [row for batch in parts[number] for row in _written(task, teacher, asked, batch, decoding, advance)]
+            _save(rows, _part(folder, number), mark)
+    state.wait_for_everyone()
+
+
+def read(section: Completions, task: Task, split: Dataset, folder: Path) -> Completed:
+    """What was written, without what the recipe's filters leave out, in the order of the split.
+
+    Raises:
+        StillaError: parts are missing.
+        DataError: nothing is left.
+    """
+    expected = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["parts"]
+    files = [_part(folder, number) for number in range(expected)]
+    if lacking := [file.name for file in files if not file.is_file()]:
+        raise StillaError(f"{folder}: {lacking[0]} is missing; run again to have it written")
+    table = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("key")
+    rows = table.to_pylist()
+    why = [_left_out(section, task, split, row) for row in rows]
+    kept = [row for row, reason in zip(rows, why) if reason is None]
+    _tell(rows, why)
+    if not kept:
+        raise DataError(f"completions: none of the {len(rows):,} texts is kept ({_counted(why)}). Loosen the filters "
+                        "(min_log_probability, min_tokens, max_tokens, cut, keep), or look at what the teacher writes in "
+                        f"{folder}")
+    chosen = split.select([row["key"] for row in kept])
+    texts = _writes(task).answered(chosen, [row["text"] for row in kept], [row["cut"] for row in kept])
+    return Completed(texts, len(rows))
+
+
+def confidences(
+    model: nn.Module, task: Task, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Written]
+) -> list[float]:
+    """Mean log-probability per token of each text, ends included, in nats: one forward over all of it.
+
+    The same for greedy and beam search. The whole vocabulary counts, padding of the vocabulary included.
+    """
+    device = next(model.parameters()).device
+    batch = _writes(task).continued(processor, inputs, [one.ids for one in written]).to(device)
+    with torch.no_grad():
+        said = listen(model, task, batch, Side.TEACHER)
+        assert said.logits is not None
+        assert said.labels is not None
+        nll = row_measures(said.logits, said.labels).nll
+    return [-float(part.double().mean()) for part in nll.cpu().split([len(one.ids) for one in written])]
+
+
+def _written(
+    task: Task, teacher: Loaded, asked: Asked, batch: Sequence[int], decoding: Decoding, advance: Callable[[int], None]
+) -> list[dict[str, Any]]:
+    """One batch of texts with what is known about each."""
+    inputs = asked.tokens.batch(batch)
+    texts = writer(teacher.model)(inputs, asked.options, decoding)
+    sure = confidences(teacher.model, task, teacher.processor, inputs, texts)
+    advance(len(batch))
+    return [{"key": int(asked.keys[row]), "text": _writes(task).text_of(teacher.processor, one.ids),
+             "tokens": len(one.ids) - one.ended, "log_probability": confidence, "cut": not one.ended}
+            for row, one, confidence in zip(batch, texts, sure)]
+
+
+# --- what is left out ---
+
+
+def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str, Any]) -> str | None:
+    """Why a text is not learnt; None if it is."""
+    if not row["text"].strip():
+        return "empty"
+    if row["tokens"] < section.min_tokens:
+        return "too short"
+    if section.max_tokens is not None and row["tokens"] > section.max_tokens:
+        return "too long"
+    if section.cut == "drop" and row["cut"]:
+        return "cut"
+    if section.min_log_probability is not None and row["log_probability"] < section.min_log_probability:
+        return "unlikely"
+    if section.keep is not None:
+        keep = own_function(section.keep, KEEP)
+        return None if keep(_writes(task).source_of(split, row["key"]), row["text"]) else f"not kept by {section.keep}"
+    return None
+
+
+def _tell(rows: Sequence[Mapping[str, Any]], why: Sequence[str | None]) -> None:
+    cut = sum(row["cut"] for row in rows)
+    sure = np.mean([row["log_probability"] for row in rows])
+    said = f"completions: {len(rows):,} texts, {sure:.2f} nats a token"
+    if cut:
+        said += f"; {cut:,} were cut at the length limit and are not taught as ended"
+    if any(why):
+        said += f"; left out: {_counted(why)}"
+    say(said)
+
+
+def _counted(why: Sequence[str | None]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(one for one in why if one).items())
+
+
+# --- files ---
+
+
+def _parts(asked: Asked, batch_size: int) -> list[list[list[int]]]:
+    """Batches of rows, some to a file; the same whoever writes them."""
+    batches = by_length(asked, batch_size)
+    return [batches[start : start + BATCHES] for start in range(0, len(batches), BATCHES)]
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05}.parquet"
+
+
+def _settle(folder: Path, mark: str, stamp: Mapping[str, Any], parts: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("part-*.parquet"):
+        if not _is_written(file, mark):
+            file.unlink()
+    plain = {"stamp": mark, "parts": parts, **stamp}
+    _replace(folder / "settings.json", json.dumps(plain, indent=1, ensure_ascii=False).encode())
+
+
+def _is_written(file: Path, mark: str) -> bool:
+    """Whether a part was written to its end, for these very settings."""
+    try:
+        return bool(pq.read_schema(file).metadata.get(b"stamp") == mark.encode())
+    except (OSError, pa.ArrowInvalid, AttributeError):
+        return False
+
+
+def _save(rows: Sequence[Mapping[str, Any]], file: Path, mark: str) -> None:
+    table = pa.Table.from_pylist(list(rows), SCHEMA.with_metadata({"stamp": mark}))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    _replace(file, sink.getvalue().to_pybytes())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """At once: a killed process leaves the old file, or none."""
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, file)
+
+
+def _writes(task: Task) -> Writes:
+    if not isinstance(task, Writes):
+        raise CompatibilityError(f"`{task.kind}`: its models write no texts")
+    return task

@@ -1,0 +1,38 @@
+"""What a recipe leaves open: objectives where it names none (what was measured for it stands in docs/defaults.md), and how
+written texts are judged."""
+
+from __future__ import annotations
+
+from stilla.errors import RecipeError
+from stilla.recipe import Evaluate, Generation, ObjectiveSpec
+from stilla.tasks.base import Task
+from stilla.tasks.language.writing import Writes
+
+
+def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
+    """The section with `generation` and its metrics written out, for tasks whose models write by default or on demand.
+
+    Raises:
+        RecipeError: it is asked for where models write nothing.
+    """
+    if not isinstance(task, Writes):
+        if section.generation is not None:
+            raise RecipeError(f"evaluate.generation: the models of `{task.kind}` write no texts; leave it out")
+        return section
+    asked = section.generation or Generation()
+    metrics = asked.metrics if asked.metrics is not None else task.text_metrics()
+    if metrics and (why := task.unasked()):
+        raise RecipeError(f"evaluate.generation: {why}, or leave it out")
+    return section.model_copy(update={"generation": asked.model_copy(update={"metrics": metrics})})
+
+
+def objectives_for(classes: int, *, written: bool = False) -> tuple[ObjectiveSpec, ...]:
+    """The labels and the teacher's logits, softened; a number (one output) is compared as it is.
+
+    Hidden states are not among them: on students cut from a fine-tuned encoder they cost accuracy. What the teacher has
+    `written` is learnt as it is (Kim and Rush 2016).
+    """
+    if written:
+        return (ObjectiveSpec(kind="labels"),)
+    logits = {"divergence": "mse"} if classes == 1 else {"temperature": 2.0}
+    return ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, **logits)

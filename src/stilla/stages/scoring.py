@@ -1,0 +1,100 @@
+"""From what a run made to its exported files and its `scores.json`: what is there with the same inputs is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from stilla import data
+from stilla.export import export, main_file
+from stilla.models.fingerprint import of_model
+from stilla.recipe import ModelSource, Recipe
+from stilla.runtime.narrate import say
+from stilla.scores import Scores
+from stilla.stages.card import card
+from stilla.stages.folder import RunFolder
+from stilla.stages.measuring import measure
+from stilla.stages.starting import trained
+from stilla.tasks.base import Loaded, Task
+
+MEASURED = ("validation", "test")
+CALIBRATION = 256
+"""Training examples that quantisation may look at."""
+
+
+def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
+    """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote."""
+    return {**{kind: export_one(kind, recipe, folder, task, splits) for kind in recipe.export},
+            **{kind: file for kind, file in exports_of(folder).items() if kind not in recipe.export}}
+
+
+def exports_of(folder: RunFolder) -> dict[str, Path]:
+    """The main file of every format that the run has."""
+    made = {path.name: main_file(path) for path in sorted(folder.exports.glob("*")) if path.is_dir()}
+    return {kind: file for kind, file in made.items() if file is not None}
+
+
+def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> Path:
+    """One format, skipped if it was written from the same weights; the exported model file."""
+    student = saved_student(recipe, folder, task, "student", 0)
+    inputs = {"student": of_model(student.model), "format": kind}
+    stage, target = f"export-{kind}", folder.exports / kind
+    if not (folder.fits(stage, inputs) and main_file(target) is not None):
+        examples = splits["train"]
+        # spread over the whole split: its first examples may all be of one class
+        chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
+        prepared = task.prepare(examples.select(chosen), student.processor, None, training=False)
+        folder.begin(stage, inputs)
+        export(kind, student.model, student.processor, task, prepared, target)
+        folder.finish(stage, inputs)
+        say(f"{kind}: written to {target}")
+    made = main_file(target)
+    assert made is not None  # `export` has just written it, or it was there
+    return made
+
+
+def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed: int) -> Loaded:
+    """Student or baseline of the n-th seed as a user would load it: from its files."""
+    spec, path = recipe.student, folder.model(role, seed)
+    made = spec.model or recipe.teacher.model
+    source = trained(ModelSource(model=made, processor=spec.processor or recipe.teacher.processor,
+                                 trust_remote_code=spec.trust_remote_code or recipe.teacher.trust_remote_code), path)
+    return task.load(source, labelled=True)
+
+
+def score(
+    recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
+    exported: Mapping[str, Path], *, again: bool = False,
+) -> Scores:
+    """Measure teacher, student, baseline and exported files on validation and test data, and write the scores.
+
+    `again`: also where nothing has changed. The old scores stay until there are new ones.
+    """
+    roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
+    seeds = range(recipe.evaluate.seeds)
+    made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
+    measured = {split: splits[split] for split in MEASURED if split in splits}
+    inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
+              "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
+              "data": data.fingerprint.of_splits(measured),
+              **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
+    if not again and folder.fits("scores", inputs) and (found := _measured_before(folder.scores)) is not None:
+        say("scores: measured before, skipped")
+        return found
+    scores = measure(recipe, task, measured, teacher, made, exported)
+    scores.dump(folder.scores)
+    student = made["student"][0]
+    card(recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
+    folder.finish("scores", inputs)
+    return scores
+
+
+def _measured_before(path: Path) -> Scores | None:
+    """None where there are none, or none that can be read: measuring again costs less than an error."""
+    try:
+        return Scores.load(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,272 @@
+"""The trainings of a run, each in its place: skipped if it is finished with the same inputs, refused if it was begun with
+others, kept when it is done.
+
+Teacher, student and baseline are the same training with other terms.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+from transformers import set_seed
+
+from stilla.data import from_all_over
+from stilla.errors import RecipeError, all_at_once
+from stilla.export import restore, save_student
+from stilla.models.fingerprint import of_model, of_processor
+from stilla.objectives import Labels, term
+from stilla.objectives.base import Term
+from stilla.recipe import ModelSource, Recipe, Stage, Training
+from stilla.recipe.file import brief, dump
+from stilla.runtime.environment import describe
+from stilla.runtime.narrate import say
+from stilla.runtime.processes import on_main
+from stilla.stages import cache_choice, caching, completions
+from stilla.stages.completions import Completed
+from stilla.stages.defaults import objectives_for, resolved_writing
+from stilla.stages.folder import RunFolder
+from stilla.stages.measuring import check_teacher
+from stilla.stages.starting import labels_alone, start_student, trained
+from stilla.stages.training import train
+from stilla.students import Student
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.teachers import Teacher
+
+SAMPLE = 64
+"""Training examples that are looked at to choose what the recipe leaves open."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's trainings happen, and what all of them depend on. `content`: the data's fingerprint."""
+
+    recipe: Recipe
+    folder: RunFolder
+    splits: Mapping[str, Dataset]
+    content: str
+    task: Task
+
+    @cached_property
+    def reading(self) -> dict[str, Any]:
+        """How the data are read."""
+        return caching.reading(self.recipe, self.task)
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What a training depends on of its data: their content, and how they are read."""
+        return {"data": self.content, "task": self.task.kind, "reading": self.reading}
+
+    def to_do(
+        self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes. `can_begin`: raises
+        where it cannot be; a stage that was refused has not begun.
+
+        Raises:
+            RecipeError: it was begun or finished with other inputs.
+        """
+        if on_main(lambda: self.folder.finished(stage, inputs)):
+            if on_main(lambda: any(any(made.glob(kind)) for kind in ("*.safetensors", "*.parquet"))):
+                say(f"{stage}: finished before, skipped")
+                return False
+            say(f"{stage}: finished before, but {made} holds nothing of it any more; done again")
+            on_main(lambda: shutil.rmtree(made, ignore_errors=True))  # what is left there would be in the way
+        on_main(can_begin)
+        on_main(lambda: self._begin(stage, inputs))
+        return True
+
+    def train(
+        self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
+        training: Training, processors: tuple[Any, Any], seed: int, *, examples: Dataset | None = None,
+    ) -> None:
+        """`processors`: the student's and the teacher's. `examples`: by default the training split."""
+        split = self.splits["train"] if examples is None else examples
+        train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
+              train_data=self.task.prepare(split, *processors, training=True, seed=seed),
+              validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
+
+    def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
+        """Write a trained model down, and the stage as finished."""
+        some = self.splits["validation"]  # the first may be left out as broken
+        one = self.task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
+        batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
+        on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
+        on_main(lambda: self.folder.finish(stage, inputs))
+
+    def write_down(self) -> None:
+        """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
+        self.folder.write(self.folder.recipe, dump(self.recipe))
+        self.folder.write(self.folder.environment, json.dumps(describe(self.recipe.seed), indent=1))
+
+    def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        self.write_down()
+        self.folder.begin(stage, inputs)
+
+
+def teacher_of(place: Place) -> Loaded:
+    """Given, or trained on the labels first."""
+    source, task, seed = place.recipe.teacher, place.task, place.recipe.seed
+    if source.train is None:
+        return task.load(source, labelled=True)
+    inputs = {**place.inputs, "teacher": source.model_dump(mode="json"), "seed": seed}
+    if place.to_do("teacher", inputs, place.folder.teacher):
+        set_seed(seed)
+        start = task.load(source, labelled=False)
+        labels = [Term(Labels(), name="labels")]
+        place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed)
+        place.keep("teacher", inputs, start, place.folder.teacher)
+    return task.load(trained(source, place.folder.teacher), labelled=True)
+
+
+def refuse_weak(place: Place, teacher: Loaded) -> None:
+    """A teacher that is no better than chance would teach nothing, without a sign.
+
+    Raises:
+        CompatibilityError: it is not, and the recipe does not allow it.
+    """
+    inputs = {"data": place.content, "teacher": of_model(teacher.model)}
+    if place.recipe.allow_weak_teacher or on_main(lambda: place.folder.fits("teacher-check", inputs)):
+        return
+    on_main(lambda: check_teacher(place.task, teacher, place.splits["validation"], place.recipe))
+    on_main(lambda: place.folder.finish("teacher-check", inputs))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What comes after the teacher, to which the place's task is adapted."""
+
+    place: Place
+    teacher: Loaded
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.place.recipe
+
+    def sample(self) -> tuple[Prepared, float]:
+        """A few training examples as a training would get them, from all over, and how many times as many there are."""
+        examples, processor = self.place.splits["train"], self.teacher.processor
+        some = from_all_over(examples, SAMPLE)
+        prepared = self.place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
+        return prepared, len(examples) / len(some)
+
+    def with_recipe(self, recipe: Recipe) -> Stages:
+        return replace(self, place=replace(self.place, recipe=recipe))
+
+    def resolved(self, *, beforehand: bool = False) -> Stages:
+        """The same with the recipe's open defaults chosen, and printed. `beforehand`: for a capture before any training.
+
+        Raises:
+            RecipeError: a section that cannot serve the others.
+        """
+        recipe, task, (prepared, share) = self.recipe, self.place.task, self.sample()
+        cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
+        if wrong := [*completions.problems(recipe, task), *cache_choice.problems(recipe, cache, task, prepared),
+                     *(cache_choice.unasked(recipe, task) if beforehand else [])]:
+            raise all_at_once(wrong, RecipeError)
+        chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
+        stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
+                       for stage in recipe.distill)
+        recipe = recipe.model_copy(update={
+            "distill": stages, "data": task.resolved(recipe.data), "cache": cache,
+            "evaluate": resolved_writing(recipe.evaluate, task)})
+        say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")
+        return self.with_recipe(recipe)
+
+    def completions(self) -> Completed | None:
+        """Texts that the teacher wrote for the student to learn, where the recipe asks for them."""
+        section = self.recipe.completions
+        if section is None:
+            return None
+        place, folder, examples = self.place, self.place.folder.completions, self.place.splits["train"]
+        inputs = {**place.inputs, **completions.settings(section, place.task, self.teacher)}
+        if place.to_do("completions", inputs, folder):
+            completions.write(section, place.task, self.teacher, examples, folder, inputs)
+            on_main(lambda: place.folder.finish("completions", inputs))
+        return completions.read(section, place.task, examples, folder)
+
+    def student(self, role: str, seed: int, written: Completed | None) -> None:
+        """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
+        student, loaded = self._start(seed)
+        place = self._place_of(loaded)
+        helped = role == "student"
+        stages = self.recipe.distill
+        if not helped:  # as many steps as the student, if texts were left out
+            stages = tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
+        texts = written if helped else None
+        inputs: dict[str, Any] = {
+            **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
+            "student": self.recipe.student.model_dump(mode="json"), "distill": [],
+            "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
+            **({} if texts is None else {"completions": texts.fingerprint}),
+            **(caching.settings(self.recipe.cache) if helped else {})}
+
+        def fits() -> None:
+            if helped:
+                caching.refuse_unfit(self.recipe, place.task, self.teacher, student.layer_map)
+
+        for number, stage in enumerate(stages):
+            last = number == len(stages) - 1
+            name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
+            path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
+            inputs = {**inputs, "distill": [*inputs["distill"], stage.model_dump(mode="json")]}
+            if place.to_do(name, inputs, path, can_begin=fits):
+                self._train(place, name, stage, student, loaded, seed, None if texts is None else texts.data)
+                place.keep(name, inputs, loaded, path)
+            if not last:  # also where it was just trained: what begins again is then the same as what goes on
+                restore(student.model, path)
+
+    def capture(self, written: Completed | None, workers: int) -> list[str]:
+        """What the teacher says of the training data into caches, before any training; gives their places."""
+        place = self.place
+        on_main(place.write_down)
+        student, loaded = self._start(0)
+        examples = place.splits["train"] if written is None else written.data
+        prepared = place.task.prepare(examples, loaded.processor, self.teacher.processor, training=True,
+                                      seed=self.recipe.seed)
+        return caching.capture_all(
+            self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
+            student.layer_map, workers=workers)
+
+    def _start(self, seed: int) -> tuple[Student, Loaded]:
+        set_seed(self.recipe.seed + seed)
+        source = self.recipe.teacher
+        origin: ModelSource = source if source.train is None else trained(source, self.place.folder.teacher)
+        return start_student(self.recipe.student, self.place.task, self.teacher, origin)
+
+    def _place_of(self, student: Loaded) -> Place:
+        """Its tokens may be others than the teacher's, if it learns from written texts."""
+        task = self.place.task
+        if task.vocabulary and self.recipe.student.model is not None:
+            return replace(self.place, task=task.adapted_to(student))
+        return self.place
+
+    def _train(
+        self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset | None
+    ) -> None:
+        terms = [term(spec) for spec in stage.objectives or ()]
+        helped = any(one.objective.needs_teacher for one in terms)
+        with self._teaching(place.task, student, terms) if helped else nullcontext() as teacher:
+            place.train(name, student, teacher, terms, stage, (loaded.processor, self.teacher.processor if helped else None),
+                        self.recipe.seed + seed, examples=examples)
+
+    def _teaching(
+        self, task: Task, student: Student, terms: Sequence[Term]
+    ) -> AbstractContextManager[nn.Module | Teacher | None]:
+        """The teacher for one training: as it is, or with what it says stored and read again."""
+        return caching.remembering(
+            self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self._asked(),
+            cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)
+
+    def _asked(self) -> dict[str, Any]:
+        """What the teacher's answers depend on."""
+        return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)

@@ -1,0 +1,69 @@
+"""From what a recipe says about models to models that are ready to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from stilla.errors import CompatibilityError
+from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
+from stilla.students import Student, by_layers, fresh, given, with_adapters
+from stilla.tasks.base import Loaded, Task
+from stilla.tasks.text.tokens import unknown_tokens
+
+
+def start_student(
+    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None
+) -> tuple[Student, Loaded]:
+    """The student before training, and the same model with its processor.
+
+    `origin`: where the teacher was loaded from, if that was in lower precision: a student is cut from the weights as
+    they are stored.
+
+    Raises:
+        CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
+    """
+    if spec.model is not None:
+        source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
+                             trust_remote_code=spec.trust_remote_code)
+        loaded = task.load(source, labelled=False)
+        return _adapted(given(loaded.model, teacher.model), spec), loaded
+    whole = teacher.model
+    if origin is not None and origin.precision != "float32":
+        whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
+    student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
+    _refuse_few_embeddings(student.model, teacher.processor)
+    return _adapted(student, spec), Loaded(student.model, teacher.processor, teacher.source)
+
+
+def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:
+    """A student without a tokenizer of its own reads the teacher's tokens."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if isinstance(tokenizer, PreTrainedTokenizerBase) and (unknown := unknown_tokens(tokenizer, model)):
+        last, known = unknown
+        raise CompatibilityError(f"student.config: an embedding for {known} tokens, and the teacher's tokenizer goes up to "
+                                 f"{last}. Leave vocab_size out, or give a student with a tokenizer of its own "
+                                 "(`student: {model: ...}`)")
+
+
+def _adapted(student: Student, spec: StudentSpec) -> Student:
+    return student if spec.lora is None else with_adapters(student, spec.lora)
+
+
+def trained(source: ModelSource, path: Path) -> ModelSource:
+    """Where a model that was trained here is loaded from."""
+    if ":" in source.model and not Path(source.model).exists():
+        return ModelSource(model=source.model, weights=str(path / "model.safetensors"), processor=source.processor,
+                           precision=source.precision, trust_remote_code=source.trust_remote_code)
+    return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
+
+
+def labels_alone(stage: Stage, share: float = 1.0) -> Stage:
+    """The same training without the teacher: the baseline's.
+
+    `share`: how much of the data the student trains on; the baseline passes over all of it, for as many steps.
+    """
+    return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share})

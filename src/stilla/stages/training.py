@@ -1,0 +1,214 @@
+"""One training within a run: resumable, logged by term, stoppable, profiled if asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from stilla.errors import TrainingError
+from stilla.objectives.base import Term
+from stilla.recipe import Training
+from stilla.runtime.narrate import progress, say
+from stilla.stages.folder import RunFolder
+from stilla.students import Student
+from stilla.tasks.base import Prepared, Task
+from stilla.teachers import Teacher
+from stilla.training.arguments import training_arguments
+from stilla.training.dropout import dropping
+from stilla.training.trainer import DistillationTrainer
+
+THEIR_PLACE = os.environ.get("TENSORBOARD_LOGGING_DIR")
+"""Where a person wants TensorBoard's files, if they said so."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training that was asked to stop and saved a checkpoint; its message says where it stands."""
+
+
+def train(
+    stage: str,
+    student: nn.Module | Student,
+    teacher: nn.Module | Teacher | None,
+    terms: Sequence[Term],
+    training: Training,
+    *,
+    task: Task,
+    train_data: Prepared,
+    validation_data: Prepared,
+    folder: RunFolder,
+    seed: int,
+) -> None:
+    """Train the student in place, from its last checkpoint if there is one.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
+        TrainingError: a loss that is not finite; no room for a checkpoint.
+    """
+    set_seed(seed)  # before the trainer: it makes projections
+    # transformers' own place is the checkpoints' folder, which does not outlive the stage
+    os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
+    args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
+                              metrics={metric.name: metric.higher_is_better for metric in task.metrics()})
+    trainer = DistillationTrainer(
+        student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
+        group_by_length=training.group_by_length, compile=training.compile,
+        callbacks=_callbacks(stage, training, folder),
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = folder.last_checkpoint(stage)
+    if args.process_index == 0:
+        folder.drop_log_after(stage, int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    model = student.model if isinstance(student, Student) else student
+    dropout = None if training.dropout == "model" else training.dropout
+    with trainer.guard.interruptible(), dropping(model, dropout):
+        _run(trainer, str(checkpoint) if checkpoint else None, lambda: folder.last_checkpoint(stage))
+    if trainer.guard.stopping:
+        raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
+                          "a checkpoint was saved")
+
+
+def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[], Path | None]) -> None:
+    """`last`: the newest whole checkpoint; a broken one goes, which makes room again."""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (OSError, RuntimeError) as error:
+        if _no_room(error):
+            whole = last()
+            after = f"continue from {whole.name}" if whole else "begin this stage again, which has no earlier checkpoint"
+            raise TrainingError(f"no room left to save a checkpoint in {trainer.args.output_dir} at step "
+                                f"{trainer.state.global_step}: {error}. Make room and run the same command again to "
+                                f"{after}") from error
+        raise
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, Bar):
+                callback.exits.close()  # a bar left running would draw over the error
+
+
+def _no_room(error: Exception) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors and torch wrap the system's error in their own
+    return full or "No space left on device" in str(error) or "unexpected pos" in str(error)
+
+
+def _callbacks(stage: str, training: Training, folder: RunFolder) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [Log(stage, folder), Bar(stage)]
+    if training.profile is not None:
+        callbacks.append(Profile(stage, training.profile, folder))
+    return callbacks
+
+
+class Log(TrainerCallback):
+    """Writes what Trainer logs to the run's `log.jsonl`: loss terms by name, seconds by the clock and of the processor.
+
+    Beside other work only the processor's seconds say what a training costs. Both begin anew where one continues.
+    """
+
+    def __init__(self, stage: str, folder: RunFolder) -> None:
+        self.stage = stage
+        self.folder = folder
+        self.started = time.monotonic()
+        self.used = time.process_time()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        entry: dict[str, Any] = {"stage": self.stage, "step": state.global_step,
+                                 "progress": state.global_step / max(state.max_steps, 1)}
+        if "loss" in logs:
+            entry |= {"loss": logs["loss"], "learning_rate": logs.get("learning_rate"), "terms": _named(logs, "terms/"),
+                      "gradient_norm": logs.get("grad_norm"), "seconds": round(time.monotonic() - self.started, 3),
+                      "processor_seconds": round(time.process_time() - self.used, 3)}
+        elif any(name.startswith("eval_") for name in logs):
+            entry["evaluation"] = _named(logs, "eval_")
+        else:
+            return
+        self.folder.append_log(entry)
+
+
+class Bar(TrainerCallback):
+    """A progress bar with the stage's name and the last loss, and a line when the stage is over."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.exits = ExitStack()
+        self.advance: Callable[..., None] = lambda *_: None
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started = time.monotonic()
+        if state.global_step:
+            say(f"{self.stage}: continues after step {state.global_step} of {state.max_steps}")
+        else:
+            say(f"{self.stage}: training, {state.max_steps} steps")
+        bar = progress(self.stage, state.max_steps, show=state.is_world_process_zero)
+        self.advance = self.exits.enter_context(bar)
+        self.advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.advance(1)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if logs and "loss" in logs:
+            self.advance(0, f"loss {logs['loss']:.4f}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.exits.close()
+        if state.global_step == state.max_steps:
+            say(f"{self.stage}: {state.max_steps} steps in {_duration(time.monotonic() - self.started)}")
+
+
+class Profile(TrainerCallback):
+    """PyTorch's profiler over a few steps; the trace opens in Perfetto or chrome://tracing."""
+
+    def __init__(self, stage: str, steps: int, folder: RunFolder) -> None:
+        self.target = folder.profile / f"{stage}.json.gz"
+        self.profiler = torch.profiler.profile(
+            # one step to settle, one to warm the profiler up
+            schedule=torch.profiler.schedule(wait=1, warmup=1, active=steps, repeat=1),
+            on_trace_ready=self._save, record_shapes=True, profile_memory=True)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.profiler.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.profiler.step()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.profiler.stop()
+
+    def _save(self, profiler: torch.profiler.profile) -> None:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(self.target))
+
+
+def _named(logs: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in logs.items() if name.startswith(prefix)}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,1 @@
+"""Tasks whose rows are tokens of a vocabulary: language models, translation, summaries."""

@@ -1,0 +1,198 @@
+"""Masked language models: the words of a text that were hidden from both models alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource
+from stilla.runtime.narrate import tracked
+from stilla.signals import Batch
+from stilla.tasks.base import Loaded, Prepared
+from stilla.tasks.language.masking import Masking
+from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens
+from stilla.tasks.shared import columns
+from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.sequences import NO_ROW
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class MaskedLM(Vocabulary):
+    """The words of a text that were masked, the same ones for teacher and student."""
+
+    column: str = ""
+
+    kind: ClassVar[str] = "masked-lm"
+    heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
+    auto: ClassVar[Any] = AutoModelForMaskedLM
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        if section.pack:
+            problems.append("data.pack: masked language models see the whole row, so that texts cannot share one; leave it "
+                            "out.")
+        (column,) = attempt(problems, columns.one_text, section, train) or ("",)
+        absent = columns.missing([column], splits) if column else []
+        if column and not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, column)
+        problems += absent
+        if problems:
+            raise all_at_once(problems, DataError)
+        return cls(section=section, column=column)
+
+    def resolved(self, section: Data) -> Data:
+        return section.model_copy(update={"text": (self.column,), "pack": False})
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        loaded = super().load(source, labelled=labelled)
+        if loaded.processor.mask_token_id is None:
+            raise CompatibilityError(f"{source.model!r}: its tokenizer has no mask token; expected that of a masked language "
+                                     "model.")
+        if self.section is not None and self.section.whole_words and not loaded.processor.is_fast:
+            raise CompatibilityError(f"data.whole_words: {type(loaded.processor).__name__} does not say where words begin; "
+                                     "set data.whole_words: false, or use a fast tokenizer.")
+        return loaded
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        both = [student] if teacher is None else [student, teacher]
+        if teacher is not None:
+            refuse_other_tokens(student, teacher)
+        texts = columns.values(split, self.column)
+        keys = np.setdiff1d(np.arange(len(split)), _broken(texts))
+        length = _tokens.longest(both, self.section.max_length)
+        pieces = _pieces(student, [texts[key] for key in keys], keys, length, whole_words=self.section.whole_words)
+        if not len(pieces.keys):
+            raise DataError(f"no word can be masked in any of the {len(split)} texts.")
+        special = np.isin(np.arange(in_use(student)), student.all_special_ids)
+        masking = Masking(self.section.mask, student.mask_token_id, np.flatnonzero(~special).astype(np.int32),
+                          seed if training and self.section.fresh_masks else 0)
+        # shared, so that the loader's processes see it change
+        epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        collate = _Collate(pieces, masking, student.pad_token_id, epoch)
+        return Prepared(Positions(len(pieces.keys)), collate, pieces.keys, np.diff(pieces.starts).tolist(),
+                        # what is measured is masked the same way every time
+                        on_epoch=collate.set_epoch if training and self.section.fresh_masks else None)
+
+    def show(self, split: Dataset, key: int) -> str:
+        return str(split.select_columns([self.column]).with_format(None)[int(key)][self.column])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Texts, long ones in several pieces: `ids[starts[i] : starts[i + 1]]` with special tokens at both ends.
+
+    `words`: the word that a token is a part of, -1 for special ones. `keys`: each piece's text; `parts`: which of its
+    pieces it is.
+    """
+
+    ids: NDArray[np.int32]
+    words: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    keys: NDArray[np.int64]
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """(pieces,): 0 for a text's first piece."""
+        begins = np.flatnonzero(np.diff(self.keys, prepend=-1))
+        return np.arange(len(self.keys)) - np.repeat(begins, np.diff(begins, append=len(self.keys)))
+
+
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArray[np.int64], length: int, *, whole_words: bool
+) -> _Pieces:
+    ids, words, found = [], [], []
+    for key, tokens, parts in _encoded(tokenizer, texts, keys, length):
+        if any(part >= 0 for part in parts):
+            ids.append(np.array(tokens, np.int32))
+            numbered = np.array(parts, np.int32)
+            words.append(numbered if whole_words else np.where(numbered >= 0, np.arange(len(numbered)), -1).astype(np.int32))
+            found.append(key)
+    starts = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
+    empty = np.zeros(0, np.int32)
+    return _Pieces(np.concatenate(ids) if ids else empty, np.concatenate(words) if ids else empty, starts,
+                   np.array(found, np.int64))
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArray[np.int64], length: int
+) -> Iterator[tuple[int, list[int], list[int]]]:
+    """(key, tokens, word of each token) of every piece of at most `length` tokens."""
+    for start in tracked(range(0, len(texts), _AT_ONCE), "tokenising"):
+        part = list(texts[start : start + _AT_ONCE])
+        if not tokenizer.is_fast:
+            for key, text in zip(keys[start:], part):
+                tokens = tokenizer(text, truncation=True, max_length=length)["input_ids"]
+                special = tokenizer.get_special_tokens_mask(tokens, already_has_special_tokens=True)
+                yield int(key), tokens, [-1 if flag else place for place, flag in enumerate(special)]
+            continue
+        encoded = tokenizer(part, truncation=True, max_length=length, return_overflowing_tokens=True,
+                            return_special_tokens_mask=True, verbose=False)
+        for row, text in enumerate(encoded["overflow_to_sample_mapping"]):
+            special = encoded["special_tokens_mask"][row]
+            parts = [-1 if flag or word is None else word for word, flag in zip(encoded.word_ids(row), special)]
+            yield int(keys[start + text]), encoded["input_ids"][row], parts
+
+
+@dataclass(frozen=True, eq=False)
+class _Collate:
+    pieces: _Pieces
+    masking: Masking
+    pad: int
+    epoch: Tensor
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        starts = self.pieces.starts
+        width = max(int(starts[one + 1] - starts[one]) for one in examples)
+        ids = np.full((len(examples), width), self.pad, np.int64)
+        mask, labels = np.zeros_like(ids), np.full_like(ids, NO_ROW)
+        for row, one in enumerate(examples):
+            here = slice(starts[one], starts[one + 1])
+            length = int(starts[one + 1] - starts[one])
+            ids[row, :length], labels[row, :length] = self.masking(
+                self.pieces.ids[here], self.pieces.words[here], epoch=int(self.epoch),
+                piece=(int(self.pieces.keys[one]), int(self.pieces.parts[one])))
+            mask[row, :length] = 1
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        return Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
+                     keys=torch.from_numpy(self.pieces.keys[list(examples)]))
+
+
+def _broken(texts: Sequence[str | None]) -> NDArray[np.int64]:
+    return np.array([row for row, text in enumerate(texts) if not (text and text.strip())], np.int64)
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, column: str) -> None:
+    broken = _broken(columns.values(split, column))
+    if not len(broken):
+        return
+    found = f"data.{name}: {column!r} is null or empty in {len(broken)} of {len(split)} examples"
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
+    logger.warning("%s; left out", found)

@@ -1,0 +1,250 @@
+"""Sequence to sequence: translations and summaries, by models with an encoder and a decoder (T5, BART, mBART, Marian)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch
+from stilla.tasks.base import Loaded, Prepared, Segment, Side
+from stilla.tasks.language import translations
+from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
+from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
+from stilla.tasks.language.writing import Asked, Writes
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.sequences import NO_ROW
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seq2Seq(Vocabulary, Writes):
+    """A text into another: translations, summaries, questions into answers.
+
+    Rows are the decoder's positions, and nothing is shifted: position t of the decoder predicts token t of the target,
+    having read what stands before it. What stands before the first token differs between models, so the processor knows
+    it; teacher and student read the same targets, each behind its own start.
+    """
+
+    columns: tuple[str, ...] = ()
+    """The source's and the target's."""
+
+    kind: ClassVar[str] = "seq2seq"
+    heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "MTModel")
+    auto: ClassVar[Any] = AutoModelForSeq2SeqLM
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(_tokens.INPUTS, ("batch", "tokens")), "decoder_input_ids": ("batch", "targets")}
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        columns = attempt(problems, translations.columns, section, train) or ()
+        absent = translations.missing(columns, splits)
+        if not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, columns)
+        problems += absent
+        if problems:
+            raise all_at_once(problems, DataError)
+        return cls(section=section, columns=columns)
+
+    def resolved(self, section: Data) -> Data:
+        return section.model_copy(update={**dict(zip(("source", "target"), self.columns)), "augment": "none"})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        plain = Loaded(teacher.model, _pairs(teacher.processor).tokenizer, teacher.source)
+        return super().adapted_to(plain)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        loaded = super().load(source, labelled=labelled)
+        return replace(loaded, processor=PairProcessor.of(loaded.processor, loaded.model, self.section))
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        section = self._section()
+        ours, theirs = _pairs(student), None if teacher is None else _pairs(teacher)
+        if theirs is not None:
+            refuse_other_tokens(ours.tokenizer, theirs.tokenizer)
+        keys, (sources, texts) = self._texts(split)
+        length = _tokens.longest([one.tokenizer for one in (ours, theirs) if one is not None], section.max_length)
+        tokens = self._sources(ours, sources, length)
+        other = tokens
+        if theirs is not None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
+            other = self._sources(theirs, sources, length)  # the same tokens, padded or begun otherwise
+        cut = _columns.values(split, CUT) if CUT in split.column_names else [False] * len(split)
+        most = min(section.max_target_length or length, length)
+        targets, shortened = translations.targets(ours, texts, [bool(cut[key]) for key in keys], most)
+        if shortened:
+            logger.warning("%d of %d targets are longer than %d tokens: cut, without an end", shortened, len(keys), most)
+        return Prepared(
+            examples=Positions(len(keys)),
+            collate=_Collate(tokens, other, targets, keys, ours, theirs or ours),
+            keys=keys,
+            lengths=(tokens.lengths + targets.lengths).tolist(),
+        )
+
+    def alike(self, student: Any, teacher: Any) -> bool:
+        return super().alike(_pairs(student).tokenizer, _pairs(teacher).tokenizer)
+
+    def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
+        """The decoder's positions are those with a label."""
+        if stack == "decoder" and batch.labels is not None:
+            return batch.labels != NO_ROW
+        return self.mask(batch, side)
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """Every example with its source and target."""
+        if batch.labels is None:
+            raise CompatibilityError("this batch has no `labels`: what the decoder is to say is not known")
+        segments, first = [], 0
+        inputs = {name: value.cpu() for name, value in batch.teacher.items()}
+        for example, (labels, there) in enumerate(zip(batch.labels.cpu(), self.mask(batch, Side.TEACHER).cpu())):
+            rows = int((labels != NO_ROW).sum())
+            source = inputs["input_ids"][example][there].numpy().astype(np.int32)
+            target = labels[:rows].numpy().astype(np.int32)
+            start = inputs["decoder_input_ids"][example, :1].numpy().astype(np.int32)
+            content = np.concatenate([np.array([len(source)], np.int32), source, start, target])
+            segments.append(Segment(content.tobytes(), slice(first, first + rows), example))
+            first += rows
+        return segments
+
+    def show(self, split: Dataset, key: int) -> str:
+        one = split.select([int(key)])
+        return " | ".join(str(translations.values(one, column)[0]) for column in self.columns)
+
+    # --- writing ---
+
+    def text_metrics(self) -> tuple[str, ...]:
+        """ROUGE for what is called a summary, BLEU and chrF for the rest."""
+        name = self.columns[1].rpartition(".")[2].lower() if self.columns else ""
+        return ("rougeL", "rouge1", "rouge2") if name in translations.SUMMARIES else ("bleu", "chrf")
+
+    def unasked(self) -> str | None:
+        return None
+
+    def asked(self, split: Dataset, processor: Any) -> Asked:
+        pair, section = _pairs(processor), self._section()
+        keys, (sources, texts) = self._texts(split)
+        tokens = self._sources(pair, sources, _tokens.longest([pair.tokenizer], section.max_length))
+        options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
+        return Asked(tokens, keys, np.array(texts), options)
+
+    def source_of(self, split: Dataset, key: int) -> str:
+        return str(translations.values(split.select([int(key)]), self.columns[0])[0])
+
+    def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
+        return translations.replaced(split, self.columns[1], texts, cut)
+
+    def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
+        pair = _pairs(processor)
+        ids = Targets(np.concatenate([np.array(one, np.int32) for one in written]),
+                      np.concatenate([[0], np.cumsum([len(one) for one in written])]).astype(np.int64))
+        labels = ids.labels(range(len(written))).to(inputs["input_ids"].device)
+        whole = {**inputs, "decoder_input_ids": decoder_inputs(labels, pair.start, _padding(pair))}
+        return Batch(student=whole, teacher=whole, labels=labels)
+
+    def text_of(self, processor: Any, ids: Sequence[int]) -> str:
+        return str(_pairs(processor).tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def identity(self, processor: Any) -> str:
+        pair = _pairs(processor)
+        return _tokens.fingerprint(pair.tokenizer, pair.start, pair.first)
+
+    # --- data ---
+
+    def _section(self) -> Data:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        return self.section
+
+    def _texts(self, split: Dataset) -> tuple[NDArray[np.int64], list[list[str]]]:
+        """The keys of the examples with both texts, and these."""
+        both = [translations.values(split, column) for column in self.columns]
+        keys = np.setdiff1d(np.arange(len(split)), _broken(both))
+        if not len(keys):
+            raise DataError(f"there is no example with both {self.columns[0]!r} and {self.columns[1]!r}: all {len(split)} "
+                            "lack one.")
+        return keys, [[str(column[key]) for key in keys] for column in both]
+
+    def _sources(self, pair: PairProcessor, texts: Sequence[str], length: int) -> _tokens.Tokens:
+        prefix = self._section().prefix or ""
+        tokens, cut = _tokens.tokenise(pair.tokenizer, [[prefix + text for text in texts]], length)
+        if cut:
+            logger.warning("%d of %d sources are longer than %d tokens: cut", cut, len(texts), length)
+        return tokens
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        if not model.config.is_encoder_decoder:  # type: ignore[union-attr]
+            raise CompatibilityError(f"{type(model).__name__} has no decoder beside its encoder: seq2seq needs one.")
+        return super().of_model(model)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """`student`, `teacher`: tokens of the sources, the same object where they are the same."""
+
+    student: _tokens.Tokens
+    teacher: _tokens.Tokens
+    targets: Targets
+    keys: NDArray[np.int64]
+    ours: PairProcessor
+    theirs: PairProcessor
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        labels = self.targets.labels(examples)
+        student = self._inputs(self.student, self.ours, labels, examples)
+        same = self.teacher is self.student and self.ours.start == self.theirs.start
+        teacher = student if same else self._inputs(self.teacher, self.theirs, labels, examples)
+        return Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))
+
+    def _inputs(
+        self, tokens: _tokens.Tokens, pair: PairProcessor, labels: Tensor, examples: Sequence[int]
+    ) -> dict[str, Tensor]:
+        return {**tokens.batch(examples), "decoder_input_ids": decoder_inputs(labels, pair.start, _padding(pair))}
+
+
+def _pairs(processor: Any) -> PairProcessor:
+    if not isinstance(processor, PairProcessor):
+        raise CompatibilityError(f"got a {type(processor).__name__}; expected what `Seq2Seq.load` gives: a tokenizer that "
+                                 "knows what its model's decoder begins with (`PairProcessor.of(tokenizer, model, None)`).")
+    return processor
+
+
+def _padding(pair: PairProcessor) -> int:
+    return int(pair.tokenizer.pad_token_id)
+
+
+def _broken(both: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:
+    """Rows where a text is null or only spaces."""
+    rows = [row for row, texts in enumerate(zip(*both)) if not all(text and text.strip() for text in texts)]
+    return np.array(rows, np.int64)
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, columns: Sequence[str]) -> None:
+    broken = _broken([translations.values(split, column) for column in columns])
+    if not len(broken):
+        return
+    named = " or ".join(repr(column) for column in columns)
+    found = f"data.{name}: {named} is null or empty in {len(broken)} of {len(split)} examples"
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
+    logger.warning("%s; left out", found)

@@ -1,0 +1,236 @@
+"""What tasks over a vocabulary share: rows are tokens, both models number the tokens alike, unused numbers are cut off.
+
+A task that derives from this says where the tokens come from (`prepare`, and where its models stand in transformers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stilla.errors import CompatibilityError
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch, Dense, Headed, Signals
+from stilla.tasks.base import Loaded, Metric, Segment, Side, Task
+from stilla.tasks.language.models import language_model
+from stilla.tasks.shared.metrics import by_sums
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.sequences import NO_ROW, valid
+
+NLL, TOP, CONFIDENCE, DIVERGENCE = range(4)
+"""What evaluation keeps of a row, (examples, positions, 3 or 4): the negative log-likelihood of its label, the likeliest
+token, the log-probability of that one, and KL(teacher || model), all in nats, where the teacher was asked too."""
+
+_SHOWN = 240  # characters of an example in a report
+
+
+@dataclass(frozen=True)
+class Vocabulary(Task):
+    """The models' tokens are the classes.
+
+    `classes`: how many of them the tokenizer uses, V*; 0 while no model is known. Models may have more outputs (padded to
+    a round number), which mean nothing and are cut off on both sides before any softmax.
+    """
+
+    section: Data | None = None
+    classes: int = 0
+    tokenizer: Any = field(default=None, compare=False, repr=False)
+
+    vocabulary: ClassVar[bool] = True
+    auto: ClassVar[Any]
+    """The `AutoModelFor...` of its models."""
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        (*_tokens.INPUTS, "position_ids"), ("batch", "tokens"))
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        return cls(classes=int(model.config.get_text_config().vocab_size))  # type: ignore[union-attr,operator]
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        return replace(self, classes=in_use(teacher.processor), tokenizer=teacher.processor)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        model = language_model(source, self.auto, labelled=labelled)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        outputs, used = outputs_of(model), in_use(tokenizer)
+        if outputs < used:
+            raise CompatibilityError(f"{source.model!r} has {outputs} outputs, and its tokenizer's tokens go up to "
+                                     f"{used - 1}: they do not belong together.")
+        return Loaded(model, tokenizer, source.model)
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        rows = int((_labels(batch) != NO_ROW).sum())
+        tokens = self.mask(batch, Side.STUDENT)
+        pieces = int(_begins(batch.student, tokens).sum())
+        return {"rows": rows, "labelled": rows, "tokens": int(tokens.sum()), "examples": pieces}
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        """The rows at positions with a label, in the order of the batch; of `Headed` positions, or of dense logits."""
+        labels = _labels(batch).flatten()
+        rows = (labels != NO_ROW).nonzero().squeeze(1)
+        if isinstance(outputs, Headed):
+            said: Dense | Headed = Headed(outputs.hidden.flatten(0, -2)[rows], outputs.head)
+        else:
+            said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
+        return Signals(logits=said, labels=labels[rows])
+
+    def alike(self, student: Any, teacher: Any) -> bool:
+        """Whether every token has the same number for both."""
+        return bool(student.get_vocab() == teacher.get_vocab())
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        """Both without the outputs that no token uses."""
+        return self.used(student), self.used(teacher)
+
+    def used(self, said: Signals) -> Signals:
+        """The same without the outputs that no token uses."""
+        if not self.classes:
+            return said
+        if isinstance(said.logits, Headed):
+            return replace(said, logits=said.logits.first(self.classes))
+        if isinstance(said.logits, Dense):
+            return replace(said, logits=Dense(said.logits.logits[:, : self.classes]))
+        return said
+
+    def mask(self, batch: Batch, side: Side) -> Bool[Tensor, "batch positions"]:
+        return valid_tokens(batch.student if side is Side.STUDENT else batch.teacher)
+
+    def outputs(self, outputs: Any) -> Tensor:
+        """(batch, positions, classes): all logits, as an exported file gives them; too many to keep of a whole split."""
+        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
+        return logits
+
+    def references(self, split: Dataset, keys: NDArray[np.int64]) -> None:
+        """A row's label is in its batch."""
+        return
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return PERPLEXITY, TOKEN_ACCURACY
+
+    def probabilities(self, outputs: NDArray[Any]) -> None:
+        """Too many to keep."""
+        return
+
+    def class_names(self) -> tuple[str, ...]:
+        return ()
+
+    def row_classes(self) -> int:
+        return self.classes
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        return super().decoded(tokens) if self.tokenizer is None else str(self.tokenizer.decode(list(tokens)))
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """Every piece with its tokens and the places of its rows in it."""
+        segments, first = [], 0
+        labels = _labels(batch).cpu()
+        for row, start, end in _spans(batch.teacher):
+            wanted = labels[row, start:end] != NO_ROW
+            rows = int(wanted.sum())
+            if rows:
+                ids = batch.teacher["input_ids"][row, start:end].cpu().numpy().astype(np.int32)
+                places = wanted.nonzero().squeeze(1).numpy().astype(np.int32)
+                segments.append(Segment(ids.tobytes() + places.tobytes(), slice(first, first + rows), row, slice(start, end)))
+            first += rows
+        return segments
+
+
+def _spans(inputs: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
+    """(row of the batch, first position, position after the last) of every piece, in order."""
+    tokens = valid_tokens(inputs)
+    spans = []
+    for row, (starts, there) in enumerate(zip(_begins(inputs, tokens).cpu(), tokens.cpu())):
+        last = int(there.nonzero().max()) + 1 if there.any() else 0
+        borders = [*starts.nonzero().squeeze(1).tolist(), last]
+        spans += [(row, start, end) for start, end in pairwise(borders)]
+    return spans
+
+
+def _begins(inputs: Mapping[str, Tensor], tokens: Tensor) -> Bool[Tensor, "batch positions"]:
+    """Where a piece begins."""
+    if "position_ids" in inputs:
+        return (inputs["position_ids"] == 0) & tokens
+    before = torch.nn.functional.pad(tokens[:, :-1], (1, 0))
+    return tokens & ~before
+
+
+def valid_tokens(inputs: Mapping[str, Tensor]) -> Bool[Tensor, "batch positions"]:
+    """Which positions hold tokens, by the mask or by the positions of packed rows."""
+    if "attention_mask" in inputs:
+        return inputs["attention_mask"].bool()
+    if "position_ids" in inputs:
+        return valid(inputs["position_ids"])
+    return torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+
+
+def _labels(batch: Batch) -> Tensor:
+    if batch.labels is None:
+        raise CompatibilityError("this batch has no `labels`: which positions are rows, and what stands there, is not known")
+    return batch.labels
+
+
+# --- tokenizers ---
+
+
+def in_use(tokenizer: Any) -> int:
+    """One more than the largest number of a token."""
+    return 1 + max(int(number) for number in tokenizer.get_vocab().values())
+
+
+def outputs_of(model: nn.Module) -> int:
+    """Width of a row of a model's logits."""
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise CompatibilityError(f"{type(model).__name__} has no head over its vocabulary.")
+    return int(head.weight.shape[0]) if head.weight.dim() == 2 else int(head.out_features)
+
+
+def refuse_other_tokens(student: Any, teacher: Any) -> None:
+    """Raise unless every token has the same number for both; equal sizes prove nothing.
+
+    Raises:
+        CompatibilityError: it has not; what differs, and what can be done.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours == theirs:
+        return
+    way_out = ("Tokens are compared one by one, which would teach nonsense here. Use a student with the teacher's tokenizer "
+               "(`student: {layers: ...}` or `{config: {...}}` makes one), or text that the teacher writes "
+               "(`completions: teacher`).")
+    moved = sorted(token for token in ours.keys() & theirs.keys() if ours[token] != theirs[token])
+    if moved:
+        one = moved[0]
+        raise CompatibilityError(f"teacher and student number {len(moved):,} tokens differently: {one!r} is {theirs[one]} to "
+                                 f"the teacher and {ours[one]} to the student. {way_out}")
+    only = sorted(ours.keys() ^ theirs.keys())
+    raise CompatibilityError(f"the teacher's tokenizer has {len(theirs):,} tokens, the student's {len(ours):,}, and "
+                             f"{len(only):,} are known to one of them only, {only[0]!r} for one. {way_out}")
+
+
+# --- metrics: outputs (examples, positions, 3 or 4), labels (examples, positions) ---
+
+
+def _surprise(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    there = labels != NO_ROW
+    return np.stack([(outputs[..., NLL].astype(np.float64) * there).sum(1), there.sum(1)], axis=1)
+
+
+def _hits(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    there = labels != NO_ROW
+    return np.stack([((outputs[..., TOP] == labels) & there).sum(1), there.sum(1)], axis=1).astype(np.float64)
+
+
+PERPLEXITY = by_sums("perplexity", _surprise, lambda sums: float(np.exp(sums[0] / sums[1])), higher=False, bounded=False)
+"""exp of the mean negative log-likelihood of a token, over all tokens of all examples."""
+
+TOKEN_ACCURACY = by_sums("token_accuracy", _hits, lambda sums: float(sums[0] / sums[1]))
+"""Fraction of the tokens that are the likeliest to the model."""

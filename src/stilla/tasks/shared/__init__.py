@@ -1,0 +1,1 @@
+"""What wings of tasks share: columns, labels, metrics, loading."""

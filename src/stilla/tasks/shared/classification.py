@@ -1,0 +1,164 @@
+"""What text and image classification share: labels, rows, metrics. One class, several labels, or a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import Dataset as TorchDataset
+
+from stilla.errors import CompatibilityError, DataError
+from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.signals import Batch, Dense, Signals
+from stilla.tasks.base import Loaded, Metric, Side, Task
+from stilla.tasks.shared import metrics as _metrics
+from stilla.tasks.shared.label_order import adapted, names_of
+from stilla.tasks.shared.labels import Form, Problem
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """A task whose examples have a label each, or several, or a number.
+
+    Rows: an example with one label is a row of (classes,); every label of an example with several is a row of
+    two classes, (0, z), whose softmax is that label's Bernoulli distribution, so that every objective over
+    rows treats labels as independent; a number is a row of width one.
+    """
+
+    problem: Problem
+    section: Data | None = None
+    """None for a model whose batches a person makes."""
+
+    forms: ClassVar[Mapping[str | None, Form]] = {
+        "single_label_classification": "class",
+        "multi_label_classification": "indicators",
+        "regression": "number",
+    }
+    """By what transformers calls the problem in a model's config."""
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        config: Any = model.config
+        if config is None or not config.id2label:
+            raise CompatibilityError(f"{type(model).__name__} does not say its labels: expected "
+                                     "config.id2label.")
+        count = len(config.id2label)
+        form = cls.forms.get(config.problem_type, "number" if count == 1 else "class")
+        names = names_of(config) or tuple(f"LABEL_{index}" for index in range(count))
+        return cls(Problem(form, (), () if form == "number" else names))
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        return replace(self, problem=adapted(self.problem, teacher.model.config, teacher.source))
+
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
+        if self.section is None or self.section.augment != "auto":
+            return self
+        chosen = self.augmentation(teacher, student)
+        return replace(self, section=self.section.model_copy(update={"augment": chosen}))
+
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+        """What `augment: auto` means for these models."""
+        return "none"
+
+    def labels_resolved(self) -> dict[str, Any]:
+        augment = "none" if self.section is None else self.section.augment
+        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment}
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        logits, labels = self.outputs(outputs), batch.labels
+        if self.problem.kind == "multi_label":
+            logits = torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
+            labels = None if labels is None else _flags(labels).flatten()
+        elif self.problem.kind == "regression":
+            labels = None if labels is None else labels.float().flatten()
+        elif labels is not None and (labels.is_floating_point() or labels.dim() != 1):
+            raise CompatibilityError(
+                f"got labels of shape {tuple(labels.shape)} and type {labels.dtype}; expected one whole "
+                "number per "
+                'example. For several labels set config.problem_type = "multi_label_classification".'
+            )
+        return Signals(logits=Dense(logits), labels=labels)
+
+    def outputs(self, outputs: Any) -> Tensor:
+        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
+        return logits
+
+    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any]:
+        return self.problem.encode(split.select(keys))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        kinds = {"single_label": _metrics.single_label, "multi_label": _metrics.multi_label}
+        return kinds.get(self.problem.kind, _metrics.regression)()
+
+    def probabilities(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
+        logits = torch.from_numpy(np.ascontiguousarray(outputs))
+        if self.problem.kind == "regression":
+            return None
+        if self.problem.kind == "multi_label":
+            logits = torch.stack([torch.zeros_like(logits), logits], dim=-1)
+        return functional.softmax(logits, dim=-1).numpy()
+
+    def class_names(self) -> tuple[str, ...]:
+        return self.problem.names
+
+    def row_classes(self) -> int:
+        return {"multi_label": 2, "regression": 1}.get(self.problem.kind, len(self.problem.names))
+
+    def labelled(self, split: Dataset) -> bool:
+        """Whether a split has the label's columns."""
+        return set(self.problem.columns) <= set(split.column_names)
+
+    def label_counts(self, batch: Batch) -> Mapping[str, int]:
+        """`rows`, `labelled` and `examples` of a batch; -100 marks an example without label."""
+        examples = len(next(iter(batch.student.values())))
+        rows = examples * (len(self.problem.names) if self.problem.kind == "multi_label" else 1)
+        labels = batch.labels
+        if labels is None:
+            labelled = 0
+        elif self.problem.kind == "regression":
+            labelled = int((~torch.isnan(labels)).sum())
+        else:
+            labelled = int((labels != -100).sum())
+        return {"rows": rows, "labelled": labelled, "examples": examples}
+
+
+class Positions(TorchDataset[int]):
+    """Examples stand for themselves: the collator holds what they are made of."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return index
+
+
+def _flags(labels: Tensor) -> Tensor:
+    """Labels of 0 and 1 as whole numbers, also where transformers' own convention stores them as floats."""
+    whole = labels.long()
+    if labels.is_floating_point() and not torch.equal(whole.to(labels.dtype), labels):
+        raise CompatibilityError("got labels between 0 and 1 for several labels per example; expected 0 or "
+                                 "1.")
+    return whole
+
+
+def attempt(problems: list[str], find: Callable[..., Found], *arguments: Any) -> Found | None:
+    """What is found; or None, with what is wrong added to the problems, so that all are named at once."""
+    try:
+        return find(*arguments)
+    except DataError as error:
+        problems.append(str(error))
+        return None

@@ -1,0 +1,1 @@
+"""Tasks on texts that end in a class or a number, and how texts become tokens."""

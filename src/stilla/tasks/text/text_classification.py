@@ -1,0 +1,183 @@
+"""Text classification: sentences or pairs of sentences with a class, several labels, or a number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.runtime.imports import is_import_path
+from stilla.signals import Batch
+from stilla.tasks.base import Loaded, Prepared, Side
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import labels as _labels
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.classification import Classification, Positions, attempt
+from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.perturbation import Perturbation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextClassification(Classification):
+    """Texts, or pairs of texts, by class; several labels per text; or a number per text."""
+
+    text: tuple[str, ...] = ()
+    """The column, or two for pairs."""
+    embedding: Tensor | None = field(default=None, compare=False, repr=False)
+    """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
+
+    kind: ClassVar[str] = "text-classification"
+    heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        label = attempt(problems, _columns.labels, section, train) or ()
+        text = attempt(problems, _columns.texts, section, train, label) or ()
+        absent = _columns.missing([*text, *label], splits)
+        problem = None
+        if not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, text)
+            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+        problems += absent
+        if problems or problem is None:
+            raise all_at_once(problems, DataError)
+        return cls(problem, section, text)
+
+    def resolved(self, section: Data) -> Data:
+        return section.model_copy(update={**self.labels_resolved(), "text": self.text})
+
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+        """Measured to help students cut from a teacher that tells classes apart; others it helps or harms, by the data."""
+        cut = student.layers is not None and not is_import_path(teacher.model)
+        return "light" if cut and self.problem.kind != "regression" else "none"
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        model = teacher.model
+        words = None if isinstance(model, ImportedModel) else model.get_input_embeddings()  # type: ignore[operator]
+        return replace(super().adapted_to(teacher), embedding=words.weight if isinstance(words, nn.Embedding) else None)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        auto = AutoModelForSequenceClassification
+        model = loading.classifier(source, self.problem, auto, labelled=labelled)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        if isinstance(model, ImportedModel):
+            tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]] * max(1, len(self.text)), max_length=8)
+            check_answers(model, tokens.batch([0, 1]), source.model)
+        return Loaded(model, tokenizer, source.model)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        texts = [_columns.values(split, column) for column in self.text]
+        keys = np.setdiff1d(np.arange(len(split)), _broken(texts))
+        texts = [[column[key] for key in keys] for column in texts]
+        if not len(keys):
+            raise DataError(f"there is no text left in {all_columns(self.text)}: all {len(split)} are empty.")
+        both = [student] if teacher is None else [student, teacher]
+        length = _tokens.longest(both, self.section.max_length)
+        tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
+        shared = teacher is None or _tokens.same(student, teacher)
+        others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
+        labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
+        # only where a teacher answers: the label of a text with other words in it is anybody's guess
+        perturbation = None
+        if training and teacher is not None and self.section.augment == "light":
+            if not shared:
+                raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
+                                         "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
+            if self.embedding is None:
+                raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher has no "
+                                         "embedding of tokens that says which are. Use augment: none.")
+            perturbation = Perturbation(tokens, student.all_special_ids, self.embedding, seed)
+        return Prepared(
+            examples=Positions(len(keys)),
+            collate=_Collate(tokens, others, labels, keys, perturbation),
+            keys=keys,
+            lengths=tokens.lengths.tolist(),
+            on_epoch=None if perturbation is None else perturbation.set_epoch,
+            aligned=shared,
+        )
+
+    def _tokens(self, tokenizer: Any, texts: list[list[str]], length: int, whose: str) -> _tokens.Tokens:
+        tokens, cut = _tokens.tokenise(tokenizer, texts, length)
+        if cut:
+            count = len(texts[0])
+            logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, count, length, whose)
+        return tokens
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        mask = self.mask(batch, Side.STUDENT)
+        return {**self.label_counts(batch), "tokens": int(mask.sum())}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def show(self, split: Dataset, key: int) -> str:
+        row = split.select_columns(list(self.text)).with_format(None)[int(key)]
+        return " | ".join(str(row[column]) for column in self.text)
+
+
+def all_columns(columns: Sequence[str]) -> str:
+    return " and ".join(repr(column) for column in columns)
+
+
+def _broken(texts: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:
+    """Rows where a text is null or only spaces."""
+    rows = [row for row, parts in enumerate(zip(*texts)) if not all(part and part.strip() for part in parts)]
+    return np.array(rows, np.int64)
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, text: Sequence[str]) -> None:
+    broken = _broken([_columns.values(split, column) for column in text])
+    if not len(broken):
+        return
+    found = f"data.{name}: {all_columns(text)} is null or empty in {len(broken)} of {len(split)} examples"
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
+                        "data.broken: skip.")
+    logger.warning("%s; left out", found)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    student: _tokens.Tokens
+    teacher: _tokens.Tokens
+    labels: NDArray[Any] | None
+    keys: NDArray[np.int64]
+    perturbation: Perturbation | None = None
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        student = self.student.batch(examples)
+        changed = None
+        if self.perturbation is not None:
+            changed = self.perturbation(student, self.keys[examples])
+        teacher = student if self.teacher is self.student else self.teacher.batch(examples)
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
+        if self.labels is not None:
+            labels = self.labels[examples]
+            if changed is not None:
+                labels[changed] = np.nan if labels.dtype.kind == "f" else -100
+            batch["labels"] = torch.from_numpy(labels)
+        return batch

@@ -1,0 +1,210 @@
+"""Tokenizers: read, fitted to their model, compared; and texts as flat arrays of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from stilla.errors import CompatibilityError
+from stilla.recipe import ModelSource
+from stilla.runtime.narrate import tracked
+from stilla.tasks.shared.imported import ImportedModel
+from stilla.tasks.shared.loading import Classifier, explained, where_processor
+
+logger = logging.getLogger(__name__)
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_NO_LIMIT = 2**31
+_LONGEST = 512  # where neither recipe nor model says how much is read
+_AT_ONCE = 1000
+_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.tiktoken", "spiece*", "merges.txt")
+
+
+def tokenizer_for(source: ModelSource, model: Classifier) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: padding, longest text and inputs as the model takes them.
+
+    Raises:
+        CompatibilityError: there is none, it cannot pad, or it has tokens that the model has no embedding
+        for.
+    """
+    place, options = where_processor(source)
+    folder = Path(place).expanduser()
+    # without any file, transformers makes up an empty vocabulary, and every word is unknown
+    if folder.is_dir() and not any(path for pattern in _FILES for path in folder.glob(pattern)):
+        raise CompatibilityError(f"{place!r} holds no tokenizer; copy the tokenizer's files there, or name "
+                                 "its place: processor.")
+    with explained(place, "processor"):
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    _fit_padding(tokenizer, model, place)
+    _fit_vocabulary(tokenizer, model, place)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, _positions(model) or _NO_LIMIT)
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if _takes(model, name)]
+    return tokenizer
+
+
+def _fit_padding(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: str) -> None:
+    """Decoders often come without a padding token: the end of text serves, as the mask hides it anyway."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise CompatibilityError(f"{place!r}: the tokenizer has neither a padding token nor an end of "
+                                     "text.")
+        tokenizer.pad_token = tokenizer.eos_token
+    # classifiers on decoders find a text's last token by it
+    if isinstance(model, ImportedModel) or getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _fit_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: str) -> None:
+    if unknown := unknown_tokens(tokenizer, model):
+        last, known = unknown
+        raise CompatibilityError(f"{place!r}: the tokenizer's tokens go up to {last}, the model knows {known}: they do not "
+                                 "belong together.")
+
+
+def unknown_tokens(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[int, int] | None:
+    """The tokenizer's last token and how many the model has an embedding for, if these are too few."""
+    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    last = max(tokenizer.get_vocab().values())
+    if not isinstance(embedding, nn.Embedding) or last < embedding.num_embeddings:
+        return None
+    return last, embedding.num_embeddings
+
+
+def _positions(model: Classifier) -> int | None:
+    """How many tokens the model has positions for; None if it has no limit."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    words = None if isinstance(model, ImportedModel) else model.get_input_embeddings()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == positions and module is not words:
+            # RoBERTa's positions begin after the padding's
+            return positions if module.padding_idx is None else positions - module.padding_idx - 1
+    return positions
+
+
+def _takes(model: Classifier, name: str) -> bool:
+    if isinstance(model, ImportedModel):
+        return model.takes_input(name)
+    return name in inspect.signature(model.forward).parameters
+
+
+def same(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether both turn every text into the same inputs."""
+    return one is other or _identity(one) == _identity(other)
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase, *more: Any) -> str:
+    """A hash of how it turns texts into inputs."""
+    return hashlib.blake2b(repr((_identity(tokenizer), more)).encode(), digest_size=16).hexdigest()
+
+
+def _identity(tokenizer: PreTrainedTokenizerBase) -> Any:
+    settings = (sorted(tokenizer.model_input_names), tokenizer.padding_side, tokenizer.truncation_side,
+                tokenizer.pad_token_id, tokenizer.pad_token_type_id)
+    if not tokenizer.is_fast:
+        return (settings, type(tokenizer).__name__, tokenizer.get_vocab(), str(tokenizer.init_kwargs))
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return settings, {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+
+
+# --- tokens of a split ---
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of many texts, end to end: example i is `ids[starts[i] : starts[i + 1]]`.
+
+    Flat arrays instead of lists: a twentieth of the memory, and a batch is made of a few copies.
+    `types` is None for models without token types.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    types: NDArray[np.int8] | None
+    padding: Mapping[str, int]
+    """What stands at padded places of each input."""
+    left: bool
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+    def select(self, examples: Sequence[int] | NDArray[np.int64]) -> Tokens:
+        """Some of the texts."""
+        spans = [slice(int(self.starts[one]), int(self.starts[one + 1])) for one in examples]
+        return replace(
+            self, ids=np.concatenate([self.ids[span] for span in spans]),
+            starts=np.concatenate([[0], np.cumsum([span.stop - span.start for span in spans])]).astype(np.int64),
+            types=None if self.types is None else np.concatenate([self.types[span] for span in spans]))
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """Inputs of some examples, padded to the longest of them."""
+        spans = [(self.starts[one], self.starts[one + 1]) for one in examples]
+        width = max(int(end - start) for start, end in spans)
+        shape = (len(spans), width)
+        inputs = {name: np.full(shape, value, np.int64) for name, value in self.padding.items()}
+        for row, (start, end) in enumerate(spans):
+            here = slice(width - (end - start), width) if self.left else slice(0, end - start)
+            inputs["input_ids"][row, here] = self.ids[start:end]
+            inputs["attention_mask"][row, here] = 1
+            if self.types is not None:
+                inputs["token_type_ids"][row, here] = self.types[start:end]
+        return {name: torch.from_numpy(value) for name, value in inputs.items()}
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], max_length: int
+) -> tuple[Tokens, int]:
+    """Tokens of texts (or pairs: two sequences of texts), and how many of them were cut to `max_length`."""
+    wanted = [name for name in INPUTS if name in tokenizer.model_input_names or name != "token_type_ids"]
+    ids, types, lengths, cut = [], [], [], 0
+    for start in tracked(range(0, len(texts[0]), _AT_ONCE), "tokenising"):
+        part = [column[start : start + _AT_ONCE] for column in texts]
+        encoded = tokenizer(
+            *part, truncation=True, max_length=max_length, padding=False,
+            return_token_type_ids="token_type_ids" in wanted, return_attention_mask=False,
+        )  # fmt: skip
+        for row in encoded["input_ids"]:
+            ids.append(np.array(row, np.int32))
+            lengths.append(len(row))
+        if "token_type_ids" in wanted:
+            types += [np.array(row, np.int8) for row in encoded["token_type_ids"]]
+        cut += _count_cut(encoded, max_length)
+    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
+    if types:
+        padding["token_type_ids"] = tokenizer.pad_token_type_id
+    return Tokens(
+        ids=np.concatenate(ids),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        types=np.concatenate(types) if types else None,
+        padding=padding,
+        left=tokenizer.padding_side == "left",
+    ), cut
+
+
+def _count_cut(encoded: Any, max_length: int) -> int:
+    if encoded.encodings is not None:
+        return sum(bool(one.overflowing) for one in encoded.encodings)
+    # tokenizers in Python do not say: at most so many
+    return sum(len(row) >= max_length for row in encoded["input_ids"])
+
+
+def longest(tokenizers: Sequence[PreTrainedTokenizerBase], wanted: int | None) -> int:
+    """What all of them can read, at most what the recipe wants."""
+    readable: int = min(tokenizer.model_max_length for tokenizer in tokenizers)
+    if wanted is not None and wanted > readable:
+        logger.warning("data.max_length: got %d, but the models read at most %d tokens", wanted, readable)
+    return min(readable, wanted or _LONGEST)

@@ -1,0 +1,164 @@
+"""Image classification: pictures with a class, several labels, or a number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import PIL.Image
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import Data, ModelSource
+from stilla.signals import Batch
+from stilla.tasks.base import Loaded, Prepared, Side
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import labels as _labels
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.classification import Classification, Positions, attempt
+from stilla.tasks.shared.imported import check_answers
+from stilla.tasks.vision import pictures as _pictures
+from stilla.tasks.vision.pictures import Pictures
+from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 96  # pixels
+
+
+@dataclass(frozen=True)
+class ImageClassification(Classification):
+    """Pictures by class; several labels per picture; or a number per picture."""
+
+    image: str = ""
+    """The column."""
+
+    kind: ClassVar[str] = "image-classification"
+    heads: ClassVar[tuple[str, ...]] = ("ForImageClassification", "ForImageClassificationWithTeacher")
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}
+
+    @classmethod
+    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        label = attempt(problems, _columns.labels, section, train) or ()
+        image = attempt(problems, _columns.image, section, train, label, _pictures.holds_pictures)
+        columns = [*label, *([image] if image else [])]
+        absent = _columns.missing(columns, splits)
+        problem = None
+        if not absent:
+            for name, split in splits.items():
+                attempt(problems, _refuse_broken, section, name, split, image)
+            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+        problems += absent
+        if problems or problem is None or image is None:
+            raise all_at_once(problems, DataError)
+        return cls(problem, section, image)
+
+    def resolved(self, section: Data) -> Data:
+        return section.model_copy(update={**self.labels_resolved(), "image": self.image})
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        auto = AutoModelForImageClassification
+        model = loading.classifier(source, self.problem, auto, labelled=labelled)
+        processor = _processor_for(source)
+        blank = PIL.Image.new("RGB", (48, 64))
+        pixels = Processor(processor, blank)
+        batch = {"pixel_values": torch.from_numpy(pixels.finish(np.stack([pixels.geometry(blank)] * 2)))}
+        check_answers(model, batch, source.model)
+        return Loaded(model, processor, source.model)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        pictures = Pictures.of(split, self.image)
+        skipped = pictures.broken() if self.section.broken == "skip" else {}
+        keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
+        if not len(keys):
+            raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
+        augment = training and self.section.augment == "light"
+        sample = pictures.rgb(keys[0])
+        own = Processor(student, sample)
+        shared = teacher is None or settings(student) == settings(teacher)
+        other = own if teacher is None or shared else Processor(teacher, sample)
+        source = Source(pictures, keys, own, other, seed if augment else None)
+        labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
+        return Prepared(
+            examples=Positions(len(keys)),
+            collate=_Collate(source if augment else keep(source), labels, keys),
+            keys=keys,
+            on_epoch=source.set_epoch if augment else None,
+            aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
+        )
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """How many positions a model makes of a picture is its own affair: a picture counts as one token.
+
+        Objectives over hidden states without a mask take the mean over the positions of each picture.
+        """
+        counts = self.label_counts(batch)
+        return {**counts, "tokens": counts["examples"]}
+
+    def mask(self, batch: Batch, side: Side) -> None:
+        return None
+
+    def show(self, split: Dataset, key: int) -> str:
+        return _pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN)
+
+
+def _processor_for(source: ModelSource) -> Any:
+    """The image processor of a model, by PIL: without torchvision, and giving the same values everywhere."""
+    place, options = loading.where_processor(source)
+    folder = Path(place).expanduser()
+    files = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
+    if folder.is_dir() and not any((folder / name).is_file() for name in files):
+        raise CompatibilityError(
+            f"{place!r} holds no image processor; copy its preprocessor_config.json there, or name its "
+            "place: processor."
+        )
+    with loading.explained(place, "processor"):
+        return AutoImageProcessor.from_pretrained(place, backend="pil", **options)
+
+
+def _refuse_broken(section: Data, name: str, split: Dataset, column: str | None) -> None:
+    if column is None:
+        return
+    pictures = Pictures.of(split, column)
+    broken = pictures.broken()
+    if not broken:
+        return
+    found = f"data.{name}: {len(broken)} of {len(pictures)} pictures cannot be read"
+    listed = "; ".join(f"{pictures.name(row)}: {reason}" for row, reason in list(broken.items())[:5])
+    listed += " ..." if len(broken) > 5 else ""
+    if section.broken == "refuse":
+        raise DataError(f"{found}: {listed}. Remove them, or leave them out with data.broken: skip.")
+    logger.warning("%s and are left out: %s", found, listed)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    source: Source | Kept
+    labels: NDArray[Any] | None
+    keys: NDArray[np.int64]
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        ours, theirs = self.source.pixels(examples)
+        student = {"pixel_values": torch.from_numpy(self.source.student.finish(ours))}
+        shared = self.source.teacher is self.source.student
+        teacher = student
+        if not shared:
+            teacher = {"pixel_values": torch.from_numpy(self.source.teacher.finish(theirs))}
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]))
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(examples)])
+        return batch
+

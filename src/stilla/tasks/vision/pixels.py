@@ -1,0 +1,167 @@
+"""What models see of pictures: image processors, both sides of a batch, and what is kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+
+from stilla.errors import CompatibilityError, DataError
+from stilla.runtime.narrate import tracked
+from stilla.tasks.vision.pictures import Pictures, light
+
+_KEEP = 2**29  # bytes of finished pictures that a split may keep in memory
+
+
+class Processor:
+    """An image processor in two steps: geometry, which gives bytes, and values, which are a product and a
+    sum.
+
+    Pictures can then be kept as bytes, a quarter of the memory, and a batch is finished at once. Where the
+    two steps do not give what the processor itself gives, `exact` is False and its own floats are used
+    instead.
+    """
+
+    def __init__(self, processor: Any, sample: PIL.Image.Image) -> None:
+        self.processor = processor
+        self.grey = len(_per_channel(processor.image_mean)) == 1
+        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        mean, std = (_per_channel(processor.image_mean), _per_channel(processor.image_std))
+        if not processor.do_normalize:
+            mean, std = np.zeros(1), np.ones(1)
+        self.factor = (scale / std).astype(np.float32).reshape(1, -1, 1, 1)
+        self.offset = (-mean / std).astype(np.float32).reshape(1, -1, 1, 1)
+        self.exact = True
+        whole = self._floats(sample)
+        bytes_ = self.geometry(sample)
+        self.exact = bytes_.dtype == np.uint8 and bool(
+            np.allclose(self.finish(bytes_[None])[0], whole, rtol=1e-4, atol=1e-5)
+        )
+
+    def geometry(self, picture: PIL.Image.Image) -> NDArray[Any]:
+        """(channels, height, width) bytes; final floats where the steps cannot be told apart."""
+        if not self.exact:
+            return self._floats(picture)
+        found: NDArray[Any] = np.asarray(
+            self.processor(self._seen(picture), do_rescale=False, do_normalize=False)["pixel_values"][0]
+        )
+        return found
+
+    def finish(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(batch, channels, height, width) of what `geometry` gave, as the model takes them."""
+        if not self.exact:
+            return pixels
+        finished: NDArray[np.float32] = pixels.astype(np.float32)
+        finished *= self.factor
+        finished += self.offset
+        return finished
+
+    def _floats(self, picture: PIL.Image.Image) -> NDArray[np.float32]:
+        return np.asarray(self.processor(self._seen(picture))["pixel_values"][0], np.float32)
+
+    def _seen(self, picture: PIL.Image.Image) -> PIL.Image.Image:
+        return picture.convert("L") if self.grey else picture
+
+
+def _per_channel(values: Any) -> NDArray[np.float64]:
+    return np.atleast_1d(np.asarray(values if values is not None else [0.0] * 3, np.float64))
+
+
+def settings(processor: Any) -> dict[str, Any]:
+    """What decides which values a model sees."""
+    own = {name: value for name, value in processor.to_dict().items() if not name.startswith("_")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+
+
+def geometry_of(processor: Any) -> dict[str, Any]:
+    """What decides which part of the picture each place shows."""
+    values = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor", "resample")
+    return {name: value for name, value in settings(processor).items() if name not in values}
+
+
+class Source:
+    """Pictures of a split as both sides see them, made anew whenever they are asked for."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        keys: NDArray[np.int64],
+        student: Processor,
+        teacher: Processor,
+        seed: int | None,
+    ) -> None:
+        """`seed`: of the augmentation; None for none."""
+        self.pictures, self.keys, self.seed = pictures, keys, seed
+        self.student, self.teacher = student, teacher
+        # shared, so that the loader's processes see it change
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def picture(self, position: int) -> PIL.Image.Image:
+        key = int(self.keys[position])
+        try:
+            picture = self.pictures.rgb(key)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{self.pictures.name(key)} cannot be read: {error}") from error
+        if self.seed is None:
+            return picture
+        return light(picture, (self.seed, int(self.epoch), key))
+
+    def pixels(self, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What `Processor.geometry` makes of the pictures for student and teacher; one array if shared."""
+        seen = [self.picture(position) for position in positions]
+        student = _stacked([self.student.geometry(picture) for picture in seen])
+        if self.teacher is self.student:
+            return student, student
+        return student, _stacked([self.teacher.geometry(picture) for picture in seen])
+
+
+class Kept:
+    """The same, made once and kept in memory."""
+
+    def __init__(self, source: Source, student: NDArray[Any], teacher: NDArray[Any]) -> None:
+        self.student, self.teacher = source.student, source.teacher
+        self.arrays = student, teacher
+
+    def pixels(self, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+        student, teacher = self.arrays
+        some = student[list(positions)]
+        return some, some if teacher is student else teacher[list(positions)]
+
+
+def keep(source: Source) -> Source | Kept:
+    """Keep what fits: a picture is then decoded and resized once, not once per epoch."""
+    student, teacher = source.pixels([0])
+    shared = source.teacher is source.student
+    each = student.nbytes + (0 if shared else teacher.nbytes)
+    count = len(source.keys)
+    if each * count > _KEEP:
+        return source
+    sides = (student,) if shared else (student, teacher)
+    kept = [np.empty((count, *one.shape[1:]), one.dtype) for one in sides]
+    for position in tracked(range(count), "reading pictures"):
+        for array, pixels in zip(kept, source.pixels([position])):
+            if pixels.shape[1:] != array.shape[1:]:
+                raise _different_sizes(array.shape[1:], pixels.shape[1:])
+            array[position] = pixels[0]
+    return Kept(source, kept[0], kept[-1])
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1:
+        raise _different_sizes(shapes[0], shapes[1])
+    return np.stack(arrays)
+
+
+def _different_sizes(one: Sequence[int], other: Sequence[int]) -> CompatibilityError:
+    return CompatibilityError(
+        f"the image processor leaves pictures of different sizes, {tuple(one)} and {tuple(other)}: a batch "
+        "needs one. Set size to {height, width}, or do_center_crop, in its preprocessor_config.json."
+    )

@@ -1,0 +1,1 @@
+"""One optimisation: from a model, its teacher and its objectives to trained weights."""

@@ -1,0 +1,148 @@
+"""Everything trainable in one module: the student and the objectives' projections. A step is one forward of it.
+
+Wrappers (DDP, FSDP, DeepSpeed) see every gradient only of what happens inside their own forward; a projection beside
+the wrapped module drifts apart between processes without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stilla.errors import CompatibilityError, all_at_once
+from stilla.models.features import Recorder
+from stilla.models.heads import head_of
+from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
+from stilla.rows import compiler_problem, row_loss
+from stilla.signals import Batch, Dims, Signals
+from stilla.tasks.base import Side, Task
+from stilla.tasks.forward import listen
+from stilla.training.reduction import Step
+
+
+class Distiller(nn.Module):
+    """The student with the terms of its loss.
+
+    compile: the row losses over a vocabulary go through torch.compile.
+
+    Raises:
+        CompatibilityError: objectives that cannot work on these models, all at once; to be compiled without a compiler or
+            a vocabulary.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Sequence[Term],
+        task: Task,
+        *,
+        student_dims: Dims,
+        teacher_dims: Dims | None = None,
+        layer_map: LayerMap | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        names = [term.name for term in terms]
+        problems = [] if terms else ["there is no term, so nothing would be learnt; expected for example Term(Logits())"]
+        problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
+        problems += [problem for term in terms
+                     for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
+        if compile:
+            problems += compile_problems(task)
+        if problems:
+            raise all_at_once(problems, CompatibilityError)
+        for term in terms:
+            term.objective.setup(student_dims, teacher_dims, layer_map or {})
+        if task.vocabulary:
+            head_of(student)  # what cannot be read is refused now, and never looked for inside a wrapper
+        self.student = student
+        self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
+        self.terms = tuple(terms)
+        self.task = task
+        self.compiled = compile
+        self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
+        # Trainer asks a wrapper for both when it loads a checkpoint without the aliases of tied weights
+        self._keys_to_ignore_on_save = self._aliases()
+
+    def forward(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
+        """`loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
+        `terms`: (terms,) the same parts by term, detached, before the weights."""
+        scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
+        done: list[tuple[Tensor, dict[str, Tensor]]] = []
+
+        def rows(said: Signals) -> None:
+            ours, theirs = self._aligned(said, teacher, batch)
+            done.append(self._rows(ours, theirs, scales, step.progress))
+
+        said, theirs = self._aligned(
+            listen(self.student, self.task, batch, Side.STUDENT, self.recorder, rows), teacher, batch)
+        loss, sums = done[0]
+        with torch.autocast(loss.device.type, enabled=False):
+            for term in self.terms:
+                if isinstance(term.objective, FeatureObjective):
+                    if theirs is None:
+                        raise CompatibilityError(
+                            f"`{term.name}` needs a teacher, and this batch came without its signals")
+                    total = term.objective.total(said, theirs, step.progress)
+                    loss = loss + term.weight_at(step.progress) * scales[term.name] * total
+                    sums[term.name] = total.detach()
+            return {"loss": loss, "terms": torch.stack([scales[term.name] * sums[term.name] for term in self.terms])}
+
+    def _aligned(self, said: Signals, teacher: Signals | None, batch: Batch) -> tuple[Signals, Signals | None]:
+        # without a teacher, what a task does to both sides it does to the student
+        return (self.task.align(said, said, batch)[0], None) if teacher is None else self.task.align(said, teacher, batch)
+
+    def _rows(
+        self, said: Signals, teacher: Signals | None, scales: Mapping[str, float], progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The row terms' part of the loss, and their sums by name."""
+        rows = {term.name: (term.objective, term.weight_at(progress) * scales[term.name]) for term in self.terms
+                if isinstance(term.objective, RowObjective)}
+        if not rows or said.logits is None:
+            return torch.zeros((), device=next(self.parameters()).device), {}
+        with torch.autocast(said.logits.device.type, enabled=False):
+            loss, sums = row_loss(
+                tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress,
+                compile=self.compiled)
+        return loss, dict(zip(rows, sums, strict=True))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Without the aliases of tied weights, which safetensors refuses to store twice."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in self._keys_to_ignore_on_save:
+            state.pop(prefix + name, None)
+        return state
+
+    def tie_weights(self) -> None:
+        """After loading: the aliases point at what was loaded."""
+        self.student.tie_weights()  # type: ignore[operator]
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """What Trainer calls for `activation_checkpointing: true`; the options are the student's own."""
+        self.student.activation_checkpointing_enable(**options)  # type: ignore[operator]
+
+    @property
+    def config(self) -> Any:
+        """The student's configuration, where it has one: what Trainer and trackers look for."""
+        return self.student.config
+
+    def _aliases(self) -> list[str]:
+        seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+        aliases = []
+        for name, tensor in super().state_dict(keep_vars=True).items():
+            key = (id(tensor), tensor.shape, tensor.stride())
+            if seen.setdefault(key, name) != name:
+                aliases.append(name)
+        return aliases
+
+
+def compile_problems(task: Task) -> list[str]:
+    """Why a training of this task cannot have its losses compiled, in words that say what to do; empty if it can."""
+    if not task.vocabulary:
+        return ["compile: speeds up losses over a vocabulary, and this task has none; leave it out"]
+    problem = compiler_problem()
+    return [] if problem is None else [problem]

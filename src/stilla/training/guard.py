@@ -1,0 +1,136 @@
+"""Watches a training from inside: named terms for the log, a loss that is not finite, a wish to stop, the teacher's cache."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stilla.errors import TrainingError
+from stilla.signals import Batch
+from stilla.teachers import CapturingTeacher
+from stilla.training.distiller import Distiller
+
+
+class Guard(TrainerCallback):
+    """Collects what each micro-batch said, and decides after each optimiser step whether to go on.
+
+    All processes decide together: one that raised alone would leave the others waiting in their next exchange.
+    """
+
+    def __init__(self, distiller: Distiller) -> None:
+        self.names = [term.name for term in distiller.terms]
+        self.sums: Tensor | None = None
+        self.steps = 0
+        self.bad_terms: Tensor | None = None
+        self.asked = False
+        """Whether this process got a signal; `stopping`: whether all agreed to stop."""
+        self.stopping = False
+
+    def watch(self, loss: Tensor, terms: Tensor, batch: Batch) -> None:
+        """Called once per micro-batch with its share of the loss."""
+        self.sums = terms.double() if self.sums is None else self.sums + terms
+        bad = ~torch.isfinite(torch.cat([loss.detach()[None].to(terms.dtype), terms]))
+        self.bad_terms = bad if self.bad_terms is None else self.bad_terms | bad
+        self.last = batch
+
+    def drain(self, accelerator: Any) -> dict[str, float]:
+        """The mean of each term over the optimiser steps since the last call, over all processes."""
+        if self.sums is None or self.steps == 0:
+            return {}
+        # each process holds its share times the number of processes, so the mean over processes is the step's value
+        totals = accelerator.gather(self.sums[None]).mean(0).tolist()
+        values = {f"terms/{name}": total / self.steps for name, total in zip(self.names, totals, strict=True)}
+        self.sums, self.steps = None, 0
+        return values
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> TrainerControl:
+        self.steps += 1
+        # a gradient that is not finite breaks the weights before any loss shows it
+        broken = (control.should_save or state.global_step >= state.max_steps) and not _finite(model)
+        flags = torch.tensor([self.asked, broken], device=args.device)
+        if self.bad_terms is not None:
+            flags = torch.cat([flags, self.bad_terms.to(args.device)])
+        if args.world_size > 1:
+            shared = flags.int()
+            torch.distributed.all_reduce(shared)
+            flags = shared > 0
+        self.stopping, broken, *bad = flags.tolist()
+        self.bad_terms = None
+        if any(bad) or broken:
+            raise TrainingError(self._not_finite(args, state.global_step, bad))
+        if self.stopping:
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.stopping and (state.epoch or 0.0) % 1:
+            control.should_evaluate = False  # whoever asked to stop need not wait for it
+        return control
+
+    def _not_finite(self, args: TrainingArguments, step: int, bad: list[bool]) -> str:
+        named = [name for name, is_bad in zip(self.names, bad[1:]) if is_bad]
+        what = f"the loss is not finite at step {step} ({', '.join(named) or 'the weighted sum'})"
+        if not any(bad):
+            what = f"the weights are not finite after step {step}, though its loss was"
+        keys = self.last.keys_
+        where = f"; examples of its last micro-batch: {keys.tolist()}" if keys is not None else ""
+        saved = any(Path(args.output_dir or ".").glob("checkpoint-*"))
+        kept = "the last checkpoint is good" if saved else "there is no checkpoint yet"
+        return (f"{what}{where}. Nothing was saved after it: {kept}. Lower the learning rate, train in float32, or look "
+                "at these examples")
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the training after the current step, with a checkpoint; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers; a library's caller keeps its own
+            return
+
+        got: list[int] = []
+
+        def ask(number: int, _: Any) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            got.append(number)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.asked and not self.stopping:
+            signal.raise_signal(got[0])  # it came after the last step
+
+
+class KeepUp(TrainerCallback):
+    """Brings what was captured to disk before every checkpoint, so that both always tell of the same step."""
+
+    def __init__(self, teacher: CapturingTeacher) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if control.should_save:
+            self.teacher.flush()
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.teacher.flush()
+
+
+def _finite(model: Any) -> bool:
+    """Whether every weight is; looked at when it is about to be saved."""
+    weights = [one.detach() for one in model.parameters() if one.is_floating_point()] if model is not None else []
+    return not weights or bool(torch.stack([torch.isfinite(one).all() for one in weights]).all())

@@ -1,0 +1,406 @@
+import dataclasses
+import gc
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
+from stilla.cli import failures, listing, main, printing
+from stilla.cli.recipes import gathered, run_at
+from stilla.errors import RecipeError
+from stilla.objectives import KINDS
+from tests import tiny
+from tests.report import fakes
+
+COMMANDS = ("run", "demo", "check", "evaluate", "export", "report", "compare", "list")
+SMALL = "task: text-classification\ndata: reviews.csv\nteacher: ./bert\nstudent: 3\n"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    """Every test works in a folder of its own, on a narrow terminal without colours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    printing.console.cache_clear()
+    yield
+    printing.console.cache_clear()
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command in this process; gives its exit code, standard output and standard error."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, arguments)))
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return command
+
+
+def imported_by(arguments):
+    """The modules that are there after a command, in a process of its own."""
+    code = (
+        "import sys\nfrom stilla.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit as ended:\n"
+        "    print('\\n', 'ended', ended.code or 0, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    _, exit_code, *modules = done.stdout.splitlines()[-1].split()
+    return int(exit_code), set(modules)
+
+
+# Starting
+
+
+def test_help_imports_nothing_that_is_slow():
+    exit_code, modules = imported_by(["--help"])
+    assert exit_code == 0
+    assert not modules & {"torch", "transformers", "datasets", "numpy", "pydantic", "rich", "ruamel.yaml"}
+
+
+@pytest.mark.parametrize("wrong", ["seeed: 3", "distill: {objectives: [{kind: labls}]}", "export: onx"])
+def test_an_error_in_a_recipes_shape_does_not_import_torch(tmp_path, wrong):
+    (tmp_path / "recipe.yaml").write_text(f"{SMALL}{wrong}\n")
+    exit_code, modules = imported_by(["run", "recipe.yaml"])
+    assert exit_code == 2
+    assert not modules & {"torch", "transformers", "datasets", "numpy"}
+
+
+def test_a_check_imports_nothing_that_only_a_run_needs(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(json.dumps(tiny.recipe(tmp_path / "made", export=["onnx", "int8"])))
+    exit_code, modules = imported_by(["check", "recipe.yaml"])
+    assert exit_code == 0
+    assert not modules & {"sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision", "scipy.stats",
+                          "torch.utils.tensorboard", "transformers.trainer", "transformers.pipelines"}  # fmt: skip
+    assert not modules & {f"stilla.{name}" for name in ("trainer", "training", "run", "scoring", "report")}
+
+
+def test_garbage_is_collected_again_after_a_check(command):
+    command("check", "absent.yaml")
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(command, name):
+    exit_code, out, _ = command(name, "--help")
+    assert exit_code == 0
+    assert f"Usage: stilla {name}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_mistyped_command_is_guessed(command):
+    exit_code, _, err = command("rnu")
+    assert exit_code == 2
+    assert "Did you mean 'run'?" in err
+
+
+def test_python_m_stilla_tells_the_versions():
+    done = subprocess.run([sys.executable, "-m", "stilla", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("stilla 0.")
+    assert "torch" in done.stdout
+
+
+# Recipes from the command line
+
+
+def test_options_alone_make_a_recipe():
+    recipe = gathered(["distill.epochs=1"], "text-classification", ["./bert", "train={}"], ["layers=3"],
+                      ["data/reviews.csv", "label=stars"], None).complete()  # fmt: skip
+    assert (recipe.task, recipe.teacher.model, recipe.student.layers) == ("text-classification", "./bert", 3)
+    assert (recipe.data.train, recipe.data.label) == ("data/reviews.csv", ("stars",))
+    assert recipe.teacher.train is not None
+    assert recipe.distill[0].epochs == 1
+    assert recipe.output == "runs/reviews"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("3", {"layers": 3}), ("./small", {"model": "./small"}), ("layers={keep: [0, 2]}", {"layers": {"keep": [0, 2]}}),
+     ("keep=[0,2]", {"layers": {"keep": [0, 2]}}), ("depths=[1,1]", {"layers": {"depths": [1, 1]}})],
+)
+def test_a_student_may_be_a_number_a_folder_or_a_field(given, meant):
+    recipe = gathered([], "t", ["./bert"], [given], ["x.csv"], None).complete()
+    assert recipe.student.model_dump(exclude_unset=True) == meant
+
+
+def test_a_path_with_an_equals_sign_stays_a_path():
+    recipe = gathered([], "t", ["./bert"], ["3"], ["data/year=2024/part.parquet"], None).complete()
+    assert recipe.data.train == "data/year=2024/part.parquet"
+
+
+def test_options_go_over_a_recipe_file_and_overrides_over_options(tmp_path):
+    Path("recipe.yaml").write_text(SMALL)
+    recipe = gathered(["recipe.yaml", "output=there"], None, ["./other"], None, None, "here", allow_weak_teacher=True)
+    assert recipe.complete().teacher.model == "./other"
+    assert recipe.complete().allow_weak_teacher
+    assert recipe.complete().output == "there"
+
+
+def test_no_recipe_at_all_says_what_to_give(command):
+    exit_code, _, err = command("run")
+    assert exit_code == 2
+    assert err.startswith("Error: expected a recipe file (stilla run recipe.yaml), or the essentials as options")
+
+
+def test_mistakes_are_listed_without_a_traceback(command):
+    Path("recipe.yaml").write_text(f"{SMALL}evaluate: {{seeds: 0}}\n")
+    exit_code, out, err = command("run", "recipe.yaml", "distill.epoch=1")
+    assert (exit_code, out) == (2, "")
+    assert err.splitlines() == [
+        "Error: 2 problems:",
+        "  1. command line: distill.epoch: unknown key. Did you mean epochs?",
+        "  2. recipe.yaml: evaluate.seeds: got 0; expected at least 1",
+    ]
+
+
+@pytest.mark.parametrize("place", [["--debug", "run"], ["run", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(place):
+    with pytest.raises(RecipeError, match="no such file"):
+        main([*place, "absent.yaml"])
+
+
+# Runs that are not there
+
+
+def a_run(path):
+    return fakes.write_run(path, fakes.digits())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("runs/review", "no such folder. Did you mean runs/reviews?"),
+        ("reviews", "no such folder. Did you mean runs/reviews?"),
+        ("runs", "is no run folder. The runs here: runs/digits, runs/reviews."),
+    ],
+)
+def test_a_run_that_is_not_there_is_guessed(asked, said):
+    a_run(Path("runs/reviews"))
+    a_run(Path("runs/digits"))
+    with pytest.raises(RecipeError) as caught:
+        run_at(asked)
+    assert str(caught.value) == f"{asked}: {said}"
+    assert run_at("runs/reviews") == Path("runs/reviews")
+
+
+def test_without_any_run_that_is_said(command):
+    exit_code, _, err = command("report", "runs/x")
+    assert exit_code == 2
+    assert "no such folder. There are no runs here." in err
+
+
+# How commands end
+
+
+def ending(capsys, error, *, given=("run", "recipe.yaml")):
+    failures.arguments.set(given)
+    with pytest.raises(failures.typer.Exit) as ended, failures.explained(debug=False):
+        raise error
+    return ended.value.exit_code, capsys.readouterr().err
+
+
+def test_a_fault_is_written_to_a_file_in_the_run_folder(capsys, tmp_path):
+    failures.run_folder.set(tmp_path)
+    try:
+        exit_code, err = ending(capsys, ZeroDivisionError("division by zero"))
+    finally:
+        failures.run_folder.set(None)
+    story = (tmp_path / "error.txt").read_text()
+    assert exit_code == 1
+    assert err.startswith("ZeroDivisionError: division by zero")
+    assert str(tmp_path / "error.txt") in err
+    assert story.startswith("$ stilla run recipe.yaml")
+    assert "Traceback (most recent call last)" in story
+
+
+def test_without_a_run_folder_a_fault_is_written_to_the_temporary_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(failures.tempfile, "tempdir", str(tmp_path))
+    _, err = ending(capsys, KeyError("x"))
+    (file,) = tmp_path.glob("stilla-*.txt")
+    assert str(file) in err
+
+
+def test_stopping_tells_the_command_that_continues(capsys):
+    given = ("run", "my recipe.yaml", "--overwrite", "data.text=a b")
+    exit_code, err = ending(capsys, KeyboardInterrupt("stopped in `student` after step 5 of 9"), given=given)
+    assert exit_code == 130
+    assert err.strip() == (
+        "stopped in `student` after step 5 of 9. To continue: stilla run 'my recipe.yaml' 'data.text=a b'"
+    )
+
+
+def test_stopping_what_cannot_be_continued_offers_nothing(capsys):
+    assert ending(capsys, KeyboardInterrupt(), given=("check", "x")) == (130, "stopped\n")
+
+
+def test_under_a_launcher_the_launcher_continues(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert failures.again(["run", "recipe.yaml"]) == "accelerate launch -m stilla run recipe.yaml"
+    assert failures.again(["capture", "recipe.yaml", "--overwrite"]) == "accelerate launch -m stilla capture recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "runs/x/model.safetensors"), "no room left on the disk for runs/x/model"),
+        (MemoryError(), "out of memory. Lower batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 TB"), "out of memory"),
+    ],
+)
+def test_a_machine_that_is_too_small_is_said_in_words(capsys, error, said):
+    exit_code, err = ending(capsys, error)
+    assert exit_code == 2
+    assert said in err
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    shell = f"{sys.executable} -m stilla list recipe --json | head -n 1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout == "{\n"
+    assert "Error" not in done.stderr
+
+
+# Printing
+
+
+@pytest.mark.parametrize("scores", [fakes.intents(), fakes.digits(), fakes.regression()], ids=lambda one: one.task)
+def test_a_runs_end_fits_eighty_columns_without_colours(capsys, scores):
+    printing.print_scores(scores)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\x1b" not in out
+    assert scores.verdict.split(";")[0][:60] in " ".join(out.split())
+    for title in ("teacher", "student", "parameters", "retention"):
+        assert title in out
+    headline = next(line for line in out.splitlines() if line.startswith(("accuracy", "Pearson")))
+    assert len(headline.split("%" if "%" in headline else ".")) > len(scores.subjects)
+
+
+def test_five_models_stand_side_by_side_without_broken_intervals(capsys):
+    """Teacher, baseline, student and two files: what the demo ends with."""
+    printing.print_scores(fakes.intents())
+    out = capsys.readouterr().out
+    intervals = next(line for line in out.splitlines() if line.strip().startswith("["))
+    assert intervals.count("[") == intervals.count("]") == 5
+
+
+def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
+    why = "the teacher is no better than the baseline, so there is nothing to gain a part of"
+    note = f"distillation ratio is not defined: {why}"
+    scores = dataclasses.replace(fakes.intents(), distillation_ratio=None, notes=(note,))
+    printing.print_scores(scores)
+    assert " ".join(capsys.readouterr().out.split()).count("nothing to gain a part of") == 1
+
+
+def test_report_and_compare_print_where_the_page_lies(command):
+    a_run(Path("runs/a"))
+    a_run(Path("runs/b"))
+    exit_code, out, _ = command("report", "runs/a")
+    assert (exit_code, out.split()) == (0, ["report", "runs/a/report.html"])
+    exit_code, out, _ = command("compare", "runs/a", "runs/b", "--output", "both.html")
+    assert exit_code == 0
+    assert Path("both.html").exists()
+    assert "students of a and b are equal" in " ".join(out.split())  # as on the page: short, and told apart
+    assert "both.html" in out
+
+
+# Lists
+
+
+def test_objectives_describe_themselves(command):
+    _, out, _ = command("list", "objectives")
+    assert [line for line in out.splitlines() if line in KINDS] == list(KINDS)
+    assert "divergence   forward_kl | reverse_kl | jsd | skew_kl |          forward_kl" in out
+    assert "temperature  a number or a schedule" in out
+
+
+@pytest.mark.parametrize("what", ["tasks", "objectives", "formats"])
+def test_lists_come_as_json_too(command, what):
+    _, out, _ = command("list", what, "--json")
+    entries = json.loads(out)
+    assert [entry["name"] for entry in entries] == [entry.name for entry in getattr(listing, what)()]
+    assert all(entry["summary"] for entry in entries)
+
+
+def test_runs_are_listed_with_their_numbers(command):
+    a_run(Path("runs/digits"))
+    Path("runs/begun").mkdir()
+    Path("runs/begun/stages.json").write_text("{}")
+    Path("runs/other").mkdir()
+    _, out, _ = command("list", "runs")
+    begun, digits = out.splitlines()[1:]
+    assert begun.split() == ["runs/begun", "not", "finished"]
+    assert digits.split()[:4] == ["runs/digits", "accuracy", "98.3", "%"]
+    assert "no runs in elsewhere" in command("list", "runs", "--folder", "elsewhere")[1]
+
+
+def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
+    _, out, _ = command("list", "recipe")
+    assert "learning_rate: 0.0001" in out
+    _, out, _ = command("list", "recipe", "--json")
+    assert json.loads(out)["properties"]["task"]["description"]
+
+
+def test_an_option_says_what_it_takes():
+    schema = {"anyOf": [{"type": "number"}, {"type": "object", "properties": {"linear": {}}}, {"type": "null"}]}
+    assert listing.takes(schema) == "a number or a schedule"
+    assert listing.takes({"enum": ["a", "b"]}) == "a | b"
+    assert listing.takes({"const": "a"}) == "a"
+    assert listing.takes({}) == "anything"
+
+
+# The main job
+
+
+def test_what_a_cache_holds_is_said_in_words(command):
+    made_from = {"teacher": "7e4c", "preparation": {"text": ["sentence"], "max_length": 64, "label": None}}
+    with Writer("cache", Manifest(made_from, TopKCoder(100, 2, (1.0, 2.0)), classes=100)) as writer:
+        writer.add(Entry(key_of(b"one"), 1, bytes(20)))
+    exit_code, out, _ = command("cache", "info", "cache")
+    assert exit_code == 0
+    for words in ("top_k (classes 100, k 2, temperatures 1.0 and 2.0)", "1 piece with 1 row in 1 file",
+                  "max_length 64, text sentence"):
+        assert words in " ".join(out.split())
+
+
+@pytest.mark.slow
+def test_the_main_job_from_the_command_line(command):
+    recipe = tiny.recipe(Path.cwd())
+    options = ["--task", recipe["task"], "--student", "2", "--output", "runs/tiny"]
+    for section in ("data", "teacher"):
+        for key, value in recipe[section].items():
+            options += [f"--{section}", f"{key}={json.dumps(value)}"]
+    overrides = [f"{key}={json.dumps(recipe[key])}" for key in ("distill", "evaluate")]
+    exit_code, out, err = command("run", *options, *overrides)
+    assert exit_code == 0, err
+    assert "runs/tiny/report.html" in out
+    assert "labels alone" in out
+    exit_code, _, err = command("run", "runs/tiny/recipe.yaml")
+    assert exit_code == 0
+    assert "student: finished before, skipped" in err
+    exit_code, out, _ = command("evaluate", "runs/tiny", "--data", recipe["data"]["test"])
+    assert exit_code == 0
+    assert "accuracy" in out
+    Path("gaps.csv").write_text("text,topic\nthe bread,food\n ,food\nsoup,food\n")
+    exit_code, _, err = command("evaluate", "runs/tiny", "--data", "gaps.csv")
+    assert exit_code == 2
+    assert "data.broken: skip" in err
+    exit_code, out, _ = command("evaluate", "runs/tiny", "--data", "gaps.csv", "--data", "broken=skip")
+    assert exit_code == 0
+    assert re.search(r"evaluations/gaps-\w{6}\.json", out)
+    exit_code, out, _ = command("list", "runs")
+    assert "runs/tiny" in out
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_main_process_speaks_and_the_others_wait_for_it(rank, monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr(failures.time, "sleep", waited.append)
+    monkeypatch.setenv("RANK", rank)
+    assert failures._ended("Error: no such column", failures.MISTAKE).exit_code == failures.MISTAKE
+    assert capsys.readouterr().err.strip() == ("Error: no such column" if rank == "0" else "")
+    assert waited == ([] if rank == "0" else [failures.PATIENCE])
