@@ -33,9 +33,10 @@ from benchmarks.inputs import add_data_option, clinc150, minilm
 from benchmarks.tables import markdown
 from stilla import data, tasks
 from stilla.export import save_student
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.runtime.narrate import quiet_libraries
 from stilla.students import by_layers
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.training.batches import StepBatches
 
 CONTENDERS = {
@@ -99,7 +100,7 @@ def parse() -> argparse.Namespace:
 
 def prepare(scratch: Path, options: argparse.Namespace) -> Setting:
     """Write teacher and student, where all begin, and the examples of every step."""
-    section = Data(train=str(clinc150(options.data)))
+    section = TextClassificationData(train=str(clinc150(options.data)))
     splits = data.load(section, seed=options.seed)
     task = tasks.find("text-classification").understand(section, splits)
     set_seed(options.seed)

@@ -175,7 +175,7 @@ def test_a_folder_with_something_else_in_it_is_refused(found, tmp_path):
 
 
 def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
-    from stilla.recipe.file import dump
+    from stilla.recipe.written import dump
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "stages.json").write_text("{}")

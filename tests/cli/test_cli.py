@@ -10,7 +10,7 @@ import pytest
 
 from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
 from stilla.cli import failures, listing, main, printing
-from stilla.cli.recipes import gathered, run_at
+from stilla.cli.recipes import gathered, new_data, run_at
 from stilla.errors import RecipeError
 from stilla.objectives import KINDS
 from tests import tiny
@@ -344,6 +344,48 @@ def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     assert "learning_rate: 0.0001" in out
     _, out, _ = command("list", "recipe", "--json")
     assert json.loads(out)["properties"]["task"]["description"]
+
+
+def test_a_recipes_fields_are_listed_by_task(command):
+    _, out, _ = command("list", "recipe", "--task", "seq2seq")
+    assert "  prefix: null" in out
+    assert "whole_words" not in out
+    _, out, _ = command("list", "recipe", "--task", "masked-lm", "--json")
+    assert "MaskedLMData" in json.loads(out)["$defs"]
+    exit_code, _, err = command("list", "recipe", "--task", "seq2sec")
+    assert exit_code == 2
+    assert "Did you mean seq2seq?" in err
+    exit_code, _, err = command("list", "objectives", "--task", "seq2seq")
+    assert exit_code == 2
+    assert "it goes with `stilla list recipe`" in " ".join(err.split())
+
+
+OWN = """\
+from stilla.recipe import Data
+from stilla.tasks.base import Task
+
+class Tables(Data):
+    columns: int = 1
+
+class Tabular(Task[Tables]):
+    data_section = Tables
+"""
+
+
+def test_a_field_of_the_data_may_be_the_tasks_own(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "recipe.yaml").write_text("{task: 'mine:Tabular', data: x.csv, teacher: ./t, student: 3}")
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
+    given = ["x.csv", "columns=3"]
+    for arguments, task in (([], "mine:Tabular"), (["task=mine:Tabular"], None), (["recipe.yaml"], None)):
+        recipe = gathered(arguments, task, ["./t"], ["3"], given, None).complete()
+        assert (recipe.data.train, recipe.data.columns) == ("x.csv", 3)
+    assert gathered([], "seq2seq", ["./t"], ["3"], ["columns=3/x.csv"], None).complete().data.train == "columns=3/x.csv"
+    wrong = gathered([], "seq2seq", ["./t"], ["3"], ["x.csv", "image=x"], None)
+    assert "data.image: a field of image-classification; seq2seq takes" in wrong.problems[0]
+    assert new_data(tmp_path, ["new.csv", "columns=2", "broken=skip"]) == ("new.csv", ["data.columns=2", "data.broken=skip"])
+    sys.modules.pop("mine")
 
 
 def test_an_option_says_what_it_takes():

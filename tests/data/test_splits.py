@@ -20,6 +20,8 @@ from stilla import data
 from stilla.data import sources
 from stilla.errors import DataError
 from stilla.recipe import Data
+from stilla.tasks.language.sections import CausalLMData, MaskedLMData
+from stilla.tasks.shared.sections import Labelled
 
 ROWS = {"text": [f"text {i}" for i in range(40)], "label": ["yes" if i % 4 else "no" for i in range(40)]}
 
@@ -153,6 +155,33 @@ def test_splits_are_drawn_by_class_and_by_seed(tmp_path: Path) -> None:
     label = dict(zip(ROWS["text"], ROWS["label"]))
     assert Counter(label[text] for text in splits["validation"]) == {"yes": 6, "no": 2}
     assert Counter(label[text] for text in splits["test"]) == {"yes": 3, "no": 1}
+
+
+def test_a_draw_asks_the_section_where_the_classes_stand(tmp_path: Path) -> None:
+    rows = {"label": ["a", "b"] * 20, "score": [1] * 10 + [2] * 30}
+    source = str(write(tmp_path / "rows.parquet", rows))
+
+    def ones(section: Data, column: str, one: object) -> set[int]:
+        """How many of the first class are drawn, by different seeds."""
+        return {data.load(section, seed=seed)["validation"][column][:].count(one) for seed in range(6)}
+
+    given = {"train": source, "validation": {"split": 0.2}}
+    by_name, by_score = Data.model_validate(given), Labelled.model_validate({**given, "label": "score"})
+    assert ones(by_name, "label", "a") == {4}
+    assert ones(by_score, "score", 1) == {2}
+    assert len(ones(by_name, "score", 1)) > 1
+    amount = Labelled.model_validate({**given, "label": "score", "kind": "regression"})
+    assert len(ones(amount, "score", 1)) > 1
+
+
+def test_the_section_says_what_an_example_is_in_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\nthree\n\nfour\n")
+    source = str(tmp_path / "a.txt")
+    assert len(data.load_one(source)) == len(data.load_one(source, Data(train="x"))) == 3
+    assert [text.strip() for text in data.load_one(source, CausalLMData(train="x", document="line"))["text"]] == [
+        "one", "two", "three", "four"]
+    splits = data.load(MaskedLMData(train=source, validation=source, document="file"), seed=0)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1, "validation": 1}
 
 
 def test_rows_are_named_as_they_lie_in_the_file_whatever_was_drawn(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from transformers import TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Student, Term
 from stilla.objectives import Hidden, Labels, Logits
-from stilla.recipe import Data
 from stilla.students import automatic_layer_map
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.masked_lm import MaskedLM
+from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.teachers import LiveTeacher, Teacher
 from tests.equivalence.setting import losses, weights
@@ -55,13 +55,13 @@ def _made(kind: str, examples: int) -> tuple[Task, Dataset, Any, Any, Any]:
     if kind == "seq2seq":
         split = Dataset.from_dict(pairs.pairs(examples))
         teacher = pairs.model("t5", layers=3)
-        task: Task = Seq2Seq.understand(Data(train="x"), {"train": split})
+        task: Task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": split})
         return task, split, pairs.processor("t5", teacher), teacher, pairs.model("t5", layers=1, width=8)
     split = Dataset.from_dict({"text": sentences(examples)})
     if kind in ("causal", "unpacked"):
-        task = CausalLM.understand(Data(train="x", max_length=80, pack=kind == "causal"), {"train": split})
+        task = CausalLM.understand(CausalLMData(train="x", max_length=80, pack=kind == "causal"), {"train": split})
         return task, split, byte_tokenizer(), llama(), llama(**smaller)
-    task = MaskedLM.understand(Data(train="x", max_length=16), {"train": split})
+    task = MaskedLM.understand(MaskedLMData(train="x", max_length=16), {"train": split})
     return task, split, bert_lm_tokenizer(), bert_lm(), bert_lm(**smaller)
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.generate import Decoding, effective, generate, some, split_at_ends, writer
-from stilla.recipe import Data
 from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.sections import CausalLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.writing import Asked
 from tests.tasks import pairs
@@ -23,7 +23,7 @@ families = pytest.mark.parametrize("family", pairs.FAMILIES)
 
 
 def asked_of(family: str, model: nn.Module) -> tuple[Seq2Seq, Asked, Any]:
-    task = Seq2Seq.understand(Data(train="x"), {"train": DATA})
+    task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": DATA})
     processor = pairs.processor(family, model)
     return task, task.asked(DATA, processor), processor
 
@@ -64,7 +64,7 @@ def test_greedy_texts_are_the_likeliest_token_after_token_and_every_step_reads_o
 def test_a_causal_model_reads_its_prompt_once_and_then_every_token_by_itself() -> None:
     model, tokenizer = llama(), byte_tokenizer()
     split = Dataset.from_dict({"prompt": ["a cat", "the old dog: "], "completion": ["x", "y"]})
-    task = CausalLM.understand(Data(train="x"), {"train": split})
+    task = CausalLM.understand(CausalLMData(train="x"), {"train": split})
     inputs = task.asked(split, tokenizer).tokens.batch([0, 1])
     widths: list[int] = []
     hook = model.model.register_forward_pre_hook(

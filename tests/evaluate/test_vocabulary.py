@@ -12,10 +12,10 @@ from datasets import Dataset
 from torch import Tensor
 
 from stilla.evaluate import chance, is_weak, make_scores, predict, predict_beside, unused_outputs
-from stilla.recipe import Data
 from stilla.scores import Cost
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.sections import CausalLMData
 from stilla.tasks.language.vocabulary import PERPLEXITY, TOKEN_ACCURACY
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import byte_tokenizer, llama, sentences
@@ -26,7 +26,7 @@ TEXTS = sentences(7)
 @pytest.fixture(scope="module")
 def setting() -> tuple[CausalLM, Dataset, Prepared]:
     split, tokenizer = Dataset.from_dict({"text": TEXTS}), byte_tokenizer()
-    task = CausalLM.understand(Data(train="x"), {"validation": split}).adapted_to(Loaded(llama(), tokenizer, "llama"))
+    task = CausalLM.understand(CausalLMData(train="x"), {"validation": split}).adapted_to(Loaded(llama(), tokenizer, "llama"))
     return task, split, task.prepare(split, tokenizer, None, training=False)
 
 

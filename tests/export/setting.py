@@ -19,11 +19,12 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from stilla.recipe import Data
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.shared.imported import ImportedModel
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from stilla.tasks.vision.image_classification import ImageClassification
+from stilla.tasks.vision.sections import ImageClassificationData
 
 from ..tasks.tiny import WORDS, bert_config, bert_tokenizer, image_processor, labels_of, vit_config
 
@@ -55,7 +56,7 @@ def text_student(**config: Any) -> Student:
     draw = np.random.default_rng(0)
     rows = {"text": [" ".join(draw.choice(WORDS, 1 + index % 9)) for index in range(24)],
             "label": ["bad", "good"] * 12}
-    task = TextClassification.understand(Data(train="x"), {"train": Dataset.from_dict(rows)})
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": Dataset.from_dict(rows)})
     model = lively(BertForSequenceClassification(bert_config(**LABELS, **config)))
     tokenizer = bert_tokenizer()
     tokenizer.model_max_length = 24
@@ -100,7 +101,7 @@ def picture(index: int) -> PIL.Image.Image:
 
 def _image_student(model: nn.Module) -> Student:
     rows = {"image": [picture(index) for index in range(40)], "label": ["bad", "good"] * 20}
-    task = ImageClassification.understand(Data(train="x"), {"train": Dataset.from_dict(rows)})
+    task = ImageClassification.understand(ImageClassificationData(train="x"), {"train": Dataset.from_dict(rows)})
     processor = image_processor()
     return Student(lively(model), processor, task, _prepared(task, rows, processor))
 

@@ -14,8 +14,8 @@ from stilla.errors import ExportError
 from stilla.evaluate.generate import Decoding, generate, writer
 from stilla.export import decoders
 from stilla.export.running import open_exported
-from stilla.recipe import Data
 from stilla.tasks.language import prompts as _prompts
+from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from tests.tasks import pairs
 
@@ -27,7 +27,7 @@ SMALL = {"vocab_size": len(pairs.VOCABULARY), "hidden_size": 16, "num_hidden_lay
 
 
 def _batches(family: str, model: Any) -> tuple[Seq2Seq, Any, list[dict[str, torch.Tensor]]]:
-    task = Seq2Seq.understand(Data(train="x"), {"train": DATA})
+    task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": DATA})
     processor = pairs.processor(family, model)
     prepared = task.prepare(DATA, processor, None, training=False)
     return task, processor, [dict(prepared.collate(rows).student) for rows in ([0, 1, 2], [3], [4, 5])]

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from stilla.errors import RecipeError
 from stilla.recipe import Data, Evaluate, Recipe, Stage, StudentSpec, Teacher
-from stilla.recipe.file import brief, draft, dump, from_options, json_schema, read
+from stilla.recipe.file import draft, from_options, read
 from stilla.recipe.schedule import Constant, Linear
+from stilla.recipe.written import brief, dump, json_schema
 from stilla.recipe.yaml import flow, load
 
 WHOLE = """\

@@ -16,6 +16,7 @@ from stilla import data
 from stilla.recipe import Data, ModelSource
 from stilla.samples.digits import digits, digits_teacher
 from stilla.tasks.vision.image_classification import ImageClassification
+from stilla.tasks.vision.sections import ImageClassificationData
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_teacher_takes_the_digits_and_is_the_same_each_time(
     assert torch.equal(before, torch.get_rng_state())
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
-    task = ImageClassification.understand(Data(train="x"), splits)
+    task = ImageClassification.understand(ImageClassificationData(train="x"), splits)
     loaded = task.load(ModelSource(model=str(tmp_path / "one")), labelled=False)
     prepared = task.prepare(splits["test"], loaded.processor, None, training=False)
     assert loaded.model(**prepared.collate([0, 1]).student).logits.shape == (2, 10)

@@ -13,6 +13,7 @@ from stilla import data
 from stilla.errors import DataError
 from stilla.recipe import Data, ModelSource
 from stilla.samples.docstrings import TOPICS, WORDS, collect, docstrings, docstrings_teacher
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 
 
@@ -70,7 +71,7 @@ def test_the_teacher_reads_the_texts_and_is_the_same_each_time(library: Path, tm
     assert torch.equal(before, torch.get_rng_state())
     for file in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    task = TextClassification.understand(Data(train="x"), splits)
+    task = TextClassification.understand(TextClassificationData(train="x"), splits)
     loaded = task.load(ModelSource(model=str(tmp_path / "one")), labelled=False)
     prepared = task.prepare(splits["test"], loaded.processor, None, training=False)
     batch = prepared.collate([0, 1])
@@ -87,5 +88,5 @@ def test_the_running_python_says_enough_about_every_topic(tmp_path: Path) -> Non
     assert splits["train"].features["topic"].num_classes >= 8
     assert len(splits["train"]) > 1500
     assert max(len(text.split()) for text in splits["train"]["text"]) <= WORDS
-    task = TextClassification.understand(Data(train="x"), splits)
+    task = TextClassification.understand(TextClassificationData(train="x"), splits)
     assert task.problem.kind == "single_label"

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate.generate import Decoding, generate, writer
-from stilla.recipe import Completions, Data
+from stilla.recipe import Completions
 from stilla.recipe.file import from_options
 from stilla.stages import completions
 from stilla.tasks.base import Loaded
+from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.translations import CUT
 from tests.tasks import pairs
@@ -29,7 +30,7 @@ STAMP = {"teacher": "a"}
 def teacher_of(family: str = "bart") -> tuple[Seq2Seq, Loaded]:
     model = pairs.trained(family)
     teacher = Loaded(model, pairs.processor(family, model), "teacher")
-    return Seq2Seq.understand(Data(train="x"), {"train": SPLIT}).adapted_to(teacher), teacher
+    return Seq2Seq.understand(Seq2SeqData(train="x"), {"train": SPLIT}).adapted_to(teacher), teacher
 
 
 def written(folder: Path, section: Completions = SECTION, **changes: Any) -> completions.Completed:

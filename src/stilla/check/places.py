@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stilla.check.found import Found
@@ -39,7 +39,7 @@ def unknown_names(recipe: Recipe) -> list[str]:
     from stilla.objectives import KINDS as OBJECTIVES
     from stilla.tasks import KINDS as TASKS
 
-    named = [("task", recipe.task, TASKS)]
+    named: list[tuple[str, str, Mapping[str, object]]] = [("task", recipe.task, TASKS)]
     named += [(f"{place}.kind", spec.kind, OBJECTIVES) for place, spec in objectives(recipe)]
     named += [("export", name, FORMATS) for name in recipe.export]
     problems = []

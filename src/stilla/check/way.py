@@ -90,7 +90,7 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     wanted = recipe.evaluate.metric
     written: tuple[str, ...] = ()
     with found.attempt():
-        generation = resolved_writing(recipe.evaluate, task).generation
+        generation = resolved_writing(recipe.evaluate, task).writing
         written = (generation.metrics if generation else None) or ()
     known = [*metrics, *written]
     if wanted is not None and wanted not in known:
@@ -133,7 +133,7 @@ def _look_at_writing(
     """Whether the models can write what the recipe asks for, and it can be measured."""
     found.problems += completions.problems(recipe, task)
     with found.attempt():
-        generation = resolved_writing(recipe.evaluate, task).generation
+        generation = resolved_writing(recipe.evaluate, task).writing
         metrics = (generation.metrics if generation else None) or ()
         find_metrics(metrics)
         if metrics or recipe.completions is not None:

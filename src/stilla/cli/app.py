@@ -156,7 +156,7 @@ def evaluate(run: options.Run, data: options.Data = None) -> None:
     from stilla.cli.recipes import new_data, run_at
 
     folder = run_at(run)
-    file, fields = new_data(data or [])
+    file, fields = new_data(folder, data or [])
     from stilla.after import evaluate_run, evaluation_file
 
     print_scores(evaluate_run(folder, file, *fields))
@@ -213,9 +213,10 @@ def compare(runs: options.Runs, output: options.Page = Path("comparison.html"), 
 def list_(
     what: Annotated[Listing, typer.Argument(help="What to list.")],
     folder: options.RunsFolder = Path("runs"),
+    task: options.OfTask = None,
     json: options.Json = False,
 ) -> None:
     """List tasks, objectives, formats, runs, or a recipe's fields."""
     from stilla.cli.printing import print_listing
 
-    print_listing(what.value, folder, as_json=json)
+    print_listing(what.value, folder, as_json=json, task=task)

@@ -20,6 +20,7 @@ Several = list[str] | None
 
 Arguments = Annotated[Several, _argument("RECIPE KEY=VALUE", "The recipe file, then its fields: distill.epochs=1.")]
 Task = Annotated[str | None, _given("--task", "NAME", "What the model does (`stilla list tasks`).")]
+OfTask = Annotated[str | None, _given("--task", "NAME", "Of a recipe's fields: those that this task takes.")]
 Teacher = Annotated[Several, _given("--teacher", "MODEL", "A folder or Hugging Face name; or a field of it: train={}.")]
 Student = Annotated[Several, _given("--student", "SIZE", "layers=3, or just 3; or a folder or Hugging Face name.")]
 Data = Annotated[Several, _given("--data", "FILE", "A file, folder or Hugging Face dataset; or a field: label=stars.")]

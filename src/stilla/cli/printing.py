@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import stilla
-from stilla.errors import all_of
+from stilla.errors import RecipeError, all_of
 
 if TYPE_CHECKING:
     from stilla.cache.care import Contents
@@ -150,15 +150,17 @@ def print_comparison(folders: Sequence[Path]) -> None:
     show("", measure, "", table, "", Text(best, style="bold"))
 
 
-def print_listing(what: str, folder: Path, *, as_json: bool) -> None:
+def print_listing(what: str, folder: Path, *, as_json: bool, task: str | None = None) -> None:
+    """`task`: of whose recipes the fields are listed; by default of all."""
     from stilla.cli import listing
 
     if what == "recipe":
-        from stilla.recipe.file import dump, from_options, json_schema
+        from stilla.recipe.written import every_field, json_schema
 
-        example = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
-        sys.stdout.write(f"{json.dumps(json_schema(), indent=1)}\n" if as_json else dump(from_options(example)))
+        sys.stdout.write(f"{json.dumps(json_schema(task), indent=1)}\n" if as_json else every_field(task))
         return
+    if task is not None:
+        raise RecipeError(f"--task: of {what} there is one list for all tasks; it goes with `stilla list recipe`")
     if what == "runs":
         found: tuple[Any, ...] = listing.runs(folder)
     else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.export import missing_packages
-from stilla.recipe import Data, Recipe, Section, StudentSpec, Teacher
-from stilla.recipe.file import Draft, draft, draft_of_options, read
+from stilla.recipe import Recipe, StudentSpec, Teacher
+from stilla.recipe.file import Draft, draft, draft_of_options, read, task_in
+from stilla.recipe.kinds import KINDS, sections_or_any
 from stilla.recipe.yaml import flow
 from stilla.runtime.narrate import say
 from stilla.stages.folder import RunFolder, is_run
@@ -34,11 +35,14 @@ def gathered(
         RecipeError: no recipe and no options either, or a file that cannot be read.
     """
     file, overrides = _split(arguments or [])
+    named = task or next((one.removeprefix("task=") for one in overrides if one.startswith("task=")), None)
+    if named is None and file is not None and data:
+        named = task_in(file)
     options = [
         *([f"task={task}"] if task else []),
-        *_of_section("teacher", "model", Teacher, teacher or []),
-        *_of_section("student", "", StudentSpec, student or []),
-        *_of_section("data", "train", Data, data or []),
+        *_of_section("teacher", "model", Teacher.model_fields, teacher or []),
+        *_of_section("student", "", [*StudentSpec.model_fields, *WHICH_LAYERS], student or []),
+        *_of_section("data", "train", data_fields(named), data or []),
         *([f"output={flow(output)}"] if output else []),
         *(["allow_weak_teacher=true"] if allow_weak_teacher else []),
     ]
@@ -59,35 +63,40 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, list(arguments)
 
 
-def _of_section(name: str, key: str, section: type[Section], values: Sequence[str]) -> Iterator[str]:
+def _of_section(name: str, key: str, fields: Collection[str], values: Sequence[str]) -> Iterator[str]:
     """`./bert` means `teacher.model=./bert`, `layers=3` means `student.layers=3`."""
     for value in values:
-        if _is_field(value, section):
-            yield f"{name}.{value}"
-        elif section is StudentSpec and value.partition("=")[0] in WHICH_LAYERS:
-            yield f"{name}.layers.{value}"
+        if _is_field(value, fields):
+            inside = ".layers" if name == "student" and value.partition("=")[0] in WHICH_LAYERS else ""
+            yield f"{name}{inside}.{value}"
         elif key:
             yield f"{name}.{key}={flow(value)}"
         else:
             yield f"{name}={value}"
 
 
-def _is_field(value: str, section: type[Section]) -> bool:
+def data_fields(task: str | None) -> frozenset[str]:
+    """What can be meant by a field of the data: those of the task, and of others, which are refused by name later."""
+    return frozenset(name for kind in (task, *KINDS) for name in sections_or_any(kind).data.model_fields)
+
+
+def _is_field(value: str, fields: Collection[str]) -> bool:
     """Whether it is `key=value`: only with a field of the section, as a path may have a `=` in it too."""
     field, equals, _ = value.partition("=")
-    return bool(equals) and field.partition(".")[0] in section.model_fields
+    return bool(equals) and field.partition(".")[0] in fields
 
 
-def new_data(values: Sequence[str]) -> tuple[str | None, list[str]]:
+def new_data(run: Path, values: Sequence[str]) -> tuple[str | None, list[str]]:
     """What an old run is to be scored on, and overrides of how that is read: of `new.csv` and `broken=skip`.
 
     Raises:
         RecipeError: several files.
     """
-    files = [value for value in values if not _is_field(value, Data)]
+    fields = data_fields(task_in(RunFolder(run).recipe))
+    files = [value for value in values if not _is_field(value, fields)]
     if len(files) > 1:
         raise RecipeError(f"--data: got {all_of(files)}; expected one file, or a folder that holds them")
-    return (files[0] if files else None), [f"data.{value}" for value in values if _is_field(value, Data)]
+    return (files[0] if files else None), [f"data.{value}" for value in values if _is_field(value, fields)]
 
 
 def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:

@@ -58,7 +58,7 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
     """
     problems: list[str] = []
     own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
-                   document=section.document)
+                   document=section.text_unit)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
     if own is not None and "train" not in own:
         problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
@@ -96,7 +96,7 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
     Raises:
         DataError: it cannot be read, or leaves open which split is meant.
     """
-    splits = sources.read(name, hub=False, document="paragraph" if section is None else section.document)
+    splits = sources.read(name, hub=False, document="paragraph" if section is None else section.text_unit)
     if len(splits) > 1 and "test" not in splits:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     return splits["test"] if "test" in splits else next(iter(splits.values()))
@@ -117,10 +117,8 @@ def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
 
 def label_column(split: Dataset, section: Data) -> str | None:
     """The column that most likely holds the label: the recipe's, a usual name, or the only class column."""
-    if section.label is not None:
-        return (
-            section.label[0] if len(section.label) == 1 and section.label[0] in split.column_names else None
-        )
+    if (named := section.label_columns) is not None:
+        return named[0] if len(named) == 1 and named[0] in split.column_names else None
     lower = {name.lower(): name for name in reversed(split.column_names)}
     usual = [lower[name] for name in LABEL_NAMES if name in lower]
     if usual and (len(usual) == 1 or usual[0].lower() in ("label", "labels")):
@@ -145,7 +143,7 @@ def _given(
     """The split that the recipe names for validation or test; None where it is drawn or taken by default."""
     wanted: str | Split | None = getattr(section, key)
     if isinstance(wanted, str):
-        splits = _attempt(problems, key, wanted, hub=False, document=section.document)
+        splits = _attempt(problems, key, wanted, hub=False, document=section.text_unit)
         if splits is None:
             return None
         if len(splits) > 1 and key not in splits:
@@ -225,7 +223,7 @@ def _strata(split: Dataset, section: Data) -> NDArray[np.int64]:
     """The class of each example as a number; all zero where the label is no class."""
     one = np.zeros(len(split), np.int64)
     column = label_column(split, section)
-    if column is None or section.kind == "regression":
+    if column is None or section.label_is_amount:
         return one
     feature = split.features[column]
     if not isinstance(feature, ClassLabel) and not (

@@ -25,6 +25,7 @@ from stilla.recipe.whole import (
     Teacher,
     Training,
     long_form,
+    recipe_for,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "Teacher",
     "Training",
     "long_form",
+    "recipe_for",
 ]

@@ -1,4 +1,4 @@
-"""Recipes as files: reading them with overrides, all their problems in words, and writing them out resolved.
+"""Recipes as files: reading them with overrides, and all their problems in words.
 
 Nothing here imports torch or looks at the network. Relative paths in a recipe mean what they mean on a
 command line: they start at the current directory, wherever the recipe lies.
@@ -7,7 +7,6 @@ command line: they start at the current directory, wherever the recipe lies.
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from stilla.errors import RecipeError, all_at_once
 from stilla.recipe.in_words import Path as Place
 from stilla.recipe.in_words import Problem, problems, shown, shown_path, without
 from stilla.recipe.overrides import apply
-from stilla.recipe.whole import Recipe, Section, Split
-from stilla.recipe.yaml import flow, load
+from stilla.recipe.whole import Recipe
+from stilla.recipe.yaml import load
 
 PATHS = (*(("data", split) for split in ("train", "validation", "test")),
          *((model, key) for model in ("teacher", "student") for key in ("model", "weights", "processor")))
@@ -81,6 +80,16 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
 def draft_of_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Draft:
     """As `from_options`, but problems are returned, as by `draft`."""
     return _drafted(options, overrides, "recipe", None, beside=None)
+
+
+def task_in(file: str | Path) -> str | None:
+    """The task that a recipe's file names; None where it names none, or cannot be read, which reading it will say."""
+    try:
+        plain = load(_text(Path(file)), "")
+    except RecipeError:
+        return None
+    named = plain.get("task") if isinstance(plain, Mapping) else None
+    return named if isinstance(named, str) else None
 
 
 def _text(file: Path) -> str:
@@ -173,75 +182,3 @@ def _only_beside(recipe: Recipe, folder: Path) -> list[Problem]:
         and not Path(value).exists()
         and (folder / value).exists()
     ]
-
-
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML with every default written out and explained; reads back equal."""
-    return "".join(f"{line}\n" for line in _lines(recipe, explained=True))
-
-
-def brief(recipe: Recipe) -> str:
-    """The same for a terminal: without explanations and fields that are not set; reads back equal."""
-    return "".join(f"{line}\n" for line in _lines(recipe, explained=False))
-
-
-WIDTH, COMMENTS_AT = 110, 32
-
-
-def _lines(section: Section, indent: str = "", *, explained: bool) -> Iterator[str]:
-    plain = section.model_dump(mode="python")
-    for name, field in type(section).model_fields.items():
-        value, start = getattr(section, name), f"{indent}{name}:"
-        comment = field.description or "" if explained else ""
-        if isinstance(value, Section) and not isinstance(value, Split):
-            yield start
-            yield from _lines(value, f"{indent}  ", explained=explained)
-        elif name == "distill":
-            yield start
-            yield from _stage_lines(value, f"{indent}  ", explained=explained)
-        elif name == "objectives" and value:
-            yield from _commented(start, comment)
-            yield from (f"{indent}  - {flow(_without_nones(one))}" for one in value)
-        elif explained or value not in (None, {}, ()):
-            shown_value = _without_nones(value) if isinstance(value, Split) else plain[name]
-            yield from _commented(f"{start} {flow(shown_value)}", comment)
-
-
-def _stage_lines(stages: Sequence[Section], indent: str, *, explained: bool) -> Iterator[str]:
-    if len(stages) == 1:
-        yield from _lines(stages[0], indent, explained=explained)
-        return
-    for stage in stages:
-        first, *others = _lines(stage, f"{indent}  ", explained=explained)
-        yield f"{indent}- {first.lstrip()}"
-        yield from others
-
-
-def _without_nones(section: Section) -> dict[str, Any]:
-    """A section that is written in one line; an objective's own options are written even where they are nothing."""
-    plain = section.model_dump(mode="python")
-    return {name: value for name, value in plain.items() if value is not None or name not in type(section).model_fields}
-
-
-def _commented(line: str, comment: str) -> Iterator[str]:
-    """The line with its explanation in a column beside it."""
-    column = f"{'':{COMMENTS_AT}}# "
-    first, *others = textwrap.wrap(" ".join(comment.split()), WIDTH - len(column)) or [""]
-    if len(line) < COMMENTS_AT:
-        yield f"{line:<{COMMENTS_AT}}# {first}" if first else line
-    else:
-        yield line
-        yield from [f"{column}{first}"] if first else []
-    yield from (f"{column}{other}" for other in others)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe, short forms included: what an editor completes and checks with."""
-    schema = Recipe.model_json_schema()
-    fields = schema["properties"]
-    for name, kinds in (("data", ["string"]), ("teacher", ["string"]), ("student", ["string", "integer"])):
-        fields[name] = {"anyOf": [{"type": kinds}, fields[name]]}
-    fields["distill"] = {**fields["distill"], "anyOf": [{"$ref": "#/$defs/Stage"}, {
-        "type": fields["distill"].pop("type"), "items": fields["distill"].pop("items")}]}
-    schema["required"].remove("output")
-    return schema

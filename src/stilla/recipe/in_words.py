@@ -13,8 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stilla.errors import did_you_mean, one_of
-from stilla.recipe.whole import Recipe, Section
+from stilla.errors import all_of, did_you_mean, one_of
+from stilla.recipe.kinds import PLACES, owners, sections_or_any
+from stilla.recipe.whole import Section, recipe_for
 
 Path = tuple[str | int, ...]
 
@@ -81,7 +82,8 @@ def _removal_order(path: Path) -> tuple[int, int]:
 def _problem(detail: ErrorDetails, plain: Mapping[str, Any]) -> Problem:
     path, at_union = _path(detail, plain)
     specific = detail["type"] == "value_error"
-    return Problem(path, _words(detail, path), (at_union and not specific) or detail["type"] == "too_short")
+    vague = (at_union and not specific) or detail["type"] == "too_short"
+    return Problem(path, _words(detail, path, plain.get("task")), vague)
 
 
 def _path(detail: ErrorDetails, plain: Mapping[str, Any]) -> tuple[Path, bool]:
@@ -118,13 +120,13 @@ def _merged(path: Path, same: Sequence[Problem], plain: Mapping[str, Any]) -> Pr
     value: Any = plain
     for step in path:
         value = value[step]
-    return Problem(path, f"got {shown(value)}; expected {_forms(path)}")
+    return Problem(path, f"got {shown(value)}; expected {_forms(path, plain.get('task'))}")
 
 
-def _forms(path: Path) -> str:
+def _forms(path: Path, task: object) -> str:
     """What the description of the field, or of the one around it, says that it takes."""
     for end in range(len(path), 0, -1):
-        section, field = _section(path[:end]), path[end - 1]
+        section, field = _section(path[:end], task), path[end - 1]
         known = section.model_fields if section else {}
         if field not in known:
             continue
@@ -134,12 +136,12 @@ def _forms(path: Path) -> str:
     return "another form"
 
 
-def _words(detail: ErrorDetails, path: Path) -> str:
+def _words(detail: ErrorDetails, path: Path, task: object) -> str:
     kind, got, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind in ("extra_forbidden", "invalid_key"):
-        return _unknown_key(path)
+        return _unknown_key(path, task)
     if kind == "missing":
-        return f"missing; expected {_forms(path)}"
+        return f"missing; expected {_forms(path, task)}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
@@ -149,7 +151,7 @@ def _words(detail: ErrorDetails, path: Path) -> str:
         word, key = RANGES[kind]
         return f"got {shown(got)}; expected {word} {context[key]:g}"
     if kind == "model_type" or kind.endswith("_instance_of"):
-        return f"got {shown(got)}; expected {_example(_section((*path, '')), got)}"
+        return f"got {shown(got)}; expected {_example(_section((*path, ''), task), got)}"
     if kind == "too_short":
         return f"got {shown(got)}; expected at least one entry"
     if kind in TYPES:
@@ -184,18 +186,21 @@ def _is_scalar(value: object) -> bool:
     return value is not None and not isinstance(value, Mapping | Sequence)
 
 
-def _unknown_key(path: Path) -> str:
-    section, key = _section(path), str(path[-1])
+def _unknown_key(path: Path, task: object) -> str:
+    section, key = _section(path, task), str(path[-1])
     if section is None:
         return "unknown key"
     known = list(section.model_fields)
+    for place in PLACES:
+        if path == (place, key) and (others := owners(place, key)):
+            return f"a field of {all_of(others)}; {task} takes {all_of(sections_or_any(task).own(place) or known)}"
     meant = OTHER_NAMES.get(key.lower())
     if meant in known:
         return f"unknown key; Stilla calls it {meant}"
     guess = did_you_mean(key, known)
     if guess:
         return f"unknown key.{guess}"
-    elsewhere = [place for place, other in _sections(Recipe) if key in other.model_fields]
+    elsewhere = [place for place, other in _sections(recipe_for(task)) if key in other.model_fields]
     if elsewhere:
         return f"unknown key here; it belongs to {one_of(elsewhere)}"
     hint = ". Fields of transformers.TrainingArguments go under trainer" if "trainer" in known else ""
@@ -212,9 +217,9 @@ def _example(section: type[Section] | None, got: object) -> str:
     return f"keys and values, of {one_of(list(section.model_fields))}"
 
 
-def _section(path: Path) -> type[Section] | None:
+def _section(path: Path, task: object) -> type[Section] | None:
     """The section that the last key of the path stands in."""
-    section: type[Section] | None = Recipe
+    section: type[Section] | None = recipe_for(task)
     for step in path[:-1]:
         if isinstance(step, int):
             continue

@@ -12,7 +12,7 @@ from torch import nn
 from stilla.cache import exists
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives.base import LayerMap, Term
-from stilla.recipe import Cache, Recipe
+from stilla.recipe import Cache, Data, Recipe
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
 from stilla.stages.cache_choice import States, place_of, reads, states_of, states_place, temperatures_of, terms_of
@@ -45,7 +45,8 @@ def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[st
 
 def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
     """How the data are read, wherever they come from."""
-    return task.resolved(recipe.data).model_dump(mode="json", exclude=set(WHERE))
+    resolved: Data = task.resolved(recipe.data)
+    return resolved.model_dump(mode="json", exclude=set(WHERE))
 
 
 def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMap) -> None:

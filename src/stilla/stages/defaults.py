@@ -13,17 +13,15 @@ def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
     """The section with `generation` and its metrics written out, for tasks whose models write by default or on demand.
 
     Raises:
-        RecipeError: it is asked for where models write nothing.
+        RecipeError: texts are to be measured, and the data ask for none.
     """
     if not isinstance(task, Writes):
-        if section.generation is not None:
-            raise RecipeError(f"evaluate.generation: the models of `{task.kind}` write no texts; leave it out")
         return section
-    asked = section.generation or Generation()
+    asked = section.writing or Generation()
     metrics = asked.metrics if asked.metrics is not None else task.text_metrics()
     if metrics and (why := task.unasked()):
         raise RecipeError(f"evaluate.generation: {why}, or leave it out")
-    return section.model_copy(update={"generation": asked.model_copy(update={"metrics": metrics})})
+    return section.with_writing(asked.model_copy(update={"metrics": metrics}))
 
 
 def objectives_for(classes: int, *, written: bool = False) -> tuple[ObjectiveSpec, ...]:

@@ -87,7 +87,7 @@ def measure(
     last = prepared[list(splits)[-1]]  # measured for speed: test data where there are some
     authors, unwritten = compared.authors()
     subjects = compared.subjects(last)
-    timed = writing(recipe.evaluate.generation, task, splits[list(splits)[-1]],
+    timed = writing(recipe.evaluate.writing, task, splits[list(splits)[-1]],
                     {name: authors[name] for name in subjects if name in authors},
                     recipe.evaluate.batch_size) if recipe.evaluate.speed else {}
     if timed and set(timed) == set(subjects):  # forwards and texts would not compare
@@ -98,7 +98,7 @@ def measure(
         notes = (*notes, f"speed: of {of}")
     if "baseline" in made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
-    wrote = write_texts(recipe.evaluate.generation, task, splits, authors, recipe.evaluate.batch_size)
+    wrote = write_texts(recipe.evaluate.writing, task, splits, authors, recipe.evaluate.batch_size)
     notes = (*notes, *compared.notes(last), *wrote.notes, *(unwritten if wrote.texts else ()))
     return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,
                        resamples=recipe.evaluate.resamples, seed=recipe.seed, texts=wrote.texts, text_metrics=wrote.metrics)
@@ -147,7 +147,7 @@ class Compared:
 
     def authors(self) -> tuple[dict[str, list[Author]], list[str]]:
         """Who is asked to write, and a note on who cannot."""
-        generation = self.recipe.evaluate.generation
+        generation = self.recipe.evaluate.writing
         authors = {"teacher": [Author(self.teacher.model, self.teacher.processor)],
                    **{role: [Author(one.model, one.processor) for one in seeds] for role, seeds in self.made.items()}}
         writing = {kind: file for kind, file in self.files.items() if isinstance(file, OnnxWriter)}

@@ -27,7 +27,7 @@ from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, Recipe, Stage, Training
-from stilla.recipe.file import brief, dump
+from stilla.recipe.written import brief, dump
 from stilla.runtime.environment import describe
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main

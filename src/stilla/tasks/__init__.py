@@ -1,11 +1,12 @@
-"""The tasks, by the name that a recipe gives them. Adding one: a file in this folder, a line in `KINDS`."""
+"""The tasks, by the name that a recipe gives them. Adding one: its file and its section in a wing, a line in the table of
+`recipe/kinds.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
+from stilla.errors import CompatibilityError, one_of
+from stilla.recipe.kinds import KINDS, not_a_task, sections
 
 if TYPE_CHECKING:
     from torch import nn
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
     from stilla.tasks.base import Task
 
 __all__ = ["KINDS", "find", "kinds", "of_model"]
-
-KINDS: Mapping[str, str] = {
-    "text-classification": "stilla.tasks.text.text_classification:TextClassification",
-    "seq2seq": "stilla.tasks.language.seq2seq:Seq2Seq",
-    "image-classification": "stilla.tasks.vision.image_classification:ImageClassification",
-    "causal-lm": "stilla.tasks.language.causal_lm:CausalLM",
-    "masked-lm": "stilla.tasks.language.masked_lm:MaskedLM",
-}
 
 
 def kinds() -> tuple[str, ...]:
@@ -32,17 +25,15 @@ def find(kind: str) -> type[Task]:
     """The class behind a recipe's `task`: a name of the table, or `package.module:Class`.
 
     Raises:
-        RecipeError: no such name, no such module or class, or it is not a task.
+        RecipeError: no such name, no such module or class, it is not a task, or what it declares is no section.
     """
-    if kind not in KINDS and ":" not in kind:
-        raise RecipeError(f"task: got {kind!r}; expected {one_of(kinds())}, or package.module:Class."
-                          f"{did_you_mean(kind, KINDS)}")
+    sections(kind)
     from stilla.runtime.imports import import_path
     from stilla.tasks.base import Task
 
-    found = import_path(KINDS.get(kind, kind))
+    found = import_path(KINDS[kind].task if kind in KINDS else kind)
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise RecipeError(f"task: got {kind!r}, which is not a subclass of stilla.tasks.base.Task.")
+        raise not_a_task(kind)
     return found
 
 

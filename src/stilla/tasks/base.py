@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self
 
 import numpy as np
 import torch
@@ -19,9 +19,13 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
+from typing_extensions import TypeVar
 
-from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.recipe import Data, Evaluate, ModelSource, StudentSpec
 from stilla.signals import Batch, Signals
+
+SectionT = TypeVar("SectionT", bound=Data, default=Any)
+"""The section of a recipe's `data` that a task declares."""
 
 
 class Side(StrEnum):
@@ -100,10 +104,14 @@ class Segment:
     positions: slice | None = None
 
 
-class Task(ABC):
+class Task(ABC, Generic[SectionT]):
     """See the module docstring; `kind` is its name in a recipe, the class docstring's first line its description."""
 
     kind: ClassVar[str]
+    data_section: ClassVar[type[Data]] = Data
+    """What a recipe may say under `data`: the parameter of `Task[...]`, with the fields that only this task has."""
+    evaluate_section: ClassVar[type[Evaluate]] = Evaluate
+    """What it may say under `evaluate`."""
     vocabulary: ClassVar[bool] = False
     """Whether a row is a token of a vocabulary. Then `batch.labels` is (batch, positions), aligned once with the
     positions that predict them, -100 where there is no row; logits come as `Headed`, and nobody holds them whole."""
@@ -114,7 +122,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: SectionT, splits: Mapping[str, Dataset]) -> Self:
         """Find the columns and labels.
 
         Raises:
@@ -127,7 +135,7 @@ class Task(ABC):
         """The task of a model whose batches a person makes (`DistillationTrainer` without a recipe)."""
 
     @abstractmethod
-    def resolved(self, section: Data) -> Data:
+    def resolved(self, section: SectionT) -> SectionT:
         """The section with the columns and the kind of label written out that were found."""
 
     def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:

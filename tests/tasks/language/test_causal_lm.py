@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.rows import row_measures
 from stilla.signals import Batch
 from stilla.tasks import of_model
@@ -21,6 +21,7 @@ from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.forward import listen
 from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.conversations import Template
+from stilla.tasks.language.sections import CausalLMData
 from stilla.tasks.language.vocabulary import refuse_other_tokens
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import CHAT, MARKED, bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama
@@ -31,7 +32,7 @@ TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes
 
 def task_of(rows: list[dict[str, Any]], **section: Any) -> tuple[CausalLM, Dataset]:
     split = Dataset.from_list(rows)
-    return CausalLM.understand(Data(train="x", **section), {"train": split}), split
+    return CausalLM.understand(CausalLMData(train="x", **section), {"train": split}), split
 
 
 def prepared(rows: list[dict[str, Any]], tokenizer: Any = None, training: bool = False, **section: Any) -> Prepared:

@@ -11,12 +11,13 @@ import torch
 from datasets import Dataset
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.rows import row_measures
 from stilla.tasks.base import Prepared, Side
 from stilla.tasks.forward import listen
 from stilla.tasks.language.masked_lm import MaskedLM
 from stilla.tasks.language.masking import Masking
+from stilla.tasks.language.sections import MaskedLMData
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama, sentences
 
@@ -25,7 +26,7 @@ TEXTS = ["the cat played on the mat", "a dog", "playing eels and cats slept unde
 
 def prepared(texts: list[str], *, training: bool = False, seed: int = 0, **section: Any) -> tuple[MaskedLM, Prepared]:
     split = Dataset.from_dict({"text": texts})
-    task = MaskedLM.understand(Data(train="x", **section), {"train": split})
+    task = MaskedLM.understand(MaskedLMData(train="x", **section), {"train": split})
     return task, task.prepare(split, bert_lm_tokenizer(), None, training=training, seed=seed)
 
 
@@ -122,7 +123,5 @@ def test_what_cannot_be_masked_is_refused(tmp_path: Path) -> None:
         task.load(ModelSource(model=folder(tmp_path / "llama", llama(), byte_tokenizer())), labelled=True)
     with pytest.raises(CompatibilityError, match="its tokenizer has no mask token"):
         task.load(ModelSource(model=folder(tmp_path / "bert", bert_lm(300), byte_tokenizer())), labelled=True)
-    with pytest.raises(DataError, match=r"data\.pack: masked language models see the whole row"):
-        prepared(TEXTS, pack=True)
     with pytest.raises(DataError, match=r"null or empty in 1 of 2.*row 1"):
         prepared(["a", " "])

@@ -12,9 +12,10 @@ from datasets import Dataset, Features, Translation
 from torch.nn import functional
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense
 from stilla.tasks.base import Loaded, Prepared, Side
+from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.translations import CUT, PairProcessor
 from tests.tasks import pairs
@@ -24,7 +25,7 @@ ROWS = {"source": ["cat dog", "sun", "tea map red big"], "target": ["tac god two
 
 
 def task_of(rows: dict[str, list[Any]], **section: Any) -> Seq2Seq:
-    return Seq2Seq.understand(Data(train="x", **section), {"train": Dataset.from_dict(rows)})
+    return Seq2Seq.understand(Seq2SeqData(train="x", **section), {"train": Dataset.from_dict(rows)})
 
 
 def prepared(family: str, rows: dict[str, list[Any]] = ROWS, **section: Any) -> Prepared:
@@ -135,7 +136,7 @@ def test_a_model_says_its_start_and_the_token_that_targets_begin_with() -> None:
 
 def test_languages_are_for_tokenizers_that_know_them() -> None:
     with pytest.raises(CompatibilityError, match=r"data\.target_language: .* knows no languages"):
-        PairProcessor.of(pairs.tokenizer("t5"), pairs.model("t5"), Data(train="x", target_language="yy_YY"))
+        PairProcessor.of(pairs.tokenizer("t5"), pairs.model("t5"), Seq2SeqData(train="x", target_language="yy_YY"))
 
 
 @pytest.mark.parametrize(("columns", "found"), [
@@ -159,7 +160,7 @@ def test_columns_that_names_leave_open_are_asked_for() -> None:
 def test_pairs_within_one_column_are_named_by_their_field() -> None:
     features = Features({"translation": Translation(languages=["en", "de"])})
     data = Dataset.from_list([{"translation": {"en": "cat", "de": "tac one"}}], features=features)
-    section = Data(train="x", source="translation.en", target="translation.de")
+    section = Seq2SeqData(train="x", source="translation.en", target="translation.de")
     task = Seq2Seq.understand(section, {"train": data})
     assert task.show(data, 0) == "cat | tac one"
     batch = task.prepare(data, pairs.processor("t5"), None, training=True).collate([0])

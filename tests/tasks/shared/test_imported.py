@@ -13,14 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError, StillaError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.runtime.imports import import_path, is_import_path
 from stilla.signals import Dense
 from stilla.tasks import find
 from stilla.tasks.base import Side
 from stilla.tasks.shared.imported import ImportedModel
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from stilla.tasks.vision.image_classification import ImageClassification
+from stilla.tasks.vision.sections import ImageClassificationData
 from tests.tasks import own_models
 from tests.tasks.text.test_text_classification import ROWS
 from tests.tasks.tiny import bert_tokenizer, image_processor, splits_of
@@ -32,13 +34,14 @@ HERE = own_models.__name__
 @pytest.fixture
 def images(tmp_path: Path) -> tuple[ImageClassification, str]:
     image_processor(8).save_pretrained(tmp_path / "processor")
-    return ImageClassification.understand(Data(train="x"), {"train": rows_of()}), str(tmp_path / "processor")
+    task = ImageClassification.understand(ImageClassificationData(train="x"), {"train": rows_of()})
+    return task, str(tmp_path / "processor")
 
 
 @pytest.fixture
 def texts(tmp_path: Path) -> tuple[TextClassification, str]:
     bert_tokenizer().save_pretrained(tmp_path / "processor")
-    return TextClassification.understand(Data(train="x"), splits_of(ROWS)), str(tmp_path / "processor")
+    return TextClassification.understand(TextClassificationData(train="x"), splits_of(ROWS)), str(tmp_path / "processor")
 
 
 def checkpoint(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -85,7 +88,7 @@ def test_models_are_called_with_their_own_arguments(
 
 def test_the_number_of_labels_is_given_to_who_takes_it(images: Any) -> None:
     rows = rows_of(6).remove_columns("label").add_column("label", ["a", "b", "c"] * 2)
-    task = ImageClassification.understand(Data(train="x"), {"train": rows})
+    task = ImageClassification.understand(ImageClassificationData(train="x"), {"train": rows})
     loaded = task.load(ModelSource(model=f"{HERE}:Convolutional", processor=images[1]), labelled=False)
     assert loaded.model.config.id2label == {0: "a", 1: "b", 2: "c"}  # type: ignore[union-attr]
     with pytest.raises(CompatibilityError, match="gives 2 outputs, the data have 3 labels"):

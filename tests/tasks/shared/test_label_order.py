@@ -10,14 +10,14 @@ import pytest
 from datasets import Dataset
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import Data
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem, understand
+from stilla.tasks.shared.sections import Labelled
 from tests.tasks.tiny import bert_config, labels_of
 
 
 def problem_of(values: list[Any], column: str = "label", **section: Any) -> Problem:
-    return understand(Data(train="x", **section), (column,), {"train": Dataset.from_dict({column: values})})
+    return understand(Labelled(train="x", **section), (column,), {"train": Dataset.from_dict({column: values})})
 
 
 def codes(problem: Problem, values: list[Any]) -> list[Any]:
@@ -69,7 +69,7 @@ def test_numbers_that_are_the_teachers_names_match_by_name() -> None:
 
 
 def test_flags_take_the_teachers_order() -> None:
-    section = Data(train="x", label=("rude", "toxic"))
+    section = Labelled(train="x", label=("rude", "toxic"))
     rows = Dataset.from_dict({"rude": [1, 0], "toxic": [0, 0]})
     problem = understand(section, ("rude", "toxic"), {"train": rows})
     assert adapted(problem, teacher("toxic", "rude"), "bert").encode(rows).tolist() == [[0, 1], [0, 0]]

@@ -9,9 +9,10 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from stilla.errors import DataError
-from stilla.recipe import Data
 from stilla.tasks.shared.columns import labels, texts
 from stilla.tasks.shared.labels import Problem, understand
+from stilla.tasks.shared.sections import Labelled, Texts
+from stilla.tasks.text.sections import TextClassificationData
 
 
 def problem_of(
@@ -23,7 +24,7 @@ def problem_of(
 ) -> Problem:
     train = Dataset.from_dict(rows, features=features)
     splits = {"train": train, **{name: Dataset.from_dict(other) for name, other in (others or {}).items()}}
-    asked = Data(train="x", **section)
+    asked = Labelled(train="x", **section)
     return understand(asked, labels(asked, train), splits)
 
 
@@ -244,7 +245,7 @@ def test_labels_that_training_lacks_are_named_counted_and_placed() -> None:
 
 def test_one_class_alone_may_be_evaluated_on() -> None:
     rows = Dataset.from_dict({"label": ["a", "a"]})
-    section = Data(train="x")
+    section = Labelled(train="x")
     assert understand(section, labels(section, rows), {"test": rows}).names == ("a",)
 
 
@@ -252,7 +253,7 @@ def test_one_class_alone_may_be_evaluated_on() -> None:
 
 
 def columns(rows: dict[str, Any], **section: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    asked, train = Data(train="x", **section), Dataset.from_dict(rows)
+    asked, train = TextClassificationData(train="x", **section), Dataset.from_dict(rows)
     label = labels(asked, train)
     return texts(asked, train, label), label
 
@@ -320,4 +321,4 @@ def test_value_of_large_strings_is_text() -> None:
         {"text": ["x"], "label": ["z"]},
         features=Features({"text": Value("large_string"), "label": Value("string")}),
     )
-    assert texts(Data(train="x"), rows, ("label",)) == ("text",)
+    assert texts(Texts(train="x"), rows, ("label",)) == ("text",)

@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.int8 import Int8Linear, quantise
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests.tasks.tiny import bert_config, bert_folder, bert_tokenizer, labels_of, splits_of
 
@@ -32,7 +33,7 @@ ROWS = {"text": ["good film", "bad food", "the film was bad"], "label": ["good",
 
 @pytest.fixture
 def task() -> TextClassification:
-    return TextClassification.understand(Data(train="x"), splits_of(ROWS))
+    return TextClassification.understand(TextClassificationData(train="x"), splits_of(ROWS))
 
 
 def load(task: TextClassification, folder: Path, *, labelled: bool = True, **source: Any) -> Any:
@@ -101,7 +102,8 @@ def test_a_head_that_fits_is_kept(task: TextClassification, tmp_path: Path) -> N
 
 
 def test_a_number_has_one_output(tmp_path: Path) -> None:
-    task = TextClassification.understand(Data(train="x"), splits_of({"text": ["a", "b"], "score": [0.5, 1.5]}))
+    rows = {"text": ["a", "b"], "score": [0.5, 1.5]}
+    task = TextClassification.understand(TextClassificationData(train="x"), splits_of(rows))
     config = load(task, bert_folder(tmp_path, num_labels=5), labelled=False).model.config
     assert (config.num_labels, config.problem_type) == (1, "regression")
 

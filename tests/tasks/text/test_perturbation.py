@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.recipe import ModelSource, StudentSpec
 from stilla.tasks.base import Prepared
 from stilla.tasks.text.perturbation import nearest
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests import tiny
 
@@ -19,7 +20,7 @@ from tests import tiny
 def task(augment: str = "light") -> tuple[TextClassification, Dataset]:
     rows = [{"text": " ".join(tiny.FILLER[: 3 + index % 7]), "label": ["a", "b"][index % 2]} for index in range(64)]
     split = Dataset.from_list(rows)
-    return TextClassification.understand(Data(train="memory", augment=augment), {"train": split}), split
+    return TextClassification.understand(TextClassificationData(train="memory", augment=augment), {"train": split}), split
 
 
 def embedding(size: int = 200) -> torch.Tensor:
@@ -92,7 +93,7 @@ def test_several_labels_and_numbers_lose_theirs_too(tmp_path: Path) -> None:
     texts = [" ".join(tiny.FILLER[: 3 + index % 7]) for index in range(64)]
     for labels in ([[["x"], ["x", "y"]][index % 2] for index in range(64)], [index / 64 for index in range(64)]):
         split = Dataset.from_dict({"text": texts, "label": labels})
-        made = TextClassification.understand(Data(train="memory", augment="light"), {"train": split})
+        made = TextClassification.understand(TextClassificationData(train="memory", augment="light"), {"train": split})
         made = replace(made, embedding=embedding())
         batch = ids(made.prepare(split, tokenizer, tokenizer, training=True), list(range(64)))
         unlabelled = batch.labels.isnan() if batch.labels.is_floating_point() else (batch.labels == -100).all(-1)
@@ -140,7 +141,7 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
 ])
 def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": labels * 8})
-    section = Data(train="memory")
+    section = TextClassificationData(train="memory")
     made = TextClassification.understand(section, {"train": split})
     settled = made.settled(ModelSource(model=teacher), StudentSpec(**student))
     assert section.augment == "auto"

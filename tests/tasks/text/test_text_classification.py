@@ -15,9 +15,10 @@ from transformers import BertForSequenceClassification
 
 from stilla import data, tasks
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense
 from stilla.tasks.base import Side
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests.tasks.tiny import WORDS, bert_config, bert_folder, bert_tokenizer, labels_of, splits_of
 
@@ -25,7 +26,7 @@ ROWS = {"text": ["good film", "bad", "the food was very bad"], "label": ["good",
 
 
 def task_of(rows: dict[str, list[Any]], **section: Any) -> TextClassification:
-    return TextClassification.understand(Data(train="x", **section), splits_of(rows))
+    return TextClassification.understand(TextClassificationData(train="x", **section), splits_of(rows))
 
 
 def ids(*words: str) -> list[int]:
@@ -131,7 +132,7 @@ def test_texts_that_are_null_or_empty_are_refused_or_skipped(text: str | None) -
 def test_every_problem_of_the_data_is_named_at_once() -> None:
     with pytest.raises(DataError) as caught:
         TextClassification.understand(
-            Data(train="x"),
+            TextClassificationData(train="x"),
             splits_of({"text": ["a", None], "label": ["x", None]}, validation={"text": [""], "label": [None]}),
         )
     message = str(caught.value)
@@ -144,7 +145,8 @@ def test_every_problem_of_the_data_is_named_at_once() -> None:
 
 def test_a_split_without_the_columns_is_refused() -> None:
     with pytest.raises(DataError, match=r"data\.validation: there is no column 'text'.*Did you mean txt\?"):
-        TextClassification.understand(Data(train="x"), splits_of(ROWS, validation={"txt": ["a"], "label": ["good"]}))
+        TextClassification.understand(
+            TextClassificationData(train="x"), splits_of(ROWS, validation={"txt": ["a"], "label": ["good"]}))
 
 
 def test_examples_without_labels_make_batches_without_labels() -> None:
@@ -241,7 +243,7 @@ def test_a_model_of_ones_own_says_its_task() -> None:
 def test_from_a_file_to_logits_in_the_teachers_order(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "bert", **labels_of("good", "bad"))
     Dataset.from_dict({key: values * 10 for key, values in ROWS.items()}).to_csv(tmp_path / "rows.csv", index=False)
-    section = Data(train=str(tmp_path / "rows.csv"))
+    section = TextClassificationData(train=str(tmp_path / "rows.csv"))
     splits = data.load(section, seed=0)
     task = tasks.find("text-classification").understand(section, splits)
     assert task.class_names() == ("bad", "good")

@@ -19,12 +19,13 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from stilla import data, tasks
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.signals import Dense
 from stilla.tasks.base import Side
 from stilla.tasks.vision import pixels as _pixels
 from stilla.tasks.vision.image_classification import ImageClassification
 from stilla.tasks.vision.pictures import Pictures, as_rgb, light
+from stilla.tasks.vision.sections import ImageClassificationData
 from tests.tasks.tiny import image_processor, labels_of, vit_config, vit_folder
 
 
@@ -48,7 +49,7 @@ def rows_of(count: int = 4, size: int = 12) -> Dataset:
 
 
 def task_of(rows: Dataset, **section: Any) -> ImageClassification:
-    return ImageClassification.understand(Data(train="x", **section), {"train": rows})
+    return ImageClassification.understand(ImageClassificationData(train="x", **section), {"train": rows})
 
 
 def by_hand(picture: PIL.Image.Image, processor: ViTImageProcessorPil) -> np.ndarray[Any, Any]:
@@ -193,7 +194,7 @@ def test_bytes_are_read_however_they_are_stored(tmp_path: Path, form: str) -> No
         feature = {"bytes": Value("binary"), "path": Value("string")} if form == "struct" else Image()
     features = Features({"picture": feature, "label": Value("int64")})
     Dataset.from_dict({"picture": stored, "label": [0, 1, 0, 1]}, features=features).to_parquet(tmp_path / "d.parquet")
-    section = Data(train=str(tmp_path / "d.parquet"), validation=str(tmp_path / "d.parquet"))
+    section = ImageClassificationData(train=str(tmp_path / "d.parquet"), validation=str(tmp_path / "d.parquet"))
     splits = data.load(section, seed=0)
     task = ImageClassification.understand(section, splits)
     assert task.image == "picture"
@@ -207,8 +208,8 @@ def test_an_image_folder_keeps_its_class_names(tmp_path: Path) -> None:
         (tmp_path / "d" / name).mkdir(parents=True)
         for seed in range(6):
             (tmp_path / "d" / name / f"{seed}.png").write_bytes(png(noise(8, seed)))
-    section = Data(train=str(tmp_path / "d"), validation={"split": 0.2})  # type: ignore[arg-type]
-    splits = data.load(Data.model_validate(section.model_dump()), seed=0)
+    section = ImageClassificationData(train=str(tmp_path / "d"), validation={"split": 0.2})  # type: ignore[arg-type]
+    splits = data.load(ImageClassificationData.model_validate(section.model_dump()), seed=0)
     task = ImageClassification.understand(section, splits)
     assert task.class_names() == ("cat", "dog")
     assert task.image == "image"

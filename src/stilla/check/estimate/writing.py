@@ -36,7 +36,7 @@ def seconds_of_writing(
         return {}
     found = {}
     tokens, device = _answer_tokens(prepared, per_example), device_for(recipe.distill[0])
-    section, generation = recipe.completions, resolved_writing(recipe.evaluate, task).generation
+    section, generation = recipe.completions, resolved_writing(recipe.evaluate, task).writing
     if section is not None:
         decoding = Decoding(section.max_new_tokens, section.num_beams)
         theirs = pace(task, teacher, splits["train"], decoding, section.batch_size, device)

@@ -22,6 +22,7 @@ from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.language import conversations, documents, translations
 from stilla.tasks.language import prompts as _prompts
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
+from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes
@@ -37,7 +38,7 @@ Source = Literal["text", "prompt", "messages"]
 
 
 @dataclass(frozen=True)
-class CausalLM(Vocabulary, Writes):
+class CausalLM(Vocabulary[CausalLMData], Writes):
     """The next token: of plain text, of completions after a prompt, or of what an assistant says."""
 
     source: Source = "text"
@@ -45,11 +46,13 @@ class CausalLM(Vocabulary, Writes):
     """The text's, the prompt's and the completion's, or the messages'."""
 
     kind: ClassVar[str] = "causal-lm"
+    data_section = CausalLMData
+    evaluate_section = WritingEvaluate
     heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")
     auto: ClassVar[Any] = AutoModelForCausalLM
 
     @classmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: CausalLMData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
         source, columns = attempt(problems, _columns.language, section, train) or ("text", ())
@@ -68,7 +71,7 @@ class CausalLM(Vocabulary, Writes):
         wanted = None if self.section is None else self.section.pack
         return self.source == "text" if wanted is None else wanted
 
-    def resolved(self, section: Data) -> Data:
+    def resolved(self, section: CausalLMData) -> CausalLMData:
         named = dict(zip({"text": ("text",), "prompt": ("prompt", "completion"), "messages": ("messages",)}[self.source],
                          (self.columns,) if self.source == "text" else self.columns))
         return section.model_copy(update={**named, "pack": self.packs})

@@ -20,6 +20,7 @@ from stilla.runtime.narrate import tracked
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.language.masking import Masking
+from stilla.tasks.language.sections import MaskedLMData
 from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens
 from stilla.tasks.shared import columns
 from stilla.tasks.shared.classification import Positions, attempt
@@ -33,22 +34,20 @@ _AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class MaskedLM(Vocabulary):
+class MaskedLM(Vocabulary[MaskedLMData]):
     """The words of a text that were masked, the same ones for teacher and student."""
 
     column: str = ""
 
     kind: ClassVar[str] = "masked-lm"
+    data_section = MaskedLMData
     heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
     auto: ClassVar[Any] = AutoModelForMaskedLM
 
     @classmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: MaskedLMData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
-        if section.pack:
-            problems.append("data.pack: masked language models see the whole row, so that texts cannot share one; leave it "
-                            "out.")
         (column,) = attempt(problems, columns.one_text, section, train) or ("",)
         absent = columns.missing([column], splits) if column else []
         if column and not absent:
@@ -59,8 +58,8 @@ class MaskedLM(Vocabulary):
             raise all_at_once(problems, DataError)
         return cls(section=section, column=column)
 
-    def resolved(self, section: Data) -> Data:
-        return section.model_copy(update={"text": (self.column,), "pack": False})
+    def resolved(self, section: MaskedLMData) -> MaskedLMData:
+        return section.model_copy(update={"text": (self.column,)})
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)

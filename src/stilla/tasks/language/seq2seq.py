@@ -20,6 +20,7 @@ from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side
 from stilla.tasks.language import translations
+from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Seq2Seq(Vocabulary, Writes):
+class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
     """A text into another: translations, summaries, questions into answers.
 
     Rows are the decoder's positions, and nothing is shifted: position t of the decoder predicts token t of the target,
@@ -45,13 +46,15 @@ class Seq2Seq(Vocabulary, Writes):
     """The source's and the target's."""
 
     kind: ClassVar[str] = "seq2seq"
+    data_section = Seq2SeqData
+    evaluate_section = WritingEvaluate
     heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "MTModel")
     auto: ClassVar[Any] = AutoModelForSeq2SeqLM
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         **dict.fromkeys(_tokens.INPUTS, ("batch", "tokens")), "decoder_input_ids": ("batch", "targets")}
 
     @classmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: Seq2SeqData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
         columns = attempt(problems, translations.columns, section, train) or ()
@@ -64,8 +67,8 @@ class Seq2Seq(Vocabulary, Writes):
             raise all_at_once(problems, DataError)
         return cls(section=section, columns=columns)
 
-    def resolved(self, section: Data) -> Data:
-        return section.model_copy(update={**dict(zip(("source", "target"), self.columns)), "augment": "none"})
+    def resolved(self, section: Seq2SeqData) -> Seq2SeqData:
+        return section.model_copy(update=dict(zip(("source", "target"), self.columns)))
 
     def adapted_to(self, teacher: Loaded) -> Self:
         plain = Loaded(teacher.model, _pairs(teacher.processor).tokenizer, teacher.source)
@@ -169,7 +172,7 @@ class Seq2Seq(Vocabulary, Writes):
 
     # --- data ---
 
-    def _section(self) -> Data:
+    def _section(self) -> Seq2SeqData:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         return self.section

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
-from stilla.recipe import Data
 from stilla.runtime.narrate import tracked
+from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
@@ -40,7 +40,7 @@ _AT_ONCE = 1000
 # --- columns ---
 
 
-def columns(section: Data, train: Dataset) -> tuple[str, str]:
+def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     """The source's and the target's column; `column.field` within a column of several languages.
 
     Raises:
@@ -137,7 +137,7 @@ class PairProcessor:
     first: int | None = None
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, model: nn.Module, section: Data | None) -> PairProcessor:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, model: nn.Module, section: Seq2SeqData | None) -> PairProcessor:
         """What the model itself makes decoder inputs of, found by asking it.
 
         Raises:
@@ -175,7 +175,7 @@ def _start(model: nn.Module, ids: Sequence[int]) -> int:
                                  "decoder_start_token_id and pad_token_id in its config.json.") from error
 
 
-def _set_languages(tokenizer: PreTrainedTokenizerBase, section: Data) -> None:
+def _set_languages(tokenizer: PreTrainedTokenizerBase, section: Seq2SeqData) -> None:
     for key, attribute in (("source_language", "src_lang"), ("target_language", "tgt_lang")):
         code = getattr(section, key)
         if code is None:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Headed, Signals
-from stilla.tasks.base import Loaded, Metric, Segment, Side, Task
+from stilla.tasks.base import Loaded, Metric, SectionT, Segment, Side, Task
 from stilla.tasks.language.models import language_model
 from stilla.tasks.shared.metrics import by_sums
 from stilla.tasks.text import tokens as _tokens
@@ -34,14 +34,14 @@ _SHOWN = 240  # characters of an example in a report
 
 
 @dataclass(frozen=True)
-class Vocabulary(Task):
+class Vocabulary(Task[SectionT]):
     """The models' tokens are the classes.
 
     `classes`: how many of them the tokenizer uses, V*; 0 while no model is known. Models may have more outputs (padded to
     a round number), which mean nothing and are cut off on both sides before any softmax.
     """
 
-    section: Data | None = None
+    section: SectionT | None = None
     classes: int = 0
     tokenizer: Any = field(default=None, compare=False, repr=False)
 

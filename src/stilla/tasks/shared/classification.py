@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -13,20 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
+from typing_extensions import TypeVar
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Signals
 from stilla.tasks.base import Loaded, Metric, Side, Task
 from stilla.tasks.shared import metrics as _metrics
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Form, Problem
+from stilla.tasks.shared.sections import Classified
 
 Found = TypeVar("Found")
+ClassifiedT = TypeVar("ClassifiedT", bound=Classified, default=Any)
 
 
 @dataclass(frozen=True)
-class Classification(Task):
+class Classification(Task[ClassifiedT]):
     """A task whose examples have a label each, or several, or a number.
 
     Rows: an example with one label is a row of (classes,); every label of an example with several is a row of
@@ -35,9 +38,10 @@ class Classification(Task):
     """
 
     problem: Problem
-    section: Data | None = None
+    section: ClassifiedT | None = None
     """None for a model whose batches a person makes."""
 
+    data_section = Classified
     forms: ClassVar[Mapping[str | None, Form]] = {
         "single_label_classification": "class",
         "multi_label_classification": "indicators",

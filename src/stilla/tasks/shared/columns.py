@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, List, Value
 
 from stilla.data import LABEL_NAMES, label_column
 from stilla.errors import DataError, all_of, did_you_mean, one_of
-from stilla.recipe import Data
+from stilla.tasks.shared.sections import Labelled, Pictures, Prompted, Texts
 
 TEXTS = (
     "text", "sentence", "review", "review_body", "content", "document", "tweet", "comment", "utterance",
@@ -27,7 +27,7 @@ _LISTED = 12  # columns in a message
 IMAGES = ("image", "img", "picture", "photo", "pixels", "image_bytes", "bytes")
 
 
-def labels(section: Data, train: Dataset) -> tuple[str, ...]:
+def labels(section: Labelled, train: Dataset) -> tuple[str, ...]:
     """The label's column, or several columns of 0 and 1.
 
     Raises:
@@ -43,7 +43,7 @@ def labels(section: Data, train: Dataset) -> tuple[str, ...]:
     raise DataError(f"data.label: which column is the label? {why}. {_columns_of(train)} Set data.label.")
 
 
-def texts(section: Data, train: Dataset, taken: Sequence[str]) -> tuple[str, ...]:
+def texts(section: Texts, train: Dataset, taken: Sequence[str]) -> tuple[str, ...]:
     """The text's column, or two for pairs; `taken` are the label's.
 
     Raises:
@@ -67,7 +67,7 @@ def texts(section: Data, train: Dataset, taken: Sequence[str]) -> tuple[str, ...
     raise DataError(f"data.text: which column is the text? {why}. {_columns_of(train)} Set data.text.")
 
 
-def language(section: Data, train: Dataset) -> tuple[Literal["text", "prompt", "messages"], tuple[str, ...]]:
+def language(section: Prompted, train: Dataset) -> tuple[Literal["text", "prompt", "messages"], tuple[str, ...]]:
     """What a causal language model learns from, and its columns: messages, a prompt and its completion, or a text.
 
     Raises:
@@ -111,7 +111,7 @@ def _refuse_other_talk(name: str, train: Dataset) -> None:
                         "content}. Write them as lists, not as strings, or name a column of plain text (data.text).")
 
 
-def one_text(section: Data, train: Dataset) -> tuple[str, ...]:
+def one_text(section: Texts, train: Dataset) -> tuple[str, ...]:
     """The text's column, of a task that reads one text.
 
     Raises:
@@ -124,7 +124,7 @@ def one_text(section: Data, train: Dataset) -> tuple[str, ...]:
     return found
 
 
-def image(section: Data, train: Dataset, taken: Sequence[str], fits: Callable[[Any], bool]) -> str:
+def image(section: Pictures, train: Dataset, taken: Sequence[str], fits: Callable[[Any], bool]) -> str:
     """The picture's column: the recipe's, the only one that can hold pictures, or one with a usual name.
 
     Raises:

@@ -18,7 +18,6 @@ from datasets import ClassLabel, Dataset, LargeList, List, Value
 from numpy.typing import NDArray
 
 from stilla.errors import DataError, all_of, did_you_mean, one_of
-from stilla.recipe import Data
 from stilla.tasks.shared.columns import said, values
 from stilla.tasks.shared.label_checks import (
     refuse_nulls,
@@ -28,6 +27,7 @@ from stilla.tasks.shared.label_checks import (
     strange_among_numbers,
     warn_of_twins,
 )
+from stilla.tasks.shared.sections import Labelled
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Problem:
         return encoded
 
 
-def understand(section: Data, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
+def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
     """What the label columns mean, from the training data (or the only split there is).
 
     Raises:
@@ -117,7 +117,7 @@ def understand(section: Data, columns: tuple[str, ...], splits: Mapping[str, Dat
 # --- what is in one column ---
 
 
-def _is_number(section: Data, column: str, feature: Any, rows: Sequence[Any]) -> bool:
+def _is_number(section: Labelled, column: str, feature: Any, rows: Sequence[Any]) -> bool:
     """Whether the column is an amount rather than a class."""
     floating = isinstance(feature, Value) and feature.dtype.startswith(("float", "double", "decimal"))
     whole = isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
@@ -164,7 +164,7 @@ def _number(column: str, splits: Mapping[str, Dataset], where: str) -> Problem:
 
 
 def _classes(
-    section: Data, column: str, feature: Any, spelled: set[str], examples: int
+    section: Labelled, column: str, feature: Any, spelled: set[str], examples: int
 ) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """Names, raw spellings and whether the names are the data's own."""
     inner = feature.feature if isinstance(feature, List | LargeList) else feature
@@ -227,7 +227,7 @@ def _is_whole(name: str) -> bool:
 
 
 def _lists(
-    section: Data, column: str, splits: Mapping[str, Dataset], rows: Sequence[Sequence[Any]], where: str
+    section: Labelled, column: str, splits: Mapping[str, Dataset], rows: Sequence[Sequence[Any]], where: str
 ) -> Problem:
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind}, but {column!r} holds lists; expected multi_label.")
@@ -259,7 +259,7 @@ def _lists(
     return Problem("list", (column,), names, raw, named)
 
 
-def _several_columns(section: Data, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
+def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind} with {len(columns)} label columns; expected one "
                         "column.")

@@ -27,12 +27,13 @@ from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.perturbation import Perturbation
+from stilla.tasks.text.sections import TextClassificationData
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextClassification(Classification):
+class TextClassification(Classification[TextClassificationData]):
     """Texts, or pairs of texts, by class; several labels per text; or a number per text."""
 
     text: tuple[str, ...] = ()
@@ -41,11 +42,12 @@ class TextClassification(Classification):
     """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
 
     kind: ClassVar[str] = "text-classification"
+    data_section = TextClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
 
     @classmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: TextClassificationData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
         label = attempt(problems, _columns.labels, section, train) or ()
@@ -61,7 +63,7 @@ class TextClassification(Classification):
             raise all_at_once(problems, DataError)
         return cls(problem, section, text)
 
-    def resolved(self, section: Data) -> Data:
+    def resolved(self, section: TextClassificationData) -> TextClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "text": self.text})
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:

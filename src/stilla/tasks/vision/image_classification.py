@@ -27,6 +27,7 @@ from stilla.tasks.shared.imported import check_answers
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+from stilla.tasks.vision.sections import ImageClassificationData
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +35,19 @@ _SHOWN = 96  # pixels
 
 
 @dataclass(frozen=True)
-class ImageClassification(Classification):
+class ImageClassification(Classification[ImageClassificationData]):
     """Pictures by class; several labels per picture; or a number per picture."""
 
     image: str = ""
     """The column."""
 
     kind: ClassVar[str] = "image-classification"
+    data_section = ImageClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForImageClassification", "ForImageClassificationWithTeacher")
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}
 
     @classmethod
-    def understand(cls, section: Data, splits: Mapping[str, Dataset]) -> Self:
+    def understand(cls, section: ImageClassificationData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
         label = attempt(problems, _columns.labels, section, train) or ()
@@ -62,7 +64,7 @@ class ImageClassification(Classification):
             raise all_at_once(problems, DataError)
         return cls(problem, section, image)
 
-    def resolved(self, section: Data) -> Data:
+    def resolved(self, section: ImageClassificationData) -> ImageClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "image": self.image})
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:

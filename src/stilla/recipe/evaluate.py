@@ -1,0 +1,74 @@
+"""Of a recipe: what is measured, as every task has it; and how texts are written, for the tasks that write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field, field_validator
+
+from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.recipe.section import Section, Strings
+
+TEXT_METRICS: Mapping[str, str | None] = {
+    "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",
+    "exact_match": None,
+}
+"""Measures of written text, and the package that each needs."""
+
+
+class Generation(Section):
+    """How texts are written when models are measured on them, and by what they are judged."""
+
+    max_new_tokens: int = Field(128, ge=1)
+    """A text that has no end by then is cut there."""
+    num_beams: int = Field(1, ge=1)
+    """1 is greedy; more search wider and take as many times as long."""
+    batch_size: int | None = Field(None, ge=1)
+    """Texts written at a time; by default `evaluate.batch_size`."""
+    metrics: Strings | None = None
+    """bleu, chrf, rouge1, rouge2, rougeL, exact_match, or `package.module:function` of (texts, references) that gives
+    one number per text, higher being better. `[]` writes nothing. By default what fits the task."""
+    limit: int | None = Field(None, ge=1)
+    """Write texts for so many examples of each split only, evenly spread over it."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in TEXT_METRICS and ":" not in name:
+                raise ValueError(f"got {name!r}; expected {one_of(list(TEXT_METRICS))}, or package.module:function."
+                                 f"{did_you_mean(name, TEXT_METRICS)}")
+        if names is not None and len(set(names)) != len(names):
+            raise ValueError(f"the same metric twice: {one_of(names)}")
+        return names
+
+
+class Evaluate(Section):
+    """What is measured, and what is trained for the comparison."""
+
+    baseline: bool = False
+    """Also train the same student from the same start, for the same steps, on labels alone."""
+    seeds: int = Field(1, ge=1)
+    """Train student and baseline so many times and report the spread."""
+    metric: str | None = None
+    """The headline metric; by default the task's first."""
+    batch_size: int = Field(32, ge=1)
+    """Examples per batch when measuring quality and throughput."""
+    resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples behind every interval."""
+    speed: bool = True
+    """Measure latency and throughput."""
+
+    @property
+    def writing(self) -> Generation | None:
+        """How texts are written to measure them; None where none are."""
+        return None
+
+    def with_writing(self, writing: Generation) -> Evaluate:
+        """The same with this said about writing.
+
+        Raises:
+            RecipeError: the task declares no section that can say it.
+        """
+        raise RecipeError("task: its models write, but its `evaluate_section` cannot say how; expected a subclass of "
+                          "stilla.tasks.language.sections.WritingEvaluate.")

@@ -1,0 +1,62 @@
+"""What the sections of several tasks share: texts, pictures, labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stilla.recipe import Data, Strings
+
+
+class Labelled(Data):
+    """Of examples with a class, several labels, or a number."""
+
+    label: Strings | None = None
+    """The label's column; several columns of 0 and 1 mean several labels per example."""
+    labels: Strings | None = None
+    """Names of the labels in the models' order, where neither data nor teacher say it."""
+    kind: Literal["single_label", "multi_label", "regression"] | None = None
+    """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...] | None:
+        return self.label
+
+    @property
+    def label_is_amount(self) -> bool:
+        return self.kind == "regression"
+
+
+class Classified(Labelled):
+    """Of whole examples with a class, several labels, or a number, that may be changed at random."""
+
+    augment: Literal["auto", "none", "light"] = "auto"
+    """`light` changes training examples at random, the same for teacher and student; `auto` leaves it to the task."""
+
+
+class Texts(Data):
+    """Of texts."""
+
+    text: Strings | None = None
+    """The text's column; only where the names do not say it themselves."""
+    max_length: int | None = Field(None, ge=2)
+    """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
+
+
+class Prompted(Texts):
+    """Of texts, or of what is asked and its answers."""
+
+    prompt: str | None = None
+    """What the model is given: the column before `completion`, read and not learnt."""
+    completion: str | None = None
+    """What the model is to answer to the prompt: the column; an end of text is put after it."""
+    messages: str | None = None
+    """The column of conversations, lists of {role, content}: the assistant's turns are learnt."""
+
+
+class Pictures(Data):
+    """Of pictures."""
+
+    image: str | None = None
+    """The image's column."""
