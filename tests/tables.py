@@ -28,6 +28,7 @@ from stilla.recipe import (
     StudentSpec,
     Teacher,
 )
+from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
 from stilla.recipe.yaml import flow
 
@@ -59,11 +60,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def recipe_fields(section: str) -> list[str]:
-    model = SECTIONS[section]
+    return table(("Key", "Default", "Meaning"), _rows(SECTIONS[section], tuple(SECTIONS[section].model_fields)))
+
+
+def task_fields(task: str) -> list[str]:
+    """What only some tasks' recipes may say, and this one's may."""
+    found = sections(task)
+    return table(("Key", "Default", "Meaning"), [row for place in PLACES
+                                                 for row in _rows(found.at(place), found.own(place), f"{place}.")])
+
+
+def _rows(model: type[Section], names: Sequence[str], before: str = "") -> list[tuple[str, str, str]]:
     schemas = model.model_json_schema()["properties"]
-    rows = [(f"`{name}`", _default(name, field), _meaning(field, schemas[name]))
-            for name, field in model.model_fields.items()]
-    return table(("Key", "Default", "Meaning"), rows)
+    return [(f"`{before}{name}`", _default(name, model.model_fields[name]),
+             _meaning(model.model_fields[name], schemas[name])) for name in names]
 
 
 def _meaning(field: FieldInfo, schema: Mapping[str, Any]) -> str:
@@ -122,8 +132,8 @@ def floors() -> list[str]:
 
 
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
-    "table": recipe_fields, "options": objective_options, "formats": formats, "metrics": metrics, "families": families,
-    "floors": floors,
+    "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
+    "families": families, "floors": floors,
 }
 
 

@@ -15,6 +15,7 @@ from stilla.objectives import KINDS as OBJECTIVES
 from stilla.objectives.base import Term, options_model
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
+from stilla.recipe.kinds import KINDS as TASKS
 from stilla.recipe.yaml import load
 from stilla.signals import Dense
 from tests import markdown, tables
@@ -38,6 +39,7 @@ def test_every_list_is_on_some_page() -> None:
              for name, argument, _ in tables.PLACE.findall(page.read_text(encoding="utf-8"))}
     assert {f"table: {section}" for section in tables.SECTIONS} <= found
     assert {f"options: {kind}" for kind in OBJECTIVES} <= found
+    assert {f"fields: {task}" for task in TASKS} <= found
     assert {"formats", "metrics", "families", "floors"} <= found
 
 
@@ -119,6 +121,14 @@ def test_python_names_exist() -> None:
     assert not unknown
     assert markdown.unknown_names("import stilla\nstilla.distil()") == ["stilla.distil"]
     assert markdown.unknown_names("from stilla import Distill") == ["stilla.Distill"]
+
+
+def test_the_section_of_the_example_works() -> None:
+    code, *_ = markdown.blocks(DOCS / "adding-a-task.md", "python")
+    namespace: dict[str, Any] = {"__name__": "sections"}
+    exec(compile(code, "sections.py", "exec", dont_inherit=True), namespace)
+    section = namespace["TaggingData"].model_validate({"train": "x.parquet", "tags": "ner_tags"})
+    assert (section.tags, section.scheme, section.max_length) == ("ner_tags", "iob", None)
 
 
 def test_the_objective_of_the_example_works() -> None:
