@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from stilla import errors
-from stilla.errors import RecipeError, StillaError, all_at_once, did_you_mean, one_of
+from stilla.errors import RecipeError, StillaError, all_at_once, did_you_mean, one_of, visible
 
 
 def test_every_error_can_be_caught_as_one():
@@ -32,3 +32,19 @@ def test_several_problems_become_one_numbered_error():
     assert isinstance(error, RecipeError)
     assert str(error) == "2 problems:\n  1. no teacher\n  2. no data"
     assert str(all_at_once(["no teacher"], RecipeError)) == "no teacher"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("\x1b[31mred\x07", r"\x1b[31mred\x07"), ("a\rb", r"a\rb"), ("a\n\tb", "a\n\tb"), ("\x9b2J", r"\x9b2J"),
+     ("user\u202eresu", r"user\u202eresu"), ("\ud800", r"\ud800"), ("größe 名 🙂", "größe 名 🙂")],
+)  # fmt: skip
+def test_what_a_terminal_would_obey_is_written_out(text, shown):
+    assert visible(text) == shown
+
+
+def test_an_error_never_holds_control_characters():
+    error = all_at_once(["a label \x1b]0;title\x07", "another"], RecipeError)
+    assert "\x1b" not in str(error)
+    assert r"\x1b]0;title\x07" in str(error)
+    assert error.problems[0] == r"a label \x1b]0;title\x07"

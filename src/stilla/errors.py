@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but line break and tab, those that turn the direction of writing, halves of surrogate pairs."""
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey instead of show written out: `\\x1b`.
+
+    What a person is told quotes data, templates and models, which come from anywhere.
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class StillaError(Exception):
@@ -13,8 +25,8 @@ class StillaError(Exception):
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.problems = tuple(problems) or (message,)
+        super().__init__(visible(message))
+        self.problems = tuple(visible(problem) for problem in problems or (message,))
 
 
 class RecipeError(StillaError):

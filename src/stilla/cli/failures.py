@@ -63,8 +63,9 @@ def explained(*, debug: bool) -> Iterator[None]:
 
 def _ended(words: str, code: int, *, all_processes: bool = False) -> typer.Exit:
     """Says the words; processes other than the main one only say what might be theirs alone."""
-    from rich.console import Console
     from rich.text import Text
+
+    from stilla.runtime.narrate import Console
 
     if all_processes or os.environ.get("RANK", "0") == "0":
         style = "yellow" if code == STOPPED else "red"

@@ -13,13 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 import stilla
 from stilla.errors import RecipeError, all_of
+from stilla.runtime.narrate import Console
 
 if TYPE_CHECKING:
     from stilla.cache.care import Contents

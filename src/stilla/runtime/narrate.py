@@ -6,15 +6,19 @@ overwrite each other. The libraries below keep quiet meanwhile.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
-from rich.console import Console
+from rich import console as rich_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from stilla.errors import visible
 
 Item = TypeVar("Item")
 
@@ -25,6 +29,16 @@ QUIET = 30.0
 """Seconds without a line where there is no terminal for a bar; then always a quarter longer than it took so far."""
 
 
+class Console(rich_console.Console):
+    """A terminal on which texts are shown and never obeyed: whatever they quote, only rich moves the cursor and colours."""
+
+    def render(
+        self, renderable: rich_console.RenderableType, options: rich_console.ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 @lru_cache(maxsize=1)
 def console() -> Console:
     return Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlight=False)
@@ -33,6 +47,16 @@ def console() -> Console:
 def say(line: str) -> None:
     """One line for the person who waits."""
     console().print(line, soft_wrap=True, markup=False)
+
+
+class LastResort(logging.Handler):
+    """Warnings that nobody else wants to have, as lines among the others; Python's own would write them as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
 
 
 @contextmanager
@@ -93,10 +117,11 @@ def tracked(items: Sequence[Item], title: str) -> Iterator[Item]:
 
 
 def quiet_libraries() -> None:
-    """Switch off the bars and reports of datasets and transformers; their warnings stay."""
+    """Switch off the bars and reports of datasets and transformers; warnings stay, and are said like everything else."""
     import datasets
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     datasets.disable_progress_bars()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.lastResort = LastResort()
