@@ -21,6 +21,7 @@ from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.language import conversations, documents, translations
 from stilla.tasks.language import prompts as _prompts
+from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
@@ -141,7 +142,8 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             given = [template.asked(talk, int(key)) for key, talk in zip(keys, kept[0])]
             references = [talk[conversations.last_answer(talk)]["content"] for talk in kept[0]]
         else:
-            given, references = _prompts.given(processor, kept[0]), kept[1]
+            ends = Ends.of(processor)
+            given, references = _prompts.given(processor, kept[0]), [ends.unended(text) for text in kept[1]]
         # as in training: what leaves no room for an answer is left out
         fits = [row for row, ids in enumerate(given) if len(ids) < tokens.longest([processor], self.section.max_length)]
         if not fits:

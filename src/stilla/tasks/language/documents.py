@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from stilla.runtime.narrate import tracked
+from stilla.tasks.language.ends import Ends
 from stilla.tasks.text.sequences import Pieces, Sequence_, cut, joined
 
 logger = logging.getLogger(__name__)
@@ -18,11 +19,15 @@ _AT_ONCE = 1000
 
 
 def plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArray[np.int64], length: int) -> Pieces:
-    """Every token of every text, with an end of text where the tokenizer has one; long texts in several pieces."""
-    end = tokenizer.eos_token_id
+    """Every token of every text, with an end of text where the tokenizer has one; long texts in several pieces.
+
+    A beginning or an end that the text writes itself is the one that it has.
+    """
+    end, ends = tokenizer.eos_token_id, Ends.of(tokenizer)
+    once = [ends.begun_once(ends.unended(text)) for text in texts]
 
     def pieces() -> Iterator[tuple[Sequence_, int]]:
-        for key, ids in zip(keys.tolist(), _encoded(tokenizer, texts, special=True)):
+        for key, ids in zip(keys.tolist(), _encoded(tokenizer, once, special=True)):
             whole = np.array(ids if end is None or ids[-1:] == [end] else [*ids, end], np.int32)
             yield from ((piece, key) for piece in cut(whole, length))
 
@@ -37,21 +42,28 @@ def answers(
 
     `cut`: which completions have no end, because a limit cut them when they were written.
 
-    Both are tokenised apart, as they are in use: what follows a prompt begins with a token of its own.
+    Both are tokenised apart, as they are in use: what follows a prompt begins with a token of its own. A beginning of the
+    prompt or an end of the completion that the texts write themselves is the one that they have.
     """
-    end = tokenizer.eos_token_id
-    before = _encoded(tokenizer, prompts, special=True)
-    after = _encoded(tokenizer, completions, special=False)
+    end, ends = tokenizer.eos_token_id, Ends.of(tokenizer)
+    before = given(tokenizer, prompts)
+    after = _encoded(tokenizer, [ends.begun_once(ends.unended(text)) for text in completions], special=False)
 
     def whole() -> Iterator[tuple[Sequence_, int]]:
         unended = [False] * len(keys) if cut is None else cut
-        for key, prompt, completion, endless in zip(keys.tolist(), before, after, unended):
-            asked = prompt[:-1] if end is not None and prompt[-1:] == [end] else prompt
+        for key, asked, completion, endless in zip(keys.tolist(), before, after, unended):
             said = completion if end is None or endless else [*completion, end]
             wanted = np.repeat([False, True], [len(asked), len(said)])
             yield (np.array([*asked, *said], np.int32), wanted), key
 
     return joined(shortened(whole(), length, "completion"))
+
+
+def given(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Iterator[list[int]]:
+    """The tokens of prompts as they stand before a completion: begun once, and not ended by the tokenizer."""
+    ends = Ends.of(tokenizer)
+    for ids in _encoded(tokenizer, [ends.begun_once(prompt) for prompt in prompts], special=True):
+        yield ids[:-1] if ends.ends else ids
 
 
 def shortened(whole: Iterable[tuple[Sequence_, int]], length: int, wanted_part: str) -> Iterator[tuple[Sequence_, int]]:

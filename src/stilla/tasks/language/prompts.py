@@ -10,18 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stilla.signals import Batch
+from stilla.tasks.language import documents
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.text.tokens import Tokens
 
 
 def given(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """The tokens of prompts, as they stand before a completion: begun, not ended."""
-    end = tokenizer.eos_token_id
-    encoded: list[list[int]] = tokenizer(
-        list(prompts), truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False,
-        verbose=False)["input_ids"]
     # a text of no tokens cannot be continued: it is begun by what ends another
-    return [(ids[:-1] if end is not None and ids[-1:] == [end] else ids) or [end] for ids in encoded]
+    return [ids or [int(tokenizer.eos_token_id)] for ids in documents.given(tokenizer, prompts)]
 
 
 def left_padded(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> Tokens:

@@ -21,6 +21,7 @@ from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side
 from stilla.tasks.language import translations
 from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
+from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes
@@ -147,7 +148,8 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         keys, (sources, texts) = self._texts(split)
         tokens = self._sources(pair, sources, _tokens.longest([pair.tokenizer], section.max_length))
         options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
-        return Asked(tokens, keys, np.array(texts), options)
+        ends = Ends.of(pair.tokenizer)
+        return Asked(tokens, keys, np.array([ends.begun_once(ends.unended(text)) for text in texts]), options)
 
     def source_of(self, split: Dataset, key: int) -> str:
         return str(translations.values(split.select([int(key)]), self.columns[0])[0])
@@ -187,8 +189,9 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         return keys, [[str(column[key]) for key in keys] for column in both]
 
     def _sources(self, pair: PairProcessor, texts: Sequence[str], length: int) -> _tokens.Tokens:
-        prefix = self._section().prefix or ""
-        tokens, cut = _tokens.tokenise(pair.tokenizer, [[prefix + text for text in texts]], length)
+        prefix, ends = self._section().prefix or "", Ends.of(pair.tokenizer)
+        once = [ends.unended(text) if ends.ends else text for text in texts]
+        tokens, cut = _tokens.tokenise(pair.tokenizer, [[prefix + ends.begun_once(text) for text in once]], length)
         if cut:
             logger.warning("%d of %d sources are longer than %d tokens: cut", cut, len(texts), length)
         return tokens

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
 from stilla.runtime.narrate import tracked
 from stilla.tasks.language.sections import Seq2SeqData
+from stilla.tasks.language.ends import Ends
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
@@ -220,8 +221,11 @@ def decoder_inputs(
 def targets(processor: PairProcessor, texts: Sequence[str], cut: Sequence[bool], length: int) -> tuple[Targets, int]:
     """Tokens of target texts, and how many were shortened to `length`.
 
-    A text that is shortened here, or was `cut` when it was written, gets no end: a limit is not an end to learn.
+    A text that is shortened here, or was `cut` when it was written, gets no end: a limit is not an end to learn. Beginnings
+    and ends that the texts write themselves are not written again.
     """
+    ends = Ends.of(processor.tokenizer)
+    texts = [ends.begun_once(ends.unended(text)) for text in texts]
     special = set(processor.tokenizer.all_special_ids) - {processor.tokenizer.unk_token_id}
     parts, shortened = [], 0
     for start in tracked(range(0, len(texts), _AT_ONCE), "tokenising"):
