@@ -22,6 +22,7 @@ from stilla.tasks.forward import listen
 from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.conversations import Template
 from stilla.tasks.language.sections import CausalLMData
+from stilla.tasks.language.talks import Talk
 from stilla.tasks.language.vocabulary import refuse_other_tokens
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import CHAT, MARKED, bert_lm, bert_lm_tokenizer, byte_tokenizer, folder, llama
@@ -125,7 +126,7 @@ def test_a_tokenizer_without_a_template_is_refused() -> None:
 def test_what_a_template_refuses_is_named() -> None:
     angry = "{{ raise_exception('no such role') }}"
     with pytest.raises(DataError, match="refuses conversation 3: no such role"):
-        Template(byte_tokenizer(template=angry)).tokens(TALK, 3)
+        Template(byte_tokenizer(template=angry)).tokens(Talk(tuple(TALK), (1, 3)), 3)
 
 
 def test_a_padding_token_that_is_the_end_of_text_hides_no_end() -> None:
@@ -230,8 +231,8 @@ def test_other_numbers_for_the_same_tokens_are_refused() -> None:
      "in which an assistant speaks in 1 of 1 examples .who speaks there: 'user'"),
     ([{"messages": [{"role": "user", "content": "x"}, {"role": "Assistant", "content": "y"}]}], {},
      "who speaks there: 'user' and 'Assistant'"),
-    ([{"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}], {},
-     r"'conversations' holds lists of {from, value}; expected lists of {role, content}.*Rename"),
+    ([{"conversations": [{"speaker": "human", "says": "x"}, {"speaker": "gpt", "says": "y"}]}], {},
+     r"'conversations' holds lists of {speaker, says}; expected lists of {role, content}.*Rename"),
     ([{"messages": '[{"role": "user", "content": "x"}]'}], {}, "conversations as JSON text.*not as strings"),
 ])
 def test_data_that_cannot_be_learnt_are_refused(rows: list[dict[str, Any]], section: dict[str, Any], said: str) -> None:

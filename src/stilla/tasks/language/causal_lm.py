@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
-from stilla.recipe import Data, ModelSource
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, one_of
+from stilla.recipe import ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
-from stilla.tasks.language import conversations, documents, translations
+from stilla.tasks.language import conversations, documents, talks, translations
 from stilla.tasks.language import prompts as _prompts
+from stilla.tasks.language.columns import Layout, layout
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
@@ -35,16 +36,12 @@ from stilla.tasks.text.sequences import NO_ROW, Blocks, Pieces
 
 logger = logging.getLogger(__name__)
 
-Source = Literal["text", "prompt", "messages"]
-
-
 @dataclass(frozen=True)
 class CausalLM(Vocabulary[CausalLMData], Writes):
     """The next token: of plain text, of completions after a prompt, or of what an assistant says."""
 
-    source: Source = "text"
-    columns: tuple[str, ...] = ()
-    """The text's, the prompt's and the completion's, or the messages'."""
+    layout: Layout = field(default_factory=Layout)
+    """Which columns a row is made of, and what it then is."""
 
     kind: ClassVar[str] = "causal-lm"
     data_section = CausalLMData
@@ -56,26 +53,27 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
     def understand(cls, section: CausalLMData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
-        source, columns = attempt(problems, _columns.language, section, train) or ("text", ())
-        absent = _columns.missing(columns, splits)
-        if columns and not absent:
-            for name, split in splits.items():
-                attempt(problems, _refuse_broken, section, name, split, source, columns)
-        problems += absent
-        if problems:
+        found = attempt(problems, layout, section, train)
+        if found is not None:
+            absent = _columns.missing(found.all, splits)
+            for name, split in splits.items() if not absent else ():
+                attempt(problems, _refuse_broken, section, name, split, found)
+            problems += absent
+        if problems or found is None:
             raise all_at_once(problems, DataError)
-        return cls(section=section, source=source, columns=columns)
+        if found.context is not None:
+            logger.warning("data: %r and %r are written as one prompt in Alpaca's words (docs/language-models.md); the "
+                           "student has to be asked in them too", found.columns[0], found.context)
+        return cls(section=section, layout=found)
 
     @property
     def packs(self) -> bool:
         """Whether training examples share rows; what is measured never does."""
         wanted = None if self.section is None else self.section.pack
-        return self.source == "text" if wanted is None else wanted
+        return self.layout.source == "text" if wanted is None else wanted
 
     def resolved(self, section: CausalLMData) -> CausalLMData:
-        named = dict(zip({"text": ("text",), "prompt": ("prompt", "completion"), "messages": ("messages",)}[self.source],
-                         (self.columns,) if self.source == "text" else self.columns))
-        return section.model_copy(update={**named, "pack": self.packs})
+        return section.model_copy(update={**self.layout.resolved(), "pack": self.packs})
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)
@@ -106,16 +104,18 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         return functional.pad(labels[:, 1:], (0, 1), value=NO_ROW)
 
     def _pieces(self, split: Dataset, tokenizer: Any, length: int) -> Pieces:
-        columns = [_columns.values(split, column) for column in self.columns]
-        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, columns))
-        kept = [[column[key] for key in keys] for column in columns]
-        if self.source == "text":
-            return documents.plain(tokenizer, kept[0], keys, length)
+        read = _read(split, self.layout)
         cut = _columns.values(split, CUT) if CUT in split.column_names else None
-        unended = None if cut is None else [bool(cut[key]) for key in keys]
-        if self.source == "prompt":
-            return documents.answers(tokenizer, kept[0], kept[1], keys, length, unended)
-        return conversations.conversations(tokenizer, kept[0], keys, length, unended)
+        unended = None if cut is None else [bool(cut[key]) for key in read.keys]
+        if self.layout.source == "messages":
+            return conversations.conversations(tokenizer, read.rows, read.keys, length, unended, skip=self._skips())
+        if self.layout.source == "prompt":
+            prompts, completions = ([row[index] for row in read.rows] for index in (0, 1))
+            return documents.answers(tokenizer, prompts, completions, read.keys, length, unended)
+        return documents.plain(tokenizer, read.rows, read.keys, length)
+
+    def _skips(self) -> bool:
+        return self.section is not None and self.section.broken == "skip"
 
     # --- writing ---
 
@@ -124,7 +124,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         return ()
 
     def unasked(self) -> str | None:
-        if self.source == "text":
+        if self.layout.source == "text":
             return ("plain text asks for nothing that could be written; give prompts and completions (data.prompt, "
                     "data.completion) or conversations (data.messages)")
         return None
@@ -134,33 +134,37 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         if why := self.unasked():
             raise CompatibilityError(why)
-        columns = [_columns.values(split, column) for column in self.columns]
-        keys = np.setdiff1d(np.arange(len(split)), _broken(self.source, columns))
-        kept = [[column[key] for key in keys] for column in columns]
-        if self.source == "messages":
+        read, keys = _read(split, self.layout), list[int]()
+        if self.layout.source == "messages":
             template = conversations.Template(processor)
-            given = [template.asked(talk, int(key)) for key, talk in zip(keys, kept[0])]
-            references = [talk[conversations.last_answer(talk)]["content"] for talk in kept[0]]
+            given, references = [], []
+            for (ids, answer), key in template.each(
+                    read.rows, read.keys, lambda talk, key: (template.asked(talk, key), template.answer(talk, key)),
+                    skip=self._skips()):
+                given.append(ids or [int(processor.eos_token_id)])
+                references.append(answer)
+                keys.append(key)
         else:
             ends = Ends.of(processor)
-            given, references = _prompts.given(processor, kept[0]), [ends.unended(text) for text in kept[1]]
+            given = _prompts.given(processor, [prompt for prompt, _ in read.rows])
+            references, keys = [ends.unended(completion) for _, completion in read.rows], read.keys.tolist()
         # as in training: what leaves no room for an answer is left out
         fits = [row for row, ids in enumerate(given) if len(ids) < tokens.longest([processor], self.section.max_length)]
         if not fits:
             raise DataError("no prompt leaves room for an answer; raise data.max_length.")
-        return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), keys[fits],
+        return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), np.array(keys, np.int64)[fits],
                      np.array([references[row] for row in fits]))
 
     def source_of(self, split: Dataset, key: int) -> str:
-        found = _columns.values(split.select([int(key)]), self.columns[0])[0]
-        if self.source == "messages":
-            return _as_lines(found[: conversations.last_answer(found)])
-        return str(found)
+        row = _row(split, key, self.layout)
+        if isinstance(row, talks.Talk):
+            return row.lines(row.asked)
+        return str(row[0] if isinstance(row, tuple) else row)
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
-        if self.source == "messages":
-            return conversations.answered(split, self.columns[0], texts, cut)
-        return translations.replaced(split, self.columns[1], texts, cut)
+        if self.layout.source == "messages":
+            return translations.with_cuts(talks.answered(split, self.layout.columns, texts), cut)
+        return translations.replaced(split, self.layout.columns[1], texts, cut)
 
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
         return _prompts.continued(inputs, written, int(processor.pad_token_id))
@@ -169,13 +173,13 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         return str(processor.decode(list(ids), skip_special_tokens=True))
 
     def identity(self, processor: Any) -> str:
-        return tokens.fingerprint(processor, *([processor.chat_template] if self.source == "messages" else []))
+        return tokens.fingerprint(processor, *([processor.chat_template] if self.layout.source == "messages" else []))
 
     def show(self, split: Dataset, key: int) -> str:
-        row = split.select_columns(list(self.columns)).with_format(None)[int(key)]
-        if self.source == "messages":
-            return _as_lines(row[self.columns[0]])
-        return " | ".join(str(row[column]) for column in self.columns)
+        row = _row(split, key, self.layout)
+        if isinstance(row, talks.Talk):
+            return row.lines()
+        return " | ".join(map(str, row)) if isinstance(row, tuple) else str(row)
 
 
 @dataclass(frozen=True)
@@ -188,37 +192,67 @@ class _Collate:
                      keys=torch.from_numpy(self.blocks.documents[list(examples)]))
 
 
-def _as_lines(talk: conversations.Talk) -> str:
-    return "\n".join(f"{message['role']}: {message['content']}" for message in talk)
+@dataclass(frozen=True)
+class _Read:
+    """What can be learnt of a split: conversations, prompts with completions, or texts; the rows' numbers; and what cannot,
+    by the reason."""
+
+    rows: list[Any]
+    keys: NDArray[np.int64]
+    broken: Mapping[str, list[int]]
 
 
-def _broken(source: Source, columns: Sequence[Sequence[Any]]) -> NDArray[np.int64]:
-    """Rows that cannot be learnt: no text, no completion, or nothing said by an assistant."""
-    if source == "messages":
-        (talks,) = columns
-        rows = [row for row, talk in enumerate(talks) if not conversations.is_talk(talk)]
-    elif source == "prompt":
-        prompts, completions = columns
-        rows = [row for row, (prompt, said) in enumerate(zip(prompts, completions)) if prompt is None or not said]
-    else:
-        rows = [row for row, text in enumerate(columns[0]) if not (text and text.strip())]
-    return np.array(rows, np.int64)
+def _read(split: Dataset, layout: Layout) -> _Read:
+    rows = _rows(split, layout)
+    broken: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if why := _why_not(row):
+            broken.setdefault(why, []).append(number)
+    keys = np.setdiff1d(np.arange(len(rows)), [number for numbers in broken.values() for number in numbers])
+    return _Read([rows[key] for key in keys], keys.astype(np.int64), broken)
 
 
-_WORDS = {"text": "{} is null or empty", "prompt": "{} are null or empty",
-          "messages": "{} is no list of {{role, content}} in which an assistant speaks"}
+def _rows(split: Dataset, layout: Layout) -> list[Any]:
+    if layout.source == "messages":
+        return list(talks.read(split, layout.columns, layout.tools))
+    columns = [_columns.values(split, column) for column in layout.columns]
+    if layout.source == "text":
+        return columns[0]
+    prompts, completions = columns
+    if layout.context is not None:
+        contexts = _columns.values(split, layout.context)
+        prompts = [None if one is None else _prompts.alpaca(one, more) for one, more in zip(prompts, contexts)]
+    return list(zip(prompts, completions))
 
 
-def _refuse_broken(section: Data, name: str, split: Dataset, source: Source, columns: Sequence[str]) -> None:
-    broken = _broken(source, [_columns.values(split, column) for column in columns])
-    if not len(broken):
-        return
-    named = " or ".join(repr(column) for column in columns)
-    found = f"data.{name}: {_WORDS[source].format(named)} in {len(broken)} of {len(split)} examples"
-    if source == "messages":
-        roles = conversations.roles(_columns.values(split.select(broken[:100].tolist()), columns[0]))
-        found += f" (who speaks there: {all_of([repr(role) for role in roles]) or 'nobody'})"
-    if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
-                        "data.broken: skip.")
-    logger.warning("%s; left out", found)
+def _row(split: Dataset, key: int, layout: Layout) -> Any:
+    return _rows(split.select([int(key)]), layout)[0]
+
+
+def _why_not(row: Any) -> str | None:
+    """Why a row cannot be learnt, after the names of its columns."""
+    if isinstance(row, talks.UnreadableError):
+        return str(row)
+    if isinstance(row, tuple):
+        return "are null or empty" if row[0] is None or not row[1] else None
+    return "is null or empty" if not isinstance(row, talks.Talk) and not (row and row.strip()) else None
+
+
+def _refuse_broken(section: CausalLMData, name: str, split: Dataset, layout: Layout) -> None:
+    read = _read(split, layout)
+    named = one_of([repr(column) for column in layout.columns])
+    problems = []
+    for why, rows in read.broken.items():
+        found = f"data.{name}: {named} {why} in {len(rows)} of {len(split)} examples"
+        if layout.source == "messages":
+            found += f" (who speaks there: {_said(talks.roles(split, layout.columns, rows[:100]))})"
+        if section.broken == "skip":
+            logger.warning("%s; left out", found)
+        else:
+            problems.append(f"{found}: {rows_in_words(split, rows)}. Remove them, or leave them out with data.broken: skip.")
+    if problems:
+        raise all_at_once(problems, DataError)
+
+
+def _said(roles: Sequence[str]) -> str:
+    return all_of([repr(role) for role in roles]) or "nobody"

@@ -3,64 +3,45 @@ for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from stilla.errors import CompatibilityError, DataError
+from stilla.errors import CompatibilityError, DataError, StillaError
 from stilla.runtime.narrate import tracked
+from stilla.runtime.watch import Watch
+from stilla.tasks.language import calls
 from stilla.tasks.language.documents import shortened
-from stilla.tasks.language.translations import CUT
-from stilla.tasks.shared import columns
+from stilla.tasks.language.talks import Message, Talk
 from stilla.tasks.text.sequences import Pieces, Sequence_, joined
 
-Talk = Sequence[Mapping[str, Any]]
-"""Who says what, in order: {role, content}."""
+logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
 
-def is_talk(talk: Any) -> bool:
-    """Whether somebody speaks in it, each with role and content, and an assistant too."""
-    if not isinstance(talk, list) or not all(isinstance(one, Mapping) for one in talk):
-        return False
-    said = [one.get("role") for one in talk if isinstance(one.get("content"), str)]
-    return len(said) == len(talk) and "assistant" in said
+PATIENCE = 5.0
+"""Seconds that a template may take to write a conversation: thousands of times what it needs."""
 
-
-def roles(talks: Sequence[Any]) -> list[str]:
-    """Who speaks in them, in the order of their first words; of broken conversations too."""
-    said = (one for talk in talks if isinstance(talk, list) for one in talk if isinstance(one, Mapping))
-    return list(dict.fromkeys(str(one["role"]) for one in said if one.get("role") is not None))
-
-
-def last_answer(talk: Talk) -> int:
-    """The assistant's last turn: what models are asked for, everything before it being given."""
-    return max(turn for turn, message in enumerate(talk) if message["role"] == "assistant")
-
-
-def answered(split: Dataset, column: str, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
-    """The same conversations up to their last answers, which are these texts; and which of those were cut."""
-    talks = []
-    for talk, text in zip(columns.values(split, column), texts):
-        turn = last_answer(talk)
-        talks.append([*talk[:turn], {**talk[turn], "content": text}])
-    feature = split.features[column]
-    # before the old one goes: a table without columns has no rows
-    both = split.with_format(None).add_column(CUT, list(cut)).add_column("_answered", talks, feature=feature)
-    return both.remove_columns([column]).rename_column("_answered", column)
+LONGEST = 10_000_000
+"""Characters that a template may write of a conversation."""
 
 
 def conversations(
     tokenizer: PreTrainedTokenizerBase, talks: Sequence[Talk], keys: NDArray[np.int64], length: int,
-    cut: Sequence[bool] | None = None,
+    cut: Sequence[bool] | None = None, *, skip: bool = False,
 ) -> Pieces:
     """Conversations in the tokenizer's own template; what the assistant says in them is wanted.
 
     `cut`: in which of them the last answer has no end, because a limit cut it when it was written. Of those it alone is
-    wanted, without the end that the template would put there.
+    wanted, without the end that the template would put there. `skip`: leave out those that the template refuses.
 
     Raises:
         CompatibilityError: no template, or one that does not show which part of its text the assistant says.
@@ -68,12 +49,14 @@ def conversations(
     """
     template = Template(tokenizer)
     unended = [False] * len(keys) if cut is None else cut
+    endless = {key for key, one in zip(keys.tolist(), unended) if one}
 
-    def whole() -> Iterator[tuple[Sequence_, int]]:
-        for key, talk, endless in zip(keys.tolist(), tracked(talks, "tokenising"), unended):
-            yield template.unended(talk, key) if endless else template.tokens(talk, key), key
+    def make(talk: Talk, key: int) -> Sequence_:
+        return template.unended(talk, key) if key in endless else template.tokens(talk, key)
 
-    return joined(shortened(whole(), length, "assistant's turn"))
+    made = joined(shortened(template.each(talks, keys, make, skip=skip), length, "assistant's turn"))
+    template.tell()
+    return made
 
 
 class Template:
@@ -95,52 +78,206 @@ class Template:
             raise CompatibilityError(f"data.messages: {type(tokenizer).__name__} does not say where its tokens stand in a "
                                      "text, so that the assistant's cannot be told; expected a fast tokenizer.")
         self.tokenizer = tokenizer
-        self.marked = "{% generation" in str(tokenizer.chat_template) or "{%- generation" in str(tokenizer.chat_template)
+        self._marks = {tools: _marks(tokenizer, [{}] if tools else None) for tools in (False, True)}
+        self._arguments: Callable[[Any], Any] | None = None
+        self._has_tools = False
+        self._watch: Watch | None = None
+        self._lost: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+
+    def each(
+        self, talks: Sequence[Talk], keys: NDArray[np.int64], make: Callable[[Talk, int], Made], *, skip: bool
+    ) -> Iterator[tuple[Made, int]]:
+        """What `make` makes of each conversation, with its key; the template has `PATIENCE` for each time it writes one.
+
+        Raises:
+            DataError: the template refuses one, unless they are to be skipped: then it is left out, and counted.
+            CompatibilityError: the template is of no use.
+        """
+        refused: list[str] = []
+        with Watch(PATIENCE) as self._watch:
+            for key, talk in zip(keys.tolist(), tracked(talks, "tokenising")):
+                try:
+                    made = make(talk, key)
+                except DataError as error:
+                    if not skip:
+                        raise
+                    refused.append(str(error))
+                    continue
+                yield made, key
+        self._watch = None
+        if refused:
+            logger.warning("%d of %d conversations are left out; the first: %s", len(refused), len(keys), refused[0])
+
+    def tell(self) -> None:
+        """Warn of messages that the template did not write."""
+        for role, lost in self._lost.items():
+            logger.warning("the chat template leaves out what %r says, in %d of %d messages", role, lost, self._seen[role])
 
     def tokens(self, talk: Talk, key: int) -> Sequence_:
-        if self.marked:
-            made: Any = self._rendered(talk, key, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-            return np.array(made["input_ids"], np.int32), np.array(made["assistant_masks"], np.bool_)
-        spans, text = self._spans(talk, key)
+        messages = self._called(talk, key)
+        text = self._text(messages, talk, key)
+        self._count(messages, text)
+        speaking = [turn for turn, one in enumerate(messages) if one["role"] == "assistant"]
+        if not self._marks[bool(talk.tools)]:
+            return self._within(text, self._spans(messages, talk, key, text))
+        made: Any = self._rendered(messages, talk, key, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        ids, wanted = np.array(made["input_ids"], np.int32), np.array(made["assistant_masks"], np.bool_)
+        if not wanted.any():
+            raise CompatibilityError(f"data.messages: the chat template marks nothing of conversation {key} as generated: "
+                                     "nothing could be learnt. Its `{% generation %}` has to stand around what the "
+                                     "assistant says.")
+        if len(talk.learnt) < len(speaking):
+            wanted &= self._within(text, self._spans(messages, talk, key, text), tidy=False)[1]
+        return _tidy(self.tokenizer, ids, wanted)
+
+    def asked(self, talk: Talk, key: int) -> list[int]:
+        """What a model is given to write the last answer: all before it, and the template's beginning of an answer."""
+        text = self._before(self._called(talk, key), talk, key, talk.asked)
+        return [int(one) for one in self._within(text, [])[0]]
+
+    def answer(self, talk: Talk, key: int) -> str:
+        """What the data answer there, as a model would write it: calls of tools as the template writes them."""
+        message = talk.messages[talk.asked]
+        if "tool_calls" not in message and "function_call" not in message:
+            return str(message["content"])
+        messages = self._called(talk, key)
+        before = self._before(messages, talk, key, talk.asked)
+        after = self._text(messages[: talk.asked + 1], talk, key)
+        ids = self.tokenizer(after.removeprefix(before), add_special_tokens=False, verbose=False)["input_ids"]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def unended(self, talk: Talk, key: int) -> Sequence_:
+        """The last answer as far as it was written, after what was asked."""
+        before = self.asked(talk, key)
+        said = self.tokenizer(talk.messages[talk.asked]["content"], add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array([*before, *said], np.int32), np.repeat([False, True], [len(before), len(said)])
+
+    # --- where the assistant speaks ---
+
+    def _spans(self, messages: Sequence[Message], talk: Talk, key: int, text: str) -> list[tuple[int, int]]:
+        """Where in the whole text the turns stand that are to be learnt."""
+        spans = []
+        for turn in talk.learnt:
+            before = self._before(messages, talk, key, turn)
+            after = self._text(messages[: turn + 1], talk, key)
+            if not (text.startswith(after) and after.startswith(before)):
+                raise CompatibilityError(
+                    f"data.messages: the chat template writes turn {turn} of conversation {key} otherwise when other "
+                    "turns follow it, so that it does not show which tokens are the assistant's. Mark them in the "
+                    "template (`{% generation %}...{% endgeneration %}`), or give prompts and completions")
+            self._refuse_unsaid(messages[turn], after[len(before) :], turn, key)
+            spans.append((len(before), len(after)))
+        return spans
+
+    def _before(self, messages: Sequence[Message], talk: Talk, key: int, turn: int) -> str:
+        """The text up to where the assistant begins to speak."""
+        if turn:
+            return self._text(messages[:turn], talk, key, add_generation_prompt=True)
+        # a template of nothing at all is an error: what it writes before any answer is what it writes before two of them
+        one, other = (self._text([{"role": "assistant", "content": said}], talk, key) for said in ("a", "b"))
+        return one[: next((place for place, both in enumerate(zip(one, other)) if both[0] != both[1]), None)]
+
+    def _refuse_unsaid(self, message: Message, said: str, turn: int, key: int) -> None:
+        names = [str(call["function"]["name"]) for call in message.get("tool_calls", ()) if "function" in call]
+        if not (said and _shows(said, message.get("content", ""))) or not all(name in said for name in names):
+            what = "the calls of tools" if said and _shows(said, message.get("content", "")) else "what the assistant says"
+            raise CompatibilityError(f"data.messages: the chat template does not write {what} in turn {turn} of conversation "
+                                     f"{key}: it could not be learnt. Use a tokenizer whose template does (`processor`).")
+
+    def _within(self, text: str, spans: Sequence[tuple[int, int]], *, tidy: bool = True) -> Sequence_:
+        """The tokens of a text, and which of them stand within the spans."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
         wanted = np.zeros(len(offsets), np.bool_)
         for start, end in spans:
             wanted |= (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
-        return np.array(encoded["input_ids"], np.int32), wanted
+        ids = np.array(encoded["input_ids"], np.int32)
+        return _tidy(self.tokenizer, ids, wanted) if tidy else (ids, wanted)
 
-    def asked(self, talk: Talk, key: int) -> list[int]:
-        """What a model is given to write the last answer: all before it, and the template's beginning of an answer."""
-        before = talk[: last_answer(talk)]
-        made: Any = self._rendered(before, key, tokenize=True, return_dict=True, add_generation_prompt=True)
-        return [int(one) for one in made["input_ids"]]
+    def _count(self, messages: Sequence[Message], text: str) -> None:
+        """Messages of others that the template leaves out; the assistant's are refused."""
+        for message in messages:
+            if message["role"] != "assistant" and message["content"].strip():
+                self._seen[message["role"]] += 1
+                if not _shows(text, message["content"]):
+                    self._lost[message["role"]] += 1
 
-    def unended(self, talk: Talk, key: int) -> Sequence_:
-        """The last answer as far as it was written, after what was asked."""
-        before = self.asked(talk, key)
-        said = self.tokenizer(talk[last_answer(talk)]["content"], add_special_tokens=False, verbose=False)["input_ids"]
-        return np.array([*before, *said], np.int32), np.repeat([False, True], [len(before), len(said)])
+    # --- rendering ---
 
-    def _spans(self, talk: Talk, key: int) -> tuple[list[tuple[int, int]], str]:
-        """Where in the whole text the assistant speaks."""
-        text = str(self._rendered(talk, key, tokenize=False))
-        spans = []
-        for turn, message in enumerate(talk):
-            if message["role"] == "assistant":
-                before = str(self._rendered(talk[:turn], key, tokenize=False, add_generation_prompt=True))
-                after = str(self._rendered(talk[: turn + 1], key, tokenize=False))
-                if not (text.startswith(after) and after.startswith(before)):
-                    raise CompatibilityError(
-                        f"data.messages: the chat template writes turn {turn} of conversation {key} otherwise when other "
-                        "turns follow it, so that it does not show which tokens are the assistant's. Mark them in the "
-                        "template (`{% generation %}...{% endgeneration %}`), or give prompts and completions")
-                spans.append((len(before), len(after)))
-        return spans, text
+    def _called(self, talk: Talk, key: int) -> Sequence[Message]:
+        """The messages, with the arguments of calls as the template wants them: as a mapping, or as JSON text."""
+        if not any(message.get("tool_calls") for message in talk.messages):
+            return talk.messages
+        if self._arguments is None:
+            self._arguments = self._wanted_form(talk, key)
+        return calls.with_arguments(talk.messages, self._arguments or calls.mapping)
 
-    def _rendered(self, talk: Talk, key: int, **options: Any) -> Any:
+    def _wanted_form(self, talk: Talk, key: int) -> Callable[[Any], Any] | None:
+        """How the template wants arguments; None where these do not tell."""
+        mappings, texts = (calls.with_arguments(talk.messages, form) for form in (calls.mapping, calls.json_text))
         try:
-            # a table has every field in every message: those that are not there are None
-            plain = [{name: value for name, value in message.items() if value is not None} for message in talk]
-            return self.tokenizer.apply_chat_template(plain, **options)
+            shown = self._text(mappings, talk, key)
+        except DataError:
+            self._text(texts, talk, key)  # raises what is wrong if both are
+            return calls.json_text
+        given = [function["arguments"] for function in calls.functions(mappings) if function.get("arguments")]
+        # Python's own writing of a mapping is in no language that a model has learnt
+        if any(isinstance(one, Mapping) and str(one) in shown and str(one) != json.dumps(one) for one in given):
+            return calls.json_text
+        return calls.mapping if given else None
+
+    def _text(self, messages: Sequence[Message], talk: Talk, key: int, **options: Any) -> str:
+        text = str(self._rendered(messages, talk, key, tokenize=False, **options))
+        if len(text) > LONGEST:
+            raise CompatibilityError(f"data.messages: the chat template writes {len(text):,} characters of conversation "
+                                     f"{key}; expected at most {LONGEST:,}. Use another tokenizer (`processor`), or mend its "
+                                     "chat_template.")
+        return text
+
+    def _rendered(self, messages: Sequence[Message], talk: Talk, key: int, **options: Any) -> Any:
+        try:
+            with self._watch.once() if self._watch else nullcontext():
+                return self._written(list(messages), list(talk.tools) or None, **options)
+        except StillaError:
+            raise
+        except TimeoutError:
+            raise CompatibilityError(f"data.messages: the chat template takes longer than {PATIENCE:g} s for conversation "
+                                     f"{key}: it may never end. Use another tokenizer (`processor`), or mend its "
+                                     "chat_template.") from None
         except Exception as error:  # a template raises what it likes
-            raise DataError(f"data.messages: the chat template refuses conversation {key}: {error}") from error
+            said = str(error) or type(error).__name__
+            raise DataError(f"data.messages: the chat template refuses conversation {key}: {said}") from error
+
+    def _written(self, messages: list[Message], tools: list[Any] | None, **options: Any) -> Any:
+        made = self.tokenizer.apply_chat_template(messages, tools=tools, **options)
+        if tools and not self._has_tools:
+            plain = {**options, "tokenize": False, "return_dict": False, "return_assistant_tokens_mask": False}
+            both = [self.tokenizer.apply_chat_template(messages, tools=given, **plain) for given in (tools, None)]
+            if both[0] == both[1]:
+                raise CompatibilityError("data.tools: the chat template has no place for tools: they would be left out. "
+                                         "Use a tokenizer whose template writes them (`processor`), or remove the column.")
+            self._has_tools = True
+        return made
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase, tools: Any) -> bool:
+    """Whether the template (of several: that for conversations with tools) says itself what the assistant says."""
+    return re.search(r"\{%[-+]?\s*generation\b", str(tokenizer.get_chat_template(None, tools))) is not None
+
+
+def _tidy(tokenizer: PreTrainedTokenizerBase, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) -> Sequence_:
+    """One beginning and one end where the template and a message both write it."""
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    again = np.zeros(len(ids), np.bool_)
+    if begin is not None:
+        again[1:] = (ids[1:] == begin) & np.logical_and.accumulate(ids == begin)[:-1]
+    if end is not None and end != begin:
+        again[1:] |= (ids[1:] == end) & (ids[:-1] == end)
+    return ids[~again], wanted[~again]
+
+
+def _shows(text: str, content: str) -> bool:
+    """Whether a text has what a message says: templates may trim it, and write parts of it in another order."""
+    words = content.split()
+    return not words or content.strip() in text or words[0] in text or words[-1] in text

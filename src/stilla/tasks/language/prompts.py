@@ -14,6 +14,18 @@ from stilla.tasks.language import documents
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.text.tokens import Tokens
 
+_BEGINNING = "Below is an instruction that describes a task"
+_REQUEST = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
+_RESPONSE = "\n\n### Response:\n"
+
+
+def alpaca(instruction: str, context: str | None) -> str:
+    """An instruction with what belongs to it, in the words of Stanford Alpaca (github.com/tatsu-lab/stanford_alpaca)."""
+    if context is None or not context.strip():
+        return f"{_BEGINNING}. {_REQUEST}{instruction}{_RESPONSE}"
+    return (f"{_BEGINNING}, paired with an input that provides further context. {_REQUEST}{instruction}"
+            f"\n\n### Input:\n{context}{_RESPONSE}")
+
 
 def given(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     """The tokens of prompts, as they stand before a completion: begun, not ended."""

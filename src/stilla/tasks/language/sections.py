@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from stilla.recipe import Data, Evaluate, Generation
-from stilla.tasks.shared.sections import Prompted, Texts
+from stilla.tasks.shared.sections import Texts
 
 
 class Documents(Texts):
@@ -19,6 +19,22 @@ class Documents(Texts):
     @property
     def text_unit(self) -> Literal["paragraph", "line", "file"]:
         return self.document
+
+
+class Prompted(Texts):
+    """Of texts, or of what is asked and its answers."""
+
+    prompt: str | None = None
+    """What the model is given: the column before `completion`, read and not learnt."""
+    completion: str | None = None
+    """What the model is to answer to the prompt: the column; an end of text is put after it."""
+    context: str | None = None
+    """What belongs to a prompt (`input` of Alpaca's data, `context` of Dolly's): both are written in Alpaca's words."""
+    messages: str | None = None
+    """The column of conversations, lists of {role, content}: the assistant's turns are learnt."""
+    tools: str | None = None
+    """The column of tools that a conversation offers, lists of JSON schemas: the chat template writes them. One called
+    `tools` is found by itself."""
 
 
 class CausalLMData(Documents, Prompted):

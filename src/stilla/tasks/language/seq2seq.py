@@ -20,8 +20,8 @@ from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side
 from stilla.tasks.language import translations
-from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.ends import Ends
+from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes

@@ -18,9 +18,10 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
 from stilla.runtime.narrate import tracked
-from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.ends import Ends
+from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import left_out
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
 
@@ -34,6 +35,7 @@ DOCUMENTS = ("article", "document", "dialogue", "text", "content", "body", "main
 CUT = "stilla_cut"
 """A column of completions: whether the text was cut at the length limit, so that it has no end to learn."""
 
+_WAY_OUT = "Set data.source and data.target; what they do not name is then left out."
 _NEW = "stilla_new"
 _AT_ONCE = 1000
 
@@ -45,7 +47,7 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     """The source's and the target's column; `column.field` within a column of several languages.
 
     Raises:
-        DataError: no such column, half of a pair, or the names leave it open.
+        DataError: no such column, half of a pair, the names leave it open, or another text would be left out.
     """
     if section.source is not None and section.target is not None:
         return _existing("source", section.source, train), _existing("target", section.target, train)
@@ -53,6 +55,7 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     lower = {name.lower(): name for name in reversed(names)}
     pairs = [(lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower]
     if section.source is None and section.target is None and pairs:
+        left_out.refuse(train, pairs[0], _WAY_OUT)
         return pairs[0]
     summaries = [lower[name] for name in SUMMARIES if name in lower]
     documents = [lower[name] for name in DOCUMENTS if name in lower]
@@ -65,7 +68,9 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
         lacking = "source" if source is None else "target"
         many = f"{one_of(names)} could be it" if names else "no other column holds text"
         raise DataError(f"data.{lacking}: which column is the {lacking}? {many}. Set data.source and data.target.")
-    return _existing("source", source, train), _existing("target", target, train)
+    both = _existing("source", source, train), _existing("target", target, train)
+    left_out.refuse(train, both, _WAY_OUT)
+    return both
 
 
 def texts_of(split: Dataset) -> list[str]:
@@ -120,6 +125,11 @@ def replaced(split: Dataset, name: str, texts: Sequence[str], cut: Sequence[bool
     # before the old one goes: a table without columns has no rows
     both = split.with_format(None).add_column(CUT, list(cut)).add_column(_NEW, written, feature=split.features[top])
     return both.remove_columns([top]).rename_column(_NEW, top)
+
+
+def with_cuts(split: Dataset, cut: Sequence[bool]) -> Dataset:
+    """The same examples, with which of their texts were cut."""
+    return split.with_format(None).add_column(CUT, list(cut))
 
 
 # --- tokens ---

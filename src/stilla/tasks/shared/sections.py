@@ -44,17 +44,6 @@ class Texts(Data):
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
 
 
-class Prompted(Texts):
-    """Of texts, or of what is asked and its answers."""
-
-    prompt: str | None = None
-    """What the model is given: the column before `completion`, read and not learnt."""
-    completion: str | None = None
-    """What the model is to answer to the prompt: the column; an end of text is put after it."""
-    messages: str | None = None
-    """The column of conversations, lists of {role, content}: the assistant's turns are learnt."""
-
-
 class Pictures(Data):
     """Of pictures."""
 

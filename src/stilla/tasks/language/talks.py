@@ -1,0 +1,217 @@
+"""Conversations as data hold them: read into one form, with the turns to learn and the tools that are offered.
+
+Known are lists of {role, content} as OpenAI and transformers write them (tool calls, content in parts, `weight`), and
+ShareGPT's {from, value}. A table has every field in every message: one that is None was never there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, Features, Json, LargeList, List, concatenate_datasets
+
+from stilla.errors import DataError
+
+SPEAKERS: Mapping[str, str] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system", "tool": "tool",
+    "observation": "tool", "function_response": "tool",
+}  # fmt: skip
+"""What ShareGPT's `from` says, and which role that is."""
+
+Message = Mapping[str, Any]
+
+
+class UnreadableError(Exception):
+    """Why a conversation cannot be learnt, as the end of a sentence that begins with its column."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Who says what, in order; `learnt`: the assistant's turns that are to be learnt; `tools`: schemas of functions."""
+
+    messages: tuple[Message, ...]
+    learnt: tuple[int, ...]
+    tools: tuple[Any, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """The last turn that is to be learnt: what models are asked for, everything before it being given."""
+        return self.learnt[-1]
+
+    def lines(self, end: int | None = None) -> str:
+        """For a person; up to a turn."""
+        return "\n".join(f"{message['role']}: {_said(message)}" for message in self.messages[:end])
+
+
+def read(split: Dataset, columns: Sequence[str], tools: str | None = None) -> list[Talk | UnreadableError]:
+    """The conversations of a column, or of two: those of the second go on from the first, of which nothing is learnt."""
+    parts = [plain(split, column) for column in columns]
+    offered = [None] * len(split) if tools is None else plain(split, tools)
+    return [_attempt(one, here) for one, here in zip(zip(*parts), offered)]
+
+
+def _attempt(parts: Sequence[Any], tools: Any) -> Talk | UnreadableError:
+    try:
+        return _talk(parts, tools)
+    except UnreadableError as why:
+        return why
+
+
+def _talk(parts: Sequence[Any], tools: Any) -> Talk:
+    if not all(isinstance(part, list) and all(isinstance(one, Mapping) for one in part) for part in parts):
+        raise UnreadableError("is no list of {role, content} in which an assistant speaks")
+    given = sum(len(part) for part in parts[:-1])
+    messages = tuple(_message(one) for part in parts for one in part)
+    speaking = [turn for turn, one in enumerate(messages) if one["role"] == "assistant" and turn >= given]
+    if not speaking:
+        raise UnreadableError("is no list of {role, content} in which an assistant speaks")
+    weights = [one.get("weight") for part in parts for one in part]
+    learnt = tuple(turn for turn in speaking if _counts(weights[turn]))
+    if not learnt:
+        raise UnreadableError("has no turn to learn: the weight of every assistant's turn is 0")
+    if any(not _says_something(messages[turn]) for turn in learnt):
+        raise UnreadableError("has a turn of the assistant that says nothing")
+    return Talk(messages, learnt, _tools(tools))
+
+
+def roles(split: Dataset, columns: Sequence[str], rows: Iterable[int]) -> list[str]:
+    """Who speaks in these rows, as the data call them, in the order of their first words; of broken conversations too."""
+    some = split.select(list(rows))
+    said = (one for column in columns for talk in plain(some, column) if isinstance(talk, list) for one in talk
+            if isinstance(one, Mapping))
+    return list(dict.fromkeys(str(one.get("role", one.get("from"))) for one in said if "role" in one or "from" in one))
+
+
+def answered(split: Dataset, columns: Sequence[str], texts: Sequence[str]) -> Dataset:
+    """The same conversations up to their last answers, which are these texts."""
+    column = columns[-1]
+    before = [len(one) for one in plain(split, columns[0])] if len(columns) > 1 else [0] * len(split)
+    new = []
+    for talk, raw, given, text in zip(read(split, columns), plain(split, column), before, texts):
+        if isinstance(talk, UnreadableError):
+            raise DataError(f"data.messages: {column!r} {talk}")
+        turn = talk.asked - given
+        names = ("from", "value") if "role" not in raw[turn] else ("role", "content")
+        new.append([*raw[:turn], {names[0]: raw[turn][names[0]], names[1]: text}])
+    # of one type again, whatever the messages before have: as JSON, where keys that are not there stay away
+    made = Dataset.from_dict({column: new}, features=Features({column: List(Json())}))
+    rest = split.with_format(None).remove_columns([column])
+    return concatenate_datasets([rest, made], axis=1) if rest.column_names else made
+
+
+# --- one message ---
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    """{role, content, ...} without what was never there; empty lists of calls are none."""
+    if "role" not in raw and "from" in raw and "value" in raw:
+        if str(raw["from"]).lower() not in SPEAKERS:
+            raise UnreadableError(f"has a speaker {raw['from']!r} (`from`), who is none of {', '.join(SPEAKERS)}")
+        rest = {name: value for name, value in raw.items() if name not in ("from", "value")}
+        raw = {"role": SPEAKERS[str(raw["from"]).lower()], "content": raw["value"], **rest}
+    if not isinstance(raw.get("role"), str):
+        raise UnreadableError("is no list of {role, content} in which an assistant speaks")
+    kept = {name: value for name, value in raw.items() if value is not None and name != "weight"}
+    calls = kept.pop("tool_calls", [])
+    if calls:
+        kept["tool_calls"] = calls
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise UnreadableError("has tool calls that are no list of {function: {name, arguments}}")
+    if "content" in kept:
+        kept["content"] = _text(kept["content"])
+    elif not (kept["role"] == "assistant" and _calls(kept)):
+        raise UnreadableError(f"has a message of {kept['role']!r} without content")
+    return kept
+
+
+def _text(content: Any) -> str:
+    """What a message says: a text, or parts of one."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    if all(isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts):
+        return "".join(part["text"] for part in parts)
+    kinds = sorted({str(part["type"]) if isinstance(part, Mapping) and "type" in part else type(part).__name__
+                    for part in parts})
+    raise UnreadableError(f"has content that is no text ({', '.join(kinds)})")
+
+
+def _calls(message: Message) -> bool:
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.get("content", "").strip()) or _calls(message)
+
+
+def _counts(weight: Any) -> bool:
+    """OpenAI's `weight` of a turn: 0 is read and not learnt."""
+    if weight is None or weight in (0, 1):
+        return weight is None or bool(weight)
+    raise UnreadableError(f"has a turn of weight {weight!r}; known are 0 (read, not learnt) and 1")
+
+
+def _said(message: Message) -> str:
+    calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join([*([message["content"]] if message.get("content") else []), *(f"calls {call}" for call in calls)])
+
+
+# --- tools ---
+
+
+def _tools(raw: Any) -> tuple[Any, ...]:
+    """A list of schemas, or one as JSON text; none where there is nothing."""
+    found = raw
+    if isinstance(raw, str):
+        try:
+            found = json.loads(raw) if raw.strip() else None
+        except ValueError:
+            raise UnreadableError("has tools that are no list of schemas, and no JSON text of one") from None
+    if found is None:
+        return ()
+    listed = [json.loads(one) if isinstance(one, str) and one.lstrip().startswith("{") else one for one in
+              (found if isinstance(found, list) else [found])]
+    if not all(isinstance(one, Mapping) for one in listed):
+        raise UnreadableError("has tools that are no list of schemas, and no JSON text of one")
+    return tuple(listed)
+
+
+# --- out of the table ---
+
+
+def plain(split: Dataset, column: str) -> list[Any]:
+    """A column as its storage has it: `datasets` would decode a content of `007` in a column of Json as the number 7."""
+    stored = split.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    return [_without_fill(value, split.features[column]) for value in stored]
+
+
+def _without_fill(value: Any, feature: Any) -> Any:
+    """Without the None that a table has for keys that are not there; within JSON, null is what the data say."""
+    if value is None:
+        return None
+    if isinstance(feature, Json):
+        return _json(value)
+    if isinstance(feature, List | LargeList):
+        return [_without_fill(one, feature.feature) for one in value]
+    if isinstance(feature, Mapping):
+        kept = {name: _without_fill(value[name], inner) for name, inner in feature.items() if value.get(name) is not None}
+        if isinstance(feature.get("content"), Json) and "content" in kept and not _is_content(kept["content"]):
+            kept["content"] = value["content"]
+        return kept
+    return value
+
+
+def _json(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return text
+
+
+def _is_content(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, Mapping) and "type" in part
+                                                                     for part in value))
