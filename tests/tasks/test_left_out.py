@@ -118,6 +118,8 @@ def test_pairs_are_prompts_and_completions(pair: tuple[str, str]) -> None:
     ({"prompt": prose("q"), "chosen": prose("a"), "rejected": prose("r")}, "'chosen' and 'rejected' are preferences"),
     ({"messages": [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]] * 4, "system": prose("s")},
      "'messages' would be read, and 'system' left out"),
+    ({"messages": [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]] * 4,
+      "chat_template_kwargs": [{"enable_thinking": False}] * 4}, "'chat_template_kwargs' left out"),
 ])
 def test_what_a_language_model_would_not_read_is_refused(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):

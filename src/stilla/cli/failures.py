@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from stilla.errors import StillaError
+from stilla.errors import StillaError, visible
 
 FAULT, MISTAKE, STOPPED = 1, 2, 130
 PATIENCE = 20.0
@@ -113,7 +113,7 @@ def _fault(error: Exception) -> str:
     else:
         file = Path(tempfile.mkstemp(prefix="stilla-", suffix=".txt")[1])
     story = [f"$ {shlex.join(['stilla', *arguments.get()])}\n\n", *traceback.format_exception(error)]
-    file.write_text("".join(story), encoding="utf-8")
+    file.write_text(visible("".join(story)), encoding="utf-8")
     return (
         f"{type(error).__name__}: {error}\nThis is a fault of Stilla, or of a library that it uses. The whole story is "
         f"in {file}; please report it with that file. (--debug shows it here.)"

@@ -178,6 +178,7 @@ def test_turns_of_weight_nought_are_read_and_not_learnt(template: str) -> None:
 @pytest.mark.parametrize(("talk", "said"), [
     ([user("hi"), assistant("yes", weight=0)], "the weight of every assistant's turn is 0"),
     ([user("hi"), assistant("yes", weight=0.5)], r"has a turn of weight 0\.5; known are 0 .* and 1"),
+    ([user("hi"), assistant("no", train=False), assistant("yes")], "has a turn with `train: false`; write `weight: 0`"),
     ([user("hi")], "in which an assistant speaks"),
     ([{"role": "system", "content": "be short"}], "in which an assistant speaks"),
     ([user("hi"), assistant(" ")], "a turn of the assistant that says nothing"),

@@ -247,7 +247,7 @@ class Template:
                                      "chat_template.") from None
         except Exception as error:  # a template raises what it likes
             said = str(error) or type(error).__name__
-            raise DataError(f"data.messages: the chat template refuses conversation {key}: {said}") from error
+            raise DataError(f"data.messages: the chat template refuses conversation {key}: {said}") from None
 
     def _written(self, messages: list[Message], tools: list[Any] | None, **options: Any) -> Any:
         made = self.tokenizer.apply_chat_template(messages, tools=tools, **options)

@@ -7,7 +7,7 @@ ShareGPT's {from, value}. A table has every field in every message: one that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ SPEAKERS: Mapping[str, str] = {
     "observation": "tool", "function_response": "tool",
 }  # fmt: skip
 """What ShareGPT's `from` says, and which role that is."""
+
+_MARKS = ("train", "training", "trainable", "loss")  # axolotl's and ms-swift's
 
 Message = Mapping[str, Any]
 
@@ -69,8 +71,8 @@ def _talk(parts: Sequence[Any], tools: Any) -> Talk:
     speaking = [turn for turn, one in enumerate(messages) if one["role"] == "assistant" and turn >= given]
     if not speaking:
         raise UnreadableError("is no list of {role, content} in which an assistant speaks")
-    weights = [one.get("weight") for part in parts for one in part]
-    learnt = tuple(turn for turn in speaking if _counts(weights[turn]))
+    raw = [one for part in parts for one in part]
+    learnt = tuple(turn for turn in speaking if _counts(raw[turn]))
     if not learnt:
         raise UnreadableError("has no turn to learn: the weight of every assistant's turn is 0")
     if any(not _says_something(messages[turn]) for turn in learnt):
@@ -148,8 +150,12 @@ def _says_something(message: Message) -> bool:
     return bool(message.get("content", "").strip()) or _calls(message)
 
 
-def _counts(weight: Any) -> bool:
+def _counts(raw: Mapping[str, Any]) -> bool:
     """OpenAI's `weight` of a turn: 0 is read and not learnt."""
+    marks = [name for name in _MARKS if raw.get(name) is False]
+    if marks:
+        raise UnreadableError(f"has a turn with `{marks[0]}: false`; write `weight: 0` for what is read and not learnt")
+    weight = raw.get("weight")
     if weight is None or weight in (0, 1):
         return weight is None or bool(weight)
     raise UnreadableError(f"has a turn of weight {weight!r}; known are 0 (read, not learnt) and 1")
@@ -185,30 +191,39 @@ def _tools(raw: Any) -> tuple[Any, ...]:
 
 def plain(split: Dataset, column: str) -> list[Any]:
     """A column as its storage has it: `datasets` would decode a content of `007` in a column of Json as the number 7."""
-    stored = split.select_columns([column]).with_format("arrow")[:][column].to_pylist()
-    return [_without_fill(value, split.features[column]) for value in stored]
+    read = _reader(split.features[column])
+    return [read(value) for value in split.select_columns([column]).with_format("arrow")[:][column].to_pylist()]
 
 
-def _without_fill(value: Any, feature: Any) -> Any:
-    """Without the None that a table has for keys that are not there; within JSON, null is what the data say."""
-    if value is None:
-        return None
+def _reader(feature: Any) -> Callable[[Any], Any]:
+    """What takes away the None that a table has for keys that are not there; within JSON, null is what the data say."""
     if isinstance(feature, Json):
-        return _json(value)
+        return _json
     if isinstance(feature, List | LargeList):
-        return [_without_fill(one, feature.feature) for one in value]
-    if isinstance(feature, Mapping):
-        kept = {name: _without_fill(value[name], inner) for name, inner in feature.items() if value.get(name) is not None}
-        if isinstance(feature.get("content"), Json) and "content" in kept and not _is_content(kept["content"]):
+        of_one = _reader(feature.feature)
+        return lambda values: None if values is None else [of_one(one) for one in values]
+    if not isinstance(feature, Mapping):
+        return lambda value: value
+    of_field = {name: _reader(inner) for name, inner in feature.items()}
+    contents = isinstance(feature.get("content"), Json)
+
+    def of_struct(value: Any) -> Any:
+        if value is None:
+            return None
+        kept = {name: read(value[name]) for name, read in of_field.items() if value[name] is not None}
+        if contents and "content" in kept and not _is_content(kept["content"]):
             kept["content"] = value["content"]
         return kept
-    return value
+
+    return of_struct
 
 
 def _json(text: Any) -> Any:
+    if text is None:
+        return None
     try:
         return json.loads(text)
-    except (TypeError, ValueError):
+    except ValueError:
         return text
 
 

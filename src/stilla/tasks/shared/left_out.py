@@ -19,7 +19,10 @@ BELONGS = frozenset((
     "messages", "conversation", "conversations", "tools", "functions", "documents", "chat_template_kwargs", "reasoning",
     "thinking", "rationale", "solution", "text_pair",
 ))  # fmt: skip
-"""Names of what an example means, whatever type it has."""
+"""Names of what an example means: texts, lists of texts, whatever holds them."""
+
+WHATEVER = frozenset(("chat_template_kwargs",))
+"""Those that need no text to change what is read (`enable_thinking: false`)."""
 
 BESIDE = frozenset((
     "title", "headline", "subject", "summary", "abstract", "highlights", "description", "tldr", "keywords", "text",
@@ -58,7 +61,7 @@ def refuse(
     lost: list[str] = []
     read = {*chosen, *(name.rpartition(".")[0] for name in chosen), *taken}
     for name in train.column_names:
-        if name in read or not _holds_text(train.features[name]):
+        if name in read or not (_holds_text(train.features[name]) or name.lower() in WHATEVER):
             continue
         place = _place(name, train, other)
         if place != "about" and not _is_empty(train, name) and not _repeats(train, name, chosen):
@@ -116,7 +119,7 @@ def _repeats(train: Dataset, name: str, chosen: Sequence[str]) -> bool:
     for value, *others in zip(_some(train, name), *(_some(train, one) for one in columns)):
         mine, theirs = _all_text(value), [text for other in others for text in _all_text(other)]
         written_out = len(theirs) > 1 and all(text in "\n".join(mine) for text in theirs)
-        if not set(mine) <= set(theirs) and not written_out:
+        if not _nothing(value) and not (mine and set(mine) <= set(theirs)) and not written_out:
             return False
     return True
 
