@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,11 @@ def test_an_instruction_alone_is_alpacas_other_prompt(nothing: str | None) -> No
     columns = {name: [value[0]] * 2 for name, value in ALPACA.items()}
     assert read({**columns, "input": [nothing, "cheese"]})[1] == f"<s>{WITHOUT}fromage</s>"
     assert alpaca("Translate.", nothing) == WITHOUT
+
+
+def test_alpacas_prompt_is_the_one_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "language-models.md").read_text(encoding="utf-8")
+    assert f"```text\n{alpaca('{instruction}', '{input}')}```" in page
 
 
 def test_what_belongs_to_a_prompt_can_be_named() -> None:
