@@ -117,6 +117,8 @@ def test_pairs_are_prompts_and_completions(pair: tuple[str, str]) -> None:
     ({"question": prose("q"), "answers": [["42"]] * 4}, "'question' would be read, and 'answers' left out"),
     ({"question": prose("q"), "answers": [{"text": ["42"], "answer_start": [1]}] * 4}, "'answers' left out"),
     ({"question": prose("q"), "choices": [["a", "b"]] * 4, "answer": ["a"] * 4}, "'choices' left out"),
+    ({"question": prose("q"), "answer": [1, 2, 3, 4]}, "'question' would be read, and 'answer' left out"),
+    ({"instruction": prose("i"), "input": [1, 2, 3, 4], "output": prose("o")}, "'input' left out"),
     ({"text": prose("t"), "response": prose("r")}, "'response' left out"),
     ({"question": prose("q"), "hint": prose("h")}, "'hint' left out"),
     ({"prompt": prose("q"), "completion": prose("a"), "instruction": prose("i")}, "'instruction' left out"),

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, load_dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import Data
 from stilla.tasks.language import conversations
 from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.talks import Talk
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import byte_tokenizer
 
@@ -201,6 +204,44 @@ def test_an_assistant_that_begins_is_learnt_from_its_first_word() -> None:
     assert made.learnt == ["welcome<end>\nyes<end>\n", "welcome<end>\n"]
     assert made.asked[1] == "<|assistant|>"
     assert shown([assistant("welcome"), user("hi"), assistant("yes")], template=LLAMA).learnt == ["welcome</s>yes</s>"]
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED], ids=["by rendering", "by its marks"])
+def test_no_word_of_the_assistant_is_lost_to_a_tokenizer_that_drops_spaces(template: str) -> None:
+    """Words alone are tokens: turns begin and end with spaces that are in none, and `>` and a space come before them."""
+    words = ["<", ">", "|", "user", "assistant", "end", "hi", "you", "yes", "sir", "no"]
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(["?", *words])}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="?", eos_token="<end>", pad_token="?")
+    tokenizer.chat_template = template
+    talk = Talk((user("hi"), assistant(" yes sir "), user("you hi"), assistant("\nno ")), (1, 3))
+    ids, wanted = conversations.Template(tokenizer).tokens(talk, 0)
+    said = tokenizer.convert_ids_to_tokens(ids[wanted])
+    assert said == ["yes", "sir", "<end>", "no", "<end>"]
+
+
+def test_the_space_before_a_word_is_a_part_of_its_token() -> None:
+    words = ["?", "<|user|>", "<|assistant|>", "<end>", "▁hi", "▁yes", "▁sir"]
+    made = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    made.add_special_tokens(words[1:4])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="?", eos_token="<end>", pad_token="?")
+    tokenizer.chat_template = CHATML.replace("|>{{", "|> {{").replace("<|assistant|>{%", "<|assistant|> {%").replace("\n", "")
+    ids, wanted = conversations.Template(tokenizer).tokens(Talk((user("hi"), assistant("yes sir")), (1,)), 0)
+    assert tokenizer.convert_ids_to_tokens(ids[wanted]) == ["▁yes", "▁sir", "<end>"]
+
+
+def test_several_templates_without_a_default_are_refused() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = {"one": CHATML, "tool_use": CHATML}
+    with pytest.raises(CompatibilityError, match="multiple chat templates with no default"):
+        conversations.Template(tokenizer)
+    tokenizer.chat_template = {"default": LLAMA, "tool_use": CHATML}
+    template = conversations.Template(tokenizer)
+    talk = (user("hi"), assistant("yes"))
+    said = [tokenizer.decode(template.tokens(Talk(talk, (1,), tools), 0)[0]) for tools in ((), (WEATHER,))]
+    assert said[0].startswith("<s>[user]")
+    assert said[1].startswith("<tools>")
 
 
 def test_an_empty_question_is_one() -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from stilla.errors import CompatibilityError, DataError, StillaError
 from stilla.runtime.narrate import tracked
@@ -116,20 +117,21 @@ class Template:
 
     def tokens(self, talk: Talk, key: int) -> Sequence_:
         messages = self._called(talk, key)
-        text = self._text(messages, talk, key)
-        self._count(messages, text)
-        speaking = [turn for turn, one in enumerate(messages) if one["role"] == "assistant"]
         if not self._marks[bool(talk.tools)]:
+            text = self._text(messages, talk, key)
+            self._count(messages, text)
             return self._within(text, self._spans(messages, talk, key, text))
-        made: Any = self._rendered(messages, talk, key, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-        ids, wanted = np.array(made["input_ids"], np.int32), np.array(made["assistant_masks"], np.bool_)
+        text, regions = self._rendered(messages, talk, key, regions=True)
+        self._count(messages, text)
+        if len(talk.learnt) < sum(one["role"] == "assistant" for one in messages):
+            learnt = self._spans(messages, talk, key, text)
+            regions = [(max(start, first), min(end, last)) for start, end in regions for first, last in learnt]
+        ids, wanted = self._within(text, regions)
         if not wanted.any():
             raise CompatibilityError(f"data.messages: the chat template marks nothing of conversation {key} as generated: "
                                      "nothing could be learnt. Its `{% generation %}` has to stand around what the "
                                      "assistant says.")
-        if len(talk.learnt) < len(speaking):
-            wanted &= self._within(text, self._spans(messages, talk, key, text), tidy=False)[1]
-        return _tidy(self.tokenizer, ids, wanted)
+        return ids, wanted
 
     def asked(self, talk: Talk, key: int) -> list[int]:
         """What a model is given to write the last answer: all before it, and the template's beginning of an answer."""
@@ -185,15 +187,14 @@ class Template:
             raise CompatibilityError(f"data.messages: the chat template does not write {what} in turn {turn} of conversation "
                                      f"{key}: it could not be learnt. Use a tokenizer whose template does (`processor`).")
 
-    def _within(self, text: str, spans: Sequence[tuple[int, int]], *, tidy: bool = True) -> Sequence_:
-        """The tokens of a text, and which of them stand within the spans."""
+    def _within(self, text: str, spans: Sequence[tuple[int, int]]) -> Sequence_:
+        """The tokens of a text, and which of them stand within the spans; the space before a word is a part of its token."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
         wanted = np.zeros(len(offsets), np.bool_)
         for start, end in spans:
-            wanted |= (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
-        ids = np.array(encoded["input_ids"], np.int32)
-        return _tidy(self.tokenizer, ids, wanted) if tidy else (ids, wanted)
+            wanted |= (offsets[:, 1] > start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
+        return _tidy(self.tokenizer, np.array(encoded["input_ids"], np.int32), wanted)
 
     def _count(self, messages: Sequence[Message], text: str) -> None:
         """Messages of others that the template leaves out; the assistant's are refused."""
@@ -228,7 +229,7 @@ class Template:
         return calls.mapping if given else None
 
     def _text(self, messages: Sequence[Message], talk: Talk, key: int, **options: Any) -> str:
-        text = str(self._rendered(messages, talk, key, tokenize=False, **options))
+        text = str(self._rendered(messages, talk, key, **options))
         if len(text) > LONGEST:
             raise CompatibilityError(f"data.messages: the chat template writes {len(text):,} characters of conversation "
                                      f"{key}; expected at most {LONGEST:,}. Use another tokenizer (`processor`), or mend its "
@@ -249,12 +250,18 @@ class Template:
             said = str(error) or type(error).__name__
             raise DataError(f"data.messages: the chat template refuses conversation {key}: {said}") from None
 
-    def _written(self, messages: list[Message], tools: list[Any] | None, **options: Any) -> Any:
-        made = self.tokenizer.apply_chat_template(messages, tools=tools, **options)
+    def _written(
+        self, messages: list[Message], tools: list[Any] | None, *, regions: bool = False, **options: Any
+    ) -> str | tuple[str, list[tuple[int, int]]]:
+        """The text; with `regions`, also where in it the template marks what is generated."""
+        if regions:
+            texts, marked = render_jinja_template(
+                [messages], tools, chat_template=self.tokenizer.get_chat_template(None, tools),
+                return_assistant_tokens_mask=True, **self.tokenizer.special_tokens_map)
+            return texts[0], marked[0]
+        made = str(self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options))
         if tools and not self._has_tools:
-            plain = {**options, "tokenize": False, "return_dict": False, "return_assistant_tokens_mask": False}
-            both = [self.tokenizer.apply_chat_template(messages, tools=given, **plain) for given in (tools, None)]
-            if both[0] == both[1]:
+            if made == self.tokenizer.apply_chat_template(messages, tokenize=False, **options):
                 raise CompatibilityError("data.tools: the chat template has no place for tools: they would be left out. "
                                          "Use a tokenizer whose template writes them (`processor`), or remove the column.")
             self._has_tools = True
@@ -263,7 +270,11 @@ class Template:
 
 def _marks(tokenizer: PreTrainedTokenizerBase, tools: Any) -> bool:
     """Whether the template (of several: that for conversations with tools) says itself what the assistant says."""
-    return re.search(r"\{%[-+]?\s*generation\b", str(tokenizer.get_chat_template(None, tools))) is not None
+    try:
+        template = tokenizer.get_chat_template(None, tools)
+    except ValueError as error:  # several, and none of them is the default
+        raise CompatibilityError(f"data.messages: {error}") from None
+    return re.search(r"\{%[-+]?\s*generation\b", template) is not None
 
 
 def _tidy(tokenizer: PreTrainedTokenizerBase, ids: NDArray[np.int32], wanted: NDArray[np.bool_]) -> Sequence_:

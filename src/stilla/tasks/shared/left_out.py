@@ -19,10 +19,7 @@ BELONGS = frozenset((
     "messages", "conversation", "conversations", "tools", "functions", "documents", "chat_template_kwargs", "reasoning",
     "thinking", "rationale", "solution", "text_pair",
 ))  # fmt: skip
-"""Names of what an example means: texts, lists of texts, whatever holds them."""
-
-WHATEVER = frozenset(("chat_template_kwargs",))
-"""Those that need no text to change what is read (`enable_thinking: false`)."""
+"""Names of what an example means, whatever type it has: answers may be numbers."""
 
 BESIDE = frozenset((
     "title", "headline", "subject", "summary", "abstract", "highlights", "description", "tldr", "keywords", "text",
@@ -61,7 +58,7 @@ def refuse(
     lost: list[str] = []
     read = {*chosen, *(name.rpartition(".")[0] for name in chosen), *taken}
     for name in train.column_names:
-        if name in read or not (_holds_text(train.features[name]) or name.lower() in WHATEVER):
+        if name in read or not (_holds_text(train.features[name]) or name.lower() in BELONGS):
             continue
         place = _place(name, train, other)
         if place != "about" and not _is_empty(train, name) and not _repeats(train, name, chosen):
