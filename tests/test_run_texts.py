@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,39 @@ def answers(folder: Path, count: int, seed: int) -> str:
     file = folder / f"{seed}.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     return str(file)
+
+
+@pytest.mark.slow
+def test_conversations_with_tools_are_distilled_and_answered_by_the_teacher(tmp_path: Path) -> None:
+    """Messages with unequal keys, as JSON lines have them; the written answers take the place of the last ones."""
+    template = ("{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}"
+                "{% for c in m.tool_calls or [] %}{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}</s>"
+                "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}")
+    tokenizer = byte_tokenizer(template=template)
+    tokenizer.model_max_length = 256
+    teacher = folder(tmp_path / "teacher", llama(max_position_embeddings=256), tokenizer)
+    rows = [{"tools": [{"type": "function", "function": {"name": "rain"}}], "messages": [
+        {"role": "user", "content": f"rain {number}?"}, {"role": "assistant", "content": "bad", "weight": 0},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "rain", "arguments": {"at": number}}}]},
+        {"role": "tool", "content": "{}"}, {"role": "assistant", "content": "no"}]} for number in range(24)]
+    file = tmp_path / "talks.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = stilla.distill(
+        task="causal-lm", data={"train": str(file), "test": {"split": 0.2}}, teacher=teacher, student={"layers": 1},
+        completions={"by": "teacher", "max_new_tokens": 4}, distill=QUICK, allow_weak_teacher=True,
+        evaluate={"resamples": 100, "speed": False, "generation": {"metrics": ["exact_match"], "max_new_tokens": 4}},
+        output=str(tmp_path / "run"))
+    assert set(run.scores.student.quality["test"]) == {"perplexity", "token_accuracy", "exact_match"}
+    section = read(run.folder / "recipe.yaml").data
+    assert (section.messages, section.tools) == ("messages", "tools")
+    splits = data.load(section, seed=42)
+    task = tasks.find("causal-lm").understand(section, splits)
+    assert isinstance(task, Writes)
+    taught = task.prepare(task.answered(splits["train"], ["sun"] * len(splits["train"]), [False] * len(splits["train"])),
+                          tokenizer, None, training=True)
+    labels = taught.collate([0]).labels
+    assert labels is not None
+    assert re.fullmatch(r'rain \{"at": \d+\}</s>sun</s>', tokenizer.decode(labels[0][labels[0] != NO_ROW]))
 
 
 @pytest.mark.slow

@@ -101,14 +101,10 @@ def _guessed(section: CausalLMData, train: Dataset) -> Layout:
                                                                                            "instruction" in lower)]
     talking = [name for name in train.column_names if is_talk(train, name)]
     if len(pairs) == 1 and set(pairs[0]) <= set(talking):
-        found = Layout("messages", pairs[0], tools=_tools(section, train))
-        left_out.refuse(train, found.all, _WAY_OUT)
-        return found
+        return _whole(train, Layout("messages", pairs[0], tools=_tools(section, train)))
     usual = [name for name in talking if name.lower() in TALKS]
     if len(usual or talking) == 1:
-        found = Layout("messages", tuple(usual or talking), tools=_tools(section, train))
-        left_out.refuse(train, found.all, _WAY_OUT)
-        return found
+        return _whole(train, Layout("messages", tuple(usual or talking), tools=_tools(section, train)))
     if talking:
         raise DataError(f"data.messages: which column are the conversations? {one_of(usual or talking)} could be it. "
                         f"{columns_of(train)} Set data.messages.")
@@ -121,14 +117,16 @@ def _guessed(section: CausalLMData, train: Dataset) -> Layout:
     if texts:
         around = [lower[name] for name in CONTEXTS.get(texts[0][0].lower(), ()) if name in lower
                   and is_text(train.features[lower[name]])]
-        found = Layout("prompt", texts[0], around[0] if len(around) == 1 else None)
-        left_out.refuse(train, found.all, _WAY_OUT)
-        return found
+        return _whole(train, Layout("prompt", texts[0], around[0] if len(around) == 1 else None))
     return Layout("text", one_text(section, train))
 
 
-_WAY_OUT = ("Name the columns that are meant: data.prompt and data.completion, with data.context for what belongs to the "
-            "prompt; data.messages; or data.text. What they do not name is then left out.")
+def _whole(train: Dataset, found: Layout) -> Layout:
+    """What was guessed, if it leaves nothing out."""
+    left_out.refuse(train, found.all, "Name the columns that are meant: data.prompt and data.completion, with data.context "
+                                      "for what belongs to the prompt; data.messages; or data.text. What they do not name "
+                                      "is then left out.")
+    return found
 
 
 def _tools(section: CausalLMData, train: Dataset) -> str | None:
