@@ -11,10 +11,10 @@ import pytest
 from datasets import Dataset
 
 from stilla.errors import DataError
-from stilla.recipe import Data
 from stilla.tasks import find
 from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.prompts import alpaca
+from stilla.tasks.language.sections import CausalLMData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.text.text_classification import TextClassification
@@ -23,7 +23,8 @@ from tests.tasks.tiny_lm import byte_tokenizer
 
 def understood(kind: str, columns: dict[str, Any], **section: Any) -> Any:
     split = Dataset.from_dict(columns)
-    return find(kind).understand(Data(train="x", **section), {"train": split})
+    task = find(kind)
+    return task.understand(task.data_section(train="x", **section), {"train": split})
 
 
 def prose(word: str, count: int = 4) -> list[str]:
@@ -34,7 +35,7 @@ def read(columns: dict[str, Any], **section: Any) -> tuple[CausalLM, str, str]:
     """The task, all of the first example, and what is learnt of it."""
     split, tokenizer = Dataset.from_dict(columns), byte_tokenizer()
     tokenizer.model_max_length = 5000
-    task = CausalLM.understand(Data(train="x", max_length=5000, pack=False, **section), {"train": split})
+    task = CausalLM.understand(CausalLMData(train="x", max_length=5000, pack=False, **section), {"train": split})
     batch = task.prepare(split, tokenizer, None, training=True).collate([0])
     assert batch.labels is not None
     labels = batch.labels[0]

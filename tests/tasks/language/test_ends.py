@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset
 from tokenizers import processors
 
-from stilla.recipe import Data
 from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.ends import Ends
+from stilla.tasks.language.sections import CausalLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks import pairs
@@ -32,7 +32,7 @@ TOKENIZERS = pytest.mark.parametrize("tokenizer", [byte_tokenizer(), byte_tokeni
 def read(tokenizer: Any, row: dict[str, str]) -> tuple[str, str, str]:
     """All of an example, what is learnt of it, what a model is given to write it."""
     split = Dataset.from_list([row])
-    task = CausalLM.understand(Data(train="x"), {"train": split})
+    task = CausalLM.understand(CausalLMData(train="x"), {"train": split})
     batch = task.prepare(split, tokenizer, None, training=True).collate([0])
     assert batch.labels is not None
     labels = batch.labels[0]
@@ -81,7 +81,7 @@ def test_a_token_that_begins_and_ends_is_known_by_its_place() -> None:
 
 def test_a_reference_has_no_end_as_what_is_written_has_none() -> None:
     split = Dataset.from_list([{"prompt": "q", "completion": "a</s>"}])
-    task = CausalLM.understand(Data(train="x"), {"train": split})
+    task = CausalLM.understand(CausalLMData(train="x"), {"train": split})
     assert task.asked(split, byte_tokenizer()).references.tolist() == ["a"]
 
 
@@ -90,7 +90,7 @@ def test_sources_and_targets_begin_and_end_once(family: str) -> None:
     made = []
     for begin, end in (("", ""), ("<s> " if family == "bart" else "", " </s>")):
         split = Dataset.from_dict({"source": [f"{begin}cat dog{end}"], "target": [f"{begin}tac god two{end}"]})
-        task = Seq2Seq.understand(Data(train="x"), {"train": split})
+        task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": split})
         batch = task.prepare(split, pairs.processor(family), None, training=True).collate([0])
         assert batch.labels is not None
         made.append((batch.student["input_ids"].tolist(), batch.labels.tolist()))

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import Data
 from stilla.tasks.language import conversations
 from stilla.tasks.language.causal_lm import CausalLM
+from stilla.tasks.language.sections import CausalLMData
 from stilla.tasks.language.talks import Talk
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.tiny_lm import byte_tokenizer
@@ -56,7 +56,7 @@ class Shown:
         tokenizer = byte_tokenizer(template=template)
         tokenizer.model_max_length = 10_000
         self.split = split
-        self.task = CausalLM.understand(Data(train="x", max_length=10_000, **section), {"train": split})
+        self.task = CausalLM.understand(CausalLMData(train="x", max_length=10_000, **section), {"train": split})
         made = self.task.prepare(split, tokenizer, None, training=True)
         batch = made.collate(range(len(made)))
         assert batch.labels is not None
