@@ -28,7 +28,7 @@ def test_four_micro_batches_equal_one_batch(kind: str, tmp_path: Path) -> None:
 def test_compiling_reaches_the_losses_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     # whether a compiler gives the same numbers is tested where blocks are
-    monkeypatch.setattr("stilla.rows.engine.compiled", lambda: asked.append(True) or blocks.compare)
+    monkeypatch.setattr("stilla.rows.engine.compiled", lambda device: asked.append(True) or blocks.compare)
     made = [trainer("causal", tmp_path / str(compile), compile=compile, max_steps=1) for compile in (False, True)]
     for one in made:
         assert not asked

@@ -109,4 +109,5 @@ def in_pieces(patch: pytest.MonkeyPatch, chunk: int, block: int) -> None:
     patch.setattr(products, "CHUNK_ROWS", chunk)
     patch.setattr("stilla.rows.engine.block_rows", lambda classes, device, **how: block)
     patch.setattr("stilla.rows.measures.block_rows", lambda classes, device, **how: block)
-    patch.setattr(products, "TILE", 28)
+    patch.setattr(products, "TILE", 7)
+    patch.setattr(products, "TILE_ROWS", 3)

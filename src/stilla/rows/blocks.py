@@ -13,6 +13,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.rows.products import Products
 from stilla.signals import Dense, Form
 
-Block = Callable[..., Tensor]
+Block = Callable[..., tuple[Tensor, Tensor | None]]
 GRAPHS = 64
 """So many variants (terms, forms, heads) may be compiled in one process; torch's own limit of 8 is too few for a run."""
 
@@ -41,9 +42,10 @@ def compare(
     told: Float[Tensor, "rows classes"] | None,
     form: Form | None,
     labels: Tensor | None,
-    bias: Float[Tensor, " vocab"] | None,
-) -> Float[Tensor, "terms rows"]:
-    """Every term's losses. Writes the sum's gradient with respect to `product` over it, and adds that of the bias to `bias`.
+    biased: bool,
+) -> tuple[Float[Tensor, "terms rows"], Float[Tensor, " classes"] | None]:
+    """Every term's losses, and the sum's gradient with respect to the bias, where `biased`. That with respect to `product` is
+    written over it.
 
     coefficients: of the gradients alone. taught: which terms have a gradient that is wanted. product, told: the bare
     products of the student and of the teacher, if that has a head; form: the teacher else.
@@ -66,16 +68,17 @@ def compare(
         total = gradient.added(total, coefficients[place], out=product if free else None)
     if total is None:
         product.zero_()
-    elif not free:
-        total = ours.before_cap(total, student.logits)
-        if bias is not None:
-            bias[: total.shape[1]] += total.sum(0)
-        product.copy_(total if ours.head.scale == 1 else total.mul_(ours.head.scale))
-    return each
+        return each, None
+    if free:
+        return each, None
+    total = ours.before_cap(total, student.logits)
+    bias = total.sum(0) if biased else None
+    product.copy_(total if ours.head.scale == 1 else total.mul_(ours.head.scale))
+    return each, bias
 
 
 @functools.cache
-def compiled() -> Block:
+def compiled(device: str) -> Block:
     """`compare` by torch.compile, whole or not at all; rows may be any number, other sizes are compiled anew.
 
     Raises:
@@ -83,25 +86,31 @@ def compiled() -> Block:
     """
     if problem := compiler_problem():
         raise CompatibilityError(problem)
-    made = torch.compile(compare, fullgraph=True)
+    # called from C++, or only one thread at a time would be in a graph: Python's lock is held around kernels else
+    made = torch.compile(compare, fullgraph=True, options={"cpp_wrapper": device == "cpu"})
 
-    def block(*given: Any) -> Tensor:
-        _rows_may_vary(*given[5:])
+    def block(*given: Any) -> tuple[Tensor, Tensor | None]:
+        _rows_may_vary(*given[5:10])
         try:
-            with torch._dynamo.config.patch(recompile_limit=GRAPHS, specialize_float=False):
-                losses: Tensor = made(*given)
+            found: tuple[Tensor, Tensor | None] = made(*given)
         except torch._dynamo.exc.TorchDynamoException as error:
             compare(*given)  # what is wrong with the batch itself, it says in its own words
             names = ", ".join(objective.described for objective in given[0])
             raise CompatibilityError(f"{names} cannot be compiled for this batch: {str(error).splitlines()[0]}. Leave "
                                      "`compile` out, or write the objective's losses without branches on data") from error
-        return losses
+        return found
 
     return block
 
 
+def many_graphs() -> AbstractContextManager[None]:
+    """Around walks with `compiled`, all threads of them: a variant more is a graph more, a number another input."""
+    patched: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=GRAPHS, specialize_float=False)
+    return patched
+
+
 def _rows_may_vary(
-    product: Tensor, theirs: object, told: Tensor | None, form: Form | None, labels: Tensor | None, bias: object
+    product: Tensor, theirs: object, told: Tensor | None, form: Form | None, labels: Tensor | None
 ) -> None:
     parts = () if form is None else (getattr(form, field.name) for field in dataclasses.fields(form))
     for one in (product, told, labels, *parts):

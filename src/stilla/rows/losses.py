@@ -22,7 +22,7 @@ def row_loss(
 
     The first is differentiable and has a gradient path also without rows. Both are in at least float32: logits are brought
     to it before anything is compared; bfloat16 logits alone would put 1e-4 nats and more into a divergence. A `Headed`
-    student's gradients are made at once, so a graph is not differentiable twice.
+    student's gradients are made at once, so a graph is not differentiable twice. Autocast has no say.
 
     compile: a `Headed` student's elementwise work goes through torch.compile, which takes seconds once and less time and
     memory traffic ever after; the numbers differ by rounding.
@@ -37,6 +37,13 @@ def row_loss(
     _refuse_other_rows(terms, student, teacher)
     if not any(objective.needs_teacher for objective, _ in terms):
         teacher = None  # its product would be for nothing
+    with torch.autocast(student.device.type, enabled=False):
+        return _summed(terms, student, teacher, labels, progress, compile)
+
+
+def _summed(
+    terms: Weighted, student: Dense | Headed, teacher: Form | None, labels: Tensor | None, progress: float, compile: bool
+) -> tuple[Tensor, Tensor]:
     if isinstance(student, Headed):
         for objective, _ in terms:
             if any(parameter.requires_grad for parameter in objective.parameters()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.logits import forward_kl
+from stilla.rows.crew import Piece, together
 from stilla.rows.memory import hold_freed_memory
 from stilla.rows.products import block_rows, chunk_rows, chunks, products
 from stilla.signals import Dense, Form, Headed
@@ -48,20 +50,22 @@ def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = No
     precision = student.hidden.dtype if isinstance(student, Headed) else torch.float32
     size = chunk_rows(rows, classes, precision, student.device)
     step = block_rows(classes, student.device) or size
-    found: list[tuple[Tensor, ...]] = []
+    found: dict[int, tuple[Tensor, ...]] = {}
     with ExitStack() as stack:
+        stack.enter_context(torch.autocast(student.device.type, enabled=False))
         sides = [_Side(form, size, stack) for form in (student, teacher) if form is not None]
+
+        def measure(first: int, last: int) -> None:
+            known = None if labels is None else labels[first:last]
+            found[first] = _measured(known, *(side.logits(first, last) for side in sides))
+
         for start, end in chunks(rows, classes, precision, student.device):
-            for side in sides:
-                side.move(start, end)
-            for first in range(start, end, step):
-                last = min(first + step, end)
-                known = None if labels is None else labels[first:last]
-                found.append(_measured(known, *(side.logits(first, last) for side in sides)))
+            together([piece for side in sides for piece in side.pieces(start, end)], student.device)
+            together([partial(measure, first, min(first + step, end)) for first in range(start, end, step)], student.device)
     if not found:
         nothing = torch.zeros(0, device=student.device)
-        found.append((nothing, nothing.long(), nothing, nothing))
-    nll, top1, confidence, kl = (torch.cat(column) for column in zip(*found, strict=True))
+        found[0] = nothing, nothing.long(), nothing, nothing
+    nll, top1, confidence, kl = (torch.cat(column) for column in zip(*(found[first] for first in sorted(found)), strict=True))
     return RowMeasures(nll, top1, confidence, None if teacher is None else kl)
 
 
@@ -71,14 +75,14 @@ class _Side:
         self.products = stack.enter_context(products(form, size)) if isinstance(form, Headed) else None
         self.start = 0
 
-    def move(self, start: int, end: int) -> None:
+    def pieces(self, start: int, end: int) -> list[Piece]:
+        """What makes the products of a chunk, if there are any to make."""
         self.start = start
-        if self.products is not None:
-            self.chunk = self.products.chunk(start, end)
+        return [] if self.products is None else self.products.pieces(start, end)
 
     def logits(self, first: int, last: int) -> Tensor:
         if self.products is not None:
-            return self.products.logits(self.chunk[first - self.start : last - self.start])
+            return self.products.logits(self.products.room(self.start, last)[first - self.start :])
         assert isinstance(self.form, Dense)
         logits = self.form.logits[first:last]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))

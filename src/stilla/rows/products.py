@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stilla.rows.crew import Piece, together
 from stilla.rows.memory import borrowed
 from stilla.signals import Head, Headed
 
@@ -18,12 +20,13 @@ CHUNK_ROWS = 352
 """But never fewer rows than this: below, products take a tenth longer and more, however large the vocabulary is."""
 ACCELERATOR_BYTES = 2**30
 BLOCK_BYTES = 2**21
-"""What a block's logits of one model may take per thread: so much that calls cost little beside what they do, so little that
-a few such blocks stay in the cache. Measured for forward KL of 32,000 classes with two threads: half of it costs 11 % more, a
-quarter 24 %, twice as much 5 %."""
-TILE = 4096
-"""Classes per product on a CPU, a quarter of it in float32: a tile and its part of the head stay in the cache, which
-makes it 5 to 10 % faster."""
+"""What a block's logits of one model may take: so much that calls cost little beside what they do, so little that a few such
+blocks stay in the cache."""
+TILE = 1024
+"""Classes per product on a CPU, twice as many where a number takes two bytes: a tile and its part of the head stay in the
+cache, and a thread that is kept waiting keeps few of them."""
+TILE_ROWS = 256
+"""Rows per product over all classes on a CPU."""
 
 
 def chunks(rows: int, classes: int, precision: torch.dtype, device: torch.device) -> Iterator[tuple[int, int]]:
@@ -43,8 +46,7 @@ def block_rows(classes: int, device: torch.device) -> int | None:
     """How many rows at once are compared: so few on a CPU that they stay in its cache; None for the whole chunk."""
     if device.type != "cpu":
         return None
-    # a compiled block gives whole rows to threads: two each, or it cuts the rows and waits for every piece
-    return torch.get_num_threads() * max(2, BLOCK_BYTES // (4 * classes))
+    return max(2, BLOCK_BYTES // (4 * classes))
 
 
 @contextmanager
@@ -70,15 +72,17 @@ class Products:
 
     def chunk(self, start: int, end: int) -> Float[Tensor, "rows classes"]:
         """The bare products of the rows, in the precision of the hidden states; the caller may write into them."""
-        product = self._buffer[: end - start]
-        hidden = self.hidden[start:end]
-        if hidden.device.type != "cpu":
-            return torch.mm(hidden, self.weight.T, out=product)
-        # processors that multiply bfloat16 do it several times as fast, and want more at once
-        tile = TILE // 4 if hidden.dtype.itemsize >= 4 else TILE
-        for first in range(0, len(self.weight), tile):
-            torch.mm(hidden, self.weight[first : first + tile].T, out=product[:, first : first + tile])
-        return product
+        together(self.pieces(start, end), self.hidden.device)
+        return self.room(start, end)
+
+    def room(self, start: int, end: int) -> Float[Tensor, "rows classes"]:
+        """Where the bare products of the rows are, once their pieces are done."""
+        return self._buffer[: end - start]
+
+    def pieces(self, start: int, end: int) -> list[Piece]:
+        """What makes them."""
+        hidden, product = self.hidden[start:end], self.room(start, end)
+        return [partial(torch.mm, hidden, self.weight[part].T, out=product[:, part]) for part in class_parts(self.weight)]
 
     def logits(self, product: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows classes"]:
         """What the model makes of bare products, in at least float32; the products themselves where that is the same."""
@@ -96,6 +100,24 @@ class Products:
         if self.head.softcap is None:
             return gradient
         return gradient * (1 - (logits / self.head.softcap).square())
+
+
+def class_parts(weight: Float[Tensor, "classes width"]) -> list[slice]:
+    """The classes of one product each: all of them but on a CPU."""
+    # processors that multiply bfloat16 do it several times as fast, and want more at once
+    tile = TILE if weight.dtype.itemsize >= 4 else 2 * TILE
+    return _parts(len(weight), len(weight) if weight.device.type != "cpu" else tile)
+
+
+def row_parts(hidden: Float[Tensor, "rows width"]) -> list[slice]:
+    """The rows of one product over all classes each, nearly as many in each: all of them but on a CPU."""
+    rows = len(hidden)
+    number = 1 if hidden.device.type != "cpu" else max(1, -(-rows // TILE_ROWS))
+    return _parts(rows, -(-rows // number))
+
+
+def _parts(number: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, number)) for first in range(0, number, max(1, size))]
 
 
 def add_product(
