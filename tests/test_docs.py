@@ -142,3 +142,16 @@ def test_the_objective_of_the_example_works() -> None:
     torch.testing.assert_close(known, -((1 - probability) ** 2) * probability.log())
     assert unknown == 0
     assert list(options_model(focal).model_fields) == ["gamma"]
+
+
+def test_the_loss_of_the_example_is_the_divergence() -> None:
+    code, *_ = markdown.blocks(DOCS / "language-models.md", "python")
+    made: dict[str, Any] = {}
+    exec(compile(code, "language-models.md", "exec"), made)
+    student = made["student_head"](made["student_hidden"][made["counted"]])
+    teacher = made["teacher_hidden"][made["counted"]] @ made["teacher_head"].T
+    p, log_q = (teacher / 2).softmax(-1), (student / 2).log_softmax(-1)
+    expected = 4 * (p * (p.log() - log_q)).nan_to_num(0).sum(-1).mean()
+    torch.testing.assert_close(made["loss"], expected)
+    (weights,) = torch.autograd.grad(expected, made["student_head"].weight)
+    torch.testing.assert_close(made["student_head"].weight.grad, weights)

@@ -373,6 +373,58 @@ def test_fused_divergence_is_the_mean_over_the_rows() -> None:
     torch.testing.assert_close(mse, gap.square().mean(), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_fused_divergence_takes_plain_weights_and_layers(bias: bool) -> None:
+    given = sides(bias=bias)
+    student, teacher = given.student, given.teacher
+    layers = []
+    for side in (student, teacher):
+        layer = torch.nn.Linear(side.hidden.shape[1], CLASSES, bias=bias, dtype=torch.float64)
+        layer.weight.data.copy_(side.head.weight.detach())
+        if side.head.bias is not None:
+            layer.bias.data.copy_(side.head.bias.detach())
+        layers.append(layer)
+    expected = fused_divergence(student.hidden, student.head, teacher.hidden, teacher.head, "jsd", 2.0)
+    wanted = torch.autograd.grad(expected, given.leaves)
+    loss = fused_divergence(student.hidden, layers[0], teacher.hidden, layers[1], "jsd", 2.0)
+    assert torch.equal(loss, expected)
+    for one, other in zip(torch.autograd.grad(loss, [student.hidden, *layers[0].parameters()]), wanted, strict=True):
+        assert torch.equal(one, other)
+    assert not any(parameter.grad is not None for parameter in layers[1].parameters())
+    if not bias:
+        weight = student.head.weight.detach().clone().requires_grad_()
+        fused_divergence(student.hidden.detach(), weight, teacher.hidden, teacher.head.weight, "jsd", 2.0).backward()
+        assert weight.grad is not None
+        assert torch.equal(weight.grad, wanted[1])
+
+
+def test_what_fused_divergence_cannot_use_is_refused_in_words() -> None:
+    given = sides()
+    hidden, weight = given.student.hidden, given.student.head.weight
+    told, theirs = given.teacher.hidden, given.teacher.head.weight
+
+    class Other(torch.nn.Linear):
+        def forward(self, given: Any) -> Any:
+            return super().forward(given) * 2
+
+    cases: list[tuple[tuple[Any, ...], str]] = [
+        ((hidden[None], weight, told, theirs), r"student_hidden: got shape \(1, 23, 8\); expected \(rows, width\)"),
+        ((hidden, weight, told, theirs[:, :5]), r"teacher_head: .* shape \(37, 5\) .* width 12; expected \(vocab, 12\)"),
+        ((hidden, weight.T, told, theirs), r"expected \(vocab, 8\): give weight.T"),
+        ((hidden, weight[0], told, theirs), r"student_head: got weights of shape \(8,\)"),
+        ((hidden, weight, told, theirs.to(torch.int8)), r"teacher: got torch.float64 hidden states and torch.int8 weights"),
+        ((hidden, Other(8, CLASSES), told, theirs), r"student_head: Other has a forward of its own"),
+        ((hidden, weight, told, torch.nn.Embedding(CLASSES, 12)), r"teacher_head: got Embedding; expected a weight matrix"),
+        ((hidden, weight, told.to("meta"), theirs), r"teacher: the hidden states are on meta, the head on cpu"),
+        ((hidden, weight, told.to("meta"), theirs.to("meta")), r"the student is on cpu, the teacher on meta"),
+        ((hidden, weight, told[:5], theirs), "23 rows, the teacher 5"),
+        ((hidden, weight, told, theirs[:30]), "37 classes, the teacher 30"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(CompatibilityError, match=words):
+            fused_divergence(*arguments)
+
+
 def test_sides_that_do_not_agree_are_refused() -> None:
     given = sides()
     terms = [(Logits(temperature=1.0), 1.0)]

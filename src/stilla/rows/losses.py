@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.base import RowObjective
@@ -62,10 +62,10 @@ def _summed(
 
 
 def fused_divergence(
-    student_hidden: Float[Tensor, "rows width"],
-    student_head: Head,
-    teacher_hidden: Float[Tensor, "rows wide"],
-    teacher_head: Head,
+    student_hidden: Tensor,
+    student_head: Head | Tensor | nn.Module,
+    teacher_hidden: Tensor,
+    teacher_head: Head | Tensor | nn.Module,
     divergence: Divergence = "forward_kl",
     temperature: float = 1.0,
     *,
@@ -73,13 +73,51 @@ def fused_divergence(
 ) -> Float[Tensor, ""]:
     """The mean over rows of the divergence between two models' distributions, without their logits ever existing whole.
 
-    See `objectives.Logits` for what each divergence is, T² included. No gradient reaches the teacher. `compile`: as for
-    `row_loss`.
+    hidden: (rows, width) each, of the positions that count; the widths may differ. head: what makes logits of them: a
+    weight matrix (vocab, width), an `nn.Linear`, or a `Head` where a model scales, caps or cuts its logits. Gradients
+    reach what of the student requires them, its head's weights too; none reaches the teacher. See `objectives.Logits`
+    for what each divergence is, T² included. `compile`: as for `row_loss`.
+
+    Raises:
+        CompatibilityError: shapes, types or devices that do not fit each other, in words.
     """
+    student = _headed("student", student_hidden, student_head)
+    teacher = _headed("teacher", teacher_hidden, teacher_head)
+    if student.device != teacher.device:
+        raise CompatibilityError(f"the student is on {student.device}, the teacher on {teacher.device}; move one to the "
+                                 "other")
     objective = Logits(divergence=divergence, temperature=None if divergence == "mse" else temperature)
-    student, teacher = Headed(student_hidden, student_head), Headed(teacher_hidden.detach(), teacher_head)
-    loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, teacher, None, 0.0, compile=compile)
+    told = Headed(teacher.hidden.detach(), teacher.head)
+    loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, told, None, 0.0, compile=compile)
     return loss
+
+
+def _headed(side: str, hidden: Tensor, given: Head | Tensor | nn.Module) -> Headed:
+    """One side of `fused_divergence`, looked at before anything is computed."""
+    if isinstance(given, nn.Linear) and type(given).forward is not nn.Linear.forward:
+        problem = f"{side}_head: {type(given).__name__} has a forward of its own, so its weights are not the whole of it"
+        raise CompatibilityError(f"{problem}; give the weights that it multiplies with, or a stilla.signals.Head")
+    if not isinstance(given, Head | Tensor | nn.Linear):
+        raise CompatibilityError(f"{side}_head: got {type(given).__name__}; expected a weight matrix (vocab, width), an "
+                                 "nn.Linear or a stilla.signals.Head")
+    weight = given if isinstance(given, Tensor) else given.weight
+    shape, width = tuple(weight.shape), hidden.shape[-1]
+    if hidden.ndim != 2:
+        raise CompatibilityError(f"{side}_hidden: got shape {tuple(hidden.shape)}; expected (rows, width): choose the "
+                                 "positions that count, hidden[mask], or take all of them, hidden.flatten(0, -2)")
+    if len(shape) != 2 or shape[1] != width:
+        hint = ": give weight.T" if len(shape) == 2 and shape[0] == width else ""
+        raise CompatibilityError(f"{side}_head: got weights of shape {shape} for hidden states of width {width}; expected "
+                                 f"(vocab, {width}){hint}")
+    if not weight.is_floating_point() or not hidden.is_floating_point():
+        raise CompatibilityError(f"{side}: got {hidden.dtype} hidden states and {weight.dtype} weights; expected "
+                                 "floating-point numbers: of quantised layers, give the weights dequantised")
+    if weight.device != hidden.device:
+        raise CompatibilityError(f"{side}: the hidden states are on {hidden.device}, the head on {weight.device}; move one "
+                                 "to the other")
+    if isinstance(given, Head):
+        return Headed(hidden, given)
+    return Headed(hidden, Head(weight, given.bias if isinstance(given, nn.Linear) else None))
 
 
 def _detached(head: Head) -> Head:
