@@ -91,6 +91,19 @@ def test_measures_are_the_same_with_any_number_of_threads(monkeypatch: pytest.Mo
     assert same(found[2], found[0])
 
 
+def test_what_is_kept_of_an_answer_is_the_same_with_any_number_of_threads() -> None:
+    from stilla.teachers.keeping import drawn, ranked
+
+    logits, uniforms = 3 * torch.randn(100, 40_000), torch.rand(100, 12, dtype=torch.float64)
+    kept = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        top, some = ranked(logits, 20, (1.0, 2.0)), drawn(logits, uniforms)
+        kept.append([top.ids, top.below, top.odds, some.ids, some.counts, some.entropy])
+    assert same(kept[1], kept[0])
+    assert same(kept[2], kept[0])
+
+
 def test_sums_are_added_in_the_order_of_the_rows() -> None:
     parts = list(torch.randn(40, 9))
     expected = torch.zeros(9)

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Piece = Callable[[], object]
+Answer = TypeVar("Answer")
 MOST = 8
 """So many pieces at once: more would wait for Python between their operations. Further threads go inside the operations."""
 
@@ -43,6 +46,17 @@ def together(pieces: Sequence[Piece], device: torch.device) -> None:
         wait(futures)
     for future in futures:
         future.result()
+
+
+def found(calls: Sequence[Callable[[], Answer]], device: torch.device) -> list[Answer]:
+    """What the calls give, in their order; done as `together` does them."""
+    answers: dict[int, Answer] = {}
+
+    def ask(place: int) -> None:
+        answers[place] = calls[place]()
+
+    together([partial(ask, place) for place in range(len(calls))], device)
+    return [answers[place] for place in range(len(calls))]
 
 
 def _watched() -> bool:

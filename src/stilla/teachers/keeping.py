@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from stilla.cache import DenseCoder, HiddenCoder, Ranked, SamplesCoder, TopKCoder, name_of
 from stilla.errors import CacheError
+from stilla.rows.crew import found
 from stilla.rows.products import chunk_rows, chunks, products
 from stilla.signals import Dense, Form, Headed, Pooling, Samples, TopK
 from stilla.tasks.base import Segment
@@ -107,7 +109,7 @@ def _together(several: Sequence[Samples]) -> Samples:
 
 def ranked(logits: Float[Tensor, "rows classes"], k: int, temperatures: Sequence[float]) -> Ranked:
     """The k classes with the largest logits, by id, and the log-odds of all others at each temperature."""
-    pieces = [_ranked(piece.float(), k, temperatures) for piece in _pieces(logits)]
+    pieces = found([partial(_ranked, piece, k, temperatures) for piece in _pieces(logits)], logits.device)
     ids, below, odds = (torch.cat(column).cpu() for column in zip(*pieces, strict=True))
     return Ranked(ids, below, odds)
 
@@ -115,6 +117,7 @@ def ranked(logits: Float[Tensor, "rows classes"], k: int, temperatures: Sequence
 def _ranked(
     logits: Float[Tensor, "rows classes"], k: int, temperatures: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    logits = logits.float()
     values, ids = largest(logits, k)
     ids, order = ids.sort(-1)
     values = values.gather(-1, order)
@@ -158,12 +161,14 @@ def drawn(logits: Float[Tensor, "rows classes"], uniforms: Float[Tensor, "rows m
     m = uniforms.shape[1]
     targets = ((uniforms.double() + torch.arange(m, device=uniforms.device)) / m).to(logits.device)
     some = _pieces(logits)
-    pieces = [_drawn(piece.float(), those) for piece, those in zip(some, targets.split(len(some[0])), strict=True)]
+    pieces = found([partial(_drawn, piece, those) for piece, those in zip(some, targets.split(len(some[0])), strict=True)],
+                   logits.device)
     ids, entropy = (torch.cat([piece[place] for piece in pieces]).cpu() for place in (0, 1))
     return _counted(ids, entropy)
 
 
 def _drawn(logits: Float[Tensor, "rows classes"], targets: Float[Tensor, "rows m"]) -> tuple[Tensor, Tensor]:
+    logits = logits.float()
     below = (logits - logits.amax(-1, keepdim=True)).clamp_min_(-1e4)  # 0 · log 0 = 0
     masses = below.exp()
     total = masses.sum(-1)
