@@ -34,7 +34,13 @@ class RecipeError(StillaError):
 
 
 class DataError(StillaError):
-    """The data cannot be used as they are: a missing column, an unknown label, a broken file."""
+    """The data cannot be used as they are: a missing column, an unknown label, a broken file.
+
+    It quotes data, so that it is cut to what a person can read, and to characters that a terminal can show.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(brief(message), problems)
 
 
 class CompatibilityError(StillaError):
@@ -55,6 +61,21 @@ class ExportError(StillaError):
 
 class TrainingError(StillaError):
     """Training cannot go on: the loss is not finite, or a checkpoint cannot be written."""
+
+
+def brief(text: str, longest: int = 2000) -> str:
+    """At most `longest` characters: the beginning, and the end, where messages say what to do; as they can be shown."""
+    if len(text) > longest:
+        tail = longest // 4
+        text = f"{text[:longest - tail - 5]} ... {text[-tail:]}"
+    return text if text.isprintable() else "".join(
+        one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
+def quoted(value: object, longest: int = 60) -> str:
+    """A value of the data as a message shows it: its `repr`, cut."""
+    said = repr(value[:longest] if isinstance(value, str) else value)
+    return f"{said[:longest]}..." if len(said) > longest or (isinstance(value, str) and len(value) > longest) else said
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
 from stilla import data
-from stilla.data import sources
+from stilla.data import sources, splits
 from stilla.errors import DataError
 from stilla.recipe import Data
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData
@@ -254,13 +254,13 @@ def test_every_problem_is_named_at_once_with_near_names(tmp_path: Path) -> None:
     [
         ("a.csv", "", "the file is empty"),
         ("a.csv", "text,label\n", "there are no examples in it"),
-        ("a.csv", "a,b\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", r"line 3 has 3 fields, the header has 2 \(a, b\): '1,2,3'"),
         ("a.csv", "text;label\na;b\n", "its columns are separated by ';'; expected commas"),
         ("a.tsv", "text,label\na,b\n", "its columns are separated by ','; expected tabs"),
-        ("a.csv", b"text,label\ncaf\xe9,b\n", "is not UTF-8 text; save it as UTF-8"),
-        ("a.jsonl", '{"a": 1}\n{"a":\n', "cannot be read: JSON parse error"),
+        ("a.csv", b"text,label\ncaf\xe9,b\n", "line 2 is not UTF-8 text; save it as UTF-8"),
+        ("a.jsonl", '{"a": 1}\n{"a":\n', r"line \d is no JSON: Expecting value"),
         ("a.parquet", "hello", "cannot be read: Parquet file size is 5 bytes"),
-        ("a.doc", "hello", r"got the suffix '\.doc'; expected \.csv"),
+        ("a.doc", "hello", r"got the suffix '\.doc'; expected \.arrow, \.csv"),
     ],
 )
 def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:
@@ -296,7 +296,7 @@ def test_fractions_that_take_everything_are_refused(tmp_path: Path) -> None:
 def test_a_dataset_name_without_network_is_refused_with_near_local_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sources, "hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
     write(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
@@ -334,7 +334,7 @@ def test_what_the_hub_answers_is_put_in_words(
     def answer(*_: Any, **__: Any) -> None:
         raise raised
 
-    monkeypatch.setattr(_sources, "hub_reachable", lambda: True)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", answer)
     with pytest.raises(DataError, match=words):
         load("glue", config="sst" if "'sst'" in str(raised) else None)
@@ -349,7 +349,7 @@ def test_a_dataset_of_the_hub_is_asked_for_by_name_config_and_revision(
         asked.append((positional, named))
         return DatasetDict({"train": Dataset.from_dict(ROWS), "dev": Dataset.from_dict(ROWS)})
 
-    monkeypatch.setattr(_sources, "hub_reachable", lambda: True)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", answer)
     assert list(load("some/reviews", config="small", revision="v1")) == ["train", "validation"]
     assert asked == [(("some/reviews", "small"), {"revision": "v1"})]
@@ -448,7 +448,7 @@ def test_quotas_add_up_whatever_the_sizes() -> None:
     for _ in range(200):
         sizes = generator.integers(1, 9, size=generator.integers(1, 6))
         count = int(generator.integers(0, sizes.sum() + 1))
-        quotas = data._quotas(sizes, count, generator)
+        quotas = splits._quotas(sizes, count, generator)
         assert quotas.sum() == count
         assert ((quotas >= 0) & (quotas <= sizes)).all()
 

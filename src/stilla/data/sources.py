@@ -10,22 +10,26 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlparse
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stilla.errors import DataError, all_of, did_you_mean, one_of
+from stilla.data import columnar, delimited, json_rows, plain_text
+from stilla.data.kept import Notes, kept
+from stilla.data.opened import suffix
+from stilla.data.plain_text import Document
+from stilla.errors import DataError, all_of, brief, did_you_mean, one_of, quoted
 
-Document = Literal["paragraph", "line", "file"]
 READERS: Mapping[str, str] = {
     ".csv": "csv",
-    ".tsv": "csv",
+    ".tsv": "tsv",
     ".jsonl": "json",
     ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
 }
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -58,7 +62,7 @@ def read(
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
 
 
-def near(path: Path, usable: Callable[[Path], bool] = lambda entry: entry.suffix in READERS) -> str:
+def near(path: Path, usable: Callable[[Path], bool] = lambda entry: suffix(entry) in READERS) -> str:
     """What lies beside a missing file: the one of nearly its name, or all that are usable."""
     folder = path.parent
     if not folder.is_dir():
@@ -77,7 +81,7 @@ def near_models(path: Path) -> str:
 
 
 def _means_a_path(name: str) -> bool:
-    return name.startswith((".", "/", "~", os.sep)) or Path(name).suffix in READERS or name.count("/") > 1
+    return name.startswith((".", "/", "~", os.sep)) or suffix(Path(name)) in READERS or name.count("/") > 1
 
 
 def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
@@ -85,9 +89,9 @@ def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
         return _saved(folder)
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
     images = [path for path in inside if path.suffix.lower() in IMAGES]
-    tables = [path for path in inside if path.suffix.lower() in READERS and path.stem != "metadata"]
+    tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
-    tables = [path for path in tables if path.suffix.lower() != ".txt"] or tables
+    tables = [path for path in tables if suffix(path) != ".txt"] or tables
     if len(images) > len(tables):
         return _image_folder(folder)
     if not tables:
@@ -129,10 +133,10 @@ def _split_in(name: str) -> str | None:
 
 
 def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[str, Dataset]:
-    """Each split's files through `datasets`: read once into its cache, memory-mapped from then on."""
+    """Each split's files: read once into the cache of `datasets`, memory-mapped from then on."""
     loaded = {}
     for split, paths in by_split.items():
-        suffixes = sorted({path.suffix.lower() for path in paths})
+        suffixes = sorted({suffix(path) for path in paths})
         if len(suffixes) > 1:
             raise DataError(
                 f"{str(paths[0].parent)!r}: {split} comes as {all_of(suffixes)} at "
@@ -146,39 +150,37 @@ def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[s
         for path in paths:
             if path.stat().st_size == 0:
                 raise DataError(f"{str(path)!r}: the file is empty.")
-        options: dict[str, object] = {}
-        if READERS[suffixes[0]] == "csv":
-            # pandas reads the words NA, null and None as missing, and with them labels and short texts
-            options = {
-                "keep_default_na": False,
-                "na_values": [""],
-                "sep": "\t" if suffixes[0] == ".tsv" else ",",
-            }
-        if suffixes[0] == ".txt":
-            options = {"sample_by": "document" if document == "file" else document}
-        # `data_files` are patterns, and names with brackets are not
-        names = [glob.escape(str(path.resolve())) for path in paths]
-        where = all_of([str(path) for path in paths[:3]])
-        with _readable(where):
-            read_splits = datasets.load_dataset(READERS[suffixes[0]], data_files={split: names}, **options)
-        if READERS[suffixes[0]] == "csv":
-            _refuse_other_separators(where, suffixes[0], read_splits[split].column_names)
-        loaded[split] = _without_empty(read_splits[split]) if suffixes[0] == ".txt" else read_splits[split]
+        with _readable(all_of([str(path) for path in paths[:3]])):
+            loaded[split] = kept(functools.partial(_tables, paths, document), paths, [READERS[suffixes[0]], document])
     return loaded
 
 
-def _refuse_other_separators(where: str, suffix: str, columns: Sequence[str]) -> None:
-    """A file of one column, in whose name stands what other programs put between columns."""
-    marks = [mark for mark in ";,\t|" if len(columns) == 1 and mark in columns[0]]
-    if marks:
-        wanted = "tabs (.tsv)" if suffix == ".tsv" else "commas (.csv)"
-        raise DataError(f"{where}: its columns are separated by {marks[0]!r}; expected {wanted}.")
+def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator[pa.Table]:
+    """The rows of files of one kind, one after the other; tables with a header have the same columns."""
+    columns: frozenset[str] | None = None
+    for path in paths:
+        kind = READERS[suffix(path)]
+        for table in _reader(kind)(path, document, notes):
+            if columns is None:
+                columns = frozenset(table.column_names)
+            if kind in ("csv", "tsv", "parquet", "arrow") and columns != set(table.column_names):
+                odd = sorted(columns ^ set(table.column_names))[:8]
+                listed = all_of([quoted(one) for one in odd])
+                raise DataError(f"{str(path)!r}: has other columns than {paths[0].name} ({listed} in one of them only); "
+                                "expected the same in all files of a split.")
+            yield table
 
 
-def _without_empty(texts: Dataset) -> Dataset:
-    """Empty lines separate texts, they are none."""
-    said = [index for index, text in enumerate(texts.with_format(None)["text"][:]) if text.strip()]
-    return texts if len(said) == len(texts) else texts.select(said)
+def _reader(kind: str) -> Callable[[Path, Document, Notes], Iterator[pa.Table]]:
+    readers: Mapping[str, Callable[[Path, Document, Notes], Iterator[pa.Table]]] = {
+        "csv": lambda path, _, notes: delimited.tables(path, ",", notes),
+        "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes),
+        "json": lambda path, _, __: json_rows.tables(path),
+        "text": plain_text.tables,
+        "parquet": lambda path, _, __: columnar.parquet_tables(path),
+        "arrow": lambda path, _, __: columnar.arrow_tables(path),
+    }
+    return readers[kind]
 
 
 def _image_folder(folder: Path) -> dict[str, Dataset]:
@@ -220,17 +222,16 @@ def _readable(where: str) -> Iterator[None]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
-    except (MemoryError, KeyboardInterrupt):
-        raise
+    except DataError as error:
+        raise (error if str(error).startswith("'") else DataError(f"{where}: {error}")) from error.__cause__
     except Exception as error:
         cause = error.__cause__ or error
         if "corresponds to no data" in str(error) or type(cause).__name__ == "SchemaInferenceError":
             raise DataError(f"{where}: there are no examples in it.") from error
-        if isinstance(cause, UnicodeDecodeError):
-            raise DataError(f"{where}: is not UTF-8 text; save it as UTF-8 ({cause}).") from error
-        raise DataError(
-            f"{where}: cannot be read: {(str(cause).strip() or repr(cause)).splitlines()[0]}"
-        ) from error
+        words = (str(cause).strip() or repr(cause)).splitlines()[0]
+        if isinstance(error, MemoryError):
+            words = f"it asks for more memory than there is ({words})"
+        raise DataError(f"{where}: cannot be read: {brief(words, 500)}") from error
     finally:
         datasets.logging.set_verbosity(logs)
 
