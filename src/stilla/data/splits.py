@@ -241,4 +241,4 @@ def _labels_are_hidden(split: Dataset, section: Data) -> bool:
     column = label_column(split, section)
     if column is None or len(split) == 0:
         return False
-    return all(value == -1 for value in split.with_format(None)[column][:])
+    return all(value in (-1, "-1") for value in split.with_format(None)[column][:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def texts(section: Texts, train: Dataset, taken: Sequence[str], *, alone: bool =
             raise DataError(f"data.text: got {len(section.text)} columns; expected one, or two for pairs.")
         return existing("text", section.text, train, is_text, "text")
     candidates = [name for name in train.column_names if name not in taken and is_text(train.features[name])]
+    candidates = [name for name in candidates if _worded(train, name)] or candidates
     lower = {name.lower(): name for name in reversed(candidates)}
     known = [lower[name] for name in TEXTS if name in lower]
     pair = next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), None)
@@ -113,7 +115,13 @@ def missing(columns: Sequence[str], splits: Mapping[str, Dataset]) -> list[str]:
 
 
 def is_text(feature: Any) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view")
+
+
+def _worded(train: Dataset, column: str) -> bool:
+    """Whether a column of text holds more than numbers (of rows, in a CSV) where one looks."""
+    some = train.select_columns([column]).with_format(None)[:1000][column]
+    return not all(re.fullmatch(r"\s*[+-]?[\d.,]+\s*", text) for text in some if text is not None)
 
 
 def values(split: Dataset, column: str) -> list[Any]:

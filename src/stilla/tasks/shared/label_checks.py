@@ -6,13 +6,15 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from datasets import ClassLabel, Dataset, LargeList, List
 
 from stilla.data import rows_as_read
-from stilla.errors import DataError, all_of, did_you_mean
+from stilla.errors import DataError, all_of, did_you_mean, quoted
 from stilla.tasks.shared.columns import values
+from stilla.tasks.shared.label_values import Notation, feature_of, read
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ def speller(feature: Any) -> Callable[[Any], str]:
 def _spelling(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
     return str(value)
 
@@ -45,6 +47,8 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
         classes = isinstance(split.features[column], ClassLabel)
         rows = enumerate(values(split, column))
         bad = [row for row, value in rows if _is_null(value) or (classes and value == -1)]
+        if classes:
+            _refuse_outside(column, name, split)
         if bad:
             hidden = " (-1 in a class column means hidden)" if classes else ""
             problems.append(f"data.{name}: the label {column!r} is missing in {len(bad)} of {len(split)} "
@@ -54,10 +58,23 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float | Decimal) and math.isnan(value))
 
 
-def refuse_unknown(column: str, raw: Sequence[str], splits: Mapping[str, Dataset], *, declared: bool) -> None:
+def _refuse_outside(column: str, name: str, split: Dataset) -> None:
+    """Numbers of a class column that stand for none of its names."""
+    count = split.features[column].num_classes
+    rows = [row for row, value in enumerate(values(split, column)) if value is not None and not -1 <= value < count]
+    if rows:
+        raise DataError(f"data.{name}: {column!r} has {count} classes, 0 to {count - 1}, and holds "
+                        f"{values(split.select(rows[:1]), column)[0]} in {rows_in_words(split, rows)}.")
+
+
+def refuse_unknown(
+    column: str, raw: Sequence[str], splits: Mapping[str, Dataset], notation: Notation, *, declared: bool
+) -> None:
     """Labels outside the known ones.
 
     Raises:
@@ -65,15 +82,16 @@ def refuse_unknown(column: str, raw: Sequence[str], splits: Mapping[str, Dataset
     """
     known = set(raw)
     for name, split in splits.items():
-        spell = speller(split.features[column])
+        rows_read = read(split, column, notation)
+        spell = speller(feature_of(split.features[column], notation, rows_read))
         found: dict[str, list[int]] = {}
-        for row, value in enumerate(values(split, column)):
+        for row, value in enumerate(rows_read):
             for one in value if isinstance(value, list) else [value]:
                 if spell(one) not in known:
                     found.setdefault(spell(one), []).append(row)
         if found:
             first = list(found.items())[:5]
-            listed = [f"{label!r} ({len(rows)} times, {rows_in_words(split, rows)})" for label, rows in first]
+            listed = [f"{quoted(label)} ({len(rows)} times, {rows_in_words(split, rows)})" for label, rows in first]
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             lack = "is not among the label's names" if declared else "does not occur in the training data"
             hint = did_you_mean(next(iter(found)), raw)
@@ -88,7 +106,7 @@ def warn_of_twins(names: Sequence[str]) -> None:
         alike.setdefault(plainly(name), []).append(name)
     twins = [several for several in alike.values() if len(several) > 1]
     if twins:
-        listed = "; ".join(all_of([repr(name) for name in several]) for several in twins[:5])
+        listed = "; ".join(all_of([quoted(name) for name in several[:5]]) for several in twins[:5])
         logger.warning("data.label: these count as different labels, and differ in case, spaces or hyphens only: %s%s",
                        listed, " ..." if len(twins) > 5 else "")
 
@@ -98,17 +116,12 @@ def plainly(name: str) -> str:
     return re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\w)", "", name.strip().lower())
 
 
-def strange_among_numbers(names: Sequence[str]) -> list[str]:
-    """The few that are no finite numbers where all others are."""
-    strange = [name for name in names if not _is_finite_number(name)]
-    return strange if 10 * len(strange) <= len(names) else []
-
-
-def _is_finite_number(name: str) -> bool:
-    try:
-        return math.isfinite(float(name))
-    except ValueError:
-        return False
+def warn_of_rare(counts: Mapping[str, int]) -> None:
+    """Classes that occur once where others occur often: a slip of the pen makes such."""
+    once = [name for name, count in counts.items() if count == 1]
+    if once and 2 * len(once) <= len(counts) + 1 and max(counts.values()) >= 10:
+        logger.warning("data.label: a single example each of %s%s; a mistake in writing?",
+                       all_of([quoted(name) for name in once[:5]]), " ..." if len(once) > 5 else "")
 
 
 def rows_in_words(split: Dataset, rows: Sequence[int]) -> str:

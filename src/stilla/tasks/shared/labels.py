@@ -8,8 +8,8 @@ teacher.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,16 +17,17 @@ import numpy as np
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 from numpy.typing import NDArray
 
-from stilla.errors import DataError, all_of, did_you_mean, one_of
-from stilla.tasks.shared.columns import said, values
+from stilla.errors import DataError, all_of, did_you_mean, one_of, quoted
+from stilla.tasks.shared.columns import said
 from stilla.tasks.shared.label_checks import (
     refuse_nulls,
     refuse_unknown,
     rows_in_words,
     speller,
-    strange_among_numbers,
+    warn_of_rare,
     warn_of_twins,
 )
+from stilla.tasks.shared.label_values import Notation, feature_of, flags, notation_of, read
 from stilla.tasks.shared.sections import Labelled
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ Kind = Literal["single_label", "multi_label", "regression"]
 Form = Literal["class", "columns", "list", "indicators", "number"]
 """A class; several columns of 0 and 1; a list of classes; a list of 0 and 1; a number."""
 
+_LARGEST = float(np.finfo(np.float32).max)
+_EXACT = 2**53  # from here on, not every whole number is a float
 _FEW = 20  # up to so many different whole numbers are classes without asking
 
 
@@ -50,6 +53,8 @@ class Problem:
     """How the data spell each of `names`."""
     named: bool = True
     """False where `names` are only the data's numbers."""
+    notation: Notation = "plain"
+    """What texts in the column stand for."""
 
     @property
     def kind(self) -> Kind:
@@ -59,15 +64,14 @@ class Problem:
     def encode(self, split: Dataset) -> NDArray[Any]:
         """(examples,) int64 classes; (examples, labels) int64 of 0 and 1; or (examples,) float32 numbers."""
         if self.form == "columns":
-            flags = [_flags(values(split, column)) for column in self.raw]
-            return np.stack(flags, axis=1)
-        rows = values(split, self.columns[0])
+            return np.stack([np.array(flags(split, column), np.int64) for column in self.raw], axis=1)
+        rows = read(split, self.columns[0], self.notation)
         if self.form == "number":
             return np.array(rows, np.float32)
         if self.form == "indicators":
             picked = [int(position) for position in self.raw]
             return np.array(rows, np.int64)[:, picked]
-        spell = speller(split.features[self.columns[0]])
+        spell = speller(feature_of(split.features[self.columns[0]], self.notation, rows))
         index = {spelling: position for position, spelling in enumerate(self.raw)}
         if self.form == "class":
             return np.array([index[spell(value)] for value in rows], np.int64)
@@ -89,29 +93,32 @@ def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str,
         return _several_columns(section, columns, splits)
     column = columns[0]
     refuse_nulls(column, splits)
-    feature = train.features[column]
-    rows = values(train, column)
+    notation = notation_of(section, column, where, train)
+    rows = read(train, column, notation)
+    feature = feature_of(train.features[column], notation, rows)
     if isinstance(feature, List | LargeList):
-        return _lists(section, column, splits, rows, where)
+        return _lists(section, column, splits, feature, rows, where)
     if section.kind == "multi_label":
         raise DataError(
             f"data.kind: got multi_label, but {column!r} holds {said(feature)}; expected a column of lists, "
             "or several columns of 0 and 1 in data.label."
         )
     if _is_number(section, column, feature, rows):
-        return _number(column, splits, where)
+        return _number(column, splits, where, notation)
     spell = speller(feature)
-    occurring = {spell(value) for value in rows}
+    occurring = Counter(map(spell, rows))
     names, raw, named = _classes(section, column, feature, occurring, len(rows))
     declared = section.labels is not None or isinstance(feature, ClassLabel)
-    refuse_unknown(column, raw, splits, declared=declared)
+    refuse_unknown(column, raw, splits, notation, declared=declared)
     if where == "train" and len(occurring) < 2:
         raise DataError(f"data.label: all {len(rows)} training examples have the same label, "
-                        f"{occurring.pop()!r} in {column!r}: there is nothing to learn.")
+                        f"{quoted(next(iter(occurring)))} in {column!r}: there is nothing to learn.")
     absent = [name for name, spelling in zip(names, raw) if spelling not in occurring]
     if absent:
         logger.warning("data.label: no example of %s in %s", all_of(absent[:8]), where)
-    return Problem("class", (column,), names, raw, named)
+    if not declared:
+        warn_of_rare(occurring)
+    return Problem("class", (column,), names, raw, named, notation)
 
 
 # --- what is in one column ---
@@ -126,21 +133,25 @@ def _is_number(section: Labelled, column: str, feature: Any, rows: Sequence[Any]
             raise DataError(f"data.kind: got regression, but {column!r} holds {said(feature)}; expected "
                             "numbers.")
         return True
+    fraction = next((value for value in rows if value != value // 1), None) if floating else None
     if section.kind == "single_label" or section.labels is not None:
-        if floating and not all(float(value).is_integer() for value in rows):
+        if fraction is not None:
             raise DataError(f"data.kind: got classes, but {column!r} holds fractions "
-                            f"({_first_fraction(rows)}); expected names or whole numbers, or data.kind: "
+                            f"({fraction}); expected names or whole numbers, or data.kind: "
                             "regression.")
         return False
-    if floating:
+    if fraction is not None or (floating and any(abs(value) >= _EXACT for value in rows)):
         logger.info("data.label: %r holds fractions: read as an amount (data.kind: regression)", column)
         return True
-    if not whole:
+    if not (floating or whole):
         return False
-    different = sorted(set(rows))
+    different = sorted({int(value) for value in rows})
     few = len(different) <= _FEW and 2 * len(different) <= len(rows)
     counted = different[0] in (0, 1) and different[-1] - different[0] + 1 == len(different)
     if few or (counted and 10 * len(different) <= len(rows)):
+        if floating:
+            logger.warning("data.label: %r holds whole numbers written as fractions (%s): read as classes; set data.kind: "
+                           "regression if they are amounts", column, rows[0])
         return False
     raise DataError(
         f"data.kind: {column!r} holds {len(different)} different whole numbers from {different[0]} to "
@@ -149,22 +160,19 @@ def _is_number(section: Labelled, column: str, feature: Any, rows: Sequence[Any]
     )
 
 
-def _first_fraction(rows: Sequence[float]) -> float:
-    return next(value for value in rows if not float(value).is_integer())
-
-
-def _number(column: str, splits: Mapping[str, Dataset], where: str) -> Problem:
+def _number(column: str, splits: Mapping[str, Dataset], where: str, notation: Notation) -> Problem:
     for name, split in splits.items():
-        strange = [row for row, value in enumerate(values(split, column)) if not math.isfinite(value)]
+        strange = [row for row, value in enumerate(read(split, column, notation)) if not abs(value) <= _LARGEST]
         if strange:
-            raise DataError(f"data.{name}: {column!r} is not finite in {rows_in_words(split, strange)}.")
-    if where == "train" and len(set(values(splits[where], column))) < 2:
+            raise DataError(f"data.{name}: {column!r} is not finite, or too large for 32 bits, in "
+                            f"{rows_in_words(split, strange)}.")
+    if where == "train" and len(set(read(splits[where], column, notation))) < 2:
         raise DataError(f"data.label: {column!r} is the same number in every training example.")
-    return Problem("number", (column,))
+    return Problem("number", (column,), notation=notation)
 
 
 def _classes(
-    section: Labelled, column: str, feature: Any, spelled: set[str], examples: int
+    section: Labelled, column: str, feature: Any, spelled: Collection[str], examples: int
 ) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """Names, raw spellings and whether the names are the data's own."""
     inner = feature.feature if isinstance(feature, List | LargeList) else feature
@@ -180,10 +188,6 @@ def _classes(
     if section.labels is None:
         guessed = section.kind is None and not isinstance(inner, ClassLabel)
         if guessed and len(raw) > _FEW and 2 * len(raw) > examples:
-            if strange := strange_among_numbers(raw):
-                listed = all_of([repr(name) for name in strange[:5]]) + (" ..." if len(strange) > 5 else "")
-                raise DataError(f"data.label: {column!r} would be numbers but for {listed}. Correct or remove these, or set "
-                                "data.kind: single_label if all are classes.")
             raise DataError(f"data.label: {column!r} holds {len(raw)} different values in {examples} "
                             "examples; that looks like text, not like classes. Set data.label, or data.kind: "
                             "single_label if they are.")
@@ -208,13 +212,15 @@ def _raw_of(
         return given
     if numbers and all(0 <= int(number) < len(given) for number in raw):
         return tuple(str(position) for position in range(len(given)))
+    if raw == ("false", "true") and {name.casefold() for name in given} == {"false", "true"}:
+        return tuple(name.casefold() for name in given)
     if (numbers or raw == ("false", "true")) and len(raw) == len(given):
         return raw
     outside = [name for name in raw if name not in given]
     hint = did_you_mean(outside[0], given) if outside else ""
     raise DataError(
         f"data.labels: got {len(given)} names, but {column!r} holds {len(raw)} classes"
-        + (f", among them {all_of([repr(name) for name in outside[:8]])}" if outside else "")
+        + (f", among them {all_of([quoted(name) for name in outside[:8]])}" if outside else "")
         + f"; expected every one of them.{hint}"
     )
 
@@ -227,36 +233,75 @@ def _is_whole(name: str) -> bool:
 
 
 def _lists(
-    section: Labelled, column: str, splits: Mapping[str, Dataset], rows: Sequence[Sequence[Any]], where: str
+    section: Labelled, column: str, splits: Mapping[str, Dataset], feature: Any, rows: Sequence[Sequence[Any]], where: str
 ) -> Problem:
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind}, but {column!r} holds lists; expected multi_label.")
-    feature = splits[where].features[column]
-    lengths = {len(several) for several in rows}
+    read_splits = {name: read(split, column, "list") for name, split in splits.items()}
+    _refuse_odd_items(column, splits, read_splits)
     flat = {value for several in rows for value in several}
-    if None in flat:
-        holes = [row for row, several in enumerate(rows) if None in several]
-        raise DataError(f"data.{where}: {column!r} holds nulls inside the lists of {rows_in_words(splits[where], holes)}.")
     if not flat:
         raise DataError(f"data.label: every list in {column!r} is empty: there is nothing to learn.")
-    # [0, 1] could also list the classes 0 and 1; a repeated value shows that it does not
-    repeated = any(len(set(several)) < len(several) for several in rows)
-    if len(lengths) == 1 and repeated and flat <= {0, 1}:
-        raw = tuple(str(position) for position in range(lengths.pop()))
+    width = _width(section, column, feature, rows, flat)
+    if width is not None:
+        raw = tuple(str(position) for position in range(width))
         names = section.labels or raw
         if len(names) != len(raw):
             raise DataError(f"data.labels: got {len(names)} names; {column!r} holds {len(raw)} flags per "
                             "example.")
         for name, split in splits.items():
-            wrong = [row for row, several in enumerate(values(split, column)) if len(several) != len(raw)]
+            wrong = [row for row, several in enumerate(read_splits[name])
+                     if len(several) != len(raw) or not set(several) <= {0, 1}]
             if wrong:
-                raise DataError(f"data.{name}: expected {len(raw)} flags in {column!r}, not so in "
+                raise DataError(f"data.{name}: expected {len(raw)} flags of 0 and 1 in {column!r}, not so in "
                                 f"{rows_in_words(split, wrong)}.")
-        return Problem("indicators", (column,), names, raw, section.labels is not None)
+        if all(sum(several) == 1 for several in rows):
+            logger.warning("data.label: exactly one of the %d flags in %r is set in every example: read as labels that do "
+                           "not exclude each other; write the class itself into a column if they do", width, column)
+        return Problem("indicators", (column,), names, raw, section.labels is not None, "list")
     spell = speller(feature)
     names, raw, named = _classes(section, column, feature, {spell(value) for value in flat}, len(rows))
-    refuse_unknown(column, raw, splits, declared=section.labels is not None)
-    return Problem("list", (column,), names, raw, named)
+    refuse_unknown(column, raw, splits, "list", declared=section.labels is not None)
+    return Problem("list", (column,), names, raw, named, "list")
+
+
+def _refuse_odd_items(column: str, splits: Mapping[str, Dataset], read_splits: Mapping[str, Sequence[Sequence[Any]]]) -> None:
+    for name, lists in read_splits.items():
+        holes = [row for row, several in enumerate(lists)
+                 if any(item is None or item != item or (isinstance(item, str) and not item.strip()) for item in several)]
+        if holes:
+            raise DataError(f"data.{name}: {column!r} holds nulls inside the lists of {rows_in_words(splits[name], holes)}.")
+        shares = [row for row, several in enumerate(lists)
+                  if any(isinstance(item, float) and not item.is_integer() for item in several)]
+        if shares:
+            some = lists[shares[0]]
+            raise DataError(
+                f"data.{name}: {column!r} holds lists of fractions ({quoted(some)} in {rows_in_words(splits[name], shares)}"
+                "): probabilities are no labels here. Write the likeliest class, or a list of 0 and 1, into a column.")
+
+
+def _width(section: Labelled, column: str, feature: Any, rows: Sequence[Sequence[Any]], flat: Collection[Any]) -> int | None:
+    """How many flags every example has; None where lists name classes.
+
+    [0, 1] could also list the classes 0 and 1. A repeated value shows that it does not; and so does a pair in every row, as
+    every example would have every label.
+    """
+    lengths = {len(several) for several in rows}
+    boolean = isinstance(feature.feature, Value) and feature.feature.dtype == "bool"
+    if len(lengths) > 1 or not set(flat) <= {0, 1} or isinstance(feature.feature, ClassLabel):
+        if boolean:
+            raise DataError(f"data.label: {column!r} holds lists of true and false of {len(lengths)} different lengths; "
+                            "expected one for every label.")
+        return None
+    width = lengths.pop()
+    if width == 1 and not boolean:
+        if section.labels is None:
+            raise DataError(f"data.label: {column!r} holds [0] and [1] only: a flag of one label, or one of two classes? "
+                            "Name the label, or both classes, in data.labels.")
+        return 1 if len(section.labels) == 1 else None
+    if width == 2 and section.labels is None:
+        logger.warning("data.label: %r holds two numbers of 0 and 1 per example: read as flags of two labels", column)
+    return width
 
 
 def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
@@ -266,7 +311,7 @@ def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mappin
     for column in columns:
         refuse_nulls(column, splits)
         for name, split in splits.items():
-            wrong = [row for row, value in enumerate(values(split, column)) if value not in (0, 1)]
+            wrong = [row for row, value in enumerate(flags(split, column)) if value not in (0, 1)]
             if wrong:
                 raise DataError(f"data.{name}: {column!r} is one of several label columns, so expected 0 or "
                                 f"1; not so in {rows_in_words(split, wrong)}.")
@@ -275,7 +320,3 @@ def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mappin
                         f"{one_of(columns)}.")
     names = section.labels or columns
     return Problem("columns", columns, names, names)
-
-
-def _flags(rows: Sequence[Any]) -> NDArray[np.int64]:
-    return np.array([int(value) for value in rows], np.int64)
