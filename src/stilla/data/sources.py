@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import os
 import re
 import socket
@@ -16,10 +15,11 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stilla.data import columnar, delimited, json_rows, plain_text
+from stilla.data import columnar, delimited, json_rows, picture_folders, plain_text
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
+from stilla.data.stored_files import may_store_files, with_own_files
 from stilla.errors import DataError, all_of, brief, did_you_mean, one_of, quoted
 
 READERS: Mapping[str, str] = {
@@ -32,7 +32,7 @@ READERS: Mapping[str, str] = {
     ".arrow": "arrow",
     ".txt": "text",
 }
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval"),
@@ -87,8 +87,9 @@ def _means_a_path(name: str) -> bool:
 def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder)
-    inside = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
-    images = [path for path in inside if path.suffix.lower() in IMAGES]
+    with _readable(str(folder)):
+        inside = picture_folders.files_in(folder)
+    images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]
     tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
@@ -100,10 +101,6 @@ def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
             "or what `datasets.save_to_disk` wrote."
         )
     return _files(_by_split(folder, tables), document)
-
-
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _by_split(folder: Path, tables: Sequence[Path]) -> dict[str, list[Path]]:
@@ -160,7 +157,7 @@ def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator
     columns: frozenset[str] | None = None
     for path in paths:
         kind = READERS[suffix(path)]
-        for table in _reader(kind)(path, document, notes):
+        for table in _one_file(path, document, notes):
             if columns is None:
                 columns = frozenset(table.column_names)
             if kind in ("csv", "tsv", "parquet", "arrow") and columns != set(table.column_names):
@@ -169,6 +166,11 @@ def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator
                 raise DataError(f"{str(path)!r}: has other columns than {paths[0].name} ({listed} in one of them only); "
                                 "expected the same in all files of a split.")
             yield table
+
+
+def _one_file(path: Path, document: Document, notes: Notes) -> Iterator[pa.Table]:
+    for table in _reader(READERS[suffix(path)])(path, document, notes):
+        yield with_own_files(table, path)
 
 
 def _reader(kind: str) -> Callable[[Path, Document, Notes], Iterator[pa.Table]]:
@@ -186,23 +188,27 @@ def _reader(kind: str) -> Callable[[Path, Document, Notes], Iterator[pa.Table]]:
 def _image_folder(folder: Path) -> dict[str, Dataset]:
     """Pictures by class, `[split/]class/name.png`, or with a `metadata.csv`; labels by folder name.
 
-    Splits are only what the first level of folders says: left to itself, `datasets` would take a picture
-    called `cat/test_3.png` for one of the test split.
+    Splits are only what the first level of folders says: a picture called `cat/test_3.png` is none of the test split.
     """
     said = {entry.name: _split_in(entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()}
     splits = {split: name for name, split in said.items() if split and name.lower() in ALIASES[split]}
-    top = glob.escape(str(folder.resolve()))
-    patterns = {split: f"{top}/{glob.escape(name)}/**" for split, name in splits.items()} or {
-        "train": f"{top}/**"
-    }
+    described = any(path.name in picture_folders.METADATA for path in picture_folders.files_in(folder))
     with _readable(str(folder)):
-        return _named(datasets.load_dataset("imagefolder", data_files=patterns))
+        if described:
+            return picture_folders.with_metadata(folder, splits, lambda path, notes: _one_file(path, "paragraph", notes))
+        return picture_folders.by_class(folder, splits)
 
 
 def _saved(folder: Path) -> dict[str, Dataset]:
     with _readable(str(folder)):
         loaded = datasets.load_from_disk(str(folder))
-    return _named(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
+        splits = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+        for split in splits.values():
+            names = [field.name for field in split.features.arrow_schema if may_store_files(field.type)]
+            rows = split.select_columns(names).with_format("arrow")
+            for start in range(0, len(split) if names else 0, _AT_ONCE):
+                with_own_files(rows[start : start + _AT_ONCE], folder / "state.json", absolute=True)
+    return _named(splits)
 
 
 def _named(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:

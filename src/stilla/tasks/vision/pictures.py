@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import logging
+import os
+import struct
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -16,11 +21,21 @@ from datasets import Dataset, Image, Value
 from PIL import ImageOps
 
 from stilla.data import rows_as_read
+from stilla.errors import brief
 from stilla.runtime.narrate import tracked
+from stilla.tasks.vision import deep_pictures
 
 logger = logging.getLogger(__name__)
 
+MOST_PIXELS = 100_000_000
+"""Of a picture, by its header: more are refused before anything is decoded (10,000 x 10,000 take 300 MB as RGB)."""
+
 _AT_ONCE = 256
+_LARGE = 2**24  # pixels; larger ones are checked one at a time, others side by side
+_ONE_BY_ONE = threading.Lock()
+_USUAL = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
+# none of those that start a program (EPS) or read other files
 
 
 def holds_pictures(feature: Any) -> bool:
@@ -54,7 +69,8 @@ class Pictures:
         Raises:
             OSError: it cannot be read.
         """
-        return as_rgb(_opened(self.rows[int(row)][self.column]))
+        with _opened(self.rows[int(row)][self.column]) as picture:
+            return as_rgb(picture)
 
     def broken(self) -> dict[int, str]:
         """Rows whose pictures cannot be read, and why; each is decoded once, small where that is enough."""
@@ -73,33 +89,71 @@ class Pictures:
 
 
 def _opened(stored: dict[str, Any] | None) -> PIL.Image.Image:
+    """A picture whose header alone has been read; refused where decoding would take too much memory."""
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise OSError("there is no picture")
-    return PIL.Image.open(stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"]))
+    if stored["bytes"] is None and not os.path.isfile(stored["path"]):
+        raise OSError("there is no such file")
+    source = stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"])
+    picture = PIL.Image.open(source, formats=_formats())
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        picture.close()
+        raise OSError(f"{width} x {height} pixels are more than the {MOST_PIXELS:,} that are decoded; make it smaller")
+    return picture
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    PIL.Image.init()
+    return tuple(name for name in _FORMATS if name in PIL.Image.OPEN)
 
 
 def _why_broken(stored: dict[str, Any] | None) -> str | None:
     try:
-        with _opened(stored) as picture:
-            picture.draft("RGB", (1, 1))  # a JPEG is then read whole but computed at an eighth of its size
-            picture.load()
+        with _opened(stored) as picture, _turn(picture):
+            if picture.mode in _USUAL:
+                picture.draft("RGB", (1, 1))  # a JPEG is then read whole but computed at an eighth of its size
+                picture.load()
+            else:
+                as_rgb(picture)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
-        return "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else str(error) or repr(error)
+        return "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else brief(str(error) or repr(error), 200)
     return None
 
 
+def _turn(picture: PIL.Image.Image) -> AbstractContextManager[object]:
+    """Large pictures are decoded one after the other."""
+    return _ONE_BY_ONE if picture.width * picture.height > _LARGE else nullcontext()
+
+
 def as_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Upright RGB: grey repeated, 16 bits scaled to 8, transparency on white (as pages show it)."""
-    picture = ImageOps.exif_transpose(picture)
+    """Upright RGB: grey repeated, 16 and 32 bits and fractions scaled to 8, transparency on white (as pages show it).
+
+    Raises:
+        OSError: it cannot be decoded, or not be shown as RGB.
+    """
+    inverted = deep_pictures.white_is_zero(picture)
+    bits = deep_pictures.bits(picture)
+    picture = _upright(picture)
     if picture.mode == "RGB":
         picture.load()
         return picture
-    if picture.mode.startswith("I;16"):
-        picture = PIL.Image.fromarray((np.asarray(picture, np.uint16) >> 8).astype(np.uint8))
+    if picture.mode.startswith(("I", "F")):
+        picture = deep_pictures.as_grey(picture, bits, inverted)
+    if picture.mode == "LAB":
+        raise OSError("its colours are stored as LAB; save it as RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # of what says how it is turned, not of the picture
+        return picture
 
 
 def light(picture: PIL.Image.Image, seed: Sequence[int]) -> PIL.Image.Image:

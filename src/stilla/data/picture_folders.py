@@ -1,0 +1,168 @@
+"""Folders of pictures: a class for each folder of the first level, or what a metadata file says of each picture."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import INFO, WARNING
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Features, Image
+
+from stilla.data.kept import Notes, kept
+from stilla.data.stored_files import resolved
+from stilla.errors import DataError, all_of, quoted
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_AT_ONCE = 10_000
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files of a folder in order, through symbolic links, and none that is hidden (of a name that begins with a dot)."""
+    return sorted(_files_in(folder, frozenset()))
+
+
+def _files_in(folder: Path, within: frozenset[str]) -> Iterator[Path]:
+    here = os.path.realpath(folder)
+    if here in within:  # a link to a folder that it lies in
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _files_in(Path(entry.path), within | {here})
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def by_class(folder: Path, splits: Mapping[str, str]) -> dict[str, Dataset]:
+    """The pictures of each split with the class that their folder says: the first below the split's, as everywhere else.
+
+    `splits`: the folders of the splits by their names; empty where the folder is one split.
+
+    Raises:
+        DataError: pictures that lie beside the folders of classes, or all in one folder of folders.
+    """
+    roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
+    found = {split: [path for path in files_in(root) if path.suffix.lower() in SUFFIXES] for split, root in roots.items()}
+    found = {split: paths for split, paths in found.items() if paths}
+    notes: Notes = []
+    if splits:
+        others = sorted({path.relative_to(folder).parts[0] for path in files_in(folder) if path.suffix.lower() in SUFFIXES}
+                        - set(splits.values()))
+        if others:
+            notes.append((WARNING, f"{str(folder)!r}: pictures in {all_of([quoted(one) for one in others[:5]])} are left "
+                                   f"out, as {all_of(sorted(splits.values()))} are the splits"))
+    classes = {split: [_class(path, roots[split]) for path in paths] for split, paths in found.items()}
+    names = sorted({name for several in classes.values() for name in several if name is not None})
+    _refuse_unclear(folder, roots, found, classes, names)
+    if len(names) > 1 and _deep(roots, found):
+        notes.append((INFO, f"{str(folder)!r}: the folders of the first level are the classes ({all_of(names[:5])}"
+                            f"{' ...' * (len(names) > 5)}); folders within them say nothing"))
+    labelled = len(names) > 1
+    features = Features({"image": Image(), **({"label": ClassLabel(names=names)} if labelled else {})})
+    index = {name: position for position, name in enumerate(names)}
+    loaded = {}
+    for split, paths in found.items():
+        labels = [index[name] for name in classes[split] if name is not None] if labelled else None
+        listed = [os.path.abspath(path) for path in paths]
+        loaded[split] = _kept(_listed(listed, labels, features, notes if split == next(iter(found)) else []),
+                              [*listed, *names, str(labels), str(notes)])
+    return loaded
+
+
+def _class(path: Path, root: Path) -> str | None:
+    parts = path.relative_to(root).parts
+    return parts[0] if len(parts) > 1 else None
+
+
+def _refuse_unclear(folder: Path, roots: Mapping[str, Path], found: Mapping[str, Sequence[Path]],
+                    classes: Mapping[str, Sequence[str | None]], names: Sequence[str]) -> None:
+    loose = [path for split, paths in found.items() for path, name in zip(paths, classes[split]) if name is None]
+    if loose and names:
+        raise DataError(f"{str(loose[0])!r}: lies beside the folders of classes ({all_of(names[:5])}): which class is it? "
+                        "Move it into one of them, or away.")
+    if len(names) == 1 and (inner := _deep(roots, found)):
+        raise DataError(f"{str(folder)!r}: all pictures lie in {names[0]!r}, in folders within ({all_of(inner[:5])}): is it "
+                        f"a class, or a folder around the classes? Name {str(folder / names[0])!r} itself as the data if "
+                        "these are classes.")
+
+
+def _deep(roots: Mapping[str, Path], found: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The folders within folders of classes."""
+    below = [path.relative_to(roots[split]).parts for split, paths in found.items() for path in paths]
+    return sorted({parts[1] for parts in below if len(parts) > 2})
+
+
+def _listed(
+    paths: Sequence[str], labels: Sequence[int] | None, features: Features, notes: Notes
+) -> Callable[[Notes], Iterator[pa.Table]]:
+    def tables(said: Notes) -> Iterator[pa.Table]:
+        said += notes
+        for start in range(0, len(paths), _AT_ONCE):
+            some = list(paths[start:start + _AT_ONCE])
+            columns = [pa.array([{"bytes": None, "path": path} for path in some], features.arrow_schema.field("image").type)]
+            if labels is not None:
+                columns.append(pa.array(labels[start:start + _AT_ONCE], pa.int64()))
+            yield pa.table(columns, schema=features.arrow_schema)
+
+    return tables
+
+
+def _kept(tables: Callable[[Notes], Iterator[pa.Table]], said: Sequence[str]) -> Dataset:
+    digest = hashlib.blake2b("\n".join(said).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return kept(tables, [], ["pictures", digest])
+
+
+# --- with metadata ---
+
+
+def with_metadata(
+    folder: Path, splits: Mapping[str, str], read: Callable[[Path, Notes], Iterator[pa.Table]]
+) -> dict[str, Dataset]:
+    """The rows of the metadata files of each split: `file_name` (or `x_file_name`) is a picture, relative to the file.
+
+    Raises:
+        DataError: no such column, or a name of what is no file within the folder.
+    """
+    roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
+    loaded = {}
+    for split, root in roots.items():
+        files = [path for path in files_in(root) if path.name in METADATA]
+        if not files:
+            raise DataError(f"{str(root)!r}: holds no metadata file, as other splits do; expected {METADATA[0]}, too.")
+        if len({path.suffix for path in files}) > 1:
+            raise DataError(f"{str(root)!r}: holds {all_of(sorted({path.name for path in files}))}; keep one of them.")
+        names = hashlib.blake2b("\n".join(map(str, files_in(root))).encode(errors="surrogateescape")).hexdigest()
+        loaded[split] = kept(functools.partial(_described, files, folder, read), files, ["metadata", names])
+    return loaded
+
+
+def _described(
+    files: Sequence[Path], folder: Path, read: Callable[[Path, Notes], Iterator[pa.Table]], notes: Notes
+) -> Iterator[pa.Table]:
+    for path in files:
+        for table in read(path, notes):
+            columns = [name for name in table.column_names if name == "file_name" or name.endswith("_file_name")]
+            if not columns:
+                raise DataError(f"{str(path)!r}: has no column `file_name` that says which picture each row is about.")
+            for column in columns:
+                table = _pictures(table, column, path, folder)
+            yield table
+
+
+def _pictures(table: pa.Table, column: str, path: Path, folder: Path) -> pa.Table:
+    kind = Image().pa_type
+    stored = [None if name is None else {"bytes": None, "path": resolved(str(name), path.parent, folder, path)}
+              for name in table.column(column).to_pylist()]
+    name = column.removesuffix("file_name").removesuffix("_") or "image"
+    features = Features({**Features.from_arrow_schema(table.schema), column: Image()})
+    place = table.column_names.index(column)
+    table = table.set_column(place, column, pa.array(stored, kind)).cast(features.arrow_schema)
+    names = [name if one == column else one for one in table.column_names]
+    renamed = Features({new: features[old] for new, old in zip(names, table.column_names)})
+    return table.rename_columns(names).replace_schema_metadata(renamed.arrow_schema.metadata)
