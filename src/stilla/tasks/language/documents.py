@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.runtime.narrate import tracked
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.text.sequences import Pieces, Sequence_, cut, joined
+from stilla.tasks.text.tokens import beginning
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ def answers(
     prompt or an end of the completion that the texts write themselves is the one that they have.
     """
     end, ends = tokenizer.eos_token_id, Ends.of(tokenizer)
-    before = given(tokenizer, prompts)
-    after = _encoded(tokenizer, [ends.begun_once(ends.unended(text)) for text in completions], special=False)
+    before = given(tokenizer, [beginning(tokenizer, text, length) for text in prompts])
+    said_once = (ends.begun_once(ends.unended(text)) for text in completions)
+    after = _encoded(tokenizer, [beginning(tokenizer, text, length) for text in said_once], special=False)
 
     def whole() -> Iterator[tuple[Sequence_, int]]:
         unended = [False] * len(keys) if cut is None else cut

@@ -24,6 +24,7 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import left_out
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
+from stilla.tasks.text.tokens import beginning
 
 logger = logging.getLogger(__name__)
 
@@ -239,8 +240,9 @@ def targets(processor: PairProcessor, texts: Sequence[str], cut: Sequence[bool],
     special = set(processor.tokenizer.all_special_ids) - {processor.tokenizer.unk_token_id}
     parts, shortened = [], 0
     for start in tracked(range(0, len(texts), _AT_ONCE), "tokenising"):
-        encoded = processor.tokenizer(text_target=list(texts[start : start + _AT_ONCE]), truncation=False, padding=False,
-                                      return_attention_mask=False, verbose=False)["input_ids"]
+        part = [beginning(processor.tokenizer, text, length) for text in texts[start : start + _AT_ONCE]]
+        encoded = processor.tokenizer(text_target=part, truncation=False, padding=False, return_attention_mask=False,
+                                      verbose=False)["input_ids"]
         for ids, unended in zip(encoded, cut[start : start + _AT_ONCE]):
             if unended or len(ids) > length:
                 ids = _without_end(ids, special)

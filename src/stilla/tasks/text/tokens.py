@@ -29,6 +29,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _NO_LIMIT = 2**31
 _LONGEST = 512  # where neither recipe nor model says how much is read
 _AT_ONCE = 1000
+_CHARACTERS = 32  # per token, of a text that is looked at first: languages have 2 to 6
 _FILES = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.tiktoken", "spiece*", "merges.txt")
 
 
@@ -172,7 +173,7 @@ def tokenise(
     wanted = [name for name in INPUTS if name in tokenizer.model_input_names or name != "token_type_ids"]
     ids, types, lengths, cut = [], [], [], 0
     for start in tracked(range(0, len(texts[0]), _AT_ONCE), "tokenising"):
-        part = [column[start : start + _AT_ONCE] for column in texts]
+        part = _without_the_rest(tokenizer, [column[start : start + _AT_ONCE] for column in texts], max_length)
         encoded = tokenizer(
             *part, truncation=True, max_length=max_length, padding=False,
             return_token_type_ids="token_type_ids" in wanted, return_attention_mask=False,
@@ -193,6 +194,38 @@ def tokenise(
         padding=padding,
         left=tokenizer.padding_side == "left",
     ), cut
+
+
+def _without_the_rest(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], max_length: int
+) -> Sequence[Sequence[str]]:
+    """Texts without what is cut off in any case; pairs as they are where both are so long, as one's length then counts."""
+    if all(len(text) <= max_length * _CHARACTERS for column in texts for text in column):
+        return texts
+    rows = [row if sum(len(text) > max_length * _CHARACTERS for text in row) > 1 else
+            [beginning(tokenizer, text, max_length) for text in row] for row in zip(*texts)]
+    return [list(column) for column in zip(*rows)]
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
+    """A beginning of a long text that has the same first `max_length` tokens (its end, where a tokenizer cuts at the left).
+
+    A text of megabytes is thus not tokenised as a whole. The beginning ends at a space, where there is one, and has at least
+    twice as many tokens: what is cut off can change those beside the cut (a word's, or in SentencePiece a few more), not
+    those that far away. Tests compare it with whole texts for WordPiece, BPE and Unigram.
+    """
+    size = max_length * _CHARACTERS
+    while size < len(text):
+        if tokenizer.truncation_side == "left":
+            space = text.find(" ", len(text) - size, len(text) - size + size // 8)
+            part = text[space if space >= 0 else len(text) - size:]
+        else:
+            space = text.rfind(" ", size - size // 8, size)
+            part = text[:space if space >= 0 else size]
+        if len(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]) >= 2 * max_length:
+            return part
+        size *= 4
+    return text
 
 
 def _count_cut(encoded: Any, max_length: int) -> int:
