@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -17,15 +18,14 @@ from ..tiny import bert_tokenizer
 
 DRAW = random.Random(0)
 WORDS = ["".join(DRAW.choices("abcdefghij", weights=range(10, 0, -1), k=DRAW.randint(1, 9))) for _ in range(300)]
-CORPUS = [" ".join(DRAW.choices(WORDS, k=40)) for _ in range(200)]
+CORPUS = [" ".join(DRAW.choices(WORDS, k=40)) for _ in range(60)]
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 
 
-def made(kind: str, side: str = "right") -> Any:
+@functools.cache
+def made(kind: str) -> Any:
     if kind == "wordpiece":
-        fast = bert_tokenizer(WORDS)
-        fast.truncation_side = side
-        return fast
+        return bert_tokenizer(WORDS)
     options = {"special_tokens": SPECIAL, "show_progress": False}
     if kind == "unigram":
         tokenizer = Tokenizer(models.Unigram())
@@ -39,22 +39,23 @@ def made(kind: str, side: str = "right") -> Any:
         trainer = trainers.BpeTrainer(vocab_size=400, **options)
     tokenizer.train_from_iterator([text[:200] for text in CORPUS] if kind == "whole" else CORPUS, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>",
-                                   model_max_length=512, truncation_side=side)
+                                   model_max_length=512)
 
 
-def long_texts(count: int = 30) -> list[str]:
+def long_texts(count: int = 10) -> list[str]:
     draw = random.Random(1)
-    texts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 1500))) for _ in range(count)]
-    texts += ["".join(draw.choices("abcdefghij", k=9000)), " " * 9000 + "a b", "a" * 9000, "a " * 4500, "\n".join(texts[:5])]
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(3, 400))) for _ in range(count)]
+    texts += ["".join(draw.choices("abcdefghij", k=2000)), " " * 2000 + "a b", "a" * 2000, "a " * 1000, "\n".join(texts[:5])]
     return texts
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", ["wordpiece", "bytes", "whole", "unigram"])
 def test_no_kept_token_changes(kind: str, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, texts = made(kind, side), long_texts()
+    tokenizer, texts = made(kind), long_texts()
+    monkeypatch.setattr(tokenizer, "truncation_side", side)
     shorter = tokens._without_the_rest(tokenizer, [texts], 8)
-    assert sum(map(len, shorter[0])) < sum(map(len, texts)) / 3
+    assert sum(map(len, shorter[0])) < sum(map(len, texts)) / 2
     found, cut = tokens.tokenise(tokenizer, [texts], 8)
     monkeypatch.setattr(tokens, "_CHARACTERS", 10**9)
     whole, whole_cut = tokens.tokenise(tokenizer, [texts], 8)
