@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import pytest
 
 from stilla import data, tasks
 from stilla.errors import StillaError
-from stilla.recipe import Data
+from stilla.tasks.text.sections import TextClassificationData
 
-ROWS = [{"text": f"film {row}: it was {'not ' * (row % 3)}good, \"really\"", "label": ["pos", "neg"][row % 2]} for row in range(40)]
+ROWS = [{"text": f"film {row}: it was {'not ' * (row % 3)}good, \"really\"", "label": ["pos", "neg"][row % 2]}
+        for row in range(40)]
 
 
 def csv(rows: list[dict[str, str]] = ROWS) -> bytes:
@@ -67,9 +68,11 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "csv": ("a.csv", csv), "numbers": ("a.csv", numbers), "tsv": ("a.tsv", tsv), "jsonl": ("a.jsonl", jsonl),
     "json": ("a.json", listed), "lists": ("a.jsonl", lists), "parquet": ("a.parquet", parquet), "arrow": ("a.arrow", arrow),
 }
-TOKENS = [b'"', b"'", b",", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xff\xfe", b"\\", b"{", b"}",
-          b"[", b"]", b":", b"null", b"NaN", b"NA", b"", b"1e999", b"1e300", b"-1", b"0.5", b"true", b"\\ud800", b" ", b"\xe2\x80\xa8",
-          b"\x1f\x8b", b"99999999999999999999999", b'""', b',,', b'"label"', b"text", b"01", b"1,5", b"['a', 'b']", b"\xf0\x9f\x98\x80"]
+TOKENS = [
+    b'"', b"'", b",", b"\t", b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xff\xfe", b"\\", b"{", b"}",
+    b"[", b"]", b":", b"null", b"NaN", b"NA", b"", b"1e999", b"1e300", b"-1", b"0.5", b"true", b"\\ud800", b" ",
+    b"\xe2\x80\xa8", b"\x1f\x8b", b"99999999999999999999999", b'""', b",,", b'"label"', b"text", b"01", b"1,5",
+    b"['a', 'b']", b"\xf0\x9f\x98\x80"]
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -90,7 +93,8 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
             case 5:
                 lines = bytes(changed).split(b"\n")
                 row = draw.randrange(len(lines))
-                lines[row:row + 1] = draw.choice([[], [lines[row]] * 2, [lines[row], b""], [lines[row], b" "], [lines[row][::-1]]])
+                line = lines[row]
+                lines[row:row + 1] = draw.choice([[], [line] * 2, [line, b""], [line, b" "], [line[::-1]]])
                 changed = bytearray(b"\n".join(lines))
             case 6:
                 del changed[place:]
@@ -103,17 +107,19 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
 
 def outcome(path: Path) -> str:
     """`refused`, or what was read; anything else than a refusal in words is an error of the test."""
-    section = Data.model_validate({"train": str(path), "validation": {"split": 0.2}})
+    section = TextClassificationData.model_validate({"train": str(path), "validation": {"split": 0.2}})
     try:
         splits = data.load(section, seed=1)
         task = tasks.find("text-classification").understand(section, splits)
         for split in splits.values():
             task.references(split, range(len(split)))  # type: ignore[arg-type]
     except StillaError as refused:
-        assert 10 < len(str(refused)) < 4000
-        assert str(refused).replace("\n", "").isprintable()
-        return "refused"
-    return "read"
+        words = str(refused)
+    else:
+        return "read"
+    assert 10 < len(words) < 4000
+    assert words.replace("\n", "").isprintable()
+    return "refused"
 
 
 def slowly(path: Path) -> list[tuple[str, ...]] | None:
@@ -146,15 +152,20 @@ def campaign(tmp_path: Path, kind: str, seeds: range) -> dict[str, int]:
         expected = slowly(path) if found == "read" else None
         if expected is not None:
             rows = data.sources.read(str(path))["train"]
-            assert [(str(text), str(label)) for text, label in zip(rows["text"], rows["label"])] == expected, f"{kind}, seed {seed}"
+            found_rows = [(str(text), str(label)) for text, label in zip(rows["text"], rows["label"])]
+            assert found_rows == expected, f"{kind}, seed {seed}"
         path.unlink()
     return counts
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
-    logging.getLogger("stilla").setLevel(logging.ERROR)
+    logger = logging.getLogger("stilla")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
 
 
 @pytest.mark.parametrize("kind", FILES)

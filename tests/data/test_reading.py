@@ -103,6 +103,15 @@ def test_texts_of_several_lines_are_read_and_counted(tmp_path: Path, caplog: pyt
     assert "a.csv: 7 lines became 2 rows: one is the header, 1 are empty, 3 go on with a quoted text" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_texts_of_any_length_are_read(tmp_path: Path, name: str) -> None:
+    long = 'he said "yes"\n' * 20_000
+    separator = "," if name == "a.csv" else "\t"
+    marked = long.replace('"', '""')
+    content = f'text{separator}label\n"{marked}"{separator}x\nb{separator}y\n'
+    assert rows(tmp_path, name, content) == [{"text": long, "label": "x"}, {"text": "b", "label": "y"}]
+
+
 def test_a_comma_at_the_end_of_every_line_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert rows(tmp_path, "a.csv", "text,label\na,x,\nb,y,\n")[0] == {"text": "a", "label": "x"}
     assert "every row ends in 1 separator more than the header" in caplog.text
@@ -270,6 +279,12 @@ def test_json_and_classes_of_datasets_come_back_from_parquet(tmp_path: Path) -> 
     found = sources.read(str(tmp_path / "a.parquet"))["train"]
     assert found.features == features
     assert found[0] == {"j": [{"a": 1}, {"b": 2}], "c": 1}
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> None:
+    pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["label", "label"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two columns are called 'label'"):
+        sources.read(str(tmp_path / "a.parquet"))
 
 
 def test_damaged_parquet_is_refused_where_its_checksums_tell(tmp_path: Path) -> None:

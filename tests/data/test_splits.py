@@ -433,6 +433,15 @@ def test_pictures_count_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None
     assert data.fingerprint.of_splits({"train": stored}) == data.fingerprint.of_splits({"train": from_paths})
 
 
+def test_deep_pictures_count_otherwise_than_when_they_were_cut_off() -> None:
+    def of(picture: bytes, feature: Any) -> str:
+        rows = [{"bytes": picture, "path": None}] if isinstance(feature, Image) else [picture]
+        return data.fingerprint.of_splits({"train": Dataset.from_dict({"a": rows}, features=Features({"a": feature}))})
+
+    assert of(b"P5 deep", Image()) != of(b"P5 deep", Value("binary"))
+    assert of(b"P6 usual", Image()) == of(b"P6 usual", Value("binary"))
+
+
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
     program = (
         "from stilla import data; from datasets import Dataset; "

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from stilla.data.kept import Notes
-from stilla.data.opened import read_text, refuse_nul
+from stilla.data.opened import long_fields, read_text, refuse_nul
+from stilla.data.quotation import written_with_quotes
 from stilla.errors import DataError, quoted
 
 _BYTES = 2**24  # of text that is read at once
@@ -38,15 +39,12 @@ class Form:
     @contextmanager
     def rows(self) -> Iterator[Any]:
         """A reader of the `csv` module."""
-        before = csv.field_size_limit(2**31 - 1)  # else a text of more than 128 kB ends the reading
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
         try:
-            with read_text(self.path, "") as lines:
-                quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
+            with long_fields(), read_text(self.path, "") as lines:
                 yield csv.reader(lines, delimiter=self.separator, quoting=quoting, strict=True)
         except csv.Error as error:
             raise DataError(_misquoted(self, error)) from error
-        finally:
-            csv.field_size_limit(before)
 
 
 def tables(path: Path, separator: str, notes: Notes) -> Iterator[pa.Table]:
@@ -58,7 +56,7 @@ def tables(path: Path, separator: str, notes: Notes) -> Iterator[pa.Table]:
         DataError: a row with more or fewer fields than the header, a quotation mark that does not end, two columns of one
         name; with the number of the line.
     """
-    form = Form(path, separator, separator == "," or _written_with_quotes(path, separator, notes))
+    form = Form(path, separator, separator == "," or written_with_quotes(path, separator, notes))
     with form.rows() as reader:
         names = _names(form, next((row for row in reader if any(field.strip() for field in row)), []))
         begins = reader.line_num
@@ -239,7 +237,7 @@ def _misquoted(form: Form, error: csv.Error) -> str:
 
 
 def _numbered_plainly(form: Form) -> Iterator[tuple[int, int, list[str]]]:
-    with read_text(form.path, "") as lines:
+    with long_fields(), read_text(form.path, "") as lines:
         reader = csv.reader(lines, delimiter=form.separator, strict=True)
         before = 0
         for row in reader:
@@ -265,7 +263,9 @@ def _refuse_swallowed(form: Form, names: Sequence[str]) -> None:
                     values[value] += 1
     labels = {place: values for place, values in enumerate(seen) if values and 2 * len(values) <= single}
     for (first, last), lines in zip(several, _lines(form.path, several)):
-        rows = [next(csv.reader([line], delimiter=form.separator), []) for line in [lines[0].replace('"', ""), *lines[1:-1]]]
+        with long_fields():
+            rows = [next(csv.reader([line], delimiter=form.separator), [])
+                    for line in [lines[0].replace('"', ""), *lines[1:-1]]]
         alike = len(names) > 1 and all(len(row) == len(names) and all(row[place] in known for place, known in labels.items())
                                        for row in rows)
         if alike and (labels or len(rows) > 1):
@@ -288,52 +288,3 @@ def _until(numbered: Iterator[tuple[int, str]], last: int) -> Iterator[tuple[int
         yield number, line
         if number == last:
             return
-
-
-# --- quotation marks in TSV ---
-
-
-def _written_with_quotes(path: Path, separator: str, notes: Notes) -> bool:
-    """Whether a program wrote the file as a CSV with tabs: it would write the same characters again.
-
-    Programs put between quotation marks what needs it (Python, pandas), all fields, or all texts (R). Where a mark stands
-    otherwise, a person or a program without quoting wrote it, and it is part of the text.
-    """
-    with read_text(path, "") as lines:
-        first = next((number for number, line in enumerate(lines, 1)
-                      if line.startswith('"') or f'{separator}"' in line), None)
-    if first is None:
-        return False
-    styles = {"needed", "all", "texts"}
-    try:
-        with read_text(path, "") as lines:
-            raw: list[str] = []
-            for row in csv.reader(_noting(lines, raw), delimiter=separator, strict=True):
-                written = "".join(raw).rstrip("\r\n")
-                raw.clear()
-                styles = {style for style in styles if not row or written == separator.join(_write(row, style, separator))}
-                if not styles:
-                    break
-    except csv.Error:
-        styles = set()
-    if styles:
-        notes.append((INFO, f"{path.name}: written with quotation marks around fields, and read so"))
-        return True
-    notes.append((WARNING, f"{path.name}: fields that begin with a quotation mark (line {first}) are read as they stand, "
-                           "marks and all, as TSV has no quoting. Save it as .csv if they were put there by a program"))
-    return False
-
-
-def _noting(lines: Iterator[str], raw: list[str]) -> Iterator[str]:
-    for line in lines:
-        raw.append(line)
-        yield line
-
-
-def _write(row: Sequence[str], style: str, separator: str) -> list[str]:
-    def marked(field: str) -> bool:
-        if style == "needed":
-            return any(one in field for one in (separator, '"', "\r", "\n"))
-        return style == "all" or not (field in ("", "NA") or field.lstrip("+-").replace(".", "", 1).isdigit())
-
-    return ['"' + field.replace('"', '""') + '"' if marked(field) else field for field in row]

@@ -52,11 +52,17 @@ def _picture_bytes(array: pa.StructArray) -> pa.Array:
     pictures = array.to_pylist()
     return pa.array(
         [
-            one and (one["bytes"] if one["bytes"] is not None else _file_bytes(one["path"]))
+            one and _as_seen(one["bytes"] if one["bytes"] is not None else _file_bytes(one["path"]))
             for one in pictures
         ],
         pa.large_binary(),
     )
+
+
+def _as_seen(picture: bytes | None) -> bytes | None:
+    """With a mark where such pictures were once seen otherwise: what a cache knows of those is not believed."""
+    once_cut_off = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5", b"Pf")  # TIFF, and PGM: deep greys are scaled since
+    return b"scaled" + picture if picture is not None and picture.startswith(once_cut_off) else picture
 
 
 def _file_bytes(path: str) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
@@ -78,6 +79,16 @@ def _undecodable(path: Path, error: UnicodeError) -> str:
             except UnicodeDecodeError as here:
                 return f"line {number} is not UTF-8 text; save it as UTF-8 (byte {line[here.start]:#04x}: {here.reason})."
     return f"is not the text that it begins as; save it as UTF-8 ({error})."
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """The `csv` module reads fields of any length; left to itself, it stops at 128 kB."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def refuse_nul(path: Path, found: bool) -> None:

@@ -160,6 +160,8 @@ def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator
         for table in _one_file(path, document, notes):
             if columns is None:
                 columns = frozenset(table.column_names)
+                if twice := [name for name in columns if table.column_names.count(name) > 1]:
+                    raise DataError(f"{str(path)!r}: two columns are called {quoted(twice[0])}; expected a name for each.")
             if kind in ("csv", "tsv", "parquet", "arrow") and columns != set(table.column_names):
                 odd = sorted(columns ^ set(table.column_names))[:8]
                 listed = all_of([quoted(one) for one in odd])

@@ -32,7 +32,7 @@ class Data(Section):
     """
 
     train: str
-    """A file (csv, tsv, jsonl, json, parquet, txt), a folder (of such files, or of images by class) or a Hugging
+    """A file (csv, tsv, jsonl, json, parquet, arrow, txt), a folder (of such files, or of images by class) or a Hugging
     Face dataset."""
     validation: str | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""

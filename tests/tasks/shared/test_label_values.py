@@ -10,7 +10,11 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from stilla.errors import DataError
+from stilla.tasks.shared.columns import texts as texts_of
 from stilla.tasks.shared.label_values import parsed_list
+from stilla.tasks.shared.labels import understand
+from stilla.tasks.shared.sections import Labelled
+from stilla.tasks.text.sections import TextClassificationData
 
 from .test_labels import encoded, problem_of
 
@@ -127,10 +131,7 @@ def test_numbers_of_a_class_column_beyond_its_names_are_refused() -> None:
 
 
 def problem_of_split(train: Dataset) -> Any:
-    from stilla.recipe import Data
-    from stilla.tasks.shared.labels import understand
-
-    return understand(Data(train="x"), ("label",), {"train": train})
+    return understand(Labelled(train="x"), ("label",), {"train": train})
 
 
 # --- several labels ---
@@ -205,9 +206,6 @@ def test_lists_of_classes_of_a_fixed_length_stay_lists() -> None:
 
 @pytest.mark.parametrize("texts", [["1", "2", "3"], ["0.1", "0.2"]])
 def test_a_column_of_numbers_as_text_is_no_candidate_for_the_text(texts: list[str]) -> None:
-    from stilla.recipe import Data
-    from stilla.tasks.shared.columns import texts as found
-
     rows = Dataset.from_dict({"id": texts, "words": ["x"] * len(texts), "label": ["z"] * len(texts)})
-    assert found(Data(train="x"), rows, ("label",)) == ("words",)
-    assert found(Data(train="x"), rows.remove_columns("words"), ("label",)) == ("id",)
+    assert texts_of(TextClassificationData(train="x"), rows, ("label",)) == ("words",)
+    assert texts_of(TextClassificationData(train="x"), rows.remove_columns("words"), ("label",)) == ("id",)
