@@ -209,3 +209,4 @@ def test_a_column_of_numbers_as_text_is_no_candidate_for_the_text(texts: list[st
     rows = Dataset.from_dict({"id": texts, "words": ["x"] * len(texts), "label": ["z"] * len(texts)})
     assert texts_of(TextClassificationData(train="x"), rows, ("label",)) == ("words",)
     assert texts_of(TextClassificationData(train="x"), rows.remove_columns("words"), ("label",)) == ("id",)
+    assert texts_of(TextClassificationData(train="x"), rows.rename_column("id", "text"), ("label",)) == ("text",)

@@ -56,7 +56,8 @@ def texts(section: Texts, train: Dataset, taken: Sequence[str], *, alone: bool =
             raise DataError(f"data.text: got {len(section.text)} columns; expected one, or two for pairs.")
         return existing("text", section.text, train, is_text, "text")
     candidates = [name for name in train.column_names if name not in taken and is_text(train.features[name])]
-    candidates = [name for name in candidates if _worded(train, name)] or candidates
+    meant = {*TEXTS, *(name for pair in PAIRS for name in pair)}
+    candidates = [name for name in candidates if name.lower() in meant or _worded(train, name)] or candidates
     lower = {name.lower(): name for name in reversed(candidates)}
     known = [lower[name] for name in TEXTS if name in lower]
     pair = next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), None)
