@@ -170,7 +170,7 @@ def test_a_training_without_terms_is_refused(tmp_path: Path) -> None:
     student = bert(16, 1)
     with pytest.raises(CompatibilityError, match="there is no term, so nothing would be learnt"):
         DistillationTrainer(student, terms=[], args=TrainingArguments(str(tmp_path), report_to=[]),
-                            train_dataset=examples())
+                            train_dataset=examples(), data_collator=pad)
 
 
 def test_each_term_is_logged_by_name_and_adds_up(tmp_path: Path) -> None:

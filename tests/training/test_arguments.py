@@ -74,7 +74,7 @@ def test_fields_of_transformers_are_taken_in_their_own_types(tmp_path, given, fi
         ({"report_to": "tensorbord"}, "Did you mean tensorboard?"),
         ({"report_to": 3}, "expected the name of a tracker"),
         ({"load_best_model_at_end": True, "metric_for_best_model": "rsme"}, "expected pearson or rmse. Did you mean rmse?"),
-        ({"dataloader_prefetch_factor": 4}, "it would change nothing"),
+        ({"dataloader_in_order": False}, "it would change nothing"),
         ({"neftune_noise_alpha": 5}, "it does not reach the student"),
         ({"save_steps": 1.5}, "save_steps must be an integer"),
     ],

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from stilla.export._folders import replaced
 from stilla.export._models import label_names, own_module
 from stilla.export._quiet import quiet
 from stilla.export.card import plain_usage
+from stilla.models.configs import as_delivered
 from stilla.students import has_adapters, merged, put_back
 
 WEIGHTS = "model.safetensors"
@@ -53,7 +53,7 @@ def save_student(
     needed = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     with replaced(folder, needed=needed, holds=WEIGHTS) as new, quiet():
         if isinstance(model, PreTrainedModel):
-            with _as_delivered(model):
+            with as_delivered(model):
                 model.save_pretrained(new)
             written: nn.Module = _reloaded(model, new)
         else:
@@ -65,19 +65,6 @@ def save_student(
         if example is not None and model is not adapted:
             _compare_merged(adapted, written, example, folder)
     return folder
-
-
-@contextmanager
-def _as_delivered(model: PreTrainedModel) -> Iterator[None]:
-    """A model that writes text comes with its cache of keys and values switched on; whole forwards run without."""
-    off = model.can_generate() and vars(model.config).get("use_cache") is False
-    if off:
-        model.config.use_cache = True
-    try:
-        yield
-    finally:
-        if off:
-            model.config.use_cache = False
 
 
 def restore(model: nn.Module, folder: Path) -> None:

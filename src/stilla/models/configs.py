@@ -82,3 +82,16 @@ def _copy_implementations(old: PreTrainedConfig, new: PreTrainedConfig) -> None:
         twin = vars(new).get(key)
         if isinstance(value, PreTrainedConfig) and isinstance(twin, PreTrainedConfig):
             _copy_implementations(value, twin)
+
+
+@contextmanager
+def as_delivered(model: PreTrainedModel) -> Iterator[None]:
+    """A model that writes text comes with its cache of keys and values switched on; whole forwards run without."""
+    off = model.can_generate() and vars(model.config).get("use_cache") is False
+    if off:
+        model.config.use_cache = True
+    try:
+        yield
+    finally:
+        if off:
+            model.config.use_cache = False

@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from stilla.errors import RecipeError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Training
 from stilla.recipe.in_words import shown
+from stilla.training import options
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments  # brings peft and accelerate along: a second that few checks need
@@ -32,32 +33,14 @@ INSTEAD = {
 """Fields that a recipe has a key of its own for."""
 OF_THE_RECIPE = ("output", "seed")
 REFUSED = {
-    **dict.fromkeys(
-        ("remove_unused_columns", "label_names", "dataloader_drop_last"), "Stilla makes its batches itself"),
-    **dict.fromkeys(
-        ("prediction_loss_only", "include_for_metrics", "batch_eval_metrics", "eval_do_concat_batches",
-         "eval_use_gather_object", "eval_accumulation_steps", "bf16_full_eval", "fp16_full_eval"),
-        "Stilla evaluates by itself, so it would change nothing"),
-    **dict.fromkeys(
-        ("average_tokens_across_devices", "label_smoothing_factor"),
-        "the loss comes from the recipe's objectives, so it would change nothing"),
-    **dict.fromkeys(
-        ("push_to_hub", "hub_token", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push",
-         "hub_revision"),
-        "a checkpoint holds more than the student; push the finished folder `student/` instead"),
-    **dict.fromkeys(
-        ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
-         "dataloader_in_order", "include_num_input_tokens_seen"),
-        "Stilla makes its batches itself, so it would change nothing"),
-    **dict.fromkeys(
-        ("neftune_noise_alpha", "use_liger_kernel", "liger_kernel_config"), "it does not reach the student"),
+    **options.REFUSED,
+    "remove_unused_columns": "Stilla makes its batches itself",
     "enable_jit_checkpoint": "a signal to stop saves a checkpoint anyway",
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), "Stilla decides it"),
     "resume_from_checkpoint": "the same command again continues by itself",
     "save_only_model": "a run could not be continued from such a checkpoint",
-    "auto_find_batch_size": "it would change the training without a word; choose batch_size and accumulate",
     "logging_nan_inf_filter": "it hides a loss that is not finite, which has to stop the run",
-}  # fmt: skip
+}
 """Fields that would be overridden, have no effect or do harm, with the reason."""
 
 

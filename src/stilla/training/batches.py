@@ -37,8 +37,10 @@ class StepBatches(Sampler[list[int]]):
         seed: int = 0,
         lengths: Sequence[int] | None = None,
         on_epoch: Callable[[int], None] | None = None,
+        shuffle: bool = True,
     ) -> None:
-        """`batch_size`: per micro-batch. `lengths`: group examples of similar length into steps."""
+        """`batch_size`: per micro-batch. `lengths`: group examples of similar length into steps. Without `shuffle` in the
+        data's own order."""
         self.examples = examples
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -47,6 +49,7 @@ class StepBatches(Sampler[list[int]]):
         self.seed = seed
         self.lengths = lengths
         self.on_epoch = on_epoch
+        self.shuffle = shuffle
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -68,7 +71,7 @@ class StepBatches(Sampler[list[int]]):
 
     def _steps(self) -> list[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.examples, generator=generator).tolist()
+        order = torch.randperm(self.examples, generator=generator).tolist() if self.shuffle else list(range(self.examples))
         size = self._step_size
         lengths = self.lengths
         if lengths is None:

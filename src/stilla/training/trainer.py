@@ -1,33 +1,50 @@
 """Training: `transformers.Trainer` with a distiller inside, through its public hooks only.
 
-Teacher training, baseline and fine-tuning are this same trainer with the single term `labels` and no teacher.
+Teacher training, baseline and fine-tuning are this same trainer with the single term `labels` and no teacher. What of
+Trainer works, and what is refused: `options.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
-from stilla.errors import CompatibilityError, all_at_once
+from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate import predict
+from stilla.evaluate.predict import Precision
 from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Side, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
+from stilla.training.answers import Answers, answers, loader
 from stilla.training.batches import EpochLoader, Examples, StepBatches
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
-from stilla.training.plain import dims_of, prepared_from, task_of
+from stilla.training.narrowed import Narrowed
+from stilla.training.options import argument_problems, keyword_problems
+from stilla.training.plain import dims_of, save_plain, task_of
+from stilla.training.reading import Collator, Reading, collator_problems, tokenizer_of
 from stilla.training.reduction import Step, count_step
+from stilla.training.settling import (
+    Undefined,
+    refuse_no_checkpoint,
+    refuse_partial,
+    settle_best,
+    settle_devices,
+    training_data,
+)
+from stilla.training.streams import Source, Stream
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(Narrowed):
     """Trains a student on the terms of its loss, with a teacher or without.
 
     Args:
@@ -35,15 +52,18 @@ class DistillationTrainer(Trainer):
         teacher: a model, anything that answers a batch with signals, or None where no term needs one.
         terms: what the loss is made of.
         args: `transformers.TrainingArguments`.
-        train_dataset: prepared by a task, or a dataset of model inputs with `labels` as Trainer takes it.
-        eval_dataset: likewise; scored by the task's metrics, in its own order.
+        train_dataset: prepared by a task, or a dataset of model inputs with labels as Trainer takes it, by place or as a
+            stream (then with `max_steps`).
+        eval_dataset: likewise, no stream, or several by name; scored by the task's metrics, in its own order.
         task: a task, its name, or None to know it from the student's class.
         data_collator: for datasets that no task prepared; by default transformers' padding collator.
         group_by_length: batches of similar length, where examples have one.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
+        compute_metrics, preprocess_logits_for_metrics, callbacks, optimizers, optimizer_cls_and_kwargs: as Trainer has them.
 
     Raises:
-        CompatibilityError: terms that cannot work on these models; a term that needs a teacher without one.
+        CompatibilityError: what Trainer has and this one has not (`options.py`); terms, data, collator and models
+            that do not fit; a term that needs a teacher without one.
     """
 
     # the loss of a micro-batch is its share of the whole step's: Trainer must not divide it again
@@ -60,42 +80,49 @@ class DistillationTrainer(Trainer):
         eval_dataset: Any = None,
         task: Task | str | None = None,
         processing_class: Any = None,
-        data_collator: Callable[[Sequence[Any]], Mapping[str, Any]] | None = None,
+        data_collator: Collator | None = None,
         group_by_length: bool = True,
         compile: bool = False,
-        callbacks: Sequence[TrainerCallback] = (),
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         **trainer: Any,
     ) -> None:
         model = student.model if isinstance(student, Student) else student
-        if teacher is None and any(term.objective.needs_teacher for term in terms):
-            named = next(term.name for term in terms if term.objective.needs_teacher)
-            raise CompatibilityError(f"the term `{named}` needs a teacher, and none was given")
+        _refuse(args, trainer, data_collator, terms, teacher)
+        settle_devices(args)
         self.task = task_of(model, task)
-        train_data = prepared_from(train_dataset, data_collator, processing_class, self.task)
-        stacks = train_data is not None and any(term.objective.needs_stacks for term in terms)
-        if train_data is not None and (wrong := [
-                f"`{term.name}` {problem}" for term in terms
-                for problem in term.objective.misfits(aligned=train_data.aligned, packed=train_data.packed)]):
-            raise all_at_once(wrong, CompatibilityError)
-        batch = train_data.collate([train_data.examples[0]]) if stacks else None  # type: ignore[union-attr]
+        self.reading = Reading.of(self.task, model, teacher, collator=data_collator, processor=processing_class,
+                                  unused=not args.remove_unused_columns,
+                                  seed=args.data_seed if args.data_seed is not None else args.seed)
+        train_data, batch = training_data(train_dataset, self.reading, terms, args)
+        stacks = batch is not None and any(term.objective.needs_stacks for term in terms)
+        seen = batch if stacks else None
         self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
         distiller = Distiller(
             model, terms, self.task,
-            student_dims=dims_of(model, self.task, batch.student if batch else None),
-            teacher_dims=None if self.teacher is None else self.teacher.dims(batch),
+            student_dims=dims_of(model, self.task, seen.student if seen else None),
+            teacher_dims=None if self.teacher is None else self.teacher.dims(seen),
             layer_map=_layer_map(student, teacher, stacks), compile=compile,
         )
+        refuse_partial(optimizers, distiller)
         if not any(isinstance(term.objective, RowObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
+        eval_data = self._eval_data(eval_dataset)
+        settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None)
         self.guard = Guard(distiller)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
+        self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
+        self._undefined = Undefined()
         super().__init__(
-            model=distiller, args=args, processing_class=processing_class,
-            train_dataset=train_data,
-            eval_dataset=prepared_from(eval_dataset, data_collator, processing_class, self.task),
+            model=distiller, args=args, processing_class=processing_class, train_dataset=train_data, eval_dataset=eval_data,
             # batches arrive ready: what Trainer calls a collator has nothing left to do
-            data_collator=lambda batch: batch, callbacks=[self.guard, *stores, *callbacks], **trainer,
+            data_collator=lambda batch: batch, callbacks=[self.guard, *stores, *(callbacks or ())],
+            compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
         if self.teacher is not None:
             self.teacher.to(self.args.device)
@@ -106,22 +133,61 @@ class DistillationTrainer(Trainer):
         inside: nn.Module = self.accelerator.unwrap_model(self.model).student
         return inside
 
+    # --- data ---
+
+    def _eval_data(self, dataset: Any) -> Any:
+        if isinstance(dataset, Mapping):
+            return {str(name): self.reading.prepared(one) for name, one in dataset.items()}
+        return self.reading.prepared(dataset)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches of this process; not handed to accelerate, whose sharding repeats examples to even out."""
-        prepared: Prepared = self.train_dataset
-        examples = Examples(prepared)
+        data: Prepared | Source | None = self.train_dataset
+        cut = {"batch_size": self._train_batch_size, "accumulate": self.args.gradient_accumulation_steps,
+               "processes": self.accelerator.num_processes, "process": self.accelerator.process_index}
+        # its own generator: drawing a worker seed from the global one would move dropout after a resume
+        generator = torch.Generator().manual_seed(self.args.seed)
+        if data is None:
+            raise CompatibilityError("there is no train_dataset to train on")
+        if isinstance(data, Source):
+            return DataLoader(Stream(data, self.reading, **cut), batch_size=None, pin_memory=self.args.dataloader_pin_memory,
+                              generator=generator)
+        examples = Examples(data)
+        in_order = self.args.train_sampling_strategy == "sequential"
         batches = StepBatches(
-            len(examples), batch_size=self._train_batch_size, accumulate=self.args.gradient_accumulation_steps,
-            processes=self.accelerator.num_processes, process=self.accelerator.process_index,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            lengths=prepared.lengths if self._group_by_length else None, on_epoch=prepared.on_epoch,
-        )
+            len(examples), **cut, seed=self.reading.seed, shuffle=not in_order,
+            lengths=data.lengths if self._group_by_length and not in_order else None, on_epoch=data.on_epoch)
         return EpochLoader(
-            examples, batch_sampler=batches, collate_fn=examples.collate,
-            num_workers=self.args.dataloader_num_workers, pin_memory=self.args.dataloader_pin_memory,
-            # its own generator: drawing a worker seed from the global one would move dropout after a resume
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
+            examples, batch_sampler=batches, collate_fn=examples.collate, num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor, pin_memory=self.args.dataloader_pin_memory,
+            generator=generator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Batches in the data's own order; of one of several datasets by its name."""
+        return self.get_test_dataloader(self._one(eval_dataset))
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        return loader(self._prepared(test_dataset), self.args.eval_batch_size)
+
+    def _one(self, dataset: Any) -> Any:
+        if isinstance(dataset, str):
+            several = self.eval_dataset if isinstance(self.eval_dataset, dict) else {}
+            if dataset not in several:
+                raise CompatibilityError(f"eval_dataset: got {dataset!r}; expected {one_of(list(several)) or 'a dataset'}")
+            return several[dataset]
+        found = self.eval_dataset if dataset is None else dataset
+        if found is None:
+            raise CompatibilityError("evaluation was asked for, and there is no eval_dataset; give one, or set "
+                                     "`eval_strategy: no`")
+        return found
+
+    def _prepared(self, dataset: Any) -> Prepared:
+        prepared = self.reading.prepared(dataset)
+        if prepared is None:
+            raise CompatibilityError("there is no dataset to answer; give one")
+        return prepared
+
+    # --- a step ---
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -154,22 +220,93 @@ class DistillationTrainer(Trainer):
             logs = {**logs, **self.guard.drain(self.accelerator)}
         super().log(logs, start_time)
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
+        refuse_no_checkpoint(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **options)
+
+    # --- answers ---
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The task's metrics on the validation data, in its own order, through the student alone."""
-        prepared = self.eval_dataset if eval_dataset is None else prepared_from(eval_dataset, None, None, self.task)
-        if prepared is None:
-            raise CompatibilityError("evaluation was asked for, and there is no eval_dataset; give one, or set "
-                                     "`eval_strategy: no`")
-        said = predict(self.student, self.task, prepared, side=Side.STUDENT, batch_size=self.args.eval_batch_size,
-                       device=self.args.device, precision="bfloat16" if self.args.bf16 else "float32",
-                       together=self.args.world_size > 1, title="evaluating")
-        metrics = {f"{metric_key_prefix}_{metric.name}": metric.compute(said.outputs, said.labels)
-                   for metric in self.task.metrics()}
-        self.log(metrics)
+        """The task's metrics on the validation data, in its own order, through the student alone; and those of
+        `compute_metrics`. Several datasets are measured one after the other, their names in those of the metrics.
+
+        A metric that is undefined (a correlation of equal numbers) is NaN here, and left out of the log.
+        """
+        several = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(several, Mapping):
+            return {name: value for part, one in several.items() for name, value in
+                    self.evaluate(one, ignore_keys, f"{metric_key_prefix}_{part}").items()}
+        metrics = self._measured(self._prepared(self._one(eval_dataset)), metric_key_prefix)
+        self.log(self._undefined.left_out(metrics, self.args))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """The student's logits, the labels as the collator made them, and the metrics, all in the data's own order.
+
+        Over a vocabulary these are all logits of all examples at once, padded behind by -100: for few of them.
+        """
+        prepared = self._prepared(test_dataset)
+        found = self._answers(prepared)
+        metrics = {} if found.labels is None else self._measured(prepared, metric_key_prefix, found)
+        self.control = self.callback_handler.on_predict(self.args, self.state, self.control, metrics)
+        return PredictionOutput(predictions=found.logits, label_ids=found.labels, metrics=metrics)
+
+    def _measured(self, prepared: Prepared, prefix: str, found: Answers | None = None) -> dict[str, float]:
+        said = predict(self.student, self.task, prepared, side=Side.STUDENT, device=self.args.device,
+                       batch_size=1 if prepared.packed else self.args.eval_batch_size, precision=self._precision,
+                       together=self.args.world_size > 1, title="evaluating")
+        metrics = {metric.name: metric.compute(said.outputs, said.labels) for metric in self.task.metrics()}
+        if self.compute_metrics is not None:
+            answered = found or self._answers(prepared)
+            own = self.compute_metrics(EvalPrediction(predictions=answered.logits, label_ids=answered.labels))
+            metrics |= {name.removeprefix(f"{prefix}_"): value for name, value in denumpify_detensorize(own).items()}
+        return {f"{prefix}_{name}": value for name, value in metrics.items()}
+
+    def _answers(self, prepared: Prepared) -> Answers:
+        return answers(self.student, self.task, prepared, batch_size=self.args.eval_batch_size, device=self.args.device,
+                       precision=self._precision, together=self.args.world_size > 1,
+                       reduce=self.preprocess_logits_for_metrics)
+
+    @property
+    def _precision(self) -> Precision:
+        return "bfloat16" if self.args.bf16 else "float32"
+
+    # --- saving ---
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The student as a plain folder that `from_pretrained` loads, its adapters merged, with its tokenizer or processor.
+
+        A checkpoint (`_internal_call`) holds all that a training needs to go on, the terms' projections included.
+        """
+        if _internal_call:
+            super().save_model(output_dir, _internal_call=True)
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        weights = None
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # all processes gather what each holds a part of
+            inside = "student."
+            gathered = self.accelerator.get_state_dict(self.model_wrapped)
+            weights = {name.removeprefix(inside): one for name, one in gathered.items() if name.startswith(inside)}
+        if self.args.should_save:
+            save_plain(self.student, folder, weights)
+            if self._saved_beside is not None:
+                self._saved_beside.save_pretrained(folder)
+
+
+def _refuse(
+    args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object
+) -> None:
+    """What can be known from the arguments alone."""
+    problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator)]
+    problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
+                 if teacher is None and term.objective.needs_teacher]
+    if problems:
+        raise all_at_once(problems, CompatibilityError)
 
 
 def _layer_map(student: nn.Module | Student, teacher: object, stacks: bool) -> LayerMap | None:
