@@ -131,9 +131,26 @@ def floors() -> list[str]:
     return ["```", *(layer.replace(" | ", "  ") for layer in layers), "```"]
 
 
+def trainer(part: str) -> list[str]:
+    from stilla.training import options
+
+    if part in ("handed-on", "methods"):
+        names = options.HANDED_ON if part == "handed-on" else options.METHODS
+        return [", ".join(f"`{name}`" for name in names) + "."]
+    said: Mapping[str, Mapping[str, str]] = {
+        "keywords": {**options.KEYWORDS, **{name: f"refused: {why}" for name, why in options.REFUSED_KEYWORDS.items()}},
+        "ours": options.OURS, "refused": options.REFUSED, "refused-methods": options.REFUSED_METHODS}
+    together: dict[str, list[str]] = {}
+    for name, text in said[part].items():
+        together.setdefault(text, []).append(f"`{name}`")
+    head = {"keywords": "Argument", "refused-methods": "Method"}.get(part, "Field")
+    return table((head, "Here" if part in ("keywords", "ours") else "Why, and what to do"),
+                 [(", ".join(names), text) for text, names in together.items()])
+
+
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
     "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
-    "families": families, "floors": floors,
+    "families": families, "floors": floors, "trainer": trainer,
 }
 
 

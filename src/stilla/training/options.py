@@ -49,7 +49,7 @@ REFUSED: Mapping[str, str] = {
                           "`gradient_accumulation_kwargs` are used",
     "parallelism_config": "rows are counted on whole sequences, and every process must hold them; use FSDP or DeepSpeed",
     **dict.fromkeys(
-        ("neftune_noise_alpha", "use_liger_kernel", "liger_kernel_config"), "it does not reach the student"),
+        ("neftune_noise_alpha", "use_liger_kernel", "liger_kernel_config"), "it does not reach the student; leave it out"),
     **dict.fromkeys(
         ("torch_compile", "torch_compile_backend", "torch_compile_mode"),
         "forwards are stopped before the head and layers are listened to, which a compiled module would not show; use "
