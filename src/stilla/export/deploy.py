@@ -112,7 +112,8 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:
     if config is not None and config.id2label:
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
-        reading = _READING.get(config.problem_type or "", _CLASSES)
+        kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
+        reading = _READING.get(kind, _CLASSES)
     return f"""\
 # {MODEL}
 

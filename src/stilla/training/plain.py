@@ -18,17 +18,30 @@ from stilla.signals import Dims
 from stilla.students import has_adapters, merged
 from stilla.tasks import find, of_model
 from stilla.tasks.base import Task
+from stilla.tasks.shared.classification import Classification
 
 
-def task_of(model: nn.Module, task: Task | str | None) -> Task:
+def task_of(model: nn.Module, task: Task | str | None, teacher: object = None) -> Task:
     """The task itself, or the one that fits the model.
 
     Raises:
-        CompatibilityError: no task is known for a model of this class.
+        CompatibilityError: no task is known for a model of this class; the teacher's scores are made of its logits by
+            another function than the student's.
     """
     if isinstance(task, Task):
         return task
-    return find(task).of_model(model) if task is not None else of_model(model)
+    found = find(task).of_model(model) if task is not None else of_model(model)
+    if isinstance(found, Classification) and isinstance(teacher, PreTrainedModel):
+        theirs = type(found).of_model(teacher).problem.activation
+        if theirs != found.problem.activation:
+            raise CompatibilityError(
+                f"the teacher's score is {_SCORES[theirs]}, the student's {_SCORES[found.problem.activation]}, say their "
+                f"configs "
+                "(`sentence_transformers: {activation_fn: ...}`). Let the student's say what the teacher's does")
+    return found
+
+
+_SCORES = {"none": "its logit", "sigmoid": "the sigmoid of its logit"}
 
 
 def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -> Dims:

@@ -93,7 +93,7 @@ class DistillationTrainer(Narrowed):
         model = student.model if isinstance(student, Student) else student
         _refuse(args, trainer, data_collator, terms, teacher)
         settle_devices(args)
-        self.task = task_of(model, task)
+        self.task = task_of(model, task, teacher)
         self.reading = Reading.of(self.task, model, teacher, collator=data_collator, processor=processing_class,
                                   unused=not args.remove_unused_columns,
                                   seed=args.data_seed if args.data_seed is not None else args.seed)

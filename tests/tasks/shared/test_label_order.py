@@ -127,3 +127,24 @@ def test_default_names_are_no_names() -> None:
     assert names_of(bert_config(num_labels=3)) is None
     assert names_of(teacher("b", "a")) == ("b", "a")
     assert np.array_equal(codes(problem_of(["a", "b"]), ["b"]), [1])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "coded"),
+    [
+        ({0: 5, 1: 4, 2: 3}, [2, 1, 0]),  # numbers, in another order
+        ({0: "5", 1: "4", 2: "3"}, [2, 1, 0]),
+        ({0: 3.0, 1: 5.0, 2: 4.0}, [0, 2, 1]),
+    ],
+)
+def test_a_teacher_whose_labels_are_numbers_is_matched_by_them(theirs: dict[int, Any], coded: list[int]) -> None:
+    config = bert_config(num_labels=3)
+    config.id2label = theirs
+    problem = adapted(problem_of([3, 4, 5, 3, 4, 5]), config, "bert")
+    assert codes(problem, [3, 4, 5]) == coded
+    assert all(isinstance(name, str) for name in problem.names)
+
+
+def test_nameless_labels_in_another_order_are_their_numbers() -> None:
+    problem = adapted(problem_of([0, 1, 2, 0, 1, 2]), teacher("LABEL_2", "LABEL_0", "LABEL_1"), "bert")
+    assert codes(problem, [0, 1, 2]) == [1, 2, 0]

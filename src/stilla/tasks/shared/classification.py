@@ -20,8 +20,9 @@ from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Signals
 from stilla.tasks.base import Loaded, Metric, Side, Task
 from stilla.tasks.shared import metrics as _metrics
+from stilla.tasks.shared.activations import activation_of, read_beside
 from stilla.tasks.shared.label_order import adapted, names_of
-from stilla.tasks.shared.labels import Form, Problem
+from stilla.tasks.shared.labels import SCALE, Form, Problem
 from stilla.tasks.shared.sections import Classified
 
 Found = TypeVar("Found")
@@ -55,10 +56,12 @@ class Classification(Task[ClassifiedT]):
         if config is None or not config.id2label:
             raise CompatibilityError(f"{type(model).__name__} does not say its labels: expected "
                                      "config.id2label.")
+        read_beside(config, config.name_or_path, local_files_only=True)
         count = len(config.id2label)
         form = cls.forms.get(config.problem_type, "number" if count == 1 else "class")
         names = names_of(config) or tuple(f"LABEL_{index}" for index in range(count))
-        return cls(Problem(form, (), () if form == "number" else names))
+        activation = activation_of(config, type(model).__name__)
+        return cls(Problem(form, (), () if form == "number" else names, activation=activation))
 
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, problem=adapted(self.problem, teacher.model.config, teacher.source))
@@ -93,8 +96,10 @@ class Classification(Task[ClassifiedT]):
         return Signals(logits=Dense(logits), labels=labels)
 
     def outputs(self, outputs: Any) -> Tensor:
-        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-        return logits
+        if isinstance(outputs, Tensor):
+            return outputs  # an exported file's: made by this function when it was written
+        logits: Tensor = outputs["logits"]
+        return logits.float().sigmoid() if self.problem.activation == "sigmoid" else logits
 
     def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any]:
         return self.problem.encode(split.select(keys))
@@ -130,6 +135,10 @@ class Classification(Task[ClassifiedT]):
             labelled = 0
         elif self.problem.kind == "regression":
             labelled = int((~torch.isnan(labels)).sum())
+            if self.problem.activation == "sigmoid" and bool(((labels < 0) | (labels > 1)).any()):
+                raise CompatibilityError("got labels outside of 0 to 1; the models answer between 0 and 1 (the sigmoid of "
+                                         "their "
+                                         f"logit, says the config). {SCALE}")
         else:
             labelled = int((labels != -100).sum())
         return {"rows": rows, "labelled": labelled, "examples": examples}

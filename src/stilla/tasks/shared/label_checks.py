@@ -25,10 +25,10 @@ def speller(feature: Any) -> Callable[[Any], str]:
     if isinstance(inner, ClassLabel):
         names = list(inner.names)
         return lambda value: names[value]
-    return _spelling
+    return spelling
 
 
-def _spelling(value: Any) -> str:
+def spelling(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):

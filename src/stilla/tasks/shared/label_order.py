@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from stilla.errors import CompatibilityError, all_of
-from stilla.tasks.shared.label_checks import plainly
+from stilla.tasks.shared.activations import PLACES, activation_of
+from stilla.tasks.shared.label_checks import plainly, spelling
 from stilla.tasks.shared.labels import Kind, Problem
 
 logger = logging.getLogger(__name__)
@@ -23,9 +24,16 @@ PROBLEM_TYPES: dict[Kind, str] = {
 
 
 def names_of(config: Any) -> tuple[str, ...] | None:
-    """The labels that a model's config names, in its order; None where they are LABEL_0, LABEL_1, ..."""
-    names = tuple(config.id2label[index] for index in sorted(config.id2label))
-    return None if names == tuple(f"LABEL_{index}" for index in range(len(names))) else names
+    """The labels that a model's config names, in its order; None where they are LABEL_0, LABEL_1, ...
+
+    Where it says numbers (some write classes as they are), they are spelled as the data's are.
+    """
+    names = tuple(spelling(config.id2label[index]) for index in sorted(config.id2label))
+    return None if names == _nameless(len(names)) else names
+
+
+def _nameless(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{index}" for index in range(count))
 
 
 def write_names(model: nn.Module, problem: Problem) -> None:
@@ -35,6 +43,11 @@ def write_names(model: nn.Module, problem: Problem) -> None:
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
     config.problem_type = PROBLEM_TYPES[problem.kind]
+    if problem.activation == "sigmoid":
+        config.sentence_transformers = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+        config.problem_type = None  # transformers' pipelines, too, then take the sigmoid of a single logit
+    elif problem.kind == "regression" and not vars(config).keys().isdisjoint(PLACES):
+        config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
 
 
 def adapted(problem: Problem, config: Any, source: str) -> Problem:
@@ -48,10 +61,13 @@ def adapted(problem: Problem, config: Any, source: str) -> Problem:
     """
     theirs, count = names_of(config), len(config.id2label)
     _refuse_other_kind(problem, config.problem_type, count, source)
+    activation = activation_of(config, source)
     if problem.kind == "regression":
-        return problem
+        return replace(problem, activation=activation)
     if theirs is None:
         return _unnamed(problem, count, source)
+    if sorted(theirs) == sorted(_nameless(count)) and not problem.named and set(problem.raw) <= set(map(str, range(count))):
+        theirs = tuple(name.removeprefix("LABEL_") for name in theirs)  # nameless, in another order: their own numbers
     # a label without its column is unknown, not absent
     whole = problem.form != "columns" or len(theirs) == len(problem.names)
     if set(problem.names) <= set(theirs) and whole:

@@ -36,6 +36,12 @@ Kind = Literal["single_label", "multi_label", "regression"]
 Form = Literal["class", "columns", "list", "indicators", "number"]
 """A class; several columns of 0 and 1; a list of classes; a list of 0 and 1; a number."""
 
+SCALE = ("Bring the labels into that range, or take the activation out of the config (`sentence_transformers: "
+         "{activation_fn: torch.nn.modules.linear.Identity}`) if they are logits.")
+"""What can be done about labels that a sigmoid never gives."""
+
+Activation = Literal["none", "sigmoid"]
+
 _LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # from here on, not every whole number is a float
 _FEW = 20  # up to so many different whole numbers are classes without asking
@@ -55,6 +61,8 @@ class Problem:
     """False where `names` are only the data's numbers."""
     notation: Notation = "plain"
     """What texts in the column stand for."""
+    activation: Activation = "none"
+    """What makes a model's answer of its logit, where the answer is a number."""
 
     @property
     def kind(self) -> Kind:
@@ -67,7 +75,15 @@ class Problem:
             return np.stack([np.array(flags(split, column), np.int64) for column in self.raw], axis=1)
         rows = read(split, self.columns[0], self.notation)
         if self.form == "number":
-            return np.array(rows, np.float32)
+            numbers = np.array(rows, np.float32)
+            outside = [row for row, value in enumerate(numbers) if self.activation == "sigmoid" and not 0 <= value <= 1]
+            if outside:
+                raise DataError(f"data.label: {self.columns[0]!r} goes from {numbers.min():g} to {numbers.max():g}, first "
+                                f"outside "
+                                f"of 0 to 1 in {rows_in_words(split, outside)}; the teacher answers between 0 and 1 (the "
+                                f"sigmoid of "
+                                f"its logit, says its config). {SCALE}")
+            return numbers
         if self.form == "indicators":
             picked = [int(position) for position in self.raw]
             return np.array(rows, np.int64)[:, picked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from stilla.data.sources import hub_reachable, near_models
 from stilla.errors import CompatibilityError, all_of
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
+from stilla.tasks.shared.activations import activation_of, read_beside
 from stilla.tasks.shared.imported import ImportedModel, imported
 from stilla.tasks.shared.int8 import quantise
 from stilla.tasks.shared.label_order import PROBLEM_TYPES, names_of, write_names
@@ -77,7 +79,7 @@ def _trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedMode
             f"{{model: {source.model}, train: {{}}}}."
         )
     if names_of(config) is None and len(config.id2label) == max(1, len(problem.names)):
-        write_names(model, problem)
+        write_names(model, dataclasses.replace(problem, activation=activation_of(config, source.model)))
     return model
 
 
@@ -125,7 +127,9 @@ def read_config(source: ModelSource) -> Any:
     """
     check_place(source.model, "model")
     with explained(source.model, "model"):
-        return AutoConfig.from_pretrained(source.model, **_where(source))
+        config = AutoConfig.from_pretrained(source.model, **_where(source))
+    read_beside(config, source.model, **_where(source))
+    return config
 
 
 def from_pretrained(
