@@ -124,3 +124,10 @@ def test_the_best_checkpoint_is_the_lowest_where_lower_is_better(tmp_path):
     assert (named.metric_for_best_model, named.greater_is_better) == ("rmse", False)
     assert asked.greater_is_better
     assert headline.eval_strategy == headline.save_strategy
+
+
+def test_a_scheduler_that_waits_goes_by_the_headline(tmp_path):
+    """Left to itself, transformers takes a loss that is not measured here."""
+    args = made(tmp_path, trainer={"lr_scheduler_type": "reduce_lr_on_plateau"})
+    assert (args.metric_for_best_model, args.greater_is_better) == ("pearson", True)
+    assert made(tmp_path, trainer={"lr_scheduler_type": "cosine"}).metric_for_best_model is None

@@ -62,7 +62,8 @@ def training_arguments(
     """
     fields, wrong = _coerced(training.trainer, place)
     metric = fields.pop("metric_for_best_model", None)
-    if metric or fields.get("load_best_model_at_end") or fields.get("save_strategy") == "best":
+    waits = fields.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy")
+    if metric or waits or fields.get("load_best_model_at_end") or fields.get("save_strategy") == "best":
         metric = (metric or next(iter(metrics))).removeprefix("eval_")
         if metric not in metrics:
             wrong.append(f"{place}.trainer.metric_for_best_model: got {shown(metric)}; expected {one_of(list(metrics))}."

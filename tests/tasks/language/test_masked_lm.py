@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import BertJapaneseTokenizer, BertTokenizer
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource
@@ -125,3 +126,58 @@ def test_what_cannot_be_masked_is_refused(tmp_path: Path) -> None:
         task.load(ModelSource(model=folder(tmp_path / "bert", bert_lm(300), byte_tokenizer())), labelled=True)
     with pytest.raises(DataError, match=r"null or empty in 1 of 2.*row 1"):
         prepared(["a", " "])
+
+
+# --- tokenizers that do not cut by themselves, or do it wrongly ---
+
+
+def python_tokenizer(tmp_path: Path, length: int = 16) -> BertJapaneseTokenizer:
+    """A character is a token; there is no fast tokenizer of this class."""
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]))
+    return BertJapaneseTokenizer(str(vocabulary), word_tokenizer_type="basic", subword_tokenizer_type="character",
+                                 model_max_length=length)
+
+
+@pytest.mark.parametrize("letters", [3, 14, 15, 26])
+def test_a_tokenizer_in_python_loses_nothing_of_a_long_text(tmp_path: Path, letters: int) -> None:
+    own, text = python_tokenizer(tmp_path), " ".join("abcdefghijklmnopqrstuvwxyz"[:letters])
+    split = Dataset.from_dict({"text": [text, "a b"]})
+    task = MaskedLM.understand(Data(train="x", max_length=16, whole_words=False), {"train": split})
+    made = task.prepare(split, own, None, training=False)
+    pieces = made.collate.pieces
+    assert made.keys.tolist() == [0] * -(-letters // 14) + [1]
+    first, last = own.cls_token_id, own.sep_token_id
+    cut = [pieces.ids[start:end].tolist() for start, end in zip(pieces.starts, pieces.starts[1:])]
+    assert all(len(piece) <= 16 and (piece[0], piece[-1]) == (first, last) for piece in cut)
+    assert [token for piece in cut[:-1] for token in piece[1:-1]] == own(text, add_special_tokens=False)["input_ids"]
+    assert cut[-1] == own("a b")["input_ids"]
+
+
+def test_a_piece_has_room_for_more_than_its_special_tokens(tmp_path: Path) -> None:
+    split = Dataset.from_dict({"text": ["a b c"]})
+    task = MaskedLM.understand(Data(train="x", max_length=2, whole_words=False), {"train": split})
+    with pytest.raises(DataError, match=r"data\.max_length: got 2; expected more than the 2 special tokens"):
+        task.prepare(split, python_tokenizer(tmp_path), None, training=False)
+
+
+class Forgetful(BertTokenizer):
+    """Gives of a long text its first piece alone."""
+
+    def __call__(self, text, *args, **options):  # type: ignore[no-untyped-def]
+        if not options.pop("return_overflowing_tokens", False):
+            return super().__call__(text, *args, **options)
+        made = super().__call__(text, *args, **options)
+        made["overflow_to_sample_mapping"] = list(range(len(text)))
+        return made
+
+
+def test_a_tokenizer_that_loses_what_overflows_is_refused() -> None:
+    own = bert_lm_tokenizer()
+    forgetful = Forgetful(vocab=own.get_vocab(), model_max_length=32)
+    split = Dataset.from_dict({"text": ["the cat sat on the mat and then slept under the log", "a dog"]})
+    task = MaskedLM.understand(Data(train="x", max_length=8), {"train": split})
+    with pytest.raises(CompatibilityError, match=r"Forgetful loses tokens where it cuts .* of 12 it gives 6\."):
+        task.prepare(split, forgetful, None, training=False)
+    short = Dataset.from_dict({"text": ["a dog", "the cat sat on the mat"]})
+    assert len(task.prepare(short, forgetful, None, training=False)) == 2

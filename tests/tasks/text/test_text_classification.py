@@ -11,13 +11,14 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, BertJapaneseTokenizer
 
 from stilla import data, tasks
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense
 from stilla.tasks.base import Side
+from stilla.tasks.text import tokens
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests.tasks.tiny import WORDS, bert_config, bert_folder, bert_tokenizer, labels_of, splits_of
@@ -265,3 +266,13 @@ def test_padding_has_no_influence(tmp_path: Path) -> None:
     together = model.model.eval()(**prepared.collate([0, 1, 2]).student).logits
     alone = torch.cat([model.model(**prepared.collate([row]).student).logits for row in range(3)])
     torch.testing.assert_close(together, alone)
+
+
+def test_texts_that_are_cut_are_counted_whatever_the_tokenizer_says(tmp_path: Path) -> None:
+    """Tokenizers in Python say nothing of what they cut, and a text may be just as long as the limit."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]))
+    own = BertJapaneseTokenizer(str(tmp_path / "vocab.txt"), word_tokenizer_type="basic", subword_tokenizer_type="character")
+    _, cut = tokens.tokenise(own, [["a b", "a b c", "a b c d", "a b c d e"]], 5)
+    assert cut == 2
+    assert tokens.tokenise(own, [["a", "a b c"], ["b", "d"]], 6)[1] == 1
+    assert tokens.tokenise(bert_tokenizer(), [["good", "good good good", "good good good bad"]], 5)[1] == 1

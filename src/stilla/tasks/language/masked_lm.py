@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -31,6 +32,7 @@ from stilla.tasks.text.sequences import NO_ROW
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 1000
+_LOOKED_AT = 8  # of a thousand: what a tokenizer loses, it loses everywhere
 
 
 @dataclass(frozen=True)
@@ -143,16 +145,54 @@ def _encoded(
         part = list(texts[start : start + _AT_ONCE])
         if not tokenizer.is_fast:
             for key, text in zip(keys[start:], part):
-                tokens = tokenizer(text, truncation=True, max_length=length)["input_ids"]
-                special = tokenizer.get_special_tokens_mask(tokens, already_has_special_tokens=True)
-                yield int(key), tokens, [-1 if flag else place for place, flag in enumerate(special)]
+                for tokens, special in _cut(tokenizer, text, length):
+                    yield int(key), tokens, [-1 if flag else place for place, flag in enumerate(special)]
             continue
         encoded = tokenizer(part, truncation=True, max_length=length, return_overflowing_tokens=True,
                             return_special_tokens_mask=True, verbose=False)
+        _refuse_lost(tokenizer, part, encoded, length)
         for row, text in enumerate(encoded["overflow_to_sample_mapping"]):
             special = encoded["special_tokens_mask"][row]
             parts = [-1 if flag or word is None else word for word, flag in zip(encoded.word_ids(row), special)]
             yield int(keys[start + text]), encoded["input_ids"][row], parts
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> Iterator[tuple[list[int], list[int]]]:
+    """(tokens, which are special) of every piece, by a tokenizer in Python, which cuts nothing into pieces itself."""
+    room = length - tokenizer.num_special_tokens_to_add()
+    if room < 1:
+        raise DataError(f"data.max_length: got {length}; expected more than the {length - room} special tokens of every "
+                        f"piece")
+    ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    for start in range(0, len(ids), room):
+        tokens = tokenizer.build_inputs_with_special_tokens(ids[start : start + room])
+        if len(ids) <= room and tokens != tokenizer(text, truncation=False, verbose=False)["input_ids"]:
+            raise CompatibilityError(f"{type(tokenizer).__name__} does not put the same special tokens around a text and "
+                                     f"around "
+                                     "its tokens, so that long texts cannot be cut into pieces; use a fast tokenizer")
+        yield tokens, tokenizer.get_special_tokens_mask(tokens, already_has_special_tokens=True)
+
+
+def _refuse_lost(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoded: Any, length: int) -> None:
+    """Look at a few long texts whether all their tokens are in their pieces: not every tokenizer gives back what overflows.
+
+    Raises:
+        CompatibilityError: they are not.
+    """
+    kept, full = Counter[int](), dict[int, None]()
+    pieces = zip(encoded["overflow_to_sample_mapping"], encoded["input_ids"], encoded["special_tokens_mask"])
+    for text, ids, special in pieces:
+        kept[text] += len(ids) - sum(special)
+        if len(ids) >= length:
+            full[text] = None
+    for text in list(full)[:_LOOKED_AT]:
+        whole = tokenizer(texts[text], truncation=False, return_special_tokens_mask=True, verbose=False)
+        there = len(whole["input_ids"]) - sum(whole["special_tokens_mask"])
+        if kept[text] != there:
+            raise CompatibilityError(f"{type(tokenizer).__name__} loses tokens where it cuts a text into pieces: of "
+                                     f"{there} it "
+                                     f"gives {kept[text]}. Cut the texts beforehand to fewer than data.max_length ({length}) "
+                                     "tokens, or repair its tokenizer.json")
 
 
 @dataclass(frozen=True, eq=False)

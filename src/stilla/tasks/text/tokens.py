@@ -183,7 +183,7 @@ def tokenise(
             lengths.append(len(row))
         if "token_type_ids" in wanted:
             types += [np.array(row, np.int8) for row in encoded["token_type_ids"]]
-        cut += _count_cut(encoded, max_length)
+        cut += _count_cut(tokenizer, part, encoded, max_length)
     padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if types:
         padding["token_type_ids"] = tokenizer.pad_token_type_id
@@ -228,11 +228,20 @@ def beginning(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) ->
     return text
 
 
-def _count_cut(encoded: Any, max_length: int) -> int:
-    if encoded.encodings is not None:
-        return sum(bool(one.overflowing) for one in encoded.encodings)
-    # tokenizers in Python do not say: at most so many
-    return sum(len(row) >= max_length for row in encoded["input_ids"])
+def _count_cut(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], encoded: Any, max_length: int
+) -> int:
+    """How many were cut: those with an overflow, and of the others that are full those that are longer when they are not cut.
+
+    Tokenizers in Python do not say, nor do all of the others.
+    """
+    over = [bool(one.overflowing) for one in encoded.encodings] if encoded.encodings is not None else [False] * len(texts[0])
+    full = [row for row, ids in enumerate(encoded["input_ids"]) if len(ids) >= max_length and not over[row]]
+    if not full:
+        return sum(over)
+    whole = tokenizer(*[[column[row] for row in full] for column in texts], truncation=False, padding=False, verbose=False,
+                      return_token_type_ids=False, return_attention_mask=False)
+    return sum(over) + sum(len(ids) > max_length for ids in whole["input_ids"])
 
 
 def longest(tokenizers: Sequence[PreTrainedTokenizerBase], wanted: int | None) -> int:
