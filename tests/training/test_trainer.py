@@ -77,7 +77,7 @@ OTHERWISE: dict[str, Any] = {
     "dataloader_persistent_workers": True, "dataloader_multiprocessing_context": "fork", "dataloader_in_order": False,
     "include_num_input_tokens_seen": "all", "length_column_name": "size", "accelerator_config": {"split_batches": True},
     "neftune_noise_alpha": 5.0, "use_liger_kernel": True, "liger_kernel_config": {"rope": True}, "auto_find_batch_size": True,
-    "parallelism_config": object(), "torch_compile": True, "torch_compile_backend": "eager", "torch_compile_mode": "default",
+    "parallelism_config": object(),
 }  # fmt: skip
 """A value of every refused field that is not its default."""
 

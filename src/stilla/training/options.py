@@ -50,11 +50,6 @@ REFUSED: Mapping[str, str] = {
     "parallelism_config": "rows are counted on whole sequences, and every process must hold them; use FSDP or DeepSpeed",
     **dict.fromkeys(
         ("neftune_noise_alpha", "use_liger_kernel", "liger_kernel_config"), "it does not reach the student; leave it out"),
-    **dict.fromkeys(
-        ("torch_compile", "torch_compile_backend", "torch_compile_mode"),
-        "forwards are stopped before the head and layers are listened to, which a compiled module would not show; use "
-        "`compile: "
-        "true` (in Python `DistillationTrainer(compile=True)`), which compiles the losses over a vocabulary"),
     "auto_find_batch_size": "it would change the training without a word; choose batch size and accumulation",
 }  # fmt: skip
 """Fields of `TrainingArguments` that would be overridden, have no effect or do harm, with the reason."""
@@ -89,14 +84,15 @@ HANDED_ON = (
     "output_dir", "num_train_epochs", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
     "optim", "optim_args", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim_target_modules",
     "max_grad_norm", "fp16", "tf32", "activation_checkpointing", "activation_checkpointing_kwargs",
-    "gradient_checkpointing", "gradient_checkpointing_kwargs", "use_cache", "torch_empty_cache_steps",
-    "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "log_level", "log_level_replica",
-    "disable_tqdm", "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
-    "trackio_static_space_id", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy",
-    "save_steps", "save_on_each_node", "save_total_limit", "enable_jit_checkpoint", "ignore_data_skip",
-    "restore_callback_states_from_checkpoint", "full_determinism", "use_cpu", "ddp_bucket_cap_mb",
-    "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed",
-    "debug", "skip_memory_metrics", "do_train", "do_eval", "do_predict", "resume_from_checkpoint", "local_rank",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "use_cache", "torch_compile",
+    "torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps", "logging_strategy", "logging_steps",
+    "logging_first_step", "log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "report_to",
+    "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "eval_strategy",
+    "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps", "save_on_each_node",
+    "save_total_limit", "enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint",
+    "full_determinism", "use_cpu", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend",
+    "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "debug", "skip_memory_metrics", "do_train", "do_eval",
+    "do_predict", "resume_from_checkpoint", "local_rank",
 )  # fmt: skip
 """Fields that transformers acts on as it always does."""
 
