@@ -143,7 +143,7 @@ def python_tokenizer(tmp_path: Path, length: int = 16) -> BertJapaneseTokenizer:
 def test_a_tokenizer_in_python_loses_nothing_of_a_long_text(tmp_path: Path, letters: int) -> None:
     own, text = python_tokenizer(tmp_path), " ".join("abcdefghijklmnopqrstuvwxyz"[:letters])
     split = Dataset.from_dict({"text": [text, "a b"]})
-    task = MaskedLM.understand(Data(train="x", max_length=16, whole_words=False), {"train": split})
+    task = MaskedLM.understand(MaskedLMData(train="x", max_length=16, whole_words=False), {"train": split})
     made = task.prepare(split, own, None, training=False)
     pieces = made.collate.pieces
     assert made.keys.tolist() == [0] * -(-letters // 14) + [1]
@@ -156,7 +156,7 @@ def test_a_tokenizer_in_python_loses_nothing_of_a_long_text(tmp_path: Path, lett
 
 def test_a_piece_has_room_for_more_than_its_special_tokens(tmp_path: Path) -> None:
     split = Dataset.from_dict({"text": ["a b c"]})
-    task = MaskedLM.understand(Data(train="x", max_length=2, whole_words=False), {"train": split})
+    task = MaskedLM.understand(MaskedLMData(train="x", max_length=2, whole_words=False), {"train": split})
     with pytest.raises(DataError, match=r"data\.max_length: got 2; expected more than the 2 special tokens"):
         task.prepare(split, python_tokenizer(tmp_path), None, training=False)
 
@@ -176,7 +176,7 @@ def test_a_tokenizer_that_loses_what_overflows_is_refused() -> None:
     own = bert_lm_tokenizer()
     forgetful = Forgetful(vocab=own.get_vocab(), model_max_length=32)
     split = Dataset.from_dict({"text": ["the cat sat on the mat and then slept under the log", "a dog"]})
-    task = MaskedLM.understand(Data(train="x", max_length=8), {"train": split})
+    task = MaskedLM.understand(MaskedLMData(train="x", max_length=8), {"train": split})
     with pytest.raises(CompatibilityError, match=r"Forgetful loses tokens where it cuts .* of 12 it gives 6\."):
         task.prepare(split, forgetful, None, training=False)
     short = Dataset.from_dict({"text": ["a dog", "the cat sat on the mat"]})

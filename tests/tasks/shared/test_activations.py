@@ -14,9 +14,10 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from stilla import CompatibilityError, DataError, DistillationTrainer, Term, by_layers
 from stilla.objectives import Labels, Logits
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.tasks.base import Side
 from stilla.tasks.shared.activations import FILE, activation_of
+from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests import tiny
 from tests.tasks.tiny import bert_config, labels_of
@@ -41,7 +42,7 @@ def scored(*scores: float) -> datasets.Dataset:
 
 
 def understood(data: datasets.Dataset) -> TextClassification:
-    return TextClassification.understand(Data(train="x", kind="regression"), {"train": data})
+    return TextClassification.understand(TextClassificationData(train="x", kind="regression"), {"train": data})
 
 
 @pytest.mark.parametrize(
