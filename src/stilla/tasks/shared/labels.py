@@ -78,11 +78,10 @@ class Problem:
             numbers = np.array(rows, np.float32)
             outside = [row for row, value in enumerate(numbers) if self.activation == "sigmoid" and not 0 <= value <= 1]
             if outside:
-                raise DataError(f"data.label: {self.columns[0]!r} goes from {numbers.min():g} to {numbers.max():g}, first "
-                                f"outside "
-                                f"of 0 to 1 in {rows_in_words(split, outside)}; the teacher answers between 0 and 1 (the "
-                                f"sigmoid of "
-                                f"its logit, says its config). {SCALE}")
+                raise DataError(
+                    f"data.label: {self.columns[0]!r} goes from {numbers.min():g} to {numbers.max():g}, first outside of 0 "
+                    f"to 1 in {rows_in_words(split, outside)}; the teacher answers between 0 and 1 (the sigmoid of its "
+                    f"logit, says its config). {SCALE}")
             return numbers
         if self.form == "indicators":
             picked = [int(position) for position in self.raw]
