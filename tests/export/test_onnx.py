@@ -14,7 +14,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 from stilla.errors import ExportError
-from stilla.export import OnnxModel
+from stilla.export import OnnxModel, graphs
 from stilla.export import onnx as exporter
 
 from .setting import Net, Student, lively, plain_student, text_student
@@ -139,7 +139,7 @@ def test_bfloat16_model_becomes_float32(tmp_path: Path) -> None:
 
 
 def test_module_of_a_persons_own_and_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "INSIDE", 100)  # instead of 1.9 GB
+    monkeypatch.setattr(graphs, "INSIDE", 100)  # instead of 1.9 GB
     student = plain_student()
     exporter.write(student.model, student.task, student.prepared, tmp_path / "model.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
