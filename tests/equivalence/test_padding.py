@@ -44,7 +44,7 @@ def step(made: DistillationTrainer, batch: Batch) -> tuple[Tensor, dict[str, Ten
     distiller: Any = made.model
     hooks = [one.register_forward_hook(keep) for one in distiller.student.modules()
              if isinstance(one, nn.Embedding) and one.num_embeddings == distiller.config.vocab_size]
-    counted = count_step([made.task.counts(batch)], lambda one: one, torch.device("cpu"))
+    counted = count_step([made.task.counts(batch)], lambda one: one, torch.device("cpu"), made.task.counted)
     distiller.zero_grad()
     loss = distiller(batch, made.teacher(batch), Step(counted))["loss"]
     loss.backward()

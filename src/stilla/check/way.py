@@ -193,17 +193,20 @@ def _fit(
             listed = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
             found.notes.append(f"{place}: none are named; chosen: {listed}")
         for index, spec in enumerate(stage.objectives or chosen):
-            misfits = _misfits(spec, dims, student, prepared)
+            misfits = _misfits(spec, task, dims, student, prepared)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
 
 
-def _misfits(spec: ObjectiveSpec, dims: tuple[Dims, Dims], student: Student, prepared: Prepared) -> list[str]:
+def _misfits(
+    spec: ObjectiveSpec, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared
+) -> list[str]:
     """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
     if not _is_usable(spec):
         return []
     objective = objectives.term(spec).objective
     wrong = objective.problems(*dims, student.layer_map)
-    return wrong or objective.misfits(aligned=prepared.aligned, packed=prepared.packed)
+    return wrong or [*objective.uncounted(task.counted),
+                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
 
 
 def _doubled(place: str, specs: Sequence[ObjectiveSpec]) -> list[str]:

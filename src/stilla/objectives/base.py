@@ -9,21 +9,21 @@ from __future__ import annotations
 import inspect
 import typing
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
+from stilla.errors import one_of
 from stilla.objectives._analytic import Gradient as Gradient
 from stilla.objectives._analytic import Softened as Softened
 from stilla.recipe.schedule import Schedule, schedule
 from stilla.signals import Dense, Dims, Form, Pooling, Signals
 
-Count = Literal["rows", "labelled", "tokens", "examples"]
 LayerMap = Mapping[str, tuple[int, ...]]
 """Per stack, for every student layer the teacher layer it answers to (both from 0)."""
 
@@ -33,20 +33,27 @@ class Objective(nn.Module):
 
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states.
-    - `count`: what its sum over the optimiser step is divided by.
+    - `count`: what its sum over the optimiser step is divided by: a name that the task counts (`rows`, `examples`, `words`).
     - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
     - `couples_examples`: whether it compares examples of a batch with each other.
     """
 
     needs_teacher: ClassVar[bool] = True
     needs_stacks: ClassVar[bool] = False
-    count: Count = "rows"
+    count: str = "rows"
     pooling: Pooling | None = None
     couples_examples: ClassVar[bool] = False
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
         return []
+
+    def uncounted(self, counted: Sequence[str]) -> list[str]:
+        """Why it cannot work on a task that counts these, in words; empty if it can."""
+        if self.count in counted:
+            return []
+        return [f"is divided by the number of {self.count}, which this task does not count; it counts {one_of(counted)}. "
+                "Leave it out"]
 
     def misfits(self, *, aligned: bool, packed: bool) -> list[str]:
         """Why it cannot work on examples that both models cut alike or not, and that hold one document or several."""

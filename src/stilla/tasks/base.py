@@ -115,6 +115,9 @@ class Task(ABC, Generic[SectionT]):
     vocabulary: ClassVar[bool] = False
     """Whether a row is a token of a vocabulary. Then `batch.labels` is (batch, positions), aligned once with the
     positions that predict them, -100 where there is no row; logits come as `Headed`, and nobody holds them whole."""
+    counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples")
+    """The names that `counts` gives, what objectives may be divided by: `rows` and `examples`, and any others (`words`,
+    `boxes`, `frames`)."""
     heads: ClassVar[tuple[str, ...]] = ()
     """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -181,7 +184,7 @@ class Task(ABC, Generic[SectionT]):
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, int]:
-        """What losses are divided by, from the batch alone: `rows`, `labelled`, `tokens`, `examples`."""
+        """What losses are divided by, from the batch alone: a number for each name of `counted`."""
 
     @abstractmethod
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:

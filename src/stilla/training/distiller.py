@@ -50,6 +50,7 @@ class Distiller(nn.Module):
         problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
+        problems += [f"`{term.name}` {problem}" for term in terms for problem in term.objective.uncounted(task.counted)]
         if compile:
             problems += compile_problems(task)
         if problems:

@@ -7,11 +7,13 @@ first forward of the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from stilla.errors import CompatibilityError, all_of
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,23 @@ class Step:
 
 
 def count_step(
-    per_batch: Iterable[Mapping[str, int]], gather: Callable[[Tensor], Tensor], device: torch.device | str
+    per_batch: Iterable[Mapping[str, int]], gather: Callable[[Tensor], Tensor], device: torch.device | str,
+    counted: Sequence[str],
 ) -> dict[str, float]:
     """The counts of one optimiser step: summed over this process's micro-batches, then over all processes.
 
-    `gather` returns the values of all processes in the first dimension (`Accelerator.gather`).
+    `gather` returns the values of all processes in the first dimension (`Accelerator.gather`). `counted`: the names that the
+    task declares, the same in every process, whether it has batches or not.
+
+    Raises:
+        CompatibilityError: a batch was counted by other names.
     """
-    totals: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    totals: dict[str, int] = dict.fromkeys(counted, 0)
     for counts in per_batch:
+        if counts.keys() != totals.keys():
+            raise CompatibilityError(f"the task declares that it counts {all_of(list(counted))}, and counted "
+                                     f"{all_of(list(counts))} in a batch: `counted` and `counts` have to name the same.")
         for name, number in counts.items():
             totals[name] += number
     local = torch.tensor([list(totals.values())], dtype=torch.int64, device=device)
     return dict(zip(totals, gather(local).sum(0).double().tolist(), strict=True))
-
-
-COUNTS = ("rows", "labelled", "tokens", "examples")

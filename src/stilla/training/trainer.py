@@ -195,7 +195,7 @@ class DistillationTrainer(Narrowed):
         """The step's micro-batches and its counts over all of them and all processes."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
         counted = [self.task.counts(batch) for batch in batches if "void" not in batch]
-        return batches, count_step(counted, self.accelerator.gather, device)
+        return batches, count_step(counted, self.accelerator.gather, device, self.task.counted)
 
     def compute_loss(
         self,
