@@ -106,7 +106,7 @@ def formats() -> list[str]:
 
 
 def metrics() -> list[str]:
-    from stilla.tasks.language.vocabulary import PERPLEXITY, TOKEN_ACCURACY
+    from stilla.tasks.language.token_exam import PERPLEXITY, TOKEN_ACCURACY
     from stilla.tasks.shared import metrics as _metrics
 
     kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import grimp
@@ -62,6 +62,42 @@ def test_the_line_asks_for_no_task_by_name() -> None:
               if isinstance(node, ast.Compare)
               for part in (node.left, *node.comparators) if isinstance(part, ast.Constant) and part.value in KINDS}
     assert not naming
+
+
+def test_what_evaluates_asks_no_task_what_it_is() -> None:
+    """Answers of any kind are judged by exams: no question for a vocabulary, for what writes, or for a kind."""
+    from stilla.tasks import KINDS
+
+    asking = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in modules() if name.startswith("evaluate/")
+              for node in ast.walk(tree) if _asks_what_a_task_is(node, KINDS)]
+    assert not asking
+
+
+def _asks_what_a_task_is(node: ast.AST, kinds: Iterable[str]) -> bool:
+    if isinstance(node, ast.Name | ast.Attribute):
+        return (node.id if isinstance(node, ast.Name) else node.attr) == "vocabulary"
+    if isinstance(node, ast.ImportFrom):
+        return any(part in {"vocabulary", "Vocabulary"} for part in (*(node.module or "").split("."), *_names(node)))
+    if isinstance(node, ast.Constant):
+        return node.value in set(kinds)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"isinstance", "issubclass"}:
+        named = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+        return any(name.endswith(("Writes", "Task", "Exam", "Classification", "Vocabulary")) for name in named)
+    return False
+
+
+def _names(node: ast.ImportFrom) -> list[str]:
+    return [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("line", [
+    "if task.vocabulary: pass", "isinstance(task, Writes)", "isinstance(exam, (int, WrittenExam))", 'kind == "causal-lm"',
+    'task.kind in ("seq2seq", "x")', "from stilla.tasks.language.vocabulary import PERPLEXITY",
+    "from stilla.tasks.language import vocabulary", 'match kind:\n case "masked-lm": pass'])
+def test_a_question_for_a_task_would_be_found(line: str) -> None:
+    from stilla.tasks import KINDS
+
+    assert any(_asks_what_a_task_is(node, KINDS) for node in ast.walk(ast.parse(line)))
 
 
 def test_nothing_is_unpickled() -> None:

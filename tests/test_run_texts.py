@@ -193,7 +193,7 @@ def test_a_causal_student_learns_what_the_teacher_writes_after_its_prompts(
     assert student.config.num_hidden_layers == 1
     task = CausalLM.understand(read(run.folder / "recipe.yaml").data, {"train": Dataset.from_json(files["test"])})
     asked = task.asked(Dataset.from_json(files["test"]), tokenizer)
-    said = set(generate(student, task, asked, tokenizer, Decoding(8)).predictions.outputs.tolist())
+    said = set(generate(student, task, asked, tokenizer, Decoding(8)).answers.given)
     assert said == {"off", "on and o"}
 
 

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stilla import views
+from stilla.views import View
+
 _TITLES = {
     "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
     "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
@@ -114,23 +117,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: number of its examples, and each subject's F1 on it (one-against-rest for several labels)."""
+    """One class: how often it occurs, and each subject's value of the metric of classes (F1, one against the rest)."""
 
     name: str
     support: int
-    f1: Mapping[str, float]
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Flip:
-    """An example on which teacher and student decide differently.
+    """A decision on which teacher and student differ.
 
-    `shown`: the text, or the picture as a `data:` URI. `predictions` and `confidences` by subject.
+    `key`: the example's place in its split, and the decision's in it. `predictions`, and `confidences` where a model says
+    them, by subject.
     `kind`: `lost` (the teacher was right, the student is not), `won` (the other way round) or `moved` (both wrong).
     """
 
     key: str
-    shown: str
+    shown: View
     label: str
     predictions: Mapping[str, str]
     confidences: Mapping[str, float]
@@ -146,7 +150,8 @@ class Scores:
     `gap`: student minus teacher, paired. `retention` = student / teacher. `distillation_ratio` =
     (student - baseline) / (teacher - baseline). Either is `None` where it is not defined, and `notes` says why.
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
-    `tokens`: of the headline split, where tokens are what is decided and flips; 0 where examples are.
+    `units`: what is decided and flips (examples, tokens, words); `decided`: how many of them the headline split has.
+    `class_metric`: what `classes` hold of every class.
     """
 
     task: str
@@ -164,12 +169,9 @@ class Scores:
     flipped: Mapping[str, int] = field(default_factory=dict)
     flips: tuple[Flip, ...] = ()
     classes: tuple[ClassScore, ...] = ()
-    tokens: int = 0
-
-    @property
-    def decided(self) -> tuple[int, str]:
-        """How many decisions the flipped ones are of, and what they are about."""
-        return (self.tokens, "tokens") if self.tokens else (self.examples.get(self.split, 0), "examples")
+    units: str = "examples"
+    decided: int = 0
+    class_metric: str = "f1"
 
     @property
     def teacher(self) -> Measured:
@@ -185,7 +187,9 @@ class Scores:
 
     def dump(self, path: Path) -> None:
         """Write as JSON; `load` reads the same back."""
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        stored = asdict(self)
+        stored["flips"] = [{**asdict(flip), "shown": views.plain(flip.shown)} for flip in self.flips]
+        path.write_text(json.dumps(stored, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -198,7 +202,7 @@ class Scores:
         values["gap"] = _interval(plain["gap"])
         values["difference"] = _interval(plain["difference"])
         values["notes"] = tuple(plain["notes"])
-        values["flips"] = tuple(Flip(**flip) for flip in plain["flips"])
+        values["flips"] = tuple(Flip(**{**flip, "shown": views.view_of(flip["shown"])}) for flip in plain["flips"])
         values["classes"] = tuple(ClassScore(**score) for score in plain["classes"])
         return cls(**values)
 

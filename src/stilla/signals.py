@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
+
+
+class Side(StrEnum):
+    STUDENT = "student"
+    TEACHER = "teacher"
 
 
 class Batch(dict[str, Any]):

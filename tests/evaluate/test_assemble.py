@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +10,38 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from stilla.errors import RecipeError, StillaError
-from stilla.evaluate import Predictions, make_scores
+from stilla.evaluate import Examined, make_scores
+from stilla.recipe import Generation
 from stilla.scores import Cost, Scores
-from stilla.tasks.base import Metric
-from tests.evaluate.fake_task import ACCURACY, FakeTask, classified, macro_f1
+from stilla.tasks.answers import Answers, Decisions, Metric
+from stilla.tasks.exam import ClassValues
+from stilla.tasks.language.sections import WritingEvaluate
+from stilla.tasks.language.writing import Writes, exams_of
+from stilla.views import Text
+from tests.evaluate.fake_exam import ACCURACY, FakeExam, classified, macro_f1
 
 LABELS = np.arange(600) % 3
 COST = Cost(parameters=10, bytes=40)
 DATA = {split: Dataset.from_dict({"text": [f"{split} {key}" for key in range(600)], "label": LABELS})
         for split in ("validation", "test")}
 
-AllPredictions = dict[str, dict[str, list[Predictions]]]
+AllAnswers = dict[str, dict[str, list[Answers]]]
 
 
-def _said(rng: np.random.Generator, accuracy: float) -> Predictions:
+def _said(rng: np.random.Generator, accuracy: float) -> Answers:
     return classified(rng.random(600) < accuracy, LABELS)
 
 
 def _all(rng: np.random.Generator, splits: tuple[str, ...] = ("test",), seeds: int = 1,
-         **accuracy: float) -> AllPredictions:
+         **accuracy: float) -> AllAnswers:
     times = {name: 1 if name == "teacher" else seeds for name in accuracy}
     return {name: {split: [_said(rng, level) for _ in range(times[name])] for split in splits}
             for name, level in accuracy.items()}
 
 
-def _scores(predictions: Mapping[str, Mapping[str, list[Predictions]]], task: FakeTask | None = None,
+def _scores(answers: Mapping[str, Mapping[str, list[Answers]]], exam: FakeExam | None = None,
             metric: str | None = None) -> Scores:
-    return make_scores(task or FakeTask(), DATA, predictions, dict.fromkeys(predictions, COST), metric=metric,
+    return make_scores("fake", DATA, [Examined(exam or FakeExam(), answers)], dict.fromkeys(answers, COST), metric=metric,
                        resamples=200, seed=1, notes=("said before",))
 
 
@@ -45,16 +51,16 @@ def rng() -> np.random.Generator:
 
 
 def test_a_whole_comparison(rng: np.random.Generator, tmp_path: Path) -> None:
-    predictions = _all(rng, ("validation", "test"), teacher=0.95, baseline=0.7, student=0.85, onnx=0.85)
-    found = _scores(predictions)
+    answers = _all(rng, ("validation", "test"), teacher=0.95, baseline=0.7, student=0.85, onnx=0.85)
+    found = _scores(answers)
     assert (found.task, found.metric, found.higher_is_better) == ("fake", "accuracy", True)
     assert found.split == "test"
     assert found.examples == {"validation": 600, "test": 600}
     assert list(found.subjects) == ["teacher", "baseline", "student", "onnx"]
-    for name, splits in predictions.items():
+    for name, splits in answers.items():
         for split, seeds in splits.items():
             assert found.subjects[name].quality[split]["accuracy"].value == pytest.approx(
-                (seeds[0].outputs.argmax(1) == LABELS).mean())
+                (seeds[0].given.argmax(1) == LABELS).mean())
     teacher, student = found.teacher["accuracy"], found.student["accuracy"]
     baseline = found.subjects["baseline"]["accuracy"]
     assert found.gap is not None
@@ -76,9 +82,9 @@ def test_a_whole_comparison(rng: np.random.Generator, tmp_path: Path) -> None:
 def test_fidelity_and_calibration_are_measured_for_everyone_but_the_teacher_against_itself(
     rng: np.random.Generator,
 ) -> None:
-    predictions = _all(rng, teacher=0.95, student=0.85)
-    found = _scores(predictions)
-    decided = {name: splits["test"][0].outputs.argmax(1) for name, splits in predictions.items()}
+    answers = _all(rng, teacher=0.95, student=0.85)
+    found = _scores(answers)
+    decided = {name: splits["test"][0].given.argmax(1) for name, splits in answers.items()}
     same = decided["teacher"] == decided["student"]
     assert found.student.agreement["test"].value == pytest.approx(same.mean())
     assert found.student.agreement["test"].low < same.mean() < found.student.agreement["test"].high
@@ -92,30 +98,30 @@ def test_fidelity_and_calibration_are_measured_for_everyone_but_the_teacher_agai
 
 
 def test_flips_are_counted_and_shown_from_the_headline_split(rng: np.random.Generator) -> None:
-    predictions = _all(rng, ("validation", "test"), teacher=0.95, student=0.85)
-    found = _scores(predictions)
-    teacher, student = (predictions[name]["test"][0].outputs.argmax(1) for name in ("teacher", "student"))
+    answers = _all(rng, ("validation", "test"), teacher=0.95, student=0.85)
+    found = _scores(answers)
+    teacher, student = (answers[name]["test"][0].given.argmax(1) for name in ("teacher", "student"))
     assert found.flipped == {
         "lost": ((teacher == LABELS) & (student != LABELS)).sum(),
         "won": ((teacher != LABELS) & (student == LABELS)).sum(),
         "moved": 0}
     assert len(found.flips) == min(60, sum(found.flipped.values()))
     for flip in found.flips:
-        assert flip.shown == f"test {flip.key}"
+        assert flip.shown == Text(f"test {flip.key}")
         assert set(flip.predictions) == {"teacher", "student"}
 
 
 def test_several_seeds_are_averaged_and_kept(rng: np.random.Generator) -> None:
-    predictions = _all(rng, seeds=3, teacher=0.95, baseline=0.7, student=0.85)
-    found = _scores(predictions)
-    by_seed = [(one.outputs.argmax(1) == LABELS).mean() for one in predictions["student"]["test"]]
+    answers = _all(rng, seeds=3, teacher=0.95, baseline=0.7, student=0.85)
+    found = _scores(answers)
+    by_seed = [(one.given.argmax(1) == LABELS).mean() for one in answers["student"]["test"]]
     assert found.student.seeds == pytest.approx(by_seed)
     assert found.teacher.seeds == ()
     assert found.student["accuracy"] == pytest.approx(np.mean(by_seed))
     assert sum(one.count for one in found.student.calibration["test"].bins) == 1800
     assert "(mean of 3 seeds)" in found.verdict
-    first = predictions["student"]["test"][0].outputs.argmax(1)
-    assert sum(found.flipped.values()) == (predictions["teacher"]["test"][0].outputs.argmax(1) != first).sum()
+    first = answers["student"]["test"][0].given.argmax(1)
+    assert sum(found.flipped.values()) == (answers["teacher"]["test"][0].given.argmax(1) != first).sum()
 
 
 def test_without_a_baseline_there_is_no_difference(rng: np.random.Generator) -> None:
@@ -132,10 +138,10 @@ def test_a_teacher_no_better_than_the_baseline_leaves_the_ratio_undefined(rng: n
 
 
 def test_a_speed_that_was_measured_beside_other_work_is_not_claimed(rng: np.random.Generator) -> None:
-    predictions = _all(rng, teacher=0.95, student=0.85)
+    answers = _all(rng, teacher=0.95, student=0.85)
     costs = {name: Cost(10, 40, latency_median_ms=median, latency_p95_ms=81.0)
              for name, median in (("teacher", 79.0), ("student", 0.5))}
-    found = make_scores(FakeTask(), DATA, predictions, costs, resamples=100)
+    found = make_scores("fake", DATA, [Examined(FakeExam(), answers)], costs, resamples=100)
     assert any(note.startswith("speed: the machine was busy") and "calls of student took" in note for note in found.notes)
     assert "speed" not in found.verdict
 
@@ -151,13 +157,13 @@ def test_the_asked_metric_is_the_headline(rng: np.random.Generator) -> None:
 def test_several_labels_are_compared_label_by_label(rng: np.random.Generator) -> None:
     labels = rng.integers(0, 2, (600, 3))
 
-    def said(accuracy: float) -> Predictions:
+    def said(accuracy: float) -> Answers:
         flags = np.where(rng.random((600, 3)) < accuracy, labels, 1 - labels)
-        return Predictions(np.arange(600), 4.0 * flags - 2, labels)
+        return Answers(np.arange(600), 4.0 * flags - 2, labels)
 
-    predictions = {"teacher": {"test": [said(0.98)]}, "student": {"test": [said(0.9)]}}
-    found = _scores(predictions, FakeTask("labels"))
-    same = (predictions["teacher"]["test"][0].outputs == predictions["student"]["test"][0].outputs)
+    answers = {"teacher": {"test": [said(0.98)]}, "student": {"test": [said(0.9)]}}
+    found = _scores(answers, FakeExam("labels"))
+    same = (answers["teacher"]["test"][0].given == answers["student"]["test"][0].given)
     assert found.student.agreement["test"].value == pytest.approx(same.mean())
     assert sum(one.count for one in found.student.calibration["test"].bins) == 1800
     assert sum(found.flipped.values()) == (~same.all(1)).sum()
@@ -167,9 +173,9 @@ def test_several_labels_are_compared_label_by_label(rng: np.random.Generator) ->
 def test_a_number_has_quality_and_no_decisions(rng: np.random.Generator) -> None:
     labels = rng.normal(size=600)
     keys, noise = np.arange(600), rng.normal(size=600)
-    predictions = {name: {"test": [Predictions(keys, labels + size * noise, labels)]}
+    answers = {name: {"test": [Answers(keys, labels + size * noise, labels)]}
                    for name, size in (("teacher", 0.1), ("baseline", 0.5), ("student", 0.3))}
-    found = _scores(predictions, FakeTask("number"))
+    found = _scores(answers, FakeExam("number"))
     assert (found.metric, found.retention) == ("pearson", None)
     assert any(note.startswith("retention is not defined: Pearson correlation can be") for note in found.notes)
     assert found.difference is not None
@@ -180,16 +186,19 @@ def test_a_number_has_quality_and_no_decisions(rng: np.random.Generator) -> None
 
 def test_an_undefined_headline_gives_way_to_the_next_metric(rng: np.random.Generator) -> None:
     labels = rng.normal(size=600)
-    predictions = {"teacher": {"test": [Predictions(np.arange(600), labels + 0.1, labels)]},
-                   "student": {"test": [Predictions(np.arange(600), np.zeros(600), labels)]}}
-    found = _scores(predictions, FakeTask("number"))
+    answers = {"teacher": {"test": [Answers(np.arange(600), labels + 0.1, labels)]},
+                   "student": {"test": [Answers(np.arange(600), np.zeros(600), labels)]}}
+    found = _scores(answers, FakeExam("number"))
     assert (found.metric, found.higher_is_better) == ("rmse", False)
     assert "Pearson correlation is not defined for every subject: the headline is RMSE" in found.notes
     assert list(found.teacher.quality["test"]) == ["rmse"]
 
 
-def _never(outputs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    return float("nan")
+def _ones(outputs: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.ones((len(labels), 1))
+
+
+NEVER = Metric("never", _ones, lambda sums: float("nan"))
 
 
 def test_what_cannot_be_scored_is_refused(rng: np.random.Generator) -> None:
@@ -197,19 +206,126 @@ def test_what_cannot_be_scored_is_refused(rng: np.random.Generator) -> None:
     with pytest.raises(StillaError, match="no predictions of the teacher; got those of student"):
         _scores({"student": good["student"]})
     with pytest.raises(StillaError, match="none of never is defined"):
-        _scores(good, FakeTask(metrics=(Metric("never", _never),)))
-    broken = good["student"]["test"][0].outputs.copy()
+        _scores(good, FakeExam(measured_by=(NEVER,)))
+    broken = good["student"]["test"][0].given.copy()
     broken[7, 1] = np.nan
-    said = Predictions(np.arange(600), broken, LABELS)
+    said = Answers(np.arange(600), broken, LABELS)
     with pytest.raises(StillaError, match=r"student on test data: 1 of 600 predictions .* examples 7"):
         _scores({**good, "student": {"test": [said]}})
-    fewer = Predictions(np.arange(599), broken[1:], LABELS[1:])
-    fewer.outputs[6, 1] = 0.0
+    fewer = Answers(np.arange(599), broken[1:], LABELS[1:])
+    fewer.given[6, 1] = 0.0
     with pytest.raises(StillaError, match=r"other examples \(599\) than those of teacher \(600\)"):
         _scores({**good, "student": {"test": [fewer]}})
 
 
 def test_the_same_seed_gives_the_same_scores(rng: np.random.Generator) -> None:
-    predictions = _all(rng, seeds=2, teacher=0.95, baseline=0.8, student=0.85)
-    task = FakeTask(metrics=(ACCURACY, macro_f1(3)))
-    assert _scores(predictions, task) == _scores(predictions, task)
+    answers = _all(rng, seeds=2, teacher=0.95, baseline=0.8, student=0.85)
+    exam = FakeExam(measured_by=(ACCURACY, macro_f1(3)))
+    assert _scores(answers, exam) == _scores(answers, exam)
+
+
+class Speaker(Writes):
+    """A task whose models write, and whose headline is what they wrote, or is not."""
+
+    def __init__(self, *metrics: str) -> None:
+        self.metrics = metrics
+
+    def text_metrics(self) -> tuple[str, ...]:
+        return self.metrics
+
+
+Speaker.__abstractmethods__ = frozenset()
+
+
+def _both(rng: np.random.Generator, *headline: str, files: bool = True) -> list[Examined]:
+    """Rows and texts, of fewer examples; an exported file that cannot write."""
+    rows = _all(rng, teacher=0.95, student=0.85, **({"onnx": 0.85} if files else {}))
+    keys = np.arange(0, 600, 6)
+    right = {"teacher": 0.9, "student": 0.6}
+    texts = {name: {"test": [Answers(keys, ["yes" if one else "no" for one in rng.random(100) < level], ["yes"] * 100)]}
+             for name, level in right.items()}
+    section = WritingEvaluate(generation=Generation(metrics=("exact_match",)))
+    exams = exams_of(Speaker(*headline), FakeExam(), section)
+    return [Examined(exam, rows if isinstance(exam, FakeExam) else texts) for exam in exams]
+
+
+@pytest.mark.parametrize(("headline", "metric"), [(("bleu",), "exact_match"), ((), "accuracy")])
+def test_what_is_written_comes_first_where_writing_is_the_task(
+    headline: tuple[str, ...], metric: str, rng: np.random.Generator
+) -> None:
+    examined = _both(rng, *headline)
+    found = make_scores("fake", DATA, examined, dict.fromkeys(("teacher", "student", "onnx"), COST), resamples=100)
+    order = ["exact_match", "accuracy", "macro_f1"] if headline else ["accuracy", "macro_f1", "exact_match"]
+    assert found.metric == metric
+    assert list(found.student.quality["test"]) == order
+    assert list(found.subjects["onnx"].quality["test"]) == ["accuracy", "macro_f1"]
+    texts = next(one.answers for one in examined if not isinstance(one.exam, FakeExam))
+    written = texts["student"]["test"][0]
+    assert found.student["exact_match"] == np.mean([text == "yes" for text in written.given])
+    # what texts do not say is said by the rows
+    assert found.examples == {"test": 600}
+    assert (found.units, found.decided) == ("examples", 600)
+    assert found.student.agreement
+    assert found.student.kl
+    assert found.flipped["lost"] > 0
+    assert [one.name for one in found.classes] == ["cat", "dog", "eel"]
+
+
+def test_texts_can_be_made_the_headline_and_rows_too(rng: np.random.Generator) -> None:
+    for headline, metric in ((("bleu",), "accuracy"), ((), "exact_match")):
+        found = make_scores("fake", DATA, _both(rng, *headline, files=False), dict.fromkeys(("teacher", "student"), COST),
+                            metric=metric, resamples=50)
+        assert found.metric == metric
+
+
+@pytest.mark.parametrize("generation", [None, Generation(), Generation(metrics=())])
+def test_nothing_is_written_where_no_measure_of_texts_is_asked_for(generation: Generation | None) -> None:
+    rows = FakeExam()
+    assert exams_of(Speaker("bleu"), rows, WritingEvaluate(generation=generation)) == (rows,)
+
+
+def test_a_class_that_is_not_defined_for_a_model_is_left_out(rng: np.random.Generator, tmp_path: Path) -> None:
+    """An average precision of what does not occur."""
+    class Never(FakeExam):
+        class_metric = "average_precision"
+
+        def by_class(self, answers: Answers) -> ClassValues:
+            return ClassValues(self.names, np.array([0, 3, 4]), np.array([np.nan, 0.5, 0.25]))
+
+    found = _scores(_all(rng, teacher=0.95, student=0.85), Never())
+    assert [one.values for one in found.classes] == [{}, *({"teacher": value, "student": value} for value in (0.5, 0.25))]
+    assert found.class_metric == "average_precision"
+    found.dump(tmp_path / "scores.json")
+    assert Scores.load(tmp_path / "scores.json") == found
+
+
+def test_where_nothing_is_decided_there_is_no_agreement(rng: np.random.Generator, tmp_path: Path) -> None:
+    """A split without a single thing to find."""
+    class Empty(FakeExam):
+        units = "boxes"
+
+        def decisions(self, answers: Answers) -> Decisions:
+            none = np.zeros(0, np.int64)
+            return Decisions(none, none, none, none, np.zeros(0))
+
+        def divergence(self, teacher: Answers, answers: Answers) -> NDArray[np.float64]:
+            return np.zeros(0)
+
+    found = _scores(_all(rng, teacher=0.95, student=0.85), Empty())
+    assert (found.student.agreement, found.student.kl, found.flips) == ({}, {}, ())
+    assert (found.units, found.decided) == ("boxes", 0)
+    found.dump(tmp_path / "scores.json")
+
+
+def test_answers_to_other_questions_are_measured_each_by_itself(rng: np.random.Generator) -> None:
+    """Perplexities over two vocabularies: no number of one says anything of the other; texts do."""
+    class Apart(FakeExam):
+        def comparable(self, answers: Sequence[Answers]) -> bool:
+            return False
+
+    examined = [replace(one, exam=Apart()) if isinstance(one.exam, FakeExam) else one for one in _both(rng, files=False)]
+    found = make_scores("fake", DATA, examined, dict.fromkeys(("teacher", "student"), COST), resamples=50)
+    assert list(found.student.quality["test"]) == ["exact_match"]
+    assert (found.student.agreement, found.student.kl, found.flips, found.classes) == ({}, {}, (), ())
+    assert found.student.calibration["test"].ece > 0
+    assert (found.units, found.decided) == ("examples", 600)

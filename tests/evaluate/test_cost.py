@@ -12,7 +12,7 @@ from stilla.errors import DataError, StillaError
 from stilla.evaluate import Subject, Workload, measure_many, workload
 from stilla.evaluate.cost import Writing
 from stilla.tasks.base import Prepared, Side
-from tests.evaluate.fake_task import Rows, collate, prepared
+from tests.evaluate.fake_exam import Rows, collate, prepared
 
 Speed = Callable[[], float] | float
 

@@ -35,10 +35,10 @@ def test_texts_do_not_depend_on_the_batch_and_come_in_the_order_of_the_split(fam
     decoding = Decoding(max_new_tokens=6)
     together = generate(model, task, asked, processor, decoding, batch_size=4)
     alone = generate(model, task, asked, processor, decoding, batch_size=1)
-    assert together.predictions.outputs.tolist() == alone.predictions.outputs.tolist()
+    assert together.answers.given == alone.answers.given
     assert together.cut == alone.cut
-    assert together.predictions.labels.tolist() == DATA["target"][:]
-    assert together.predictions.keys.tolist() == list(range(11))
+    assert together.answers.references == DATA["target"][:]
+    assert together.answers.keys.tolist() == list(range(11))
 
 
 @families
@@ -128,7 +128,7 @@ def test_some_examples_are_spread_over_the_split() -> None:
     _, asked, _ = asked_of("t5", pairs.model("t5"))
     few = some(asked, 3)
     assert few.keys.tolist() == [0, 3, 7]
-    assert few.references.tolist() == [DATA["target"][key] for key in (0, 3, 7)]
+    assert few.references == [DATA["target"][key] for key in (0, 3, 7)]
     assert few.tokens.batch([1])["input_ids"].tolist() == asked.tokens.batch([3])["input_ids"].tolist()
     assert some(asked, None) is asked
 

@@ -11,14 +11,18 @@ from sklearn.metrics import f1_score
 from stilla.errors import StillaError
 from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap, weighted
 from stilla.scores import Interval
-from stilla.tasks.base import Metric
-from tests.evaluate.fake_task import ACCURACY, classified, macro_f1
+from stilla.tasks.answers import Answers, Metric, Statistics
+from tests.evaluate.fake_exam import ACCURACY, classified, macro_f1
+
+
+def of(metric: Metric, data: Answers) -> Statistics:
+    return metric.statistics(data.given, data.references)
 
 
 def _accuracy(hits: NDArray[np.bool_], resamples: int = 1000, seed: int = 0) -> Sampled:
     """Of (seeds, examples) right or wrong."""
     labels = np.zeros(hits.shape[1], dtype=np.int64)
-    seeds = [(one.outputs, one.labels) for one in (classified(row, labels) for row in hits)]
+    seeds = [of(ACCURACY, classified(row, labels)) for row in hits]
     return bootstrap({"it": Asked(ACCURACY, seeds)}, Resampling(hits.shape[1], resamples, seed))["it"]
 
 
@@ -50,9 +54,13 @@ def test_resampling_by_sums_equals_resampling_examples(rng: np.random.Generator)
     data = classified(rng.random(300) < 0.7, rng.integers(0, 3, 300))
     resampling = Resampling(300, 200)
     for metric in (ACCURACY, macro_f1(3)):
-        by_examples = Metric("slow", metric.compute)
-        fast = resampling.sample({"it": weighted(metric, data.outputs, data.labels)})["it"]
-        slow = resampling.sample({"it": weighted(by_examples, data.outputs, data.labels)})["it"]
+        def repeated(examples: NDArray[np.int64], counts: NDArray[np.int64], metric: Metric = metric) -> float:
+            drawn = np.repeat(examples, counts)
+            return metric.compute(data.given[drawn], data.references[drawn])
+
+        by_examples = Metric("slow", lambda given, references: np.arange(len(given)), from_list=repeated)
+        fast = resampling.sample({"it": weighted(metric, of(metric, data))})["it"]
+        slow = resampling.sample({"it": weighted(by_examples, of(by_examples, data))})["it"]
         np.testing.assert_allclose(fast, slow, rtol=1e-12)
 
 
@@ -60,8 +68,8 @@ def test_sparse_and_dense_statistics_agree_with_scikit_learn(rng: np.random.Gene
     labels = rng.integers(0, 60, 500)
     data = classified(rng.random(500) < 0.7, labels, classes=60)
     weights = next(Resampling(500, 3).weights())
-    found = weighted(macro_f1(60), data.outputs, labels)(weights)
-    expected = [f1_score(labels, data.outputs.argmax(1), average="macro", sample_weight=row,
+    found = weighted(macro_f1(60), of(macro_f1(60), data))(weights)
+    expected = [f1_score(labels, data.given.argmax(1), average="macro", sample_weight=row,
                          labels=np.arange(60), zero_division=0.0) for row in weights]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -153,9 +161,9 @@ def test_150_classes_cost_well_under_a_hundred_times_one(rng: np.random.Generato
     labels = rng.integers(0, 150, 5500)
     data = classified(rng.random(5500) < 0.9, labels, classes=150)
 
-    def seconds(metric: object) -> float:
+    def seconds(metric: Metric) -> float:
         started = time.process_time()
-        weighted(metric, data.outputs, labels)(weights)  # type: ignore[arg-type]
+        weighted(metric, of(metric, data))(weights)
         return time.process_time() - started
 
     weights = next(Resampling(5500, 100).weights())

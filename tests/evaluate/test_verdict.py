@@ -4,8 +4,8 @@ import pytest
 
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
 from stilla.scores import Cost, Interval
-from stilla.tasks.base import Metric
-from tests.evaluate.fake_task import ACCURACY, PEARSON, RMSE
+from stilla.tasks.answers import Metric
+from tests.evaluate.fake_exam import ACCURACY, PEARSON, RMSE
 
 BIG = Cost(parameters=41_000, bytes=164_000, latency_median_ms=30.0)
 SMALL = Cost(parameters=10_000, bytes=40_000, latency_median_ms=10.0)

@@ -30,7 +30,7 @@ def measured(accuracy: float) -> Measured:
 SCORES = Scores(
     task="text-classification", metric="accuracy", higher_is_better=True, split="test", examples={"test": 2000},
     subjects={"teacher": measured(0.93), "student": measured(0.91)}, verdict="Keeps 97.8 % of its teacher.",
-    notes=("The baseline was not trained.",), flipped={"lost": 60, "won": 20})
+    notes=("The baseline was not trained.",), flipped={"lost": 60, "won": 20}, decided=2000)
 
 
 def card(teacher: str = "bert-base-uncased", data: str = "glue") -> str:

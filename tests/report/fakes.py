@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from stilla.scores import Bin, Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
+from stilla.views import Picture, Text
 
 RECIPE = """\
 # Written by Stilla: every default that was chosen.
@@ -109,6 +110,7 @@ def intents(classes: int = 150) -> Scores:
         notes=("12 of 15,000 training texts were longer than 128 tokens and were cut.",
                "Energy is estimated from processor time; it was not measured."),
         flipped={"lost": 118, "won": 61, "moved": 27}, flips=text_flips(60), classes=class_scores(classes),
+        decided=4500,
     )
 
 
@@ -133,7 +135,7 @@ def text_flips(number: int) -> tuple[Flip, ...]:
         kind = ("lost", "lost", "won", "moved")[index % 4]
         teacher = {"lost": label, "won": wrong, "moved": "alarm_other"}[kind]
         student = {"lost": wrong, "won": label, "moved": wrong}[kind]
-        flips.append(Flip(f"test-{index}", f"can you {text}?", label,
+        flips.append(Flip(f"test-{index}", Text(f"can you {text}?"), label,
                           {"teacher": teacher, "student": student, "baseline": student},
                           {"teacher": 0.97 - index * 0.005, "student": 0.93 - index * 0.007,
                            "baseline": 0.6}, kind))
@@ -159,7 +161,7 @@ def digits() -> Scores:
     for index, digit in enumerate(draw.choices(range(10), k=17)):
         right, wrong, kind = str(digit), str((digit + 3) % 10), "lost" if index % 3 else "won"
         said = (right, wrong) if kind == "lost" else (wrong, right)
-        flips.append(Flip(f"test-{index}", picture(digit), right, dict(zip(("teacher", "student"), said)),
+        flips.append(Flip(f"test-{index}", Picture(picture(digit)), right, dict(zip(("teacher", "student"), said)),
                           {"teacher": 0.9, "student": 0.71}, kind))
     return Scores(
         task="image-classification", metric="accuracy", higher_is_better=True, split="test",
@@ -175,7 +177,7 @@ def digits() -> Scores:
         verdict="The student keeps 98.4 % of the teacher's accuracy with 5.1× fewer parameters; "
                 "no difference measured between distillation and training on labels alone.",
         notes=("distillation ratio is not defined: the teacher is no better than the baseline",),
-        flipped={"lost": 11, "won": 6}, flips=tuple(flips),
+        flipped={"lost": 11, "won": 6}, flips=tuple(flips), decided=360,
         classes=tuple(ClassScore(name, 36, {"teacher": 0.98 + 0.001 * index, "student": 0.99 - 0.005 * index,
                                             "baseline": 0.96}) for index, name in enumerate(names)),
     )

@@ -15,6 +15,7 @@ from stilla.report import write_report
 from stilla.report.sections import tiles
 from stilla.report.table import score_table
 from stilla.scores import ClassScore, Flip, Scores, task_title
+from stilla.views import Mark, Picture, Text
 
 from . import fakes
 from .markup import Page
@@ -85,16 +86,43 @@ def test_a_run_of_one_logged_step_is_drawn(tmp_path: Path) -> None:
 def test_pictures_are_shown_and_other_data_addresses_are_text(tmp_path: Path) -> None:
     scores = fakes.digits()
     odd = ("data:text/html,<script>alert(1)</script>", "data:image/svg+xml;base64,PHN2Zz4=")
-    flips = (*scores.flips[:2], *(replace(scores.flips[0], shown=shown) for shown in odd))
+    flips = (*scores.flips[:2], *(replace(scores.flips[0], shown=Picture(shown)) for shown in odd))
     found = page(tmp_path / "run", replace(scores, flips=flips))
-    assert [one["src"] for one in found.all("img")] == [flip.shown for flip in flips[:2]]
+    assert [one["src"] for one in found.all("img")] == [flip.shown.uri for flip in flips[:2]]
     assert all(shown in found.text for shown in odd)
+
+
+def test_what_classes_are_measured_by_is_named(tmp_path: Path) -> None:
+    scores = fakes.intents()
+    for name, title in (("f1", "F1"), ("average_precision", "average precision")):
+        text = page(tmp_path / name, replace(scores, class_metric=name)).text
+        assert re.findall(r"(F1|average precision), 0\.\d to 1 change", text) == [title]
+        assert f"From teacher to student, {title} falls in" in text
+
+
+def test_a_class_that_is_not_defined_for_a_model_has_no_number_there(tmp_path: Path) -> None:
+    scores = fakes.intents(3)
+    first = replace(scores.classes[0], name="rare", values={"teacher": 0.75})
+    assert "rare 30 0.750 – – " in page(tmp_path, replace(scores, classes=(first, *scores.classes[1:]))).text
+
+
+@pytest.mark.parametrize(("units", "decided", "said"), [
+    ("tokens", 90_000, "On 206 of 90,000 tokens teacher"), ("boxes", 0, "On 206 boxes teacher")])
+def test_what_is_decided_is_named_with_its_number(tmp_path: Path, units: str, decided: int, said: str) -> None:
+    assert said in page(tmp_path, replace(fakes.intents(), units=units, decided=decided)).text
+
+
+def test_only_what_is_said_with_confidence_is_called_the_most_confident(tmp_path: Path) -> None:
+    scores = fakes.intents()
+    assert "Shown: the 60 most confident." in page(tmp_path / "sure", scores).text
+    silent = tuple(replace(flip, confidences={}) for flip in scores.flips)
+    assert "Shown: the 60 first." in page(tmp_path / "silent", replace(scores, flips=silent)).text
 
 
 def test_long_texts_are_folded_and_whole(tmp_path: Path) -> None:
     long = " ".join(f"word{number}" for number in range(400))
     found = page(tmp_path / "run", replace(fakes.intents(), flips=(
-        Flip("1", long, "a", {"teacher": "a", "student": "b"}, {}, "lost"),)))
+        Flip("1", Text(long), "a", {"teacher": "a", "student": "b"}, {}, "lost"),)))
     assert "the rest" in found.text
     assert all(f"word{number}" in found.text for number in (0, 200, 399))
 
@@ -108,7 +136,8 @@ def poisoned() -> Scores:
         scores, task=EVIL, verdict=EVIL, notes=(EVIL,), metric=EVIL,
         subjects={name: replace(one, quality={**one.quality, "test": {EVIL: one.quality["test"]["accuracy"]}})
                   for name, one in {**scores.subjects, EVIL: scores.student}.items()},
-        flips=(Flip(EVIL, EVIL, EVIL, {"teacher": EVIL, "student": "b", EVIL: EVIL}, {EVIL: 0.5}, EVIL),),
+        flips=(Flip(EVIL, Text(EVIL, (Mark(3, 9, EVIL, EVIL), Mark(9, 9, EVIL))), EVIL,
+                    {"teacher": EVIL, "student": "b", EVIL: EVIL}, {EVIL: 0.5}, EVIL),),
         flipped={EVIL: 1},
         classes=(ClassScore(EVIL, 3, {"teacher": 1.0, "student": 0.5, EVIL: 0.1}),))
 

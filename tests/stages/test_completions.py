@@ -46,7 +46,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def test_the_student_learns_what_the_teacher_writes(tmp_path: Path) -> None:
     task, teacher = teacher_of()
     asked = task.asked(SPLIT, teacher.processor)
-    expected = generate(teacher.model, task, asked, teacher.processor, Decoding(5)).predictions.outputs.tolist()
+    expected = generate(teacher.model, task, asked, teacher.processor, Decoding(5)).answers.given
     done = written(tmp_path)
     kept = [text for text in expected if text]
     assert done.data["target"][:] == kept

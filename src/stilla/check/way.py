@@ -13,7 +13,6 @@ from stilla.check import places
 from stilla.check.found import Found, warnings_as
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
-from stilla.evaluate.strings import find as find_metrics
 from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
 from stilla.runtime.narrate import quiet_libraries
@@ -23,6 +22,7 @@ from stilla.stages.defaults import objectives_for, resolved_writing
 from stilla.stages.starting import start_student
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.tasks.shared.strings import find as find_metrics
 from stilla.training.arguments import precision_of, training_arguments
 from stilla.training.arguments import problems as training_problems
 from stilla.training.distiller import compile_problems
@@ -86,7 +86,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
 
 def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     """Metrics that are named, and combinations of a training's fields that transformers refuses."""
-    metrics = {metric.name: metric.higher_is_better for metric in task.metrics()}
+    metrics = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
     wanted = recipe.evaluate.metric
     written: tuple[str, ...] = ()
     with found.attempt():

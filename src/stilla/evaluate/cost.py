@@ -19,8 +19,8 @@ from torch import nn
 
 from stilla.errors import DataError, StillaError
 from stilla.evaluate import energy
+from stilla.evaluate.asking import Forward, Inputs, Precision, evaluating
 from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
-from stilla.evaluate.predict import Forward, Inputs, Precision, evaluating
 from stilla.runtime.narrate import progress
 from stilla.scores import Cost
 from stilla.tasks.base import Prepared, Side, Task
@@ -110,9 +110,8 @@ def workload(
 
 def batch_for(task: Task, prepared: Prepared, batch_size: int) -> int:
     """At most `batch_size` examples, of whose logits there is room: 1 GiB, which only a vocabulary fills."""
-    if not task.vocabulary or prepared.lengths is None:
-        return batch_size
-    return max(1, min(batch_size, _LOGITS // (max(prepared.lengths) * task.row_classes())))
+    longest = 1 if prepared.lengths is None else max(prepared.lengths)
+    return max(1, min(batch_size, _LOGITS // max(1, task.numbers_of(longest))))
 
 
 def measure_many(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stilla.errors import StillaError
-from stilla.evaluate.predict import Inputs, evaluating
+from stilla.evaluate.asking import Inputs, evaluating
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from stilla.errors import CompatibilityError
-from stilla.evaluate.predict import Predictions, evaluating
+from stilla.evaluate.asking import evaluating
 from stilla.runtime.narrate import progress
+from stilla.tasks.answers import Answers
 from stilla.tasks.language.writing import Asked, Writes
 
 Inputs = Mapping[str, Tensor]
@@ -45,12 +46,12 @@ Writer = Callable[[Inputs, Mapping[str, Any], Decoding], list[Written]]
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """What one model wrote. `predictions`: (examples,) texts as outputs, references as labels, in the order of the split.
+    """What one model wrote. `answers`: a text each, in the order of the split.
 
     `cut`: fraction of the texts that had no end at the length limit.
     """
 
-    predictions: Predictions
+    answers: Answers
     cut: float
 
 
@@ -71,7 +72,7 @@ def generate(
             for row, written in zip(rows, write(asked.tokens.batch(rows), asked.options, decoding)):
                 texts[row], ended[row] = task.text_of(processor, written.ids), written.ended
             advance(len(rows))
-    return Texts(Predictions(asked.keys, np.array(texts), asked.references), float(1 - ended.mean()))
+    return Texts(Answers(asked.keys, texts, asked.references), float(1 - ended.mean()))
 
 
 def some(asked: Asked, limit: int | None) -> Asked:
@@ -79,7 +80,7 @@ def some(asked: Asked, limit: int | None) -> Asked:
     if limit is None or limit >= len(asked):
         return asked
     rows = np.arange(limit) * len(asked) // limit
-    return Asked(asked.tokens.select(rows), asked.keys[rows], asked.references[rows], asked.options)
+    return Asked(asked.tokens.select(rows), asked.keys[rows], [asked.references[row] for row in rows.tolist()], asked.options)
 
 
 def by_length(asked: Asked, batch_size: int) -> list[list[int]]:

@@ -27,7 +27,7 @@ from scipy import sparse
 
 from stilla.errors import StillaError
 from stilla.scores import Interval
-from stilla.tasks.base import Metric
+from stilla.tasks.answers import Metric, Statistics
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -122,30 +122,31 @@ class Sampled:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One metric of one subject: (outputs, labels) of each of its seeds, all on the same examples."""
+    """One metric of one subject: the statistics of each of its seeds, all on the same examples."""
 
     metric: Metric
-    seeds: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    seeds: Sequence[Statistics]
 
 
 def bootstrap(asked: Mapping[Name, Asked], resampling: Resampling) -> dict[Name, Sampled]:
     """Every metric of every subject on the same resamples, so that any two may be subtracted."""
     measures: dict[tuple[Name, int], Measure] = {
-        (name, seed): weighted(one.metric, outputs, labels)
-        for name, one in asked.items() for seed, (outputs, labels) in enumerate(one.seeds)}
+        (name, seed): weighted(one.metric, statistics)
+        for name, one in asked.items() for seed, statistics in enumerate(one.seeds)}
     samples = resampling.sample(measures)
     return {name: Sampled(
-        values=np.array([one.metric.compute(*seed) for seed in one.seeds], dtype=np.float64),
+        values=np.array([one.metric.of(seed) for seed in one.seeds], dtype=np.float64),
         resamples=np.stack([samples[name, seed] for seed in range(len(one.seeds))]),
         range=one.metric.range,
     ) for name, one in asked.items()}
 
 
-def weighted(metric: Metric, outputs: NDArray[Any], labels: NDArray[Any]) -> Measure:
+def weighted(metric: Metric, statistics: Statistics) -> Measure:
     """The metric as a function of how often each example counts; a matrix product where it can be."""
-    if metric.statistics is None or metric.from_sums is None:
-        return _by_examples(metric, outputs, labels)
-    return _by_sums(metric.from_sums, metric.statistics(outputs, labels))
+    if metric.from_sums is not None:
+        return _by_sums(metric.from_sums, np.asarray(statistics))
+    assert metric.from_list is not None
+    return _by_list(metric.from_list, statistics)
 
 
 def _by_sums(from_sums: Callable[[NDArray[Any]], float], statistics: NDArray[Any]) -> Measure:
@@ -160,9 +161,8 @@ def _by_sums(from_sums: Callable[[NDArray[Any]], float], statistics: NDArray[Any
     return values
 
 
-def _by_examples(metric: Metric, outputs: NDArray[Any], labels: NDArray[Any]) -> Measure:
+def _by_list(from_list: Callable[[Any, NDArray[np.int64]], float], statistics: Statistics) -> Measure:
     def values(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        drawn = (np.repeat(np.arange(len(outputs)), row) for row in weights.astype(np.int64))
-        return np.array([metric.compute(outputs[one], labels[one]) for one in drawn], dtype=np.float64)
+        return np.array([from_list(statistics, row.astype(np.int64)) for row in weights], dtype=np.float64)
 
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import nn
 
 from stilla.data import from_all_over
 from stilla.errors import DataError, all_of
+from stilla.evaluate.asking import Inputs
 from stilla.evaluate.cost import Workload, Writing
 from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, writer
-from stilla.evaluate.predict import Inputs, Predictions
-from stilla.evaluate.strings import find
 from stilla.recipe import Generation
-from stilla.tasks.base import Metric
-from stilla.tasks.language.writing import Asked, Writes
+from stilla.tasks.answers import Answers
+from stilla.tasks.language.writing import Asked, Writes, WrittenExam
 
 LOOKED_AT = 256
 """Examples among which the one of median length is chosen that writing is timed on."""
@@ -37,29 +36,24 @@ class Author:
 
 @dataclass(frozen=True)
 class Wrote:
-    """`texts`: by subject, then by split, one per seed. `notes`: for the scores."""
+    """`answers`: by subject, then by split, one per seed. `notes`: for the scores."""
 
-    texts: Mapping[str, Mapping[str, Sequence[Predictions]]] = field(default_factory=dict)
-    metrics: tuple[Metric, ...] = ()
+    answers: Mapping[str, Mapping[str, Sequence[Answers]]]
     notes: tuple[str, ...] = ()
 
 
 def write_texts(
-    section: Generation | None, task: object, splits: Mapping[str, Dataset], authors: Mapping[str, Sequence[Author]],
-    batch_size: int,
+    exam: WrittenExam, splits: Mapping[str, Dataset], authors: Mapping[str, Sequence[Author]], batch_size: int,
 ) -> Wrote:
-    """The texts of all authors on all splits; nothing where the recipe names no metric of texts.
+    """The texts of all authors on all splits.
 
     Raises:
-        RecipeError: packages behind a metric are missing.
         CompatibilityError: a model cannot write.
     """
-    if section is None or not section.metrics or not isinstance(task, Writes):
-        return Wrote()
-    metrics = find(section.metrics)
+    section, task = exam.section, exam.task
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
-    texts: dict[str, dict[str, list[Predictions]]] = {}
+    texts: dict[str, dict[str, list[Answers]]] = {}
     cut: dict[str, dict[str, float]] = {}
     for split, examples in splits.items():
         for name, seeds in authors.items():
@@ -67,10 +61,10 @@ def write_texts(
                 asked = some(task.asked(examples, author.processor), section.limit)
                 done = generate(author.write, task, asked, author.processor, decoding, batch_size=size,
                                 title=f"{name} writes, {split}")
-                texts.setdefault(name, {}).setdefault(split, []).append(done.predictions)
+                texts.setdefault(name, {}).setdefault(split, []).append(done.answers)
                 if done.cut and not seed:
                     cut.setdefault(split, {})[name] = done.cut
-    return Wrote(texts, metrics, _unended(cut, decoding.max_new_tokens))
+    return Wrote(texts, _unended(cut, decoding.max_new_tokens))
 
 
 def number_asked(section: Generation, splits: Mapping[str, Dataset]) -> int:
@@ -79,14 +73,10 @@ def number_asked(section: Generation, splits: Mapping[str, Dataset]) -> int:
 
 
 def writing(
-    section: Generation | None, task: object, examples: Dataset, authors: Mapping[str, Sequence[Author]], batch_size: int,
+    exam: WrittenExam, examples: Dataset, authors: Mapping[str, Sequence[Author]], batch_size: int,
 ) -> dict[str, Writing]:
-    """What is timed of each author: the text for an example of median length, and those for a full batch of examples.
-
-    Nothing where the recipe names no metric of texts: then writing is not what the models are for.
-    """
-    if section is None or not section.metrics or not isinstance(task, Writes):
-        return {}
+    """What is timed of each author: the text for an example of median length, and those for a full batch of examples."""
+    section, task = exam.section, exam.task
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
     asked = some_questions(task, examples, size, {name: author.processor for name, (author, *_) in authors.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stilla.scores import Cost, Interval, metric_title
-from stilla.tasks.base import Metric
+from stilla.tasks.answers import Metric
 
 
 @dataclass(frozen=True)

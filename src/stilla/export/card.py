@@ -123,7 +123,7 @@ def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transfo
 def _limits(scores: Scores) -> list[str]:
     student = scores.student
     flipped = sum(scores.flipped.values())
-    total, what = scores.decided
+    total, what = scores.decided, scores.units
     limits = ["It was measured on data like its training data. On other texts, pictures, languages or times it may be worse, "
               "and worse than its teacher by more than the table says."]
     if flipped and total:

@@ -60,7 +60,8 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "calibration": figures.calibration_figures(scores),
         "classes": classes,
         "class_subjects": sections.class_subjects(scores),
-        "class_summary": sections.class_summary(classes),
+        "class_summary": sections.class_summary(scores, classes),
+        "class_metric": metric_title(scores.class_metric),
         "class_low": sections.class_axis_low(scores),
         "decisions": sections.decisions(scores),
         "decision_summary": _decision_summary(scores),
@@ -135,11 +136,12 @@ def _subtitle(scores: Scores) -> str:
 
 
 def _decision_summary(scores: Scores) -> str:
-    total, what = scores.decided
+    total, what = scores.decided, scores.units
     found = sum(scores.flipped.values()) or len(scores.flips)
     counts = ", ".join(f"{scores.flipped[kind]:,} {kind} ({words})" for kind, words in KINDS.items()
                        if scores.flipped.get(kind))
-    shown = f" Shown: the {len(scores.flips):,} most confident." if len(scores.flips) < found else ""
+    surest = "most confident" if any("student" in flip.confidences for flip in scores.flips) else "first"
+    shown = f" Shown: the {len(scores.flips):,} {surest}." if len(scores.flips) < found else ""
     return (f"On {found:,}{f' of {total:,}' if total else ''} {what} teacher and student decide differently"
             f"{f': {counts}' if counts else ''}.{shown}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +11,8 @@ from stilla.report import numbers
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.charts.strips import class_strip
 from stilla.report.table import subject_title, verdict_on
+from stilla.report.views import Drawn, draw
 from stilla.scores import Flip, Scores, metric_title
-
-_LONGEST_TEXT = 600
-# Only raster pictures: an SVG could bring scripts and addresses of its own.
-_PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
 
 
 @dataclass(frozen=True)
@@ -30,11 +26,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: each subject's F1, the student's change from the teacher, and its strip."""
+    """One class: each subject's value of the metric of classes, the student's change from the teacher, and its strip."""
 
     name: str
     support: int
-    f1: tuple[float | None, ...]
+    values: tuple[float | None, ...]
     change: float | None
     change_text: str
     strip: Markup
@@ -60,12 +56,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Decision:
-    """An example on which teacher and student differ: a picture, or a text and what was too long of it."""
+    """A decision on which teacher and student differ, and what of the example is shown with it."""
 
     kind: str
-    picture: str
-    text: str
-    rest: str
+    view: Drawn
     label: str
     answers: tuple[Answer, ...]
 
@@ -96,31 +90,31 @@ def class_rows(scores: Scores) -> tuple[ClassRow, ...]:
     names, low = class_subjects(scores), class_axis_low(scores)
     rows = []
     for one in scores.classes:
-        both = "teacher" in one.f1 and "student" in one.f1
-        change = one.f1["student"] - one.f1["teacher"] if both else None
+        both = "teacher" in one.values and "student" in one.values
+        change = one.values["student"] - one.values["teacher"] if both else None
         rows.append(ClassRow(
-            one.name, one.support, tuple(one.f1.get(name) for name in names), change,
+            one.name, one.support, tuple(one.values.get(name) for name in names), change,
             numbers.MISSING if change is None else numbers.signed(change, 3),
-            class_strip(one.f1, names, low)))
+            class_strip(one.values, names, low)))
     return tuple(sorted(rows, key=lambda row: (row.change is None, row.change or 0.0, row.name)))
 
 
 def class_subjects(scores: Scores) -> list[str]:
-    present = {name for one in scores.classes for name in one.f1}
+    present = {name for one in scores.classes for name in one.values}
     return [name for name in ("teacher", "baseline", "student") if name in present]
 
 
 def class_axis_low(scores: Scores) -> float:
-    """The strips start at a round number below the lowest F1: 0.4 to 1 shows more than 0 to 1."""
-    lowest = min((value for one in scores.classes for value in one.f1.values()), default=0.0)
+    """The strips start at a round number below the lowest value: 0.4 to 1 shows more than 0 to 1."""
+    lowest = min((value for one in scores.classes for value in one.values.values()), default=0.0)
     return min(0.9, max(0.0, int(10 * lowest) / 10))
 
 
-def class_summary(rows: Sequence[ClassRow]) -> str:
+def class_summary(scores: Scores, rows: Sequence[ClassRow]) -> str:
     directions = [row.direction for row in rows if row.change is not None]
     falls, rises = directions.count("worse"), directions.count("better")
-    return (f"From teacher to student, F1 falls in {falls} of {len(rows)} classes, rises in {rises} "
-            f"and stays in {len(directions) - falls - rises}.")
+    return (f"From teacher to student, {metric_title(scores.class_metric)} falls in {falls} of {len(rows)} classes, "
+            f"rises in {rises} and stays in {len(directions) - falls - rises}.")
 
 
 def decisions(scores: Scores) -> tuple[Decision, ...]:
@@ -128,11 +122,9 @@ def decisions(scores: Scores) -> tuple[Decision, ...]:
 
 
 def _decision(flip: Flip) -> Decision:
-    picture = flip.shown if _PICTURE.fullmatch(flip.shown) else ""
-    text, rest = _cut("" if picture else flip.shown)
     names = [name for name in ("teacher", "student") if name in flip.predictions]
     names += [name for name in flip.predictions if name not in names]
-    return Decision(flip.kind, picture, text, rest, flip.label, tuple(_answer(flip, name) for name in names))
+    return Decision(flip.kind, draw(flip.shown, flip.label), flip.label, tuple(_answer(flip, name) for name in names))
 
 
 def _answer(flip: Flip, name: str) -> Answer:
@@ -140,15 +132,6 @@ def _answer(flip: Flip, name: str) -> Answer:
     return Answer(subject_title(name), mark_key(subject_style(name)), flip.predictions[name],
                   "" if confidence is None else numbers.percent(confidence, 0),
                   flip.predictions[name] == flip.label)
-
-
-def _cut(text: str) -> tuple[str, str]:
-    """A long text in two, at a space; a few words too many are not worth a fold."""
-    if len(text) <= 1.2 * _LONGEST_TEXT:
-        return text, ""
-    space = text.rfind(" ", _LONGEST_TEXT // 2, _LONGEST_TEXT)
-    where = _LONGEST_TEXT if space < 0 else space
-    return text[:where], text[where:]
 
 
 def _cost_tile(teacher: float | None, student: float | None, less: str, more: str, same: str,

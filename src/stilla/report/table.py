@@ -105,7 +105,7 @@ def facts(scores: Scores) -> tuple[Fact, ...]:
                     "(student − labels alone) / (teacher − labels alone)") if scores.baseline else None,
     ]
     if scores.flipped:
-        total, _ = scores.decided
+        total = scores.decided
         parts = ", ".join(f"{number:,} {kind}" for kind, number in scores.flipped.items())
         share = f"{sum(scores.flipped.values()):,}" + (f" of {total:,}" if total else "")
         found.append(Fact("decisions changed", share, parts))

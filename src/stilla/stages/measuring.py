@@ -1,4 +1,4 @@
-"""Predictions and costs of everything that a run made, each as a user would load it: models from their folders, exported
+"""Answers and costs of everything that a run made, each as a user would load it: models from their folders, exported
 files through their own runtime.
 """
 
@@ -16,27 +16,32 @@ from torch import nn
 
 from stilla.errors import CompatibilityError, all_of
 from stilla.evaluate import (
-    Predictions,
+    Asked,
+    Examined,
     Subject,
     Workload,
     batch_for,
     compared_with_chance,
     count_flops,
     count_parameters,
+    examine,
     is_weak,
     make_scores,
     measure_many,
-    predict,
-    predict_beside,
-    unused_outputs,
+    remarks,
     workload,
 )
+from stilla.evaluate.assemble import AllAnswers
 from stilla.evaluate.texts import Author, write_texts, writing
 from stilla.export.running import OnnxWriter, open_exported
 from stilla.recipe import Recipe
 from stilla.runtime.processes import processes
-from stilla.scores import Scores
-from stilla.tasks.base import Loaded, Prepared, Side, Task
+from stilla.scores import Cost, Scores
+from stilla.signals import Side
+from stilla.tasks.answers import Answers
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.tasks.exam import Exam
+from stilla.tasks.language.writing import WrittenExam
 
 
 def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Recipe) -> None:
@@ -47,12 +52,13 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
     """
     place([teacher])
     prepared = task.prepare(validation, teacher.processor, None, training=False)
-    said = predict(teacher.model, task, prepared, side=Side.STUDENT, batch_size=recipe.evaluate.batch_size,
-                   title="checking the teacher")
-    if is_weak(task, said, seed=recipe.seed):
-        quality, chance = compared_with_chance(task, said, seed=recipe.seed)
+    exam = task.exam()
+    said = examine(exam, {"teacher": Asked(teacher.model)}, prepared, batch_size=recipe.evaluate.batch_size,
+                   title="checking the teacher")["teacher"]
+    if is_weak(exam, said, seed=recipe.seed):
+        quality, chance = compared_with_chance(exam, said, seed=recipe.seed)
         raise CompatibilityError(
-            f"the teacher is no better than chance on the {len(said):,} validation examples: {task.metrics()[0].name} "
+            f"the teacher is no better than chance on the {len(said):,} validation examples: {exam.metrics()[0].name} "
             f"{quality.value:.3f} (95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong "
             f"label column, label order or preparation looks like this. {_way_out(recipe)}, or go on with "
             "--allow-weak-teacher")
@@ -76,32 +82,42 @@ def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path],
 ) -> Scores:
-    """Predictions and costs of every subject on these splits, as scores."""
+    """Answers and costs of every subject on these splits, as scores."""
     device = place([teacher, *(one for loaded in made.values() for one in loaded)])
     compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device)
     prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
-    predictions: dict[str, dict[str, list[Predictions]]] = {}
-    for split, examples in splits.items():
-        for name, seeds in compared.answers(split, examples, prepared[split]).items():
-            predictions.setdefault(name, {})[split] = seeds
-    last = prepared[list(splits)[-1]]  # measured for speed: test data where there are some
-    authors, unwritten = compared.authors()
-    subjects = compared.subjects(last)
-    timed = writing(recipe.evaluate.writing, task, splits[list(splits)[-1]],
-                    {name: authors[name] for name in subjects if name in authors},
-                    recipe.evaluate.batch_size) if recipe.evaluate.speed else {}
-    if timed and set(timed) == set(subjects):  # forwards and texts would not compare
+    last = list(splits)[-1]  # measured for speed: test data where there are some
+    costs, notes = _costs(compared, splits[last], prepared[last])
+    examined = []
+    for exam in compared.exams:
+        if isinstance(exam, WrittenExam):
+            wrote = write_texts(exam, splits, compared.authors(), recipe.evaluate.batch_size)
+            examined.append(Examined(exam, wrote.answers))
+            notes += [*wrote.notes, *compared.silent()]
+        else:
+            examined.append(Examined(exam, compared.answers(splits, prepared)))
+            notes += compared.remarks(prepared[last])
+    return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, notes=notes,
+                       resamples=recipe.evaluate.resamples, seed=recipe.seed)
+
+
+def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[dict[str, Cost], list[str]]:
+    """Of every subject; models that write are timed on whole texts, if all that are measured write."""
+    evaluate = compared.recipe.evaluate
+    subjects, timed = compared.subjects(prepared), {}
+    written = next((exam for exam in compared.exams if isinstance(exam, WrittenExam)), None)
+    if written is not None and evaluate.speed:
+        authors = {name: seeds for name, seeds in compared.authors().items() if name in subjects}
+        timed = writing(written, examples, authors, evaluate.batch_size)
+    whole = set(timed) == set(subjects)  # forwards and texts would not compare
+    if timed and whole:
         subjects = {name: replace(one, writing=timed[name]) for name, one in subjects.items()}
-    costs, notes = measure_many(subjects, speed=recipe.evaluate.speed)
+    costs, notes = measure_many(subjects, speed=evaluate.speed)
     if timed:
-        of = "writing whole texts, token by token" if set(timed) == set(subjects) else "one forward, not of writing"
-        notes = (*notes, f"speed: of {of}")
-    if "baseline" in made:
+        notes = (*notes, f"speed: of {'writing whole texts, token by token' if whole else 'one forward, not of writing'}")
+    if "baseline" in compared.made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
-    wrote = write_texts(recipe.evaluate.writing, task, splits, authors, recipe.evaluate.batch_size)
-    notes = (*notes, *compared.notes(last), *wrote.notes, *(unwritten if wrote.texts else ()))
-    return make_scores(task, splits, predictions, costs, metric=recipe.evaluate.metric, notes=notes,
-                       resamples=recipe.evaluate.resamples, seed=recipe.seed, texts=wrote.texts, text_metrics=wrote.metrics)
+    return costs, [*notes, *compared.elsewhere()]
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,10 @@ class Compared:
     def student(self) -> Loaded:
         return self.made["student"][0]
 
+    @property
+    def exams(self) -> tuple[Exam, ...]:
+        return self.task.exams(self.recipe.evaluate)
+
     @cached_property
     def alike(self) -> bool:
         """Whether teacher and student can be compared row by row."""
@@ -128,11 +148,14 @@ class Compared:
         theirs = self.teacher.processor if self.alike else None
         return self.task.prepare(examples, self.student.processor, theirs, training=False)
 
-    def answers(self, split: str, examples: Dataset, prepared: Prepared) -> dict[str, list[Predictions]]:
-        """By subject, one per seed."""
-        if not self.task.vocabulary:
-            return self._one_by_one(split, examples, prepared)
-        return self._beside(split, prepared) if self.alike else self._apart(split, examples)
+    def answers(self, splits: Mapping[str, Dataset], prepared: Mapping[str, Prepared]) -> AllAnswers:
+        """By subject, then by split, one per seed."""
+        found: dict[str, dict[str, list[Answers]]] = {}
+        for split, examples in splits.items():
+            said = self._beside(split, prepared[split]) if self.alike else self._apart(split, examples)
+            for name, seeds in self._by_subject(said).items():
+                found.setdefault(name, {})[split] = seeds
+        return found
 
     def subjects(self, prepared: Prepared) -> dict[str, Subject]:
         """Whose speed and size is measured, and on what."""
@@ -145,61 +168,66 @@ class Compared:
                 **{kind: Subject(file, here, parameters=count_parameters(student), bytes=file.bytes, flops=flops)
                    for kind, file in self.files.items()}}
 
-    def authors(self) -> tuple[dict[str, list[Author]], list[str]]:
-        """Who is asked to write, and a note on who cannot."""
-        generation = self.recipe.evaluate.writing
+    def authors(self) -> dict[str, list[Author]]:
+        """Who is asked to write."""
         authors = {"teacher": [Author(self.teacher.model, self.teacher.processor)],
                    **{role: [Author(one.model, one.processor) for one in seeds] for role, seeds in self.made.items()}}
-        writing = {kind: file for kind, file in self.files.items() if isinstance(file, OnnxWriter)}
-        if generation is None or generation.num_beams > 1:
-            silent = f"{all_of(list(writing))}: texts are not measured through exported files with num_beams above 1"
-            return authors, [silent] if writing else []
-        settings: Any = self.student.model.generation_config
-        return authors | {kind: [Author(file.writer(settings), self.student.processor)] for kind, file in writing.items()}, []
+        if self.silent():
+            return authors
+        settings: Any = self.student.model.generation_config if self._writers else None
+        return authors | {kind: [Author(file.writer(settings), self.student.processor)]
+                          for kind, file in self._writers.items()}
 
-    def notes(self, prepared: Prepared) -> list[str]:
-        """What a reader of the numbers has to know."""
-        found = []
+    def silent(self) -> list[str]:
+        """A note on exported files that could write and are not asked to."""
+        generation = self.recipe.evaluate.writing
+        if not self._writers or (generation is not None and generation.num_beams == 1):
+            return []
+        return [f"{all_of(list(self._writers))}: texts are not measured through exported files with num_beams above 1"]
+
+    @property
+    def _writers(self) -> dict[str, OnnxWriter]:
+        return {kind: file for kind, file in self.files.items() if isinstance(file, OnnxWriter)}
+
+    def elsewhere(self) -> list[str]:
+        """A note on what is timed on another device than the models."""
         if self.files and self.device.type != "cpu" and self.recipe.evaluate.speed:
-            found.append(f"speed: {all_of(list(self.files))} on the processor, the models on {self.device}")
-        if self.task.vocabulary and self.alike:
-            found += unused_outputs(self.task, prepared, {"teacher": (self.teacher.model, Side.TEACHER),
-                                                          "student": (self.student.model, Side.STUDENT)})
+            return [f"speed: {all_of(list(self.files))} on the processor, the models on {self.device}"]
+        return []
+
+    def remarks(self, prepared: Prepared) -> tuple[str, ...]:
+        """What a reader of the numbers has to know of teacher and student."""
+        if not self.alike:
+            return ()
+        return remarks(self.task.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER),
+                                          "student": Asked(self.student.model)}, prepared)
+
+    def _students(self) -> dict[str, Asked]:
+        """All that read as the student does: the models of every role and seed, and the files."""
+        return {**{f"{role}:{seed}": Asked(one.model) for role, seeds in self.made.items() for seed, one in enumerate(seeds)},
+                **{kind: Asked(file) for kind, file in self.files.items()}}
+
+    def _beside(self, split: str, prepared: Prepared) -> dict[str, Answers]:
+        """All at once, each compared with the teacher's rows."""
+        subjects = {"teacher": Asked(self.teacher.model, Side.TEACHER), **self._students()}
+        return examine(self.task.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
+                       device=self.device, title=split)
+
+    def _apart(self, split: str, examples: Dataset) -> dict[str, Answers]:
+        """The same where the student reads other tokens than the teacher: each by its own, and nothing row by row."""
+        own = self.task.adapted_to(self.student)
+        groups = ((self.task, self.teacher, {"teacher": Asked(self.teacher.model)}), (own, self.student, self._students()))
+        found: dict[str, Answers] = {}
+        for task, whose, subjects in groups:
+            prepared = task.prepare(examples, whose.processor, None, training=False)
+            found |= examine(task.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
+                             device=self.device, title=split)
         return found
 
-    def _one_by_one(self, split: str, examples: Dataset, prepared: Prepared) -> dict[str, list[Predictions]]:
-        labels = self.task.references(examples, prepared.keys)
-
-        def said(name: str, forward: Any, side: Side = Side.STUDENT) -> Predictions:
-            return predict(forward, self.task, prepared, side=side, batch_size=self.recipe.evaluate.batch_size, labels=labels,
-                           title=f"{name}, {split}")
-
-        return {"teacher": [said("teacher", self.teacher.model, Side.TEACHER)],
-                **{role: [said(role, one.model) for one in seeds] for role, seeds in self.made.items()},
-                **{kind: [said(kind, file)] for kind, file in self.files.items()}}
-
-    def _beside(self, split: str, prepared: Prepared) -> dict[str, list[Predictions]]:
-        """All subjects of a task over a vocabulary at once: each is compared with the teacher's rows."""
-        others: dict[str, Any] = {
-            f"{role}:{seed}": one.model for role, seeds in self.made.items() for seed, one in enumerate(seeds)}
-        said = predict_beside(self.teacher.model, {**others, **self.files}, self.task, prepared,
-                              batch_size=self.recipe.evaluate.batch_size, title=split)
+    def _by_subject(self, said: Mapping[str, Answers]) -> dict[str, list[Answers]]:
         return {"teacher": [said["teacher"]],
                 **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in self.made.items()},
                 **{kind: [said[kind]] for kind in self.files}}
-
-    def _apart(self, split: str, examples: Dataset) -> dict[str, list[Predictions]]:
-        """The same where the student reads other tokens than the teacher: each by its own, and nothing token by token."""
-        student, own = self.student, self.task.adapted_to(self.student)
-
-        def said(name: str, forward: Any, whose: Loaded, by: Task) -> Predictions:
-            prepared = by.prepare(examples, whose.processor, None, training=False)
-            return predict(forward, by, prepared, side=Side.STUDENT, batch_size=self.recipe.evaluate.batch_size,
-                           title=f"{name}, {split}")
-
-        return {"teacher": [said("teacher", self.teacher.model, self.teacher, self.task)],
-                **{role: [said(role, one.model, one, own) for one in seeds] for role, seeds in self.made.items()},
-                **{kind: [said(kind, file, student, own)] for kind, file in self.files.items()}}
 
 
 def _flops(student: nn.Module, work: Workload) -> float | None:

@@ -64,7 +64,7 @@ def train(
     # transformers' own place is the checkpoints' folder, which does not outlive the stage
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
-                              metrics={metric.name: metric.higher_is_better for metric in task.metrics()})
+                              metrics={metric.name: metric.higher_is_better for metric in task.exam().metrics()})
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, compile=training.compile,

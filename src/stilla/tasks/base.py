@@ -1,4 +1,4 @@
-"""What a task is: how its columns become model inputs, its outputs rows, its predictions metrics.
+"""What a task is: how its columns become model inputs, its outputs rows, and by which exams its models are judged.
 
 One file per task holds one final class. A task object is bound to its data: `understand` looks at the columns and
 returns a task that knows its inputs, its labels and their names. Nothing here trains or compares models.
@@ -6,11 +6,9 @@ returns a task that knows its inputs, its labels and their names. Nothing here t
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, ClassVar, Generic, Self
 
 import numpy as np
@@ -23,14 +21,12 @@ from typing_extensions import TypeVar
 
 from stilla.recipe import Data, Evaluate, ModelSource, StudentSpec
 from stilla.signals import Batch, Signals
+from stilla.signals import Side as Side
+from stilla.tasks.answers import Given
+from stilla.tasks.exam import Exam, ForwardExam
 
 SectionT = TypeVar("SectionT", bound=Data, default=Any)
 """The section of a recipe's `data` that a task declares."""
-
-
-class Side(StrEnum):
-    STUDENT = "student"
-    TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -40,30 +36,6 @@ class Loaded:
     model: nn.Module
     processor: Any
     source: str
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A measure over examples: `compute(outputs, labels)`, both with examples first.
-
-    `statistics`, where given, makes resampling fast: it maps (outputs, labels) to one row of numbers per example
-    whose sums determine the metric through `from_sums`; resampling examples is then a matrix product.
-    `compute(outputs, labels) == from_sums(statistics(outputs, labels).sum(0))` is held by a test.
-    """
-
-    name: str
-    compute: Callable[[NDArray[Any], NDArray[Any]], float]
-    higher_is_better: bool = True
-    bounded: bool = True
-    """Whether it is a ratio scale in [0, 1], so that `student / teacher` means something."""
-    statistics: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None
-    from_sums: Callable[[NDArray[Any]], float] | None = None
-    limits: tuple[float, float] | None = None
-    """Between which values it lies; by default 0 and 1 where it is bounded, else anywhere."""
-
-    @property
-    def range(self) -> tuple[float, float]:
-        return self.limits or ((0.0, 1.0) if self.bounded else (-math.inf, math.inf))
 
 
 @dataclass(frozen=True)
@@ -84,6 +56,8 @@ class Prepared:
     """Whether an example of a batch may hold several documents."""
     aligned: bool = True
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
+    references: Given | None = None
+    """What answers are compared with, one per example; None where those are the batches' labels."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -199,39 +173,28 @@ class Task(ABC, Generic[SectionT]):
         return self.mask(batch, side)
 
     @abstractmethod
+    def exam(self) -> ForwardExam:
+        """What its models are asked in one forward, and how their answers are judged: in training, and after it."""
+
+    def exams(self, section: Evaluate) -> tuple[Exam, ...]:
+        """All that models are asked after training; the first metric of the first is the headline."""
+        return (self.exam(),)
+
     def outputs(self, outputs: Any) -> Tensor:
-        """(batch, ...) what predictions are made of: kept by evaluation, compared between formats."""
+        """(batch, ...) what answers are made of, of a model's outputs; compared between formats."""
+        return self.exam().outputs(outputs)
 
-    @abstractmethod
-    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any] | None:
-        """The labels that metrics compare with, examples first; None where those of the batches are."""
-
-    @abstractmethod
-    def metrics(self) -> tuple[Metric, ...]:
-        """The headline metric first."""
-
-    @abstractmethod
-    def probabilities(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
-        """(examples, ..., classes): a distribution per decision, for KL, agreement and calibration; None for regression.
-
-        Several labels give (examples, labels, 2).
-        """
-
-    @abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels in the models' order; empty for regression."""
-
-    @abstractmethod
-    def show(self, split: Dataset, key: int) -> str:
-        """The example for a person: its text, or the picture as a `data:` URI."""
+        """Names of the labels in the models' order; empty where there are none."""
+        return ()
 
     @abstractmethod
     def row_classes(self) -> int:
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
 
-    def decoded(self, tokens: Sequence[int]) -> str:
-        """Tokens of a vocabulary as text, for a person."""
-        return " ".join(map(str, tokens))
+    def numbers_of(self, length: int) -> int:
+        """How many numbers a whole forward gives for an example of this length."""
+        return self.row_classes()
 
     def alike(self, student: Any, teacher: Any) -> bool:
         """Whether what these processors' models say of an example can be compared piece by piece."""

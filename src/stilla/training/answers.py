@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from stilla.errors import CompatibilityError
-from stilla.evaluate.predict import Precision, evaluating
+from stilla.evaluate.asking import Precision, evaluating
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.text.sequences import NO_ROW

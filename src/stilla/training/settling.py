@@ -50,7 +50,7 @@ def settle_best(
                                  "or set it to no")
     if args.metric_for_best_model is None:
         return
-    higher = {metric.name: metric.higher_is_better for metric in task.metrics()}
+    higher = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
     if isinstance(eval_data, Mapping):
         higher = {f"{part}_{name}": better for part in eval_data for name, better in higher.items()}
     asked = args.metric_for_best_model.removeprefix("eval_")

@@ -17,12 +17,12 @@ from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
 from stilla.errors import CompatibilityError, all_at_once, one_of
-from stilla.evaluate import predict
-from stilla.evaluate.predict import Precision
+from stilla.evaluate import Asked, examine
+from stilla.evaluate.asking import Precision
 from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
-from stilla.tasks.base import Prepared, Side, Task
+from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
 from stilla.training.answers import Answers, answers, loader
 from stilla.training.batches import EpochLoader, Examples, StepBatches
@@ -257,10 +257,11 @@ class DistillationTrainer(Narrowed):
         return PredictionOutput(predictions=found.logits, label_ids=found.labels, metrics=metrics)
 
     def _measured(self, prepared: Prepared, prefix: str, found: Answers | None = None) -> dict[str, float]:
-        said = predict(self.student, self.task, prepared, side=Side.STUDENT, device=self.args.device,
-                       batch_size=1 if prepared.packed else self.args.eval_batch_size, precision=self._precision,
-                       together=self.args.world_size > 1, title="evaluating")
-        metrics = {metric.name: metric.compute(said.outputs, said.labels) for metric in self.task.metrics()}
+        exam, subject = self.task.exam(), Asked(self.student, precision=self._precision)
+        said = examine(exam, {"student": subject}, prepared, device=self.args.device,
+                       batch_size=1 if prepared.packed else self.args.eval_batch_size,
+                       together=self.args.world_size > 1, title="evaluating")["student"]
+        metrics = {metric.name: metric.compute(said.given, said.references) for metric in exam.metrics()}
         if self.compute_metrics is not None:
             answered = found or self._answers(prepared)
             own = self.compute_metrics(EvalPrediction(predictions=answered.logits, label_ids=answered.labels))

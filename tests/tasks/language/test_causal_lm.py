@@ -89,7 +89,7 @@ def test_of_a_conversation_the_last_answer_is_asked_for(template: str) -> None:
     batch = asked.tokens.batch([0, 1])
     said = [text.replace("\n", "") for text in tokenizer.batch_decode(batch["input_ids"])]  # one template trims them
     assert said == 2 * ["<user> hi<end><assistant> yes<end><user> so?<end><assistant> "]
-    assert asked.references.tolist() == ["no", "no"]
+    assert list(asked.references) == ["no", "no"]
     assert task.source_of(split, 1) == "user: hi\nassistant: yes\nuser: so?"
 
 
@@ -189,7 +189,7 @@ def test_labels_of_transformers_own_collators_mean_the_same() -> None:
 
 
 def test_outputs_that_no_token_uses_change_nothing(tmp_path: Path) -> None:
-    from stilla.evaluate.vocabulary import measured, unused_mass
+    from stilla.tasks.language.token_exam import measured, unused_mass
 
     tokenizer = byte_tokenizer()
     used = len(tokenizer)

@@ -82,7 +82,7 @@ def test_a_token_that_begins_and_ends_is_known_by_its_place() -> None:
 def test_a_reference_has_no_end_as_what_is_written_has_none() -> None:
     split = Dataset.from_list([{"prompt": "q", "completion": "a</s>"}])
     task = CausalLM.understand(CausalLMData(train="x"), {"train": split})
-    assert task.asked(split, byte_tokenizer()).references.tolist() == ["a"]
+    assert task.asked(split, byte_tokenizer()).references == ["a"]
 
 
 @pytest.mark.parametrize("family", pairs.FAMILIES)

@@ -162,12 +162,12 @@ def test_pairs_within_one_column_are_named_by_their_field() -> None:
     data = Dataset.from_list([{"translation": {"en": "cat", "de": "tac one"}}], features=features)
     section = Seq2SeqData(train="x", source="translation.en", target="translation.de")
     task = Seq2Seq.understand(section, {"train": data})
-    assert task.show(data, 0) == "cat | tac one"
+    assert (task.source_of(data, 0), list(task.asked(data, pairs.processor("t5")).references)) == ("cat", ["tac one"])
     batch = task.prepare(data, pairs.processor("t5"), None, training=True).collate([0])
     assert batch.labels is not None
     assert batch.labels[0].tolist() == ids("tac one </s>")
     other = task.answered(data, ["god one"], [True])
-    assert task.show(other, 0) == "cat | god one"
+    assert (task.source_of(other, 0), list(task.asked(other, pairs.processor("t5")).references)) == ("cat", ["god one"])
     assert other[CUT] == [True]
 
 

@@ -67,7 +67,7 @@ class Shown:
         asked = self.task.asked(split, tokenizer)
         given = asked.tokens.batch(range(len(asked)))
         self.asked = [tokenizer.decode(ids[there.bool()]) for ids, there in zip(given["input_ids"], given["attention_mask"])]
-        self.references = asked.references.tolist()
+        self.references = asked.references
 
 
 def shown(*rows: dict[str, Any] | list[dict[str, Any]], template: str = CHATML, **section: Any) -> Shown:
@@ -119,7 +119,7 @@ def test_sharegpts_speakers_have_roles() -> None:
     assert made.whole == ["<|system|>be short<end>\n<|user|>hi<end>\n<|assistant|>yes<end>\n<|tool|>42<end>\n"
                           "<|assistant|>no<end>\n"]
     assert made.learnt == ["yes<end>\nno<end>\n"]
-    assert made.task.show(made.split, 0).splitlines()[-1] == "assistant: no"
+    assert made.task.source_of(made.split, 0).splitlines() == ["system: be short", "user: hi", "assistant: yes", "tool: 42"]
     with pytest.raises(DataError, match=r"has a speaker 'function_call' \(`from`\), who is none of human, user, gpt"):
         shown({"conversations": [{"from": "human", "value": "hi"}, {"from": "function_call", "value": "{}"},
                                  {"from": "gpt", "value": "no"}]})

@@ -17,10 +17,12 @@ from stilla import data, tasks
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense
+from stilla.tasks.answers import Answers
 from stilla.tasks.base import Side
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
+from stilla.views import Text
 from tests.tasks.tiny import WORDS, bert_config, bert_folder, bert_tokenizer, labels_of, splits_of
 
 ROWS = {"text": ["good film", "bad", "the food was very bad"], "label": ["good", "bad", "bad"]}
@@ -60,7 +62,7 @@ def test_pairs_are_joined_by_the_tokenizer() -> None:
     batch = prepared.collate([0])
     assert batch.student["input_ids"].tolist() == [ids("[CLS]", "good", "film", "[SEP]", "bad", "[SEP]")]
     assert batch.student["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
-    assert task.show(Dataset.from_dict(rows), 1) == "bad | food"
+    assert task.show(Dataset.from_dict(rows), 1) == Text("bad | food")
 
 
 def test_two_tokenizers_see_the_same_texts() -> None:
@@ -190,9 +192,10 @@ def test_each_of_several_labels_is_a_row_of_two_classes() -> None:
     torch.testing.assert_close(rows_loss.reshape(2, 3), oracle)
     assert task.counts(batch) == {"rows": 6, "labelled": 6, "tokens": 2, "examples": 2}
     assert task.row_classes() == 2
-    probabilities = task.probabilities(logits.numpy())
-    assert probabilities is not None
-    np.testing.assert_allclose(probabilities[..., 1], torch.sigmoid(logits).numpy(), rtol=1e-6)
+    decisions = task.exam().decisions(Answers(np.arange(2), logits.numpy(), labels.numpy()))
+    assert decisions is not None
+    assert decisions.decided.tolist() == (logits > 0).int().tolist()
+    np.testing.assert_allclose(decisions.confidence, torch.sigmoid(logits.abs()).numpy(), rtol=1e-6)
 
 
 def test_a_number_is_a_row_of_width_one() -> None:
@@ -203,12 +206,15 @@ def test_a_number_is_a_row_of_width_one() -> None:
     assert signals.logits.logits.shape == (2, 1)
     assert signals.labels is not None
     assert signals.labels.tolist() == [0.5, 1.5]
-    assert (task.row_classes(), task.class_names(), task.probabilities(np.zeros((2, 1)))) == (1, (), None)
+    decisions = task.exam().decisions(Answers(np.arange(2), np.zeros((2, 1)), np.zeros(2)))
+    assert (task.row_classes(), task.class_names(), decisions) == (1, (), None)
 
 
-def test_probabilities_are_the_softmax() -> None:
-    probabilities = task_of(ROWS).probabilities(np.array([[0.0, np.log(3)]]))
-    np.testing.assert_allclose(probabilities, [[0.25, 0.75]])
+def test_confidence_is_that_of_the_softmax() -> None:
+    decisions = task_of(ROWS).exam().decisions(Answers(np.arange(1), np.array([[0.0, np.log(3)]]), np.zeros(1, np.int64)))
+    assert decisions is not None
+    assert decisions.decided.tolist() == [1]
+    np.testing.assert_allclose(decisions.confidence, [0.75])
 
 
 def test_labels_that_do_not_fit_the_kind_are_refused() -> None:
@@ -256,7 +262,8 @@ def test_from_a_file_to_logits_in_the_teachers_order(tmp_path: Path) -> None:
     signals = task.signals(teacher.model(**batch.teacher), batch, Side.TEACHER)
     assert signals.labels is not None
     assert [task.class_names()[index] for index in signals.labels] == splits["validation"]["label"][:]
-    assert task.references(splits["validation"], prepared.keys).tolist() == signals.labels.tolist()
+    assert prepared.references is not None
+    assert list(prepared.references) == signals.labels.tolist()
 
 
 def test_padding_has_no_influence(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from stilla.tasks.vision import pixels as _pixels
 from stilla.tasks.vision.image_classification import ImageClassification
 from stilla.tasks.vision.pictures import Pictures, as_rgb, light
 from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.views import Picture
 from tests.tasks.tiny import image_processor, labels_of, vit_config, vit_folder
 
 
@@ -295,7 +296,8 @@ def test_broken_pictures_are_skipped_if_the_recipe_says_so(caplog: pytest.LogCap
     batch = prepared.collate([0, 1, 2])
     assert batch.labels is not None
     assert batch.labels.tolist() == [0, 1, 1]
-    assert task.references(rows, prepared.keys).tolist() == [0, 1, 1]
+    assert prepared.references is not None
+    assert list(prepared.references) == [0, 1, 1]
     with pytest.raises(DataError, match="there is no picture left"):
         task.prepare(rows.select([1, 2]), image_processor(), None, training=True)
 
@@ -378,8 +380,9 @@ def test_a_picture_is_shown_small_as_a_data_uri() -> None:
         features=Features({"image": Value("binary"), "label": Value("string")}),
     )
     for rows, kind, size in ((rows_of(), "png", 12), (large, "jpeg", 96)):
-        uri = task_of(rows).show(rows, 1)
-        head, encoded = uri.split(",")
+        view = task_of(rows).show(rows, 1)
+        assert isinstance(view, Picture)
+        head, encoded = view.uri.split(",")
         assert head == f"data:image/{kind};base64"
         assert PIL.Image.open(BytesIO(base64.b64decode(encoded))).size == (size, size)
 

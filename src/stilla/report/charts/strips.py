@@ -1,4 +1,4 @@
-"""Small charts along one axis: the spread over seeds, and a class's F1 inside a table's cell."""
+"""Small charts along one axis: the spread over seeds, and a metric of a class inside a table's cell."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def seed_strips(spreads: Sequence[Spread], x_title: str, label: str, text: Text,
     )
 
 
-def class_strip(f1: Mapping[str, float], names: Sequence[str], low: float) -> Markup:
-    """F1 of each subject on one class, from `low` to 1; silent, because the numbers stand beside it."""
+def class_strip(values: Mapping[str, float], names: Sequence[str], low: float) -> Markup:
+    """The metric of each subject on one class, from `low` to 1; silent, because the numbers stand beside it."""
     x = Scale(low, 1.0, 7, 173)
     middle = 9.0
-    ends = [x(f1[name]) for name in ("teacher", "student") if name in f1] or [x.start]
-    marks = [(subject_style(name), x(f1[name])) for name in names if name in f1]
+    ends = [x(values[name]) for name in ("teacher", "student") if name in values] or [x.start]
+    marks = [(subject_style(name), x(values[name])) for name in names if name in values]
     return svg(
         180, 18, "",
         tag("line", x1=7, x2=173, y1=middle, y2=middle, class_="grid"),

@@ -16,9 +16,10 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, one_of
-from stilla.recipe import ModelSource
+from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
+from stilla.tasks.exam import Exam
 from stilla.tasks.language import conversations, documents, talks, translations
 from stilla.tasks.language import prompts as _prompts
 from stilla.tasks.language.columns import Layout, layout
@@ -27,7 +28,7 @@ from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
-from stilla.tasks.language.writing import Asked, Writes
+from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.label_checks import rows_in_words
@@ -119,6 +120,9 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
     # --- writing ---
 
+    def exams(self, section: Evaluate) -> tuple[Exam, ...]:
+        return exams_of(self, self.exam(), section)
+
     def text_metrics(self) -> tuple[str, ...]:
         """Only what is asked for: writing takes long, and perplexity is measured in any case."""
         return ()
@@ -153,7 +157,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         if not fits:
             raise DataError("no prompt leaves room for an answer; raise data.max_length.")
         return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), np.array(keys, np.int64)[fits],
-                     np.array([references[row] for row in fits]))
+                     [references[row] for row in fits])
 
     def source_of(self, split: Dataset, key: int) -> str:
         row = _row(split, key, self.layout)
@@ -174,12 +178,6 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
     def identity(self, processor: Any) -> str:
         return tokens.fingerprint(processor, *([processor.chat_template] if self.layout.source == "messages" else []))
-
-    def show(self, split: Dataset, key: int) -> str:
-        row = _row(split, key, self.layout)
-        if isinstance(row, talks.Talk):
-            return row.lines()
-        return " | ".join(map(str, row)) if isinstance(row, tuple) else str(row)
 
 
 @dataclass(frozen=True)

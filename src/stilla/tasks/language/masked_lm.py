@@ -97,9 +97,6 @@ class MaskedLM(Vocabulary[MaskedLMData]):
                         # what is measured is masked the same way every time
                         on_epoch=collate.set_epoch if training and self.section.fresh_masks else None)
 
-    def show(self, split: Dataset, key: int) -> str:
-        return str(split.select_columns([self.column]).with_format(None)[int(key)][self.column])
-
 
 @dataclass(frozen=True, eq=False)
 class _Pieces:

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import Data, Evaluate, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side
+from stilla.tasks.exam import Exam
 from stilla.tasks.language import translations
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
-from stilla.tasks.language.writing import Asked, Writes
+from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.label_checks import rows_in_words
@@ -129,11 +130,10 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             first += rows
         return segments
 
-    def show(self, split: Dataset, key: int) -> str:
-        one = split.select([int(key)])
-        return " | ".join(str(translations.values(one, column)[0]) for column in self.columns)
-
     # --- writing ---
+
+    def exams(self, section: Evaluate) -> tuple[Exam, ...]:
+        return exams_of(self, self.exam(), section)
 
     def text_metrics(self) -> tuple[str, ...]:
         """ROUGE for what is called a summary, BLEU and chrF for the rest."""
@@ -149,7 +149,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         tokens = self._sources(pair, sources, _tokens.longest([pair.tokenizer], section.max_length))
         options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
         ends = Ends.of(pair.tokenizer)
-        return Asked(tokens, keys, np.array([ends.begun_once(ends.unended(text)) for text in texts]), options)
+        return Asked(tokens, keys, [ends.begun_once(ends.unended(text)) for text in texts], options)
 
     def source_of(self, split: Dataset, key: int) -> str:
         return str(translations.values(split.select([int(key)]), self.columns[0])[0])

@@ -44,8 +44,8 @@ class Talk:
         """The last turn that is to be learnt: what models are asked for, everything before it being given."""
         return self.learnt[-1]
 
-    def lines(self, end: int | None = None) -> str:
-        """For a person; up to a turn."""
+    def lines(self, end: int) -> str:
+        """For a person, up to a turn."""
         return "\n".join(f"{message['role']}: {_said(message)}" for message in self.messages[:end])
 
 

@@ -12,25 +12,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset
 from jaxtyping import Bool
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
-from stilla.signals import Batch, Dense, Headed, Signals
-from stilla.tasks.base import Loaded, Metric, SectionT, Segment, Side, Task
+from stilla.signals import Batch, Dense, Headed, Side, Signals
+from stilla.tasks.base import Loaded, SectionT, Segment, Task
 from stilla.tasks.language.models import language_model
-from stilla.tasks.shared.metrics import by_sums
+from stilla.tasks.language.token_exam import TokenExam
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.sequences import NO_ROW, valid
-
-NLL, TOP, CONFIDENCE, DIVERGENCE = range(4)
-"""What evaluation keeps of a row, (examples, positions, 3 or 4): the negative log-likelihood of its label, the likeliest
-token, the log-probability of that one, and KL(teacher || model), all in nats, where the teacher was asked too."""
-
-_SHOWN = 240  # characters of an example in a report
 
 
 @dataclass(frozen=True)
@@ -104,30 +96,18 @@ class Vocabulary(Task[SectionT]):
     def mask(self, batch: Batch, side: Side) -> Bool[Tensor, "batch positions"]:
         return valid_tokens(batch.student if side is Side.STUDENT else batch.teacher)
 
-    def outputs(self, outputs: Any) -> Tensor:
-        """(batch, positions, classes): all logits, as an exported file gives them; too many to keep of a whole split."""
-        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-        return logits
-
-    def references(self, split: Dataset, keys: NDArray[np.int64]) -> None:
-        """A row's label is in its batch."""
-        return
-
-    def metrics(self) -> tuple[Metric, ...]:
-        return PERPLEXITY, TOKEN_ACCURACY
-
-    def probabilities(self, outputs: NDArray[Any]) -> None:
-        """Too many to keep."""
-        return
-
-    def class_names(self) -> tuple[str, ...]:
-        return ()
+    def exam(self) -> TokenExam:
+        return TokenExam(self)
 
     def row_classes(self) -> int:
         return self.classes
 
+    def numbers_of(self, length: int) -> int:
+        return length * self.classes
+
     def decoded(self, tokens: Sequence[int]) -> str:
-        return super().decoded(tokens) if self.tokenizer is None else str(self.tokenizer.decode(list(tokens)))
+        """Tokens as text, for a person."""
+        return " ".join(map(str, tokens)) if self.tokenizer is None else str(self.tokenizer.decode(list(tokens)))
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every piece with its tokens and the places of its rows in it."""
@@ -214,23 +194,3 @@ def refuse_other_tokens(student: Any, teacher: Any) -> None:
     only = sorted(ours.keys() ^ theirs.keys())
     raise CompatibilityError(f"the teacher's tokenizer has {len(theirs):,} tokens, the student's {len(ours):,}, and "
                              f"{len(only):,} are known to one of them only, {only[0]!r} for one. {way_out}")
-
-
-# --- metrics: outputs (examples, positions, 3 or 4), labels (examples, positions) ---
-
-
-def _surprise(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    there = labels != NO_ROW
-    return np.stack([(outputs[..., NLL].astype(np.float64) * there).sum(1), there.sum(1)], axis=1)
-
-
-def _hits(outputs: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    there = labels != NO_ROW
-    return np.stack([((outputs[..., TOP] == labels) & there).sum(1), there.sum(1)], axis=1).astype(np.float64)
-
-
-PERPLEXITY = by_sums("perplexity", _surprise, lambda sums: float(np.exp(sums[0] / sums[1])), higher=False, bounded=False)
-"""exp of the mean negative log-likelihood of a token, over all tokens of all examples."""
-
-TOKEN_ACCURACY = by_sums("token_accuracy", _hits, lambda sums: float(sums[0] / sums[1]))
-"""Fraction of the tokens that are the likeliest to the model."""

@@ -1,4 +1,4 @@
-"""What a task adds whose models write texts: what they are asked, and what their answers are compared with."""
+"""What a task adds whose models write texts: what they are asked, what their answers are compared with, and by what."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stilla.recipe import Evaluate, Generation
 from stilla.signals import Batch
+from stilla.tasks.answers import Answers, Metric
+from stilla.tasks.exam import Exam, ForwardExam
+from stilla.tasks.shared.strings import find
 from stilla.tasks.text.tokens import Tokens
+from stilla.views import Text
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What models are asked to write, one per example.
 
-    `tokens`: of what they are given. `keys`: the examples in their split. `references`: (examples,) the data's own texts.
+    `tokens`: of what they are given. `keys`: the examples in their split. `references`: the data's own texts, one each.
     `options`: of `generate`, which the model could not know (what its decoder begins with).
     """
 
     tokens: Tokens
     keys: NDArray[np.int64]
-    references: NDArray[Any]
+    references: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -71,3 +76,27 @@ class Writes(ABC):
     @abstractmethod
     def identity(self, processor: Any) -> str:
         """A hash of how texts become tokens and tokens texts."""
+
+
+@dataclass(frozen=True)
+class WrittenExam(Exam):
+    """Models write, and their texts are measured. An answer is a text, so is its reference."""
+
+    task: Writes
+    section: Generation
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return find(self.section.metrics or ())
+
+    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
+        """What was asked."""
+        return Text(self.task.source_of(split, int(answers.keys[example])))
+
+
+def exams_of(task: Writes, rows: ForwardExam, section: Evaluate) -> tuple[Exam, ...]:
+    """The exam of texts beside the one of `rows`, where the recipe has texts written; first where writing is the task."""
+    generation = section.writing
+    if generation is None or not generation.metrics:
+        return (rows,)
+    written = WrittenExam(task, generation)
+    return (written, rows) if task.text_metrics() else (rows, written)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset as TorchDataset
 from typing_extensions import TypeVar
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource, StudentSpec
-from stilla.signals import Batch, Dense, Signals
-from stilla.tasks.base import Loaded, Metric, Side, Task
-from stilla.tasks.shared import metrics as _metrics
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.base import Loaded, Task
 from stilla.tasks.shared.activations import activation_of, read_beside
+from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import SCALE, Form, Problem
 from stilla.tasks.shared.sections import Classified
+from stilla.views import View
 
 Found = TypeVar("Found")
 ClassifiedT = TypeVar("ClassifiedT", bound=Classified, default=Any)
@@ -95,26 +94,12 @@ class Classification(Task[ClassifiedT]):
             )
         return Signals(logits=Dense(logits), labels=labels)
 
-    def outputs(self, outputs: Any) -> Tensor:
-        if isinstance(outputs, Tensor):
-            return outputs  # an exported file's: made by this function when it was written
-        logits: Tensor = outputs["logits"]
-        return logits.float().sigmoid() if self.problem.activation == "sigmoid" else logits
+    def exam(self) -> ClassExam:
+        return ClassExam(self.problem, self.show)
 
-    def references(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any]:
-        return self.problem.encode(split.select(keys))
-
-    def metrics(self) -> tuple[Metric, ...]:
-        kinds = {"single_label": _metrics.single_label, "multi_label": _metrics.multi_label}
-        return kinds.get(self.problem.kind, _metrics.regression)()
-
-    def probabilities(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
-        logits = torch.from_numpy(np.ascontiguousarray(outputs))
-        if self.problem.kind == "regression":
-            return None
-        if self.problem.kind == "multi_label":
-            logits = torch.stack([torch.zeros_like(logits), logits], dim=-1)
-        return functional.softmax(logits, dim=-1).numpy()
+    @abstractmethod
+    def show(self, split: Dataset, key: int) -> View:
+        """An example for a person."""
 
     def class_names(self) -> tuple[str, ...]:
         return self.problem.names

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stilla.tasks.base import Metric
+from stilla.tasks.answers import Metric
 
 Array = NDArray[Any]
 
@@ -41,7 +41,7 @@ def regression() -> tuple[Metric, ...]:
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
         by_sums("pearson", _moments, _pearson, bounded=False, limits=(-1.0, 1.0)),
-        Metric("spearman", _spearman, bounded=False, limits=(-1.0, 1.0)),
+        Metric("spearman", _pairs, from_list=_spearman, bounded=False, limits=(-1.0, 1.0)),
         by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
     )
 
@@ -55,10 +55,7 @@ def by_sums(
     bounded: bool = True,
     limits: tuple[float, float] | None = None,
 ) -> Metric:
-    def compute(outputs: Array, labels: Array) -> float:
-        return from_sums(statistics(outputs, labels).sum(0))
-
-    return Metric(name, compute, higher, bounded, statistics, from_sums, limits)
+    return Metric(name, statistics, from_sums, higher_is_better=higher, bounded=bounded, limits=limits)
 
 
 def _mean(sums: Array) -> float:
@@ -160,10 +157,15 @@ def _pearson(sums: Array) -> float:
     return float((n * xy - x * y) / np.sqrt(spread)) if spread > 0 else float("nan")
 
 
-def _spearman(outputs: Array, labels: Array) -> float:
-    x, y = _columns(outputs, labels)
+def _pairs(outputs: Array, labels: Array) -> Array:
+    """(examples, 2)."""
+    return np.stack(_columns(outputs, labels), axis=1)
+
+
+def _spearman(pairs: Array, counts: Array) -> float:
     from scipy.stats import rankdata  # most of a second to import, for numbers alone
 
+    x, y = np.repeat(pairs, counts, axis=0).T
     return _pearson(_moments(rankdata(x), rankdata(y)).sum(0))
 
 

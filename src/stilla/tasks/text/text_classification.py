@@ -28,6 +28,7 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.perturbation import Perturbation
 from stilla.tasks.text.sections import TextClassificationData
+from stilla.views import Text, View
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class TextClassification(Classification[TextClassificationData]):
             collate=_Collate(tokens, others, labels, keys, perturbation),
             keys=keys,
             lengths=tokens.lengths.tolist(),
+            references=labels,
             on_epoch=None if perturbation is None else perturbation.set_epoch,
             aligned=shared,
         )
@@ -136,9 +138,9 @@ class TextClassification(Classification[TextClassificationData]):
         mask = inputs.get("attention_mask")
         return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
-    def show(self, split: Dataset, key: int) -> str:
+    def show(self, split: Dataset, key: int) -> View:
         row = split.select_columns(list(self.text)).with_format(None)[int(key)]
-        return " | ".join(str(row[column]) for column in self.text)
+        return Text(" | ".join(str(row[column]) for column in self.text))
 
 
 def all_columns(columns: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
 from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.views import Picture, View
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class ImageClassification(Classification[ImageClassificationData]):
             examples=Positions(len(keys)),
             collate=_Collate(source if augment else keep(source), labels, keys),
             keys=keys,
+            references=labels,
             on_epoch=source.set_epoch if augment else None,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
         )
@@ -113,8 +115,8 @@ class ImageClassification(Classification[ImageClassificationData]):
     def mask(self, batch: Batch, side: Side) -> None:
         return None
 
-    def show(self, split: Dataset, key: int) -> str:
-        return _pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN)
+    def show(self, split: Dataset, key: int) -> View:
+        return Picture(_pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN))
 
 
 def _processor_for(source: ModelSource) -> Any:

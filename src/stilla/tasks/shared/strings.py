@@ -1,6 +1,6 @@
 """Measures of written text against references, in sums over texts, so that resampling is a matrix product.
 
-`outputs` and `labels` of these metrics are (texts,) arrays of strings. All values lie in 0..1, sacreBLEU's a hundredth
+Answers and references of these metrics are (texts,) strings. All values lie in 0..1, sacreBLEU's a hundredth
 of what it prints; tests compare them with the libraries' own corpus scores.
 """
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from stilla.errors import RecipeError, all_of
 from stilla.recipe import TEXT_METRICS
 from stilla.runtime.imports import own_function
-from stilla.tasks.base import Metric
+from stilla.tasks.answers import Metric
 
-Texts = NDArray[Any]  # of strings; beartype knows no NDArray[np.str_]
+Texts = Sequence[str] | NDArray[Any]
 Numbers = NDArray[np.float64]
 
 _ORDER = 4  # of BLEU's n-grams
@@ -51,10 +51,7 @@ def missing_packages(names: Sequence[str]) -> str:
 
 def _by_sums(name: str, statistics: Callable[[Texts, Texts], Numbers], from_sums: Callable[[Numbers], float],
              *, bounded: bool = True) -> Metric:
-    def compute(texts: Texts, references: Texts) -> float:
-        return from_sums(statistics(texts, references).sum(0))
-
-    return Metric(name, compute, True, bounded, statistics, from_sums)
+    return Metric(name, statistics, from_sums, bounded=bounded)
 
 
 def _mean(sums: Numbers) -> float:

@@ -13,9 +13,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from stilla.errors import RecipeError
-from stilla.evaluate import strings
 from stilla.evaluate.quality import weighted
 from stilla.recipe import TEXT_METRICS
+from stilla.tasks.shared import strings
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", ",", "and", "then", "it", "slept", ".", "Über", "café", "東京", "naïve"]
 
@@ -60,7 +60,7 @@ def test_resampling_by_sums_is_the_metric_of_the_drawn_texts(name: str) -> None:
     metric = found(name)
     drawn = np.random.default_rng(0).integers(0, len(texts), (3, len(texts)))
     counts = np.stack([np.bincount(row, minlength=len(texts)) for row in drawn]).astype(np.float64)
-    values = weighted(metric, texts, references)(counts)
+    values = weighted(metric, metric.statistics(texts, references))(counts)
     expected = [metric.compute(texts[row], references[row]) for row in drawn]
     np.testing.assert_allclose(values, expected, atol=1e-12)
 

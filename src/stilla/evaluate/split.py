@@ -1,0 +1,142 @@
+"""All that is computed on one split: each exam's metrics, agreement, KL, calibration, flips, on the same resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+
+from stilla.evaluate.calibration import calibration
+from stilla.evaluate.fidelity import AGREEMENT, flip_kinds, flips
+from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap
+from stilla.scores import Calibration, ClassScore, Flip, Interval
+from stilla.tasks.answers import Answers, Decisions, Metric
+from stilla.tasks.exam import Exam
+
+Subjects = Mapping[str, Sequence[Answers]]
+"""By subject, one per seed."""
+
+
+class Sitting:
+    """One exam on one split."""
+
+    def __init__(self, exam: Exam, subjects: Subjects, resamples: int, seed: int) -> None:
+        self.exam, self.subjects = exam, subjects
+        every = [one for seeds in subjects.values() for one in seeds]
+        self.examples = len(every[0])
+        self.comparable = exam.comparable(every)
+        self.metrics = exam.metrics() if self.comparable else ()
+        self.sampled = bootstrap(self._asked(), Resampling(self.examples, resamples, seed))
+
+    @cached_property
+    def decided(self) -> dict[str, list[Decisions]]:
+        """By subject and seed; empty where nothing is decided."""
+        found = {subject: [self.exam.decisions(one) for one in seeds] for subject, seeds in self.subjects.items()}
+        return {subject: decisions for subject, seeds in found.items()
+                if len(decisions := [one for one in seeds if one is not None]) == len(seeds)}
+
+    def _asked(self) -> dict[tuple[str, str], Asked]:
+        """Every metric of every subject, and the agreement of every other subject with the teacher."""
+        asked = {(subject, metric.name): Asked(metric, [metric.statistics(one.given, one.references) for one in seeds])
+                 for subject, seeds in self.subjects.items() for metric in self.metrics}
+        if self.comparable and "teacher" in self.decided:
+            (teacher, *_) = self.decided["teacher"]
+            asked |= {(subject, AGREEMENT.name): Asked(AGREEMENT, [one.matches(teacher, self.examples) for one in seeds])
+                      for subject, seeds in self.decided.items() if subject != "teacher"}
+        return asked
+
+    def kl(self, subject: str) -> float | None:
+        """KL(teacher || subject) in nats, mean of examples (or units) and seeds; None for the teacher, or where there is
+        none."""
+        if subject == "teacher" or "teacher" not in self.subjects or subject not in self.subjects or not self.comparable:
+            return None
+        (teacher, *_) = self.subjects["teacher"]
+        found = [self.exam.divergence(teacher, one) for one in self.subjects[subject]]
+        means = [float(one.mean()) for one in found if one is not None and len(one)]
+        return float(np.mean(means)) if means else None
+
+    def calibration(self, subject: str) -> Calibration | None:
+        """Over all decisions of all seeds; None where no confidence is said, or nothing decided."""
+        confidences, right = [], []
+        for one in self.decided.get(subject, ()):
+            if one.confidence is None:
+                return None
+            there = one.there()
+            confidences.append(one.confidence[there])
+            right.append((one.decided == one.references)[there])
+        every = np.concatenate(confidences) if confidences else np.zeros(0)
+        return calibration(every, np.concatenate(right)) if len(every) else None
+
+    def classes(self) -> tuple[ClassScore, ...]:
+        """By subject the mean over its seeds; without those for which it is not defined."""
+        found = {subject: [self.exam.by_class(one) for one in seeds] for subject, seeds in self.subjects.items()}
+        values = {subject: [one for one in seeds if one is not None] for subject, seeds in found.items()}
+        if not self.comparable or not all(values.values()):
+            return ()
+        means = {subject: np.mean([one.values for one in seeds], axis=0) for subject, seeds in values.items()}
+        first = next(iter(values.values()))[0]
+        return tuple(ClassScore(name, int(number), {subject: float(one[index]) for subject, one in means.items()
+                                                    if np.isfinite(one[index])})
+                     for index, (name, number) in enumerate(zip(first.names, first.support)))
+
+    def flips(self, split: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
+        """Numbers by kind, and the decisions to show, of the first seed of every subject."""
+        first = {subject: seeds[0] for subject, seeds in self.decided.items()}
+        if not self.comparable or not {"teacher", "student"} <= set(first):
+            return {}, ()
+        kinds = flip_kinds(first["teacher"], first["student"])
+        shown = flips(kinds, first, self.subjects["student"][0], self.exam, split)
+        return {kind: len(units) for kind, units in kinds.items()}, shown
+
+
+class Split:
+    """All exams on one split. What is said once (agreement, KL, calibration, flips, classes) is of the first exam that says
+    it."""
+
+    def __init__(self, examined: Sequence[tuple[Exam, Subjects]], resamples: int, seed: int) -> None:
+        self.sittings = [Sitting(exam, subjects, resamples, seed) for exam, subjects in examined if subjects]
+        self.subjects = {subject for one in self.sittings for subject in one.subjects}
+        self.examples = max(one.examples for one in self.sittings)
+        self.metrics: tuple[Metric, ...] = tuple(metric for one in self.sittings for metric in one.metrics)
+        self.sampled: dict[tuple[str, str], Sampled] = {}
+        for one in reversed(self.sittings):
+            self.sampled |= one.sampled
+
+    def is_defined(self, metric: Metric) -> bool:
+        """Whether every subject that was asked has a finite value for every seed."""
+        values = [one.values for (_, name), one in self.sampled.items() if name == metric.name]
+        return bool(values) and all(bool(np.isfinite(one).all()) for one in values)
+
+    def has(self, subject: str, metric: Metric) -> bool:
+        """Whether the subject was measured by it: not every file can write."""
+        return (subject, metric.name) in self.sampled and self.is_defined(metric)
+
+    def agreement(self, subject: str, seed: int) -> Interval | None:
+        sampled = self.sampled.get((subject, AGREEMENT.name))
+        return sampled.interval(seed) if sampled is not None and np.isfinite(sampled.value) else None
+
+    def kl(self, subject: str) -> float | None:
+        return next((found for one in self.sittings if (found := one.kl(subject)) is not None), None)
+
+    def calibration(self, subject: str) -> Calibration | None:
+        return next((found for one in self.sittings if (found := one.calibration(subject)) is not None), None)
+
+    def classes(self) -> tuple[str, tuple[ClassScore, ...]]:
+        """What is measured of each class, and the classes."""
+        return next(((one.exam.class_metric, found) for one in self.sittings if (found := one.classes())), ("", ()))
+
+    def units(self) -> tuple[str, int]:
+        """What is decided, and how many of it."""
+        deciding = self._deciding()
+        if deciding is None:
+            return "examples", self.examples
+        return deciding.exam.units, len(next(iter(deciding.decided.values()))[0])
+
+    def flips(self, split: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
+        deciding = self._deciding()
+        return ({}, ()) if deciding is None else deciding.flips(split)
+
+    def _deciding(self) -> Sitting | None:
+        return next((one for one in self.sittings if one.comparable and one.decided), None)

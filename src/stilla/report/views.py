@@ -1,0 +1,79 @@
+"""Views of examples as a page shows them: everything from data is escaped here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from stilla.report.charts.marks import subject_style
+from stilla.views import Mark, Picture, Text, View
+
+_LONGEST_TEXT = 600
+# Only raster pictures: an SVG could bring scripts and addresses of its own.
+_PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
+
+_PLACE = "▁▁"
+"""Where something stands that is decided about."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A view as HTML. `layout`: `pictures` stand several in a row, `texts` take a line each."""
+
+    html: Markup
+    layout: str
+
+
+def draw(view: View, label: str) -> Drawn:
+    """`label`: what is right, for whoever cannot see a picture."""
+    if isinstance(view, Picture) and _PICTURE.fullmatch(view.uri):
+        return Drawn(Markup('<img src="{}" alt="example of {}" loading="lazy">').format(view.uri, label), "pictures")
+    return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
+
+
+def _folded(view: Text) -> Markup:
+    """A long text in two, the second behind a fold; a few words too many are not worth one."""
+    where, end = _cut(view.text), len(view.text)
+    first, rest = _pieces(view, 0, where), _pieces(view, where, end) if where < end else Markup("")
+    fold = Markup("<details><summary>the rest</summary><p>{}</p></details>").format(rest) if rest else ""
+    dots = Markup('<span class="ellipsis"> …</span>') if rest else ""
+    return Markup('<div class="example"><p>{}{}</p>{}</div>').format(first, dots, fold)
+
+
+def _cut(text: str) -> int:
+    """Where, at a space."""
+    if len(text) <= 1.2 * _LONGEST_TEXT:
+        return len(text)
+    space = text.rfind(" ", _LONGEST_TEXT // 2, _LONGEST_TEXT)
+    return _LONGEST_TEXT if space < 0 else space
+
+
+def _pieces(view: Text, start: int, end: int) -> Markup:
+    """The text from start to end, cut wherever a mark begins or ends; a mark's label stands behind it."""
+    borders = {start, end, *(border for mark in view.marks for border in (mark.start, mark.end))}
+    inside = sorted(border for border in borders if start <= border <= end)
+    out = []
+    for at, to in zip(inside, [*inside[1:], end]):
+        if at > start or start == 0:  # what stands at the fold stands before it
+            out += [_placed(mark) for mark in view.marks if mark.start == mark.end == at]
+        covering = [mark for mark in view.marks if mark.start <= at < mark.end and to > at]
+        out.append(_marked(view.text[at:to], covering) if covering else escape(view.text[at:to]))
+        out.append(_labels(mark for mark in covering if mark.end == to))
+    return Markup("").join(out)
+
+
+def _placed(mark: Mark) -> Markup:
+    return Markup('<span class="place">{}</span>{}').format(_PLACE, _labels([mark]))
+
+
+def _marked(text: str, marks: Sequence[Mark]) -> Markup:
+    colours = " ".join(subject_style(mark.by).colour if mark.by else "data" for mark in marks)
+    return Markup('<mark class="{}">{}</mark>').format(colours, text)
+
+
+def _labels(marks: Iterable[Mark]) -> Markup:
+    return Markup("").join(Markup('<sub class="{}">{}</sub>').format(
+        subject_style(mark.by).colour if mark.by else "data", mark.label) for mark in marks if mark.label)
