@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def _ended(words: str, code: int, *, all_processes: bool = False) -> typer.Exit:
 
     if all_processes or os.environ.get("RANK", "0") == "0":
         style = "yellow" if code == STOPPED else "red"
-        Console(stderr=True, highlight=False).print(Text(words, style=style), soft_wrap=True)
+        with suppress(OSError, SystemExit):  # rich exits where nobody reads it; the code says it
+            Console(stderr=True, highlight=False).print(Text(words, style=style), soft_wrap=True)
     elif code == MISTAKE:
         time.sleep(PATIENCE)
     return typer.Exit(code)

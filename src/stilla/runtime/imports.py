@@ -10,6 +10,9 @@ from typing import Any
 
 from stilla.errors import RecipeError, did_you_mean
 
+imported: list[str] = []
+"""The paths that a person's own code was imported by, in this process."""
+
 
 def import_path(path: str) -> Any:
     """What `package.module:name` means; modules in the folder that a command was started in are found too.
@@ -18,6 +21,8 @@ def import_path(path: str) -> Any:
         RecipeError: no such module or name, or importing it fails.
     """
     module_name, _, name = path.partition(":")
+    if not module_name.startswith(f"{__package__.partition('.')[0]}."):
+        imported.append(path)
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there
