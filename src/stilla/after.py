@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from stilla import data, tasks
 from stilla.errors import DataError, RecipeError
 from stilla.recipe import Recipe
 from stilla.recipe.file import read
+from stilla.recipe.yaml import flow
 from stilla.report import write_report
 from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.paths import meant
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.measuring import measure
+from stilla.stages.origin import Origin, from_anywhere, told_where
 from stilla.stages.scoring import export_one, exports_of, saved_student, score
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
@@ -30,11 +34,17 @@ def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
         RecipeError: there is no finished run; its own data are to be read otherwise than they were.
         DataError: the new data do not have the run's columns, or labels that its models do not know.
     """
-    folder, recipe = _opened(path, overrides)
+    new = None if new is None else meant(new)
+    folder, recipe, written = _opened(path, overrides)
     if new is None:
         if overrides:
             raise RecipeError(f"{path}: its own data are read as they were; {overrides[0]} is for new data (--data)")
-        return _scored_again(folder, recipe)
+        return _scored_again(folder, recipe, written)
+    with told_where(recipe, folder):
+        return _scored_on(new, folder, recipe)
+
+
+def _scored_on(new: str, folder: RunFolder, recipe: Recipe) -> Scores:
     split = data.load_one(new, recipe.data)
     name = Path(new).stem
     try:
@@ -46,7 +56,7 @@ def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
-    target = evaluation_file(path, new)
+    target = evaluation_file(folder.path, new)
     target.parent.mkdir(exist_ok=True)
     scores.dump(target)
     return scores
@@ -54,7 +64,7 @@ def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
 
 def evaluation_file(path: Path, new: str) -> Path:
     """Where a run's scores on new data lie: under the file's name, and a few digits of where it is, as names repeat."""
-    place = new if "://" in new else str(Path(new).expanduser().resolve())
+    place = new if "://" in new else str(Path(new).resolve())
     return path / "evaluations" / f"{Path(new).stem}-{hashlib.sha256(place.encode()).hexdigest()[:6]}.json"
 
 
@@ -65,12 +75,13 @@ def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
         RecipeError: there is no finished run.
         ExportError: a format cannot hold this model.
     """
-    folder, recipe = _opened(path)
-    task, teacher = _ready(folder, recipe)
-    splits = data.load(recipe.data, seed=recipe.seed)
+    folder, recipe, written = _opened(path)
+    with told_where(recipe, folder):
+        task, teacher = _ready(folder, recipe)
+        splits = data.load(recipe.data, seed=recipe.seed)
     for kind in formats:
         export_one(kind, recipe, folder, task, splits)
-    score(recipe, folder, task, splits, teacher, exports_of(folder))
+    score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)
     write_report(folder.path)
     return {kind: folder.exports / kind for kind in formats}
 
@@ -81,26 +92,37 @@ def report_run(path: Path) -> Path:
     Raises:
         RecipeError: there is no finished run.
     """
-    folder, _ = _opened(path)
+    folder, _, _ = _opened(path)
     return write_report(folder.path)
 
 
-def _scored_again(folder: RunFolder, recipe: Recipe) -> Scores:
-    task, teacher = _ready(folder, recipe)
-    splits = data.load(recipe.data, seed=recipe.seed)
-    scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True)
+def _scored_again(folder: RunFolder, recipe: Recipe, written: Recipe) -> Scores:
+    with told_where(recipe, folder):
+        task, teacher = _ready(folder, recipe)
+        splits = data.load(recipe.data, seed=recipe.seed)
+    scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True, written=written)
     write_report(folder.path)
     return scores
 
 
-def _opened(path: Path, overrides: Sequence[str] = ()) -> tuple[RunFolder, Recipe]:
+def _opened(path: Path, overrides: Sequence[str] = ()) -> tuple[RunFolder, Recipe, Recipe]:
+    """A run's folder, and its recipe with the whole paths of what it names, and as it is written."""
     quiet_libraries()
+    path = Path(meant(str(path)))
     folder = RunFolder(path)
     if not is_run(path):
         raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
     if not folder.student.exists():
-        raise RecipeError(f"the run in {path} has no student yet; `stilla run {folder.recipe}` continues it")
-    return folder, read(folder.recipe, [f"output={path}", *overrides])
+        raise RecipeError(f"the run in {path} has no student yet; {_continued(folder)} continues it")
+    written = read(folder.recipe, [f"output={flow(str(path))}", *overrides])
+    return folder, from_anywhere(written, folder), written
+
+
+def _continued(folder: RunFolder) -> str:
+    origin, file = Origin.of(folder), folder.recipe
+    if origin is None or not origin.started.is_dir() or os.path.samefile(origin.started, os.curdir):
+        return f"`stilla run {file}`"
+    return f"`cd {origin.started} && stilla run {file.resolve()}`"
 
 
 def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:

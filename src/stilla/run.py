@@ -14,13 +14,16 @@ from typing import Any
 
 from stilla import data, tasks
 from stilla.check import refuse_known_problems
+from stilla.errors import RecipeError, all_at_once
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options, read
 from stilla.report import write_report
 from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.paths import meant
 from stilla.runtime.processes import on_main, processes
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
+from stilla.stages.origin import elsewhere
 from stilla.stages.scoring import export_all, score
 from stilla.stages.stages import Place, Stages, refuse_weak, teacher_of
 
@@ -42,7 +45,12 @@ class Run:
 
 def distill(recipe: str | Path | None = None, *overrides: str, overwrite: bool = False, **options: Any) -> Run:
     """The main job from Python: a recipe file, or its fields as keywords (`task=`, `teacher=`, `student=`, `data=`)."""
-    return run(read(recipe, overrides) if recipe is not None else from_options(options, overrides), overwrite=overwrite)
+    if recipe is None:
+        return run(from_options(options, overrides), overwrite=overwrite)
+    asked = read(recipe, overrides)
+    if wrong := elsewhere(Path(meant(str(recipe))), asked):
+        raise all_at_once(wrong, RecipeError)
+    return run(asked, overwrite=overwrite)
 
 
 def run(recipe: Recipe, *, overwrite: bool = False) -> Run:

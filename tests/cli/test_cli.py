@@ -447,3 +447,66 @@ def test_the_main_process_speaks_and_the_others_wait_for_it(rank, monkeypatch, c
     assert failures._ended("Error: no such column", failures.MISTAKE).exit_code == failures.MISTAKE
     assert capsys.readouterr().err.strip() == ("Error: no such column" if rank == "0" else "")
     assert waited == ([] if rank == "0" else [failures.PATIENCE])
+
+
+# Places
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Outputs that cannot be made, by name; `tmp_path` is the current folder."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("absent")
+    (tmp_path / "recipe.yaml").write_text(SMALL)
+    return {"file in the way": "file", "file above": "file/run", "link": "link", "below a link": "link/run",
+            "long name": "x" * 300, "long path": "x/" * 2500, "NUL": r'"a\0b"', "empty": '""', "no user": "~nobody-here/run",
+            "variable": "$HOME/run", "system": "/proc/run"}
+
+
+@pytest.mark.parametrize("command_name", ["run", "check", "capture"])
+@pytest.mark.parametrize("place", ["file in the way", "file above", "link", "below a link", "long name", "long path", "NUL",
+                                   "empty", "no user", "variable", "system"])
+def test_an_output_that_cannot_be_made_is_a_mistake_in_words(command, places, command_name, place):
+    exit_code, said, wrong = command(command_name, "recipe.yaml", f"output={places[place]}")
+    assert exit_code == 2
+    assert "output: " in said + wrong
+    assert "Traceback" not in said + wrong
+    assert "fault of Stilla" not in said + wrong
+
+
+def test_a_cache_that_cannot_be_made_is_a_mistake_in_words(command, places):
+    exit_code, _, wrong = command("run", "recipe.yaml", "cache.path=file/cache")
+    assert exit_code == 2
+    assert "cache.path: " in wrong
+    assert "is a file" in wrong
+
+
+@pytest.mark.parametrize(("arguments", "where"), [
+    (["evaluate", "~/run"], "~/run"), (["report", "~/run"], "~/run"), (["export", "~/run"], "~/run"),
+    (["compare", "~/run", "~/run", "--output", "~/page.html"], "~/run"), (["cache", "info", "~/cache"], "~/cache"),
+    (["run", "~/r.yaml"], "~/r.yaml"), (["list", "runs", "--folder", "~/runs"], "~/runs"),
+    (["evaluate", "~nobody-here/run"], "~nobody-here"),
+])  # fmt: skip
+def test_a_tilde_is_the_home_folder_wherever_a_command_takes_a_path(command, monkeypatch, tmp_path, arguments, where):
+    monkeypatch.setenv("HOME", str(tmp_path / "my-home"))
+    monkeypatch.setenv("COLUMNS", "400")
+    exit_code, said, wrong = command(*arguments)
+    assert (exit_code == 2) == (arguments[0] != "list")
+    assert where.replace("~/", f"{tmp_path / 'my-home'}/") in said + wrong
+    assert "Traceback" not in wrong
+
+
+def test_a_demo_goes_where_the_tilde_says(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text.tex").touch()
+    exit_code, _, wrong = command("demo", "--output", "~/thesis")
+    assert exit_code == 2
+    assert f"{tmp_path / 'thesis'} exists and is no run" in wrong
+
+
+@pytest.mark.parametrize("number", sorted(failures.PLACES))
+def test_what_the_system_says_of_a_place_is_no_fault_of_ours(number):
+    words = failures._mistake(OSError(number, "said by the system", "/given/place"))
+    assert words.startswith(f"/given/place: {failures.PLACES[number]} (said by the system)")
+    assert failures._mistake(OSError(number, "of nothing that has a name")) is None

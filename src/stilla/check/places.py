@@ -10,6 +10,7 @@ from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
 from stilla.recipe.file import read
 from stilla.runtime.differences import differences
+from stilla.runtime.paths import obstacle
 from stilla.stages.folder import RunFolder, is_run
 
 
@@ -94,6 +95,12 @@ def _is_here(name: str) -> bool:
 def look_at_output(recipe: Recipe, found: Found) -> None:
     """What the run folder holds already."""
     folder = Path(recipe.output)
+    cache = recipe.cache.path
+    if cache is not None and "://" not in cache and (why := obstacle(Path(cache))):
+        found.problems.append(f"cache.path: {why}")
+    if why := obstacle(folder):
+        found.problems.append(f"output: {why}")
+        return
     with found.attempt():
         RunFolder(folder).refuse_strangers()
     if not is_run(folder) or not (folder / "recipe.yaml").is_file():

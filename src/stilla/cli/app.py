@@ -200,9 +200,10 @@ def compare(runs: options.Runs, output: options.Page = Path("comparison.html"), 
     from stilla.cli.printing import open_page, print_comparison, print_places
     from stilla.cli.recipes import run_at
     from stilla.report import write_comparison
+    from stilla.runtime.paths import meant
 
     folders = [run_at(one) for one in runs]
-    page = write_comparison(folders, output)
+    page = write_comparison(folders, Path(meant(str(output))))
     print_comparison(folders)
     print_places({"comparison": page})
     if open_:
@@ -218,5 +219,6 @@ def list_(
 ) -> None:
     """List tasks, objectives, formats, runs, or a recipe's fields."""
     from stilla.cli.printing import print_listing
+    from stilla.runtime.paths import meant
 
-    print_listing(what.value, folder, as_json=json, task=task)
+    print_listing(what.value, Path(meant(str(folder))), as_json=json, task=task)

@@ -92,9 +92,11 @@ def _places(path: str) -> list[str]:
     from pathlib import Path
 
     from stilla.cache import exists
+    from stilla.runtime.paths import meant
     from stilla.stages.cache_choice import states_place
     from stilla.stages.folder import RunFolder
 
+    path = meant(path)
     for answers in (path, str(RunFolder(Path(path)).cache)):
         found = [place for place in (answers, states_place(answers)) if exists(place)]
         if found:

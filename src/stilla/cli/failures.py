@@ -24,6 +24,14 @@ FAULT, MISTAKE, STOPPED = 1, 2, 130
 PATIENCE = 20.0
 """Seconds that other processes wait for the main one to say what is wrong: a launcher ends all when the first has ended."""
 
+PLACES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "may not be read or written by you"),
+    errno.EROFS: "lies on a file system that is read-only", errno.ENAMETOOLONG: "is a name too long",
+    errno.ENOTDIR: "lies within a file", errno.EISDIR: "is a folder, not a file",
+    errno.ELOOP: "is a link that leads in circles",
+}  # fmt: skip
+"""What the system says of a place that a person gave, in words."""
+
 arguments: ContextVar[Sequence[str]] = ContextVar("arguments", default=())
 """What stands on the command line."""
 run_folder: ContextVar[Path | None] = ContextVar("run_folder", default=None)
@@ -83,6 +91,8 @@ def _mistake(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""
         return f"no room left on the disk{where}. Nothing that was finished is lost: make room and run this again"
+    if isinstance(error, OSError) and error.errno in PLACES and error.filename:
+        return f"{error.filename}: {PLACES[error.errno]} ({error.strerror}). Give another place, or change what is there"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return (
             "out of memory. Lower batch_size and raise accumulate by the same factor (the result is the same), or "

@@ -13,7 +13,9 @@ from stilla.recipe.file import Draft, draft, draft_of_options, read, task_in
 from stilla.recipe.kinds import KINDS, sections_or_any
 from stilla.recipe.yaml import flow
 from stilla.runtime.narrate import say
+from stilla.runtime.paths import meant
 from stilla.stages.folder import RunFolder, is_run
+from stilla.stages.origin import elsewhere
 
 WHICH_LAYERS = ("keep", "encoder", "decoder", "depths")
 """Ways to say which layers, other than how many: `--student keep=[0,5,11]`."""
@@ -47,7 +49,9 @@ def gathered(
         *(["allow_weak_teacher=true"] if allow_weak_teacher else []),
     ]
     if file is not None:
-        return draft(file, [*options, *overrides])
+        found = draft(file, [*options, *overrides])
+        wrong = [] if found.recipe is None else elsewhere(Path(meant(file)), found.recipe)
+        return Draft(found.recipe, (*found.problems, *wrong))
     if not options:
         raise RecipeError(
             "expected a recipe file (stilla run recipe.yaml), or the essentials as options: --task "
@@ -96,7 +100,7 @@ def new_data(run: Path, values: Sequence[str]) -> tuple[str | None, list[str]]:
     files = [value for value in values if not _is_field(value, fields)]
     if len(files) > 1:
         raise RecipeError(f"--data: got {all_of(files)}; expected one file, or a folder that holds them")
-    return (files[0] if files else None), [f"data.{value}" for value in values if _is_field(value, fields)]
+    return (meant(files[0]) if files else None), [f"data.{value}" for value in values if _is_field(value, fields)]
 
 
 def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
@@ -114,7 +118,7 @@ def demo_recipe(arguments: Sequence[str] | None, output: str | None) -> Recipe:
         name = overrides.pop(0)
     if name not in DEMOS:
         raise RecipeError(f"demo: got {name!r}; expected {one_of(list(DEMOS))}.{did_you_mean(name, DEMOS)}")
-    folder = Path(output or ("runs/demo" if name == "digits" else f"runs/demo-{name}"))
+    folder = Path(meant(output) if output is not None else ("runs/demo" if name == "digits" else f"runs/demo-{name}"))
     RunFolder(folder).refuse_strangers()
     if missing := missing_packages("onnx"):
         say(f"export: left out, as {all_of(missing)} {'is' if len(missing) == 1 else 'are'} not installed "
@@ -129,6 +133,7 @@ def run_at(path: str) -> Path:
     Raises:
         RecipeError: there is no run; the nearest one that there is.
     """
+    path = meant(path)
     folder = Path(path)
     if is_run(folder):
         return folder

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from stilla.recipe.paths import PathName
 from stilla.recipe.section import Section
 
 
@@ -31,12 +32,12 @@ class Data(Section):
     properties, which the sections with such fields answer.
     """
 
-    train: str
+    train: PathName
     """A file (csv, tsv, jsonl, json, parquet, arrow, txt), a folder (of such files, or of images by class) or a Hugging
     Face dataset."""
-    validation: str | Split | None = None
+    validation: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
-    test: str | Split | None = None
+    test: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else none."""
     config: str | None = None
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""

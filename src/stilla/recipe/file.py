@@ -7,7 +7,7 @@ command line: they start at the current directory, wherever the recipe lies.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ from stilla.errors import RecipeError, all_at_once
 from stilla.recipe.in_words import Path as Place
 from stilla.recipe.in_words import Problem, problems, shown, shown_path, without
 from stilla.recipe.overrides import apply
+from stilla.recipe.paths import named
 from stilla.recipe.whole import Recipe
 from stilla.recipe.yaml import load
-
-PATHS = (*(("data", split) for split in ("train", "validation", "test")),
-         *((model, key) for model in ("teacher", "student") for key in ("model", "weights", "processor")))
-"""The fields that may name files or folders."""
+from stilla.runtime.paths import meant
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
     Raises:
         RecipeError: no such file, or not YAML.
     """
-    file = Path(path)
+    file = Path(meant(str(path)))
     plain = load(_text(file), file.name)
     if plain is None:
         raise RecipeError(f"{file}: is empty; a recipe needs at least task, data, teacher and student")
@@ -127,8 +125,6 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
         return f"{'command line' if overridden else source}: {shown_path(path, single_stage)}"
 
     recipe, found = _validated(changed)
-    if recipe is not None:
-        recipe = _expanded(recipe)
     if recipe is not None and beside is not None:
         found += _only_beside(recipe, beside)
     return Draft(recipe, (*wrong, *(f"{where(one.path)}: {one.text}" for one in found)))
@@ -155,30 +151,14 @@ def _validated(plain: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     return None, found
 
 
-def _expanded(recipe: Recipe) -> Recipe:
-    """`~/data.csv` means the home folder, as on a command line."""
-    changes: dict[str, dict[str, str]] = {}
-    for section, key, value in _paths(recipe):
-        if value.startswith("~/"):
-            changes.setdefault(section, {})[key] = str(Path(value).expanduser())
-    return recipe.model_copy(update={
-        section: getattr(recipe, section).model_copy(update=values) for section, values in changes.items()})
-
-
-def _paths(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    for section, key in PATHS:
-        value = getattr(getattr(recipe, section), key)
-        if isinstance(value, str):
-            yield section, key, value
-
-
 def _only_beside(recipe: Recipe, folder: Path) -> list[Problem]:
     """Paths that would exist if they started at the recipe's folder."""
     return [
-        Problem((section, key), f"there is no {value} in the current directory, but there is one beside the "
+        Problem(place, f"there is no {value} in the current directory, but there is one beside the "
                                 f"recipe; write {folder / value}, or start Stilla in {folder}")
-        for section, key, value in _paths(recipe)
-        if (value.startswith(".") or Path(value).suffix)
+        for place, value in named(recipe)
+        if place != ("output",)
+        and (value.startswith(".") or Path(value).suffix)
         and not Path(value).exists()
         and (folder / value).exists()
     ]

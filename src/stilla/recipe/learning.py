@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from stilla.recipe.models import Dropout, Training
+from stilla.recipe.paths import PathName
 from stilla.recipe.schedule import Schedule, schedule
 from stilla.recipe.section import Scheduled, Section, as_tuple
 
@@ -103,7 +104,7 @@ class Cache(Section):
     """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     """Of `dense` and `hidden`; by default what keeps them exact."""
-    path: str | None = None
+    path: PathName | None = None
     """A folder, or a URL that fsspec reaches (s3://bucket/reviews); by default `cache` in the run folder."""
 
     @field_validator("temperatures")

@@ -7,17 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import Section, Strings
 
 
 class ModelSource(Section):
     """Where a model comes from."""
 
-    model: str
+    model: PathName
     """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
-    weights: str | None = None
+    weights: PathName | None = None
     """Checkpoint file for `package.module:callable`: safetensors, or `.pth` read with `weights_only=True`."""
-    processor: str | None = None
+    processor: PathName | None = None
     """Folder or name of the tokenizer or image processor, where the model's own place has none."""
     revision: str | None = None
     """Revision of a Hugging Face model."""
@@ -57,7 +58,7 @@ class Training(Section):
     """Compile the losses over a vocabulary: the first step takes seconds longer, all others less. Needs a C++ compiler."""
     profile: int | None = Field(None, ge=1)
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
-    trainer: Mapping[str, Any] = Field(default_factory=dict)
+    trainer: TrainerFields = Field(default_factory=dict)
     """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
 
 
@@ -92,13 +93,13 @@ class StudentSpec(Section):
     `{depths: [1, 1, 3, 1]}`."""
     config: Mapping[str, Any] | None = None
     """The teacher's architecture with these fields of its configuration changed, from random weights."""
-    model: str | None = None
+    model: PathName | None = None
     """A folder, a Hugging Face name, or `package.module:callable`."""
-    weights: str | None = None
+    weights: PathName | None = None
     """As for the teacher."""
     lora: Lora | None = None
     """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
-    processor: str | None = None
+    processor: PathName | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None
     """As for the teacher."""

@@ -27,6 +27,7 @@ from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.kinds import Place, Sections, sections_or_any
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.paths import PathName
 from stilla.recipe.section import Scheduled, Section, Strings, as_tuple
 
 __all__ = [
@@ -74,7 +75,7 @@ class Recipe(Section):
     evaluate: SerializeAsAny[Evaluate] = Field(default_factory=Evaluate)
     export: Strings = ()
     """Formats to write beside the Hugging Face folder: onnx, int8."""
-    output: str
+    output: PathName
     """The run folder; by default `runs/<recipe name>`."""
     seed: int = 42
     """Of everything random."""

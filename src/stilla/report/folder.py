@@ -129,7 +129,8 @@ def _environment(path: Path, problems: list[str]) -> dict[str, str]:
     if not isinstance(plain, dict):
         problems.append(f"environment.json: expected names and values, got {type(plain).__name__}.")
         return {}
-    return {str(key): text for name, value in plain.items() for key, text in _facts(str(name), value)}
+    # where it lay is of use on that machine alone, and a page may be shown to anybody
+    return {str(key): text for name, value in plain.items() if name != "places" for key, text in _facts(str(name), value)}
 
 
 def _facts(name: str, value: object) -> list[tuple[str, str]]:

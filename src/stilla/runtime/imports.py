@@ -6,12 +6,22 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stilla.errors import RecipeError, did_you_mean
 
 imported: list[str] = []
 """The paths that a person's own code was imported by, in this process."""
+
+
+_places: list[str] = []
+
+
+def look_in(folder: Path) -> None:
+    """Find modules in this folder too: a finished run's recipe means those where the run began."""
+    if str(folder) not in _places:
+        _places.append(str(folder))
 
 
 def import_path(path: str) -> Any:
@@ -24,14 +34,15 @@ def import_path(path: str) -> Any:
     if not module_name.startswith(f"{__package__.partition('.')[0]}."):
         imported.append(path)
     here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there
+    # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there
+    sys.path += [place for place in (*([] if "" in sys.path else [here]), *_places) if place not in sys.path]
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of a person's own may raise anything
         message = f"{type(error).__name__}: {error}"
         raise RecipeError(f"{path!r}: the module {module_name!r} cannot be imported ({message}). It is "
                           f"looked for among what is installed, on the PYTHONPATH, and in {here}, where this was started"
+                          f"{''.join(f', and in {place}, where the run was' for place in _places if place != here)}"
                           ) from error
     if name not in vars(module):
         names = [known for known in vars(module) if not known.startswith("_")]

@@ -21,6 +21,7 @@ from typing import Any
 
 from stilla.errors import RecipeError
 from stilla.runtime.differences import Plain, differences, fingerprint
+from stilla.runtime.paths import obstacle
 
 
 def is_run(path: Path) -> bool:
@@ -72,10 +73,10 @@ class RunFolder:
         """Raise if what lies at the path is no run: nothing of it may be touched.
 
         Raises:
-            RecipeError: a file, or a folder with something else in it.
+            RecipeError: a place that no folder can be made at, or a folder with something else in it.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RecipeError(f"output: {self.path} is a file; give the name of a folder")
+        if why := obstacle(self.path):
+            raise RecipeError(f"output: {why}")
         strange = self.path.exists() and any(self.path.iterdir()) and not self._stages.exists()
         if strange and not self._demo_only():
             raise RecipeError(f"output: {self.path} exists and is no run of Stilla; nothing in it was touched. "

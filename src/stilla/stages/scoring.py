@@ -67,11 +67,12 @@ def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed
 
 def score(
     recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
-    exported: Mapping[str, Path], *, again: bool = False,
+    exported: Mapping[str, Path], *, again: bool = False, written: Recipe | None = None,
 ) -> Scores:
     """Measure teacher, student, baseline and exported files on validation and test data, and write the scores.
 
-    `again`: also where nothing has changed. The old scores stay until there are new ones.
+    `again`: also where nothing has changed. The old scores stay until there are new ones. `written`: the recipe in whose
+    words the model card speaks, if others than these.
     """
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     seeds = range(recipe.evaluate.seeds)
@@ -87,7 +88,7 @@ def score(
     scores = measure(recipe, task, measured, teacher, made, exported)
     scores.dump(folder.scores)
     student = made["student"][0]
-    card(recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
+    card(written or recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
     folder.finish("scores", inputs)
     return scores
 

@@ -36,6 +36,7 @@ from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_for, resolved_writing
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import check_teacher
+from stilla.stages.origin import Origin
 from stilla.stages.starting import labels_alone, start_student, trained
 from stilla.stages.training import train
 from stilla.students import Student
@@ -106,7 +107,8 @@ class Place:
     def write_down(self) -> None:
         """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
         self.folder.write(self.folder.recipe, dump(self.recipe))
-        self.folder.write(self.folder.environment, json.dumps(describe(self.recipe.seed), indent=1))
+        self.folder.write(self.folder.environment, json.dumps(
+            {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()}, indent=1))
 
     def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
         self.write_down()
