@@ -18,9 +18,9 @@ from stilla.errors import RecipeError, all_at_once
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options, read
 from stilla.report import write_report
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.narrate import quiet_libraries, say
 from stilla.runtime.paths import meant
-from stilla.runtime.processes import on_main, processes
+from stilla.runtime.processes import in_words, on_main, processes
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
 from stilla.stages.origin import elsewhere
@@ -87,6 +87,7 @@ def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> lis
 def _with_teacher(recipe: Recipe, *, overwrite: bool) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
     quiet_libraries()
+    say(f"running in {in_words()}")
     on_main(lambda: refuse_known_problems(recipe))
     folder = RunFolder(Path(recipe.output))
     on_main(lambda: folder.open(overwrite=overwrite))

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from stilla.runtime.processes import processes
+
 PACKAGES = ("stilla", "torch", "transformers", "datasets", "accelerate", "onnxruntime", "scikit-learn", "numpy")
 
 
@@ -26,7 +28,7 @@ def describe(seed: int) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes().num_processes,
         "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
     return facts | {name: version for name in PACKAGES if (version := _version(name))}
