@@ -1,6 +1,5 @@
 import json
 import shutil
-import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from stilla.check import check, check_draft, refuse_known_problems, unknown_names
 from stilla.check import estimate as estimates
-from stilla.check.estimate.passes import MOST, Line, Stopwatch, _line, _typical, measure
+from stilla.check.estimate.passes import Line, _line, _typical, measure
 from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.recipe import Training
 from stilla.recipe.file import draft_of_options, from_options
@@ -283,17 +282,6 @@ def test_a_pass_is_measured_in_the_mode_and_precision_that_a_run_makes_it_in(sta
     measure(task, loaded.model, prepared, Side.STUDENT, Training(precision="bfloat16"), train=True)
     helping, scoring, training = (False, True, False), (False, False, False), (True, True, True)
     assert seen == {helping, scoring, training}
-
-
-def test_waiting_for_the_processor_is_no_cost_of_a_pass():
-    calls = []
-
-    def waits():
-        calls.append(1)
-        time.sleep(0.02)
-
-    assert Stopwatch("cpu")(waits) < 0.01
-    assert len(calls) == 1 + MOST
 
 
 def test_a_typical_batch_is_of_the_mean_length(started):

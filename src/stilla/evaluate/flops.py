@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +36,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> float:
         StillaError: the model runs operations that cannot be counted.
     """
     device = next(iter(inputs.values())).device
-    counter = FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops})
+    counter = _counter()
     try:
         with evaluating(model, device, "float32") as run, _no_fast_path(), counter:
             run(inputs)
@@ -46,6 +46,21 @@ def count_flops(model: nn.Module, inputs: Inputs) -> float:
     if not total:
         raise StillaError("FLOPs cannot be counted (the model runs no operation that the counter knows)")
     return total
+
+
+def flops_of(run: Callable[[], object]) -> float | None:
+    """FLOPs of whatever is called; None where it runs operations that cannot be counted, or none that can."""
+    counter = _counter()
+    try:
+        with _no_fast_path(), counter:
+            run()
+    except Exception:  # whatever a model's own operations raise under the counter
+        return None
+    return float(counter.get_total_flops()) or None
+
+
+def _counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops})
 
 
 # torch's counter knows attention on GPUs only: on the CPU it silently counts 0 for the products of q, k and v

@@ -18,7 +18,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from stilla.check.estimate.passes import Line, Passes, measure
+from stilla.check.estimate.passes import Line, Passes, Subject, measure_all, plausible
 from stilla.check.estimate.writing import seconds_of_writing
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
@@ -100,8 +100,8 @@ def estimate(
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes."""
     first, teaching = recipe.distill[0], recipe.teacher.train
-    ours = _Model.measured(task, student.model, prepared, Side.STUDENT, first, train=True)
-    theirs = _Model.measured(task, teacher.model, prepared, Side.TEACHER, teaching or first, train=teaching is not None)
+    ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
+                             Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
     device = "CPU" if runs_on_cpu(first) else "GPU"
     share = per_example * len(splits["train"]) / len(prepared)
     section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
@@ -128,13 +128,16 @@ class _Model:
     bytes: int
 
     @classmethod
-    def measured(
-        cls, task: Task, model: nn.Module, prepared: Prepared, side: Side, training: Training, *, train: bool
-    ) -> _Model:
+    def of(cls, model: nn.Module, passes: Passes) -> _Model:
         weights = list(model.parameters())
-        passes = measure(task, model, prepared, side, training, train=train)
-        size = sum(one.numel() * one.element_size() for one in weights)
-        return cls(passes, sum(one.numel() for one in weights), size)
+        return cls(passes, sum(one.numel() for one in weights), sum(one.numel() * one.element_size() for one in weights))
+
+
+def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject) -> tuple[_Model, _Model]:
+    ours, theirs = measure_all(task, prepared, [student, teacher])
+    if type(student.model) is type(teacher.model):  # others may reach another part of the machine's FLOPs
+        ours, theirs = plausible(ours, theirs, student.training.batch_size)
+    return _Model.of(student.model, ours), _Model.of(teacher.model, theirs)
 
 
 def _seconds(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset
 
-from stilla.check.estimate.passes import Stopwatch, device_for
+from stilla.check.estimate.clock import Stopwatch
+from stilla.check.estimate.passes import device_for
 from stilla.evaluate.generate import Decoding, effective, some, writer
 from stilla.evaluate.texts import number_asked, some_questions
 from stilla.recipe import Recipe
@@ -81,20 +82,21 @@ def pace(task: Writes, loaded: Loaded, examples: Dataset, decoding: Decoding, ba
     stopwatch = Stopwatch(device)
     loaded.model.to(device)
 
-    def seconds(texts: int, tokens: int) -> float:
+    def writing(texts: int, tokens: int) -> Callable[[], object]:
         start = (len(by_length) - texts) // 2
         inputs = asked.tokens.batch(by_length[start : start + texts].tolist())
         exactly = {**asked.options, "min_new_tokens": tokens}
-        return stopwatch(lambda: write(inputs, exactly, Decoding(tokens, decoding.num_beams)))
+        return lambda: write(inputs, exactly, Decoding(tokens, decoding.num_beams))
 
     try:
         write = writer(loaded.model)
         # a context may be full before that
         room = effective(loaded.model, {}, Decoding(TOKENS + 1), int(asked.tokens.lengths.max())).max_new_tokens
         texts = min(FEW, len(asked))
-        texts = min(len(asked), max(texts, int(texts * BUDGET / seconds(texts, 1))))
-        first = seconds(texts, 1)
-        further = max(0.0, seconds(texts, room) - first) / (room - 1) if room > 1 else 0.0
+        stopwatch.once(writing(texts, 1))  # what a first call alone pays for
+        texts = min(len(asked), max(texts, int(texts * BUDGET / max(stopwatch.once(writing(texts, 1)), 1e-9))))
+        first, whole = stopwatch.least([writing(texts, 1), writing(texts, room)])
+        further = max(0.0, whole - first) / (room - 1) if room > 1 else 0.0
     finally:
         loaded.model.cpu()
     return Pace(first / texts, further / texts)
