@@ -6,16 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from stilla.secrets import without_secrets
+
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but line break and tab, those that turn the direction of writing, halves of surrogate pairs."""
 
 
 def visible(text: str) -> str:
-    """The text with what a terminal would obey instead of show written out: `\\x1b`.
+    """The text as it may be shown: with what a terminal would obey written out (`\\x1b`), and without passwords and tokens.
 
-    What a person is told quotes data, templates and models, which come from anywhere.
+    What a person is told quotes data, templates, models and addresses, which come from anywhere.
     """
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], without_secrets(text))
 
 
 class StillaError(Exception):

@@ -87,6 +87,14 @@ def test_what_was_registered_and_begun_is_done_before_the_end(ended, tmp_path):
         assert (tmp_path / name).read_text().strip() == "done", name
 
 
+def test_objects_that_stand_for_others_are_not_asked_what_they_are(ended):
+    """torch has one that warns when it is."""
+    done = ended("import warnings\nclass Stands:\n    @property\n    def __class__(self):\n        print('asked')\n"
+                 "        return int\nstands = [Stands()]", "--version")
+    assert done.stdout.startswith("stilla ")
+    assert done.stderr == ""
+
+
 def test_what_libraries_in_c_have_printed_arrives(ended):
     done = ended("import ctypes; ctypes.CDLL(None).printf(b'from C\\n')", "--version")
     assert "from C" in done.stdout

@@ -6,14 +6,16 @@ a run would go. Local models are loaded as a run would load them; those that wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stilla.check.found import Found
-from stilla.check.places import look_at_output, missing_packages, unknown_names
+from stilla.check.places import look_at_output, missing_packages, told_secrets, unknown_names
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
+from stilla.secrets import without_secrets
 
 if TYPE_CHECKING:
     from stilla.check.estimate import Estimate
@@ -42,19 +44,23 @@ def check_draft(draft: Draft) -> Findings:
     """Everything about a recipe, problems of its shape included; the rest of it is looked at all the same."""
     found = Found(list(draft.problems))
     if draft.recipe is None:
-        return Findings(tuple(found.problems), ())
+        return Findings(_clean(found.problems), ())
     found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe)]
     look_at_output(draft.recipe, found)
     from stilla.check.way import look
 
     ready = look(draft.recipe, found)
     if ready is None or found.problems:
-        return Findings(tuple(found.problems), tuple(found.notes))
+        return Findings(_clean(found.problems), _clean(found.notes))
     from stilla.check.estimate import estimate
 
     cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example)
     found.problems += cost.problems(Path(draft.recipe.output))
-    return Findings(tuple(found.problems), (*found.notes, *cost.notes()), cost)
+    return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
+
+
+def _clean(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(without_secrets, lines))
 
 
 def refuse_wrong_names(recipe: Recipe) -> None:
@@ -63,7 +69,7 @@ def refuse_wrong_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: names in no table, packages that are missing, a run folder with something else in it; at once.
     """
-    found = Found([*unknown_names(recipe), *missing_packages(recipe)])
+    found = Found([*told_secrets(recipe), *unknown_names(recipe), *missing_packages(recipe)])
     look_at_output(recipe, found)
     if found.problems:
         raise found.error()

@@ -9,6 +9,7 @@ from stilla.check.found import Found
 from stilla.errors import RecipeError, all_of, did_you_mean, one_of
 from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
 from stilla.recipe.file import read
+from stilla.recipe.in_words import secrets, shown_path
 from stilla.runtime.differences import differences
 from stilla.runtime.paths import obstacle
 from stilla.stages.folder import RunFolder, is_run
@@ -49,6 +50,12 @@ def unknown_names(recipe: Recipe) -> list[str]:
         if name not in table and not (own and ":" in name):
             problems.append(f"{place}: got {name!r}; expected {one_of(list(table))}{own}.{did_you_mean(name, table)}")
     return problems
+
+
+def told_secrets(recipe: Recipe) -> list[str]:
+    """Passwords and tokens in a recipe that was made in Python; those in files and on the command line are known earlier."""
+    single = len(recipe.distill) == 1
+    return [f"{shown_path(one.path, single)}: {one.text}" for one in secrets(recipe.model_dump(mode="python"))]
 
 
 def missing_packages(recipe: Recipe) -> list[str]:

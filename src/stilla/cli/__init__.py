@@ -22,9 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def program() -> None:
     """`main` as a process of its own, which ends with it."""
     from stilla.cli.ending import leave
+    from stilla.runtime.terminal import discreet_libraries, show_failure
 
+    discreet_libraries()
     try:
         main()
     except SystemExit as ended:
         leave(ended.code)
         raise
+    except Exception as error:  # --debug
+        show_failure(error)
+        sys.exit(1)

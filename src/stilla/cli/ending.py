@@ -15,6 +15,7 @@ import io
 import os
 import sys
 import threading
+from typing import Any
 
 BROKEN = 1
 """The exit code where standard output could not be written to its end."""
@@ -51,8 +52,9 @@ def _write_open_files() -> None:
     """What was written to files that nobody has closed, as it would be when they are taken apart."""
     kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
     standard = (sys.stdout, sys.stderr)  # these come last
-    texts_first = sorted((one for one in gc.get_objects() if isinstance(one, kinds) and one not in standard),
-                         key=lambda one: not isinstance(one, io.TextIOWrapper))
+    # by type: to ask an object for its class runs code of those that stand for others
+    files: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), kinds) and one not in standard]
+    texts_first = sorted(files, key=lambda one: not isinstance(one, io.TextIOWrapper))
     for file in texts_first:
         try:
             if not file.closed and file.writable():

@@ -14,6 +14,7 @@ from stilla.recipe.kinds import KINDS, sections_or_any
 from stilla.recipe.yaml import flow
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import meant
+from stilla.secrets import without_secrets
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.origin import elsewhere
 
@@ -100,6 +101,9 @@ def new_data(run: Path, values: Sequence[str]) -> tuple[str | None, list[str]]:
     files = [value for value in values if not _is_field(value, fields)]
     if len(files) > 1:
         raise RecipeError(f"--data: got {all_of(files)}; expected one file, or a folder that holds them")
+    if any(without_secrets(value) != value for value in values):
+        raise RecipeError("--data: a password or token stands here, and the run would write down where its new data lie. "
+                          "Give it through the environment (HF_TOKEN, AWS_SECRET_ACCESS_KEY, ~/.netrc)")
     return (meant(files[0]) if files else None), [f"data.{value}" for value in values if _is_field(value, fields)]
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from stilla.errors import RecipeError, all_at_once
 from stilla.recipe.in_words import Path as Place
-from stilla.recipe.in_words import Problem, problems, shown, shown_path, without
+from stilla.recipe.in_words import Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.overrides import apply
 from stilla.recipe.paths import named
 from stilla.recipe.whole import Recipe
@@ -125,6 +125,7 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
         return f"{'command line' if overridden else source}: {shown_path(path, single_stage)}"
 
     recipe, found = _validated(changed)
+    found += secrets(changed)
     if recipe is not None and beside is not None:
         found += _only_beside(recipe, beside)
     return Draft(recipe, (*wrong, *(f"{where(one.path)}: {one.text}" for one in found)))

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from stilla.errors import all_of, did_you_mean, one_of
 from stilla.recipe.kinds import PLACES, owners, sections_or_any
 from stilla.recipe.whole import Section, recipe_for
+from stilla.secrets import places_of_secrets, without_secrets
 
 Path = tuple[str | int, ...]
 
@@ -160,6 +161,16 @@ def _words(detail: ErrorDetails, path: Path, task: object) -> str:
     return f"got {shown(got)}; {message[:1].lower()}{message[1:]}"
 
 
+def secrets(plain: Mapping[str, Any]) -> list[Problem]:
+    """Passwords and tokens, which a run would write down: a problem for each, without what it is."""
+    return [Problem(path, _SECRET) for path in places_of_secrets(plain)]
+
+
+_SECRET = ("a password or token stands here, and a run writes its recipe into its folder and its report. Leave it out of the "
+           "recipe, and give it through the environment: HF_TOKEN for the Hugging Face Hub, AWS_ACCESS_KEY_ID and "
+           "AWS_SECRET_ACCESS_KEY for s3://, ~/.netrc for https://")
+
+
 RANGES = {
     "greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
     "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le"),
@@ -258,5 +269,5 @@ def shown(value: object, longest: int = 60) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError):
         text = repr(value)
-    text = "nothing" if value is None else text
+    text = "nothing" if value is None else without_secrets(text)
     return text if len(text) <= longest else f"{text[:longest]}..."

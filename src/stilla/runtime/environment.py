@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from stilla.runtime.processes import processes
+from stilla.secrets import without_secrets
 
 PACKAGES = ("stilla", "torch", "transformers", "datasets", "accelerate", "onnxruntime", "scikit-learn", "numpy")
 
@@ -21,7 +22,7 @@ def describe(seed: int) -> dict[str, Any]:
     """Plain facts, by name."""
     facts: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([_program(Path(sys.argv[0])), *sys.argv[1:]]),
+        "command": without_secrets(" ".join([_program(Path(sys.argv[0])), *sys.argv[1:]])),
         "seed": seed,
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -22,6 +22,7 @@ from typing import Any
 from stilla.errors import RecipeError
 from stilla.runtime.differences import Plain, differences, fingerprint
 from stilla.runtime.paths import obstacle
+from stilla.secrets import without_secrets
 
 
 def is_run(path: Path) -> bool:
@@ -114,7 +115,7 @@ class RunFolder:
         """Replace a file at once: a reader or a full disk never sees half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(without_secrets(text), encoding="utf-8")
         os.replace(partial, path)
 
     def last_checkpoint(self, stage: str) -> Path | None:
@@ -136,7 +137,7 @@ class RunFolder:
 
     def append_log(self, entry: Plain) -> None:
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, allow_nan=False) + "\n")
+            file.write(without_secrets(json.dumps(entry, allow_nan=False)) + "\n")
 
     def _demo_only(self) -> bool:
         """Whether there is only what a demo lays ready before its run."""
