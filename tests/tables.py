@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from stilla.cli import listing
 from stilla.errors import one_of
 from stilla.recipe import (
+    TEXT_METRICS,
     Cache,
     Completions,
     Data,
@@ -33,7 +34,7 @@ from stilla.recipe.schedule import Schedule
 from stilla.recipe.yaml import flow
 
 ROOT = Path(__file__).parents[1]
-PAGES = tuple(sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -115,6 +116,50 @@ def metrics() -> list[str]:
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
 
 
+HEADS = {"en": ("Task", "Learns", "Measured by", "A recipe"), "zh": ("任务", "学习什么", "用什么衡量", "配方示例")}
+IN_CHINESE = {
+    "text-classification": "文本或文本对：一个类别、多个标签或一个数值。",
+    "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
+    "image-classification": "图片：一个类别、多个标签或一个数值。",
+    "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
+    "masked-lm": "被遮盖的词。",
+}
+
+
+def tasks(language: str) -> list[str]:
+    """One row a task. The Chinese page says in its own words what a task is."""
+    rows = []
+    for entry in listing.tasks():
+        said = entry.summary if language == "en" else IN_CHINESE[entry.name]
+        measures = ", ".join(f"`{name}`" for name in _measures(entry.name))
+        rows.append((f"`{entry.name}`", said, measures, _recipe_of(entry.name)))
+    return table(HEADS[language], rows)
+
+
+def _measures(kind: str) -> list[str]:
+    """The headline metric of everything that the task may have to predict, and those of texts, where its models write."""
+    from stilla.tasks import find
+    from stilla.tasks.language.vocabulary import Vocabulary
+    from stilla.tasks.language.writing import Writes
+    from stilla.tasks.shared.class_exam import ClassExam
+    from stilla.tasks.shared.classification import Classification
+    from stilla.tasks.shared.labels import Problem
+
+    task = find(kind)
+    if issubclass(task, Classification):
+        exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
+        return [exam.metrics()[0].name for exam in exams]
+    assert issubclass(task, Vocabulary)
+    return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]
+
+
+def _recipe_of(kind: str) -> str:
+    """The first recipe of the task, by name where one is called like it."""
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"), key=lambda path: (path.stem != kind, path.name))
+    path = next(path for path in recipes if f"\ntask: {kind}\n" in "\n" + path.read_text(encoding="utf-8"))
+    return f"`recipes/{path.name}`"
+
+
 def families() -> list[str]:
     from tests.families import FAMILIES
 
@@ -150,7 +195,7 @@ def trainer(part: str) -> list[str]:
 
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
     "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
-    "families": families, "floors": floors, "trainer": trainer,
+    "families": families, "floors": floors, "tasks": tasks, "trainer": trainer,
 }
 
 
