@@ -57,6 +57,10 @@ class BusyError(CacheError):
     """Somebody else is writing to the cache."""
 
 
+class FolderError(StillaError):
+    """A run's folder cannot be used as it is: somebody is at work in it, or a file in it is not what was written."""
+
+
 class ExportError(StillaError):
     """A format cannot hold this model, or what was written is not what was meant."""
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from stilla import views
-from stilla.views import View
+from stilla.runtime.files import sealed, unsealed, write_whole
+from stilla.views import Checked, View
 
 _TITLES = {
     "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
@@ -35,7 +39,7 @@ def task_title(kind: str) -> str:
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Checked):
     """A measured value with its 95 % bootstrap interval; `low == high == value` where none could be computed."""
 
     value: float
@@ -47,7 +51,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Bin:
+class Bin(Checked):
     """One bar of a reliability diagram: mean confidence, accuracy and number of the examples in it."""
 
     confidence: float
@@ -56,7 +60,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Checked):
     """Expected calibration error over equally wide bins of confidence (Guo et al. 2017, arXiv:1706.04599)."""
 
     ece: float
@@ -64,7 +68,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Checked):
     """What a model costs on the machine of the run; `None` where it was not or could not be measured.
 
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
@@ -94,7 +98,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Checked):
     """One subject. Dictionaries by split (`validation`, `test`), then by metric.
 
     `agreement`: fraction of examples on which it predicts what the teacher predicts. `kl`: KL(teacher || subject)
@@ -116,7 +120,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class ClassScore:
+class ClassScore(Checked):
     """One class: how often it occurs, and each subject's value of the metric of classes (F1, one against the rest)."""
 
     name: str
@@ -125,7 +129,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Checked):
     """A decision on which teacher and student differ.
 
     `key`: the example's place in its split, and the decision's in it. `predictions`, and `confidences` where a model says
@@ -134,7 +138,7 @@ class Flip:
     """
 
     key: str
-    shown: View
+    shown: Annotated[View, PlainValidator(views.view_of)]
     label: str
     predictions: Mapping[str, str]
     confidences: Mapping[str, float]
@@ -142,7 +146,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Checked):
     """Everything that a run measured.
 
     `metric`: the headline metric; `split`: the split that headline numbers come from.
@@ -186,39 +190,47 @@ class Scores:
         return self.subjects.get("baseline")
 
     def dump(self, path: Path) -> None:
-        """Write as JSON; `load` reads the same back."""
+        """Write as JSON with a checksum, whole or not at all; `load` reads the same back."""
         stored = asdict(self)
         stored["flips"] = [{**asdict(flip), "shown": views.plain(flip.shown)} for flip in self.flips]
-        path.write_text(json.dumps(stored, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, sealed(stored, allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> Scores:
-        return cls.from_plain(json.loads(path.read_text(encoding="utf-8")))
+        """Raises:
+            ValueError: damaged, changed by hand, or of another version; where, and what is wrong there.
+        """
+        return cls.from_plain(unsealed(path.read_text(encoding="utf-8")))
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Scores:
-        values = dict(plain)
-        values["subjects"] = {name: _measured(subject) for name, subject in plain["subjects"].items()}
-        values["gap"] = _interval(plain["gap"])
-        values["difference"] = _interval(plain["difference"])
-        values["notes"] = tuple(plain["notes"])
-        values["flips"] = tuple(Flip(**{**flip, "shown": views.view_of(flip["shown"])}) for flip in plain["flips"])
-        values["classes"] = tuple(ClassScore(**score) for score in plain["classes"])
-        return cls(**values)
+        """Raises:
+            ValueError: these are no scores; where, and what is wrong there.
+        """
+        try:
+            scores = _checked().validate_json(json.dumps(json.loads(json.dumps(plain), parse_int=_count)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
+        if lacking := _lacking(scores):
+            raise ValueError(lacking)
+        return scores
 
 
-def _interval(plain: Mapping[str, float] | None) -> Interval | None:
-    return None if plain is None else Interval(**plain)
+def _count(digits: str) -> int:
+    if len(digits) > 18:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
 
 
-def _measured(plain: Mapping[str, Any]) -> Measured:
-    return Measured(
-        quality={split: {name: Interval(**one) for name, one in metrics.items()}
-                 for split, metrics in plain["quality"].items()},
-        cost=Cost(**plain["cost"]),
-        agreement={split: Interval(**one) for split, one in plain["agreement"].items()},
-        kl=dict(plain["kl"]),
-        calibration={split: Calibration(one["ece"], tuple(Bin(**bar) for bar in one["bins"]))
-                     for split, one in plain["calibration"].items()},
-        seeds=tuple(plain["seeds"]),
-    )
+@cache
+def _checked() -> TypeAdapter[Scores]:
+    return TypeAdapter(Scores)
+
+
+def _lacking(scores: Scores) -> str | None:
+    """What the pages could not do without."""
+    for name, one in scores.subjects.items():
+        if scores.metric not in one.quality.get(scores.split, {}):
+            return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
+    return None if "teacher" in scores.subjects else "subjects: there is no teacher"

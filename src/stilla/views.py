@@ -5,13 +5,23 @@ A kind of view is a class here, and its drawing in `report/`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+
+class Checked:
+    """Plain data that are checked when they are read: no field that is unknown, no other type, no number without an end."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
-class Mark:
+class Mark(Checked):
     """A piece of a text: characters `start` to `end` (not included; where they are equal, a place between two).
 
     label: what it is said to be; empty where the place speaks for itself. by: who says so, a subject; empty: the data.
@@ -24,7 +34,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Checked):
     """A text, maybe with pieces of it marked; marks may overlap.
 
     Raises:
@@ -43,7 +53,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Checked):
     """A picture, as a `data:` URI."""
 
     uri: str
@@ -59,15 +69,28 @@ def plain(view: View) -> dict[str, Any]:
     return {"kind": view.kind, **asdict(view)}
 
 
-def view_of(stored: Mapping[str, Any]) -> View:
+def view_of(stored: Any) -> View:
     """What `plain` wrote.
 
     Raises:
-        ValueError: a kind that this version does not know.
+        ValueError: a kind that this version does not know, or other fields than that kind has.
     """
+    if isinstance(stored, Text | Picture):
+        return stored
+    kind = stored.get("kind") if isinstance(stored, Mapping) else None
+    found = next((one for one in (Text, Picture) if one.kind == kind), None)
+    if found is None:
+        raise ValueError(f"a view of the kind {kind!r:.50} is not known")
     values = {name: value for name, value in stored.items() if name != "kind"}
-    if stored["kind"] == Text.kind:
-        return Text(values["text"], tuple(Mark(**mark) for mark in values["marks"]))
-    if stored["kind"] == Picture.kind:
-        return Picture(**values)
-    raise ValueError(f"a view of the kind {stored['kind']!r} is not known")
+    try:
+        # as JSON, which has no tuples
+        view: View = _checked(found).validate_json(json.dumps(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or kind}: {first['msg']}") from None
+    return view
+
+
+@cache
+def _checked(kind: type[View]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -15,7 +15,7 @@ from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
 from stilla.stages import cache_choice, caching, completions
 from stilla.stages.defaults import objectives_for, resolved_writing

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stilla.errors import ExportError
+from stilla.runtime.files import flush, flush_all, write_whole
+from stilla.runtime.situations import is_full
 
 _MARGIN = 2**20  # bytes: configuration, label names, a file system's own
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def replaced(folder: Path, *, needed: int, holds: str) -> Iterator[Path]:
         try:
             yield new
             _open_up(new)
-            _flush(new)
+            flush_all(new)
             _swap(new, folder)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -53,14 +54,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ExportError: as for `replaced`.
     """
-    partial = path.with_name(f".{path.name}.new")
-    size = len(text.encode())
-    with _explained(path, size):
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with _explained(path, len(text.encode())):
+        write_whole(path, text)
 
 
 def _refuse_strange(folder: Path, holds: str) -> None:
@@ -78,21 +73,10 @@ def _open_up(folder: Path) -> None:
             path.chmod(0o666 & ~hidden)
 
 
-def _flush(folder: Path) -> None:
-    """Bring every file to the disk: a rename that survives a power cut while its content does not is worse than none."""
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir() and os.name == "nt":
-            continue  # Windows has no handles of folders
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _swap(new: Path, folder: Path) -> None:
     if not folder.exists():
         new.rename(folder)
+        flush(folder.parent)
         return
     old = new.with_suffix(".old")
     folder.rename(old)
@@ -101,6 +85,7 @@ def _swap(new: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -110,7 +95,7 @@ def _explained(place: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if any(map(_is_full, _chain(error))):
+        if is_full(error):
             free = shutil.disk_usage(_existing(place)).free
             raise ExportError(
                 f"{place}: the disk is full: about {_in_words(needed)} needed, {_in_words(free)} free. What was there "
@@ -119,18 +104,6 @@ def _explained(place: Path, needed: int) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise ExportError(f"{place}: cannot be written: {error}") from error
         raise
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes: exporters and quantisers wrap what the system says."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_full(error: BaseException) -> bool:
-    # safetensors raises a class of its own that has no errno
-    return (isinstance(error, OSError) and error.errno in _NO_SPACE) or f"os error {errno.ENOSPC}" in str(error)
 
 
 def _existing(path: Path) -> Path:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from stilla.errors import DataError, all_of
+from stilla.errors import DataError, RecipeError, all_of
+from stilla.recipe.yaml import load
 from stilla.report import numbers
 from stilla.report.folder import RunFolder, flat
 from stilla.report.numbers import MISSING
@@ -149,8 +147,8 @@ def _recipe(run: RunFolder) -> tuple[dict[str, object] | None, str]:
     if not run.recipe.strip():
         return None, f"{run.name}: no recipe.yaml, so it stays out of the differences."
     try:
-        return flat(YAML(typ="safe", pure=True).load(run.recipe)), ""
-    except YAMLError as error:
+        return flat(load(run.recipe, "recipe.yaml")), ""
+    except (RecipeError, ValueError, RecursionError) as error:
         return None, f"{run.name}: recipe.yaml cannot be read ({type(error).__name__}), so it stays out."
 
 

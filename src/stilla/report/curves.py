@@ -61,7 +61,7 @@ class Training:
 def read_log(path: Path) -> tuple[Training, int]:
     """The curves, and how many lines could not be read (a killed run may leave half a line)."""
     if not path.is_file():
-        return Training(), 0
+        return Training(), int(path.exists())
     unread = 0
     stages: dict[str, tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]] = {}
     for line in _lines(path):
@@ -90,7 +90,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
             continue
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             yield None
             continue
         if not isinstance(line, dict):

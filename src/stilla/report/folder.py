@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from stilla.errors import DataError
 from stilla.report.curves import Training, read_log
 from stilla.report.numbers import MISSING
+from stilla.runtime.files import is_as_signed, unsealed, unsigned
 from stilla.scores import Scores
 
 
@@ -47,7 +46,7 @@ def read_run(folder: Path) -> RunFolder:
         path=folder,
         name=folder.resolve().name,
         scores=scores,
-        recipe=_text(folder / "recipe.yaml"),
+        recipe=_text(folder / "recipe.yaml", problems),
         environment=_environment(folder / "environment.json", problems),
         training=training,
         problems=tuple(problems),
@@ -72,12 +71,14 @@ def flat(plain: object, prefix: str = "") -> dict[str, object]:
 
 def _scores(folder: Path) -> Scores:
     path = folder / "scores.json"
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, and a file is expected there. Move it away, then: stilla evaluate {folder}")
     if not path.is_file():
         raise DataError(_no_scores(folder))
     try:
         return Scores.load(path)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as scores ({type(error).__name__}: {error}). "
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as scores ({error}). "
                         f"Measure the run again: stilla evaluate {folder}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
@@ -114,20 +115,24 @@ def _runs_in(folder: Path) -> list[str]:
         return []
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+def _text(path: Path, problems: list[str]) -> str:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
+        problems.append(f"{path.name}: cannot be read ({error.strerror}).")
+        return ""
+    if not is_as_signed(text):
+        problems.append(f"{path.name}: it is damaged, or was changed since the run wrote it.")
+    return unsigned(text)
 
 
 def _environment(path: Path, problems: list[str]) -> dict[str, str]:
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        plain: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        plain = unsealed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"environment.json: cannot be read ({error}).")
-        return {}
-    if not isinstance(plain, dict):
-        problems.append(f"environment.json: expected names and values, got {type(plain).__name__}.")
         return {}
     # where it lay is of use on that machine alone, and a page may be shown to anybody
     return {str(key): text for name, value in plain.items() if name != "places" for key, text in _facts(str(name), value)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -17,6 +16,7 @@ from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
+from stilla.runtime.files import write_whole
 from stilla.scores import Scores, metric_title, task_title
 
 KINDS = {
@@ -85,12 +85,7 @@ def write_page(target: Path, template: str, values: Mapping[str, object]) -> Pat
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
                "base-uri 'none'; form-action 'none'",
     )
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(target, html)
     return target
 
 

@@ -1,7 +1,7 @@
 """What a run says while it works: short lines, and bars for what takes longer than a second.
 
 All of it goes to standard error, from the main process only, through one console, so that lines and bars do not
-overwrite each other. The libraries below keep quiet meanwhile.
+overwrite each other. The libraries below keep quiet meanwhile (`quiet.py`).
 """
 
 from __future__ import annotations
@@ -114,14 +114,3 @@ def tracked(items: Sequence[Item], title: str) -> Iterator[Item]:
         for item in items:
             yield item
             advance(1)
-
-
-def quiet_libraries() -> None:
-    """Switch off the bars and reports of datasets and transformers; warnings stay, and are said like everything else."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.lastResort = LastResort()

@@ -76,7 +76,8 @@ def padded_log(values: Sequence[float], start: float, end: float, share: float =
     """A logarithmic scale around positive values with some air."""
     low, high = math.log10(min(values)), math.log10(max(values))
     air = max((high - low) * share, 0.1)
-    return Scale(10 ** (low - air), 10 ** (high + air), start, end, logarithmic=True)
+    # as far as numbers go
+    return Scale(10 ** max(low - air, -307.0), 10 ** min(high + air, 308.0), start, end, logarithmic=True)
 
 
 def tick_text(scale: Scale, about: int = 6) -> Text:

@@ -1,0 +1,58 @@
+"""What the system says of a place (no room, not writable, a folder where a file should be), in words."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WHAT = {
+    **dict.fromkeys(_FULL, ("no room left on its disk",
+                            "Nothing that was finished is lost: make room, then the same command continues")),
+    errno.EROFS: ("it lies on a disk that can only be read", "Give a place that can be written to"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ("you may not read or write there",
+                                                  "Give yourself the right to, or give another place")),
+    errno.EISDIR: ("it is a folder, and a file is expected there", "Move the folder away, or give another place"),
+    errno.ENOTDIR: ("it is a file, or lies in one, and a folder is expected there",
+                    "Move the file away, or give another place"),
+    errno.ENOENT: ("it is not there, or no more", "Look whether the disk or folder that it was in is still there"),
+    errno.EEXIST: ("something else is there already", "Move it away, or give another place"),
+    errno.ENOTEMPTY: ("something is in it that was not there before", "Look what else writes there"),
+    errno.ENAMETOOLONG: ("the name is too long for its disk", "Give a shorter one"),
+    errno.ELOOP: ("its links lead in a circle", "Give a place that is there"),
+    errno.EMFILE: ("too many files are open at once", "Raise the limit (ulimit -n), then the same command continues"),
+    errno.EIO: ("the disk cannot be read or written", "It may be failing: look at the system's log, save what you can"),
+    errno.ESTALE: ("the server that it lies on has lost it", "Mount it again, then the same command continues"),
+    errno.ENODEV: ("the disk is gone", "Bring it back, then the same command continues"),
+    errno.ENXIO: ("the disk is gone", "Bring it back, then the same command continues"),
+}
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and its causes: exporters and quantisers wrap what the system says."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room left, whoever says it."""
+    return any(map(_says_full, chain(error)))
+
+
+def in_words(error: OSError) -> str | None:
+    """'/data/run: no room left on its disk. ...'; None where the error is of no place that a person could put right."""
+    if error.errno not in _WHAT or (error.filename is None and error.errno not in _FULL):
+        return None
+    what, way = _WHAT[error.errno]
+    places = " -> ".join(str(one) for one in (error.filename, error.filename2) if one is not None)
+    return f"{places}: {what}. {way}" if places else f"{what.replace('its', 'a')}. {way}"
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # safetensors raises a class of its own that has no errno; torch and arrow say it in a sentence
+    said = str(error)
+    return any(one in said for one in (f"os error {errno.ENOSPC}", "No space left on device", "Disk quota exceeded",
+                                       "unexpected pos"))
