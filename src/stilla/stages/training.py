@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,10 +25,13 @@ from stilla.errors import TrainingError
 from stilla.objectives.base import Term
 from stilla.recipe import Training
 from stilla.runtime.narrate import progress, say
+from stilla.runtime.processes import on_main
+from stilla.runtime.situations import is_full
 from stilla.stages.folder import RunFolder
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import Teacher
+from stilla.training import checkpoints
 from stilla.training.arguments import training_arguments
 from stilla.training.dropout import dropping
 from stilla.training.trainer import DistillationTrainer
@@ -65,19 +68,19 @@ def train(
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
                               metrics={metric.name: metric.higher_is_better for metric in task.exam().metrics()})
+    kept, args.save_total_limit = args.save_total_limit, None  # Trainer would remove the last before the new one is whole
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, compile=training.compile,
-        callbacks=_callbacks(stage, training, folder),
+        callbacks=[Rotate(kept), *_callbacks(stage, training, folder)],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = folder.last_checkpoint(stage)
-    if args.process_index == 0:
-        folder.drop_log_after(stage, int(checkpoint.name.rpartition("-")[2]) if checkpoint else -1)
+    checkpoint = on_main(lambda: _last_whole(stage, folder))
+    on_main(lambda: folder.drop_log_after(stage, checkpoints.step_of(checkpoint) if checkpoint else -1))
     model = student.model if isinstance(student, Student) else student
     dropout = None if training.dropout == "model" else training.dropout
     with trainer.guard.interruptible(), dropping(model, dropout):
-        _run(trainer, str(checkpoint) if checkpoint else None, lambda: folder.last_checkpoint(stage))
+        _run(trainer, str(checkpoint) if checkpoint else None, lambda: _last_whole(stage, folder))
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
@@ -87,9 +90,9 @@ def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[]
     """`last`: the newest whole checkpoint; a broken one goes, which makes room again."""
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except (OSError, RuntimeError) as error:
-        if _no_room(error):
-            whole = last()
+    except Exception as error:  # safetensors has a class of its own for a full disk
+        if is_full(error):
+            whole = last() if trainer.args.process_index == 0 else None
             after = f"continue from {whole.name}" if whole else "begin this stage again, which has no earlier checkpoint"
             raise TrainingError(f"no room left to save a checkpoint in {trainer.args.output_dir} at step "
                                 f"{trainer.state.global_step}: {error}. Make room and run the same command again to "
@@ -101,10 +104,13 @@ def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[]
                 callback.exits.close()  # a bar left running would draw over the error
 
 
-def _no_room(error: Exception) -> bool:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors and torch wrap the system's error in their own
-    return full or "No space left on device" in str(error) or "unexpected pos" in str(error)
+def _last_whole(stage: str, folder: RunFolder) -> Path | None:
+    """The newest checkpoint that is as it was written. Those that are not are named, and removed: nothing can use them."""
+    whole, broken = checkpoints.newest(folder.checkpoints(stage))
+    for path, wrong in broken:
+        say(f"{stage}: {path.name} is left out and removed: {wrong}")
+        shutil.rmtree(path, ignore_errors=True)
+    return whole
 
 
 def _callbacks(stage: str, training: Training, folder: RunFolder) -> list[TrainerCallback]:
@@ -112,6 +118,17 @@ def _callbacks(stage: str, training: Training, folder: RunFolder) -> list[Traine
     if training.profile is not None:
         callbacks.append(Profile(stage, training.profile, folder))
     return callbacks
+
+
+class Rotate(TrainerCallback):
+    """Removes older checkpoints once the newest is whole."""
+
+    def __init__(self, keep: int | None) -> None:
+        self.keep = keep
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            checkpoints.rotate(Path(args.output_dir or "."), self.keep, state.best_model_checkpoint)
 
 
 class Log(TrainerCallback):

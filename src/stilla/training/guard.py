@@ -1,7 +1,10 @@
-"""Watches a training from inside: named terms for the log, a loss that is not finite, a wish to stop, the teacher's cache."""
+"""Watches a training from inside: named terms for the log, a loss that is not finite, a wish to stop, the teacher's cache,
+whole checkpoints.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,8 +17,10 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stilla.errors import TrainingError
+from stilla.runtime.files import write_whole
 from stilla.signals import Batch
 from stilla.teachers import CapturingTeacher
+from stilla.training import checkpoints
 from stilla.training.distiller import Distiller
 
 
@@ -36,20 +41,44 @@ class Guard(TrainerCallback):
 
     def watch(self, loss: Tensor, terms: Tensor, batch: Batch) -> None:
         """Called once per micro-batch with its share of the loss."""
-        self.sums = terms.double() if self.sums is None else self.sums + terms
-        bad = ~torch.isfinite(torch.cat([loss.detach()[None].to(terms.dtype), terms]))
+        values = torch.cat([loss.detach()[None].to(terms.dtype), terms])
+        self.sums = values.double() if self.sums is None else self.sums + values
+        bad = ~torch.isfinite(values)
         self.bad_terms = bad if self.bad_terms is None else self.bad_terms | bad
         self.last = batch
 
     def drain(self, accelerator: Any) -> dict[str, float]:
-        """The mean of each term over the optimiser steps since the last call, over all processes."""
+        """The mean of the loss and of each term over the optimiser steps since the last call, over all processes.
+
+        Steps before a stop count too: what was seen of them stands in the checkpoint. Trainer forgets its own sum there.
+        """
         if self.sums is None or self.steps == 0:
             return {}
         # each process holds its share times the number of processes, so the mean over processes is the step's value
         totals = accelerator.gather(self.sums[None]).mean(0).tolist()
-        values = {f"terms/{name}": total / self.steps for name, total in zip(self.names, totals, strict=True)}
+        named = ["loss", *(f"terms/{name}" for name in self.names)]
+        values = {name: total / self.steps for name, total in zip(named, totals, strict=True)}
         self.sums, self.steps = None, 0
         return values
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.sums, self.steps = None, 0
+        logged = checkpoints.at(Path(args.output_dir or "."), state.global_step) / checkpoints.LOGGED
+        if state.global_step and logged.is_file():
+            seen = json.loads(logged.read_text(encoding="utf-8"))
+            self.sums, self.steps = torch.tensor(seen["sums"], dtype=torch.float64, device=args.device), seen["steps"]
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Every process calls this when its part of the checkpoint is written."""
+        sums = torch.zeros(1 + len(self.names), dtype=torch.float64) if self.sums is None else self.sums
+        if args.world_size > 1:  # also waits until all have written their part
+            sums = sums.clone().to(args.device)
+            torch.distributed.all_reduce(sums)
+        checkpoint = checkpoints.at(Path(args.output_dir or "."), state.global_step)
+        if state.is_world_process_zero and checkpoint.is_dir():  # Trainer's search over settings saves elsewhere
+            seen = {"steps": self.steps, "sums": (sums / args.world_size).tolist()}
+            write_whole(checkpoint / checkpoints.LOGGED, json.dumps(seen))
+            checkpoints.seal(checkpoint)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -77,6 +106,7 @@ class Guard(TrainerCallback):
     ) -> TrainerControl:
         if self.stopping and (state.epoch or 0.0) % 1:
             control.should_evaluate = False  # whoever asked to stop need not wait for it
+            control.should_log = False  # the steps are logged with those that follow them
         return control
 
     def _not_finite(self, args: TrainingArguments, step: int, bad: list[bool]) -> str:
@@ -86,8 +116,9 @@ class Guard(TrainerCallback):
             what = f"the weights are not finite after step {step}, though its loss was"
         keys = self.last.keys_
         where = f"; examples of its last micro-batch: {keys.tolist()}" if keys is not None else ""
-        saved = any(Path(args.output_dir or ".").glob("checkpoint-*"))
-        kept = "the last checkpoint is good" if saved else "there is no checkpoint yet"
+        whole, broken = checkpoints.newest(Path(args.output_dir or "."))
+        kept = "there is no checkpoint yet" if whole is None else f"the last checkpoint is good ({whole.name})"
+        kept += "".join(f"; {path.name} is not: {wrong}" for path, wrong in broken)
         return (f"{what}{where}. Nothing was saved after it: {kept}. Lower the learning rate, train in float32, or look "
                 "at these examples")
 
