@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stilla import data, tasks
-from stilla.errors import DataError, RecipeError
+from stilla.errors import DataError, FolderError, RecipeError
 from stilla.recipe import Recipe
 from stilla.recipe.file import read
 from stilla.recipe.yaml import flow
 from stilla.report import write_report
-from stilla.runtime.narrate import quiet_libraries
 from stilla.runtime.paths import meant
+from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.measuring import measure
 from stilla.stages.origin import Origin, from_anywhere, told_where
-from stilla.stages.scoring import export_one, exports_of, saved_student, score
+from stilla.stages.scoring import export_one, exports_of, saved_student, score, stage_of
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 
@@ -75,14 +75,15 @@ def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
         RecipeError: there is no finished run.
         ExportError: a format cannot hold this model.
     """
-    folder, recipe, written = _opened(path)
-    with told_where(recipe, folder):
-        task, teacher = _ready(folder, recipe)
-        splits = data.load(recipe.data, seed=recipe.seed)
-    for kind in formats:
-        export_one(kind, recipe, folder, task, splits)
-    score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)
-    write_report(folder.path)
+    folder, recipe, written = _opened(path, written_again=[*map(stage_of, formats), "scores"])
+    with folder.held():
+        with told_where(recipe, folder):
+            task, teacher = _ready(folder, recipe)
+            splits = data.load(recipe.data, seed=recipe.seed)
+        for kind in formats:
+            export_one(kind, recipe, folder, task, splits)
+        score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)
+        write_report(folder.path)
     return {kind: folder.exports / kind for kind in formats}
 
 
@@ -92,21 +93,33 @@ def report_run(path: Path) -> Path:
     Raises:
         RecipeError: there is no finished run.
     """
-    folder, _, _ = _opened(path)
-    return write_report(folder.path)
+    path = Path(meant(str(path)))
+    if not is_run(path):
+        raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
+    return write_report(path)
 
 
 def _scored_again(folder: RunFolder, recipe: Recipe, written: Recipe) -> Scores:
-    with told_where(recipe, folder):
-        task, teacher = _ready(folder, recipe)
-        splits = data.load(recipe.data, seed=recipe.seed)
-    scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True, written=written)
-    write_report(folder.path)
+    with folder.held():
+        with told_where(recipe, folder):
+            task, teacher = _ready(folder, recipe)
+            splits = data.load(recipe.data, seed=recipe.seed)
+        scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True, written=written)
+        write_report(folder.path)
     return scores
 
 
-def _opened(path: Path, overrides: Sequence[str] = ()) -> tuple[RunFolder, Recipe, Recipe]:
-    """A run's folder, and its recipe with the whole paths of what it names, and as it is written."""
+def _opened(
+    path: Path, overrides: Sequence[str] = (), *, written_again: Collection[str] = ("scores",)
+) -> tuple[RunFolder, Recipe, Recipe]:
+    """A run's folder, and its recipe with the whole paths of what it names, and as it is written.
+
+    `written_again`: stages whose files need not be what was written.
+
+    Raises:
+        RecipeError: there is no finished run.
+        FolderError: what the run made is damaged, or was changed by hand.
+    """
     quiet_libraries()
     path = Path(meant(str(path)))
     folder = RunFolder(path)
@@ -114,6 +127,10 @@ def _opened(path: Path, overrides: Sequence[str] = ()) -> tuple[RunFolder, Recip
         raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
     if not folder.student.exists():
         raise RecipeError(f"the run in {path} has no student yet; {_continued(folder)} continues it")
+    folder.refuse_damage(leave_out=written_again)
+    if not folder.recipe_as_written():
+        raise FolderError(f"{folder.recipe}: it is damaged, or was changed since the run wrote it. If that was on purpose, take "
+                          "its last line out; else run the run's own recipe again, which writes it anew")
     written = read(folder.recipe, [f"output={flow(str(path))}", *overrides])
     return folder, from_anywhere(written, folder), written
 

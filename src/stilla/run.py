@@ -8,6 +8,8 @@ the run. What is cheap (scores, report) is done again when anything it depends o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from stilla.errors import RecipeError, all_at_once
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options, read
 from stilla.report import write_report
-from stilla.runtime.narrate import quiet_libraries, say
+from stilla.runtime.narrate import say
 from stilla.runtime.paths import meant
 from stilla.runtime.processes import in_words, on_main, processes
+from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
 from stilla.stages.origin import elsewhere
@@ -60,14 +63,15 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         StillaError: whatever a person has to put right, before anything is trained where it can be known.
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
-    stages = _with_teacher(recipe, overwrite=overwrite).resolved()
-    written = stages.completions()
-    for seed in range(recipe.evaluate.seeds):
-        stages.student("student", seed, written)
-        if recipe.evaluate.baseline:
-            stages.student("baseline", seed, written)
-    on_main(lambda: _measured(stages))
-    return Run.load(stages.place.folder.path)
+    with _at_work(recipe, overwrite=overwrite) as folder:
+        stages = _with_teacher(recipe, folder).resolved()
+        written = stages.completions()
+        for seed in range(recipe.evaluate.seeds):
+            stages.student("student", seed, written)
+            if recipe.evaluate.baseline:
+                stages.student("baseline", seed, written)
+        on_main(lambda: _measured(stages))
+        return Run.load(folder.path)
 
 
 def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> list[str]:
@@ -80,17 +84,27 @@ def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> lis
     Raises:
         StillaError: whatever a person has to put right; another cache lies there.
     """
-    stages = _with_teacher(recipe, overwrite=overwrite).resolved(beforehand=True)
-    return stages.capture(stages.completions(), workers)
+    with _at_work(recipe, overwrite=overwrite) as folder:
+        stages = _with_teacher(recipe, folder).resolved(beforehand=True)
+        return stages.capture(stages.completions(), workers)
 
 
-def _with_teacher(recipe: Recipe, *, overwrite: bool) -> Stages:
-    """The data read, the teacher there: given, or trained on the labels first."""
+@contextmanager
+def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
+    """The run's folder, which is this run's alone until the end."""
     quiet_libraries()
     say(f"running in {in_words()}")
     on_main(lambda: refuse_known_problems(recipe))
     folder = RunFolder(Path(recipe.output))
     on_main(lambda: folder.open(overwrite=overwrite))
+    try:
+        yield folder
+    finally:
+        folder.close()
+
+
+def _with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
+    """The data read, the teacher there: given, or trained on the labels first."""
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed)
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)

@@ -13,6 +13,7 @@ def begun(path: Path) -> RunFolder:
     folder = RunFolder(path)
     folder.open(overwrite=False)
     folder.begin("student", {"epochs": 3})
+    folder.close()
     (path / "stages" / "student.0").mkdir(parents=True)
     (path / "error.txt").touch()
     (path / "notes.txt").touch()
@@ -22,7 +23,8 @@ def begun(path: Path) -> RunFolder:
 def test_overwriting_leaves_only_what_is_not_ours(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     folder.open(overwrite=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "stages.json"}
+    folder.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "stages.json", ".lock"}
     assert not folder.finished("student", {"epochs": 1})
 
 

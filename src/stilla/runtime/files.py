@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stilla.runtime.differences import Plain, fingerprint
+from stilla.secrets import without_secrets
 
 PARTIAL = ".partial"
 """How the names of files end that are being written: what a killed process leaves."""
@@ -70,7 +71,7 @@ def contents(path: Path, leave_out: Collection[str] = ()) -> dict[str, str]:
 
 def sealed(plain: Plain, **how: Any) -> str:
     """Plain data as JSON with a checksum of them. `how`: of `json.dumps`."""
-    content = json.loads(json.dumps(plain, **how))
+    content = json.loads(without_secrets(json.dumps(plain, **how)))
     return json.dumps({**content, CHECKSUM: fingerprint(content)}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -94,6 +95,7 @@ def unsealed(text: str, *, needed: bool = False) -> dict[str, Any]:
 
 def signed(text: str) -> str:
     """Lines of text with a comment that says what they were when they were written."""
+    text = without_secrets(text)
     return f"{text}{_SIGNATURE}{fingerprint(text)}\n"
 
 

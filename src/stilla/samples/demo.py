@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from stilla.recipe.yaml import flow
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 
 
 def prepare(name: str, folder: Path) -> Path:
@@ -17,16 +17,17 @@ def prepare(name: str, folder: Path) -> Path:
     What is there already is kept: the recipe may have been edited, and the rest is the same every time.
     """
     data, start, recipe = folder / "data", folder / "start", folder / "demo.yaml"
-    if not (start / "config.json").is_file():
-        quiet_libraries()
-        DEMOS[name](data, start)
-    if not recipe.is_file():
+    if not recipe.is_file():  # first: by it the folder is known as a demo's
+        folder.mkdir(parents=True, exist_ok=True)
         shipped = resources.files("stilla.samples").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         places = {"data": data, "teacher": start, "output": folder}
         recipe.write_text(
             Template(shipped).substitute({key: flow(str(path)) for key, path in places.items()}),
             encoding="utf-8",
         )
+    if not (start / "config.json").is_file():
+        quiet_libraries()
+        DEMOS[name](data, start)
     return recipe
 
 

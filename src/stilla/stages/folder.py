@@ -16,13 +16,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from stilla.errors import RecipeError
+from stilla.errors import FolderError, RecipeError, all_of
 from stilla.runtime.differences import Plain, differences, fingerprint
+from stilla.runtime.files import PARTIAL, is_as_signed, write_whole
+from stilla.runtime.narrate import say
 from stilla.runtime.paths import obstacle
 from stilla.secrets import without_secrets
+from stilla.stages import record
+from stilla.stages.lock import LOCK, OWNER, Lock
 
 
 def is_run(path: Path) -> bool:
@@ -48,6 +53,7 @@ class RunFolder:
         self.completions = path / "completions"
         self.cache = path / "cache"
         self._stages = path / "stages.json"
+        self._lock = Lock(path)
 
     def model(self, role: str, seed: int) -> Path:
         """Where the student or baseline of the n-th seed lies: the first in the open, the others under `seeds/`."""
@@ -57,18 +63,45 @@ class RunFolder:
         return self.path / "checkpoints" / stage
 
     def open(self, *, overwrite: bool) -> None:
-        """Make the folder, or take up a run that is there.
+        """Make the folder, or take up a run that is there; until `close` nobody else can.
 
         Raises:
             RecipeError: there is a folder with something else in it.
+            FolderError: another run is at work in it.
         """
         self.refuse_strangers()
-        if overwrite and self._stages.exists():
-            for name in _OURS:
-                _remove(self.path / name)
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self._stages.exists():
-            self._write({})
+        self._lock.take()
+        try:
+            self.refuse_strangers()
+            if overwrite and self._stages.exists():
+                for name in _OURS:
+                    _remove(self.path / name)
+            if not self._stages.exists():
+                record.write(self._stages, {})
+            if self.recipe.is_file() and not self.recipe_as_written():
+                say(f"{self.recipe} is not as the run wrote it: it is damaged, or was changed by hand; written anew")
+            self._tidy()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Let others in."""
+        self._lock.release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A finished run to which something is added.
+
+        Raises:
+            FolderError: another run is at work in it.
+        """
+        self._lock.take()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def refuse_strangers(self) -> None:
         """Raise if what lies at the path is no run: nothing of it may be touched.
@@ -78,8 +111,7 @@ class RunFolder:
         """
         if why := obstacle(self.path):
             raise RecipeError(f"output: {why}")
-        strange = self.path.exists() and any(self.path.iterdir()) and not self._stages.exists()
-        if strange and not self._demo_only():
+        if self.path.exists() and not self._stages.is_file() and not self._ready():
             raise RecipeError(f"output: {self.path} exists and is no run of Stilla; nothing in it was touched. "
                               "Give another `output`")
 
@@ -89,43 +121,80 @@ class RunFolder:
         Raises:
             RecipeError: it was begun or finished with others; what differs, and the way on.
         """
-        record = self._read().get(stage)
-        if record is None:
+        known = record.read(self._stages).get(stage)
+        if known is None:
             return False
-        if record["fingerprint"] != fingerprint(inputs):
-            changed = "\n".join(f"  {_in_words(line)}" for line in differences(record["inputs"], _plain(inputs)))
+        if known.fingerprint != fingerprint(inputs):
+            changed = "\n".join(f"  {_in_words(line)}" for line in differences(known.inputs, record.plain(inputs)))
             raise RecipeError(
                 f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed}\n"
                 "Give another `output`, or --overwrite to throw the old run away")
-        return bool(record["done"])
+        return known.done
 
     def fits(self, stage: str, inputs: Plain) -> bool:
         """Whether a stage that may be repeated at little cost was finished with these very inputs."""
-        record = self._read().get(stage)
-        return record is not None and record["done"] and record["fingerprint"] == fingerprint(inputs)
+        known = record.read(self._stages).get(stage)
+        return known is not None and known.done and known.fingerprint == fingerprint(inputs)
 
     def begin(self, stage: str, inputs: Plain) -> None:
         self._record(stage, inputs, done=False)
 
-    def finish(self, stage: str, inputs: Plain) -> None:
-        self._record(stage, inputs, done=True)
+    def finish(self, stage: str, inputs: Plain, made: Path | None = None) -> None:
+        """`made`: the file or folder that the stage made, whose content is written down."""
+        self._record(stage, inputs, done=True, made=made)
         shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+
+    def damage(self, stage: str) -> list[str]:
+        """What of the files that a finished stage made is missing, or is not what was written; in words."""
+        known = record.read(self._stages).get(stage)
+        return [] if known is None or not known.done else known.damage(self.path)
+
+    def is_damaged(self, stage: str) -> bool:
+        """The same, said for a stage that is cheap to do again."""
+        wrong = self.damage(stage)
+        if wrong:
+            say(f"{stage}: done again: {all_of(wrong)}")
+        return bool(wrong)
+
+    def refuse_damage(self, leave_out: Collection[str] = ()) -> None:
+        """`leave_out`: stages that are done again anyway.
+
+        Raises:
+            FolderError: files that stages made are missing, or are not what was written; all of them.
+        """
+        wrong = [f"{name}: {one}" for name, known in record.read(self._stages).items() if known.done and name not in leave_out
+                 for one in known.damage(self.path)]
+        if wrong:
+            listed = "\n".join(f"  {one}" for one in wrong)
+            raise FolderError(f"{self.path}: it is damaged, or was changed by hand:\n{listed}\n"
+                              f"`stilla run {self.recipe}` makes these stages again")
+
+    def recipe_as_written(self) -> bool:
+        """Whether the run's recipe is as the run wrote it."""
+        try:
+            return is_as_signed(self.recipe.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            return False
+
+    def clear(self, stage: str, made: Path, *, by_parts: bool = False) -> None:
+        """Make room for what a stage makes again. What is there is set aside: somebody may have changed it on purpose.
+
+        `by_parts`: only files that are not what was written.
+        """
+        if by_parts:
+            for name in record.read(self._stages)[stage].lost(self.path):
+                name.unlink(missing_ok=True)
+        elif os.path.lexists(made):
+            aside = self.path / "set-aside" / made.name
+            _remove(aside)
+            aside.parent.mkdir(exist_ok=True)
+            made.rename(aside)
+            say(f"{stage}: what is left of it is in {aside}")
 
     def write(self, path: Path, text: str) -> None:
         """Replace a file at once: a reader or a full disk never sees half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(without_secrets(text), encoding="utf-8")
-        os.replace(partial, path)
-
-    def last_checkpoint(self, stage: str) -> Path | None:
-        """The newest checkpoint that was written to its end; broken ones are removed."""
-        found = sorted(self.checkpoints(stage).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        for path in reversed(found):
-            if _complete(path):
-                return path
-            shutil.rmtree(path, ignore_errors=True)
-        return None
+        write_whole(path, without_secrets(text))
 
     def drop_log_after(self, stage: str, step: int) -> None:
         """Forget what a stage logged after the checkpoint that it continues from."""
@@ -139,50 +208,46 @@ class RunFolder:
         with self.log.open("a", encoding="utf-8") as file:
             file.write(without_secrets(json.dumps(entry, allow_nan=False)) + "\n")
 
-    def _demo_only(self) -> bool:
-        """Whether there is only what a demo lays ready before its run."""
-        return {path.name for path in self.path.iterdir()} <= {"data", "start", "demo.yaml", "recipe.yaml"}
+    def _ready(self) -> bool:
+        """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""
+        names = {path.name for path in self.path.iterdir()} - {LOCK, OWNER}
+        return not names or ("demo.yaml" in names and names <= {"data", "start", "demo.yaml"})
 
-    def _record(self, stage: str, inputs: Plain, *, done: bool) -> None:
-        stages = self._read()
-        stages[stage] = {"fingerprint": fingerprint(inputs), "done": done, "inputs": _plain(inputs)}
-        self._write(stages)
+    def _record(self, stage: str, inputs: Plain, *, done: bool, made: Path | None = None) -> None:
+        known = record.read(self._stages)
+        known[stage] = record.of(inputs, done=done, folder=self.path, made=made)
+        record.write(self._stages, known)
 
-    def _read(self) -> dict[str, Any]:
-        if not self._stages.exists():
-            return {}
+    def _tidy(self) -> None:
+        """Remove what killed processes left: files and folders that were being written, checkpoints of finished stages."""
+        for place in (self.path, self.exports, self.completions, *(self.path / name for name in ("seeds", "stages"))):
+            for kind in (f".*{PARTIAL}", ".*.new", ".*.old"):
+                for path in place.glob(kind):
+                    _remove(path)
+        for stage, known in self._known().items():
+            if known.done:
+                shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+
+    def _known(self) -> record.Records:
+        """None where it cannot be read: whoever needs it says so."""
         try:
-            return dict(json.loads(self._stages.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise RecipeError(f"{self._stages}: cannot be read ({error}), and nothing else says which stages are finished. "
-                              "Give another `output`, or --overwrite to throw the run away") from error
-
-    def _write(self, stages: Plain) -> None:
-        self.write(self._stages, json.dumps(stages, indent=1, ensure_ascii=False, default=str))
+            return record.read(self._stages)
+        except RecipeError:
+            return {}
 
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
          "stages", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers",
-         "error.txt",
-         "stages.json")
-
-
-def _complete(checkpoint: Path) -> bool:
-    # Trainer writes its state last
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
+         "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:
     try:
         entry = json.loads(line)
-    except ValueError:
+        return bool(entry["stage"] == stage and entry["step"] > step)
+    except (ValueError, TypeError, KeyError):
         return True  # the last line of a killed process
-    return bool(entry["stage"] == stage and entry["step"] > step)
 
 
 def _in_words(difference: str) -> str:
@@ -191,12 +256,12 @@ def _in_words(difference: str) -> str:
     return f"data.{said.removeprefix('reading.')}" if said.startswith("reading.") else said
 
 
-def _plain(inputs: Plain) -> Any:
-    return json.loads(json.dumps(inputs, default=str))
-
-
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    """Of a link only the link: what it leads to may be somebody else's."""
+    if path.is_symlink():
+        say(f"{path}: the link is removed, and what it leads to ({os.readlink(path)}) is left as it is")
+        path.unlink()
+    elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -12,11 +12,13 @@ from stilla import data
 from stilla.export import export, main_file
 from stilla.models.fingerprint import of_model
 from stilla.recipe import ModelSource, Recipe
+from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import Scores
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
+from stilla.stages.record import NOT_OURS
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 
@@ -27,8 +29,9 @@ CALIBRATION = 256
 
 def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
     """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote."""
-    return {**{kind: export_one(kind, recipe, folder, task, splits) for kind in recipe.export},
-            **{kind: file for kind, file in exports_of(folder).items() if kind not in recipe.export}}
+    later = exports_of(folder)
+    asked = [*recipe.export, *(kind for kind in later if kind not in recipe.export and folder.damage(stage_of(kind)))]
+    return {**later, **{kind: export_one(kind, recipe, folder, task, splits) for kind in asked}}
 
 
 def exports_of(folder: RunFolder) -> dict[str, Path]:
@@ -37,19 +40,27 @@ def exports_of(folder: RunFolder) -> dict[str, Path]:
     return {kind: file for kind, file in made.items() if file is not None}
 
 
+def stage_of(kind: str) -> str:
+    """The stage in which a format is written."""
+    return f"export-{kind}"
+
+
 def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> Path:
     """One format, skipped if it was written from the same weights; the exported model file."""
     student = saved_student(recipe, folder, task, "student", 0)
     inputs = {"student": of_model(student.model), "format": kind}
-    stage, target = f"export-{kind}", folder.exports / kind
-    if not (folder.fits(stage, inputs) and main_file(target) is not None):
+    stage, target = stage_of(kind), folder.exports / kind
+    damaged = folder.is_damaged(stage)
+    if damaged:
+        folder.clear(stage, target)
+    if damaged or not folder.fits(stage, inputs) or main_file(target) is None:
         examples = splits["train"]
         # spread over the whole split: its first examples may all be of one class
         chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
         prepared = task.prepare(examples.select(chosen), student.processor, None, training=False)
         folder.begin(stage, inputs)
         export(kind, student.model, student.processor, task, prepared, target)
-        folder.finish(stage, inputs)
+        folder.finish(stage, inputs, target)
         say(f"{kind}: written to {target}")
     made = main_file(target)
     assert made is not None  # `export` has just written it, or it was there
@@ -79,17 +90,19 @@ def score(
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
     measured = {split: splits[split] for split in MEASURED if split in splits}
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
-              "exports": {kind: path.stat().st_mtime_ns for kind, path in exported.items()},
+              "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
-    if not again and folder.fits("scores", inputs) and (found := _measured_before(folder.scores)) is not None:
-        say("scores: measured before, skipped")
-        return found
+    if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
+        found = _measured_before(folder.scores)
+        if found is not None:
+            say("scores: measured before, skipped")
+            return found
     scores = measure(recipe, task, measured, teacher, made, exported)
     scores.dump(folder.scores)
     student = made["student"][0]
     card(written or recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
-    folder.finish("scores", inputs)
+    folder.finish("scores", inputs, folder.scores)
     return scores
 
 
@@ -97,5 +110,5 @@ def _measured_before(path: Path) -> Scores | None:
     """None where there are none, or none that can be read: measuring again costs less than an error."""
     try:
         return Scores.load(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError):
         return None

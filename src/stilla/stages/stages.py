@@ -6,8 +6,6 @@ Teacher, student and baseline are the same training with other terms.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from torch import nn
 from transformers import set_seed
 
 from stilla.data import from_all_over
-from stilla.errors import RecipeError, all_at_once
+from stilla.errors import RecipeError, all_at_once, all_of
 from stilla.export import restore, save_student
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import Labels, term
@@ -29,6 +27,7 @@ from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, Recipe, Stage, Training
 from stilla.recipe.written import brief, dump
 from stilla.runtime.environment import describe
+from stilla.runtime.files import sealed, signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages import cache_choice, caching, completions
@@ -68,23 +67,31 @@ class Place:
         return {"data": self.content, "task": self.task.kind, "reading": self.reading}
 
     def to_do(
-        self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None
+        self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None,
+        by_parts: bool = False,
     ) -> bool:
         """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes. `can_begin`: raises
-        where it cannot be; a stage that was refused has not begun.
+        where it cannot be; a stage that was refused has not begun. `by_parts`: only files that are lost are made again.
 
         Raises:
             RecipeError: it was begun or finished with other inputs.
         """
         if on_main(lambda: self.folder.finished(stage, inputs)):
-            if on_main(lambda: any(any(made.glob(kind)) for kind in ("*.safetensors", "*.parquet"))):
+            wrong = on_main(lambda: self._wrong_with(stage, made))
+            if not wrong:
                 say(f"{stage}: finished before, skipped")
                 return False
-            say(f"{stage}: finished before, but {made} holds nothing of it any more; done again")
-            on_main(lambda: shutil.rmtree(made, ignore_errors=True))  # what is left there would be in the way
+            say(f"{stage}: finished before, but {all_of(wrong)}; done again")
+            on_main(lambda: self.folder.clear(stage, made, by_parts=by_parts))  # what is left there would be in the way
         on_main(can_begin)
         on_main(lambda: self._begin(stage, inputs))
         return True
+
+    def _wrong_with(self, stage: str, made: Path) -> list[str]:
+        """What is wrong with what a finished stage made."""
+        if not any(any(made.glob(kind)) for kind in ("*.safetensors", "*.parquet")):
+            return [f"{made} holds nothing of it any more"]
+        return self.folder.damage(stage)
 
     def train(
         self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
@@ -102,13 +109,13 @@ class Place:
         one = self.task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
         on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
-        on_main(lambda: self.folder.finish(stage, inputs))
+        on_main(lambda: self.folder.finish(stage, inputs, path))
 
     def write_down(self) -> None:
         """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
-        self.folder.write(self.folder.recipe, dump(self.recipe))
-        self.folder.write(self.folder.environment, json.dumps(
-            {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()}, indent=1))
+        self.folder.write(self.folder.recipe, signed(dump(self.recipe)))
+        self.folder.write(self.folder.environment, sealed(
+            {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()}))
 
     def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
         self.write_down()
@@ -191,9 +198,9 @@ class Stages:
             return None
         place, folder, examples = self.place, self.place.folder.completions, self.place.splits["train"]
         inputs = {**place.inputs, **completions.settings(section, place.task, self.teacher)}
-        if place.to_do("completions", inputs, folder):
+        if place.to_do("completions", inputs, folder, by_parts=True):
             completions.write(section, place.task, self.teacher, examples, folder, inputs)
-            on_main(lambda: place.folder.finish("completions", inputs))
+            on_main(lambda: place.folder.finish("completions", inputs, folder))
         return completions.read(section, place.task, examples, folder)
 
     def student(self, role: str, seed: int, written: Completed | None) -> None:
