@@ -247,7 +247,7 @@ def test_under_a_launcher_the_launcher_continues(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left on device", "runs/x/model.safetensors"), "no room left on the disk for runs/x/model"),
+        (OSError(28, "No space left on device", "runs/x/model.bin"), "runs/x/model.bin: no room left on its disk"),
         (MemoryError(), "out of memory. Lower batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 TB"), "out of memory"),
     ],

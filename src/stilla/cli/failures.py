@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -19,18 +18,11 @@ import typer
 from typer.core import TyperGroup
 
 from stilla.errors import StillaError, visible
+from stilla.runtime.situations import in_words, is_full
 
 FAULT, MISTAKE, STOPPED = 1, 2, 130
 PATIENCE = 20.0
 """Seconds that other processes wait for the main one to say what is wrong: a launcher ends all when the first has ended."""
-
-PLACES = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "may not be read or written by you"),
-    errno.EROFS: "lies on a file system that is read-only", errno.ENAMETOOLONG: "is a name too long",
-    errno.ENOTDIR: "lies within a file", errno.EISDIR: "is a folder, not a file",
-    errno.ELOOP: "is a link that leads in circles",
-}  # fmt: skip
-"""What the system says of a place that a person gave, in words."""
 
 arguments: ContextVar[Sequence[str]] = ContextVar("arguments", default=())
 """What stands on the command line."""
@@ -88,11 +80,10 @@ def _mistake(error: Exception) -> str | None:
     """What a person has to put right; None where nobody foresaw it."""
     if isinstance(error, StillaError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" for {error.filename}" if error.filename else ""
-        return f"no room left on the disk{where}. Nothing that was finished is lost: make room and run this again"
-    if isinstance(error, OSError) and error.errno in PLACES and error.filename:
-        return f"{error.filename}: {PLACES[error.errno]} ({error.strerror}). Give another place, or change what is there"
+    if isinstance(error, OSError) and (words := in_words(error)) is not None:
+        return words
+    if is_full(error):
+        return f"no room left on a disk: {error}. Nothing that was finished is lost: make room and run this again"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return (
             "out of memory. Lower batch_size and raise accumulate by the same factor (the result is the same), or "
@@ -117,15 +108,24 @@ def again(given: Sequence[str]) -> str:
 
 def _fault(error: Exception) -> str:
     """Writes the whole story to a file and says where."""
+    story = visible("".join([f"$ {shlex.join(['stilla', *arguments.get()])}\n\n", *traceback.format_exception(error)]))
+    file = _written(story)
+    where = f"The whole story is in {file}; please report it with that file. (--debug shows it here.)" if file else (
+        f"Please report it with the whole story, which could not be written to a file:\n{story}")
+    return f"{type(error).__name__}: {error}\nThis is a fault of Stilla, or of a library that it uses. {where}"
+
+
+def _written(story: str) -> Path | None:
+    """The file with the story: in the run folder, else among temporary files; None where neither can be written."""
     folder = run_folder.get()
+    process = os.environ.get("RANK", "0")  # of several, the first to fail knows why
     if folder is not None and folder.is_dir():
-        process = os.environ.get("RANK", "0")  # of several, the first to fail knows why
-        file = folder / ("error.txt" if process == "0" else f"error-{process}.txt")
-    else:
+        with suppress(OSError):
+            file = folder / ("error.txt" if process == "0" else f"error-{process}.txt")
+            file.write_text(story, encoding="utf-8")
+            return file
+    with suppress(OSError):
         file = Path(tempfile.mkstemp(prefix="stilla-", suffix=".txt")[1])
-    story = [f"$ {shlex.join(['stilla', *arguments.get()])}\n\n", *traceback.format_exception(error)]
-    file.write_text(visible("".join(story)), encoding="utf-8")
-    return (
-        f"{type(error).__name__}: {error}\nThis is a fault of Stilla, or of a library that it uses. The whole story is "
-        f"in {file}; please report it with that file. (--debug shows it here.)"
-    )
+        file.write_text(story, encoding="utf-8")
+        return file
+    return None

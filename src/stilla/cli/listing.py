@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilla.errors import StillaError
 from stilla.scores import Scores
 from stilla.stages.folder import is_run
 
@@ -64,16 +63,22 @@ def formats() -> tuple[Entry, ...]:
 
 def runs(folder: Path) -> tuple[RunEntry, ...]:
     """Every run directly inside the folder, by name."""
-    found = sorted(one for one in folder.iterdir() if is_run(one)) if folder.is_dir() else []
-    return tuple(run_entry(one) for one in found)
+    found = (run_entry(one) for one in sorted(folder.iterdir())) if folder.is_dir() else ()
+    return tuple(one for one in found if one is not None)
 
 
-def run_entry(folder: Path) -> RunEntry:
+def run_entry(folder: Path) -> RunEntry | None:
+    """None where there is no run."""
+    try:
+        if not is_run(folder):
+            return None
+    except OSError as error:  # it need not hide the others
+        return RunEntry(folder, state=f"cannot be read: {error.strerror}")
     if not (folder / "scores.json").exists():
         return RunEntry(folder)
     try:
         scores = Scores.load(folder / "scores.json")
-    except (ValueError, KeyError, TypeError, StillaError):
+    except (OSError, ValueError, RecursionError):
         return RunEntry(folder, state="scores.json cannot be read")
     quality = {name: one[scores.metric] for name, one in scores.subjects.items()}
     return RunEntry(folder, scores.task, scores.metric, quality, scores.retention, "finished")
