@@ -55,9 +55,9 @@ def _scored_on(new: str, folder: RunFolder, recipe: Recipe) -> Scores:
     teacher = _teacher(recipe, folder, task)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
-    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
     target = evaluation_file(folder.path, new)
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
+    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
     scores.dump(target)
     return scores
 

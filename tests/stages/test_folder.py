@@ -61,3 +61,59 @@ def test_a_removal_that_was_stopped_can_be_begun_again(tmp_path: Path, monkeypat
     assert is_run(tmp_path)
     monkeypatch.undo()
     folder.open(overwrite=True)
+
+
+def test_overwriting_leaves_what_links_lead_to(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, disk = begun(tmp_path / "run"), tmp_path / "large disk"
+    disk.mkdir()
+    (disk / "shard.arrow").touch()
+    for path in (folder.cache, folder.path / "checkpoints"):
+        path.symlink_to(disk)
+    (tmp_path / "linked").symlink_to(folder.path)
+    linked = RunFolder(tmp_path / "linked")
+    linked.open(overwrite=True)
+    linked.close()
+    assert not folder.cache.is_symlink()
+    assert (disk / "shard.arrow").exists()
+    assert (tmp_path / "linked").is_symlink()
+    assert not folder.finished("student", {"epochs": 1})
+    assert "the link is removed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["recipe.yaml"], ["data"], ["data", "recipe.yaml"], ["data", "start"],
+                                   ["demo.yaml", "recipe.yaml"], ["demo.yaml", "thesis.tex"], [".lock", "notes.txt"]])
+def test_a_persons_own_folder_is_no_place_for_a_run(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("my own")
+    for overwrite in (False, True):
+        with pytest.raises(RecipeError, match="no run of Stilla"):
+            RunFolder(tmp_path).open(overwrite=overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize("names", [[], [".lock", ".owner.json"], ["demo.yaml"], ["demo.yaml", "data", "start", ".lock"]])
+def test_an_empty_folder_or_one_that_a_demo_laid_ready_is(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("")
+    folder = RunFolder(tmp_path)
+    folder.open(overwrite=False)
+    folder.close()
+    assert is_run(tmp_path)
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    left = [folder.path / ".student.12345678.new", folder.exports / ".onnx.12345678.old",
+            folder.path / ".scores.json.partial", folder.path / "seeds" / ".student-1.12345678.new", folder.completions / ".part-00000.parquet.partial"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir() if path.suffix in (".new", ".old") else path.touch()
+    for stage in ("teacher", "student"):
+        (folder.checkpoints(stage) / "checkpoint-1").mkdir(parents=True)
+    folder.finish("teacher", {})
+    (folder.checkpoints("teacher") / "checkpoint-1").mkdir(parents=True)  # killed before they were removed
+    folder.open(overwrite=False)
+    folder.close()
+    assert not any(path.exists() for path in left)
+    assert not folder.checkpoints("teacher").exists()
+    assert (folder.checkpoints("student") / "checkpoint-1").exists()

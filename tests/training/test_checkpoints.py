@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ from stilla.training.checkpoints import FILES, newest, rotate, seal, wrong_with
 from tests.equivalence.setting import trainer
 
 
-def checkpoint(folder: Path, step: int) -> Path:
+def checkpoint(folder: Path, step: int, best: Path | None = None) -> Path:
     made = folder / f"checkpoint-{step}"
     made.mkdir(parents=True)
-    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
         (made / name).write_text(f"{name} of step {step}")
+    (made / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_model_checkpoint": best and str(best)}))
     seal(made)
     return made
 
@@ -48,6 +50,18 @@ def test_a_checkpoint_without_its_list_was_not_written_to_its_end(tmp_path: Path
     broken = checkpoint(tmp_path, 10)
     (broken / FILES).unlink()
     assert newest(tmp_path) == (None, [(broken, "it was not written to its end")])
+
+
+def test_a_checkpoint_is_as_good_as_the_best_that_it_goes_by(tmp_path: Path) -> None:
+    first, best = checkpoint(tmp_path, 2), checkpoint(tmp_path, 4)
+    checkpoint(tmp_path, 6, best=best)
+    last = checkpoint(tmp_path, 8, best=Path("elsewhere") / best.name)  # the folder may have moved
+    assert newest(tmp_path) == (last, [])
+    flip(best / "model.safetensors")
+    whole, broken = newest(tmp_path)
+    assert whole == first
+    assert [path.name for path, _ in broken] == ["checkpoint-8", "checkpoint-6", "checkpoint-4"]
+    assert "checkpoint-4, model.safetensors is damaged" in broken[0][1]
 
 
 def test_older_checkpoints_go_when_the_newest_is_whole(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ Texts that the student writes itself (alone, or mixed in) would be other sources
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from stilla.models.fingerprint import of_model
 from stilla.recipe import Completions, Recipe
 from stilla.rows import row_measures
 from stilla.runtime.differences import fingerprint
+from stilla.runtime.files import write_whole
 from stilla.runtime.imports import own_function
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main, processes
@@ -235,32 +235,24 @@ def _settle(folder: Path, mark: str, stamp: Mapping[str, Any], parts: int) -> No
         if not _is_written(file, mark):
             file.unlink()
     plain = {"stamp": mark, "parts": parts, **stamp}
-    _replace(folder / "settings.json", json.dumps(plain, indent=1, ensure_ascii=False).encode())
+    write_whole(folder / "settings.json", json.dumps(plain, indent=1, ensure_ascii=False))
 
 
 def _is_written(file: Path, mark: str) -> bool:
-    """Whether a part was written to its end, for these very settings."""
+    """Whether a part was written to its end, for these very settings, and is as it was written."""
     try:
-        return bool(pq.read_schema(file).metadata.get(b"stamp") == mark.encode())
-    except (OSError, pa.ArrowInvalid, AttributeError):
+        # the checksums are Parquet's own, of every page
+        table = pq.read_table(file, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
         return False
+    return bool((table.schema.metadata or {}).get(b"stamp") == mark.encode() and table.schema.equals(SCHEMA))
 
 
 def _save(rows: Sequence[Mapping[str, Any]], file: Path, mark: str) -> None:
     table = pa.Table.from_pylist(list(rows), SCHEMA.with_metadata({"stamp": mark}))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    _replace(file, sink.getvalue().to_pybytes())
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """At once: a killed process leaves the old file, or none."""
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial, file)
+    pq.write_table(table, sink, write_page_checksum=True)
+    write_whole(file, sink.getvalue().to_pybytes())
 
 
 def _writes(task: Task) -> Writes:

@@ -211,7 +211,7 @@ class RunFolder:
     def _ready(self) -> bool:
         """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""
         names = {path.name for path in self.path.iterdir()} - {LOCK, OWNER}
-        return not names or ("demo.yaml" in names and names <= {"data", "start", "demo.yaml"})
+        return not names or ("demo.yaml" in names and names <= {"data", "start", "demo.yaml", ".laid.new"})
 
     def _record(self, stage: str, inputs: Plain, *, done: bool, made: Path | None = None) -> None:
         known = record.read(self._stages)

@@ -51,9 +51,13 @@ class Lock:
             say(f"{self.folder}: its file system has no locks; see to it that no second run works in it")
             return
         self._held = lock
-        self._warn_of_elsewhere()
-        write_whole(self._owner, json.dumps({"host": socket.gethostname(), "process": os.getpid(),
-                                             "since": datetime.now().astimezone().isoformat(" ", "seconds")}))
+        try:
+            self._warn_of_elsewhere()
+            write_whole(self._owner, json.dumps({"host": socket.gethostname(), "process": os.getpid(),
+                                                 "since": datetime.now().astimezone().isoformat(" ", "seconds")}))
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         if self._held is None:

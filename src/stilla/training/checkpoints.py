@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -51,14 +52,26 @@ def wrong_with(checkpoint: Path) -> str | None:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest whole checkpoint, and the newer ones that are not, with what is wrong with each."""
+    """The newest whole checkpoint, and the newer ones that are not, with what is wrong with each.
+
+    One that goes by an older one as the best so far is only as good as that.
+    """
     broken: list[tuple[Path, str]] = []
     for path in reversed(_all(folder)):
-        wrong = wrong_with(path)
+        wrong = wrong_with(path) or _wrong_with_best(path)
         if wrong is None:
             return path, broken
         broken.append((path, wrong))
     return None, broken
+
+
+def _wrong_with_best(checkpoint: Path) -> str | None:
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    if not state.get("best_model_checkpoint"):
+        return None
+    best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
+    wrong = None if best == checkpoint else wrong_with(best)
+    return wrong and f"of the best so far, {best.name}, {wrong}"
 
 
 def rotate(folder: Path, keep: int | None, best: str | None) -> None:

@@ -1,0 +1,212 @@
+"""Nothing lost, nothing silently wrong: runs that are killed at any moment, and a flipped bit in every kind of file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import stilla
+from stilla.after import evaluate_run, report_run
+from stilla.errors import StillaError
+from stilla.runtime.files import contents
+from stilla.training import checkpoints
+from tests import tiny
+from tests.faults import flip
+
+pytestmark = pytest.mark.slow
+
+RUN = "import sys, json, stilla; stilla.distill(**json.load(open(sys.argv[1])))"
+MADE = ("teacher", "student", "baseline")
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    saved = {"trainer": {"save_strategy": "steps", "save_steps": 3, "logging_steps": 4}}
+    plain = tiny.recipe(
+        folder, teacher={"model": tiny.bert(folder / "start"), "train": {
+            "epochs": 4, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32", **saved}},
+        distill={"epochs": 2, "learning_rate": 1e-3, "precision": "float32", **saved},
+        evaluate={"baseline": True, "resamples": 100, "speed": False}, allow_weak_teacher=True,
+        cache={"form": "dense"}, **changes)
+    return {**plain, "data": {**plain["data"], "augment": "none"}}  # so that the teacher's answers can be kept
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    stilla.distill(**recipe(folder))
+    return folder / "run"
+
+
+def same(one: Path, other: Path) -> None:
+    """The same students, scores and curves. Times differ."""
+    for role in MADE:
+        a, b = (contents(path / role, {"README.md"}) for path in (one, other))
+        assert a == b, role
+    mine, theirs = (stilla.Scores.load(path / "scores.json") for path in (one, other))
+    assert {name: measured.quality for name, measured in mine.subjects.items()} == {
+        name: measured.quality for name, measured in theirs.subjects.items()}
+    assert mine.verdict == theirs.verdict
+    assert curves(one) == curves(other)
+
+
+def curves(run: Path) -> list[tuple[Any, ...]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    # a stage that was done again stands behind those that were not
+    return sorted(((line["stage"], line["step"], line["loss"], line["terms"]) for line in lines if "loss" in line),
+                  key=lambda line: line[:2])
+
+
+def killed(file: Path, after: float) -> bool:
+    """Start the run, and kill it and all that it started; whether it was over before."""
+    command = [sys.executable, "-c", RUN, str(file)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        _, said = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return False
+    assert process.returncode == 0, said
+    return True
+
+
+@pytest.mark.parametrize("chain", [0, 1])
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path, chain: int) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(recipe(tmp_path)))
+    draw = random.Random(chain)
+    run = tmp_path / "run"
+    wait = 6.0
+    for _ in range(4):
+        while not (run / "stages.json").exists() or draw.random() < 0.5:  # most of them after the first start
+            if killed(file, wait := wait + draw.uniform(0.5, 4)):
+                break
+    while not killed(file, 600):
+        pass
+    same(run, whole)
+    assert not list(run.rglob(".*.new"))
+    assert not list(run.rglob("*.partial"))
+    assert not list((run / "checkpoints").glob("*/*"))
+
+
+KINDS = {
+    "weights": "student/model.safetensors", "teacher": "teacher/model.safetensors", "baseline": "baseline/model.safetensors",
+    "config": "student/config.json", "tokenizer": "student/tokenizer.json",
+    "tokenizer settings": "student/tokenizer_config.json", "stages": "stages.json", "scores": "scores.json",
+    "environment": "environment.json", "recipe": "recipe.yaml", "cache": "cache/*.arrow", "cache's list": "cache/cache.json",
+}
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """'done', or why not, in words."""
+    try:
+        call()
+    except StillaError as error:
+        return str(error)
+    return "done"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_never_another_number(
+    tmp_path: Path, whole: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same result, a stage that is done again, which is said, or a refusal in words."""
+    draw = random.Random(kind)
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    file = draw.choice(sorted(run.glob(KINDS[kind])))
+    flip(file, draw)
+    first = stilla.Scores.load(whole / "scores.json")
+    for call in (lambda: report_run(run), lambda: evaluate_run(run)):
+        outcome(call)
+    options = {**recipe(whole.parent), "output": str(run)}
+    capfd.readouterr()
+    ended = outcome(lambda: stilla.distill(**options))
+    said = capfd.readouterr().err
+    if ended == "done":
+        same(run, whole)
+        assert stilla.Run.load(run).scores.verdict == first.verdict
+        if kind in ("weights", "teacher", "baseline", "config", "tokenizer", "tokenizer settings"):
+            assert "done again" in said
+    else:
+        assert kind in ("stages", "cache", "cache's list"), ended
+    if kind not in ("stages", "cache", "cache's list"):
+        assert ended == "done", ended
+
+
+@pytest.mark.parametrize("kind", ["weights", "config", "recipe"])
+def test_what_is_damaged_is_refused_where_it_would_be_measured(tmp_path: Path, whole: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    flip(run / KINDS[kind], random.Random(1))
+    assert (run / KINDS[kind]).name in outcome(lambda: evaluate_run(run))
+    assert (run / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "flipped"])
+def test_a_damaged_checkpoint_falls_back_and_ends_equal(
+    tmp_path: Path, whole: Path, name: str, damage: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, options = tmp_path / "run", recipe(tmp_path)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(checkpoint: Path) -> None:
+        seal(checkpoint)
+        if checkpoint.parent.name == "student" and checkpoint.name == "checkpoint-6":
+            raise Stop
+
+    seal = checkpoints.seal
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "seal", stop)
+        with pytest.raises(Stop):
+            stilla.distill(**options)
+    file = run / "checkpoints" / "student" / "checkpoint-6" / name
+    if damage == "flipped":
+        flip(file, random.Random(name))
+    elif damage == "empty":
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+    torch.manual_seed(99)
+    stilla.distill(**options)
+    assert f"checkpoint-6 is left out and removed: {name}" in capfd.readouterr().err
+    same(run, whole)
+
+
+def test_a_damaged_export_is_written_again(
+    tmp_path: Path, whole: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    options = {**recipe(whole.parent), "output": str(run), "export": ["onnx"]}
+    first = stilla.distill(**options).scores
+    model = run / "export" / "onnx" / "model.onnx"
+    before = model.read_bytes()
+    flip(model, random.Random(0))
+    assert "model.onnx is not what was written" in outcome(lambda: evaluate_run(run))
+    capfd.readouterr()
+    again = stilla.distill(**options).scores
+    assert "model.onnx is not what was written" in capfd.readouterr().err
+    assert model.read_bytes() == before
+    assert again.subjects["onnx"].quality == first.subjects["onnx"].quality
+    tokenizer = run / "export" / "onnx" / "tokenizer.json"
+    flip(tokenizer, random.Random(0))
+    stilla.distill(**{**options, "export": []})  # no longer asked for, but measured with the others
+    assert "tokenizer.json is not what was written" in capfd.readouterr().err
+    assert safetensors.torch.load_file(run / "student" / "model.safetensors")
