@@ -13,6 +13,7 @@ from stilla.report.charts.marks import Style
 from stilla.report.charts.scatter import Axis, Point, place_labels, scatter, side_by_side
 from stilla.report.charts.svg import Scale, padded, padded_log, tag, tick_text
 from stilla.report.curves import read_log, thinned
+from stilla.runtime.files import line_of
 
 
 def write(folder: Path, *lines: object) -> Path:
@@ -112,3 +113,11 @@ def test_labels_do_not_cover_each_other() -> None:
 
 def test_attributes_and_children_are_escaped() -> None:
     assert tag("text", "<b>", data_tip='"&') == '<text data-tip="&#34;&amp;">&lt;b&gt;</text>'
+
+
+def test_a_line_in_which_a_digit_has_changed_is_left_out(tmp_path: Path) -> None:
+    line = line_of({"stage": "student", "step": 10, "loss": 0.51})
+    (tmp_path / "log.jsonl").write_text(line + line.replace("0.51", "0.41").replace('"step": 10', '"step": 20'))
+    training, unread = read_log(tmp_path / "log.jsonl")
+    assert unread == 1
+    assert list(training.stages[0].losses["total"]) == [(10.0, 0.51)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,17 @@ def test_a_filter_that_does_not_exist_is_known_before_anything_is_written(keep: 
                            "completions": {"by": "teacher", "keep": keep}})
     problems = completions.problems(recipe, teacher_of()[0])
     assert [said in problem and problem.startswith("completions.keep: ") for problem in problems] == [True]
+
+
+def test_a_part_in_which_a_bit_has_flipped_is_written_again(tmp_path: Path) -> None:
+    part = tmp_path / "part-00000.parquet"
+    rows = [{"key": key, "text": f"words {key}", "tokens": key, "log_probability": -0.1 * key, "cut": False}
+            for key in range(20)]
+    completions._save(rows, part, "mark")
+    content, draw = part.read_bytes(), random.Random(0)
+    assert completions._is_written(part, "mark")
+    assert not completions._is_written(part, "another mark")
+    for place in draw.sample(range(len(content)), 300):
+        part.write_bytes(bytes([*content[:place], content[place] ^ 1 << draw.randrange(8), *content[place + 1:]]))
+        if completions._is_written(part, "mark"):
+            assert pq.read_table(part).to_pylist() == rows

@@ -104,7 +104,8 @@ def test_an_empty_folder_or_one_that_a_demo_laid_ready_is(tmp_path: Path, names:
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     left = [folder.path / ".student.12345678.new", folder.exports / ".onnx.12345678.old",
-            folder.path / ".scores.json.partial", folder.path / "seeds" / ".student-1.12345678.new", folder.completions / ".part-00000.parquet.partial"]
+            folder.path / ".scores.json.partial", folder.path / "seeds" / ".student-1.12345678.new",
+            folder.completions / ".part-00000.parquet.partial"]
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.mkdir() if path.suffix in (".new", ".old") else path.touch()

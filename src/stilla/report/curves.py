@@ -7,13 +7,14 @@ number is the seed, the second the stage of a student that is trained in several
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from stilla.runtime.files import read_line
 
 Points = Sequence[tuple[float, float]]
 """(step, value), steps rising, values finite."""
@@ -59,7 +60,7 @@ class Training:
 
 
 def read_log(path: Path) -> tuple[Training, int]:
-    """The curves, and how many lines could not be read (a killed run may leave half a line)."""
+    """The curves, and how many lines could not be read (half of one that a killed run left, damaged ones)."""
     if not path.is_file():
         return Training(), int(path.exists())
     unread = 0
@@ -89,7 +90,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
+            line = read_line(text)
         except (ValueError, RecursionError):
             yield None
             continue

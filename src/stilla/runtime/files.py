@@ -93,6 +93,26 @@ def unsealed(text: str, *, needed: bool = False) -> dict[str, Any]:
     return content
 
 
+def line_of(plain: Plain) -> str:
+    """A line of a log, with a checksum of its own.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    content = json.loads(without_secrets(json.dumps(plain, allow_nan=False)))
+    return json.dumps({**content, "check": fingerprint(content)[:8]}) + "\n"
+
+
+def read_line(text: str) -> Any:
+    """Raises:
+        ValueError: no JSON, or not what its checksum is of.
+    """
+    line = json.loads(text)
+    if isinstance(line, dict) and "check" in line and line.pop("check") != fingerprint(line)[:8]:
+        raise ValueError("the line is not what its checksum is of")
+    return line
+
+
 def signed(text: str) -> str:
     """Lines of text with a comment that says what they were when they were written."""
     text = without_secrets(text)

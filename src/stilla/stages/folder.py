@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from stilla.errors import FolderError, RecipeError, all_of
 from stilla.runtime.differences import Plain, differences, fingerprint
-from stilla.runtime.files import PARTIAL, is_as_signed, write_whole
+from stilla.runtime.files import PARTIAL, is_as_signed, line_of, read_line, write_whole
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import obstacle
 from stilla.secrets import without_secrets
@@ -206,7 +205,7 @@ class RunFolder:
 
     def append_log(self, entry: Plain) -> None:
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(without_secrets(json.dumps(entry, allow_nan=False)) + "\n")
+            file.write(line_of(entry))
 
     def _ready(self) -> bool:
         """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""
@@ -244,10 +243,10 @@ _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.j
 
 def _later(line: str, stage: str, step: int) -> bool:
     try:
-        entry = json.loads(line)
+        entry = read_line(line)
         return bool(entry["stage"] == stage and entry["step"] > step)
     except (ValueError, TypeError, KeyError):
-        return True  # the last line of a killed process
+        return True  # the last line of a killed process, or a damaged one
 
 
 def _in_words(difference: str) -> str:
