@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import stilla
 from stilla.after import evaluate_run, report_run
 from stilla.errors import StillaError
 from stilla.runtime.files import contents
+from stilla.stages.lock import OWNER
 from stilla.training import checkpoints
 from tests import tiny
 from tests.faults import flip
@@ -68,10 +70,13 @@ def curves(run: Path) -> list[tuple[Any, ...]]:
                   key=lambda line: line[:2])
 
 
-def killed(file: Path, after: float) -> bool:
-    """Start the run, and kill it and all that it started; whether it was over before."""
+def killed(file: Path, run: Path, after: float) -> bool:
+    """Start the run, and kill it and all that it started so many seconds after it has begun to work; whether it was over."""
     command = [sys.executable, "-c", RUN, str(file)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and f'"process": {process.pid},' not in (
+            (run / OWNER).read_text() if (run / OWNER).exists() else ""):
+        time.sleep(0.02)
     try:
         _, said = process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
@@ -82,19 +87,14 @@ def killed(file: Path, after: float) -> bool:
     return True
 
 
-@pytest.mark.parametrize("chain", [0, 1])
+@pytest.mark.parametrize("chain", range(int(os.environ.get("KILL_CHAINS", "2"))))
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path, chain: int) -> None:
-    file = tmp_path / "recipe.json"
+    file, run, draw = tmp_path / "recipe.json", tmp_path / "run", random.Random(chain)
     file.write_text(json.dumps(recipe(tmp_path)))
-    draw = random.Random(chain)
-    run = tmp_path / "run"
-    wait = 6.0
-    for _ in range(4):
-        while not (run / "stages.json").exists() or draw.random() < 0.5:  # most of them after the first start
-            if killed(file, wait := wait + draw.uniform(0.5, 4)):
-                break
-    while not killed(file, 600):
-        pass
+    kills = 0
+    while not killed(file, run, draw.uniform(0, 2 + 2 * kills) if kills < 6 else 600):
+        kills += 1
+    assert kills > 2
     same(run, whole)
     assert not list(run.rglob(".*.new"))
     assert not list(run.rglob("*.partial"))
