@@ -11,6 +11,7 @@ from rich.text import Text
 from stilla.cli import failures, printing
 from stilla.runtime import narrate
 from stilla.runtime.narrate import Console
+from stilla.runtime.quiet import quiet_libraries
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_warnings_that_nobody_collects_are_said_with_the_other_lines(
     written: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "lastResort", None)
-    narrate.quiet_libraries()
+    quiet_libraries()
     own = logging.getLogger("stilla.of_a_test")
     monkeypatch.setattr(own, "parent", None)  # pytest listens at the root
     own.warning("2 rows hold %s", EVIL)
