@@ -127,10 +127,10 @@ def _opened(
         raise RecipeError(f"{path} is no run folder: it has neither stages.json nor scores.json")
     if not folder.student.exists():
         raise RecipeError(f"the run in {path} has no student yet; {_continued(folder)} continues it")
-    folder.refuse_damage(leave_out=written_again)
+    folder.refuse_damage(written_again, _continued(folder))
     if not folder.recipe_as_written():
-        raise FolderError(f"{folder.recipe}: it is damaged, or was changed since the run wrote it. If that was on purpose, take "
-                          "its last line out; else run the run's own recipe again, which writes it anew")
+        raise FolderError(f"{folder.recipe}: it is damaged, or was changed since the run wrote it. If that was on purpose, "
+                          "take its last line out; else run the run's own recipe again, which writes it anew")
     written = read(folder.recipe, [f"output={flow(str(path))}", *overrides])
     return folder, from_anywhere(written, folder), written
 

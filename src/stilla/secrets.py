@@ -59,6 +59,16 @@ def places_of_secrets(plain: Any, place: tuple[str | int, ...] = ()) -> Iterator
         yield place
 
 
+def hidden(plain: Any) -> Any:
+    """Plain data with `***` in the place of every password and token."""
+    if isinstance(plain, Mapping):
+        return {key: HIDDEN if isinstance(value, str) and value and _NAME.fullmatch(str(key)) else hidden(value)
+                for key, value in plain.items()}
+    if isinstance(plain, Sequence) and not isinstance(plain, str | bytes):
+        return [hidden(one) for one in plain]
+    return without_secrets(plain) if isinstance(plain, str) else plain
+
+
 def _is_secret_owner(owner: str, before: str) -> bool:
     """`ann:geheim`, or anybody to a web server; not the container of `abfs://data@account`, nor `sftp://ann@host`."""
     scheme = re.search(r"([\w+.-]*):/$", before)

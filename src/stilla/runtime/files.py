@@ -71,7 +71,7 @@ def contents(path: Path, leave_out: Collection[str] = ()) -> dict[str, str]:
 
 def sealed(plain: Plain, **how: Any) -> str:
     """Plain data as JSON with a checksum of them. `how`: of `json.dumps`."""
-    content = json.loads(without_secrets(json.dumps(plain, **how)))
+    content = json.loads(json.dumps(plain, **how))
     return json.dumps({**content, CHECKSUM: fingerprint(content)}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -99,7 +99,7 @@ def line_of(plain: Plain) -> str:
     Raises:
         ValueError: a number that is not finite.
     """
-    content = json.loads(without_secrets(json.dumps(plain, allow_nan=False)))
+    content = json.loads(json.dumps(plain, allow_nan=False))
     return json.dumps({**content, "check": fingerprint(content)[:8]}) + "\n"
 
 
@@ -114,7 +114,7 @@ def read_line(text: str) -> Any:
 
 
 def signed(text: str) -> str:
-    """Lines of text with a comment that says what they were when they were written."""
+    """Lines of text, without secrets, with a comment that says what they were when they were written."""
     text = without_secrets(text)
     return f"{text}{_SIGNATURE}{fingerprint(text)}\n"
 

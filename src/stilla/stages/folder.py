@@ -21,10 +21,10 @@ from pathlib import Path
 
 from stilla.errors import FolderError, RecipeError, all_of
 from stilla.runtime.differences import Plain, differences, fingerprint
-from stilla.runtime.files import PARTIAL, is_as_signed, line_of, read_line, write_whole
+from stilla.runtime.files import PARTIAL, is_as_signed, line_of, read_line, sealed, write_whole
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import obstacle
-from stilla.secrets import without_secrets
+from stilla.secrets import hidden, without_secrets
 from stilla.stages import record
 from stilla.stages.lock import LOCK, OWNER, Lock
 
@@ -155,8 +155,8 @@ class RunFolder:
             say(f"{stage}: done again: {all_of(wrong)}")
         return bool(wrong)
 
-    def refuse_damage(self, leave_out: Collection[str] = ()) -> None:
-        """`leave_out`: stages that are done again anyway.
+    def refuse_damage(self, leave_out: Collection[str] = (), again: str = "") -> None:
+        """`leave_out`: stages that are done again anyway. `again`: the command that goes on with the run.
 
         Raises:
             FolderError: files that stages made are missing, or are not what was written; all of them.
@@ -166,7 +166,7 @@ class RunFolder:
         if wrong:
             listed = "\n".join(f"  {one}" for one in wrong)
             raise FolderError(f"{self.path}: it is damaged, or was changed by hand:\n{listed}\n"
-                              f"`stilla run {self.recipe}` makes these stages again")
+                              f"{again or f'`stilla run {self.recipe}`'} makes these stages again")
 
     def recipe_as_written(self) -> bool:
         """Whether the run's recipe is as the run wrote it."""
@@ -190,10 +190,10 @@ class RunFolder:
             made.rename(aside)
             say(f"{stage}: what is left of it is in {aside}")
 
-    def write(self, path: Path, text: str) -> None:
-        """Replace a file at once: a reader or a full disk never sees half of it."""
+    def write(self, path: Path, content: str | Plain) -> None:
+        """Replace a file at once, without secrets: a reader or a full disk never sees half of it. Plain data with a checksum."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, without_secrets(text))
+        write_whole(path, without_secrets(content) if isinstance(content, str) else sealed(hidden(content)))
 
     def drop_log_after(self, stage: str, step: int) -> None:
         """Forget what a stage logged after the checkpoint that it continues from."""
@@ -205,7 +205,7 @@ class RunFolder:
 
     def append_log(self, entry: Plain) -> None:
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(line_of(entry))
+            file.write(line_of(hidden(entry)))
 
     def _ready(self) -> bool:
         """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from stilla.errors import StillaError
 from stilla.recipe import Recipe
 from stilla.recipe.paths import Place, named
 from stilla.runtime import imports
+from stilla.runtime.files import unsealed
 from stilla.runtime.narrate import say
 from stilla.stages.folder import RunFolder, is_run
 
@@ -33,7 +33,7 @@ class Origin:
     def of(cls, folder: RunFolder) -> Origin | None:
         """What the run wrote down; None for one that has not."""
         try:
-            places = json.loads(folder.environment.read_text(encoding="utf-8"))["places"]
+            places = unsealed(folder.environment.read_text(encoding="utf-8"))["places"]
             return cls(Path(places["started in"]), Path(places["run folder"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -97,7 +97,7 @@ def _way_on(folder: RunFolder, missing: list[str]) -> str:
     where = f"the current folder, {Path.cwd()}; this run did not write down where it was started" if origin is None else \
         f"the folder that this run was started in, {origin.started} (then it was {origin.run})"
     return (f"Not there any more of what the run's recipe names: {'; '.join(missing)}. Relative paths start in {where}. Put "
-            f"it back, or write where it is now into {folder.recipe}")
+            f"it back, or write where it is now into {folder.recipe} and take its last line out")
 
 
 def elsewhere(file: Path, recipe: Recipe) -> list[str]:

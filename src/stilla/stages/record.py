@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from stilla.errors import RecipeError
 from stilla.runtime.differences import Plain, fingerprint
 from stilla.runtime.files import contents, sealed, unsealed, write_whole
+from stilla.secrets import hidden
 
 NOT_OURS = frozenset({"README.md"})
 """Files that people may change in what a stage made."""
@@ -53,7 +54,7 @@ def of(inputs: Plain, *, done: bool, folder: Path, made: Path | None) -> Record:
 
 
 def plain(inputs: Plain) -> Any:
-    return json.loads(json.dumps(inputs, default=str))
+    return hidden(json.loads(json.dumps(inputs, default=str)))
 
 
 def read(path: Path) -> Records:

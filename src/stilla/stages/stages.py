@@ -27,7 +27,7 @@ from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, Recipe, Stage, Training
 from stilla.recipe.written import brief, dump
 from stilla.runtime.environment import describe
-from stilla.runtime.files import sealed, signed
+from stilla.runtime.files import signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages import cache_choice, caching, completions
@@ -114,8 +114,8 @@ class Place:
     def write_down(self) -> None:
         """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
         self.folder.write(self.folder.recipe, signed(dump(self.recipe)))
-        self.folder.write(self.folder.environment, sealed(
-            {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()}))
+        self.folder.write(self.folder.environment,
+                          {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()})
 
     def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
         self.write_down()
