@@ -146,7 +146,7 @@ def test_a_flipped_bit_is_never_another_number(
         assert ended == "done", ended
 
 
-@pytest.mark.parametrize("kind", ["weights", "config", "recipe"])
+@pytest.mark.parametrize("kind", ["weights", "config", "recipe", "environment"])
 def test_what_is_damaged_is_refused_where_it_would_be_measured(tmp_path: Path, whole: Path, kind: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -128,9 +128,8 @@ def _opened(
     if not folder.student.exists():
         raise RecipeError(f"the run in {path} has no student yet; {_continued(folder)} continues it")
     folder.refuse_damage(written_again, _continued(folder))
-    if not folder.recipe_as_written():
-        raise FolderError(f"{folder.recipe}: it is damaged, or was changed since the run wrote it. If that was on purpose, "
-                          "take its last line out; else run the run's own recipe again, which writes it anew")
+    if wrong := folder.changed():
+        raise FolderError(f"{'; '.join(wrong)}. The run's own recipe again, with `stilla run`, writes it anew")
     written = read(folder.recipe, [f"output={flow(str(path))}", *overrides])
     return folder, from_anywhere(written, folder), written
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stilla.after import evaluate_run, export_run, report_run
-from stilla.errors import RecipeError, StillaError
+from stilla.errors import FolderError, RecipeError, StillaError
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options, read
 from stilla.run import distill
@@ -186,8 +186,12 @@ def test_a_moved_run_says_what_it_misses_and_uses_what_it_has(
 ) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     environment = tmp_path / "copy/run/environment.json"
-    environment.write_text(environment.read_text().replace(str(finished), "/no/longer/there"))
+    moved = environment.read_text().replace(str(finished), "/no/longer/there")
     monkeypatch.chdir("/")
+    environment.write_text(moved)
+    with pytest.raises(FolderError, match=r"environment\.json is damaged, or was changed.*take `checksum` out"):
+        evaluate_run(tmp_path / "copy/run")
+    environment.write_text(moved.replace('"checksum"', '"of before"'))
     evaluate_run(tmp_path / "copy/run")  # the project was moved as a whole
     shutil.move(tmp_path / "copy/run", tmp_path / "deep" / "run")
     assert report_run(tmp_path / "deep/run").is_file()

@@ -93,6 +93,15 @@ def unsealed(text: str, *, needed: bool = False) -> dict[str, Any]:
     return content
 
 
+def is_as_sealed(text: str) -> bool:
+    """Whether plain data are as they were written; also where they never got a checksum."""
+    try:
+        unsealed(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def line_of(plain: Plain) -> str:
     """A line of a log, with a checksum of its own.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from stilla.errors import FolderError, RecipeError, all_of
 from stilla.runtime.differences import Plain, differences, fingerprint
-from stilla.runtime.files import PARTIAL, is_as_signed, line_of, read_line, sealed, write_whole
+from stilla.runtime.files import PARTIAL, is_as_sealed, is_as_signed, line_of, read_line, sealed, write_whole
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import obstacle
 from stilla.secrets import hidden, without_secrets
@@ -78,8 +78,8 @@ class RunFolder:
                     _remove(self.path / name)
             if not self._stages.exists():
                 record.write(self._stages, {})
-            if self.recipe.is_file() and not self.recipe_as_written():
-                say(f"{self.recipe} is not as the run wrote it: it is damaged, or was changed by hand; written anew")
+            for wrong in self.changed():
+                say(f"{wrong}; this run writes it anew")
             self._tidy()
         except BaseException:
             self._lock.release()
@@ -168,12 +168,17 @@ class RunFolder:
             raise FolderError(f"{self.path}: it is damaged, or was changed by hand:\n{listed}\n"
                               f"{again or f'`stilla run {self.recipe}`'} makes these stages again")
 
-    def recipe_as_written(self) -> bool:
-        """Whether the run's recipe is as the run wrote it."""
-        try:
-            return is_as_signed(self.recipe.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            return False
+    def changed(self) -> list[str]:
+        """Which of the files that the run wrote for later commands is not as it wrote it, and how to vouch for a change."""
+        wrong = []
+        for file, is_it, sign in ((self.recipe, is_as_signed, "its last line"), (self.environment, is_as_sealed, "`checksum`")):
+            try:
+                as_written = not file.exists() or is_it(file.read_text(encoding="utf-8"))
+            except UnicodeDecodeError:
+                as_written = False
+            if not as_written:
+                wrong.append(f"{file} is damaged, or was changed since the run wrote it (on purpose? Then take {sign} out)")
+        return wrong
 
     def clear(self, stage: str, made: Path, *, by_parts: bool = False) -> None:
         """Make room for what a stage makes again. What is there is set aside: somebody may have changed it on purpose.
@@ -191,7 +196,7 @@ class RunFolder:
             say(f"{stage}: what is left of it is in {aside}")
 
     def write(self, path: Path, content: str | Plain) -> None:
-        """Replace a file at once, without secrets: a reader or a full disk never sees half of it. Plain data with a checksum."""
+        """Replace a file at once, without secrets: no reader and no full disk sees half of it. Data get a checksum."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, without_secrets(content) if isinstance(content, str) else sealed(hidden(content)))
 
