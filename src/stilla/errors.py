@@ -20,6 +20,20 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], without_secrets(text))
 
 
+PROBLEM, SHOWN, MESSAGE = 600, 50, 40_000
+"""Characters of one problem among several, how many of them are shown, characters of a whole message: what is quoted may be
+of any size."""
+
+
+def short(text: str, longest: int = PROBLEM) -> str:
+    """The text, without its middle where it is too long: what is wrong stands at its beginning, what to do at its end."""
+    if len(text) <= longest:
+        return text
+    left_out = f" [... {len(text) - longest:,} characters ...] "
+    end = longest // 4
+    return f"{text[: longest - end]}{left_out}{text[-end:]}"
+
+
 class StillaError(Exception):
     """A mistake that its user can put right; the command line shows it without a traceback.
 
@@ -27,8 +41,8 @@ class StillaError(Exception):
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        super().__init__(visible(message))
-        self.problems = tuple(visible(problem) for problem in problems or (message,))
+        super().__init__(short(visible(message), MESSAGE))
+        self.problems = tuple(short(visible(problem), MESSAGE) for problem in problems or (message,))
 
 
 class RecipeError(StillaError):
@@ -107,8 +121,9 @@ def all_of(names: Sequence[str]) -> str:
 
 
 def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError:
-    """One error that lists every problem, so that a person corrects them in one go."""
+    """One error that lists every problem, so that a person corrects them in one go; of very many, the first."""
     if len(problems) == 1:
         return kind(problems[0])
-    lines = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-    return kind(f"{len(problems)} problems:\n{lines}", problems)
+    lines = "\n".join(f"  {number}. {short(problem)}" for number, problem in enumerate(problems[:SHOWN], 1))
+    rest = f"\n  ... and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+    return kind(f"{len(problems):,} problems:\n{lines}{rest}", problems)

@@ -7,6 +7,9 @@ command line: they start at the current directory, wherever the recipe lies.
 from __future__ import annotations
 
 import difflib
+import itertools
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stilla.errors import RecipeError, all_at_once
+from stilla.errors import SHOWN, RecipeError, all_at_once, short
+from stilla.recipe.in_words import MOST, Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.in_words import Path as Place
-from stilla.recipe.in_words import Problem, problems, secrets, shown, shown_path, without
+from stilla.recipe.limits import DEPTH, SIZE, beyond
 from stilla.recipe.overrides import apply
 from stilla.recipe.paths import named
 from stilla.recipe.whole import Recipe
@@ -92,7 +96,13 @@ def task_in(file: str | Path) -> str | None:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as stream:
+            if not (stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or _is_given_open(file)):
+                raise RecipeError(f"{file}: is no regular file; expected a recipe (a YAML file)")
+            read = stream.read(LARGEST + 1)
+        if len(read) > LARGEST:
+            raise RecipeError(f"{file}: more than {LARGEST:,} bytes; a recipe has a few thousand")
+        return read.decode("utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(f"{file}: no such file.{_near(file)}") from None
     except IsADirectoryError:
@@ -103,6 +113,17 @@ def _text(file: Path) -> str:
         raise RecipeError(f"{file}: is not UTF-8 text (byte {error.start}); expected a YAML file") from None
     except OSError as error:
         raise RecipeError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a name with a NUL in it
+        raise RecipeError(f"{file}: cannot be the name of a file ({error})") from None
+
+
+LARGEST = 4 * SIZE
+"""Bytes of a recipe's file: as many as its characters may take."""
+
+
+def _is_given_open(file: Path) -> bool:
+    """Whether a shell hands it over: `stilla run <(sed ... recipe.yaml)`."""
+    return file.is_relative_to("/dev/fd") or file.is_relative_to("/proc/self/fd") or file == Path("/dev/stdin")
 
 
 def _near(file: Path) -> str:
@@ -114,6 +135,8 @@ def _near(file: Path) -> str:
 
 def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, output: str | None,
              beside: Path | None) -> Draft:
+    if any(len(place) > DEPTH for place, _ in beyond(plain)):  # too deep even to be copied
+        raise RecipeError(f"{source}: more than {DEPTH} lists and mappings within each other; a recipe has a few")
     changed, places, wrong = apply(plain, overrides)
     changed.setdefault("output", output or f"runs/{_stem(changed)}")
     stages = changed.get("distill")
@@ -128,7 +151,19 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
     found += secrets(changed)
     if recipe is not None and beside is not None:
         found += _only_beside(recipe, beside)
-    return Draft(recipe, (*wrong, *(f"{where(one.path)}: {one.text}" for one in found)))
+    return Draft(recipe, _first([*wrong, *(f"{where(one.path)}: {one.text}" for one in found)]))
+
+
+LONGEST = 400
+"""Characters of a problem: what a recipe says may be of any length."""
+
+
+def _first(wrong: Sequence[str]) -> tuple[str, ...]:
+    """As many as a person would read, and how many more there are."""
+    first = tuple(short(one, LONGEST) for one in wrong)
+    if len(first) <= SHOWN:
+        return first
+    return (*first[: SHOWN - 1], f"and {len(first) - SHOWN + 1} problems more, or yet more behind them")
 
 
 def _stem(plain: Mapping[str, Any]) -> str:
@@ -139,8 +174,10 @@ def _stem(plain: Mapping[str, Any]) -> str:
 
 def _validated(plain: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     """The recipe, as far as it goes, and what is wrong with it."""
-    found: list[Problem] = []
-    rest = plain
+    found = [Problem(place, text) for place, text in itertools.islice(beyond(plain), MOST)]
+    rest = without(plain, found)
+    if next(beyond(rest), None) is not None:
+        return None, found
     for _ in range(3):  # what stands behind a wrong place may be wrong too
         try:
             return Recipe.model_validate(rest), found
@@ -160,6 +197,14 @@ def _only_beside(recipe: Recipe, folder: Path) -> list[Problem]:
         for place, value in named(recipe)
         if place != ("output",)
         and (value.startswith(".") or Path(value).suffix)
-        and not Path(value).exists()
-        and (folder / value).exists()
+        and not _is_there(Path(value))
+        and _is_there(folder / value)
     ]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something lies there; not where no path can be (a name of 300 characters) or none may look."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stilla.errors import all_of, did_you_mean, one_of
+from stilla.errors import all_of, did_you_mean, one_of, short
 from stilla.recipe.kinds import PLACES, owners, sections_or_any
 from stilla.recipe.whole import Section, recipe_for
 from stilla.secrets import places_of_secrets, without_secrets
@@ -43,9 +43,13 @@ class Problem:
     """Whether a problem further inside says it better: one of several forms, or a list left too short."""
 
 
+MOST = 200
+"""Wrong places that are put in words; who has more of them has another trouble than these words can say."""
+
+
 def problems(error: ValidationError, plain: Mapping[str, Any]) -> list[Problem]:
     """One problem per wrong place of `plain`, the long form that was validated."""
-    found = [_problem(detail, plain) for detail in error.errors(include_url=False)]
+    found = [_problem(detail, plain) for detail in error.errors(include_url=False)[:MOST]]
     deeper = [other.path for other in found]
     kept = [one for one in found if not (one.vague and any(_within(path, one.path) for path in deeper))]
     places: dict[Path, list[Problem]] = {}
@@ -59,7 +63,8 @@ def shown_path(path: Path, single_stage: bool) -> str:
     if single_stage and path[:2] == ("distill", 0):
         path = ("distill", *path[2:])
     first, *others = path
-    return "".join([str(first), *(f"[{step}]" if isinstance(step, int) else f".{step}" for step in others)])
+    return "".join([short(str(first), 80), *(f"[{step}]" if isinstance(step, int) else f".{short(str(step), 80)}"
+                                            for step in others)])
 
 
 def without(plain: Mapping[str, Any], wrong: Sequence[Problem]) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _words(detail: ErrorDetails, path: Path, task: object) -> str:
         return f"got {shown(got)}; expected {one_of(allowed)}.{did_you_mean(got, allowed)}"
     if kind in RANGES:
         word, key = RANGES[kind]
-        return f"got {shown(got)}; expected {word} {context[key]:g}"
+        return f"got {shown(got)}; expected {word} {_number(context[key])}"
     if kind == "model_type" or kind.endswith("_instance_of"):
         return f"got {shown(got)}; expected {_example(_section((*path, ''), task), got)}"
     if kind == "too_short":
@@ -169,6 +174,10 @@ def secrets(plain: Mapping[str, Any]) -> list[Problem]:
 _SECRET = ("a password or token stands here, and a run writes its recipe into its folder and its report. Leave it out of the "
            "recipe, and give it through the environment: HF_TOKEN for the Hugging Face Hub, AWS_ACCESS_KEY_ID and "
            "AWS_SECRET_ACCESS_KEY for s3://, ~/.netrc for https://")
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 RANGES = {
@@ -198,7 +207,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def _unknown_key(path: Path, task: object) -> str:
-    section, key = _section(path, task), str(path[-1])
+    section, key = _section(path, task), str(path[-1])[:80]
     if section is None:
         return "unknown key"
     known = list(section.model_fields)
@@ -267,7 +276,7 @@ def shown(value: object, longest: int = 60) -> str:
     """A value as its user wrote it, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError):
-        text = repr(value)
+    except (TypeError, ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
     text = "nothing" if value is None else without_secrets(text)
     return text if len(text) <= longest else f"{text[:longest]}..."

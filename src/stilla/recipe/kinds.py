@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, create_model
 
-from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.errors import RecipeError, did_you_mean, one_of, short
 from stilla.recipe.data import Data
 from stilla.recipe.evaluate import Evaluate
 from stilla.recipe.section import Section
@@ -112,7 +112,7 @@ def refuse_unknown(task: str) -> None:
         RecipeError: neither; what there is.
     """
     if task not in KINDS and ":" not in task:
-        raise RecipeError(f"task: got {task!r}; expected {one_of(list(KINDS))}, or package.module:Class."
+        raise RecipeError(f"task: got {short(task, 80)!r}; expected {one_of(list(KINDS))}, or package.module:Class."
                           f"{did_you_mean(task, KINDS)}")
 
 

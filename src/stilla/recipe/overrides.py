@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilla.errors import RecipeError
+from stilla.errors import RecipeError, short
 from stilla.recipe.in_words import Path, shown
+from stilla.recipe.limits import DEPTH
 from stilla.recipe.whole import long_form
 from stilla.recipe.yaml import load
 
@@ -34,9 +35,19 @@ def parse(text: str) -> Override:
     key, equals, value = text.partition("=")
     steps = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
     if not equals or not all(re.fullmatch(r"[\w-]+", step) for step in steps):
-        raise RecipeError(f"command line: got {text!r}; expected key=value, {EXAMPLE}")
-    path = tuple(int(step) if step.isdecimal() else step for step in steps)
-    return Override(text, path, load(value, f"command line: {key}"))
+        raise RecipeError(f"command line: got {short(text, LONGEST)!r}; expected key=value, {EXAMPLE}")
+    if len(steps) > DEPTH:
+        raise RecipeError(f"command line: got {short(text, LONGEST)!r}; nothing in a recipe is {len(steps)} levels deep")
+    path = tuple(int(step) if _is_index(step) else step for step in steps)
+    return Override(text, path, load(value, f"command line: {short(key, LONGEST)}"))
+
+
+LONGEST = 120
+"""Characters of an override that an error shows."""
+
+
+def _is_index(step: str) -> bool:
+    return step.isascii() and step.isdecimal() and len(step) <= 9
 
 
 def apply(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path], list[str]]:
@@ -66,7 +77,7 @@ def _put(plain: dict[str, Any], override: Override) -> Path:
         try:
             step = _step(node, steps[0], said)
         except RecipeError as error:
-            raise RecipeError(f"command line: {override.text}: {error}") from None
+            raise RecipeError(f"command line: {short(override.text, LONGEST)}: {error}") from None
         place.append(step)
         if str(step) == str(steps[0]):  # else the only stage was meant, without its number
             steps.pop(0)

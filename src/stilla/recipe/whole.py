@@ -110,12 +110,12 @@ def _with(sections: Sections) -> type[Recipe]:
 
 
 def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with its short forms written out, empty keys left out (they mean the default).
+    """The recipe with its short forms written out, empty keys left out (they mean the default) unless nobody knows them.
 
     Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3`, `completions: teacher`,
     `cache: top_k` and, for one stage, `distill: {...}`.
     """
-    long = {name: value for name, value in plain.items() if value is not None}
+    long = {name: value for name, value in plain.items() if value is not None or name not in Recipe.model_fields}
     for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
                          ("cache", "form")):
         if isinstance(long.get(section), str):

@@ -7,23 +7,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
-from stilla.errors import RecipeError
+from stilla.errors import RecipeError, short
+from stilla.recipe.limits import SIZE, BeyondError, look
+
+WINDOW, LONGEST = 100, 300
+"""Characters of a line that an error shows, and of what is wrong with it."""
 
 
 def load(text: str, source: str) -> Any:
     """What a YAML document says; `source` is its name in errors.
 
     Raises:
-        RecipeError: not YAML, with line, column and the line itself.
+        RecipeError: not YAML, or beyond the limits (`recipe/limits.py`), with line, column and the line itself.
     """
+    if len(text) > SIZE:
+        raise RecipeError(f"{source}: {len(text):,} characters; a recipe has at most {SIZE:,}")
     try:
+        look(text)
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         raise RecipeError(_located(error, text, source)) from None
-    except (YAMLError, ValueError) as error:  # ValueError: the date 2024-13-45
-        raise RecipeError(f"{source}: {_first_line(error)}") from None
+    except Exception as error:  # the date 2024-13-45, a merge of what is no mapping: ruamel.yaml raises of every kind
+        raise RecipeError(f"{source}: cannot be read as YAML ({short(_first_line(error), LONGEST)})") from None
 
 
 def flow(value: object) -> str:
@@ -48,20 +55,24 @@ def _builtin(value: object) -> object:
 
 
 def _located(error: MarkedYAMLError, text: str, source: str) -> str:
-    mark, problem = error.problem_mark or error.context_mark, _in_words(error)
+    mark, problem = error.problem_mark or error.context_mark, short(_in_words(error), LONGEST)
     if error.context_mark is not None and mark is not None and not text[mark.index :].strip("\n \0"):
         mark = error.context_mark  # something never ended: where it began says more than the end of the file
     if mark is None:
         return f"{source}: {problem}"
     lines = text.splitlines()
-    shown = lines[mark.line] if mark.line < len(lines) else ""
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    start = max(0, mark.column - WINDOW // 2) if len(line) > WINDOW else 0
+    shown = line[start : start + WINDOW].replace(chr(9), " ")
     return (f"{source}, line {mark.line + 1}, column {mark.column + 1}: {problem}\n"
-            f"    {shown.replace(chr(9), ' ')}\n    {' ' * mark.column}^")
+            f"    {shown}\n    {' ' * (mark.column - start)}^")
 
 
 def _in_words(error: MarkedYAMLError) -> str:
     problem = str(error.problem or error.context or _first_line(error))
-    if "duplicate key" in problem:
+    if isinstance(error, BeyondError):
+        return problem
+    if "duplicate key" in problem:  # 1 and true are two words, and one key
         return f"the key {problem.split(chr(34))[1]} is there twice; keep one of them"
     if "'\\t'" in problem:
         return "a tab where YAML wants spaces; indent with spaces"
