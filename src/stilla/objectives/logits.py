@@ -14,6 +14,7 @@ from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
+from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dense, Dims, Form, Samples, TopK
 
 __all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]
@@ -68,8 +69,8 @@ class Logits(RowObjective):
         self.divergence = divergence
         self.skew = 0.1 if skew is None else skew
         self.temperature = schedule(2.0 if temperature is None else temperature)
-        if min(self.temperature.values()) <= 0:
-            raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0")
+        if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:
+            raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0, up to {TEMPERATURE:g}")
 
     @property
     def accepts(self) -> tuple[type, ...]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stilla.recipe.paths import PathName
-from stilla.recipe.section import Section
+from stilla.recipe.section import EXAMPLES, Section
 
 
 class Split(Section):
@@ -43,7 +43,7 @@ class Data(Section):
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=EXAMPLES)
     """Use only so many training examples, drawn at random."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from stilla.errors import RecipeError, did_you_mean, one_of
-from stilla.recipe.section import Section, Strings
+from stilla.recipe.section import BATCH, BEAMS, EXAMPLES, TOKENS, Section, Strings
 
 TEXT_METRICS: Mapping[str, str | None] = {
     "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",
@@ -19,16 +19,16 @@ TEXT_METRICS: Mapping[str, str | None] = {
 class Generation(Section):
     """How texts are written when models are measured on them, and by what they are judged."""
 
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, le=TOKENS)
     """A text that has no end by then is cut there."""
-    num_beams: int = Field(1, ge=1)
+    num_beams: int = Field(1, ge=1, le=BEAMS)
     """1 is greedy; more search wider and take as many times as long."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=BATCH)
     """Texts written at a time; by default `evaluate.batch_size`."""
     metrics: Strings | None = None
     """bleu, chrf, rouge1, rouge2, rougeL, exact_match, or `package.module:function` of (texts, references) that gives
     one number per text, higher being better. `[]` writes nothing. By default what fits the task."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, le=EXAMPLES)
     """Write texts for so many examples of each split only, evenly spread over it."""
 
     @field_validator("metrics")
@@ -48,13 +48,13 @@ class Evaluate(Section):
 
     baseline: bool = False
     """Also train the same student from the same start, for the same steps, on labels alone."""
-    seeds: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1, le=1000)
     """Train student and baseline so many times and report the spread."""
     metric: str | None = None
     """The headline metric; by default the task's first."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=BATCH)
     """Examples per batch when measuring quality and throughput."""
-    resamples: int = Field(1000, ge=100)
+    resamples: int = Field(1000, ge=100, le=1_000_000)
     """Bootstrap resamples behind every interval."""
     speed: bool = True
     """Measure latency and throughput."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stilla.recipe.models import Dropout, Training
 from stilla.recipe.paths import PathName
 from stilla.recipe.schedule import Schedule, schedule
-from stilla.recipe.section import Scheduled, Section, as_tuple
+from stilla.recipe.section import (
+    BATCH,
+    BEAMS,
+    RATE,
+    TEMPERATURE,
+    TOKENS,
+    WEIGHT,
+    Scheduled,
+    Section,
+    as_tuple,
+)
 
 
 class ObjectiveSpec(Section):
@@ -29,6 +39,8 @@ class ObjectiveSpec(Section):
     def _no_repulsion(cls, weight: Schedule) -> Schedule:
         if min(weight.values()) < 0:
             raise ValueError(f"got {weight.plain()}; expected 0 or more: a negative weight drives the student away")
+        if max(weight.values()) > WEIGHT:
+            raise ValueError(f"got {weight.plain()}; expected at most {WEIGHT:,.0f}")
         return weight
 
     @property
@@ -39,7 +51,7 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=RATE)
     """Peak learning rate. Small students and random weights want several times as much (docs/defaults.md)."""
     dropout: Dropout = 0.0
     """Probability of every dropout in student and baseline; `model` leaves them their own."""
@@ -62,17 +74,17 @@ class Completions(Section):
 
     by: Literal["teacher"]
     """The teacher writes a target for every training example."""
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, le=TOKENS)
     """A text that has no end by then is cut there, and is not taught as if it ended."""
-    num_beams: int = Field(1, ge=1)
+    num_beams: int = Field(1, ge=1, le=BEAMS)
     """Width of the beam search; 1 is greedy. The paper took 5."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, le=BATCH)
     """Texts written at a time."""
-    min_log_probability: float | None = Field(None, le=0)
+    min_log_probability: float | None = Field(None, ge=-1000, le=0)
     """Leave out texts whose mean log-probability per token, by the teacher, is below."""
-    min_tokens: int = Field(1, ge=1)
+    min_tokens: int = Field(1, ge=1, le=TOKENS)
     """Leave out texts shorter than so many tokens."""
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=TOKENS)
     """Leave out texts longer than so many tokens."""
     cut: Literal["keep", "drop"] = "keep"
     """What to do with texts that were cut at `max_new_tokens`."""
@@ -87,6 +99,13 @@ class Completions(Section):
                              "`completions` the student learns from the data's own texts")
         return value
 
+    @model_validator(mode="after")
+    def _some_can_be_kept(self) -> Completions:
+        most = self.max_new_tokens if self.max_tokens is None else min(self.max_tokens, self.max_new_tokens)
+        if self.min_tokens > most:
+            raise ValueError(f"min_tokens is {self.min_tokens}, and no text is longer than {most}: all would be left out")
+        return self
+
 
 class Cache(Section):
     """The teacher's answers on disk: asked once, read ever after, by any number of runs and students."""
@@ -96,9 +115,9 @@ class Cache(Section):
     tokens and the mass of the others; `samples`: tokens drawn at random, for forward KL alone; `none`: ask the teacher anew
     in every epoch. By default, where every epoch asks the same, `dense` for up to 1000 classes and `hidden` for
     vocabularies where that takes at most 2 GB, else `none`."""
-    k: int = Field(50, ge=1)
+    k: int = Field(50, ge=1, le=1_000_000)
     """How many tokens `top_k` keeps."""
-    samples: int = Field(50, ge=1)
+    samples: int = Field(50, ge=1, le=1_000_000)
     """How many tokens `samples` draws."""
     temperatures: Annotated[tuple[float, ...] | None, BeforeValidator(as_tuple)] = None
     """For `top_k`: the temperatures at which it can be read; by default those of the objectives."""
@@ -110,6 +129,6 @@ class Cache(Section):
     @field_validator("temperatures")
     @classmethod
     def _above_zero(cls, temperatures: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if temperatures is not None and (not temperatures or min(temperatures) <= 0):
-            raise ValueError(f"got {list(temperatures)}; expected numbers above 0")
+        if temperatures is not None and (not temperatures or min(temperatures) <= 0 or max(temperatures) > TEMPERATURE):
+            raise ValueError(f"got {list(temperatures[:5])}; expected numbers above 0, up to {TEMPERATURE:g}")
         return None if temperatures is None else tuple(sorted(set(temperatures)))

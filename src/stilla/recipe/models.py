@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stilla.recipe.paths import PathName, TrainerFields
-from stilla.recipe.section import Section, Strings
+from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 
 
 class ModelSource(Section):
@@ -34,19 +34,19 @@ Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
 class Training(Section):
     """How something is trained; the same for teacher, baseline and student."""
 
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, le=EPOCHS)
     """Passes over the training data."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=STEPS)
     """Optimiser steps, instead of epochs."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=BATCH)
     """Examples per optimiser step and process; with `accumulate`, of each micro-batch."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(1, ge=1, le=BATCH)
     """Micro-batches per optimiser step."""
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(5e-5, gt=0, le=RATE)
     """Peak learning rate."""
     warmup: float = Field(0.06, ge=0, lt=1)
     """Fraction of the steps over which the learning rate rises from zero."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=RATE)
     """AdamW's weight decay."""
     dropout: Dropout = "model"
     """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
@@ -56,7 +56,7 @@ class Training(Section):
     """Batches of similar length: little is spent on padding. No effect where examples have no length."""
     compile: bool = False
     """Compile the losses over a vocabulary: the first step takes seconds longer, all others less. Needs a C++ compiler."""
-    profile: int | None = Field(None, ge=1)
+    profile: int | None = Field(None, ge=1, le=10_000)
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
     trainer: TrainerFields = Field(default_factory=dict)
     """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
@@ -69,15 +69,16 @@ class Teacher(ModelSource):
     """Train it first, on the labels; skipped when it has been."""
 
 
-Layers = int | Mapping[str, int | list[int]]
+Depth = Annotated[int, Field(ge=0, le=LAYERS)]
+Layers = Annotated[int, Field(ge=1, le=LAYERS)] | Mapping[str, Depth | list[Depth]]
 
 
 class Lora(Section):
     """Adapters of low rank, which are trained in place of the student's weights and merged into them at the end."""
 
-    r: int = Field(8, ge=1)
+    r: int = Field(8, ge=1, le=100_000)
     """Rank."""
-    alpha: float | None = Field(None, gt=0)
+    alpha: float | None = Field(None, gt=0, le=WEIGHT)
     """Scale of what they add: alpha / r; by default twice the rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Of what goes into them, while training."""

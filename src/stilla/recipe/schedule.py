@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.errors import RecipeError, did_you_mean, one_of, short
 
 
 @runtime_checkable
@@ -106,11 +106,11 @@ def schedule(value: float | Mapping[str, object] | Schedule) -> Schedule:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Constant(_finite(value))
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise RecipeError(f"got {value!r}; expected a number or one of {{linear: [from, to]}}, "
+        raise RecipeError(f"got {_shown(value)}; expected a number or one of {{linear: [from, to]}}, "
                           "{cosine: [from, to]}, {steps: [[progress, value], ...]}")
     ((shape, numbers),) = value.items()
     if shape not in SHAPES:
-        raise RecipeError(f"got schedule {shape!r}; expected {one_of(SHAPES)}.{did_you_mean(shape, SHAPES)}")
+        raise RecipeError(f"got schedule {_shown(shape)}; expected {one_of(SHAPES)}.{did_you_mean(shape, SHAPES)}")
     if shape == "steps":
         return Steps(_points(numbers))
     start, end = _pair(numbers, f"{shape}: [from, to]")
@@ -119,24 +119,28 @@ def schedule(value: float | Mapping[str, object] | Schedule) -> Schedule:
 
 def _points(numbers: object) -> tuple[tuple[float, float], ...]:
     if not isinstance(numbers, Sequence) or isinstance(numbers, str) or not numbers:
-        raise RecipeError(f"got steps {numbers!r}; expected [[progress, value], ...]")
+        raise RecipeError(f"got steps {_shown(numbers)}; expected [[progress, value], ...]")
     points = tuple(_pair(pair, "steps: [[progress, value], ...]") for pair in numbers)
     starts = [start for start, _ in points]
     if starts[0] != 0 or sorted(set(starts)) != starts or starts[-1] > 1:
-        raise RecipeError(f"got steps at progress {starts}; expected rising numbers from 0.0 to at most 1.0")
+        raise RecipeError(f"got steps at progress {_shown(starts)}; expected rising numbers from 0.0 to at most 1.0")
     return points
 
 
 def _pair(numbers: object, form: str) -> tuple[float, float]:
     if not isinstance(numbers, Sequence) or isinstance(numbers, str) or len(numbers) != 2:
-        raise RecipeError(f"got {numbers!r}; expected {form}")
+        raise RecipeError(f"got {_shown(numbers)}; expected {form}")
     return _finite(numbers[0]), _finite(numbers[1])
 
 
 def _finite(number: object) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise RecipeError(f"got {number!r}; expected a finite number")
+        raise RecipeError(f"got {_shown(number)}; expected a finite number")
     return float(number)
+
+
+def _shown(value: object) -> str:
+    return short(repr(value), 80)
 
 
 def _clip(progress: float) -> float:

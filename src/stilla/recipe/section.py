@@ -9,9 +9,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Wi
 from stilla.errors import RecipeError
 from stilla.recipe.schedule import Schedule, schedule
 
+STEPS = 100_000_000
+"""Bound of what is counted in optimiser steps."""
+EPOCHS = 100_000
+EXAMPLES = 10**12
+"""Bound of what is counted in examples of the data."""
+BATCH = 100_000
+"""Examples or texts that are worked on at a time: far above what memory holds, which only `check` can know."""
+TOKENS = 10_000_000
+"""Bound of what is counted in tokens of a text."""
+WEIGHT = 1_000_000.0
+"""The largest weight of an objective; the largest that a paper used is 30,000."""
+TEMPERATURE = 1_000.0
+"""Above, every distribution is the uniform one, to the last digit."""
+RATE = 10.0
+"""The largest learning rate, and the largest weight decay."""
+BEAMS, LAYERS = 1_000, 10_000
+SEED = 2**31 - 1
+"""The largest: NumPy takes 32 bits, and further seeds are counted up from the first."""
+
 
 class Section(BaseModel):
-    """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed."""
+    """A frozen part of a recipe: unknown keys and wrong types are errors, nothing is guessed.
+
+    Every number has a least and a largest value: what is beyond cannot be meant.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False,
                               use_attribute_docstrings=True)

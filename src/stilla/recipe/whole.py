@@ -28,7 +28,7 @@ from stilla.recipe.kinds import Place, Sections, sections_or_any
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.paths import PathName
-from stilla.recipe.section import Scheduled, Section, Strings, as_tuple
+from stilla.recipe.section import SEED, Scheduled, Section, Strings, as_tuple
 
 __all__ = [
     "TEXT_METRICS",
@@ -77,7 +77,7 @@ class Recipe(Section):
     """Formats to write beside the Hugging Face folder: onnx, int8."""
     output: PathName
     """The run folder; by default `runs/<recipe name>`."""
-    seed: int = 42
+    seed: int = Field(42, ge=0, le=SEED)
     """Of everything random."""
     allow_weak_teacher: bool = False
     """Go on with a teacher that is no better than chance on the validation data."""

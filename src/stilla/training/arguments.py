@@ -19,6 +19,7 @@ from stilla.errors import RecipeError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Training
 from stilla.recipe.in_words import shown
 from stilla.training import options
+from stilla.training.ranges import outside
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments  # brings peft and accelerate along: a second that few checks need
@@ -148,6 +149,8 @@ def _coerced(trainer: Mapping[str, Any], place: str) -> tuple[dict[str, Any], li
             if name not in known or name in INSTEAD or name in REFUSED:
                 raise RecipeError(_not_here(name, place, known))
             fields[name] = _value(name, value, types[name], known[name].metadata)
+            if expected := outside(name, fields[name]):
+                raise RecipeError(f"got {shown(value)}; expected {expected}")
         except RecipeError as error:
             wrong.append(f"{place}.trainer.{name}: {error}")
     return fields, wrong
@@ -183,7 +186,7 @@ def _value(name: str, value: Any, expected: Any, metadata: Mapping[str, Any]) ->
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(expected, config=ConfigDict(arbitrary_types_allowed=True))
         return adapter.validate_python(value)
-    except ValidationError:
+    except (ValidationError, OverflowError):
         raise RecipeError(f"got {shown(value)}; expected {_in_words(kinds)}") from None
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from stilla.recipe import Data, Evaluate, Generation
+from stilla.recipe.section import TOKENS
 from stilla.tasks.shared.sections import Texts
 
 
@@ -62,9 +63,9 @@ class Seq2SeqData(Data):
     """What is translated or summarised: its column (`translation.en` within a column of pairs)."""
     target: str | None = None
     """Its translation or summary: the column."""
-    max_length: int | None = Field(None, ge=2)
+    max_length: int | None = Field(None, ge=2, le=TOKENS)
     """Longest source in tokens; longer ones are cut. By default what both models can read, at most 512."""
-    max_target_length: int | None = Field(None, ge=2)
+    max_target_length: int | None = Field(None, ge=2, le=TOKENS)
     """Longest target in tokens; longer ones are cut, without an end. By default as `max_length`."""
     prefix: str | None = None
     """Written before every source: T5's `translate English to German: `."""

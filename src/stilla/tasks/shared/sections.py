@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from stilla.recipe import Data, Strings
+from stilla.recipe.section import TOKENS
 
 
 class Labelled(Data):
@@ -40,7 +41,7 @@ class Texts(Data):
 
     text: Strings | None = None
     """The text's column; only where the names do not say it themselves."""
-    max_length: int | None = Field(None, ge=2)
+    max_length: int | None = Field(None, ge=2, le=TOKENS)
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
 
 
