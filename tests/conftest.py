@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,3 +23,18 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bool]]:
+    """A module `evil` that can be imported, with everything in it; tells whether any of its code has run."""
+    mark = tmp_path / "evil-was-here"
+    folder = tmp_path / "evil-modules"
+    folder.mkdir()
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n"
+                                    "def __getattr__(name):\n    raise AttributeError(name)\n"
+                                    "def f(*given):\n    return 1\n")
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("evil", None)
+    yield mark.exists
+    sys.modules.pop("evil", None)

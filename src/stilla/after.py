@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stilla import data, tasks
-from stilla.errors import DataError, FolderError, RecipeError
+from stilla.errors import DataError, FolderError, RecipeError, TrustError
 from stilla.recipe import Recipe
 from stilla.recipe.file import read
 from stilla.recipe.yaml import flow
@@ -24,18 +24,22 @@ from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 
 
-def evaluate_run(path: Path, new: str | None = None, *overrides: str) -> Scores:
+def evaluate_run(
+    path: Path, new: str | None = None, *overrides: str, trust_remote_code: bool = False
+) -> Scores:
     """Score a run again: on its own data, or on `new` (a file or folder with the same columns).
 
     Scores on new data are written to `evaluations/` of the run and touch nothing else.
     `overrides`: how new data are read where that differs from the run's own (`data.broken=skip`).
+    `trust_remote_code`: let code run that the run's recipe names (import paths), or that comes with its models.
 
     Raises:
         RecipeError: there is no finished run; its own data are to be read otherwise than they were.
+        TrustError: its recipe names code, and that is not trusted.
         DataError: the new data do not have the run's columns, or labels that its models do not know.
     """
     new = None if new is None else meant(new)
-    folder, recipe, written = _opened(path, overrides)
+    folder, recipe, written = _opened(path, overrides, trusted=trust_remote_code)
     if new is None:
         if overrides:
             raise RecipeError(f"{path}: its own data are read as they were; {overrides[0]} is for new data (--data)")
@@ -68,14 +72,17 @@ def evaluation_file(path: Path, new: str) -> Path:
     return path / "evaluations" / f"{Path(new).stem}-{hashlib.sha256(place.encode()).hexdigest()[:6]}.json"
 
 
-def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
+def export_run(path: Path, formats: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Path]:
     """Write a run's student in these formats, and measure what was written with everything else.
+
+    `trust_remote_code`: see `evaluate_run`.
 
     Raises:
         RecipeError: there is no finished run.
+        TrustError: its recipe names code, and that is not trusted.
         ExportError: a format cannot hold this model.
     """
-    folder, recipe, written = _opened(path, written_again=[*map(stage_of, formats), "scores"])
+    folder, recipe, written = _opened(path, trusted=trust_remote_code, written_again=[*map(stage_of, formats), "scores"])
     with folder.held():
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
@@ -88,7 +95,7 @@ def export_run(path: Path, formats: Sequence[str]) -> dict[str, Path]:
 
 
 def report_run(path: Path) -> Path:
-    """Write the report page again from what the run measured.
+    """Write the report page again from what the run measured. Its recipe is shown as text, and nothing else is done with it.
 
     Raises:
         RecipeError: there is no finished run.
@@ -110,7 +117,7 @@ def _scored_again(folder: RunFolder, recipe: Recipe, written: Recipe) -> Scores:
 
 
 def _opened(
-    path: Path, overrides: Sequence[str] = (), *, written_again: Collection[str] = ("scores",)
+    path: Path, overrides: Sequence[str] = (), *, trusted: bool, written_again: Collection[str] = ("scores",)
 ) -> tuple[RunFolder, Recipe, Recipe]:
     """A run's folder, and its recipe with the whole paths of what it names, and as it is written.
 
@@ -118,6 +125,7 @@ def _opened(
 
     Raises:
         RecipeError: there is no finished run.
+        TrustError: its recipe names code, and that is not trusted.
         FolderError: what the run made is damaged, or was changed by hand.
     """
     quiet_libraries()
@@ -130,7 +138,11 @@ def _opened(
     folder.refuse_damage(written_again, _continued(folder))
     if wrong := folder.changed():
         raise FolderError(f"{'; '.join(wrong)}. The run's own recipe again, with `stilla run`, writes it anew")
-    written = read(folder.recipe, [f"output={flow(str(path))}", *overrides])
+    try:
+        written = read(folder.recipe, [f"output={flow(str(path))}", *overrides], trusted=None if trusted else ())
+    except TrustError as error:
+        raise TrustError(f"{error}. If the run is yours, or you trust whoever made it, say so: --trust-remote-code "
+                         "(from Python, trust_remote_code=True)") from None
     return folder, from_anywhere(written, folder), written
 
 

@@ -49,6 +49,10 @@ class RecipeError(StillaError):
     """The recipe says something that cannot be meant: an unknown key, a wrong type, a value out of range."""
 
 
+class TrustError(RecipeError):
+    """A run folder's recipe names code that nobody here has said to trust; none of it was run."""
+
+
 class DataError(StillaError):
     """The data cannot be used as they are: a missing column, an unknown label, a broken file.
 

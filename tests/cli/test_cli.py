@@ -1,5 +1,6 @@
 import dataclasses
 import gc
+import errno
 import json
 import re
 import subprocess
@@ -384,7 +385,8 @@ def test_a_field_of_the_data_may_be_the_tasks_own(monkeypatch, tmp_path):
     assert gathered([], "seq2seq", ["./t"], ["3"], ["columns=3/x.csv"], None).complete().data.train == "columns=3/x.csv"
     wrong = gathered([], "seq2seq", ["./t"], ["3"], ["x.csv", "image=x"], None)
     assert "data.image: a field of image-classification; seq2seq takes" in wrong.problems[0]
-    assert new_data(tmp_path, ["new.csv", "columns=2", "broken=skip"]) == ("new.csv", ["data.columns=2", "data.broken=skip"])
+    given = new_data(tmp_path, ["new.csv", "columns=2", "broken=skip"], trusted=True)
+    assert given == ("new.csv", ["data.columns=2", "data.broken=skip"])
     sys.modules.pop("mine")
 
 
@@ -505,8 +507,11 @@ def test_a_demo_goes_where_the_tilde_says(command, monkeypatch, tmp_path):
     assert f"{tmp_path / 'thesis'} exists and is no run" in wrong
 
 
-@pytest.mark.parametrize("number", sorted(failures.PLACES))
-def test_what_the_system_says_of_a_place_is_no_fault_of_ours(number):
+@pytest.mark.parametrize(("number", "said"), [
+    (errno.EACCES, "you may not read or write there"), (errno.EROFS, "can only be read"), (errno.EISDIR, "it is a folder"),
+    (errno.ENOTDIR, "a folder is expected there"), (errno.ENAMETOOLONG, "too long"), (errno.ELOOP, "in a circle")])
+def test_what_the_system_says_of_a_place_is_no_fault_of_ours(number, said):
     words = failures._mistake(OSError(number, "said by the system", "/given/place"))
-    assert words.startswith(f"/given/place: {failures.PLACES[number]} (said by the system)")
+    assert words.startswith("/given/place: ")
+    assert said in words
     assert failures._mistake(OSError(number, "of nothing that has a name")) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stilla.check.found import Found
-from stilla.check.places import look_at_output, missing_packages, told_secrets, unknown_names
+from stilla.check.places import look_at_code, look_at_output, missing_packages, told_secrets, unknown_names
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
 from stilla.secrets import without_secrets
@@ -46,6 +46,7 @@ def check_draft(draft: Draft) -> Findings:
     if draft.recipe is None:
         return Findings(_clean(found.problems), ())
     found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe)]
+    look_at_code(draft.recipe, found)
     look_at_output(draft.recipe, found)
     from stilla.check.way import look
 

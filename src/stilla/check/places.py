@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stilla.check.found import Found
-from stilla.errors import RecipeError, all_of, did_you_mean, one_of
+from stilla.errors import RecipeError, TrustError, all_of, did_you_mean, one_of, short
 from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
+from stilla.recipe.code import code_in, in_words
 from stilla.recipe.file import read
 from stilla.recipe.in_words import secrets, shown_path
 from stilla.runtime.differences import differences
@@ -48,7 +49,8 @@ def unknown_names(recipe: Recipe) -> list[str]:
     for place, name, table in named:
         own = ", or package.module:Class" if table is not FORMATS else ""
         if name not in table and not (own and ":" in name):
-            problems.append(f"{place}: got {name!r}; expected {one_of(list(table))}{own}.{did_you_mean(name, table)}")
+            problems.append(f"{place}: got {short(name, 80)!r}; expected {one_of(list(table))}{own}."
+                            f"{did_you_mean(name, table)}")
     return problems
 
 
@@ -99,6 +101,12 @@ def _is_here(name: str) -> bool:
     return Path(name).expanduser().exists()
 
 
+def look_at_code(recipe: Recipe, found: Found) -> None:
+    """What the recipe lets run beside Stilla: whoever wrote it has to be trusted."""
+    if code := code_in(recipe):
+        found.notes.append(f"code: this recipe runs code: {in_words(code)}. Use it only if you trust who wrote it")
+
+
 def look_at_output(recipe: Recipe, found: Found) -> None:
     """What the run folder holds already."""
     folder = Path(recipe.output)
@@ -125,7 +133,9 @@ def look_at_output(recipe: Recipe, found: Found) -> None:
 def _changes(recipe: Recipe, file: Path) -> list[str]:
     """What differs from the run's resolved recipe, apart from what this one leaves open."""
     try:
-        before = read(file)
+        before = read(file, trusted=code_in(recipe))  # whoever made that folder has no say in what runs here
+    except TrustError as error:
+        return [str(error)]
     except RecipeError:
         return ["its recipe.yaml cannot be read"]
     old, new = (one.model_dump(mode="json", exclude={"output", "allow_weak_teacher"}) for one in (before, recipe))

@@ -150,22 +150,22 @@ def capture(
 
 
 @app.command()
-def evaluate(run: options.Run, data: options.Data = None) -> None:
+def evaluate(run: options.Run, data: options.Data = None, trust_remote_code: options.Trust = False) -> None:
     """Score a finished run again, or on new data with the same columns (--data FILE --data broken=skip)."""
     from stilla.cli.printing import print_places, print_scores
     from stilla.cli.recipes import new_data, run_at
 
     folder = run_at(run)
-    file, fields = new_data(folder, data or [])
+    file, fields = new_data(folder, data or [], trusted=trust_remote_code)
     from stilla.after import evaluate_run, evaluation_file
 
-    print_scores(evaluate_run(folder, file, *fields))
+    print_scores(evaluate_run(folder, file, *fields, trust_remote_code=trust_remote_code))
     places = {"scores": folder / "scores.json", "report": folder / "report.html"}
     print_places({"scores": evaluation_file(folder, file)} if file else places)
 
 
 @app.command()
-def export(run: options.Run, format: options.Formats = None) -> None:
+def export(run: options.Run, format: options.Formats = None, trust_remote_code: options.Trust = False) -> None:
     """Write a finished run's student for deployment.
 
     Every file is loaded again, measured, and added to the run's scores and report.
@@ -177,7 +177,7 @@ def export(run: options.Run, format: options.Formats = None) -> None:
     from stilla.after import export_run
     from stilla.run import Run
 
-    export_run(folder, format or ["onnx"])
+    export_run(folder, format or ["onnx"], trust_remote_code=trust_remote_code)
     print_run(Run.load(folder))
 
 

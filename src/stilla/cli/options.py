@@ -43,6 +43,8 @@ CachePath = Annotated[str, _argument("PATH", "A cache: a folder (RUN/cache) or a
 Run = Annotated[str, _argument("RUN", "A run folder (`stilla list runs`).")]
 Runs = Annotated[list[str], _argument("RUN", "Run folders.")]
 NewData = Annotated[str | None, _given("--data", "FILE", "New data with the same columns: a file or a folder.")]
+Trust = Annotated[bool, typer.Option(
+    "--trust-remote-code", help="Let code run that the run's recipe names, or that comes with its models.")]
 Formats = Annotated[Several, _given("--format", "NAME", "onnx (the default) or int8; may be repeated.")]
 Page = Annotated[Path, typer.Option("--output", metavar="FILE", help="The page to write.")]
 RunsFolder = Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where runs are looked for.")]

@@ -91,13 +91,16 @@ def _is_field(value: str, fields: Collection[str]) -> bool:
     return bool(equals) and field.partition(".")[0] in fields
 
 
-def new_data(run: Path, values: Sequence[str]) -> tuple[str | None, list[str]]:
+def new_data(run: Path, values: Sequence[str], *, trusted: bool = False) -> tuple[str | None, list[str]]:
     """What an old run is to be scored on, and overrides of how that is read: of `new.csv` and `broken=skip`.
+
+    `trusted`: whether the run's own task may be imported, to know its fields.
 
     Raises:
         RecipeError: several files.
     """
-    fields = data_fields(task_in(RunFolder(run).recipe))
+    task = task_in(RunFolder(run).recipe)
+    fields = data_fields(task if trusted or task in KINDS else None)
     files = [value for value in values if not _is_field(value, fields)]
     if len(files) > 1:
         raise RecipeError(f"--data: got {all_of(files)}; expected one file, or a folder that holds them")

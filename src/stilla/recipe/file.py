@@ -10,14 +10,15 @@ import difflib
 import itertools
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from stilla.errors import SHOWN, RecipeError, all_at_once, short
+from stilla.errors import SHOWN, RecipeError, TrustError, all_at_once, short
+from stilla.recipe.code import Code, in_words, untrusted
 from stilla.recipe.in_words import MOST, Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.in_words import Path as Place
 from stilla.recipe.limits import DEPTH, SIZE, beyond
@@ -46,13 +47,16 @@ class Draft:
         return self.recipe
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def read(path: str | Path, overrides: Sequence[str] = (), *, trusted: Collection[Code] | None = None) -> Recipe:
     """The recipe in a YAML file, with `distill.epochs=1`-like overrides in place.
+
+    `trusted`: all code that the file may name (`recipe/code.py`); by default any, as whoever runs a recipe has chosen it.
 
     Raises:
         RecipeError: no such file, not YAML, or every problem of its shape, all at once.
+        TrustError: it names other code; nothing of it was run.
     """
-    return draft(path, overrides).complete()
+    return draft(path, overrides, trusted=trusted).complete()
 
 
 def from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -64,11 +68,12 @@ def from_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
     return draft_of_options(options, overrides).complete()
 
 
-def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
+def draft(path: str | Path, overrides: Sequence[str] = (), *, trusted: Collection[Code] | None = None) -> Draft:
     """As `read`, but problems of the shape come beside what can be understood without the wrong places.
 
     Raises:
         RecipeError: no such file, or not YAML.
+        TrustError: see `read`.
     """
     file = Path(meant(str(path)))
     plain = load(_text(file), file.name)
@@ -76,6 +81,8 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> Draft:
         raise RecipeError(f"{file}: is empty; a recipe needs at least task, data, teacher and student")
     if not isinstance(plain, Mapping):
         raise RecipeError(f"{file}: got {shown(plain)}; expected keys and values (task: ..., data: ...)")
+    if trusted is not None and (found := untrusted(plain, trusted)):  # before the shape is looked at, which imports the task
+        raise TrustError(f"{file} names code that would run here: {in_words(found)}")
     return _drafted(plain, overrides, file.name, f"runs/{file.stem}", beside=file.parent)
 
 

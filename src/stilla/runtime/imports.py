@@ -28,8 +28,10 @@ def import_path(path: str) -> Any:
     """What `package.module:name` means; modules in the folder that a command was started in are found too.
 
     Raises:
-        RecipeError: no such module or name, or importing it fails.
+        RecipeError: no import path, no such module or name, or importing it fails.
     """
+    if not is_import_path(path):
+        raise RecipeError(f"{path!r}: is no import path; expected package.module:name")
     module_name, _, name = path.partition(":")
     if not module_name.startswith(f"{__package__.partition('.')[0]}."):
         imported.append(path)

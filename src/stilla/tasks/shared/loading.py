@@ -128,8 +128,20 @@ def read_config(source: ModelSource) -> Any:
     check_place(source.model, "model")
     with explained(source.model, "model"):
         config = AutoConfig.from_pretrained(source.model, **_where(source))
+    if not source.trust_remote_code and (kernel := _foreign_kernel(config)):
+        raise CompatibilityError(f"model: {source.model!r} asks for {kernel!r} as its implementation, which is code that "
+                                 "would be fetched and run. Take that out of its config.json, or say trust_remote_code: true")
     read_beside(config, source.model, **_where(source))
     return config
+
+
+def _foreign_kernel(config: PreTrainedConfig) -> str | None:
+    """The code of somebody's repository that a config asks for as its attention or experts, at any depth."""
+    for name, value in vars(config).items():
+        if name.endswith("_implementation_internal") and isinstance(value, str) and "/" in value:
+            return value
+    inner = (one for one in vars(config).values() if isinstance(one, PreTrainedConfig))
+    return next((found for one in inner if (found := _foreign_kernel(one))), None)
 
 
 def from_pretrained(
