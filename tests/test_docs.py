@@ -86,6 +86,25 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not dead
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/trust.md"])
+def test_what_is_promised_of_security_is_found_from_where_people_look(name: str) -> None:
+    page = ROOT / name
+    assert (ROOT / "SECURITY.md").resolve() in {(page.parent / link).resolve() for link in markdown.links(page)}
+
+
+def test_the_page_on_trust_names_every_place_of_code_and_every_limit() -> None:
+    from stilla import errors
+    from stilla.recipe import limits
+    from tests.recipe.test_code import PLACES
+
+    page = (DOCS / "trust.md").read_text(encoding="utf-8")
+    for place in PLACES:
+        field = re.sub(r"\[\d+\]", "[]", place).replace("distill[]", "distill").replace("teacher.train.trainer", "trainer")
+        assert f"`{field.removesuffix('[]')}" in page, place
+    for limit in (limits.SIZE, limits.NODES, limits.DEPTH, limits.TEXT, limits.DIGITS, errors.PROBLEM, errors.SHOWN):
+        assert re.search(rf"\b{limit:,}\b", page), limit
+
+
 @every_page
 def test_commands_exist_with_their_options(page: Path) -> None:
     problems = [f"{command}: {problem}" for command in markdown.commands(page)
