@@ -30,8 +30,8 @@ def short(text: str, longest: int = PROBLEM) -> str:
     if len(text) <= longest:
         return text
     left_out = f" [... {len(text) - longest:,} characters ...] "
-    end = longest // 4
-    return f"{text[: longest - end]}{left_out}{text[-end:]}"
+    tail = longest // 4
+    return f"{text[: max(0, longest - tail - len(left_out))]}{left_out}{text[-tail:]}"
 
 
 class StillaError(Exception):
@@ -89,9 +89,7 @@ class TrainingError(StillaError):
 
 def brief(text: str, longest: int = 2000) -> str:
     """At most `longest` characters: the beginning, and the end, where messages say what to do; as they can be shown."""
-    if len(text) > longest:
-        tail = longest // 4
-        text = f"{text[:longest - tail - 5]} ... {text[-tail:]}"
+    text = short(text, longest)
     return text if text.isprintable() else "".join(
         one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
 

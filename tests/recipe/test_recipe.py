@@ -96,7 +96,7 @@ def test_yaml_is_1_2():
     [], ["distill=[{epochs: 1, objectives: [{kind: labels}]}, {epochs: 2, warmup: 0}]"],
     ["data.label='no'", "data.text=['1e-4', 'a: b # c']", "output=ünï/\"x\""],
     ["student={config: {hidden_size: 64, id2label: {0: no, 1: 'yes'}}}", "seed=0"],
-    ["distill.objectives=[{kind: hidden, layer_map: null, name: far}]"],
+    ["distill.objectives=[{kind: hidden, layer_map: null, name: far}]"], ["student={config: {}}", "data.text=[]"],
     ["distill.trainer={optim_args: null, report_to: [a, b]}", "data.validation={name: matched}"],
 ])  # fmt: skip
 def test_a_dumped_recipe_reads_back_equal(write, overrides):

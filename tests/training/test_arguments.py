@@ -76,7 +76,7 @@ def test_fields_of_transformers_are_taken_in_their_own_types(tmp_path, given, fi
         ({"load_best_model_at_end": True, "metric_for_best_model": "rsme"}, "expected pearson or rmse. Did you mean rmse?"),
         ({"dataloader_in_order": False}, "it would change nothing"),
         ({"neftune_noise_alpha": 5}, "it does not reach the student"),
-        ({"save_steps": 1.5}, "save_steps must be an integer"),
+        ({"save_steps": 1.5}, "save_steps: got 1.5; expected a whole number from 1"),
     ],
 )
 def test_a_field_that_cannot_be_meant_is_refused(tmp_path, given, said):

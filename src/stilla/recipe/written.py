@@ -88,7 +88,7 @@ def _lines(
         elif name == "objectives" and value:
             yield from _commented(start, comment)
             yield from (f"{indent}  - {flow(_without_nones(one))}" for one in value)
-        elif explained or value not in (None, {}, ()):
+        elif explained or value not in (None, {}, ()) or value != field.get_default(call_default_factory=True):
             shown_value = _without_nones(value) if isinstance(value, Split) else plain[name]
             yield from _commented(f"{start} {flow(shown_value)}", comment)
 

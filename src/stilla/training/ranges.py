@@ -51,6 +51,7 @@ RANGES: Mapping[str, Range] = {
     "per_device_eval_batch_size": Range(1, BATCH),
     "save_total_limit": Range(1, 1_000_000),
     "dataloader_num_workers": Range(0, 1024),
+    "dataloader_prefetch_factor": Range(1, 10_000),
     "ddp_bucket_cap_mb": Range(1, 1_000_000),
     "ddp_timeout": Range(1, STEPS),
 }
