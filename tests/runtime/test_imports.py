@@ -47,3 +47,14 @@ def test_what_a_function_of_ones_own_raises_is_said_as_its_own(tmp_path: Path, m
         own_function("my_own_failing:fails", "completions.keep")("text")
     with pytest.raises(RecipeError, match=r"completions\.keep: 'my_own_failing:number' is int; expected a function"):
         own_function("my_own_failing:number", "completions.keep")
+
+
+def test_nothing_is_found_where_a_command_was_started_unless_a_persons_own_code_is_asked_for(tmp_path, monkeypatch):
+    """Else a downloaded folder that somebody works in could stand in for packages that are not installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    import_path("stilla.tasks.text.text_classification:TextClassification")
+    assert str(tmp_path) not in sys.path
+    with pytest.raises(RecipeError):
+        import_path("no_such_module_here:f")
+    assert sys.path[-1] == str(tmp_path)

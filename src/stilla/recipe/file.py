@@ -103,9 +103,10 @@ def task_in(file: str | Path) -> str | None:
 
 def _text(file: Path) -> str:
     try:
+        kind = os.stat(file).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or _is_given_open(file)):  # a pipe would be waited for
+            raise RecipeError(f"{file}: is no regular file; expected a recipe (a YAML file)")
         with file.open("rb") as stream:
-            if not (stat.S_ISREG(os.fstat(stream.fileno()).st_mode) or _is_given_open(file)):
-                raise RecipeError(f"{file}: is no regular file; expected a recipe (a YAML file)")
             read = stream.read(LARGEST + 1)
         if len(read) > LARGEST:
             raise RecipeError(f"{file}: more than {LARGEST:,} bytes; a recipe has a few thousand")

@@ -20,7 +20,7 @@ TOKENS = 10_000_000
 """Bound of what is counted in tokens of a text."""
 WEIGHT = 1_000_000.0
 """The largest weight of an objective; the largest that a paper used is 30,000."""
-TEMPERATURE = 1_000.0
+TEMPERATURE = 10_000.0
 """Above, every distribution is the uniform one, to the last digit."""
 RATE = 10.0
 """The largest learning rate, and the largest weight decay."""

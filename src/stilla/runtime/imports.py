@@ -33,11 +33,12 @@ def import_path(path: str) -> Any:
     if not is_import_path(path):
         raise RecipeError(f"{path!r}: is no import path; expected package.module:name")
     module_name, _, name = path.partition(":")
-    if not module_name.startswith(f"{__package__.partition('.')[0]}."):
-        imported.append(path)
     here = os.getcwd()
-    # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there
-    sys.path += [place for place in (*([] if "" in sys.path else [here]), *_places) if place not in sys.path]
+    if module_name.split(".")[0] != __name__.split(".")[0]:
+        imported.append(path)
+        # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there. Not for our own modules: else
+        # whoever works in a downloaded folder would let it stand in for optional packages that are not installed
+        sys.path += [place for place in (*([] if "" in sys.path else [here]), *_places) if place not in sys.path]
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a module of a person's own may raise anything
