@@ -119,6 +119,7 @@ def test_ones_own_code_in_ones_own_output_folder_is_no_difference(theirs):
     folder = theirs(own)
     notes = check(from_options({**own, "output": str(folder)})).notes
     assert not any("names code" in note for note in notes)
+    assert any(note.startswith("code: this recipe runs code: student.model: tests.tasks.own_models:Bag.") for note in notes)
 
 
 def test_a_check_says_what_of_a_recipe_is_code():
