@@ -129,6 +129,11 @@ def test_options_that_hold_themselves_are_refused():
     inside["again"] = inside
     with pytest.raises(RecipeError, match="more than 50 lists and mappings within each other"):
         from_options({**SMALL, "student": {"config": inside}})
+    shared: list = [1]
+    for _ in range(40):
+        shared = [shared, shared]
+    with pytest.raises(RecipeError, match="more than 50,000 keys and values"):
+        from_options({**SMALL, "data": {"train": "x", "labels": shared}})
     deep: list = []
     for _ in range(5000):
         deep = [deep]

@@ -105,8 +105,8 @@ def nested(text: str, draw: random.Random) -> str:
 
 
 def long_(text: str, draw: random.Random) -> str:
-    return put_in(text, draw) + draw.choice(["x" * 100_000, "# " + "y" * 100_000, "\n" * 50_000, "\nw: [" + "1," * 3000 + "]",
-                                            "".join(f"\nkey{n}: {n}" for n in range(300))])
+    return put_in(text, draw) + draw.choice(["x" * 20_000, "# " + "y" * 20_000, "\n" * 9000, "\nw: [" + "1," * 999 + "]",
+                                            "".join(f"\nkey{n}: {n}" for n in range(99))])
 
 
 def values_changed(text: str, draw: random.Random) -> str:

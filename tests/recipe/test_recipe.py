@@ -74,6 +74,15 @@ def test_short_forms_mean_their_long_forms():
     assert from_options({**SMALL, "student": "./small"}).student.model == "./small"
 
 
+def test_tuples_mean_lists():
+    stages = ({"objectives": ({"kind": "hidden", "layer_map": (0, 1)},)}, {})
+    made = from_options({**SMALL, "distill": stages, "student": {"layers": {"keep": (0, 2)}}})
+    assert made.distill[0].objectives[0].options == {"layer_map": [0, 1]}
+    assert made.student.layers == {"keep": [0, 2]}
+    with pytest.raises(RecipeError, match=r"distill\[1\]: got \"x\"; expected keys and values"):
+        from_options({**SMALL, "distill": ({}, "x")})
+
+
 def test_the_run_folder_is_named_after_the_recipe_or_the_data(write):
     assert read(write(WHOLE)).output == "runs/reviews"
     assert from_options({**SMALL, "data": "./data/films.csv"}).output == "runs/films"

@@ -21,7 +21,7 @@ from stilla.errors import SHOWN, RecipeError, TrustError, all_at_once, short
 from stilla.recipe.code import Code, in_words, untrusted
 from stilla.recipe.in_words import MOST, Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.in_words import Path as Place
-from stilla.recipe.limits import DEPTH, SIZE, beyond
+from stilla.recipe.limits import SIZE, beyond, too_large
 from stilla.recipe.overrides import apply
 from stilla.recipe.paths import named
 from stilla.recipe.whole import Recipe
@@ -143,8 +143,8 @@ def _near(file: Path) -> str:
 
 def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, output: str | None,
              beside: Path | None) -> Draft:
-    if any(len(place) > DEPTH for place, _ in beyond(plain)):  # too deep even to be copied
-        raise RecipeError(f"{source}: more than {DEPTH} lists and mappings within each other; a recipe has a few")
+    if problem := too_large(plain):
+        raise RecipeError(f"{source}: {problem}; a recipe has a few")
     changed, places, wrong = apply(plain, overrides)
     changed.setdefault("output", output or f"runs/{_stem(changed)}")
     stages = changed.get("distill")

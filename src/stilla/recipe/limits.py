@@ -152,6 +152,15 @@ def _beyond(event: Any, problem: str) -> BeyondError:
     return BeyondError(problem=problem, problem_mark=event.start_mark)
 
 
+_DEEP = f"more than {DEPTH} lists and mappings within each other"
+_MANY = f"more than {NODES:,} keys and values"
+
+
+def too_large(plain: Mapping[str, Any]) -> str | None:
+    """Why plain values are too deep or too many even to be copied."""
+    return next((text for _, text in beyond(plain) if text in (_DEEP, _MANY)), None)
+
+
 def beyond(plain: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
     """Places of plain values that no recipe has, whatever stands there, and what is wrong: numbers that are none or too
     large, keys that are no words, dates, characters that no text has, nestings without an end."""
@@ -161,9 +170,9 @@ def beyond(plain: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
         place, value = waiting.pop()
         looked_at += 1
         if len(place) > DEPTH:
-            yield place, f"more than {DEPTH} lists and mappings within each other"
+            yield place, _DEEP
         elif looked_at > NODES:
-            yield place, f"more than {NODES:,} keys and values"
+            yield place, _MANY
             return
         elif isinstance(value, Mapping):
             wrong = [key for key in value if isinstance(key, bool) or not isinstance(key, str | int)]

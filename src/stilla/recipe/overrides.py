@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def _is_index(step: str) -> bool:
 
 def apply(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path], list[str]]:
     """The long form with every override in its place, these places, and the other overrides' problems."""
-    changed = long_form(copy.deepcopy(dict(plain)))
+    changed = long_form({key: _copied(value) for key, value in plain.items()})
     places: list[Path] = []
     problems: list[str] = []
     for text in overrides:
@@ -63,6 +62,15 @@ def apply(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str,
         except RecipeError as error:
             problems.append(str(error))
     return changed, places, problems
+
+
+def _copied(value: Any) -> Any:
+    """A copy with lists for tuples, which from Python mean the same."""
+    if isinstance(value, Mapping):
+        return {key: _copied(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(one) for one in value]
+    return value
 
 
 def _put(plain: dict[str, Any], override: Override) -> Path:
