@@ -1,6 +1,6 @@
 import dataclasses
-import gc
 import errno
+import gc
 import json
 import re
 import subprocess

@@ -210,7 +210,7 @@ def test_of_very_many_problems_the_first_are_shown_and_the_others_counted():
 def test_only_a_regular_file_of_a_recipes_size_is_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     for name, said in ((tmp_path / "pipe.yaml", "is no regular file"), ("/dev/zero", "is no regular file"),
-                       ("x" * 300, "cannot be read"), ("x\0y", "cannot be the name of a file")):
+                       ("x" * 300, "a name of 300 bytes"), ("x\0y", "cannot have a NUL")):
         with pytest.raises(RecipeError, match=said):
             read(name)
         assert task_in(name) is None
@@ -227,7 +227,8 @@ def test_a_shell_may_hand_a_recipe_over():
     os.close(read_end)
 
 
-def test_a_path_that_no_file_can_have_is_no_fault(tmp_path):
-    for name in ("x" * 300 + ".csv", "./" + "y/" * 3000):
+def test_a_path_that_no_file_can_have_is_said_in_words(tmp_path):
+    for name, said in (("x" * 300 + ".csv", "a name of 304 bytes"), ("./" + "y/" * 3000, "data.train: ")):
         (tmp_path / "x.yaml").write_text(TEXT.replace("reviews.csv", json.dumps(name)))
-        assert read(tmp_path / "x.yaml").data.train == name
+        with pytest.raises(RecipeError, match=said):
+            read(tmp_path / "x.yaml")

@@ -36,8 +36,8 @@ def import_path(path: str) -> Any:
     here = os.getcwd()
     if module_name.split(".")[0] != __name__.split(".")[0]:
         imported.append(path)
-        # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there. Not for our own modules: else
-        # whoever works in a downloaded folder would let it stand in for optional packages that are not installed
+        # as for `python -m stilla`; last, so that nothing installed is hidden by what lies there. Not for our own modules:
+        # else whoever works in a downloaded folder would let it stand in for packages that are not installed
         sys.path += [place for place in (*([] if "" in sys.path else [here]), *_places) if place not in sys.path]
     try:
         module = importlib.import_module(module_name)

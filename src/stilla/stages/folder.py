@@ -171,7 +171,8 @@ class RunFolder:
     def changed(self) -> list[str]:
         """Which of the files that the run wrote for later commands is not as it wrote it, and how to vouch for a change."""
         wrong = []
-        for file, is_it, sign in ((self.recipe, is_as_signed, "its last line"), (self.environment, is_as_sealed, "`checksum`")):
+        for file, is_it, sign in ((self.recipe, is_as_signed, "its last line"),
+                                  (self.environment, is_as_sealed, "`checksum`")):
             try:
                 as_written = not file.exists() or is_it(file.read_text(encoding="utf-8"))
             except UnicodeDecodeError:
