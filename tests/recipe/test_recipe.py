@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from stilla.errors import RecipeError
 from stilla.recipe import Data, Evaluate, Recipe, Stage, StudentSpec, Teacher
-from stilla.recipe.file import draft, from_options, read
+from stilla.recipe.file import draft, draft_of_options, from_options, plain_values, read
+from stilla.recipe.in_words import shown
 from stilla.recipe.schedule import Constant, Linear
 from stilla.recipe.written import brief, dump, json_schema
 from stilla.recipe.yaml import flow, load
@@ -376,3 +378,24 @@ def test_a_text_metric_that_does_not_exist_is_named() -> None:
     kept = from_options({**plain, "evaluate": {"generation": {"metrics": "own:score"}}})
     assert kept.evaluate.generation is not None
     assert kept.evaluate.generation.metrics == ("own:score",)
+
+
+def test_values_are_shown_in_short_and_by_type_where_no_file_could_hold_them() -> None:
+    assert shown({"split": 0.1, "of": ["a", None, True]}) == '{"split": 0.1, "of": ["a", null, true]}'
+    assert shown(None) == "nothing"
+    assert shown(object()) == '"<object>"'
+    assert shown({"train": [object(), 1]}) == '{"train": ["<object>", 1]}'
+    for wall in ("x" * 10**6, [[object()] * 10**5] * 10**5, dict.fromkeys(range(10 ** 4), "y" * 10 ** 5)):
+        assert len(shown(wall)) <= 63
+    nested: list[object] = []
+    nested.append(nested)
+    assert len(shown(nested)) <= 63
+
+
+def test_what_stands_in_a_file_may_be_changed_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(flow(SMALL), encoding="utf-8")
+    changed = draft_of_options({**plain_values(file), "seed": "x"}, ["data.limit=2"], file)
+    assert changed.recipe is not None
+    assert (changed.recipe.output, changed.recipe.data.limit) == ("runs/mine", 2)
+    assert changed.problems == ('mine.yaml: seed: got "x"; expected a whole number',)

@@ -75,20 +75,32 @@ def draft(path: str | Path, overrides: Sequence[str] = (), *, trusted: Collectio
         RecipeError: no such file, or not YAML.
         TrustError: see `read`.
     """
+    file, plain = Path(meant(str(path))), plain_values(path)
+    if trusted is not None and (found := untrusted(plain, trusted)):  # before the shape is looked at, which imports the task
+        raise TrustError(f"{file} names code that would run here: {in_words(found)}")
+    return draft_of_options(plain, overrides, file)
+
+
+def plain_values(path: str | Path) -> Mapping[str, Any]:
+    """What stands in a recipe's file, whatever it is.
+
+    Raises:
+        RecipeError: no such file, not YAML, or no keys and values.
+    """
     file = Path(meant(str(path)))
     plain = load(_text(file), file.name)
     if plain is None:
         raise RecipeError(f"{file}: is empty; a recipe needs at least task, data, teacher and student")
     if not isinstance(plain, Mapping):
         raise RecipeError(f"{file}: got {shown(plain)}; expected keys and values (task: ..., data: ...)")
-    if trusted is not None and (found := untrusted(plain, trusted)):  # before the shape is looked at, which imports the task
-        raise TrustError(f"{file} names code that would run here: {in_words(found)}")
-    return _drafted(plain, overrides, file.name, f"runs/{file.stem}", beside=file.parent)
+    return plain
 
 
-def draft_of_options(options: Mapping[str, Any], overrides: Sequence[str] = ()) -> Draft:
-    """As `from_options`, but problems are returned, as by `draft`."""
-    return _drafted(options, overrides, "recipe", None, beside=None)
+def draft_of_options(options: Mapping[str, Any], overrides: Sequence[str] = (), file: Path | None = None) -> Draft:
+    """As `from_options`, but problems are returned, as by `draft`. `file`: where the options stand."""
+    if file is None:
+        return _drafted(options, overrides, "recipe", None, beside=None)
+    return _drafted(options, overrides, file.name, f"runs/{file.stem}", beside=file.parent)
 
 
 def task_in(file: str | Path) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import datetime
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -273,10 +275,25 @@ def _sentence(description: str) -> str:
 
 
 def shown(value: object, longest: int = 60) -> str:
-    """A value as its user wrote it, cut where it is long."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):
-        text = f"a {type(value).__name__}"
-    text = "nothing" if value is None else without_secrets(text)
+    """A value as its user wrote it, cut where it is long; of what no file could hold, its type."""
+    text = "nothing" if value is None else without_secrets(json.dumps(_beginning(value, longest), ensure_ascii=False))
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+_READ = 2000
+"""Characters of a text that are looked at to show its beginning."""
+
+
+def _beginning(value: object, longest: int) -> object:
+    """As much of a value as may be shown: from Python it may be anything, of any size."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value[:_READ]  # what is a secret is seen in the whole of it
+    if isinstance(value, datetime.date | datetime.time):
+        return str(value)
+    if isinstance(value, dict) and longest > 0:
+        return {str(key): _beginning(one, longest // 3) for key, one in itertools.islice(value.items(), longest)}
+    if isinstance(value, list | tuple) and longest > 0:
+        return [_beginning(one, longest // 3) for one in value[:longest]]
+    return f"<{type(value).__name__}>"
