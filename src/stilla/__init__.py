@@ -2,6 +2,7 @@
 
     import stilla
     run = stilla.distill("recipe.yaml")
+    run = stilla.distill(task="text-classification", data=dataset, teacher=(model, tokenizer), student=3)
     run.scores.student["accuracy"], run.scores.retention, run.report
 
 Names load on first use, so that `import stilla` costs nothing.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stilla import objectives
+    from stilla.after import evaluate_run
     from stilla.errors import (
         CacheError,
         CompatibilityError,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     )
     from stilla.objectives.base import Term
     from stilla.recipe import Recipe
-    from stilla.run import Run, distill
+    from stilla.run import Run, capture, distill
     from stilla.scores import Scores
     from stilla.signals import Batch, Signals
     from stilla.students import Student, by_layers
@@ -50,20 +52,23 @@ __all__ = [
     "Term",
     "TrainingError",
     "by_layers",
+    "capture",
     "distill",
+    "evaluate_run",
     "objectives",
 ]
 
 _HOMES = {
     **dict.fromkeys(("CacheError", "CompatibilityError", "DataError", "ExportError", "RecipeError", "StillaError",
                      "TrainingError"), "errors"),
-    **dict.fromkeys(("Run", "distill"), "run"),
+    **dict.fromkeys(("Run", "capture", "distill"), "run"),
     **dict.fromkeys(("Batch", "Signals"), "signals"),
     **dict.fromkeys(("Student", "by_layers"), "students"),
     "DistillationTrainer": "training.trainer",
     "Recipe": "recipe",
     "Scores": "scores",
     "Term": "objectives.base",
+    "evaluate_run": "after",
 }
 
 

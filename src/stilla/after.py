@@ -6,8 +6,12 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
 
 from stilla import data, tasks
+from stilla.data.given import one_split
 from stilla.errors import DataError, FolderError, RecipeError, TrustError
 from stilla.recipe import Recipe
 from stilla.recipe.file import read
@@ -25,9 +29,10 @@ from stilla.tasks.base import Loaded, Task
 
 
 def evaluate_run(
-    path: Path, new: str | None = None, *overrides: str, trust_remote_code: bool = False
+    path: str | Path, new: Any = None, *overrides: str, trust_remote_code: bool = False
 ) -> Scores:
-    """Score a run again: on its own data, or on `new` (a file or folder with the same columns).
+    """Score a run again: on its own data, or on `new` (a file or folder with the same columns, or data as `distill` takes
+    them).
 
     Scores on new data are written to `evaluations/` of the run and touch nothing else.
     `overrides`: how new data are read where that differs from the run's own (`data.broken=skip`).
@@ -38,8 +43,7 @@ def evaluate_run(
         TrustError: its recipe names code, and that is not trusted.
         DataError: the new data do not have the run's columns, or labels that its models do not know.
     """
-    new = None if new is None else meant(new)
-    folder, recipe, written = _opened(path, overrides, trusted=trust_remote_code)
+    folder, recipe, written = _opened(Path(path), overrides, trusted=trust_remote_code)
     if new is None:
         if overrides:
             raise RecipeError(f"{path}: its own data are read as they were; {overrides[0]} is for new data (--data)")
@@ -48,22 +52,33 @@ def evaluate_run(
         return _scored_on(new, folder, recipe)
 
 
-def _scored_on(new: str, folder: RunFolder, recipe: Recipe) -> Scores:
-    split = data.load_one(new, recipe.data)
-    name = Path(new).stem
+def _scored_on(new: Any, folder: RunFolder, recipe: Recipe) -> Scores:
+    name, shown, split, target = _new_data(new, folder, recipe)
     try:
         task = tasks.find(recipe.task).understand(recipe.data, {name: split})
-    except DataError as error:  # the new file is no part of the recipe
-        raise DataError(str(error).replace(f"data.{name}:", f"{new}:")) from error
+    except DataError as error:  # the new data are no part of the recipe
+        raise DataError(str(error).replace(f"data.{name}:", f"{shown}:")) from error
     task = task.adapted_to(_student(recipe, folder, task))
     teacher = _teacher(recipe, folder, task)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
-    target = evaluation_file(folder.path, new)
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
     scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
     scores.dump(target)
     return scores
+
+
+def _new_data(new: Any, folder: RunFolder, recipe: Recipe) -> tuple[str, str, Dataset, Path]:
+    """What new data are called in scores and in words, the data, and where their scores go."""
+    if isinstance(new, str | Path):
+        place = meant(str(new))
+        return Path(place).stem, place, data.load_one(place, recipe.data), evaluation_file(folder.path, place)
+    try:
+        split = one_split(new)
+    except DataError as error:
+        raise DataError(f"new: {error}") from error
+    digits = data.fingerprint.of_splits({"new": split})[:6]
+    return "new", "new", split, folder.path / "evaluations" / f"new-{digits}.json"
 
 
 def evaluation_file(path: Path, new: str) -> Path:

@@ -8,25 +8,22 @@ the run. What is cheap (scores, report) is done again when anything it depends o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stilla import data, tasks
-from stilla.check import refuse_known_problems
-from stilla.errors import RecipeError, all_at_once
+from stilla.check import refuse_known_problems, refuse_wrong_names
 from stilla.recipe import Recipe
-from stilla.recipe.file import from_options, read
 from stilla.report import write_report
 from stilla.runtime.narrate import say
-from stilla.runtime.paths import meant
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
-from stilla.stages.origin import elsewhere
+from stilla.stages.given import Call, Source
 from stilla.stages.scoring import export_all, score
 from stilla.stages.stages import Place, Stages, refuse_weak, teacher_of
 
@@ -46,14 +43,25 @@ class Run:
         return cls(path, Scores.load(folder.scores), folder.report, folder.student)
 
 
-def distill(recipe: str | Path | None = None, *overrides: str, overwrite: bool = False, **options: Any) -> Run:
-    """The main job from Python: a recipe file, or its fields as keywords (`task=`, `teacher=`, `student=`, `data=`)."""
-    if recipe is None:
-        return run(from_options(options, overrides), overwrite=overwrite)
-    asked = read(recipe, overrides)
-    if wrong := elsewhere(Path(meant(str(recipe))), asked):
-        raise all_at_once(wrong, RecipeError)
-    return run(asked, overwrite=overwrite)
+def distill(
+    recipe: Source = None, *overrides: str, overwrite: bool = False, processing_class: Any = None, **options: Any
+) -> Run:
+    """The main job from Python: a recipe (its file, a dict, a Recipe), its fields as keywords, or fields in place of a
+    recipe's.
+
+    Where a recipe has names, `data=` also takes datasets, data frames, lists of dicts and dicts of lists, `teacher=` and
+    `student=` loaded models, alone or as (model, tokenizer). They are written into the run folder by content, so that the
+    same call continues or skips, and another one is refused.
+
+    Args:
+        overwrite: throw away what lies in the run folder, where it does not fit.
+        processing_class: tokenizer or image processor of the models that are given without one.
+
+    Raises:
+        StillaError: as for `run`.
+    """
+    with _called(recipe, overrides, options, processing_class) as asked:
+        return run(asked, overwrite=overwrite)
 
 
 def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
@@ -74,19 +82,34 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         return Run.load(folder.path)
 
 
-def capture(recipe: Recipe, *, workers: int = 0, overwrite: bool = False) -> list[str]:
+def capture(
+    recipe: Source = None, *overrides: str, workers: int = 0, overwrite: bool = False, processing_class: Any = None,
+    **options: Any,
+) -> list[str]:
     """What the teacher says of the training data, onto disk; gives where it lies. Beginning again continues.
 
-    Hidden layers that objectives compare have a cache of their own.
+    Hidden layers that objectives compare have a cache of their own. Takes what `distill` takes.
 
     `workers`: let so many Ray workers do it, here or on the cluster that RAY_ADDRESS names.
 
     Raises:
         StillaError: whatever a person has to put right; another cache lies there.
     """
-    with _at_work(recipe, overwrite=overwrite) as folder:
-        stages = _with_teacher(recipe, folder).resolved(beforehand=True)
+    with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
+        stages = _with_teacher(asked, folder).resolved(beforehand=True)
         return stages.capture(stages.completions(), workers)
+
+
+@contextmanager
+def _called(
+    recipe: Source, overrides: Sequence[str], options: Mapping[str, Any], processing_class: Any
+) -> Iterator[Recipe]:
+    """The recipe that a call means. Mistakes that need no files are found before any is written."""
+    call = Call.of(recipe, overrides, options, processing_class)
+    if call.given:
+        on_main(lambda: refuse_wrong_names(call.recipe))
+    with call.written_down() as asked:
+        yield asked
 
 
 @contextmanager

@@ -385,7 +385,7 @@ def test_values_are_shown_in_short_and_by_type_where_no_file_could_hold_them() -
     assert shown(None) == "nothing"
     assert shown(object()) == '"<object>"'
     assert shown({"train": [object(), 1]}) == '{"train": ["<object>", 1]}'
-    for wall in ("x" * 10**6, [[object()] * 10**5] * 10**5, dict.fromkeys(range(10 ** 4), "y" * 10 ** 5)):
+    for wall in ("x" * 10**6, [[object()] * 10**5] * 10**5, dict.fromkeys(range(10**4), "y" * 10**5)):
         assert len(shown(wall)) <= 63
     nested: list[object] = []
     nested.append(nested)

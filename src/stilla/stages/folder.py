@@ -8,6 +8,7 @@
     log.jsonl          loss terms over training                profile/        traces, if asked for
     completions/       texts that the teacher wrote, if asked for
     cache/             what it said of the training data, if that is stored
+    data/, start/      examples and models that Python gave, by content (stages/stored.py)
 """
 
 from __future__ import annotations
@@ -102,6 +103,29 @@ class RunFolder:
         finally:
             self._lock.release()
 
+    @contextmanager
+    def prepared(self) -> Iterator[bool]:
+        """The folder of a run, held; made where there is none, with nothing begun in it. Whether there was none.
+
+        Raises:
+            RecipeError: there is a folder with something else in it.
+            FolderError: another run is at work in it.
+        """
+        self.refuse_strangers()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.held():
+            fresh = not self._stages.exists()
+            if fresh:
+                record.write(self._stages, {})
+            yield fresh
+
+    def forget(self) -> None:
+        """Leave nothing of a run in which nothing was begun, while it is held."""
+        if self._stages.exists() and not record.read(self._stages):
+            self._stages.unlink()
+            if {path.name for path in self.path.iterdir()} <= {LOCK, OWNER}:
+                shutil.rmtree(self.path)
+
     def refuse_strangers(self) -> None:
         """Raise if what lies at the path is no run: nothing of it may be touched.
 
@@ -127,7 +151,7 @@ class RunFolder:
             changed = "\n".join(f"  {_in_words(line)}" for line in differences(known.inputs, record.plain(inputs)))
             raise RecipeError(
                 f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed}\n"
-                "Give another `output`, or --overwrite to throw the old run away")
+                "Give another `output`, or --overwrite (in Python, overwrite=True) to throw the old run away")
         return known.done
 
     def fits(self, stage: str, inputs: Plain) -> bool:
