@@ -18,6 +18,7 @@ from stilla.data.given import examples, one_split
 from stilla.errors import DataError
 
 ROWS = [{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}]
+VIEWS = pa.array(["pos", "neg"]).cast(pa.string_view())
 COLUMNS = {"text": ["good", "bad"], "label": ["pos", "neg"]}
 
 
@@ -45,7 +46,7 @@ class Exports:
     pd.DataFrame({**COLUMNS, "label": pd.Categorical(COLUMNS["label"])}), pd.DataFrame(COLUMNS, dtype=object),
     pd.DataFrame(COLUMNS, index=[7, 5]), pd.DataFrame(COLUMNS).set_index("text"),
     pa.table(COLUMNS), Exports(pa.table({"text": pa.array(["good", "bad"]).cast(pa.string_view()),
-                                         "label": pa.array(["pos", "neg"]).dictionary_encode()})),
+                                         "label": pa.DictionaryArray.from_arrays([0, 1], VIEWS)})),
 ], ids=["rows", "tuple", "columns", "arrays", "lazy columns", "series", "dataset", "formatted", "frame", "categories",
         "objects", "row numbers", "named index", "table", "another library"])
 def test_whatever_has_named_columns_is_the_same_examples(value: object) -> None:

@@ -26,8 +26,8 @@ def _plain(array: pa.Array, wanted: pa.DataType) -> pa.Array:
         return array
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
-    if isinstance(array, pa.DictionaryArray):
-        array = array.dictionary_decode()
+    if isinstance(array, pa.DictionaryArray):  # Arrow takes nothing out of views
+        array = pa.DictionaryArray.from_arrays(array.indices, _plain(array.dictionary, wanted)).dictionary_decode()
     if _views_lists(array.type):  # Arrow's cast leaves offsets out where a list is null
         return pa.array(array.to_pylist(), wanted)
     try:

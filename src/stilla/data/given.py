@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from stilla.data.arrow_types import plain_column, plain_table
 from stilla.errors import DataError, all_of
 
 Examples: TypeAlias = Dataset | DatasetDict
@@ -168,7 +169,7 @@ def _of_frame(frame: pd.DataFrame) -> Dataset:
 
 def _of_series(series: pd.Series) -> Any:
     if series.dtype != object:
-        return _plain_array(pa.chunked_array([pa.Array.from_pandas(series)]))
+        return plain_column(pa.chunked_array([pa.Array.from_pandas(series)]))
     missing = [bool(one) if isinstance(one, bool | np.bool_) else False for one in map(pd.isna, series)]
     return [None if gone else value for value, gone in zip(series, missing)]
 
@@ -176,35 +177,9 @@ def _of_series(series: pd.Series) -> Any:
 def _of_table(table: pa.Table) -> Dataset:
     _refuse_names(table.column_names)
     try:
-        for number, field in enumerate(table.schema):
-            if _plain_type(field.type) != field.type or pa.types.is_dictionary(field.type):
-                table = table.set_column(number, field.name, _plain_array(table.column(number)))
-        return Dataset(table)
+        return Dataset(plain_table(table))
     except (pa.ArrowException, NotImplementedError, ValueError) as error:
         raise DataError(f"its columns cannot be stored: {_first_line(error)}") from error
-
-
-def _plain_array(array: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Without what `datasets` or Stilla has no feature for: numbered values, and views of texts."""
-    whole = array.combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):  # of none, or too large for one
-        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], array.type)
-    if isinstance(whole, pa.DictionaryArray):
-        names = whole.dictionary.cast(_plain_type(whole.dictionary.type))
-        whole = pa.DictionaryArray.from_arrays(whole.indices, names).dictionary_decode()
-    return pa.chunked_array([whole.cast(_plain_type(whole.type))])
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind):
-        return pa.large_binary()
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, _plain_type(field.type)) for field in kind])
-    if pa.types.is_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    return pa.large_list(_plain_type(kind.value_type)) if pa.types.is_large_list(kind) else kind
 
 
 def _of_values(columns: Mapping[Any, Any]) -> Dataset:
