@@ -19,6 +19,7 @@ from stilla.errors import CompatibilityError, StillaError, TrustError
 from stilla.objectives.labels import Labels as Mine  # noqa: F401
 from stilla.recipe import ModelSource
 from stilla.recipe.file import from_options, read
+from stilla.runtime import imports
 from stilla.tasks.shared.loading import read_config
 from tests import tiny
 from tests.recipe.test_code import WITH_CODE
@@ -64,6 +65,21 @@ def test_evaluating_and_exporting_a_run_runs_none_of_its_code(theirs, recipe, ev
         assert "names code that would run here: " in str(caught.value)
         assert "If the run is yours, or you trust whoever made it, say so: --trust-remote-code" in str(caught.value)
     assert not evil()
+
+
+def test_nothing_is_imported_from_where_a_run_says_that_it_began(theirs, tmp_path, monkeypatch):
+    """Libraries look for packages that need not be there, and would find them in a folder that somebody else chose."""
+    monkeypatch.setattr(imports, "_places", [])
+    folder = theirs({})
+    places = {"started in": str(tmp_path / "evil-modules"), "run folder": str(folder)}
+    (folder / "environment.json").write_text(json.dumps({"places": places}))
+    with pytest.raises(StillaError, match=r"x\.csv"):
+        evaluate_run(folder)
+    assert imports._places == []
+    (folder / "recipe.yaml").write_text(json.dumps({**GIVEN, "task": "evil:Task", "output": "runs/theirs"}))
+    with pytest.raises(StillaError):
+        evaluate_run(folder, trust_remote_code=True)
+    assert imports._places == [places["started in"]]
 
 
 def test_a_persons_trust_lets_the_code_run(theirs, evil):

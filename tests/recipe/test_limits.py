@@ -102,8 +102,8 @@ def test_what_is_within_the_limits_is_read():
         ({"x": {True: 1}}, "student.config.x[True]: a key has to be a word"),
         ({"x": {1.5: 1}}, "student.config.x.1.5: a key has to be a word"),
         ({"x": {None: 1}}, "student.config.x.None: a key has to be a word"),
-        ({"x": "\x00"}, "student.config.x: the character '\\x00', which no text has"),
-        ({"x": "\ud800"}, "student.config.x: the character '\\ud800', which no text has"),
+        ({"x": "\x00"}, "student.config.x: got a text with the character '\\x00', which no text has"),
+        ({"x": "\ud800"}, "student.config.x: got a text with the character '\\ud800', which no text has"),
         ({"x": "x" * 20_001}, "student.config.x: a text of 20,001 characters; expected at most 20,000"),
         ({"x": b"x"}, "student.config.x: got bytes; expected text"),
     ],
@@ -210,7 +210,7 @@ def test_of_very_many_problems_the_first_are_shown_and_the_others_counted():
 def test_only_a_regular_file_of_a_recipes_size_is_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     for name, said in ((tmp_path / "pipe.yaml", "is no regular file"), ("/dev/zero", "is no regular file"),
-                       ("x" * 300, "a name of 300 bytes"), ("x\0y", "cannot have a NUL")):
+                       ("x" * 300, "file systems take names of up to 255"), ("x\0y", "cannot|no file")):
         with pytest.raises(RecipeError, match=said):
             read(name)
         assert task_in(name) is None
@@ -227,8 +227,8 @@ def test_a_shell_may_hand_a_recipe_over():
     os.close(read_end)
 
 
-def test_a_path_that_no_file_can_have_is_said_in_words(tmp_path):
-    for name, said in (("x" * 300 + ".csv", "a name of 304 bytes"), ("./" + "y/" * 3000, "data.train: ")):
+def test_a_path_that_no_file_can_have_is_no_fault(tmp_path):
+    for name in ("x" * 200 + ".csv", "./" + "y/" * 1500):
         (tmp_path / "x.yaml").write_text(TEXT.replace("reviews.csv", json.dumps(name)))
         with pytest.raises(RecipeError, match=said):
             read(tmp_path / "x.yaml")

@@ -131,7 +131,11 @@ def test_modules_are_looked_for_where_the_run_began_too(project: Path, monkeypat
     monkeypatch.setattr(sys, "path", list(sys.path))
     (project / "beside_the_run.py").write_text("def metric(): return 7\n")
     monkeypatch.chdir("/")
+    monkeypatch.setattr(imports, "_places", [])
     seen(project / "runs/x", recipe())
+    with pytest.raises(RecipeError, match="cannot be imported"):  # no code, nothing to look for
+        imports.import_path("beside_the_run:metric")
+    seen(project / "runs/x", recipe(distill={"objectives": [{"kind": "beside_the_run:Objective"}]}))
     assert imports.import_path("beside_the_run:metric")() == 7
     with pytest.raises(RecipeError, match=f"and in {project}, where the run was"):
         imports.import_path("no_such_module:metric")

@@ -196,5 +196,5 @@ def _of_value(value: object) -> str:
     if isinstance(value, str) and len(value) > TEXT:
         return f"a text of {len(value):,} characters; expected at most {TEXT:,}"
     if isinstance(value, str) and (found := _NO_TEXT.search(value)):
-        return f"the character {found[0]!a}, which no text has"
+        return f"got a text with the character {found[0]!a}, which no text has"
     return ""

@@ -11,6 +11,7 @@ from typing import Any
 
 from stilla.errors import StillaError
 from stilla.recipe import Recipe
+from stilla.recipe.code import code_in
 from stilla.recipe.paths import Place, named
 from stilla.runtime import imports
 from stilla.runtime.files import unsealed
@@ -62,7 +63,8 @@ def from_anywhere(recipe: Recipe, folder: RunFolder) -> Recipe:
     origin = Origin.of(folder)
     if origin is None:
         return recipe
-    imports.look_in(origin.started)
+    if code_in(recipe):  # which a person has trusted; else nothing is imported, and what is beside it need not be found
+        imports.look_in(origin.started)
     found: dict[Place, str] = {}
     for place, path in _files(recipe):
         now, moved = origin.now(path, Path(os.path.abspath(folder.path)))
