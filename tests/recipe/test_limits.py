@@ -227,8 +227,7 @@ def test_a_shell_may_hand_a_recipe_over():
     os.close(read_end)
 
 
-def test_a_path_that_no_file_can_have_is_no_fault(tmp_path):
+def test_long_paths_are_no_fault(tmp_path):
     for name in ("x" * 200 + ".csv", "./" + "y/" * 1500):
         (tmp_path / "x.yaml").write_text(TEXT.replace("reviews.csv", json.dumps(name)))
-        with pytest.raises(RecipeError, match=said):
-            read(tmp_path / "x.yaml")
+        assert read(tmp_path / "x.yaml").data.train == name
