@@ -16,7 +16,8 @@ from stilla.cache import Store
 from stilla.cache.care import verify
 from stilla.teachers import CachedTeacher, Keep, LiveTeacher
 from stilla.teachers.spread import capture_with_ray
-from stilla.training.plain import prepared_from, task_of
+from stilla.training.plain import task_of
+from stilla.training.reading import Reading
 from tests.equivalence.setting import bert, examples, pad
 
 pytestmark = [
@@ -53,7 +54,8 @@ def test_two_workers_fill_one_cache_and_a_second_capture_adds_nothing(tmp_path: 
         model = bert(32, 4)
         hook = model.register_forward_pre_hook(wait_for_the_other)
         task = task_of(model, None)
-        prepared = prepared_from(examples(COUNT), pad, None, task)
+        reading = Reading.of(task, model, None, collator=pad, processor=None, unused=False, seed=0)
+        prepared = reading.prepared(examples(COUNT))
         assert prepared is not None
         options = {"workers": 2, "batch_size": 1}
         done = list(capture_with_ray(model, task, prepared, str(cache), Keep("dense"), {"teacher": "a"}, **options))

@@ -23,7 +23,7 @@ Reduce = Callable[[Tensor, Tensor | None], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Collected:
     """(examples, ...) both, padded behind by -100 where batches differ in length; labels as the collator made them."""
 
     logits: NDArray[Any]
@@ -42,7 +42,7 @@ def loader(prepared: Prepared, batch_size: int, places: Sequence[Sequence[int]] 
 def answers(
     model: nn.Module, task: Task, prepared: Prepared, *, batch_size: int, device: torch.device, precision: Precision,
     together: bool = False, reduce: Reduce | None = None,
-) -> Answers:
+) -> Collected:
     """The model's logits of every example, without gradients and in eval mode.
 
     together: the processes of `torch.distributed` share the work; all must call, and get all of it.
@@ -68,7 +68,7 @@ def answers(
         parts = [part for share in gathered for part in share]
     ordered = [part for _, part in sorted({part[0]: part for part in parts}.items())]
     labels_of = [labels for _, _, labels in ordered if labels is not None]
-    return Answers(_joined([logits for _, logits, _ in ordered]), _joined(labels_of) if labels_of else None)
+    return Collected(_joined([logits for _, logits, _ in ordered]), _joined(labels_of) if labels_of else None)
 
 
 def _tensor(reduced: Any) -> Tensor:

@@ -24,7 +24,7 @@ from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
-from stilla.training.answers import Answers, answers, loader
+from stilla.training.answers import Collected, answers, loader
 from stilla.training.batches import EpochLoader, Examples, StepBatches
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
@@ -256,7 +256,7 @@ class DistillationTrainer(Narrowed):
         self.control = self.callback_handler.on_predict(self.args, self.state, self.control, metrics)
         return PredictionOutput(predictions=found.logits, label_ids=found.labels, metrics=metrics)
 
-    def _measured(self, prepared: Prepared, prefix: str, found: Answers | None = None) -> dict[str, float]:
+    def _measured(self, prepared: Prepared, prefix: str, found: Collected | None = None) -> dict[str, float]:
         exam, subject = self.task.exam(), Asked(self.student, precision=self._precision)
         said = examine(exam, {"student": subject}, prepared, device=self.args.device,
                        batch_size=1 if prepared.packed else self.args.eval_batch_size,
@@ -268,7 +268,7 @@ class DistillationTrainer(Narrowed):
             metrics |= {name.removeprefix(f"{prefix}_"): value for name, value in denumpify_detensorize(own).items()}
         return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
-    def _answers(self, prepared: Prepared) -> Answers:
+    def _answers(self, prepared: Prepared) -> Collected:
         return answers(self.student, self.task, prepared, batch_size=self.args.eval_batch_size, device=self.args.device,
                        precision=self._precision, together=self.args.world_size > 1,
                        reduce=self.preprocess_logits_for_metrics)
