@@ -59,7 +59,7 @@ def test_texts_that_are_no_paths_keep_their_tilde(home: str) -> None:
 def test_what_can_be_no_path_is_said_with_its_place(home: str) -> None:
     with pytest.raises(RecipeError) as refused:
         from_options(small(output="x" * 300, cache={"path": "~nobody-here/x"}, data={"train": "a\0b", "test": "$HOME/x"}))
-    for place in ("output: got", "cache.path: got", "data.train: the character", "data.test: got"):
+    for place in ("output: got", "cache.path: got", "data.train: got", "data.test: got"):
         assert f"recipe: {place}" in str(refused.value)
     assert len(refused.value.problems) == 4
 
