@@ -88,3 +88,12 @@ def test_a_folder_that_is_somebody_elses_is_in_the_way(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("stilla.runtime.paths.tempfile.mkdtemp", refused)
     assert "cannot be written to (Permission denied), so that" in (obstacle(tmp_path / "run") or "")
+
+
+def test_a_full_disk_is_no_reason_for_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    assert "no room left on its disk, so that" in (obstacle(tmp_path / "run") or "")
+    assert "make room" in (obstacle(tmp_path) or "")

@@ -91,7 +91,8 @@ def test_a_persons_own_folder_is_no_place_for_a_run(tmp_path: Path, names: list[
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-@pytest.mark.parametrize("names", [[], [".lock", ".owner.json"], ["demo.yaml"], ["demo.yaml", "data", "start", ".lock"]])
+@pytest.mark.parametrize("names", [[], [".lock", ".owner.json"], [".stilla-of-a-trial"], ["demo.yaml"],
+                                   ["demo.yaml", "data", "start", ".lock"]])
 def test_an_empty_folder_or_one_that_a_demo_laid_ready_is(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilla.errors import RecipeError
+from stilla.runtime.situations import is_full
 
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems take, in one name and in all of a path."""
@@ -54,6 +55,10 @@ def _refuse_impossible(text: str) -> None:
                           f"systems take names of up to {LONGEST_NAME} and paths below {LONGEST_PATH}")
 
 
+TRIAL = ".stilla-"
+"""How the name of a folder begins that is only made to see whether it can be."""
+
+
 def obstacle(folder: Path) -> str | None:
     """Why a folder cannot be made, or written to if it is there; None if nothing is in the way.
 
@@ -69,10 +74,12 @@ def obstacle(folder: Path) -> str | None:
     if too_long := _too_long(whole.relative_to(there).parts, there):
         return too_long
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".stilla-", dir=there))
+        os.rmdir(tempfile.mkdtemp(prefix=TRIAL, dir=there))
         os.listdir(there)
     except OSError as error:
         made = "" if there == whole else f", so that {folder} cannot be made there"
+        if is_full(error):
+            return f"{there} has no room left on its disk{made}; make room, then the same command continues"
         return f"{there} cannot be written to ({error.strerror}){made}; give another place"
     return None
 

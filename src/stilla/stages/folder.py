@@ -24,7 +24,7 @@ from stilla.errors import FolderError, RecipeError, all_of
 from stilla.runtime.differences import Plain, differences, fingerprint
 from stilla.runtime.files import PARTIAL, is_as_sealed, is_as_signed, line_of, read_line, sealed, write_whole
 from stilla.runtime.narrate import say
-from stilla.runtime.paths import obstacle
+from stilla.runtime.paths import TRIAL, obstacle
 from stilla.secrets import hidden, without_secrets
 from stilla.stages import record
 from stilla.stages.lock import LOCK, OWNER, Lock
@@ -239,7 +239,7 @@ class RunFolder:
 
     def _ready(self) -> bool:
         """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""
-        names = {path.name for path in self.path.iterdir()} - {LOCK, OWNER}
+        names = {path.name for path in self.path.iterdir() if not path.name.startswith(TRIAL)} - {LOCK, OWNER}
         return not names or ("demo.yaml" in names and names <= {"data", "start", "demo.yaml", ".laid.new"})
 
     def _record(self, stage: str, inputs: Plain, *, done: bool, made: Path | None = None) -> None:
@@ -250,7 +250,7 @@ class RunFolder:
     def _tidy(self) -> None:
         """Remove what killed processes left: files and folders that were being written, checkpoints of finished stages."""
         for place in (self.path, self.exports, self.completions, *(self.path / name for name in ("seeds", "stages"))):
-            for kind in (f".*{PARTIAL}", ".*.new", ".*.old"):
+            for kind in (f".*{PARTIAL}", ".*.new", ".*.old", f"{TRIAL}*"):
                 for path in place.glob(kind):
                     _remove(path)
         for stage, known in self._known().items():
