@@ -68,6 +68,16 @@ class Batch(dict[str, Any]):
 
         return Batch({name: move(value) for name, value in self.items()})
 
+    def part(self, examples: slice) -> Batch:
+        """Some of its examples, padded as they are."""
+
+        def cut(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[examples]
+            return {name: cut(one) for name, one in value.items()} if isinstance(value, Mapping) else value
+
+        return Batch({name: cut(value) for name, value in self.items()})
+
 
 @dataclass(frozen=True)
 class Dense:

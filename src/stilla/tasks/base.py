@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from typing_extensions import TypeVar
 
+from stilla.errors import CompatibilityError
 from stilla.recipe import Data, Evaluate, ModelSource, StudentSpec
 from stilla.signals import Batch, Signals
 from stilla.signals import Side as Side
-from stilla.tasks.answers import Given
+from stilla.tasks.answers import NO_ANSWER, Given
 from stilla.tasks.exam import Exam, ForwardExam
 
 SectionT = TypeVar("SectionT", bound=Data, default=Any)
@@ -205,12 +206,21 @@ class Task(ABC, Generic[SectionT]):
         return student, teacher
 
     def segments(self, batch: Batch) -> list[Segment]:
-        """The pieces of the teacher's inputs, in the order of their rows; by default every example is one, with as many
-        rows as any other."""
+        """The pieces of the teacher's inputs, in the order of their rows; by default every example is one, with the rows
+        that it has by itself.
+
+        Raises:
+            CompatibilityError: the examples by themselves have not the rows of the batch; the task has to say whose they are.
+        """
         examples = len(next(iter(batch.teacher.values())))
-        rows = self.counts(batch)["rows"] // max(1, examples)
-        return [Segment(content(batch.teacher, example), slice(example * rows, (example + 1) * rows), example)
-                for example in range(examples)]
+        ends = np.cumsum([0] + [self.counts(batch.part(slice(one, one + 1)))["rows"] for one in range(examples)]).tolist()
+        rows = self.counts(batch)["rows"]
+        if ends[-1] != rows:
+            raise CompatibilityError(
+                f"{self.kind}: the {examples} examples of a batch have {ends[-1]} rows by themselves and {rows} together, so "
+                "that nobody knows whose a teacher's answer is. `segments` of the task has to say it (or cache: none)")
+        return [Segment(content(batch.teacher, one) + _without_row(batch, one), slice(ends[one], ends[one + 1]), one)
+                for one in range(examples)]
 
 
 def content(inputs: Mapping[str, Tensor], example: int) -> bytes:
@@ -225,3 +235,12 @@ def content(inputs: Mapping[str, Tensor], example: int) -> bytes:
         parts.append(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         parts.append(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return b"".join(parts)
+
+
+def _without_row(batch: Batch, example: int) -> bytes:
+    """Where labels stand at the teacher's positions: those of an example that have none, of what is not padded."""
+    labels, mask = batch.labels, batch.teacher.get("attention_mask")
+    if labels is None or mask is None or labels.shape != mask.shape:
+        return b""
+    silent = (labels[example] == NO_ANSWER)[mask[example].bool()].nonzero()
+    return silent.cpu().numpy().astype(np.int32).tobytes()

@@ -137,7 +137,7 @@ def _of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary
     assert labels is not None
     said = []
     for start in range(0, count, size):
-        part = _part(batch, slice(start, start + size))
+        part = batch.part(slice(start, start + size))
         # a file answers on the processor, wherever the models are
         said.append(task.signals(forward(part[side.value]).to(labels.device), part, side))
     return Signals(Dense(torch.cat([one.logits.logits for one in said if isinstance(one.logits, Dense)])),
@@ -175,15 +175,6 @@ def _some(said: Signals) -> Tensor | None:
     if isinstance(form, Headed):
         form = form.rows(0, _PROBED).dense()
     return form.logits[:_PROBED] if isinstance(form, Dense) else None
-
-
-def _part(batch: Batch, rows: slice) -> Batch:
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[rows]
-        return {name: cut(one) for name, one in value.items()} if isinstance(value, Mapping) else value
-
-    return Batch({name: cut(value) for name, value in batch.items()})
 
 
 # --- metrics: answers (examples, positions, 3 or 4), references (examples, positions) ---
