@@ -173,8 +173,8 @@ def test_an_own_task_declares_its_sections(own, tmp_path):
     [
         ("mine:Odd", "its data_section is <class 'dict'>; expected a subclass of stilla.recipe.Data"),
         ("mine:NoTask", "which is not a subclass of stilla.tasks.base.Task"),
-        ("mine:Missing", "has no 'Missing'"),
-        ("absent:Task", "the module 'absent' cannot be imported"),
+        ("mine:Missing", "task: 'mine:Missing': the module 'mine' has no 'Missing'"),
+        ("absent:Task", "task: 'absent:Task': the module 'absent' cannot be imported"),
     ],
 )
 def test_an_own_task_that_is_none_is_refused_where_it_is_needed(own, task, said):

@@ -75,7 +75,10 @@ def sections(task: str) -> Sections:
     if task in KINDS:
         return _of_table(task)
     refuse_unknown(task)
-    found = import_path(task)
+    try:
+        found = import_path(task)
+    except RecipeError as error:
+        raise RecipeError(f"task: {error}") from error
     try:
         declared = Sections(found.data_section, found.evaluate_section)
     except AttributeError:
