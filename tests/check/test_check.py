@@ -68,6 +68,12 @@ def test_problems_of_every_kind_are_named_at_once(options, tmp_path):
     assert len(problems) == 7
 
 
+def test_an_option_of_another_type_is_named_as_a_field_is(options):
+    overrides = ["distill.objectives=[{kind: labels, label_smoothing: true}]"]
+    problems = check_draft(draft_of_options(options, overrides)).problems
+    assert problems == ("distill.objectives[0].label_smoothing: got true; expected a number",)
+
+
 def test_a_recipe_that_cannot_be_understood_still_has_its_problems_named():
     findings = check_draft(draft_of_options({"task": 3}))
     assert len(findings.problems) == 4
@@ -182,8 +188,10 @@ def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
     (tmp_path / "run" / "recipe.yaml").write_text(dump(resolved))
     assert any("holds a run of this recipe" in note for note in check(recipe()).notes)
     changed = [note for note in check(recipe("distill.epochs=9")).notes if "another recipe" in note]
-    assert "distill.0.epochs: 3.0 -> 9.0" in changed[0]
-    assert "objectives" not in changed[0]
+    assert changed[0].endswith(": distill.epochs: 3.0 -> 9.0")
+    other = [note for note in check(recipe("distill.objectives=[{kind: labels, label_smoothing: 0.1}]")).notes
+             if "another recipe" in note]
+    assert other[0].endswith(": distill.objectives[0].label_smoothing: nothing -> 0.1")
 
 
 # Before a run

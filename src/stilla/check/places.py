@@ -141,5 +141,11 @@ def _changes(recipe: Recipe, file: Path) -> list[str]:
     old, new = (one.model_dump(mode="json", exclude={"output", "allow_weak_teacher"}) for one in (before, recipe))
     left_open = [number for number, stage in enumerate(recipe.distill) if stage.objectives is None]
     chosen = tuple(f"distill.{number}.objectives" for number in left_open)
-    return [line for line in differences(old, new)
-            if not line.endswith(("-> nothing", "-> auto")) and not line.startswith(chosen)]
+    changed = [line.split(": ", 1) for line in differences(old, new)
+               if not line.endswith(("-> nothing", "-> auto")) and not line.startswith(chosen)]
+    return [f"{_as_written(place, len(recipe.distill) == 1)}: {change}" for place, change in changed]
+
+
+def _as_written(place: str, single_stage: bool) -> str:
+    """`distill.0.objectives.1.kind` as a recipe's other messages have it."""
+    return shown_path(tuple(int(step) if step.isdecimal() else step for step in place.split(".")), single_stage)

@@ -82,6 +82,7 @@ def term(spec: ObjectiveSpec) -> Term:
 
 def _in_words(error: Mapping[str, Any], cls: type[Objective]) -> str:
     from stilla.objectives.base import options_model
+    from stilla.recipe.in_words import TYPES, shown
 
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -91,6 +92,8 @@ def _in_words(error: Mapping[str, Any], cls: type[Objective]) -> str:
     if allowed:
         choices = [one.strip(" '") for one in str(allowed).replace(" or ", ", ").split(",")]
         return f"{where}: got {error['input']!r}; expected {one_of(choices)}.{did_you_mean(error['input'], choices)}"
+    if error["type"] in TYPES:
+        return f"{where}: got {shown(error['input'])}; expected {TYPES[error['type']]}"
     words = error["msg"].removeprefix("Value error, ")
     return f"{where}: {words}" if words.startswith("got") else f"{where}: got {error['input']!r}; {words}"
 
