@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForTokenClassification
 
-from stilla import objectives
+from stilla import objectives, tasks
+from stilla.errors import DataError
+from stilla.evaluate import Asked, Examined, examine, make_scores
 from stilla.objectives import KINDS as OBJECTIVES
 from stilla.objectives.base import Term, options_model
-from stilla.recipe import Recipe
+from stilla.recipe import ModelSource, Recipe
 from stilla.recipe.file import from_options
 from stilla.recipe.kinds import KINDS as TASKS
 from stilla.recipe.yaml import load
-from stilla.signals import Dense
-from tests import markdown, tables
+from stilla.scores import Cost
+from stilla.signals import Dense, Side
+from tests import markdown, tables, tiny
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -151,7 +158,76 @@ def test_the_section_of_the_example_works() -> None:
     namespace: dict[str, Any] = {"__name__": "sections"}
     exec(compile(code, "sections.py", "exec", dont_inherit=True), namespace)
     section = namespace["TaggingData"].model_validate({"train": "x.parquet", "tags": "ner_tags"})
-    assert (section.tags, section.scheme, section.max_length) == ("ner_tags", "iob", None)
+    assert (section.words, section.tags, section.max_length) == ("words", "ner_tags", None)
+
+
+TAGS = ("MUSIC", "O", "FOOD")
+"""In another order than the data's."""
+SENTENCES = {"words": [["good", "bread"], ["the", "old", "song", "of", "salt"], ["drum"], ["a", "very", "new", "flute"]],
+             "tags": [["O", "FOOD"], ["O", "O", "MUSIC", "O", "FOOD"], ["MUSIC"], ["O", "O", "O", "MUSIC"]]}
+
+
+@pytest.fixture
+def tagging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the example."""
+    section, task = (code for code in markdown.blocks(DOCS / "adding-a-task.md", "python") if "\nclass Tag" in code)
+    (tmp_path / "my_tags.py").write_text(f"{section}\n\n{task}", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("my_tags")
+    del sys.modules["my_tags"]
+
+
+def _tagger(folder: Path, seed: int) -> ModelSource:
+    torch.manual_seed(seed)
+    tokenizer = tiny.tokenizer()
+    model = BertForTokenClassification(BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=16, id2label=dict(enumerate(TAGS)), label2id={tag: index for index, tag in enumerate(TAGS)},
+        initializer_range=1.0))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ModelSource(model=str(folder))
+
+
+def test_the_task_of_the_example_works(tagging: Any, tmp_path: Path) -> None:
+    split = Dataset.from_dict(SENTENCES)
+    section = from_options({**WHOLE, "task": "my_tags:Tagging", "data": {"train": "x", "max_length": 6}}).data
+    task = tasks.find("my_tags:Tagging").understand(section, {"train": split})
+    teacher, student = (task.load(_tagger(tmp_path / str(seed), seed), labelled=True) for seed in (0, 1))
+    task = task.adapted_to(teacher)
+    assert task.class_names() == TAGS
+    data = task.prepare(split, student.processor, teacher.processor, training=False)
+    batch = data.collate([0, 1, 2, 3])
+    assert set(task.counts(batch)) == set(task.counted)
+    assert task.counts(batch)["rows"] == len(task.signals(student.model(**batch.student), batch, Side.STUDENT).logits) == 11
+    assert [piece.rows.stop for piece in task.segments(batch)] == [2, 6, 7, 11]  # six tokens are four words
+
+    asked = {"teacher": Asked(teacher.model, Side.TEACHER), "student": Asked(student.model)}
+    answers = examine(task.exam(), asked, data, batch_size=3)
+    right = 0
+    for key, (words, tags) in enumerate(zip(SENTENCES["words"], SENTENCES["tags"])):
+        inputs = student.processor([words], is_split_into_words=True, truncation=True, max_length=6, return_tensors="pt")
+        alone = student.model(**inputs).logits[0, 1:-1]
+        torch.testing.assert_close(torch.from_numpy(answers["student"].given[key]), alone, rtol=1e-4, atol=1e-5)
+        right += sum(TAGS[said] == tag for said, tag in zip(alone.argmax(-1).tolist(), tags))
+    found = make_scores(task.kind, {"test": split}, [Examined(task.exam(), {name: {"test": [one]} for name, one in
+                        answers.items()})], dict.fromkeys(answers, Cost(1, 4)), resamples=20)
+    assert found.student["word_accuracy"] == pytest.approx(right / 11)
+    assert (found.units, found.decided) == ("words", 11)
+    flips = answers["student"].given[1].argmax(-1) != answers["teacher"].given[1].argmax(-1)
+    assert flips.any()
+    view = task.exam().view(split, answers["student"], 1, 2)
+    assert [(view.text[mark.start : mark.end], mark.label) for mark in view.marks] == [("song", "MUSIC"), ("song", "?")]
+
+
+def test_the_task_of_the_example_names_every_problem_of_the_data(tagging: Any) -> None:
+    odd = {"words": [["good"], [], None], "tags": [["O", "O"], [], ["O"]]}
+    with pytest.raises(DataError) as caught:
+        tagging.Tagging.understand(tagging.TaggingData(train="x"), {"train": Dataset.from_dict(odd)})
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        "example 0 has 1 words and 2 tags", "example 1 has 0 words and 0 tags", "example 2 has 0 words and 1 tags"]
+    with pytest.raises(DataError, match="there is no column 'tags'"):
+        tagging.Tagging.understand(tagging.TaggingData(train="x"), {"train": Dataset.from_dict({"words": [["good"]]})})
 
 
 def test_the_objective_of_the_example_works() -> None:
