@@ -231,7 +231,8 @@ def _checked() -> TypeAdapter[Scores]:
 def _lacking(scores: Scores) -> str | None:
     """What the pages could not do without."""
     for name, one in scores.subjects.items():
+        there, model = one.quality.get(scores.split), name in ("teacher", "student", "baseline")
         # a file may be measured by less: not every one writes
-        if name in ("teacher", "student", "baseline") and scores.metric not in one.quality.get(scores.split, {}):
+        if there is None or (model and scores.metric not in there):
             return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
     return None if "teacher" in scores.subjects else "subjects: there is no teacher"
