@@ -233,6 +233,6 @@ def _lacking(scores: Scores) -> str | None:
     for name, one in scores.subjects.items():
         there, model = one.quality.get(scores.split), name in ("teacher", "student", "baseline")
         # a file may be measured by less: not every one writes
-        if there is None or (model and scores.metric not in there):
+        if there is None or (scores.metric not in there and (model or "perplexity" not in there)):
             return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
     return None if "teacher" in scores.subjects else "subjects: there is no teacher"
