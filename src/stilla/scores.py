@@ -228,11 +228,13 @@ def _checked() -> TypeAdapter[Scores]:
     return TypeAdapter(Scores)
 
 
+MODELS = ("teacher", "student", "baseline")
+"""Subjects that are measured by everything; an exported file may not be: not every one writes."""
+
+
 def _lacking(scores: Scores) -> str | None:
     """What the pages could not do without."""
     for name, one in scores.subjects.items():
-        there, model = one.quality.get(scores.split), name in ("teacher", "student", "baseline")
-        # a file may be measured by less: not every one writes
-        if there is None or (scores.metric not in there and (model or "perplexity" not in there)):
+        if name in MODELS and scores.metric not in one.quality.get(scores.split, {}):
             return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
     return None if "teacher" in scores.subjects else "subjects: there is no teacher"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_scores_of_another_version_are_a_page_or_an_answer_in_words(make: Callab
             except Exception as error:
                 raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
     assert read > 10
+
+
+def test_a_file_that_is_not_measured_by_the_headline_is_shown_without_it(tmp_path: Path) -> None:
+    scores = fakes.intents()
+    files = [name for name in scores.subjects if name not in ("teacher", "student", "baseline")]
+    assert files
+    silent = {name: replace(scores.subjects[name], quality={}) for name in files}
+    folder = fakes.write_run(tmp_path / "run", replace(scores, subjects={**scores.subjects, **silent}))
+    entry = run_entry(folder)
+    assert entry.state == "finished"
+    assert set(entry.quality or {}) == set(scores.subjects) - set(files)
+    write_report(folder)
+    in_short([folder, fakes.write_run(tmp_path / "other", scores)])
+    lacking = {**scores.subjects, "student": replace(scores.student, quality={})}
+    with pytest.raises(ValueError, match=r"subjects\.student\.quality: there is no accuracy"):
+        Scores.from_plain(unsealed(write_scores(tmp_path, replace(scores, subjects=lacking))))
+
+
+def write_scores(folder: Path, scores: Scores) -> str:
+    scores.dump(folder / "lacking.json")
+    return (folder / "lacking.json").read_text()
 
 
 def test_scores_that_were_changed_by_hand_are_refused_in_words(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def run_entry(folder: Path) -> RunEntry | None:
         scores = Scores.load(folder / "scores.json")
     except (OSError, ValueError, RecursionError):
         return RunEntry(folder, state="scores.json cannot be read")
-    quality = {name: one[scores.metric] for name, one in scores.subjects.items()}
+    quality = {name: found[scores.metric].value for name, one in scores.subjects.items()
+               if scores.metric in (found := one.quality.get(scores.split, {}))}
     return RunEntry(folder, scores.task, scores.metric, quality, scores.retention, "finished")
 
 
