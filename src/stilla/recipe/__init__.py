@@ -3,30 +3,12 @@
 Nothing in this wing needs torch or the network.
 """
 
-from stilla.recipe.whole import (
-    TEXT_METRICS,
-    Cache,
-    Completions,
-    Data,
-    Dropout,
-    Evaluate,
-    Generation,
-    Layers,
-    Lora,
-    ModelSource,
-    ObjectiveSpec,
-    Recipe,
-    Scheduled,
-    Section,
-    Split,
-    Stage,
-    Strings,
-    StudentSpec,
-    Teacher,
-    Training,
-    long_form,
-    recipe_for,
-)
+from stilla.recipe.data import Data, Split
+from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
+from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
+from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.section import Scheduled, Section, Strings
+from stilla.recipe.whole import Recipe, long_form, recipe_for
 
 __all__ = [
     "TEXT_METRICS",

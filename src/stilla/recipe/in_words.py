@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from stilla.errors import all_of, did_you_mean, one_of, short
 from stilla.recipe.kinds import PLACES, owners, sections_or_any
-from stilla.recipe.whole import Section, recipe_for
+from stilla.recipe.section import Section
+from stilla.recipe.whole import recipe_for
 from stilla.secrets import places_of_secrets, without_secrets
 
 Path = tuple[str | int, ...]

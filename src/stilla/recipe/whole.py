@@ -22,38 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from stilla.recipe.data import Data, Split
-from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
+from stilla.recipe.data import Data
+from stilla.recipe.evaluate import Evaluate
 from stilla.recipe.kinds import Place, Sections, sections_or_any
-from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
-from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.learning import Cache, Completions, Stage
+from stilla.recipe.models import StudentSpec, Teacher
 from stilla.recipe.paths import PathName
-from stilla.recipe.section import SEED, Scheduled, Section, Strings, as_tuple
-
-__all__ = [
-    "TEXT_METRICS",
-    "Cache",
-    "Completions",
-    "Data",
-    "Dropout",
-    "Evaluate",
-    "Generation",
-    "Layers",
-    "Lora",
-    "ModelSource",
-    "ObjectiveSpec",
-    "Recipe",
-    "Scheduled",
-    "Section",
-    "Split",
-    "Stage",
-    "Strings",
-    "StudentSpec",
-    "Teacher",
-    "Training",
-    "long_form",
-    "recipe_for",
-]
+from stilla.recipe.section import SEED, Section, Strings, as_tuple
 
 
 class Recipe(Section):

@@ -9,9 +9,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from stilla.errors import all_of
+from stilla.recipe.data import Split
 from stilla.recipe.kinds import COMMON, KINDS, PLACES, Place, sections
 from stilla.recipe.section import Section
-from stilla.recipe.whole import Recipe, Split, recipe_for
+from stilla.recipe.whole import Recipe, recipe_for
 from stilla.recipe.yaml import flow
 
 

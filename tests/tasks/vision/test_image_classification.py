@@ -290,7 +290,7 @@ def test_broken_pictures_are_skipped_if_the_recipe_says_so(caplog: pytest.LogCap
     rows = broken_rows()
     with caplog.at_level(logging.WARNING):
         task = task_of(rows, broken="skip")
-    assert "3 of 6 pictures cannot be read and are left out" in caplog.text
+    assert "3 of 6 pictures cannot be read; left out: row 1" in caplog.text
     prepared = task.prepare(rows, image_processor(), None, training=True)
     assert prepared.keys.tolist() == [0, 3, 5]
     batch = prepared.collate([0, 1, 2])

@@ -30,6 +30,7 @@ from stilla.tasks.language.translations import CUT
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens
@@ -239,15 +240,12 @@ def _why_not(row: Any) -> str | None:
 def _refuse_broken(section: CausalLMData, name: str, split: Dataset, layout: Layout) -> None:
     read = _read(split, layout)
     named = one_of([repr(column) for column in layout.columns])
-    problems = []
+    problems: list[str] = []
     for why, rows in read.broken.items():
         found = f"data.{name}: {named} {why} in {len(rows)} of {len(split)} examples"
         if layout.source == "messages":
             found += f" (who speaks there: {_said(talks.roles(split, layout.columns, rows[:100]))})"
-        if section.broken == "skip":
-            logger.warning("%s; left out", found)
-        else:
-            problems.append(f"{found}: {rows_in_words(split, rows)}. Remove them, or leave them out with data.broken: skip.")
+        attempt(problems, refuse_or_leave_out, section, found, rows_in_words(split, rows))
     if problems:
         raise all_at_once(problems, DataError)
 

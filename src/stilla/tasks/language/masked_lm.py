@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import ModelSource
 from stilla.runtime.narrate import tracked
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
@@ -24,8 +24,8 @@ from stilla.tasks.language.masking import Masking
 from stilla.tasks.language.sections import MaskedLMData
 from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens
 from stilla.tasks.shared import columns
+from stilla.tasks.shared.broken import empty, refuse_empty
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.sequences import NO_ROW
 
@@ -54,7 +54,7 @@ class MaskedLM(Vocabulary[MaskedLMData]):
         absent = columns.missing([column], splits) if column else []
         if column and not absent:
             for name, split in splits.items():
-                attempt(problems, _refuse_broken, section, name, split, column)
+                attempt(problems, refuse_empty, section, name, split, [columns.values(split, column)], repr(column))
         problems += absent
         if problems:
             raise all_at_once(problems, DataError)
@@ -82,7 +82,7 @@ class MaskedLM(Vocabulary[MaskedLMData]):
         if teacher is not None:
             refuse_other_tokens(student, teacher)
         texts = columns.values(split, self.column)
-        keys = np.setdiff1d(np.arange(len(split)), _broken(texts))
+        keys = np.setdiff1d(np.arange(len(split)), empty([texts]))
         length = _tokens.longest(both, self.section.max_length)
         pieces = _pieces(student, [texts[key] for key in keys], keys, length, whole_words=self.section.whole_words)
         if not len(pieces.keys):
@@ -217,18 +217,3 @@ class _Collate:
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         return Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
                      keys=torch.from_numpy(self.pieces.keys[list(examples)]))
-
-
-def _broken(texts: Sequence[str | None]) -> NDArray[np.int64]:
-    return np.array([row for row, text in enumerate(texts) if not (text and text.strip())], np.int64)
-
-
-def _refuse_broken(section: Data, name: str, split: Dataset, column: str) -> None:
-    broken = _broken(columns.values(split, column))
-    if not len(broken):
-        return
-    found = f"data.{name}: {column!r} is null or empty in {len(broken)} of {len(split)} examples"
-    if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
-                        "data.broken: skip.")
-    logger.warning("%s; left out", found)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, Evaluate, ModelSource
+from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side
 from stilla.tasks.exam import Exam
@@ -27,8 +27,8 @@ from stilla.tasks.language.translations import CUT, PairProcessor, Targets, deco
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.broken import empty, refuse_empty
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.sequences import NO_ROW
 
@@ -63,7 +63,8 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         absent = translations.missing(columns, splits)
         if not absent:
             for name, split in splits.items():
-                attempt(problems, _refuse_broken, section, name, split, columns)
+                both = [translations.values(split, column) for column in columns]
+                attempt(problems, refuse_empty, section, name, split, both, " or ".join(repr(one) for one in columns))
         problems += absent
         if problems:
             raise all_at_once(problems, DataError)
@@ -182,7 +183,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
     def _texts(self, split: Dataset) -> tuple[NDArray[np.int64], list[list[str]]]:
         """The keys of the examples with both texts, and these."""
         both = [translations.values(split, column) for column in self.columns]
-        keys = np.setdiff1d(np.arange(len(split)), _broken(both))
+        keys = np.setdiff1d(np.arange(len(split)), empty(both))
         if not len(keys):
             raise DataError(f"there is no example with both {self.columns[0]!r} and {self.columns[1]!r}: all {len(split)} "
                             "lack one.")
@@ -236,21 +237,3 @@ def _pairs(processor: Any) -> PairProcessor:
 
 def _padding(pair: PairProcessor) -> int:
     return int(pair.tokenizer.pad_token_id)
-
-
-def _broken(both: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:
-    """Rows where a text is null or only spaces."""
-    rows = [row for row, texts in enumerate(zip(*both)) if not all(text and text.strip() for text in texts)]
-    return np.array(rows, np.int64)
-
-
-def _refuse_broken(section: Data, name: str, split: Dataset, columns: Sequence[str]) -> None:
-    broken = _broken([translations.values(split, column) for column in columns])
-    if not len(broken):
-        return
-    named = " or ".join(repr(column) for column in columns)
-    found = f"data.{name}: {named} is null or empty in {len(broken)} of {len(split)} examples"
-    if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
-                        "data.broken: skip.")
-    logger.warning("%s; left out", found)

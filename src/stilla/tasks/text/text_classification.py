@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, ModelSource, StudentSpec
+from stilla.recipe import ModelSource, StudentSpec
 from stilla.runtime.imports import is_import_path
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
+from stilla.tasks.shared.broken import empty, refuse_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
-from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.perturbation import Perturbation
 from stilla.tasks.text.sections import TextClassificationData
@@ -57,7 +57,8 @@ class TextClassification(Classification[TextClassificationData]):
         problem = None
         if not absent:
             for name, split in splits.items():
-                attempt(problems, _refuse_broken, section, name, split, text)
+                texts = [_columns.values(split, column) for column in text]
+                attempt(problems, refuse_empty, section, name, split, texts, all_columns(text))
             problem = attempt(problems, _labels.understand, section, label, splits) if label else None
         problems += absent
         if problems or problem is None:
@@ -92,7 +93,7 @@ class TextClassification(Classification[TextClassificationData]):
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         texts = [_columns.values(split, column) for column in self.text]
-        keys = np.setdiff1d(np.arange(len(split)), _broken(texts))
+        keys = np.setdiff1d(np.arange(len(split)), empty(texts))
         texts = [[column[key] for key in keys] for column in texts]
         if not len(keys):
             raise DataError(f"there is no text left in {all_columns(self.text)}: all {len(split)} are empty.")
@@ -145,23 +146,6 @@ class TextClassification(Classification[TextClassificationData]):
 
 def all_columns(columns: Sequence[str]) -> str:
     return " and ".join(repr(column) for column in columns)
-
-
-def _broken(texts: Sequence[Sequence[str | None]]) -> NDArray[np.int64]:
-    """Rows where a text is null or only spaces."""
-    rows = [row for row, parts in enumerate(zip(*texts)) if not all(part and part.strip() for part in parts)]
-    return np.array(rows, np.int64)
-
-
-def _refuse_broken(section: Data, name: str, split: Dataset, text: Sequence[str]) -> None:
-    broken = _broken([_columns.values(split, column) for column in text])
-    if not len(broken):
-        return
-    found = f"data.{name}: {all_columns(text)} is null or empty in {len(broken)} of {len(split)} examples"
-    if section.broken == "refuse":
-        raise DataError(f"{found}: {rows_in_words(split, broken.tolist())}. Remove them, or leave them out with "
-                        "data.broken: skip.")
-    logger.warning("%s; left out", found)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
+from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
 from stilla.tasks.vision import pictures as _pictures
@@ -142,10 +143,7 @@ def _refuse_broken(section: Data, name: str, split: Dataset, column: str | None)
         return
     found = f"data.{name}: {len(broken)} of {len(pictures)} pictures cannot be read"
     listed = "; ".join(f"{pictures.name(row)}: {reason}" for row, reason in list(broken.items())[:5])
-    listed += " ..." if len(broken) > 5 else ""
-    if section.broken == "refuse":
-        raise DataError(f"{found}: {listed}. Remove them, or leave them out with data.broken: skip.")
-    logger.warning("%s and are left out: %s", found, listed)
+    refuse_or_leave_out(section, found, listed + (" ..." if len(broken) > 5 else ""))
 
 
 @dataclass(frozen=True)
