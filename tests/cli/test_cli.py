@@ -471,7 +471,7 @@ def places(tmp_path, monkeypatch):
 def test_an_output_that_cannot_be_made_is_a_mistake_in_words(command, places, command_name, place):
     exit_code, said, wrong = command(command_name, "recipe.yaml", f"output={places[place]}")
     assert exit_code == 2
-    assert "output: " in said + wrong
+    assert "output:" in said + wrong
     assert "Traceback" not in said + wrong
     assert "fault of Stilla" not in said + wrong
 

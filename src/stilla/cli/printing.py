@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +39,8 @@ def console() -> Console:
 
 def show(*things: RenderableType) -> None:
     for thing in things:
-        console().print(Text(thing) if isinstance(thing, str) else thing, soft_wrap=isinstance(thing, str))
+        as_it_is = isinstance(thing, str) or (isinstance(thing, Text) and thing.no_wrap is True)
+        console().print(Text(thing) if isinstance(thing, str) else thing, soft_wrap=as_it_is)
 
 
 def print_version() -> None:
@@ -218,20 +219,22 @@ def _plain_table(first: str, *others: str | Text, first_width: int | None = None
     return table
 
 
-def _pairs(lines: Iterable[tuple[str, str]]) -> RenderableType:
-    """Names in a column, what they mean beside them, wrapped under themselves."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in lines:
-        table.add_row(Text(name, style="dim"), Text(text))
-    return Group(table)
+def _pairs(lines: Iterable[tuple[str, str]]) -> Text:
+    """Names in a column, what they mean beside them, wrapped under themselves; a long path stays whole, to be copied."""
+    lines = list(lines)
+    column = max((len(name) for name, _ in lines), default=0) + 2
+    shown = [_hanging(" " * column, text) for _, text in lines]
+    for (name, _), text in zip(lines, shown, strict=True):
+        text.plain = name.ljust(column) + text.plain[column:]
+        text.stylize("dim", 0, len(name))
+    return Text("\n", no_wrap=True).join(shown)
 
 
 def _hanging(first: str, text: str, style: str = "") -> Text:
-    """A list's entry, wrapped under itself."""
-    lines = textwrap.wrap(text, max(20, console().width - len(first)), break_long_words=False) or [""]
-    return Text(first + ("\n" + " " * len(first)).join(lines), style=style)
+    """A list's entry, wrapped under itself; words longer than a line, such as paths, stay whole."""
+    room = max(20, console().width - len(first))
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return Text(first + ("\n" + " " * len(first)).join(lines), style=style, no_wrap=True)
 
 
 def _near(path: Path) -> str:
