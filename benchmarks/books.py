@@ -17,13 +17,13 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 
 from benchmarks.inputs import add_data_option, classic_books, wikitext
-from benchmarks.methods import LABELS, LOGITS, costs, differences, elsewhere, qualities, show, sizes, taught
+from benchmarks.methods import LABELS, LOGITS, Way, costs, differences, elsewhere, qualities, show, sizes, taught
 from benchmarks.students import parser
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.samples.library import functions_teacher
 from stilla.stages.folder import RunFolder
 
-WAYS = {
+WAYS: dict[str, Way] = {
     "live": {"objectives": [LABELS, LOGITS], "cache": "none"},
     "top 50": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 50}},
     "top 200": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 200}},

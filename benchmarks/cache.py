@@ -31,7 +31,7 @@ from benchmarks.tables import markdown
 from stilla.cache import SamplesCoder, TopKCoder
 from stilla.objectives import Labels, Logits
 from stilla.objectives.base import Term
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Batch
 from stilla.tasks.base import Task
 from stilla.tasks.language.causal_lm import CausalLM
@@ -117,7 +117,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     for form in ("top_k", "samples", "hidden"):
         if form in wanted:
             temperature = 1.0 if form == "samples" else 2.0
-            keep = Keep(form, temperatures=(temperature,))  # type: ignore[arg-type]
+            keep = Keep(form, temperatures=(temperature,))
             name = {"top_k": "top 50", "samples": "50 samples", "hidden": "hidden states and head"}[form]
             found.append(Case(f"{name}, {options.vocabulary:,} tokens", task, student, teacher, batches, keep, temperature))
     return found

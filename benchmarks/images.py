@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.inputs import add_data_option, flowers
 from benchmarks.students import distil, parser, show
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.samples.digits import digits, digits_teacher
 
 TEACHERS = {"digits": {"size": 8, "patch": 2}, "flowers": {"size": 64, "patch": 8}}

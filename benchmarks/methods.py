@@ -104,7 +104,7 @@ def qualities(runs: Mapping[str, Scores], bytes_: int | None = None) -> str:
         quality, kl = measured.quality.get(split, {}), measured.kl.get(split)
         calibration = measured.calibration.get(split)
         return [name, *(_cell(metric, quality.get(metric)) for metric in metrics),
-                *([_bits(quality.get("perplexity"), one.tokens / bytes_)] if bytes_ else []),
+                *([_bits(quality.get("perplexity"), one.decided / bytes_)] if bytes_ else []),
                 _cell("accuracy", measured.agreement.get(split)),
                 numbers.MISSING if kl is None else numbers.significant(kl),
                 numbers.MISSING if calibration is None else numbers.percent(calibration.ece)]

@@ -34,7 +34,7 @@ from benchmarks.tables import markdown
 from stilla import data, tasks
 from stilla.export import save_student
 from stilla.recipe import ModelSource
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.students import by_layers
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.training.batches import StepBatches

@@ -103,7 +103,7 @@ class Step:
             self.products()
         else:
             loss = self.call()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.loss = loss.item()
         return self.clock() - start
 
@@ -163,7 +163,8 @@ def _trl(given: Inputs) -> Call:
         with torch.no_grad():
             target = (given.teacher @ given.theirs.T)[None]
         said = (given.student @ given.head.T)[None]
-        return GKDTrainer.generalized_jsd_loss(said, target, given.labels[None], beta=0.0)
+        loss: Tensor = GKDTrainer.generalized_jsd_loss(said, target, given.labels[None], beta=0.0)
+        return loss
 
     return call
 

@@ -27,12 +27,12 @@ from transformers import (
 )
 
 from benchmarks.inputs import add_data_option, tatoeba
-from benchmarks.methods import LABELS, LOGITS, costs, differences, qualities, show, sizes, taught
+from benchmarks.methods import LABELS, LOGITS, Way, costs, differences, qualities, show, sizes, taught
 from benchmarks.students import parser
 from benchmarks.tables import markdown
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 
-WAYS = {
+WAYS: dict[str, Way] = {
     "live": {"objectives": [LABELS, LOGITS], "cache": "none"},
     "top 50": {"objectives": [LABELS, LOGITS], "cache": {"form": "top_k", "k": 50}},
     "50 samples": {"objectives": [LABELS, LOGITS], "cache": {"form": "samples", "samples": 50}},

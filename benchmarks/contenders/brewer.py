@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig  # type: ignore[import-untyped]
+from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 

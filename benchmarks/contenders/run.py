@@ -28,7 +28,7 @@ from stilla import data, tasks
 from stilla.objectives import term
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
-from stilla.runtime.narrate import quiet_libraries
+from stilla.runtime.quiet import quiet_libraries
 from stilla.stages.folder import RunFolder
 from stilla.stages.starting import start_student
 from stilla.stages.training import train
@@ -72,6 +72,7 @@ def recipe_for(setting: Setting) -> Recipe:
         "distill": {
             "max_steps": setting.steps, "batch_size": setting.batch_size, "learning_rate": LEARNING_RATE,
             "warmup": WARMUP, "weight_decay": WEIGHT_DECAY, "precision": setting.precision, "objectives": objectives,
+            "dropout": "model",  # as the others train
             # a run logs a hundred times, at every tenth step if it has a thousand
             "trainer": {"save_strategy": "no", "eval_strategy": "no", "logging_steps": 10, "use_cpu": True},
         },
