@@ -126,9 +126,10 @@ def cases(options: argparse.Namespace) -> list[Case]:
 def classifier() -> Case:
     """Texts of 24 tokens and 150 classes, 6 layers teach 3, as in `benchmarks.overhead`."""
     def bert(layers: int) -> nn.Module:
-        return BertForSequenceClassification(BertConfig(
+        model: nn.Module = BertForSequenceClassification(BertConfig(
             vocab_size=30_522, hidden_size=384, num_hidden_layers=layers, num_attention_heads=12, intermediate_size=1536,
             num_labels=150))
+        return model
 
     student, teacher = bert(3), bert(6)
     batches = []
@@ -142,9 +143,10 @@ def classifier() -> Case:
 
 
 def llama(vocabulary: int, width: int, layers: int) -> nn.Module:
-    return LlamaForCausalLM(LlamaConfig(
+    model: nn.Module = LlamaForCausalLM(LlamaConfig(
         vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
         num_attention_heads=width // 64, max_position_embeddings=512, tie_word_embeddings=False, initializer_range=0.05))
+    return model
 
 
 def tokens(vocabulary: int, seed: int) -> Batch:

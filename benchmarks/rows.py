@@ -70,6 +70,10 @@ class Inputs:
         self.student.requires_grad_()
         self.head.requires_grad_()
 
+    def forget(self) -> None:
+        """The gradients."""
+        self.student.grad = self.head.grad = None
+
 
 def bare(given: Inputs) -> Callable[[], None]:
     """The four products."""
@@ -96,7 +100,7 @@ class Step:
         self.call = contender(name, given) if self.products is None else None
 
     def __call__(self) -> float:
-        self.given.student.grad = self.given.head.grad = None
+        self.given.forget()
         start = self.clock()
         if self.call is None:
             assert self.products is not None
@@ -177,7 +181,7 @@ def measure(name: str, size: str, precision: str, threads: int, rounds: int, clo
     given = Inputs(size, precision)
     step = Step(name, given, clock)
     step()  # what libraries allocate once is not counted, nor is compiling
-    given.student.grad = given.head.grad = None
+    given.forget()
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     step()

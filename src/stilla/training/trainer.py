@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
@@ -25,6 +25,7 @@ from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
 from stilla.training.answers import Collected, answers, loader
+from stilla.training.attention import attention_in_float32
 from stilla.training.batches import EpochLoader, Examples, StepBatches
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
@@ -196,6 +197,11 @@ class DistillationTrainer(Narrowed):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
         counted = [self.task.counts(batch) for batch in batches if "void" not in batch]
         return batches, count_step(counted, self.accelerator.gather, device, self.task.counted)
+
+    def training_step(self, *args: Any, **options: Any) -> Tensor:
+        with attention_in_float32(self.args.device):
+            step: Tensor = super().training_step(*args, **options)
+        return step
 
     def compute_loss(
         self,

@@ -22,6 +22,7 @@ from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Side, Task
 from stilla.tasks.forward import listen
 from stilla.training.arguments import precision_of, runs_on_cpu
+from stilla.training.attention import attention_in_float32
 
 SECONDS = 0.03
 """About what one pass over the larger of two batches is to take."""
@@ -195,7 +196,8 @@ class _Begun:
     def _with_backward(self, batch: Batch) -> Callable[[], None]:
         def run() -> None:
             model = self.subject.model.train().requires_grad_(True)
-            self._forward(batch, self.half).float().sum().backward()
+            with attention_in_float32(torch.device(device_for(self.subject.training))):
+                self._forward(batch, self.half).float().sum().backward()
             model.zero_grad(set_to_none=True)
 
         return run
