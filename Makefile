@@ -14,7 +14,7 @@ help:
 	@echo "make demo       install, then distil, compare, export and report on handwritten digits"
 	@echo "make demo-text  the same on texts"
 	@echo "make test       install, then run all tests"
-	@echo "make quick      only the fast tests, in one process; ARGS='-k logits' chooses"
+	@echo "make quick      only the fast tests; ARGS='-k logits' chooses"
 	@echo "make extras     install ray and bitsandbytes too, and run the tests that need them (minutes)"
 	@echo "make check      lint, types, and which module may import which"
 	@echo "make format     put right what the linter can put right by itself"
@@ -29,12 +29,14 @@ demo-text: $(VENV)/onnx
 	$(BIN)/stilla demo text
 
 # One thread each: more only make tiny models slower.
-test: export OMP_NUM_THREADS ?= 1
+test quick: export OMP_NUM_THREADS ?= 1
+TESTS = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(ARGS)
+	$(TESTS) $(ARGS)
 
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(TESTS) -m "not slow" $(ARGS)
 
 extras: export OMP_NUM_THREADS ?= 1
 extras: $(VENV)/dev $(VENV)/ray $(VENV)/4bit

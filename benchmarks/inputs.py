@@ -29,6 +29,11 @@ def tatoeba(folder: Path | None) -> Path:
     return _data(folder, "tatoeba_en_de", "Tatoeba's pairs of sentences from manythings.org/anki: columns en, de")
 
 
+def data_set(folder: Path | None, name: str, what: str) -> Path:
+    """Another one, by the name of its folder. `what`: what it is and which columns it has, said where it is missing."""
+    return _data(folder, name, what)
+
+
 def wikitext(folder: Path | None) -> Path | None:
     """The test lines of WikiText-2, or None: only used where they lie beside the other data."""
     found = None if folder is None else Path(folder) / "wikitext2_eval" / "test.parquet"

@@ -1,0 +1,171 @@
+"""The cases: real data, a teacher, and a student of at most a third of its parameters where that can be had.
+
+Each is written once, as Parquet files, into the folder of the case; what is made of other data sets (pairs, numbers, few
+labels) is drawn by fixed rules, so that every machine has the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.inputs import clinc150, data_set, flowers, minilm
+
+SPLITS = ("train", "validation", "test")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`prepare(data, folder)` writes the splits; `start(folder)` gives what the teacher begins with."""
+
+    task: str
+    prepare: Callable[[Path | None, Path], None]
+    start: Callable[[Path], Path]
+    data: Mapping[str, Any]
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read(folder: Path, split: str) -> Rows:
+    rows: Rows = pq.read_table(folder / f"{split}.parquet").to_pylist()
+    return rows
+
+
+def write(folder: Path, split: str, rows: Rows) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
+
+
+def _intents(data: Path | None, folder: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
+    source = clinc150(data)
+    names = _class_names(source, "intent")
+    for split in SPLITS:
+        rows = [{"text": row["text"], "intent": names[row["intent"]]} for row in read(source, split)]
+        write(folder, split, [row for row in rows if keep(row)])
+
+
+def _known_intents(data: Path | None, folder: Path) -> None:
+    _intents(data, folder, lambda row: row["intent"] not in ("oos", "out_of_scope"))
+
+
+def _few_intents(data: Path | None, folder: Path) -> None:
+    """Eight texts of every class with their label; the others without."""
+    _intents(data, folder)
+    left: dict[str, int] = {}
+    few: Rows = []
+    others: Rows = []
+    for row in random.Random(0).sample(read(folder, "train"), k=len(read(folder, "train"))):
+        left[row["intent"]] = left.get(row["intent"], 0) + 1
+        if left[row["intent"]] <= 8:
+            few.append(row)
+        else:
+            others.append({"text": row["text"]})
+    write(folder, "train", few)
+    write(folder / "unlabelled", "texts", others)
+
+
+def _topics(data: Path | None, folder: Path) -> None:
+    source = data_set(data, "sib200", "dadelani/sib-200: columns lang, text, label")
+    names = _class_names(source, "label")
+    for split in SPLITS:
+        write(folder, split, [{"text": row["text"], "topic": names[row["label"]]} for row in read(source, split)
+                              if row["lang"] == "eng_Latn"])
+
+
+def _papers(data: Path | None) -> Path:
+    return data_set(data, "scitldr", "allenai/scitldr: columns title, source, rouge_scores")
+
+
+def _titles(data: Path | None, folder: Path) -> None:
+    """Does this sentence come from the abstract of the paper with this title? Two of its own, two of the next papers."""
+    source = _papers(data)
+    for split in SPLITS:
+        papers, rows, draw = read(source, split), [], random.Random(0)
+        for number, paper in enumerate(papers):
+            other = papers[(number + 1 + draw.randrange(len(papers) - 1)) % len(papers)]
+            for whose, answer in ((paper, "its own"), (other, "another's")):
+                for sentence in draw.sample(whose["source"], k=min(2, len(whose["source"]))):
+                    rows.append({"title": paper["title"], "sentence": sentence, "answer": answer})
+        write(folder, split, rows)
+
+
+def _worth(data: Path | None, folder: Path) -> None:
+    """How much of the paper's summary a sentence of its abstract says: ROUGE, a number from 0 to 1."""
+    source = _papers(data)
+    for split in SPLITS:
+        write(folder, split, [
+            {"title": paper["title"], "sentence": sentence, "worth": float(score)}
+            for paper in read(source, split) for sentence, score in zip(paper["source"], paper["rouge_scores"], strict=True)])
+
+
+def _docstrings(data: Path | None, folder: Path) -> None:
+    from stilla.samples.docstrings import docstrings, docstrings_teacher
+
+    docstrings(folder)
+    docstrings_teacher(folder / "start", [row["text"] for row in read(folder, "train")])
+
+
+def _digits(data: Path | None, folder: Path) -> None:
+    from stilla.samples.digits import digits, digits_teacher
+
+    digits(folder)
+    digits_teacher(folder / "start")
+
+
+def _flowers(data: Path | None, folder: Path) -> None:
+    from stilla.samples.digits import digits_teacher
+
+    source = flowers(data)
+    digits_teacher(folder / "start", size=64, patch=8)
+    for split in SPLITS:
+        pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["image", "label"]), folder / f"{split}.parquet")
+
+
+def _class_names(source: Path, column: str) -> list[str]:
+    """The names that the Parquet files' own metadata have for the numbers."""
+    from datasets import ClassLabel, Dataset
+
+    feature = Dataset.from_parquet(str(source / "train.parquet"), keep_in_memory=True).features[column]
+    assert isinstance(feature, ClassLabel)
+    names: list[str] = list(feature.names)
+    return names
+
+
+def _minilm(_: Path) -> Path:
+    return minilm()
+
+
+def _made(folder: Path) -> Path:
+    return folder / "start"
+
+
+ENCODER = {"epochs": 6, "learning_rate": 1e-4}
+"""How a pretrained encoder becomes a teacher."""
+
+CASES: Mapping[str, Case] = {
+    "clinc150": Case("text-classification", _intents, _minilm, {"text": "text", "label": "intent"}, ENCODER, {"layers": 3}),
+    "clinc150-known": Case("text-classification", _known_intents, _minilm, {"text": "text", "label": "intent"}, ENCODER,
+                           {"layers": 3}),
+    "clinc150-few": Case("text-classification", _few_intents, _minilm, {"text": "text", "label": "intent"},
+                         {"epochs": 30, "learning_rate": 1e-4}, {"layers": 3}),
+    "sib200": Case("text-classification", _topics, _minilm, {"text": "text", "label": "topic"},
+                   {"epochs": 12, "learning_rate": 1e-4}, {"layers": 3}),
+    "titles": Case("text-classification", _titles, _minilm, {"text": ["title", "sentence"], "label": "answer"}, ENCODER,
+                   {"layers": 3}),
+    "worth": Case("text-classification", _worth, _minilm, {"text": ["title", "sentence"], "label": "worth"}, ENCODER,
+                  {"layers": 3}),
+    "docstrings": Case("text-classification", _docstrings, _made, {"text": "text", "label": "topic"},
+                       {"epochs": 10, "learning_rate": 5e-4},
+                       {"config": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 128}}),
+    "digits": Case("image-classification", _digits, _made, {}, {"epochs": 30, "learning_rate": 1e-3}, {"layers": 2}),
+    "flowers": Case("image-classification", _flowers, _made, {"augment": "light"}, {"epochs": 30, "learning_rate": 1e-3},
+                    {"layers": 2}),
+}
