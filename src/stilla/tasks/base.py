@@ -7,7 +7,7 @@ returns a task that knows its inputs, its labels and their names. Nothing here t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self
 
@@ -59,6 +59,8 @@ class Prepared:
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
     references: Given | None = None
     """What answers are compared with, one per example; None where those are the batches' labels."""
+    unlabelled: NDArray[np.bool_] | None = None
+    """(examples,) which of them nobody has labelled, where some are drawn more often than the others; else None."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -152,6 +154,37 @@ class Task(ABC, Generic[SectionT]):
             DataError: values that cannot be used, named and counted.
             CompatibilityError: the two processors cannot see the same example.
         """
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Unlabelled examples with the columns that models read, as the labelled data call them, and none with a label.
+
+        `called`: what the columns are called in these examples, where the recipe says it.
+
+        Raises:
+            DataError: there is no such column, or which one is meant is left open.
+            CompatibilityError: the task does not know what its examples are without labels.
+        """
+        raise self._labelled_only()
+
+    def usable(self, pool: Dataset) -> Dataset:
+        """Of unlabelled examples those that can be read.
+
+        Raises:
+            DataError: some cannot, and the recipe does not leave them out.
+        """
+        raise self._labelled_only()
+
+    def beside(self, split: Dataset) -> Dataset:
+        """Labelled examples in the form in which unlabelled ones can stand beside them: what is read of them, no more."""
+        raise self._labelled_only()
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str | bytes, ...]]:
+        """What every example is known by where it must not be met again: the texts that models read, or bytes of its own."""
+        raise self._labelled_only()
+
+    def _labelled_only(self) -> CompatibilityError:
+        return CompatibilityError(f"data.unlabelled: `{self.kind}` does not say what its examples are without labels "
+                                  "(`unlabelled`, `usable`, `beside` and `traces` of the task)")
 
     def placed(self, labels: Tensor) -> Tensor:
         """Labels as transformers' own collators make them, at the places where this task has its rows."""

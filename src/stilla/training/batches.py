@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared
+from stilla.training.mixing import Mixing
 
 VOID = -1
 """Index in place of an example where a process has none left; its batch counts nothing."""
@@ -38,9 +41,10 @@ class StepBatches(Sampler[list[int]]):
         lengths: Sequence[int] | None = None,
         on_epoch: Callable[[int], None] | None = None,
         shuffle: bool = True,
+        mixing: Mixing | None = None,
     ) -> None:
         """`batch_size`: per micro-batch. `lengths`: group examples of similar length into steps. Without `shuffle` in the
-        data's own order."""
+        data's own order. `mixing`: which unlabelled examples stand beside which labelled ones."""
         self.examples = examples
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -50,6 +54,7 @@ class StepBatches(Sampler[list[int]]):
         self.lengths = lengths
         self.on_epoch = on_epoch
         self.shuffle = shuffle
+        self.mixing = mixing
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -69,7 +74,17 @@ class StepBatches(Sampler[list[int]]):
     def _step_size(self) -> int:
         return self.batch_size * self.accumulate * self.processes
 
+    def seen(self, steps: int, unlabelled: NDArray[np.bool_]) -> tuple[int, int]:
+        """How many labelled and unlabelled examples so many steps have taken at least once."""
+        if self.mixing is not None:
+            return self.mixing.seen(steps)
+        self.epoch = 0
+        taken = [index for step in self._steps()[:steps] for index in step]  # the second epoch has no others
+        return int((~unlabelled[taken]).sum()), int(unlabelled[taken].sum())
+
     def _steps(self) -> list[list[int]]:
+        if self.mixing is not None:
+            return self._mixed(self.mixing)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.examples, generator=generator).tolist() if self.shuffle else list(range(self.examples))
         size = self._step_size
@@ -83,6 +98,25 @@ class StepBatches(Sampler[list[int]]):
         # the incomplete step stays last: Trainer takes the last step of an epoch to be the short one
         full = len(steps) - (self.examples % size > 0)
         return [steps[index] for index in torch.randperm(full, generator=generator).tolist()] + steps[full:]
+
+    def _mixed(self, mixing: Mixing) -> list[list[int]]:
+        """Steps that take as many of either kind as their share says; of similar lengths, as far as both have them."""
+        steps, lengths = mixing.drawn(self.epoch), self.lengths
+        if lengths is None:
+            return [labelled + unlabelled for labelled, unlabelled in steps]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        found: list[list[int]] = [[] for _ in steps]
+        for start in range(0, len(steps), GROUPED_STEPS):
+            block = steps[start : start + GROUPED_STEPS]
+            # the longest of both kinds go into one step, wherever in the block that is
+            order = torch.randperm(len(block), generator=generator).tolist()
+            for kind in (0, 1):
+                longest = sorted((index for step in block for index in step[kind]), key=lambda index: -lengths[index])
+                for place in order:
+                    count = len(block[place][kind])
+                    found[start + place] += longest[:count]
+                    longest = longest[count:]
+        return found
 
     def _pieces(self, examples: int) -> int:
         """Micro-batches per process that an incomplete step needs."""

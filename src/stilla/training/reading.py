@@ -89,6 +89,23 @@ class Reading:
             examples=Positions(len(dataset)), collate=collate, keys=np.arange(len(dataset)), lengths=_lengths(dataset),
             on_epoch=collate.set_epoch if training else None, packed=packed)
 
+    def with_unlabelled(self, prepared: Prepared, dataset: Any) -> Prepared:
+        """The same, with which of its examples nobody has labelled, by its column of labels.
+
+        Raises:
+            CompatibilityError: there is no such column, or its labels are the tokens themselves.
+        """
+        if isinstance(dataset, Prepared):
+            return dataset
+        name = next((one for one in LABELS if one in _names(dataset)), None)
+        if name is None or _transformed(dataset) or self.task.vocabulary:
+            why = "its labels are the tokens themselves" if self.task.vocabulary else \
+                "it has no column `labels` that could be looked at before"
+            raise CompatibilityError("unlabelled_share: which examples of the dataset nobody has labelled is not known: "
+                                     f"{why}. Leave it out, or give what a task has prepared (`Prepared.unlabelled`)")
+        labels = dataset.with_format(None)[:][name]
+        return dataclasses.replace(prepared, unlabelled=np.array([_is_none(one) for one in labels], np.bool_))
+
     def rows_of(self, dataset: Any) -> Any:
         """The dataset without the columns that no model takes, where leaving them out saves reading them."""
         names = _names(dataset)
@@ -252,6 +269,13 @@ def _names(dataset: Any) -> list[str]:
 def _transformed(dataset: Any) -> bool:
     """Whether its examples are made by a function while they are read (`with_transform`)."""
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
+
+
+def _is_none(label: Any) -> bool:
+    """Whether it is the label of an example that has none: -100, for each of several, or no number."""
+    if isinstance(label, list):
+        return all(_is_none(one) for one in label)
+    return bool(label == NO_ROW or label != label)
 
 
 def _lengths(dataset: Any) -> list[int] | None:

@@ -13,8 +13,9 @@ from transformers import TrainingArguments
 from transformers.optimization import GreedyLR
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
-from stilla.errors import CompatibilityError, all_at_once, all_of, did_you_mean, one_of
+from stilla.errors import CompatibilityError, RecipeError, all_at_once, all_of, did_you_mean, one_of
 from stilla.objectives.base import Term
+from stilla.recipe.schedule import Schedule, schedule
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Task
 from stilla.training.distiller import Distiller
@@ -112,6 +113,28 @@ def training_data(
     first = prepared.collate([prepared.examples[0]]) if needed else None
     refuse_misfits(terms, prepared, first)
     return prepared, first
+
+
+def settled_share(
+    share: Schedule | Mapping[str, Any] | float | None, data: Prepared | Source | None, args: TrainingArguments
+) -> Schedule | None:
+    """The share of unlabelled examples in a step, as a schedule.
+
+    Raises:
+        CompatibilityError: no share, or the examples come in an order of their own.
+    """
+    if share is None:
+        return None
+    try:
+        made = schedule(share)
+    except RecipeError as error:
+        raise CompatibilityError(f"unlabelled_share: {error}") from error
+    if not 0 <= min(made.values()) <= max(made.values()) <= 1:
+        raise CompatibilityError(f"unlabelled_share: got {made.plain()}; expected a share from 0 to 1")
+    if isinstance(data, Source) or args.train_sampling_strategy == "sequential":
+        raise CompatibilityError("unlabelled_share: the examples come in an order of their own, from which no share can be "
+                                 "taken; give a dataset with a length, and leave train_sampling_strategy out")
+    return made
 
 
 def refuse_endless(args: TrainingArguments) -> None:

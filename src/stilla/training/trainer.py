@@ -6,6 +6,7 @@ Trainer works, and what is refused: `options.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate import Asked, examine
 from stilla.evaluate.asking import Precision
 from stilla.objectives.base import LayerMap, RowObjective, Term
+from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Task
@@ -29,6 +31,7 @@ from stilla.training.attention import attention_in_float32
 from stilla.training.batches import EpochLoader, Examples, StepBatches
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
+from stilla.training.mixing import Mixing
 from stilla.training.narrowed import Narrowed
 from stilla.training.options import argument_problems, keyword_problems
 from stilla.training.plain import dims_of, save_plain, task_of
@@ -40,6 +43,7 @@ from stilla.training.settling import (
     refuse_partial,
     settle_best,
     settle_devices,
+    settled_share,
     training_data,
 )
 from stilla.training.streams import Source, Stream
@@ -60,6 +64,8 @@ class DistillationTrainer(Narrowed):
         data_collator: for datasets that no task prepared; by default transformers' padding collator.
         group_by_length: batches of similar length, where examples have one.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
+        unlabelled_share: of every step, examples that nobody has labelled (their label is -100, or NaN where it is a number):
+            a share from 0 to 1, or a schedule of it. By default all examples are passed over equally often.
         compute_metrics, preprocess_logits_for_metrics, callbacks, optimizers, optimizer_cls_and_kwargs: as Trainer has them.
 
     Raises:
@@ -84,6 +90,7 @@ class DistillationTrainer(Narrowed):
         data_collator: Collator | None = None,
         group_by_length: bool = True,
         compile: bool = False,
+        unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
@@ -99,6 +106,8 @@ class DistillationTrainer(Narrowed):
                                   unused=not args.remove_unused_columns,
                                   seed=args.data_seed if args.data_seed is not None else args.seed)
         train_data, batch = training_data(train_dataset, self.reading, terms, args)
+        if unlabelled_share is not None and isinstance(train_data, Prepared) and train_data.unlabelled is None:
+            train_data = self.reading.with_unlabelled(train_data, train_dataset)
         stacks = batch is not None and any(term.objective.needs_stacks for term in terms)
         seen = batch if stacks else None
         self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
@@ -116,6 +125,7 @@ class DistillationTrainer(Narrowed):
         self.guard = Guard(distiller)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
+        self._share = settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
         self._undefined = Undefined()
         super().__init__(
@@ -144,24 +154,39 @@ class DistillationTrainer(Narrowed):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches of this process; not handed to accelerate, whose sharding repeats examples to even out."""
         data: Prepared | Source | None = self.train_dataset
-        cut = {"batch_size": self._train_batch_size, "accumulate": self.args.gradient_accumulation_steps,
-               "processes": self.accelerator.num_processes, "process": self.accelerator.process_index}
         # its own generator: drawing a worker seed from the global one would move dropout after a resume
         generator = torch.Generator().manual_seed(self.args.seed)
         if data is None:
             raise CompatibilityError("there is no train_dataset to train on")
         if isinstance(data, Source):
-            return DataLoader(Stream(data, self.reading, **cut), batch_size=None, pin_memory=self.args.dataloader_pin_memory,
-                              generator=generator)
+            return DataLoader(Stream(data, self.reading, **self._cut), batch_size=None,
+                              pin_memory=self.args.dataloader_pin_memory, generator=generator)
         examples = Examples(data)
-        in_order = self.args.train_sampling_strategy == "sequential"
-        batches = StepBatches(
-            len(examples), **cut, seed=self.reading.seed, shuffle=not in_order,
-            lengths=data.lengths if self._group_by_length and not in_order else None, on_epoch=data.on_epoch)
         return EpochLoader(
-            examples, batch_sampler=batches, collate_fn=examples.collate, num_workers=self.args.dataloader_num_workers,
+            examples, batch_sampler=self.batches(data), collate_fn=examples.collate,
+            num_workers=self.args.dataloader_num_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor, pin_memory=self.args.dataloader_pin_memory,
             generator=generator)
+
+    def batches(self, data: Prepared) -> StepBatches:
+        """Which examples make the steps of a training on these."""
+        in_order = self.args.train_sampling_strategy == "sequential"
+        return StepBatches(
+            len(data), **self._cut, seed=self.reading.seed, shuffle=not in_order,
+            lengths=data.lengths if self._group_by_length and not in_order else None, on_epoch=data.on_epoch,
+            mixing=None if self._share is None else self._mixing(data, self._share))
+
+    def _mixing(self, data: Prepared, share: Schedule) -> Mixing:
+        size = self._cut["batch_size"] * self._cut["accumulate"] * self._cut["processes"]
+        steps = self.args.max_steps
+        if steps <= 0:
+            steps = math.ceil(self.args.num_train_epochs * -(-len(data) // size))
+        return Mixing.of(data.unlabelled, share, size=size, steps=steps, seed=self.reading.seed)
+
+    @property
+    def _cut(self) -> dict[str, int]:
+        return {"batch_size": self._train_batch_size, "accumulate": self.args.gradient_accumulation_steps,
+                "processes": self.accelerator.num_processes, "process": self.accelerator.process_index}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Batches in the data's own order; of one of several datasets by its name."""
