@@ -30,6 +30,8 @@ class Batch(dict[str, Any]):
     - `student`: keyword arguments of the student's forward.
     - `teacher`: keyword arguments of the teacher's forward; the same object where they are the same.
     - `labels`: row labels before flattening, as the task understands them; absent without labels.
+    - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
+      there; absent where there are none.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """

@@ -20,6 +20,7 @@ from stilla.recipe.kinds import KINDS, sections
 SMALL = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
 OTHERWISE = {
     "cache.temperatures": "by a validator", "distill.objectives.weight": "by a validator",
+    "distill.unlabelled": "by a validator",
     "student.config": "by the architecture's config", "teacher.train.trainer": "by training/ranges.py",
     "distill.trainer": "by training/ranges.py",
 }

@@ -15,23 +15,23 @@ from tests.recipe.test_bounds import inner_sections
 SMALL = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
 WITH_CODE = {
     "task": "evil:Task",
-    "data": "x.csv",
+    "data": {"train": "x.csv", "unlabelled": {"examples": "y.txt", "keep": "evil:wanted"}},
     "teacher": {"model": "evil:teacher", "trust_remote_code": True, "train": {"trainer": {"deepspeed": "zero.json"}}},
     "student": {"model": "evil:student", "trust_remote_code": True},
     "distill": [{"objectives": [{"kind": "labels"}, {"kind": "evil:Objective"}]}, {"objectives": [{"kind": "evil:Other"}]}],
     "completions": {"by": "teacher", "keep": "evil:keep"},
     "evaluate": {"generation": {"metrics": ["bleu", "evil:metric"]}},
 }
-PLACES = ["task", "teacher.model", "teacher.trust_remote_code", "student.model", "student.trust_remote_code",
-          "teacher.train.trainer.deepspeed", "distill[0].objectives[1].kind", "distill[1].objectives[0].kind",
-          "completions.keep", "evaluate.generation.metrics[1]"]
+PLACES = ["task", "data.unlabelled.keep", "teacher.model", "teacher.trust_remote_code", "student.model",
+          "student.trust_remote_code", "teacher.train.trainer.deepspeed", "distill[0].objectives[1].kind",
+          "distill[1].objectives[0].kind", "completions.keep", "evaluate.generation.metrics[1]"]
 
 
 def test_every_place_is_found():
     assert [one.place for one in code_in(WITH_CODE)] == PLACES
     assert {one.what for one in code_in(WITH_CODE)} == {
         "evil:Task", "evil:teacher", "evil:student", "evil:Objective", "evil:Other", "evil:keep", "evil:metric",
-        "code that comes with evil:teacher", "code that comes with evil:student", "what zero.json names"}
+        "evil:wanted", "code that comes with evil:teacher", "code that comes with evil:student", "what zero.json names"}
 
 
 def test_a_recipe_without_code_has_none():

@@ -93,7 +93,7 @@ def test_the_table_says_what_the_classes_say(task):
 
 
 def test_what_every_task_has_is_what_means_something_to_every_task():
-    assert set(Data.model_fields) == {"train", "validation", "test", "config", "revision", "limit", "broken"}
+    assert set(Data.model_fields) == {"train", "validation", "test", "unlabelled", "config", "revision", "limit", "broken"}
     assert "generation" not in Evaluate.model_fields
 
 
@@ -163,7 +163,8 @@ def test_an_own_task_declares_its_sections(own, tmp_path):
     assert f"data.label: a field of text-classification and image-classification; {own} takes columns" in refused(
         small(own, columns=1, label="x"))
     assert "columns:" in every_field(own)
-    assert json_schema(own)["$defs"]["Tables"]["required"] == ["train", "columns"]
+    tables = json_schema(own)["$defs"]["Tables"]
+    assert (tables["required"], tables["anyOf"]) == (["columns"], [{"required": ["train"]}, {"required": ["unlabelled"]}])
     assert type(from_options(small("mine:Plain")).data) is Data
     assert "data.columns: unknown key" in refused(small("mine:Plain", columns=3))
 

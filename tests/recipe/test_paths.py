@@ -14,14 +14,14 @@ from stilla.recipe.overrides import apply
 from stilla.recipe.paths import named
 from stilla.recipe.written import dump
 
-PLACES = ["data.train", "data.validation", "data.test", "teacher.model", "teacher.weights", "teacher.processor",
-          "teacher.train.trainer.deepspeed", "student.model", "student.weights", "student.processor",
+PLACES = ["data.train", "data.validation", "data.test", "data.unlabelled.examples.1", "teacher.model", "teacher.weights",
+          "teacher.processor", "teacher.train.trainer.deepspeed", "student.model", "student.weights", "student.processor",
           "distill.0.trainer.fsdp_config", "cache.path", "output"]
 
 
 def small(**changes: Any) -> dict[str, Any]:
-    return {"task": "text-classification", "data": {"train": "t.csv"}, "teacher": {"model": "bert"},
-            "student": {"model": "small"}, "distill": [{}], **changes}
+    return {"task": "text-classification", "data": {"train": "t.csv", "unlabelled": ["a.txt", "b.txt"]},
+            "teacher": {"model": "bert"}, "student": {"model": "small"}, "distill": [{}], **changes}
 
 
 @pytest.fixture

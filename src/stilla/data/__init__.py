@@ -2,5 +2,9 @@
 
 from stilla.data import fingerprint, sources
 from stilla.data.splits import LABEL_NAMES, from_all_over, label_column, load, load_one, rows_as_read
+from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with_nulls
 
-__all__ = ["LABEL_NAMES", "fingerprint", "from_all_over", "label_column", "load", "load_one", "rows_as_read", "sources"]
+__all__ = [
+    "LABEL_NAMES", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load", "load_one",
+    "load_unlabelled", "rows_as_read", "sources", "with_nulls",
+]

@@ -47,7 +47,7 @@ _SALTS = {
 
 
 def load(section: Data, *, seed: int) -> dict[str, Dataset]:
-    """The splits that a recipe's `data` means.
+    """The labelled splits that a recipe's `data` means; without `train` those that are measured.
 
     Splits taken from the training data are drawn with `seed` and, where the label is a class, in the
     proportions of the classes. A test split whose labels are hidden (-1 everywhere, as in GLUE) is left out
@@ -57,6 +57,8 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
         DataError: every problem with the named sources, all at once.
     """
     problems: list[str] = []
+    if section.train is None:
+        return _measured(problems, section)
     own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
                    document=section.text_unit)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
@@ -86,6 +88,15 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
         left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
         found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
     return {name: found[name] for name in ("train", "validation", "test") if name in found}
+
+
+def _measured(problems: list[str], section: Data) -> dict[str, Dataset]:
+    """Validation data, and test data if any are named, where nothing labelled is to be learnt."""
+    found = {key: split for key in ("validation", "test") if (split := _given(problems, key, section, None)) is not None}
+    problems += [f"data.{name}: there are no examples in it." for name, split in found.items() if len(split) == 0]
+    if problems:
+        raise all_at_once(problems, DataError)
+    return found
 
 
 def load_one(name: str, section: Data | None = None) -> Dataset:

@@ -3,7 +3,7 @@
 Nothing in this wing needs torch or the network.
 """
 
-from stilla.recipe.data import Data, Split
+from stilla.recipe.data import Data, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
@@ -31,6 +31,7 @@ __all__ = [
     "StudentSpec",
     "Teacher",
     "Training",
+    "Unlabelled",
     "long_form",
     "recipe_for",
 ]

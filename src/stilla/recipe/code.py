@@ -45,6 +45,8 @@ def _found(plain: Mapping[str, Any]) -> Iterator[Code]:
     task = plain.get("task")
     if isinstance(task, str) and task not in KINDS and ":" in task:
         yield Code("task", task)
+    if keep := _section(_section(plain.get("data")).get("unlabelled")).get("keep"):
+        yield Code("data.unlabelled.keep", str(keep))
     for role in ("teacher", "student"):
         yield from _of_model(role, _section(plain.get(role)))
     yield from _of_training("teacher.train", _section(_section(plain.get("teacher")).get("train")))

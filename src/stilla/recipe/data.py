@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stilla.recipe.paths import PathName
-from stilla.recipe.section import EXAMPLES, Section
+from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
 
 class Split(Section):
@@ -25,6 +26,44 @@ class Split(Section):
         return self
 
 
+class Unlabelled(Section):
+    """Examples that nobody has labelled: only the teacher says what they are. What stands in them as a label is not read.
+
+    In short a name, or several: `unlabelled: more.txt`, `unlabelled: [a.csv, b/]`.
+    """
+
+    examples: Annotated[tuple[PathName, ...], Field(min_length=1), BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else as_tuple(value))]
+    """Files, folders and Hugging Face datasets, as for `train`."""
+    config: str | None = None
+    """Configuration of the Hugging Face datasets among them; by default `data.config` for that of `train`."""
+    revision: str | None = None
+    """Revision of them, likewise."""
+    split: str | None = None
+    """Which of a dataset's splits; by default one called `unlabelled` or `unsupervised`, else `train`."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """How columns are called there, by their names in the labelled data: `{text: body}`. By default alike, or where only one
+    can be meant."""
+    limit: int | None = Field(None, ge=1, le=EXAMPLES)
+    """Use only so many, drawn at random."""
+    overlap: Literal["skip", "refuse"] = "skip"
+    """What stands in validation or test data too (the same text, eight words in a row, or the same picture): leave it out,
+    or stop."""
+    min_confidence: float | None = Field(None, ge=0, le=1)
+    """Leave out what the teacher is less sure of: the probability of its likeliest class, the mean of several labels."""
+    max_entropy: float | None = Field(None, ge=0, le=100)
+    """Leave out where the teacher's distribution has a higher entropy, in nats."""
+    near: float | None = Field(None, gt=0, le=1)
+    """Leave out what is farther from the centre of the labelled examples than this share of them is, by the teacher's last
+    hidden states: `0.95` keeps what lies as near as 95 % of them."""
+    keep: str | None = None
+    """`package.module:function` of (example, what the teacher says of it) that says whether to keep it."""
+
+
+def _unlabelled_in_short(value: object) -> object:
+    return {"examples": value} if isinstance(value, str | list | tuple) else value
+
+
 class Data(Section):
     """The examples: files, folders or a Hugging Face dataset; which columns; what to do with bad ones.
 
@@ -32,13 +71,18 @@ class Data(Section):
     properties, which the sections with such fields answer.
     """
 
-    train: PathName
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["train"]}, {"required": ["unlabelled"]}]})
+
+    train: PathName | None = None
     """A file (csv, tsv, jsonl, json, parquet, arrow, txt), a folder (of such files, or of images by class) or a Hugging
-    Face dataset."""
+    Face dataset. Only with `unlabelled` it may be missing."""
     validation: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
     test: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else none."""
+    unlabelled: Annotated[Unlabelled | None, BeforeValidator(
+        _unlabelled_in_short, json_schema_input_type=Unlabelled | str | list[str] | None)] = None
+    """Examples without labels, for which the teacher alone answers: files, folders or datasets, and which of them to use."""
     config: str | None = None
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
     revision: str | None = None
@@ -47,6 +91,23 @@ class Data(Section):
     """Use only so many training examples, drawn at random."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Data:
+        if self.train is not None:
+            return self
+        if self.unlabelled is None:
+            raise ValueError("train is missing; expected a file, a folder or a Hugging Face dataset, or `unlabelled` "
+                             "examples for which the teacher alone answers")
+        if not isinstance(self.validation, str):
+            raise ValueError("there are no labelled training data that validation could be taken from; expected a file or "
+                             "folder with labels, by which the student is measured, in `validation`")
+        if isinstance(self.test, Split):
+            raise ValueError("there are no labelled training data that test could be taken from; expected a file or folder")
+        if self.limit is not None:
+            raise ValueError("limit is of the labelled training data, and there are none; expected `unlabelled: {limit: "
+                             "...}`")
+        return self
 
     @property
     def label_columns(self) -> tuple[str, ...] | None:

@@ -188,8 +188,13 @@ def _first(wrong: Sequence[str]) -> tuple[str, ...]:
 
 def _stem(plain: Mapping[str, Any]) -> str:
     data = plain.get("data")
-    train = data.get("train") if isinstance(data, Mapping) else None
-    return (Path(train).stem if isinstance(train, str) else "") or "run"
+    named = [data.get("train"), *_examples(data.get("unlabelled"))] if isinstance(data, Mapping) else []
+    return next((stem for one in named if isinstance(one, str) and (stem := Path(one).stem)), "run")
+
+
+def _examples(unlabelled: Any) -> list[Any]:
+    examples = unlabelled.get("examples") if isinstance(unlabelled, Mapping) else None
+    return [examples] if isinstance(examples, str) else list(examples) if isinstance(examples, list | tuple) else []
 
 
 def _validated(plain: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:

@@ -17,6 +17,7 @@ from stilla.recipe.section import (
     TOKENS,
     WEIGHT,
     Scheduled,
+    ScheduledOrNone,
     Section,
     as_tuple,
 )
@@ -59,6 +60,16 @@ class Stage(Training):
         tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(as_tuple)
     ] = None
     """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
+    unlabelled: ScheduledOrNone = None
+    """Share of `data.unlabelled` in every step, a number from 0 to 1 or a schedule; by default all examples of both are
+    passed over equally often."""
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _a_share(cls, share: Schedule | None) -> Schedule | None:
+        if share is not None and not 0 <= min(share.values()) <= max(share.values()) <= 1:
+            raise ValueError(f"got {share.plain()}; expected a share from 0 to 1")
+        return share
 
     @field_validator("objectives")
     @classmethod
@@ -74,6 +85,9 @@ class Completions(Section):
 
     by: Literal["teacher"]
     """The teacher writes a target for every training example."""
+    of: Literal["all", "unlabelled"] = "all"
+    """`unlabelled`: only for the examples of `data.unlabelled`, beside which the others keep the data's own. So it is where
+    those need texts and the recipe says nothing."""
     max_new_tokens: int = Field(128, ge=1, le=TOKENS)
     """A text that has no end by then is cut there, and is not taught as if it ended."""
     num_beams: int = Field(1, ge=1, le=BEAMS)

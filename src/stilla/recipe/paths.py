@@ -47,6 +47,8 @@ def named(section: Section) -> Iterator[tuple[Place, str]]:
         elif isinstance(value, tuple):
             yield from (((name, number, *place), path) for number, one in enumerate(value) if isinstance(one, Section)
                         for place, path in named(one))
+            if _is_path((*field.metadata, field.annotation)):
+                yield from (((name, number), path) for number, path in enumerate(value) if isinstance(path, str))
         elif isinstance(value, str) and _is_path((*field.metadata, field.annotation)):
             yield (name,), value
         elif name == "trainer" and isinstance(value, Mapping):

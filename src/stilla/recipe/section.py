@@ -58,6 +58,13 @@ Scheduled = Annotated[
     WithJsonSchema(_SCHEDULE_SCHEMA),
 ]
 """A number or a schedule over training; always a `Schedule` once read."""
+ScheduledOrNone = Annotated[
+    Any,
+    BeforeValidator(lambda value: None if value is None else _as_schedule(value)),
+    PlainSerializer(lambda value: None if value is None else value.plain()),
+    WithJsonSchema({"anyOf": [*_SCHEDULE_SCHEMA["anyOf"], {"type": "null"}]}),
+]
+"""The same where nothing may be said."""
 
 
 def as_tuple(value: object) -> object:

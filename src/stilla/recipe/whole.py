@@ -57,6 +57,11 @@ class Recipe(Section):
     allow_weak_teacher: bool = False
     """Go on with a teacher that is no better than chance on the validation data."""
 
+    @property
+    def all_written(self) -> bool:
+        """Whether the teacher writes all texts that a student learns."""
+        return self.completions is not None and self.completions.of == "all"
+
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, plain: Any) -> Any:
@@ -87,8 +92,8 @@ def _with(sections: Sections) -> type[Recipe]:
 def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default) unless nobody knows them.
 
-    Short are `data: reviews.csv`, `teacher: ./bert`, `student: ./small`, `student: 3`, `completions: teacher`,
-    `cache: top_k` and, for one stage, `distill: {...}`.
+    Short are `data: reviews.csv`, `data: {unlabelled: more.txt}`, `teacher: ./bert`, `student: ./small`, `student: 3`,
+    `completions: teacher`, `cache: top_k` and, for one stage, `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None or name not in Recipe.model_fields}
     for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
@@ -99,4 +104,7 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
         long["student"] = {"layers": long["student"]}
     if isinstance(long.get("distill"), Mapping):
         long["distill"] = [long["distill"]]
+    data = long.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("unlabelled"), str | list | tuple):
+        long["data"] = {**data, "unlabelled": {"examples": data["unlabelled"]}}
     return long

@@ -72,13 +72,13 @@ def from_anywhere(recipe: Recipe, folder: RunFolder) -> Recipe:
             found[place] = str(now)
         if moved:
             say(f"{_shown(place)}: {path} is no more where it was; taken from {now}, which was moved with the run")
-    plain = recipe.model_dump(mode="python")
+    plain = _lists(recipe.model_dump(mode="python"))
     for place, path in found.items():
         node: Any = plain
         for step in place[:-1]:
             node = node[step]
         node[place[-1]] = path
-    return Recipe.model_validate(_lists(plain))
+    return Recipe.model_validate(plain)
 
 
 @contextmanager

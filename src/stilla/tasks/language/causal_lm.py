@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, one_of
 from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
@@ -22,12 +23,12 @@ from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.exam import Exam
 from stilla.tasks.language import conversations, documents, talks, translations
 from stilla.tasks.language import prompts as _prompts
-from stilla.tasks.language.columns import Layout, layout
+from stilla.tasks.language.columns import Layout, layout, unlabelled
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
-from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
+from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens, with_unlabelled
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
@@ -97,9 +98,11 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         if not len(pieces):
             raise DataError(f"no token can be predicted in any of the {len(split)} examples: none has two tokens, or what "
                             f"is to be learnt stands behind the first {length}; raise data.max_length.")
-        blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id)
-        return Prepared(Positions(len(blocks)), _Collate(blocks), blocks.documents, blocks.lengths.tolist(),
-                        packed=training and self.packs)
+        silent = np.zeros(len(split), np.bool_) if self.unasked() is None else are_unlabelled(split)
+        blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id,
+                           silent[pieces.documents])
+        return Prepared(Positions(len(blocks)), _Collate(blocks, silent[blocks.documents]), blocks.documents,
+                        blocks.lengths.tolist(), packed=training and self.packs)
 
     def placed(self, labels: Tensor) -> Tensor:
         """One position to the left: transformers' models shift inside, and its labels stand at their own tokens."""
@@ -115,6 +118,29 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             prompts, completions = ([row[index] for row in read.rows] for index in (0, 1))
             return documents.answers(tokenizer, prompts, completions, read.keys, length, unended)
         return documents.plain(tokenizer, read.rows, read.keys, length)
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Texts, of whose tokens only the teacher says what follows; or prompts and conversations, which it answers."""
+        return unlabelled(pool, self.layout, called)
+
+    def usable(self, pool: Dataset) -> Dataset:
+        read = _read(pool, self.layout, np.ones(len(pool), np.bool_))
+        if self.section is not None:
+            _refuse_unread(self.section, "unlabelled", pool, self.layout, read)
+        return pool.select(read.keys) if read.broken else pool
+
+    def beside(self, split: Dataset) -> Dataset:
+        some = split.select_columns(list(self.layout.all))
+        return talks.as_json(some, self.layout.columns) if self.layout.source == "messages" else some
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
+        """Of conversations what users say: what stands around it is the same in many."""
+        if self.layout.source == "messages":
+            for talk in talks.read(split, self.layout.columns):
+                yield (talk.said_by("user"),) if isinstance(talk, talks.Talk) else ("",)
+            return
+        columns = [self.layout.columns[0], *([] if self.layout.context is None else [self.layout.context])]
+        yield from zip(*([text or "" for text in _columns.values(split, column)] for column in columns))
 
     def _skips(self) -> bool:
         return self.section is not None and self.section.broken == "skip"
@@ -139,7 +165,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         if why := self.unasked():
             raise CompatibilityError(why)
-        read, keys = _read(split, self.layout), list[int]()
+        read, keys = _read(split, self.layout, are_unlabelled(split)), list[int]()
         if self.layout.source == "messages":
             template = conversations.Template(processor)
             given, references = [], []
@@ -152,7 +178,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         else:
             ends = Ends.of(processor)
             given = _prompts.given(processor, [prompt for prompt, _ in read.rows])
-            references, keys = [ends.unended(completion) for _, completion in read.rows], read.keys.tolist()
+            references, keys = [ends.unended(completion or "") for _, completion in read.rows], read.keys.tolist()
         # as in training: what leaves no room for an answer is left out
         fits = [row for row, ids in enumerate(given) if len(ids) < tokens.longest([processor], self.section.max_length)]
         if not fits:
@@ -183,12 +209,16 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
 @dataclass(frozen=True)
 class _Collate:
+    """`unlabelled`: (blocks,) whether nobody has given the texts in it."""
+
     blocks: Blocks
+    unlabelled: NDArray[np.bool_]
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         inputs, labels = self.blocks.batch(examples)
-        return Batch(student=inputs, teacher=inputs, labels=labels,
-                     keys=torch.from_numpy(self.blocks.documents[list(examples)]))
+        batch = Batch(student=inputs, teacher=inputs, labels=labels,
+                      keys=torch.from_numpy(self.blocks.documents[list(examples)]))
+        return with_unlabelled(batch, self.unlabelled[list(examples)])
 
 
 @dataclass(frozen=True)
@@ -201,11 +231,12 @@ class _Read:
     broken: Mapping[str, list[int]]
 
 
-def _read(split: Dataset, layout: Layout) -> _Read:
+def _read(split: Dataset, layout: Layout, unanswered: NDArray[np.bool_] | None = None) -> _Read:
+    """`unanswered`: the rows to which an answer is only asked for."""
     rows = _rows(split, layout)
     broken: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
-        if why := _why_not(row):
+        if why := _why_not(row, unanswered=unanswered is not None and bool(unanswered[number])):
             broken.setdefault(why, []).append(number)
     keys = np.setdiff1d(np.arange(len(rows)), [number for numbers in broken.values() for number in numbers])
     return _Read([rows[key] for key in keys], keys.astype(np.int64), broken)
@@ -228,17 +259,20 @@ def _row(split: Dataset, key: int, layout: Layout) -> Any:
     return _rows(split.select([int(key)]), layout)[0]
 
 
-def _why_not(row: Any) -> str | None:
-    """Why a row cannot be learnt, after the names of its columns."""
+def _why_not(row: Any, *, unanswered: bool = False) -> str | None:
+    """Why a row cannot be learnt, or be asked where it is `unanswered`, after the names of its columns."""
     if isinstance(row, talks.UnreadableError):
         return str(row)
     if isinstance(row, tuple):
-        return "are null or empty" if row[0] is None or not row[1] else None
+        return "are null or empty" if row[0] is None or not (row[1] or unanswered) else None
     return "is null or empty" if not isinstance(row, talks.Talk) and not (row and row.strip()) else None
 
 
 def _refuse_broken(section: CausalLMData, name: str, split: Dataset, layout: Layout) -> None:
-    read = _read(split, layout)
+    _refuse_unread(section, name, split, layout, _read(split, layout))
+
+
+def _refuse_unread(section: CausalLMData, name: str, split: Dataset, layout: Layout, read: _Read) -> None:
     named = one_of([repr(column) for column in layout.columns])
     problems: list[str] = []
     for why, rows in read.broken.items():

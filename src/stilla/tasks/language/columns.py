@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from datasets import Dataset, Json, LargeList, List
+from datasets import Dataset, Json, LargeList, List, Value, concatenate_datasets
 
+from stilla.data import with_nulls
 from stilla.errors import DataError, all_of, one_of
 from stilla.tasks.language import talks
 from stilla.tasks.language.sections import CausalLMData
 from stilla.tasks.shared import left_out
+from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.columns import columns_of, existing, is_text, one_text, said
 
 Source = Literal["text", "prompt", "messages"]
@@ -70,6 +73,42 @@ def layout(section: CausalLMData, train: Dataset) -> Layout:
         raise DataError("data.tools: only conversations offer tools (data.messages, or prompts and completions that are "
                         "lists of messages).")
     return found
+
+
+def unlabelled(pool: Dataset, layout: Layout, called: Mapping[str, str]) -> Dataset:
+    """Unlabelled examples in these columns: texts, prompts with nothing after them, or conversations with an open end.
+
+    Raises:
+        DataError: there is no such column, or which one is meant is left open.
+    """
+    first, *answer = layout.columns
+    if layout.source == "text":
+        return bound(pool, (first,), called, is_text, "text", partial(usual_texts, count=1))
+    beside = [one for one in (layout.context, layout.tools) if one is not None and called.get(one, one) in pool.column_names]
+    if layout.source == "prompt":
+        found = bound(pool, (first, *beside), called, is_text, "text", _usual_prompts, tuple(answer))
+        lacking = [one for one in (*answer, layout.context) if one is not None and one not in found.column_names]
+        return with_nulls(found, dict.fromkeys(lacking, Value("string")))
+    found = bound(pool, (first, *beside), called, lambda _: True, "conversations", _usual_talks, tuple(answer))
+    if not is_talk(found, first):
+        raise DataError(f"data.unlabelled: the column {first!r} holds {said(found.features[first])}; expected lists of "
+                        "{role, content}.")
+    opened = talks.unanswered(found, first) if not answer else talks.as_json(found.select_columns([first]), [first])
+    rest = found.remove_columns([first])
+    parts = [opened, *([rest] if rest.column_names else []), *([talks.open_answers(len(found), answer[0])] if answer else [])]
+    return concatenate_datasets(parts, axis=1)
+
+
+def _usual_prompts(_: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+    lower = {name.lower(): name for name in reversed(texts)}
+    known = list(dict.fromkeys(lower[name] for name, _ in ANSWERS if name in lower))
+    return next((found for found in (known, texts) if len(found) == 1), None)
+
+
+def _usual_talks(pool: Dataset, columns: Sequence[str]) -> Sequence[str] | None:
+    talking = [name for name in columns if is_talk(pool, name)]
+    usual = [name for name in talking if name.lower() in (*TALKS, "prompt")]
+    return next((found for found in (talking, usual) if len(found) == 1), None)
 
 
 def _named(section: CausalLMData, train: Dataset) -> Layout:

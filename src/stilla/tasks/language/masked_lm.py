@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
+from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource
 from stilla.runtime.narrate import tracked
@@ -22,9 +24,10 @@ from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.language.masking import Masking
 from stilla.tasks.language.sections import MaskedLMData
-from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens
+from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens, with_unlabelled
 from stilla.tasks.shared import columns
-from stilla.tasks.shared.broken import empty, refuse_empty
+from stilla.tasks.shared.bound import bound, usual_texts
+from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.sequences import NO_ROW
@@ -92,10 +95,24 @@ class MaskedLM(Vocabulary[MaskedLMData]):
                           seed if training and self.section.fresh_masks else 0)
         # shared, so that the loader's processes see it change
         epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        collate = _Collate(pieces, masking, student.pad_token_id, epoch)
+        collate = _Collate(pieces, masking, student.pad_token_id, epoch, are_unlabelled(split)[pieces.keys])
         return Prepared(Positions(len(pieces.keys)), collate, pieces.keys, np.diff(pieces.starts).tolist(),
                         # what is measured is masked the same way every time
                         on_epoch=collate.set_epoch if training and self.section.fresh_masks else None)
+
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Texts whose masked words only the teacher answers: what stood there is not learnt."""
+        return bound(pool, (self.column,), called, columns.is_text, "text", partial(usual_texts, count=1))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        return without_empty(self.section, "unlabelled", pool, [columns.values(pool, self.column)], repr(self.column))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([self.column])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str]]:
+        return ((text or "",) for text in columns.values(split, self.column))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +215,7 @@ class _Collate:
     masking: Masking
     pad: int
     epoch: Tensor
+    unlabelled: NDArray[np.bool_]
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
@@ -215,5 +233,6 @@ class _Collate:
                 piece=(int(self.pieces.keys[one]), int(self.pieces.parts[one])))
             mask[row, :length] = 1
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        return Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
-                     keys=torch.from_numpy(self.pieces.keys[list(examples)]))
+        batch = Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
+                      keys=torch.from_numpy(self.pieces.keys[list(examples)]))
+        return with_unlabelled(batch, self.unlabelled[list(examples)])

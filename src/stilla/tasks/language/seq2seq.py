@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
+from stilla.data import are_unlabelled, with_nulls
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
@@ -27,12 +28,15 @@ from stilla.tasks.language.translations import CUT, PairProcessor, Targets, deco
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared.broken import empty, refuse_empty
+from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.sequences import NO_ROW
 
 logger = logging.getLogger(__name__)
+
+_UNWRITTEN = "..."
+"""Stands for the target of an unlabelled source until the teacher has written one; it is compared with nothing."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
     def asked(self, split: Dataset, processor: Any) -> Asked:
         pair, section = _pairs(processor), self._section()
-        keys, (sources, texts) = self._texts(split)
+        keys, (sources, texts) = self._texts(split, asked=True)
         tokens = self._sources(pair, sources, _tokens.longest([pair.tokenizer], section.max_length))
         options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
         ends = Ends.of(pair.tokenizer)
@@ -180,14 +184,32 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         return self.section
 
-    def _texts(self, split: Dataset) -> tuple[NDArray[np.int64], list[list[str]]]:
-        """The keys of the examples with both texts, and these."""
+    def _texts(self, split: Dataset, *, asked: bool = False) -> tuple[NDArray[np.int64], list[list[str]]]:
+        """The keys of the examples with both texts, and these; `asked`: of unlabelled ones those with a source, too."""
         both = [translations.values(split, column) for column in self.columns]
+        if asked:
+            both[1] = [text or _UNWRITTEN if free else text for text, free in zip(both[1], are_unlabelled(split))]
         keys = np.setdiff1d(np.arange(len(split)), empty(both))
         if not len(keys):
             raise DataError(f"there is no example with both {self.columns[0]!r} and {self.columns[1]!r}: all {len(split)} "
                             "lack one.")
         return keys, [[str(column[key]) for key in keys] for column in both]
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Sources, whose targets the teacher writes."""
+        source, target = self.columns
+        return with_nulls(translations.sources(pool, source, target, called), {target: Value("string")})
+
+    def usable(self, pool: Dataset) -> Dataset:
+        sources = _columns.values(pool, self.columns[0])
+        return without_empty(self.section, "unlabelled", pool, [sources], repr(self.columns[0]))
+
+    def beside(self, split: Dataset) -> Dataset:
+        nested = not set(self.columns) <= set(split.column_names)
+        return (split.flatten() if nested else split).select_columns(list(self.columns))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str]]:
+        return ((text or "",) for text in translations.values(split, self.columns[0]))
 
     def _sources(self, pair: PairProcessor, texts: Sequence[str], length: int) -> _tokens.Tokens:
         prefix, ends = self._section().prefix or "", Ends.of(pair.tokenizer)

@@ -24,6 +24,9 @@ SPEAKERS: Mapping[str, str] = {
 
 _MARKS = ("train", "training", "trainable", "loss")  # axolotl's and ms-swift's
 
+OPEN = "..."
+"""Stands for the answer to an unlabelled conversation until the teacher has written one; nothing is compared with it."""
+
 Message = Mapping[str, Any]
 
 
@@ -43,6 +46,10 @@ class Talk:
     def asked(self) -> int:
         """The last turn that is to be learnt: what models are asked for, everything before it being given."""
         return self.learnt[-1]
+
+    def said_by(self, role: str) -> str:
+        """All that one of them says."""
+        return "\n".join(str(message.get("content", "")) for message in self.messages if message["role"] == role)
 
     def lines(self, end: int) -> str:
         """For a person, up to a turn."""
@@ -99,10 +106,50 @@ def answered(split: Dataset, columns: Sequence[str], texts: Sequence[str]) -> Da
         turn = talk.asked - given
         names = ("from", "value") if "role" not in raw[turn] else ("role", "content")
         new.append([*raw[:turn], {names[0]: raw[turn][names[0]], names[1]: text}])
-    # of one type again, whatever the messages before have: as JSON, where keys that are not there stay away
-    made = Dataset.from_dict({column: new}, features=Features({column: List(Json())}))
+    made = _as_json(column, new)  # of one type again, whatever the messages before have
     rest = split.with_format(None).remove_columns([column])
     return concatenate_datasets([rest, made], axis=1) if rest.column_names else made
+
+
+def unanswered(split: Dataset, column: str) -> Dataset:
+    """Conversations up to an answer that nobody has given, at whose place stands nothing that would be learnt; what an
+    assistant said before is read. Where they end with an answer, it is left out."""
+    new = []
+    for raw in plain(split, column):
+        if not isinstance(raw, list) or not all(isinstance(one, Mapping) for one in raw):
+            new.append(raw)
+            continue
+        speaking = [str(one.get("role", one.get("from"))) for one in raw if _is_assistant(one)]
+        names = ("from", "value") if raw and "role" not in raw[0] else ("role", "content")
+        before = [{**one, "weight": 0} if _is_assistant(one) else one
+                  for one in (raw[:-1] if raw and _is_assistant(raw[-1]) else raw)]
+        speaker = speaking[-1] if speaking else "assistant" if names[0] == "role" else "gpt"
+        new.append([*before, {names[0]: speaker, names[1]: OPEN}] if before else [])
+    return _as_json(column, new)
+
+
+def open_answers(rows: int, column: str) -> Dataset:
+    """A column of answers that nobody has given, each behind the messages of another column."""
+    return _as_json(column, [[{"role": "assistant", "content": OPEN}]] * rows)
+
+
+def as_json(split: Dataset, columns: Sequence[str]) -> Dataset:
+    """The split with these columns of one type, whatever fields its messages have."""
+    for column in columns:
+        made = _as_json(column, plain(split, column))
+        rest = split.with_format(None).remove_columns([column])
+        split = concatenate_datasets([rest, made], axis=1) if rest.column_names else made
+    return split
+
+
+def _as_json(column: str, conversations: list[Any]) -> Dataset:
+    # where keys that are not there stay away
+    return Dataset.from_dict({column: conversations}, features=Features({column: List(Json())}))
+
+
+def _is_assistant(raw: Mapping[str, Any]) -> bool:
+    said = raw.get("role", raw.get("from"))
+    return (said if "role" in raw else SPEAKERS.get(str(said).lower())) == "assistant"
 
 
 # --- one message ---

@@ -22,6 +22,7 @@ from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import left_out
+from stilla.tasks.shared.bound import bound
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.text.tokens import beginning
@@ -72,6 +73,26 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     both = _existing("source", source, train), _existing("target", target, train)
     left_out.refuse(train, both, _WAY_OUT)
     return both
+
+
+def sources(pool: Dataset, name: str, target: str, called: Mapping[str, str]) -> Dataset:
+    """Unlabelled sources as a column of this name, and nothing else (no `target`): as `bound` finds them, also within a
+    column of several languages, or of its language alone (`en` for `translation.en`).
+
+    Raises:
+        DataError: there is no such column, or which one is meant is left open.
+    """
+    flat = pool if all(_columns.is_text(feature) for feature in pool.features.values()) else pool.flatten()
+    language = name.rpartition(".")[2]
+    known = (language, *(source for source, _ in PAIRS), *DOCUMENTS, *_columns.TEXTS)
+
+    def usual(_: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+        lower = {one.lower(): one for one in reversed(texts)}
+        meant = list(dict.fromkeys(lower[one] for one in known if one in lower))
+        first = meant[:1] if meant and meant[0] == language else meant
+        return next((found for found in (first, texts) if len(found) == 1), None)
+
+    return bound(flat, (name,), called, _columns.is_text, "text", usual, (target,))
 
 
 def texts_of(split: Dataset) -> list[str]:

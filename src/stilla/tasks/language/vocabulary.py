@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from jaxtyping import Bool
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
@@ -61,9 +62,10 @@ class Vocabulary(Task[SectionT]):
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         rows = int((_labels(batch) != NO_ROW).sum())
+        labelled = int((_given(batch) != NO_ROW).sum())
         tokens = self.mask(batch, Side.STUDENT)
         pieces = int(_begins(batch.student, tokens).sum())
-        return {"rows": rows, "labelled": rows, "tokens": int(tokens.sum()), "examples": pieces}
+        return {"rows": rows, "labelled": labelled, "tokens": int(tokens.sum()), "examples": pieces}
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         """The rows at positions with a label, in the order of the batch; of `Headed` positions, or of dense logits."""
@@ -73,7 +75,7 @@ class Vocabulary(Task[SectionT]):
             said: Dense | Headed = Headed(outputs.hidden.flatten(0, -2)[rows], outputs.head)
         else:
             said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
-        return Signals(logits=said, labels=labels[rows])
+        return Signals(logits=said, labels=_given(batch).flatten()[rows])
 
     def alike(self, student: Any, teacher: Any) -> bool:
         """Whether every token has the same number for both."""
@@ -156,6 +158,20 @@ def _labels(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise CompatibilityError("this batch has no `labels`: which positions are rows, and what stands there, is not known")
     return batch.labels
+
+
+def _given(batch: Batch) -> Tensor:
+    """The labels without those of examples that nobody has labelled: what stands there is a row that only the teacher
+    answers."""
+    silent: Tensor | None = batch.get("unlabelled")
+    return _labels(batch) if silent is None else _labels(batch).masked_fill(silent[:, None], NO_ROW)
+
+
+def with_unlabelled(batch: Batch, unlabelled: NDArray[np.bool_]) -> Batch:
+    """The batch with which of its examples nobody has labelled, where there are some."""
+    if unlabelled.any():
+        batch["unlabelled"] = torch.from_numpy(unlabelled)
+    return batch
 
 
 # --- tokenizers ---

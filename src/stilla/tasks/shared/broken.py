@@ -36,6 +36,20 @@ def refuse_empty(
                             rows_in_words(split, rows.tolist()))
 
 
+def without_empty(
+    section: Data | None, name: str, split: Dataset, columns: Sequence[Sequence[str | None]], named: str
+) -> Dataset:
+    """The split without them. `name` and `named` as for `refuse_empty`.
+
+    Raises:
+        DataError: there are empty texts, and the recipe does not leave them out.
+    """
+    if section is not None:
+        refuse_empty(section, name, split, columns, named)
+    rows = empty(columns)
+    return split.select(np.setdiff1d(np.arange(len(split)), rows)) if len(rows) else split
+
+
 def refuse_or_leave_out(section: Data, found: str, which: str) -> None:
     """`found`: what is wrong with how many. `which`: the first of them, in words.
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from typing_extensions import TypeVar
 
+from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
@@ -110,6 +113,19 @@ class Classification(Task[ClassifiedT]):
     def labelled(self, split: Dataset) -> bool:
         """Whether a split has the label's columns."""
         return set(self.problem.columns) <= set(split.column_names)
+
+    def encoded(self, split: Dataset, keys: NDArray[np.int64]) -> NDArray[Any] | None:
+        """The labels of these examples, as `Problem.encode` has them; -100, or NaN for numbers, where nobody has given one:
+        what stands there is not looked at. None where the split has no labels at all."""
+        if not self.labelled(split):
+            return None
+        known = ~are_unlabelled(split)[keys]
+        labels = self.problem.encode(split.select(keys[known]))
+        if known.all():
+            return labels
+        whole = np.full((len(keys), *labels.shape[1:]), np.nan if labels.dtype.kind == "f" else -100, labels.dtype)
+        whole[known] = labels
+        return whole
 
     def label_counts(self, batch: Batch) -> Mapping[str, int]:
         """`rows`, `labelled` and `examples` of a batch; -100 marks an example without label."""

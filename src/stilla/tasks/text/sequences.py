@@ -101,12 +101,13 @@ class Blocks:
     pad: int
 
     @classmethod
-    def of(cls, pieces: Pieces, room: int | None, pad: int) -> Blocks:
-        """Packed into blocks of `room` tokens; a piece a block without it."""
+    def of(cls, pieces: Pieces, room: int | None, pad: int, kinds: NDArray[np.bool_] | None = None) -> Blocks:
+        """Packed into blocks of `room` tokens; a piece a block without it. `kinds`: pieces of two of them share no block."""
         if room is None:
             count = len(pieces)
             return cls(pieces, np.arange(count), np.arange(count + 1), False, pad)
-        blocks = pack(pieces.lengths, room)
+        parts = [np.arange(len(pieces))] if kinds is None else [np.flatnonzero(kinds == kind) for kind in (False, True)]
+        blocks = sorted([int(part[place]) for place in block] for part in parts for block in pack(pieces.lengths[part], room))
         borders = np.concatenate([[0], np.cumsum([len(block) for block in blocks])]).astype(np.int64)
         return cls(pieces, np.array([piece for block in blocks for piece in block], np.int64), borders, True, pad)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -22,7 +23,8 @@ from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.broken import empty, refuse_empty
+from stilla.tasks.shared.bound import bound, usual_texts
+from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.text import tokens as _tokens
@@ -102,7 +104,7 @@ class TextClassification(Classification[TextClassificationData]):
         tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
         shared = teacher is None or _tokens.same(student, teacher)
         others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
-        labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
+        labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
         perturbation = None
         if training and teacher is not None and self.section.augment == "light":
@@ -122,6 +124,20 @@ class TextClassification(Classification[TextClassificationData]):
             on_epoch=None if perturbation is None else perturbation.set_epoch,
             aligned=shared,
         )
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        return bound(pool, self.text, called, _columns.is_text, "text", partial(usual_texts, count=len(self.text)),
+                     self.problem.columns)
+
+    def usable(self, pool: Dataset) -> Dataset:
+        texts = [_columns.values(pool, column) for column in self.text]
+        return without_empty(self.section, "unlabelled", pool, texts, all_columns(self.text))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([*self.text, *self.problem.columns])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
+        return zip(*([text or "" for text in _columns.values(split, column)] for column in self.text))
 
     def _tokens(self, tokenizer: Any, texts: list[list[str]], length: int, whose: str) -> _tokens.Tokens:
         tokens, cut = _tokens.tokenise(tokenizer, texts, length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import PIL.Image
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -22,6 +22,7 @@ from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
+from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
@@ -95,7 +96,7 @@ class ImageClassification(Classification[ImageClassificationData]):
         shared = teacher is None or settings(student) == settings(teacher)
         other = own if teacher is None or shared else Processor(teacher, sample)
         source = Source(pictures, keys, own, other, seed if augment else None)
-        labels = self.problem.encode(split.select(keys)) if self.labelled(split) else None
+        labels = self.encoded(split, keys)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(source if augment else keep(source), labels, keys),
@@ -104,6 +105,21 @@ class ImageClassification(Classification[ImageClassificationData]):
             on_epoch=source.set_epoch if augment else None,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
         )
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        found = bound(pool, (self.image,), called, _pictures.holds_pictures, "pictures", _usual_pictures,
+                      self.problem.columns)
+        return found.cast_column(self.image, Image(decode=False))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        broken = _broken(self.section, "unlabelled", pool, self.image)
+        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([self.image, *self.problem.columns]).cast_column(self.image, Image(decode=False))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
+        return ((digest,) for digest in Pictures.of(split, self.image).digests())
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """How many positions a model makes of a picture is its own affair: a picture counts as one token.
@@ -134,16 +150,30 @@ def _processor_for(source: ModelSource) -> Any:
         return AutoImageProcessor.from_pretrained(place, backend="pil", **options)
 
 
+def _usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
+    usual = [name for name in fitting if name.lower() in _columns.IMAGES]
+    return next((found for found in (fitting, usual) if len(found) == 1), None)
+
+
 def _refuse_broken(section: Data, name: str, split: Dataset, column: str | None) -> None:
-    if column is None:
-        return
+    if column is not None:
+        _broken(section, name, split, column)
+
+
+def _broken(section: Data | None, name: str, split: Dataset, column: str) -> Mapping[int, str]:
+    """Pictures that cannot be read, by row, and why.
+
+    Raises:
+        DataError: there are some, and the recipe does not leave them out.
+    """
     pictures = Pictures.of(split, column)
     broken = pictures.broken()
-    if not broken:
-        return
+    if not broken or section is None:
+        return broken
     found = f"data.{name}: {len(broken)} of {len(pictures)} pictures cannot be read"
     listed = "; ".join(f"{pictures.name(row)}: {reason}" for row, reason in list(broken.items())[:5])
     refuse_or_leave_out(section, found, listed + (" ..." if len(broken) > 5 else ""))
+    return broken
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import logging
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -82,6 +83,12 @@ class Pictures:
                 found.update({row: reason for row, reason in reasons if reason is not None})
         return found
 
+    def digests(self) -> Iterator[bytes]:
+        """A hash of every picture's size and pixels, however it is stored."""
+        with ThreadPoolExecutor() as pool:
+            for start in tracked(range(0, len(self), _AT_ONCE), "looking for pictures that are measured"):
+                yield from pool.map(_digest, self.rows[start : start + _AT_ONCE][self.column])
+
     def name(self, row: int) -> str:
         """Where the picture came from, as far as the data say."""
         stored = self.rows[int(row)][self.column]
@@ -120,6 +127,16 @@ def _why_broken(stored: dict[str, Any] | None) -> str | None:
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
         return "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else brief(str(error) or repr(error), 200)
     return None
+
+
+def _digest(stored: dict[str, Any] | None) -> bytes:
+    """Of what cannot be read, one that no picture has."""
+    try:
+        with _opened(stored) as picture, _turn(picture):
+            seen = as_rgb(picture)
+            return hashlib.blake2b(f"{seen.size} ".encode() + seen.tobytes(), digest_size=16).digest()
+    except Exception:  # as for `_why_broken`
+        return b"broken"
 
 
 def _turn(picture: PIL.Image.Image) -> AbstractContextManager[object]:
