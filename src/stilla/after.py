@@ -20,6 +20,7 @@ from stilla.report import write_report
 from stilla.runtime.paths import meant
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
+from stilla.stages import unlabelled
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.measuring import measure
 from stilla.stages.origin import Origin, from_anywhere, told_where
@@ -102,8 +103,9 @@ def export_run(path: Path, formats: Sequence[str], *, trust_remote_code: bool = 
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
             splits = data.load(recipe.data, seed=recipe.seed)
+            pool = None if "train" in splits else unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
         for kind in formats:
-            export_one(kind, recipe, folder, task, splits)
+            export_one(kind, recipe, folder, task, splits, pool)
         score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)
         write_report(folder.path)
     return {kind: folder.exports / kind for kind in formats}

@@ -1,6 +1,6 @@
 """The straight line: from a recipe to a deployed student with honest numbers.
 
-    recipe -> data -> teacher -> [completions] -> student (and baseline) -> export -> scores -> report
+    recipe -> data -> teacher -> [unlabelled] -> [completions] -> student (and baseline) -> export -> scores -> report
 
 A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
 the run. What is cheap (scores, report) is done again when anything it depends on has changed.
@@ -22,6 +22,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
+from stilla.stages import completions, unlabelled
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
 from stilla.stages.scoring import export_all, score
@@ -72,7 +73,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
     with _at_work(recipe, overwrite=overwrite) as folder:
-        stages = _with_teacher(recipe, folder).resolved()
+        stages = _with_teacher(recipe, folder).resolved().chosen()
         written = stages.completions()
         for seed in range(recipe.evaluate.seeds):
             stages.student("student", seed, written)
@@ -96,7 +97,7 @@ def capture(
         StillaError: whatever a person has to put right; another cache lies there.
     """
     with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
-        stages = _with_teacher(asked, folder).resolved(beforehand=True)
+        stages = _with_teacher(asked, folder).resolved(beforehand=True).chosen()
         return stages.capture(stages.completions(), workers)
 
 
@@ -129,9 +130,10 @@ def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
 def _with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
     with processes().main_process_first():
-        splits = data.load(recipe.data, seed=recipe.seed)
+        splits, named = data.load(recipe.data, seed=recipe.seed), data.load_unlabelled(recipe.data)
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
-    place = Place(recipe, folder, splits, data.fingerprint.of_splits(splits), task)
+    pool = unlabelled.read(recipe, task, splits, named)
+    place = Place(completions.settled(recipe, task), folder, splits, data.fingerprint.of_splits(splits), task, pool)
     teacher = teacher_of(place)
     place = replace(place, task=task.adapted_to(teacher))
     refuse_weak(place, teacher)
@@ -142,6 +144,6 @@ def _measured(stages: Stages) -> None:
     """Export, measure everything that was made, report."""
     place = stages.place
     place.write_down()
-    exported = export_all(place.recipe, place.folder, place.task, place.splits)
+    exported = export_all(place.recipe, place.folder, place.task, place.splits, place.pool)
     score(place.recipe, place.folder, place.task, place.splits, stages.teacher, exported)
     write_report(place.folder.path)

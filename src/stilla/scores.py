@@ -156,6 +156,8 @@ class Scores(Checked):
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
     `units`: what is decided and flips (examples, tokens, words); `decided`: how many of them the headline split has.
     `class_metric`: what `classes` hold of every class.
+    `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, and how
+    many were left out, by the reason.
     """
 
     task: str
@@ -176,6 +178,7 @@ class Scores(Checked):
     units: str = "examples"
     decided: int = 0
     class_metric: str = "f1"
+    learnt: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Measured:

@@ -17,6 +17,7 @@ from stilla.evaluate.generate import Decoding, generate, writer
 from stilla.recipe import Completions
 from stilla.recipe.file import from_options
 from stilla.stages import completions
+from stilla.stages.parts import Parts, is_written
 from stilla.tasks.base import Loaded
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
@@ -84,23 +85,24 @@ def test_a_text_that_was_cut_is_not_taught_as_ended(tmp_path: Path) -> None:
 
 def test_a_killed_writing_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path / "whole")
-    real, calls = completions._save, []
+    real, calls = Parts.save, []
 
-    def killed(rows: Any, file: Path, mark: str) -> None:
-        calls.append(file)
+    def killed(self: Parts, rows: Any, number: int, mark: str) -> None:
+        calls.append(number)
         if len(calls) == 2:
+            file = self.file(number)
             file.with_name(f".{file.name}.partial").write_bytes(b"half")
             raise KeyboardInterrupt
-        real(rows, file, mark)
+        real(self, rows, number, mark)
 
     task, teacher = teacher_of()
-    monkeypatch.setattr(completions, "_save", killed)
+    monkeypatch.setattr(Parts, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         completions.write(SECTION, task, teacher, SPLIT, tmp_path / "killed", STAMP)
     with pytest.raises(StillaError, match=r"part-00001\.parquet is missing; run again"):
         completions.read(SECTION, task, SPLIT, tmp_path / "killed")
     first = (tmp_path / "killed" / "part-00000.parquet").stat().st_mtime_ns
-    monkeypatch.setattr(completions, "_save", real)
+    monkeypatch.setattr(Parts, "save", real)
     completions.write(SECTION, task, teacher, SPLIT, tmp_path / "killed", STAMP)
     assert (tmp_path / "killed" / "part-00000.parquet").stat().st_mtime_ns == first
     names = sorted(file.name for file in (tmp_path / "whole").iterdir())
@@ -168,11 +170,11 @@ def test_a_part_in_which_a_bit_has_flipped_is_written_again(tmp_path: Path) -> N
     part = tmp_path / "part-00000.parquet"
     rows = [{"key": key, "text": f"words {key}", "tokens": key, "log_probability": -0.1 * key, "cut": False}
             for key in range(20)]
-    completions._save(rows, part, "mark")
+    Parts(tmp_path, completions.SCHEMA).save(rows, 0, "mark")
     content, draw = part.read_bytes(), random.Random(0)
-    assert completions._is_written(part, "mark")
-    assert not completions._is_written(part, "another mark")
+    assert is_written(part, "mark")
+    assert not is_written(part, "another mark")
     for place in draw.sample(range(len(content)), 300):
         part.write_bytes(bytes([*content[:place], content[place] ^ 1 << draw.randrange(8), *content[place + 1:]]))
-        if completions._is_written(part, "mark"):
+        if is_written(part, "mark"):
             assert pq.read_table(part).to_pylist() == rows

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stilla.check.found import Found
-from stilla.check.places import look_at_code, look_at_output, missing_packages, told_secrets, unknown_names
+from stilla.check.places import (
+    lacking_examples,
+    look_at_code,
+    look_at_output,
+    missing_packages,
+    told_secrets,
+    unknown_names,
+)
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
 from stilla.secrets import without_secrets
@@ -45,7 +52,7 @@ def check_draft(draft: Draft) -> Findings:
     found = Found(list(draft.problems))
     if draft.recipe is None:
         return Findings(_clean(found.problems), ())
-    found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe)]
+    found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe), *lacking_examples(draft.recipe)]
     look_at_code(draft.recipe, found)
     look_at_output(draft.recipe, found)
     from stilla.check.way import look
@@ -55,7 +62,8 @@ def check_draft(draft: Draft) -> Findings:
         return Findings(_clean(found.problems), _clean(found.notes))
     from stilla.check.estimate import estimate
 
-    cost = estimate(draft.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example)
+    cost = estimate(ready.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
+                    ready.pool)
     found.problems += cost.problems(Path(draft.recipe.output))
     return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
 
@@ -70,7 +78,7 @@ def refuse_wrong_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: names in no table, packages that are missing, a run folder with something else in it; at once.
     """
-    found = Found([*told_secrets(recipe), *unknown_names(recipe), *missing_packages(recipe)])
+    found = Found([*told_secrets(recipe), *unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe)])
     look_at_output(recipe, found)
     if found.problems:
         raise found.error()

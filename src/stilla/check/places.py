@@ -54,6 +54,30 @@ def unknown_names(recipe: Recipe) -> list[str]:
     return problems
 
 
+def lacking_examples(recipe: Recipe) -> list[str]:
+    """What asks for labelled or unlabelled examples where the data name none."""
+    shares = [f"{stage_place(recipe, number)}.unlabelled" for number, stage in enumerate(recipe.distill)
+              if stage.unlabelled is not None]
+    if recipe.data.unlabelled is None:
+        found = [f"{place}: a share of data.unlabelled, and there is none; name files or folders there, or leave it out"
+                 for place in shares]
+        if recipe.completions is not None and recipe.completions.of == "unlabelled":
+            found.append("completions.of: got 'unlabelled', and there is no data.unlabelled; expected 'all'")
+        return found
+    if recipe.data.train is not None:
+        return []
+    why = "there are no labelled training data (data.train)"
+    found = [f"{place}: a share of data.unlabelled, and {why}, so all examples are unlabelled; leave it out"
+             for place in shares]
+    found += [f"teacher.train: {why} that it could learn from; give a teacher that knows the task"] \
+        if recipe.teacher.train is not None else []
+    found += [f"evaluate.baseline: {why} that a student could learn from without a teacher; leave it out"] \
+        if recipe.evaluate.baseline else []
+    found += [f"data.unlabelled.near: {why} that anything could be near to; leave it out"] \
+        if recipe.data.unlabelled.near is not None else []
+    return found
+
+
 def told_secrets(recipe: Recipe) -> list[str]:
     """Passwords and tokens in a recipe that was made in Python; those in files and on the command line are known earlier."""
     single = len(recipe.distill) == 1

@@ -17,9 +17,10 @@ from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
-from stilla.stages import cache_choice, caching, completions
-from stilla.stages.defaults import objectives_for, resolved_writing
+from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
+from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
 from stilla.stages.starting import start_student
+from stilla.stages.unlabelled import Pool
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
@@ -37,7 +38,8 @@ SLOW, FEW = 3e-4, 15
 @dataclass(frozen=True)
 class Ready:
     """What a run would start from. `prepared`: a sample of the training data for both models; `per_example`: how many
-    of its examples one of the data makes (packed documents share one, long ones make several)."""
+    of its examples one of the data makes (packed documents share one, long ones make several). `recipe`: with what follows
+    from its data. `pool`: unlabelled examples."""
 
     splits: dict[str, Dataset]
     task: Task
@@ -45,6 +47,8 @@ class Ready:
     student: Loaded
     prepared: Prepared
     per_example: float
+    recipe: Recipe
+    pool: Pool | None = None
 
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
@@ -60,6 +64,8 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     with warnings_as(found.notes):
         with found.attempt():
             splits, task = _data(recipe, found)
+            pool = _unlabelled(recipe, splits, task, found)
+            recipe = completions.settled(recipe, task)
             _measured_by(recipe, task, found)
             if places.has_to_be_downloaded(recipe.teacher):
                 found.notes.append(
@@ -67,7 +73,7 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
                     "sees whether it fits"
                 )
                 return None
-            return _models(recipe, splits, task, found)
+            return _models(recipe, splits, task, pool, found)
         # without data no model can be loaded, but whether there is one can be seen
         found.problems += places.missing_folders(recipe)
     return None
@@ -82,6 +88,23 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     if names:
         found.notes.append(f"labels: {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     return splits, task
+
+
+def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found: Found) -> Pool | None:
+    found.problems += opinions.problems(recipe.data.unlabelled, task)
+    pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
+    if pool is None:
+        return None
+    answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"
+    found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher {answers}")
+    labelled = len(splits.get("train", ()))
+    for number, stage in enumerate(recipe.distill):
+        if stage.unlabelled is None and labelled and labelled * stage.batch_size * stage.accumulate < len(pool) + labelled:
+            share = len(pool) / (len(pool) + labelled)
+            found.notes.append(
+                f"{places.stage_place(recipe, number)}.unlabelled: no share is said, so {share:.1%} of the examples are "
+                "unlabelled, and most steps have no labelled one; 0.8 would let those come around more often")
+    return pool
 
 
 def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
@@ -106,29 +129,30 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
                 training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
 
 
-def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, found: Found) -> Ready | None:
+def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool | None, found: Found) -> Ready | None:
     """The teacher, the student before training, and the objectives between them."""
     torch.manual_seed(recipe.seed)
     with found.attempt("teacher"):
         teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
         task = task.adapted_to(teacher)
-        _look_at_writing(recipe, task, teacher, splits, found)
+        _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             student, loaded = start_student(recipe.student, task, teacher, recipe.teacher.model_copy(update=whole))
-            sample = data.from_all_over(splits["train"], SAMPLE)
-            chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
+            sample = data.from_all_over(unlabelled.to_look_at(task, splits, pool), SAMPLE)
+            chosen = objectives_of(recipe, task)
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
-            _look_at_the_cache(recipe, task, teacher, student, prepared, len(splits["train"]) / len(sample), found)
-            return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample))
+            share = unlabelled.number_of(splits, pool) / len(sample)
+            _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
+            return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
     return None
 
 
 def _look_at_writing(
-    recipe: Recipe, task: Task, teacher: Loaded, splits: Mapping[str, Dataset], found: Found
+    recipe: Recipe, task: Task, teacher: Loaded, splits: Mapping[str, Dataset], pool: Pool | None, found: Found
 ) -> None:
     """Whether the models can write what the recipe asks for, and it can be measured."""
     found.problems += completions.problems(recipe, task)
@@ -143,7 +167,7 @@ def _look_at_writing(
             asked = number_asked(generation, {name: split for name, split in splits.items() if name != "train"})
             texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
         if recipe.completions is not None:
-            texts.append(f"the teacher writes {len(splits['train']):,} texts to be learnt")
+            texts.append(f"the teacher writes {unlabelled.number_written(recipe, splits, pool):,} texts to be learnt")
         if texts:
             found.notes.append(f"writing: {'; '.join(texts)}")
 
@@ -151,7 +175,7 @@ def _look_at_writing(
 def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:
     """Whether both models answer the same batches: not where the student only learns what the teacher has written."""
     named = [spec for stage in recipe.distill for spec in stage.objectives or chosen if _is_usable(spec)]
-    return recipe.completions is None or any(objectives.term(spec).objective.needs_teacher for spec in named)
+    return not recipe.all_written or any(objectives.term(spec).objective.needs_teacher for spec in named)
 
 
 def _look_at_the_cache(
@@ -187,23 +211,26 @@ def _fit(
         dims_of(student.model, task, batch.student if batch else None),
         dims_of(teacher.model, task, batch.teacher if batch else None),
     )
+    labelled = are_labelled(recipe, task)
     for number, stage in enumerate(recipe.distill):
         place = f"{places.stage_place(recipe, number)}.objectives"
         if stage.objectives is None:
             listed = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
             found.notes.append(f"{place}: none are named; chosen: {listed}")
         for index, spec in enumerate(stage.objectives or chosen):
-            misfits = _misfits(spec, task, dims, student, prepared)
+            misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
 
 
 def _misfits(
-    spec: ObjectiveSpec, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared
+    spec: ObjectiveSpec, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared, *, labelled: bool
 ) -> list[str]:
     """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
     if not _is_usable(spec):
         return []
     objective = objectives.term(spec).objective
+    if objective.count == "labelled" and not labelled:
+        return ["learns from labels, and there are no labelled training data (data.train); leave it out"]
     wrong = objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]

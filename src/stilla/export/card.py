@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
+from stilla.errors import all_of
 from stilla.export._folders import write_text
 from stilla.export._models import label_names, own_module
 from stilla.scores import Measured, Scores
@@ -58,6 +59,7 @@ def model_card(
     data: str,
     usage: str,
     transformers: bool = True,
+    unlabelled: Sequence[str] = (),
 ) -> str:
     """The whole card, front matter included.
 
@@ -66,12 +68,16 @@ def model_card(
             `plain_usage`. transformers: whether that library loads it.
         teacher: a hub name (linked as the base model) or a path (only its last part is written).
         student: how it came from the teacher, as the end of a sentence ("3 of its 12 layers").
-        data: the training data: a dataset name or a path (likewise).
+        data: the training data: a dataset name or a path (likewise); without labelled ones the validation data.
+        unlabelled: training data for which the teacher alone answered (likewise).
     """
+    named = [_code(data)] if scores.learnt.get("labelled", 1) else []
+    if unlabelled:
+        named.append(f"unlabelled examples of {all_of([_code(one) for one in unlabelled])}")
     sections = [
         f"# {name}",
         scores.verdict,
-        f"A student for {scores.task}, distilled from {_code(teacher)}: {student}. Trained on {_code(data)}.",
+        f"A student for {scores.task}, distilled from {_code(teacher)}: {student}. Trained on {all_of(named)}.",
         f"## Scores\n\nOn the {scores.split} data ({scores.examples.get(scores.split, 0):,} examples), on the machine that "
         f"it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
         *([f"## Notes\n\n{_list(scores.notes)}"] if scores.notes else []),

@@ -23,17 +23,21 @@ class RowMeasures:
     """In at least float32, without a graph.
 
     nll: negative log-likelihood of the label in nats, 0 where there is none. top1: the likeliest class. confidence: its
-    log-probability. kl: KL(teacher || student) in nats at temperature 1, where there is a teacher.
+    log-probability. kl: KL(teacher || student) in nats at temperature 1, where there is a teacher. entropy: of the
+    distribution, in nats, where it was asked for.
     """
 
     nll: Float[Tensor, " rows"]
     top1: Int[Tensor, " rows"]
     confidence: Float[Tensor, " rows"]
     kl: Float[Tensor, " rows"] | None
+    entropy: Float[Tensor, " rows"] | None = None
 
 
 @torch.no_grad()
-def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = None) -> RowMeasures:
+def row_measures(
+    student: Form, labels: Tensor | None, teacher: Form | None = None, *, entropy: bool = False
+) -> RowMeasures:
     """Of every row, never with more than a chunk of logits at a time.
 
     labels: (rows,) int64, -100 where there is none.
@@ -57,16 +61,17 @@ def row_measures(student: Form, labels: Tensor | None, teacher: Form | None = No
 
         def measure(first: int, last: int) -> None:
             known = None if labels is None else labels[first:last]
-            found[first] = _measured(known, *(side.logits(first, last) for side in sides))
+            found[first] = _measured(known, *(side.logits(first, last) for side in sides), entropy=entropy)
 
         for start, end in chunks(rows, classes, precision, student.device):
             together([piece for side in sides for piece in side.pieces(start, end)], student.device)
             together([partial(measure, first, min(first + step, end)) for first in range(start, end, step)], student.device)
     if not found:
         nothing = torch.zeros(0, device=student.device)
-        found[0] = nothing, nothing.long(), nothing, nothing
-    nll, top1, confidence, kl = (torch.cat(column) for column in zip(*(found[first] for first in sorted(found)), strict=True))
-    return RowMeasures(nll, top1, confidence, None if teacher is None else kl)
+        found[0] = nothing, nothing.long(), nothing, nothing, nothing
+    nll, top1, confidence, kl, spread = (
+        torch.cat(column) for column in zip(*(found[first] for first in sorted(found)), strict=True))
+    return RowMeasures(nll, top1, confidence, None if teacher is None else kl, spread if entropy else None)
 
 
 class _Side:
@@ -88,7 +93,9 @@ class _Side:
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _measured(labels: Tensor | None, logits: Tensor, teacher: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _measured(
+    labels: Tensor | None, logits: Tensor, teacher: Tensor | None = None, *, entropy: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     log_q = torch.log_softmax(logits, -1)
     confidence, top1 = log_q.max(-1)
     nll = torch.zeros_like(confidence)
@@ -96,7 +103,8 @@ def _measured(labels: Tensor | None, logits: Tensor, teacher: Tensor | None = No
         chosen = log_q.gather(-1, labels.clamp_min(0)[:, None]).squeeze(-1)
         nll = torch.where(labels >= 0, -chosen, 0)
     kl = torch.zeros_like(confidence) if teacher is None else forward_kl(torch.log_softmax(teacher, -1), log_q)
-    return nll, top1, confidence, kl
+    spread = torch.special.entr(log_q.exp()).sum(-1) if entropy else torch.zeros_like(confidence)
+    return nll, top1, confidence, kl, spread
 
 
 def _classes(form: Form) -> int:

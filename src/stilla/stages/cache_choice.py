@@ -16,7 +16,7 @@ from stilla.objectives.base import LayerMap, RowObjective, Term
 from stilla.recipe import Cache, Recipe, Stage
 from stilla.runtime.processes import processes
 from stilla.signals import Dense, Headed, Pooling, Samples, TopK
-from stilla.stages.defaults import objectives_for
+from stilla.stages.defaults import objectives_of
 from stilla.stages.folder import RunFolder
 from stilla.tasks.base import Prepared, Task
 from stilla.training.arguments import precision_of
@@ -90,7 +90,7 @@ def unasked(recipe: Recipe, task: Task) -> list[str]:
     """Why there is nothing to capture beforehand."""
     if any(one.objective.needs_teacher for stage in recipe.distill for one in terms_of(recipe, stage, task)):
         return []
-    why = "The texts that it writes are kept with the run" if recipe.completions else "The student learns from the data alone"
+    why = "The texts that it writes are kept with the run" if recipe.all_written else "The student learns from the data alone"
     return [f"capture: no objective of this recipe asks the teacher anything. {why}; `stilla run` is all that is needed, or "
             "add an objective: logits or hidden"]
 
@@ -133,8 +133,7 @@ def states_place(path: str | Path) -> str:
 
 def terms_of(recipe: Recipe, stage: Stage, task: Task) -> list[Term]:
     """The stage's objectives, those that it would get by default included."""
-    chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
-    return [term(spec) for spec in (chosen if stage.objectives is None else stage.objectives)]
+    return [term(spec) for spec in (objectives_of(recipe, task) if stage.objectives is None else stage.objectives)]
 
 
 def temperatures_of(terms: Sequence[Term]) -> list[float]:
@@ -199,12 +198,12 @@ def _chosen(
 def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float) -> bool:
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
-    passes = recipe.evaluate.seeds * sum(_passes(stage, share * len(prepared)) for stage in recipe.distill)
+    passes = recipe.evaluate.seeds * sum(passes_of(stage, share * len(prepared)) for stage in recipe.distill)
     return (prepared.on_epoch is None and passes > 1 and len({precision_of(stage) for stage in recipe.distill}) == 1
             and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
 
 
-def _passes(stage: Stage, examples: float) -> float:
+def passes_of(stage: Stage, examples: float) -> float:
     """Over so many training examples."""
     if stage.max_steps is None:
         return stage.epochs

@@ -18,7 +18,8 @@ def card(recipe: Recipe, folder: RunFolder, scores: Scores, student: Loaded, *, 
     usage = plain_usage(student.model, []) if plain else transformers_usage(recipe.task)
     text = model_card(
         scores, name=folder.path.name, table=markdown_table(scores), teacher=recipe.teacher.model,
-        student=_how(recipe.student), data=recipe.data.train, usage=usage, transformers=not plain)
+        student=_how(recipe.student), data=recipe.data.train or str(recipe.data.validation), usage=usage,
+        transformers=not plain, unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
     return write_card(folder.student, text)
 
 

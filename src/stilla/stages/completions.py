@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -29,17 +28,14 @@ from stilla.evaluate.generate import Decoding, Written, by_length, effective, wr
 from stilla.models.fingerprint import of_model
 from stilla.recipe import Completions, Recipe
 from stilla.rows import row_measures
-from stilla.runtime.differences import fingerprint
-from stilla.runtime.files import write_whole
 from stilla.runtime.imports import own_function
-from stilla.runtime.narrate import progress, say
-from stilla.runtime.processes import on_main, processes
+from stilla.runtime.narrate import say
+from stilla.runtime.processes import processes
+from stilla.stages.parts import Parts
+from stilla.stages.unlabelled import is_written
 from stilla.tasks.base import Loaded, Side, Task
 from stilla.tasks.forward import listen
 from stilla.tasks.language.writing import Asked, Writes
-
-BATCHES = 8
-"""Batches in a part: what a kill may lose."""
 
 KEEP = "completions.keep"
 
@@ -49,7 +45,7 @@ SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string()), ("tokens", pa.in
 
 @dataclass(frozen=True)
 class Completed:
-    """The training split with the teacher's texts in place of its own, and how many of its examples are in it."""
+    """Examples with the teacher's texts in place of their own, and of how many that could be asked."""
 
     data: Dataset
     of: int
@@ -61,6 +57,13 @@ class Completed:
     @property
     def fingerprint(self) -> str:
         return data.fingerprint.of_splits({"train": self.data})
+
+
+def settled(recipe: Recipe, task: Task) -> Recipe:
+    """The recipe with what it leaves open: that the teacher writes the texts for unlabelled examples, which need some."""
+    if recipe.completions is not None or recipe.data.unlabelled is None or not is_written(task):
+        return recipe
+    return recipe.model_copy(update={"completions": Completions(by="teacher", of="unlabelled")})
 
 
 def problems(recipe: Recipe, task: Task) -> list[str]:
@@ -106,23 +109,16 @@ def write(
     Raises:
         CompatibilityError: the teacher cannot write.
     """
-    state = processes()
     asked = _writes(task).asked(split, teacher.processor)
-    mark = fingerprint(stamp)
-    parts = _parts(asked, section.batch_size)
-    on_main(lambda: _settle(folder, mark, stamp, len(parts)))
-    missing = [number for number in range(len(parts)) if not _is_written(_part(folder, number), mark)]
-    mine = missing[state.process_index :: state.num_processes]
-    if missing:
-        say(f"completions: the teacher writes {sum(len(batch) for number in missing for batch in parts[number]):,} texts")
-        teacher.model.to(state.device)
     decoding = Decoding(section.max_new_tokens, section.num_beams)
-    with progress("completions", sum(len(batch) for number in mine for batch in parts[number]),
-                  show=state.is_main_process) as advance:
-        for number in mine:
-            rows = [row for batch in parts[number] for row in _written(task, teacher, asked, batch, decoding, advance)]
-            _save(rows, _part(folder, number), mark)
-    state.wait_for_everyone()
+
+    def begin(missing: int) -> None:
+        say(f"completions: the teacher writes {missing:,} texts")
+        teacher.model.to(processes().device)
+
+    Parts(folder, SCHEMA).make(by_length(asked, section.batch_size),
+                               lambda batch: _written(task, teacher, asked, batch, decoding), stamp,
+                               title="completions", begin=begin)
 
 
 def read(section: Completions, task: Task, split: Dataset, folder: Path) -> Completed:
@@ -132,12 +128,7 @@ def read(section: Completions, task: Task, split: Dataset, folder: Path) -> Comp
         StillaError: parts are missing.
         DataError: nothing is left.
     """
-    expected = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["parts"]
-    files = [_part(folder, number) for number in range(expected)]
-    if lacking := [file.name for file in files if not file.is_file()]:
-        raise StillaError(f"{folder}: {lacking[0]} is missing; run again to have it written")
-    table = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("key")
-    rows = table.to_pylist()
+    rows = Parts(folder, SCHEMA).rows()
     why = [_left_out(section, task, split, row) for row in rows]
     kept = [row for row, reason in zip(rows, why) if reason is None]
     _tell(rows, why)
@@ -168,13 +159,12 @@ def confidences(
 
 
 def _written(
-    task: Task, teacher: Loaded, asked: Asked, batch: Sequence[int], decoding: Decoding, advance: Callable[[int], None]
+    task: Task, teacher: Loaded, asked: Asked, batch: Sequence[int], decoding: Decoding
 ) -> list[dict[str, Any]]:
     """One batch of texts with what is known about each."""
     inputs = asked.tokens.batch(batch)
     texts = writer(teacher.model)(inputs, asked.options, decoding)
     sure = confidences(teacher.model, task, teacher.processor, inputs, texts)
-    advance(len(batch))
     return [{"key": int(asked.keys[row]), "text": _writes(task).text_of(teacher.processor, one.ids),
              "tokens": len(one.ids) - one.ended, "log_probability": confidence, "cut": not one.ended}
             for row, one, confidence in zip(batch, texts, sure)]
@@ -214,47 +204,6 @@ def _tell(rows: Sequence[Mapping[str, Any]], why: Sequence[str | None]) -> None:
 
 def _counted(why: Sequence[str | None]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(one for one in why if one).items())
-
-
-# --- files ---
-
-
-def _parts(asked: Asked, batch_size: int) -> list[list[list[int]]]:
-    """Batches of rows, some to a file; the same whoever writes them."""
-    batches = by_length(asked, batch_size)
-    return [batches[start : start + BATCHES] for start in range(0, len(batches), BATCHES)]
-
-
-def _part(folder: Path, number: int) -> Path:
-    return folder / f"part-{number:05}.parquet"
-
-
-def _settle(folder: Path, mark: str, stamp: Mapping[str, Any], parts: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("part-*.parquet"):
-        if not _is_written(file, mark):
-            file.unlink()
-    plain = {"stamp": mark, "parts": parts, **stamp}
-    write_whole(folder / "settings.json", json.dumps(plain, indent=1, ensure_ascii=False))
-
-
-def _is_written(file: Path, mark: str) -> bool:
-    """Whether a part was written to its end, for these very settings, and is as it was written."""
-    try:
-        table = pq.read_table(file)
-        content = fingerprint(table.to_pylist()).encode()
-    except (OSError, ValueError, pa.ArrowException):
-        return False
-    metadata = table.schema.metadata or {}
-    return bool(metadata.get(b"stamp") == mark.encode() and metadata.get(b"content") == content)
-
-
-def _save(rows: Sequence[Mapping[str, Any]], file: Path, mark: str) -> None:
-    plain = pa.Table.from_pylist(list(rows), SCHEMA)
-    table = plain.replace_schema_metadata({"stamp": mark, "content": fingerprint(plain.to_pylist())})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_whole(file, sink.getvalue().to_pybytes())
 
 
 def _writes(task: Task) -> Writes:

@@ -4,7 +4,9 @@ written texts are judged."""
 from __future__ import annotations
 
 from stilla.errors import RecipeError
-from stilla.recipe import Evaluate, Generation, ObjectiveSpec
+from stilla.recipe import Evaluate, Generation, ObjectiveSpec, Recipe
+from stilla.recipe.schedule import schedule
+from stilla.stages.unlabelled import is_written
 from stilla.tasks.base import Task
 from stilla.tasks.language.writing import Writes
 
@@ -22,6 +24,22 @@ def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
     if metrics and (why := task.unasked()):
         raise RecipeError(f"evaluate.generation: {why}, or leave it out")
     return section.with_writing(asked.model_copy(update={"metrics": metrics}))
+
+
+def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
+    """What a stage of this recipe learns by that names no objectives.
+
+    Where nothing has a label, the teacher's logits alone.
+    """
+    chosen = objectives_for(task.row_classes(), written=recipe.all_written)
+    if are_labelled(recipe, task):
+        return chosen
+    return tuple(one.model_copy(update={"weight": schedule(1.0)}) for one in chosen if one.kind != "labels")
+
+
+def are_labelled(recipe: Recipe, task: Task) -> bool:
+    """Whether a student's training examples have labels: people's, or texts that the teacher writes."""
+    return recipe.data.train is not None or is_written(task)
 
 
 def objectives_for(classes: int, *, written: bool = False) -> tuple[ObjectiveSpec, ...]:

@@ -7,6 +7,7 @@
     checkpoints/       of stages that are not finished         report.html     the same for people
     log.jsonl          loss terms over training                profile/        traces, if asked for
     completions/       texts that the teacher wrote, if asked for
+    unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
     cache/             what it said of the training data, if that is stored
     data/, start/      examples and models that Python gave, by content (stages/stored.py)
 """
@@ -51,6 +52,7 @@ class RunFolder:
         self.exports = path / "export"
         self.profile = path / "profile"
         self.completions = path / "completions"
+        self.unlabelled = path / "unlabelled"
         self.cache = path / "cache"
         self._stages = path / "stages.json"
         self._lock = Lock(path)
@@ -249,7 +251,8 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove what killed processes left: files and folders that were being written, checkpoints of finished stages."""
-        for place in (self.path, self.exports, self.completions, *(self.path / name for name in ("seeds", "stages"))):
+        inside = [self.path / name for name in ("seeds", "stages")]
+        for place in (self.path, self.exports, self.completions, self.unlabelled, *inside):
             for kind in (f".*{PARTIAL}", ".*.new", ".*.old", f"{TRIAL}*"):
                 for path in place.glob(kind):
                     _remove(path)
@@ -267,8 +270,8 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
-         "stages", "seeds", "export", "completions", "cache", "checkpoints", "profile", "evaluations", "trackers",
-         "set-aside", "error.txt", "stages.json")
+         "stages", "seeds", "export", "completions", "unlabelled", "cache", "checkpoints", "profile", "evaluations",
+         "trackers", "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

@@ -37,6 +37,7 @@ from stilla.stages.origin import elsewhere
 from stilla.stages.stored import Given, GivenModel, GivenProcessor, Place, Store
 
 SPLITS = ("train", "validation", "test")
+UNLABELLED = "unlabelled"
 PROCESSOR_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.tiktoken", "merges.txt", "*processor*_config.json")
 PLAIN = "plain values, as a file would hold them: text, numbers, true or false, lists, keys and values"
 ELSEWHERE = {
@@ -72,7 +73,7 @@ class Call:
         said = {**_said(source), **options}
         found = _Sorted(str(said.get("task")), processing_class)
         plain = found.sort(said)
-        if file is None and ("data", "train") in found.given:
+        if file is None and any(place[0] == "data" and place[1] in ("train", "unlabelled") for place in found.given):
             plain.setdefault("output", f"runs/{found.task.rpartition(':')[2]}")
         draft = draft_of_options(plain, overrides, file)
         away = [] if file is None or draft.recipe is None else elsewhere(file, draft.recipe)
@@ -81,7 +82,7 @@ class Call:
             raise all_at_once([*(f"{where}: {one}" for one in found.problems), *draft.problems, *away], RecipeError)
         # an override may have taken the place of what was given
         given = {place: one for place, one in found.given.items()
-                 if getattr(getattr(draft.recipe, place[0]), place[1]) == _name_of(place)}
+                 if _said_at(draft.recipe, place) == _name_of(place)}
         return cls(draft.recipe, given)
 
     @contextmanager
@@ -119,13 +120,34 @@ def _said(source: object) -> dict[str, Any]:
 
 
 def _name_of(place: Place) -> str:
-    return f"<given: {'.'.join(place)}>"
+    return f"<given: {'.'.join(map(str, place))}>"
+
+
+def _said_at(recipe: Recipe, place: Place) -> Any:
+    """What stands there; nothing where an override has put something else around it."""
+    node: Any = recipe
+    for step in place:
+        if isinstance(step, int):
+            node = node[step] if isinstance(node, tuple) and step < len(node) else None
+        else:
+            node = getattr(node, step) if isinstance(node, Section) else None
+    return node
 
 
 def _naming(recipe: Recipe, paths: Mapping[Place, str]) -> Recipe:
-    sections = {name: {key: path for (section, key), path in paths.items() if section == name} for name, _ in paths}
-    return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=fields)
-                                     for name, fields in sections.items()})
+    for place, path in paths.items():
+        recipe = _put(recipe, place, path)
+    return recipe
+
+
+def _put(node: Any, place: Place, path: str) -> Any:
+    """The same with a path at its place."""
+    if not place:
+        return path
+    step, *rest = place
+    if isinstance(step, int):
+        return tuple(_put(one, tuple(rest), path) if number == step else one for number, one in enumerate(node))
+    return node.model_copy(update={step: _put(getattr(node, step), tuple(rest), path)})
 
 
 @dataclass
@@ -162,8 +184,10 @@ class _Sorted:
         if value is None or isinstance(value, str | os.PathLike | Section):
             return value
         section = isinstance(value, Mapping) and not isinstance(value, DatasetDict)
-        if section and ("train" in value or not are_columns(value)):
-            return {key: self._split(one, ("data", key)) if key in SPLITS else one for key, one in value.items()}
+        if section and ({"train", UNLABELLED} & set(value) or not are_columns(value)):
+            ways: Mapping[str, Callable[[Any, Place], Any]] = {
+                **dict.fromkeys(SPLITS, self._split), UNLABELLED: self._unlabelled}
+            return {key: ways[key](one, ("data", key)) if key in ways else one for key, one in value.items()}
         return {"train": self._split(value, ("data", "train"))}
 
     def _split(self, value: Any, place: Place) -> Any:
@@ -174,8 +198,16 @@ class _Sorted:
         try:
             self.given[place] = examples(value)
         except DataError as error:
-            self.problems.append(f"{'.'.join(place)}: {error}")
+            self.problems.append(f"{'.'.join(map(str, place))}: {error}")
         return _name_of(place)
+
+    def _unlabelled(self, value: Any, place: Place) -> Any:
+        if value is None or isinstance(value, str | os.PathLike | Section):
+            return value
+        said = dict(value) if isinstance(value, Mapping) and "examples" in value and not isinstance(value, DatasetDict) else {
+            "examples": value}
+        several = said["examples"] if _are_several(said["examples"]) else [said["examples"]]
+        return {**said, "examples": [self._split(one, (*place, "examples", number)) for number, one in enumerate(several)]}
 
     def _model(self, name: str, value: Any) -> Any:
         if isinstance(value, Section):
@@ -258,6 +290,12 @@ class _Sorted:
             if len(self.problems) > known:
                 break
         return found
+
+
+def _are_several(value: object) -> bool:
+    """Whether it is a list of names and data, and not of rows."""
+    return isinstance(value, list | tuple) and bool(value) and not all(
+        isinstance(one, dict) and not are_columns(one) for one in value)
 
 
 def _is_processor(value: object) -> bool:

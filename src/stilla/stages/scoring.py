@@ -15,11 +15,13 @@ from stilla.recipe import ModelSource, Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import Scores
+from stilla.stages import learnt
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
 from stilla.stages.record import NOT_OURS
 from stilla.stages.starting import trained
+from stilla.stages.unlabelled import Pool, to_look_at
 from stilla.tasks.base import Loaded, Task
 
 MEASURED = ("validation", "test")
@@ -27,11 +29,16 @@ CALIBRATION = 256
 """Training examples that quantisation may look at."""
 
 
-def export_all(recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> dict[str, Path]:
-    """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote."""
+def export_all(
+    recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], pool: Pool | None = None
+) -> dict[str, Path]:
+    """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote.
+
+    pool: the unlabelled examples, which are looked at where none are labelled.
+    """
     later = exports_of(folder)
     asked = [*recipe.export, *(kind for kind in later if kind not in recipe.export and folder.damage(stage_of(kind)))]
-    return {**later, **{kind: export_one(kind, recipe, folder, task, splits) for kind in asked}}
+    return {**later, **{kind: export_one(kind, recipe, folder, task, splits, pool) for kind in asked}}
 
 
 def exports_of(folder: RunFolder) -> dict[str, Path]:
@@ -45,7 +52,9 @@ def stage_of(kind: str) -> str:
     return f"export-{kind}"
 
 
-def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset]) -> Path:
+def export_one(
+    kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], pool: Pool | None = None
+) -> Path:
     """One format, skipped if it was written from the same weights; the exported model file."""
     student = saved_student(recipe, folder, task, "student", 0)
     inputs = {"student": of_model(student.model), "format": kind}
@@ -54,7 +63,7 @@ def export_one(kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits:
     if damaged:
         folder.clear(stage, target)
     if damaged or not folder.fits(stage, inputs) or main_file(target) is None:
-        examples = splits["train"]
+        examples = splits["train"] if "train" in splits else to_look_at(task, splits, pool)
         # spread over the whole split: its first examples may all be of one class
         chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
         prepared = task.prepare(examples.select(chosen), student.processor, None, training=False)
@@ -92,18 +101,24 @@ def score(
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
+              **({} if (learnt_from := learnt.of(folder, last_stage(recipe))) is None else {"learnt": learnt_from}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
         found = _measured_before(folder.scores)
         if found is not None:
             say("scores: measured before, skipped")
             return found
-    scores = measure(recipe, task, measured, teacher, made, exported)
+    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), folder, last_stage(recipe))
     scores.dump(folder.scores)
     student = made["student"][0]
     card(written or recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
     folder.finish("scores", inputs, folder.scores)
     return scores
+
+
+def last_stage(recipe: Recipe) -> str:
+    """What the last training of the first student is called."""
+    return "student" if len(recipe.distill) == 1 else f"student.{len(recipe.distill) - 1}"
 
 
 def _measured_before(path: Path) -> Scores | None:

@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import set_seed
 
+from stilla import data
 from stilla.data import from_all_over
 from stilla.errors import RecipeError, all_at_once, all_of
 from stilla.export import restore, save_student
@@ -30,14 +31,15 @@ from stilla.runtime.environment import describe
 from stilla.runtime.files import signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
-from stilla.stages import cache_choice, caching, completions
+from stilla.stages import cache_choice, caching, completions, learnt, opinions, unlabelled
 from stilla.stages.completions import Completed
-from stilla.stages.defaults import objectives_for, resolved_writing
+from stilla.stages.defaults import objectives_of, resolved_writing
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import check_teacher
 from stilla.stages.origin import Origin
 from stilla.stages.starting import labels_alone, start_student, trained
 from stilla.stages.training import train
+from stilla.stages.unlabelled import Pool
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
@@ -48,13 +50,15 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's trainings happen, and what all of them depend on. `content`: the data's fingerprint."""
+    """Where a run's trainings happen, and what all of them depend on. `splits`: labelled examples, whose fingerprint is
+    `content`. `pool`: the unlabelled ones, on which only the student depends."""
 
     recipe: Recipe
     folder: RunFolder
     splits: Mapping[str, Dataset]
     content: str
     task: Task
+    pool: Pool | None = None
 
     @cached_property
     def reading(self) -> dict[str, Any]:
@@ -99,9 +103,15 @@ class Place:
     ) -> None:
         """`processors`: the student's and the teacher's. `examples`: by default the training split."""
         split = self.splits["train"] if examples is None else examples
-        train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
-              train_data=self.task.prepare(split, *processors, training=True, seed=seed),
-              validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
+        prepared, marks = self.task.prepare(split, *processors, training=True, seed=seed), data.are_unlabelled(split)
+        if marks.any():
+            prepared = replace(prepared, unlabelled=marks[prepared.keys])
+        done = train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
+                     train_data=prepared,
+                     validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
+        if done is not None and self.pool is not None:
+            found, left_out = learnt.examples_in(prepared, marks, done), self.pool.left_out
+            on_main(lambda: learnt.note(self.folder, stage, found, left_out))
 
     def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
         """Write a trained model down, and the stage as finished."""
@@ -163,10 +173,10 @@ class Stages:
 
     def sample(self) -> tuple[Prepared, float]:
         """A few training examples as a training would get them, from all over, and how many times as many there are."""
-        examples, processor = self.place.splits["train"], self.teacher.processor
-        some = from_all_over(examples, SAMPLE)
-        prepared = self.place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
-        return prepared, len(examples) / len(some)
+        place, processor = self.place, self.teacher.processor
+        some = from_all_over(unlabelled.to_look_at(place.task, place.splits, place.pool), SAMPLE)
+        prepared = place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
+        return prepared, unlabelled.number_of(place.splits, place.pool) / len(some)
 
     def with_recipe(self, recipe: Recipe) -> Stages:
         return replace(self, place=replace(self.place, recipe=recipe))
@@ -179,10 +189,11 @@ class Stages:
         """
         recipe, task, (prepared, share) = self.recipe, self.place.task, self.sample()
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
-        if wrong := [*completions.problems(recipe, task), *cache_choice.problems(recipe, cache, task, prepared),
+        if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
+                     *cache_choice.problems(recipe, cache, task, prepared),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
-        chosen = objectives_for(task.row_classes(), written=recipe.completions is not None)
+        chosen = objectives_of(recipe, task)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
                        for stage in recipe.distill)
         recipe = recipe.model_copy(update={
@@ -191,32 +202,62 @@ class Stages:
         say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")
         return self.with_recipe(recipe)
 
+    def chosen(self) -> Stages:
+        """The same with those unlabelled examples that the recipe keeps by what the teacher thinks of them."""
+        section, place = self.recipe.data.unlabelled, self.place
+        if section is None or place.pool is None or not opinions.wanted(section):
+            return self
+        pool, folder = place.pool, place.folder.unlabelled
+        inputs = {"task": place.task.kind, "reading": place.reading, "unlabelled": pool.fingerprint,
+                  "teacher": of_model(self.teacher.model), "processor": of_processor(self.teacher.processor),
+                  **({} if section.near is None else {"near to": place.content})}
+        if place.to_do("unlabelled", inputs, folder, by_parts=True):
+            opinions.ask(section, place.task, self.teacher, pool, place.splits.get("train"), folder, inputs,
+                         self.recipe.evaluate.batch_size)
+            on_main(lambda: place.folder.finish("unlabelled", inputs, folder))
+        return replace(self, place=replace(place, pool=opinions.kept(section, place.task, pool, folder)))
+
     def completions(self) -> Completed | None:
         """Texts that the teacher wrote for the student to learn, where the recipe asks for them."""
-        section = self.recipe.completions
+        section, place = self.recipe.completions, self.place
         if section is None:
             return None
-        place, folder, examples = self.place, self.place.folder.completions, self.place.splits["train"]
-        inputs = {**place.inputs, **completions.settings(section, place.task, self.teacher)}
+        pool, folder = place.pool, place.folder.completions
+        if section.of == "unlabelled" and pool is not None:
+            examples = data.joined(None, pool.data)
+        else:
+            examples = unlabelled.together(place.task, place.splits, pool)
+        inputs = {**place.inputs, **completions.settings(section, place.task, self.teacher),
+                  **({} if pool is None else {"unlabelled": pool.fingerprint, "of": section.of})}
         if place.to_do("completions", inputs, folder, by_parts=True):
             completions.write(section, place.task, self.teacher, examples, folder, inputs)
             on_main(lambda: place.folder.finish("completions", inputs, folder))
         return completions.read(section, place.task, examples, folder)
 
+    def examples(self, written: Completed | None) -> Dataset:
+        """What the student learns from."""
+        place = self.place
+        if written is None:
+            return unlabelled.together(place.task, place.splits, place.pool)
+        return written.data if self.recipe.all_written else data.joined(self._labelled(), written.data)
+
+    def _labelled(self) -> Dataset | None:
+        train = self.place.splits.get("train")
+        return None if train is None else self.place.task.beside(train)
+
     def student(self, role: str, seed: int, written: Completed | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
         student, loaded = self._start(seed)
         place = self._place_of(loaded)
-        helped = role == "student"
-        stages = self.recipe.distill
-        if not helped:  # as many steps as the student, if texts were left out
-            stages = tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
-        texts = written if helped else None
+        helped, examples = role == "student", self.examples(written)
+        stages = self.recipe.distill if helped else self._baselines(written, examples)
+        texts, pool = (written, place.pool) if helped else (None, None)
         inputs: dict[str, Any] = {
             **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
             "student": self.recipe.student.model_dump(mode="json"), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
+            **({} if pool is None else {"unlabelled": pool.fingerprint}),
             **(caching.settings(self.recipe.cache) if helped else {})}
 
         def fits() -> None:
@@ -227,20 +268,32 @@ class Stages:
             last = number == len(stages) - 1
             name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
-            inputs = {**inputs, "distill": [*inputs["distill"], stage.model_dump(mode="json")]}
+            inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
             if place.to_do(name, inputs, path, can_begin=fits):
-                self._train(place, name, stage, student, loaded, seed, None if texts is None else texts.data)
+                self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"])
                 place.keep(name, inputs, loaded, path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
+
+    def _baselines(self, written: Completed | None, examples: Dataset) -> tuple[Stage, ...]:
+        """The stages on labels alone, for as many steps as the student, of whose texts some were left out, or which has
+        `examples` that nobody has labelled."""
+        stages = self.recipe.distill
+        if self.place.pool is None:
+            return tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
+        share = len(examples) / len(self.place.splits["train"])
+        names = ["student"] if len(stages) == 1 else [f"student.{number}" for number in range(len(stages))]
+        done = on_main(lambda: [learnt.of(self.place.folder, name) for name in names])
+        return tuple(labels_alone(stage, share, None if one is None else one["steps"],
+                                  passes=cache_choice.passes_of(stage, len(examples)))
+                     for stage, one in zip(stages, done, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
         place = self.place
         on_main(place.write_down)
         student, loaded = self._start(0)
-        examples = place.splits["train"] if written is None else written.data
-        prepared = place.task.prepare(examples, loaded.processor, self.teacher.processor, training=True,
+        prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
             self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
@@ -260,7 +313,7 @@ class Stages:
         return self.place
 
     def _train(
-        self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset | None
+        self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset
     ) -> None:
         terms = [term(spec) for spec in stage.objectives or ()]
         helped = any(one.objective.needs_teacher for one in terms)
@@ -279,3 +332,8 @@ class Stages:
     def _asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""
         return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
+
+
+def _said(stage: Stage) -> dict[str, Any]:
+    """What a training depends on of its section; no share, where it says none, as stages of before knew of none."""
+    return stage.model_dump(mode="json", exclude={"unlabelled"} if stage.unlabelled is None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,17 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
     return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
 
 
-def labels_alone(stage: Stage, share: float = 1.0) -> Stage:
+def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, passes: float | None = None) -> Stage:
     """The same training without the teacher: the baseline's.
 
-    `share`: how much of the data the student trains on; the baseline passes over all of it, for as many steps.
+    Args:
+        share: how many examples the student trains on, against the labelled ones, over which the baseline passes for as many
+            steps.
+        steps: of the student's training, where they are known.
+        passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
     """
-    return stage.model_copy(update={"objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share})
+    own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
+    again = {} if passes is None or own else {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes)}
+    return stage.model_copy(update={
+        "objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share, "unlabelled": None,
+        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**stage.trainer, **again}})

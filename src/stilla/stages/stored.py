@@ -55,8 +55,8 @@ class GivenProcessor:
 
 
 Given: TypeAlias = Examples | GivenModel | GivenProcessor
-Place = tuple[str, str]
-"""Section and field of a recipe."""
+Place = tuple[str | int, ...]
+"""Where in a recipe something stands: section, field, and so on to the number in a list."""
 
 
 class Store:
@@ -81,7 +81,7 @@ class Store:
             return {place: path for name, one in given.items() for place, path in self._kept(name, one).items()}
 
     def _kept(self, place: Place, given: Given) -> dict[Place, str]:
-        section, field = place
+        section, field = str(place[0]), str(place[1])
         if isinstance(given, GivenModel):
             return {(section, named): path for named, path in self._model(section, given).items()}
         if isinstance(given, GivenProcessor):

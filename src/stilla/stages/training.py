@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import (
 
 from stilla.errors import TrainingError
 from stilla.objectives.base import Term
-from stilla.recipe import Training
+from stilla.recipe import Stage, Training
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main
 from stilla.runtime.situations import is_full
@@ -44,6 +45,15 @@ class Interrupted(KeyboardInterrupt):
     """A training that was asked to stop and saved a checkpoint; its message says where it stands."""
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """A training's steps, and of how many of its prepared examples, labelled and not, it has seen each at least once."""
+
+    steps: int
+    labelled: int
+    unlabelled: int
+
+
 def train(
     stage: str,
     student: nn.Module | Student,
@@ -56,8 +66,9 @@ def train(
     validation_data: Prepared,
     folder: RunFolder,
     seed: int,
-) -> None:
-    """Train the student in place, from its last checkpoint if there is one.
+) -> Learnt | None:
+    """Train the student in place, from its last checkpoint if there is one; gives what it learnt from where some of that is
+    unlabelled.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
@@ -72,6 +83,7 @@ def train(
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, compile=training.compile,
+        unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         callbacks=[Rotate(kept), *_callbacks(stage, training, folder)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -84,6 +96,10 @@ def train(
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
+    if train_data.unlabelled is None:
+        return None
+    steps = trainer.state.global_step
+    return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
 
 
 def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[], Path | None]) -> None:

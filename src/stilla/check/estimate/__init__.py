@@ -22,6 +22,8 @@ from stilla.check.estimate.passes import Line, Passes, Subject, measure_all, pla
 from stilla.check.estimate.writing import seconds_of_writing
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
+from stilla.stages.opinions import asked_about
+from stilla.stages.unlabelled import Pool, number_of
 from stilla.tasks.base import Loaded, Prepared, Side, Task
 from stilla.training.arguments import runs_on_cpu
 
@@ -96,21 +98,26 @@ def estimate(
     student: Loaded,
     prepared: Prepared,
     per_example: float = 1.0,
+    pool: Pool | None = None,
 ) -> Estimate:
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
-    `per_example`: how many of its examples one of the data makes."""
+    `per_example`: how many of its examples one of the data makes. `pool`: unlabelled examples, of which all are taken to be
+    kept."""
     first, teaching = recipe.distill[0], recipe.teacher.train
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
                              Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
     device = "CPU" if runs_on_cpu(first) else "GPU"
-    share = per_example * len(splits["train"]) / len(prepared)
+    number = number_of(splits, pool)
+    share = per_example * number / len(prepared)
     section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
     stored = cache_choice.bytes_of(recipe, section, task, teacher.model, prepared, share)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
-    seconds = _seconds(recipe, sizes, ours, theirs, device,
+    sizes["learnt"] = max(1, round(per_example * number))
+    looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
+    seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device,
                        asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
     ranges = {**{name: (one, one) for name, one in seconds.items()},
-              **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example)}
+              **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example, pool)}
     return Estimate(
         {name: Range(FASTER * low, SLOWER * high) for name, (low, high) in ranges.items()},
         _memory(recipe, ours, theirs, prepared, device),
@@ -143,23 +150,26 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
 ) -> dict[str, float]:
-    """By stage. `asked_once`: the teacher's answers are stored, and only read after the first epoch."""
+    """By stage. `sizes`: of the splits, of all that is `learnt`, of what is `looked at` before. `asked_once`: the teacher's
+    answers are stored, and only read after the first epoch."""
 
-    def training(section: Training, model: _Model, helper: Line | None = None) -> float:
-        steps, size = _steps(section, sizes["train"]), section.batch_size
+    def training(section: Training, model: _Model, number: int, helper: Line | None = None) -> float:
+        steps, size = _steps(section, number), section.batch_size
         examples = steps * size * section.accumulate
-        helped = helper(min(examples, sizes["train"]) if asked_once else examples, size) if helper is not None else 0.0
+        helped = helper(min(examples, number) if asked_once else examples, size) if helper is not None else 0.0
         updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
-        checks = model.passes.forward(math.ceil(examples / sizes["train"]) * sizes["validation"], size)
+        checks = model.passes.forward(math.ceil(examples / number) * sizes["validation"], size)
         written = WRITING * CHECKPOINTS * 12 * model.parameters
         return model.passes.training(examples, size) + helped + updates + checks + written
 
-    stages, repeats = recipe.distill, recipe.evaluate.seeds
+    stages, repeats, number = recipe.distill, recipe.evaluate.seeds, sizes["learnt"]
     teacher = recipe.teacher.train
-    seconds = {} if teacher is None else {"teacher": training(teacher, theirs)}
-    seconds["student"] = repeats * sum(training(stage, ours, theirs.passes.forward) for stage in stages)
-    if recipe.evaluate.baseline:
-        seconds["baseline"] = repeats * sum(training(stage, ours) for stage in stages)
+    seconds = {} if teacher is None else {"teacher": training(teacher, theirs, sizes["train"])}
+    if sizes["looked at"]:
+        seconds["unlabelled"] = theirs.passes.answering(sizes["looked at"], recipe.evaluate.batch_size)
+    seconds["student"] = repeats * sum(training(stage, ours, number, theirs.passes.forward) for stage in stages)
+    if recipe.evaluate.baseline:  # as many steps
+        seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
     if recipe.export:
         seconds["export"] = EXPORT * len(recipe.export)
     measured, size = sizes["validation"] + sizes.get("test", 0), recipe.evaluate.batch_size

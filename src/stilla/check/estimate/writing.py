@@ -10,10 +10,12 @@ from datasets import Dataset
 
 from stilla.check.estimate.clock import Stopwatch
 from stilla.check.estimate.passes import device_for
+from stilla.data import joined
 from stilla.evaluate.generate import Decoding, effective, some, writer
 from stilla.evaluate.texts import number_asked, some_questions
 from stilla.recipe import Recipe
 from stilla.stages.defaults import resolved_writing
+from stilla.stages.unlabelled import Pool, number_written
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.language.writing import Writes
 from stilla.tasks.text.sequences import NO_ROW
@@ -30,7 +32,7 @@ TIMED = 10, 3
 
 def seconds_of_writing(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, student: Loaded,
-    prepared: Prepared, per_example: float,
+    prepared: Prepared, per_example: float, pool: Pool | None = None,
 ) -> dict[str, tuple[float, float]]:
     """By stage, from texts as long as the data's to texts that are all cut at the limit."""
     if not isinstance(task, Writes):
@@ -40,8 +42,9 @@ def seconds_of_writing(
     section, generation = recipe.completions, resolved_writing(recipe.evaluate, task).writing
     if section is not None:
         decoding = Decoding(section.max_new_tokens, section.num_beams)
-        theirs = pace(task, teacher, splits["train"], decoding, section.batch_size, device)
-        found["completions"] = _between(tokens, decoding, lambda length: len(splits["train"]) * theirs(length))
+        some = splits["train"] if pool is None else joined(None, pool.data)
+        theirs, number = pace(task, teacher, some, decoding, section.batch_size, device), number_written(recipe, splits, pool)
+        found["completions"] = _between(tokens, decoding, lambda length: number * theirs(length))
     if generation is not None and generation.metrics:
         decoding = Decoding(generation.max_new_tokens, generation.num_beams)
         size = generation.batch_size or recipe.evaluate.batch_size

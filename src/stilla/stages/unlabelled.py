@@ -1,0 +1,139 @@
+"""`data.unlabelled` of a recipe: examples for which the teacher alone answers, and how they stand beside labelled ones."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
+
+from stilla import data
+from stilla.data.overlap import WORDS, Met
+from stilla.data.unlabelled import as_in, some_of
+from stilla.errors import DataError, all_at_once
+from stilla.recipe import Recipe, Unlabelled
+from stilla.runtime.narrate import progress
+from stilla.tasks.base import Task
+from stilla.tasks.language.writing import Writes
+
+logger = logging.getLogger(__name__)
+
+MEASURED = "in validation or test data"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Unlabelled examples in the columns that the task reads. `left_out`: how many are not among them, by the reason."""
+
+    data: Dataset
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def fingerprint(self) -> str:
+        return data.fingerprint.of_splits({"unlabelled": self.data})
+
+    def without(self, why: NDArray[np.object_]) -> Pool:
+        """The same without some of them. `why`: of each example the reason, None where it stays.
+
+        Raises:
+            DataError: none is left.
+        """
+        counts = Counter(reason for reason in why if reason is not None)
+        if not counts:
+            return self
+        if counts.total() == len(self):
+            listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+            raise DataError(f"data.unlabelled: all {len(self):,} examples are left out ({listed}).")
+        kept = np.flatnonzero([reason is None for reason in why])
+        return replace(self, data=self.data.select(kept), left_out={**self.left_out, **counts})
+
+
+def read(
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], named: Mapping[str, Dataset]
+) -> Pool | None:
+    """What the recipe names, without what is broken or stands in the data that are measured; None where it names nothing.
+
+    splits: the labelled ones that the task is bound to. named: what `data.load_unlabelled` gives.
+
+    Raises:
+        DataError: it cannot be read, its columns are not those of the labelled data, some of it stands in the data that are
+            measured and is not to be left out, or nothing is left.
+    """
+    section = recipe.data.unlabelled
+    if section is None:
+        return None
+    parts, problems = list[Dataset](), list[str]()
+    for name, examples in named.items():
+        try:
+            parts.append(task.unlabelled(examples, section.columns))
+        except DataError as error:
+            problems += [f"{one} (in {name!r})" for one in error.problems]
+    if problems:
+        raise all_at_once(problems, DataError)
+    whole = task.usable(some_of(_together(parts), section.limit, recipe.seed))
+    if not len(whole):
+        raise DataError("data.unlabelled: there are no examples in it.")
+    return _unmet(Pool(whole), section, task, splits)
+
+
+def _together(parts: list[Dataset]) -> Dataset:
+    return concatenate_datasets([as_in(one, parts[0], "those of the first of its files") for one in parts])
+
+
+def _unmet(pool: Pool, section: Unlabelled, task: Task, splits: Mapping[str, Dataset]) -> Pool:
+    """The pool without what is measured: to learn what the teacher says of the test data is no test."""
+    measured = Met(trace for name, split in splits.items() if name != "train" for trace in task.traces(split))
+    with progress("looking for test data", len(pool)) as advance:
+        why = np.full(len(pool), None, object)
+        for row, trace in enumerate(task.traces(pool.data)):
+            why[row] = MEASURED if measured.has(trace) else None
+            advance(1)
+    rows = np.flatnonzero(why)
+    if not len(rows):
+        return pool
+    found = f"data.unlabelled: {len(rows):,} of {len(pool):,} examples stand {MEASURED} (the same, or {WORDS} words in a row)"
+    if section.overlap == "refuse":
+        raise DataError(f"{found}, the first is row {rows[0]}. Remove them, or leave them out: data.unlabelled.overlap: "
+                        "skip.")
+    logger.warning("%s; left out", found)
+    return pool.without(why)
+
+
+def is_written(task: Task) -> bool:
+    """Whether the teacher has to write something for unlabelled examples before anything can be learnt of them."""
+    return isinstance(task, Writes) and task.unasked() is None
+
+
+def together(task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Dataset:
+    """Labelled and unlabelled examples in one table, as a training takes them."""
+    train = splits.get("train")
+    if pool is None:
+        assert train is not None  # a recipe names one of them at least
+        return train
+    return data.joined(None if train is None else task.beside(train), pool.data)
+
+
+def to_look_at(task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Dataset:
+    """Examples such as a student will learn from, as far as they are there before the teacher has written any."""
+    if pool is not None and is_written(task):
+        return splits.get("train", splits["validation"])
+    return together(task, splits, pool)
+
+
+def number_written(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | None) -> int:
+    """How many texts the teacher writes to be learnt."""
+    if recipe.completions is None:
+        return 0
+    return number_of(splits, pool) if recipe.all_written else number_of({}, pool)
+
+
+def number_of(splits: Mapping[str, Dataset], pool: Pool | None) -> int:
+    """How many examples a student learns from."""
+    return (len(splits["train"]) if "train" in splits else 0) + (0 if pool is None else len(pool))
