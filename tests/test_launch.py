@@ -19,11 +19,15 @@ pytestmark = pytest.mark.slow
 SGD = {"optim": "sgd", "save_strategy": "epoch"}  # Adam turns rounding of a zero gradient into a step of full size
 
 
-def written(folder: Path, *, batch_size: int, epochs: int = 2) -> Path:
+def written(folder: Path, *, batch_size: int, epochs: int = 2, unlabelled: bool = False) -> Path:
     training = {"epochs": epochs, "learning_rate": 0.1, "precision": "float32", "batch_size": batch_size, "trainer": SGD}
     plain = tiny.recipe(folder, distill=training, allow_weak_teacher=True,
                         teacher={"model": tiny.bert(folder / "calm", dropout=0.0), "train": training},
                         student={"config": {"num_hidden_layers": 2, "hidden_size": 16}})
+    if unlabelled:
+        pool = tiny.texts(folder / "pool", train=101, seed=5)["train"]
+        plain["data"] = {**plain["data"], "unlabelled": {"examples": pool, "near": 0.9}}
+        plain["distill"] = {**training, "unlabelled": {"linear": [0.2, 0.9]}}
     path = folder / "recipe.yaml"
     with path.open("w") as file:
         YAML().dump(plain, file)
@@ -40,12 +44,13 @@ def largest_difference(one: Path, other: Path) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-def test_a_run_of_two_processes_equals_a_run_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_a_run_of_two_processes_equals_a_run_of_one(unlabelled: bool, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
                 "--main_process_port", "0"]
     for name, command, size in (("one", [sys.executable], 16), ("two", launcher, 8)):
         (tmp_path / name).mkdir()
-        recipe = written(tmp_path / name, batch_size=size)
+        recipe = written(tmp_path / name, batch_size=size, unlabelled=unlabelled)
         done = subprocess.run([*command, "-m", "stilla", "run", str(recipe)], capture_output=True, text=True, timeout=400,
                               check=False, env=environment())
         assert done.returncode == 0, done.stderr[-3000:]
@@ -53,6 +58,8 @@ def test_a_run_of_two_processes_equals_a_run_of_one(tmp_path: Path) -> None:
         assert largest_difference(*(tmp_path / name / "run" / role for name in ("one", "two"))) < 2e-5, role
     one, two = (Scores.load(tmp_path / name / "run" / "scores.json") for name in ("one", "two"))
     assert one.student["accuracy"] == two.student["accuracy"]
+    assert one.learnt == two.learnt
+    assert bool(one.learnt) == unlabelled
 
 
 def test_an_error_of_the_main_process_ends_every_process(tmp_path: Path) -> None:

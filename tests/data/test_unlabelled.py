@@ -13,6 +13,7 @@ from stilla.data import are_unlabelled, joined, load, load_unlabelled
 from stilla.data.unlabelled import MARK, some_of
 from stilla.errors import DataError
 from stilla.recipe import Data, Unlabelled
+from stilla.tasks.language.sections import CausalLMData
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -26,11 +27,24 @@ def section(folder: Path, **unlabelled: Any) -> Data:
 
 def test_files_folders_and_several_of_them_are_read(tmp_path: Path) -> None:
     one = lines(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}])
-    (tmp_path / "b.txt").write_text("c\n\nd\n\ne\n")
+    (tmp_path / "b.txt").write_text("c\nd\n\ne\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x.csv").write_text("text,label\nf,1\n")
     found = load_unlabelled(section(tmp_path, examples=(one, str(tmp_path / "b.txt"), str(tmp_path / "folder"))))
     assert [split["text"][:] for split in found.values()] == [["a", "b"], ["c", "d", "e"], ["f"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [(Data, {}, ["c", "d", "e"]), (Data, {"document": "paragraph"}, ["c\nd", "e"]), (CausalLMData, {}, ["c\nd", "e"]),
+     (CausalLMData, {"document": "line"}, ["c", "d", "e"])])  # fmt: skip
+def test_in_plain_text_a_line_is_an_example_unless_texts_are_what_is_learnt(
+    kind: type[Data], said: dict[str, Any], expected: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "b.txt").write_text("c\nd\n\ne\n")
+    made = kind(train="x", unlabelled=Unlabelled(examples=(str(tmp_path / "b.txt"),), **said))
+    (found,) = load_unlabelled(made).values()
+    assert found["text"][:] == expected
 
 
 def test_of_several_splits_the_unlabelled_one_is_taken_or_the_named_one(tmp_path: Path) -> None:

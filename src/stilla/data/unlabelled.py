@@ -35,7 +35,7 @@ def load_unlabelled(section: Data) -> dict[str, Dataset]:
         try:
             found[name] = _chosen(name, sources.read(
                 name, config=asked.config or (section.config if of_train else None),
-                revision=asked.revision or (section.revision if of_train else None), document=section.text_unit), asked.split)
+                revision=asked.revision or (section.revision if of_train else None), document=section.unlabelled_unit), asked.split)
         except DataError as error:
             problems.append(f"data.unlabelled: {error}")
     if problems:

@@ -41,6 +41,8 @@ class Unlabelled(Section):
     """Revision of them, likewise."""
     split: str | None = None
     """Which of a dataset's splits; by default one called `unlabelled` or `unsupervised`, else `train`."""
+    document: Literal["paragraph", "line", "file"] | None = None
+    """What is one example in files of plain text; by default a line, for language models as `data.document` says."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """How columns are called there, by their names in the labelled data: `{text: body}`. By default alike, or where only one
     can be meant."""
@@ -123,3 +125,9 @@ class Data(Section):
     def text_unit(self) -> Literal["paragraph", "line", "file"]:
         """What one example is in a file of plain text."""
         return "paragraph"
+
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+        """The same of unlabelled examples."""
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or "line"

@@ -21,6 +21,11 @@ class Documents(Texts):
     def text_unit(self) -> Literal["paragraph", "line", "file"]:
         return self.document
 
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or self.document
+
 
 class Prompted(Texts):
     """Of texts, or of what is asked and its answers."""
