@@ -259,6 +259,22 @@ def test_the_teacher_is_asked_once_about_every_example_of_either_kind(tmp_path: 
     assert len(Store(Path(place))) == 16 + run.scores.learnt["unlabelled"]
 
 
+def test_a_dataset_in_python_is_learnt_as_a_file_is_and_found_again_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = recipe("text", tmp_path / "file")
+    of_file = stilla.distill(**plain)
+    rows = [json.loads(line) for line in Path(plain["data"]["unlabelled"]).read_text().splitlines()]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given = {**plain, "data": {**plain["data"], "unlabelled": Dataset.from_list(rows)}, "output": "run"}
+    of_python = stilla.distill(**given)
+    assert same(of_file, of_python)
+    assert stilla.distill(**given).scores == of_python.scores
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_run(tmp_path / "here" / "run").learnt == of_file.scores.learnt
+
+
 def test_a_share_may_change_over_training_and_say_how_little_was_seen(tmp_path: Path) -> None:
     changing = {**QUICK, "unlabelled": {"steps": [[0.0, 0.0], [0.5, 1.0]]}}
     run = stilla.distill(**recipe("text", tmp_path, distill=changing))

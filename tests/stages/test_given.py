@@ -337,3 +337,60 @@ def test_where_another_run_is_at_work_nothing_is_written(tmp_path: Path) -> None
           call(tmp_path, data=ROWS[:1]).written_down()):
         pass
     assert sorted((tmp_path / "data").iterdir()) == before
+
+
+# --- unlabelled examples ---
+
+POOL = Dataset.from_dict({"text": ["a drum", "a race"]})
+
+
+@pytest.mark.parametrize("pool", [
+    POOL, DatasetDict({"unsupervised": POOL, "test": TEXTS}), pd.DataFrame(POOL.to_dict()), POOL.to_dict(), POOL.to_list(),
+    {"examples": POOL, "min_confidence": 0.5}, {"examples": [POOL]}, [POOL],
+], ids=["dataset", "dict of splits", "frame", "columns", "rows", "section", "section of several", "several"])  # fmt: skip
+def test_unlabelled_examples_may_be_whatever_labelled_ones_may(pool: Any, tmp_path: Path) -> None:
+    recipe = written(tmp_path / "run", data={"train": TEXTS, "validation": "v.csv", "unlabelled": pool})
+    assert recipe.data.unlabelled is not None
+    (place,) = recipe.data.unlabelled.examples
+    assert place.startswith(str(tmp_path / "run" / "data" / "unlabelled-"))
+    (found,) = data.load_unlabelled(recipe.data).values()
+    assert found["text"][:] == ["a drum", "a race"]
+    assert recipe.data.unlabelled.min_confidence == (0.5 if isinstance(pool, dict) and "min_confidence" in pool else None)
+    again = written(tmp_path / "run", data={"train": TEXTS, "validation": "v.csv", "unlabelled": pool})
+    assert again == recipe
+
+
+def test_unlabelled_names_and_data_stand_beside_each_other(tmp_path: Path) -> None:
+    other = Dataset.from_dict({"text": ["a choir"]})
+    recipe = written(tmp_path / "run", data={"train": "t.csv", "unlabelled": ["a.txt", POOL, tmp_path / "b.csv", other]})
+    assert recipe.data.unlabelled is not None
+    first, second, third, fourth = recipe.data.unlabelled.examples
+    assert (first, third, recipe.data.train) == ("a.txt", str(tmp_path / "b.csv"), "t.csv")
+    assert [load_from_disk(place)["text"][:] for place in (second, fourth)] == [["a drum", "a race"], ["a choir"]]
+
+
+@pytest.mark.parametrize("pool", ["a.txt", ["a.txt", "b.txt"], {"examples": "a.txt", "limit": 3}])
+def test_unlabelled_names_are_a_recipes_own(pool: Any) -> None:
+    found = call(data={"train": "t.csv", "unlabelled": pool})
+    assert not found.given
+    assert found.recipe == from_options({**TASK, "data": {"train": "t.csv", "unlabelled": pool}, "output": "runs/t"})
+
+
+def test_without_labelled_data_the_run_is_called_by_its_task() -> None:
+    found = call(data={"validation": TEXTS, "unlabelled": [{"text": "a drum"}]})
+    assert found.recipe.output == "runs/text-classification"
+    assert set(found.given) == {("data", "validation"), ("data", "unlabelled", "examples", 0)}
+    assert found.recipe.data.train is None
+    assert call(data={"train": "t.csv", "unlabelled": POOL}).recipe.output == "runs/t"
+
+
+def test_what_an_override_replaces_of_unlabelled_examples_is_not_kept(tmp_path: Path) -> None:
+    both = {"train": "t.csv", "unlabelled": [POOL, POOL]}
+    assert set(call(None, "data.unlabelled.examples.0=x.txt", data=both).given) == {("data", "unlabelled", "examples", 1)}
+    assert not call(None, "data.unlabelled=x.txt", data=both).given
+    assert not call(None, "data.unlabelled=null", data=both).given
+
+
+def test_unlabelled_examples_that_are_none_are_refused_with_their_place() -> None:
+    with pytest.raises(RecipeError, match=r"data\.unlabelled\.examples\.1: got int; expected a file, a folder"):
+        call(data={"train": "t.csv", "unlabelled": ["a.txt", 7]})

@@ -218,3 +218,50 @@ def test_labels_alone_train_without_a_teacher_term(tmp_path: Path) -> None:
     made = trainer(tmp_path, terms=[Term(Labels())], student=classifier())
     made.train()
     assert len(losses(made)) == 2
+
+
+# --- examples without labels ---
+
+
+def half_unlabelled(number: int = 20) -> datasets.Dataset:
+    """Every second pair of examples has no label."""
+    return tokenised(number).map(lambda row, index: {"label": -100 if index % 4 > 1 else row["label"]}, with_indices=True)
+
+
+def test_examples_without_a_label_are_answered_by_the_teacher_alone(tmp_path: Path) -> None:
+    known = tokenised().select([index for index in range(20) if index % 4 < 2])
+    options = {"per_device_train_batch_size": 20, "max_steps": 1, "optim": "sgd"}
+    made, alone = (trainer(tmp_path, rows, terms=[Term(Labels())], options=options) for rows in (half_unlabelled(), known))
+    for one in (made, alone):
+        one.train()
+    assert losses(made) == pytest.approx(losses(alone), rel=1e-5)
+    assert distance(weights(made), weights(alone)) < 1e-5
+
+
+@pytest.mark.parametrize("share", [0.75, {"linear": [0.0, 1.0]}])
+def test_a_trainer_takes_a_share_of_unlabelled_examples(tmp_path: Path, share: Any) -> None:
+    made = trainer(tmp_path, half_unlabelled(), unlabelled_share=share, options={"max_steps": 5})
+    steps = [batch for _, batch in zip(range(5), (batch for _ in range(3) for batch in made.get_train_dataloader()))]
+    unlabelled = [int((batch.labels == -100).sum()) for batch in steps]
+    assert unlabelled[:2] == ([6, 6] if share == 0.75 else [0, 2])
+    made.train()
+    assert len(losses(made)) == 5
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "said"),
+    [(tokenised, {"unlabelled_share": 1.5}, "got 1.5; expected a share from 0 to 1"),
+     (tokenised, {"unlabelled_share": {"linear": [0, 2]}}, "expected a share from 0 to 1"),
+     (tokenised, {"unlabelled_share": "half"}, "unlabelled_share: got 'half'"),
+     (lambda: [dict(row) for row in tokenised()], {"unlabelled_share": 0.5}, "no column `labels` that could be looked at"),
+     (half_unlabelled, {"unlabelled_share": 0.5, "options": {"train_sampling_strategy": "sequential"}}, "order of their own"),
+     (lambda: half_unlabelled().to_iterable_dataset(), {"unlabelled_share": 0.5}, "order of their own")],
+)  # fmt: skip
+def test_a_share_that_cannot_be_taken_is_refused(tmp_path: Path, data: Any, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(CompatibilityError, match=said):
+        trainer(tmp_path, data(), **more)
+
+
+def test_a_share_of_what_is_all_labelled_is_refused_before_a_step(tmp_path: Path) -> None:
+    with pytest.raises(CompatibilityError, match="all examples are labelled; leave it out"):
+        trainer(tmp_path, unlabelled_share=0.5).train()

@@ -73,7 +73,7 @@ class Call:
         said = {**_said(source), **options}
         found = _Sorted(str(said.get("task")), processing_class)
         plain = found.sort(said)
-        if file is None and any(place[0] == "data" and place[1] in ("train", "unlabelled") for place in found.given):
+        if file is None and ("data", "train" if _trains(plain) else UNLABELLED) in {place[:2] for place in found.given}:
             plain.setdefault("output", f"runs/{found.task.rpartition(':')[2]}")
         draft = draft_of_options(plain, overrides, file)
         away = [] if file is None or draft.recipe is None else elsewhere(file, draft.recipe)
@@ -104,6 +104,12 @@ class Call:
             raise
         if processes().is_main_process:
             store.tidy()
+
+
+def _trains(plain: Mapping[str, Any]) -> bool:
+    """Whether there are labelled training data."""
+    data = plain.get("data")
+    return not isinstance(data, Mapping) or data.get("train") is not None
 
 
 def _said(source: object) -> dict[str, Any]:
