@@ -28,6 +28,7 @@ from stilla.recipe import (
     Stage,
     StudentSpec,
     Teacher,
+    Unlabelled,
 )
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
@@ -40,6 +41,7 @@ PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTAL
 SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "distill": Stage,
     "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate, "generation": Generation,
+    "unlabelled": Unlabelled,
 }
 
 

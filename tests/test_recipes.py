@@ -51,6 +51,7 @@ def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
     assert run.report.exists()
     assert run.scores.student[run.scores.metric] is not None
+    assert bool(run.scores.learnt.get("unlabelled")) == (written.data.unlabelled is not None)
     kept = read(run.folder / "recipe.yaml")
     if written.cache.form is not None:
         coder = Store(run.folder / "cache").manifest.logits
@@ -77,7 +78,7 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:
         data, teacher = _texts(folder, recipe), Path(tiny.bert(folder / "teacher", layers=12, width=16))
-    return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}"]
+    return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}", *_pool(folder, recipe)]
 
 
 def _writing(folder: Path, recipe: Recipe) -> list[str]:
@@ -136,6 +137,16 @@ def _texts(folder: Path, recipe: Recipe) -> dict[str, str]:
         lines = [json.dumps(_in_columns(row, recipe, random.Random(index))) for index, row in enumerate(rows)]
         Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
+
+
+def _pool(folder: Path, recipe: Recipe) -> list[str]:
+    """Texts of other draws of the same words, with labels that are none."""
+    if recipe.data.unlabelled is None:
+        return []
+    path = folder / "pool.jsonl"
+    rows = [json.loads(line) for line in Path(tiny.texts(folder / "pool", seed=5)["train"]).read_text().splitlines()]
+    path.write_text("\n".join(json.dumps({"text": row["text"], "label": -1}) for row in rows) + "\n", encoding="utf-8")
+    return [f"data.unlabelled.examples={path}", "data.unlabelled.split=null"]
 
 
 def _in_columns(row: Mapping[str, str], recipe: Recipe, draw: random.Random) -> dict[str, object]:
