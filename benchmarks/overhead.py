@@ -115,7 +115,7 @@ def prepare(scratch: Path, options: argparse.Namespace) -> Setting:
         order += list(batches)
         batches.set_epoch(batches.epoch + 1)
     (scratch / "order.json").write_text(json.dumps(order))
-    return Setting(folder=str(scratch), data=section.train, result="", steps=options.steps, seed=options.seed,
+    return Setting(folder=str(scratch), data=str(section.train), result="", steps=options.steps, seed=options.seed,
                    batch_size=options.batch_size, hidden=False, precision="float32", threads=options.threads,
                    answers=next(iter(student.layer_map.values())))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +65,8 @@ def picture(seed: int) -> bytes:
 def text_rows(count: int, seed: int) -> list[dict[str, Any]]:
     draw = np.random.default_rng(seed)
     words = [*tiny.FILLER, *(word for group in tiny.TOPICS.values() for word in group)]
-    return [{"text": " ".join(draw.choice(words, draw.integers(3, 12))), "topic": TOPICS[index % 3]} for index in range(count)]
+    return [{"text": " ".join(draw.choice(words, draw.integers(3, 12))), "topic": TOPICS[index % 3]}
+            for index in range(count)]
 
 
 def of(kind: str, folder: Path) -> tuple[dict[str, Any], Callable[[int, int], list[dict[str, Any]]], tuple[str, ...]]:
@@ -73,7 +77,8 @@ def of(kind: str, folder: Path) -> tuple[dict[str, Any], Callable[[int, int], li
         def rows(count: int, seed: int) -> list[dict[str, Any]]:
             return [{"image": picture(seed * 1000 + index), "label": ("cat", "dog")[index % 2]} for index in range(count)]
 
-        return {"task": "image-classification", "teacher": str(vit_folder(folder, **labels_of("cat", "dog")))}, rows, ("label",)
+        teacher = str(vit_folder(folder, **labels_of("cat", "dog")))
+        return {"task": "image-classification", "teacher": teacher}, rows, ("label",)
     if kind == "seq2seq":
         pairs.trained("bart").save_pretrained(folder)
         pairs.tokenizer("bart").save_pretrained(folder)
@@ -156,7 +161,8 @@ def test_it_learns_from_both_and_says_so(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["text", "image", "prompts", "seq2seq"])
 def test_whatever_labels_the_pool_has_change_nothing(kind: str, tmp_path: Path) -> None:
     without = stilla.distill(**recipe(kind, tmp_path / "without"))
-    runs = [stilla.distill(**recipe(kind, tmp_path / name, labels=labels)) for name, labels in (("a", "food"), ("b", "odd one"))]
+    runs = [stilla.distill(**recipe(kind, tmp_path / name, labels=labels))
+            for name, labels in (("a", "food"), ("b", "odd one"))]
     assert all(same(without, run) for run in runs)
 
 
@@ -174,13 +180,16 @@ def test_a_pool_that_is_the_training_data_gives_plain_distillation_bit_for_bit(k
     assert one.scores.student.quality == other.scores.student.quality
 
 
+def rows_in(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def without_measured(*files: Path) -> int:
     """Take out of training files what stands in the measured ones beside them; how much is left."""
     for file in files:
-        measured, mine = ([json.loads(line) for name in names for line in (file.parent / f"{name}.jsonl").read_text().splitlines()]
-                          for names in (("validation", "test"), ("train",)))
+        measured = [row for name in ("validation", "test") for row in rows_in(file.parent / f"{name}.jsonl")]
         met = Met((row["text"],) for row in measured)
-        kept = [row for row in mine if not met.has((row["text"],))]
+        kept = [row for row in rows_in(file) if not met.has((row["text"],))]
         lines(file, kept)
     return len(kept)
 
@@ -232,8 +241,6 @@ def test_interrupted_within_an_epoch_and_continued_equals_uninterrupted(
         class Press(training.TrainerCallback):
             def on_step_begin(self, args, state, control, **_):
                 if state.global_step == 6:
-                    import os
-                    import signal
                     os.kill(os.getpid(), signal.SIGINT)
 
         return [*original(name, *rest), Press()]
@@ -264,7 +271,7 @@ def test_a_dataset_in_python_is_learnt_as_a_file_is_and_found_again_from_anywher
 ) -> None:
     plain = recipe("text", tmp_path / "file")
     of_file = stilla.distill(**plain)
-    rows = [json.loads(line) for line in Path(plain["data"]["unlabelled"]).read_text().splitlines()]
+    rows = rows_in(Path(plain["data"]["unlabelled"]))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     given = {**plain, "data": {**plain["data"], "unlabelled": Dataset.from_list(rows)}, "output": "run"}
@@ -332,10 +339,4 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
             file.write((tmp_path / f"{also}.jsonl").read_text().splitlines()[0] + "\n")
     plain["data"]["unlabelled"] = {"examples": plain["data"]["unlabelled"], **pool}
     findings = check(from_options({**plain, **changes}))
-    assert any(stilla_said(said, problem) for problem in findings.problems), findings.problems
-
-
-def stilla_said(said: str, problem: str) -> bool:
-    import re
-
-    return re.search(said, problem) is not None
+    assert any(re.search(said, problem) for problem in findings.problems), findings.problems

@@ -1,4 +1,4 @@
-"""Which unlabelled examples a run learns from: what stands in the measured data, what the teacher thinks, what is asked for."""
+"""Which unlabelled examples a run learns from: what is measured, what the teacher thinks, what the recipe asks for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stilla.errors import DataError, RecipeError
 from stilla.models.features import Recorder
 from stilla.recipe import Recipe, Unlabelled
 from stilla.recipe.file import from_options
-from stilla.stages import completions, opinions, unlabelled
+from stilla.stages import completions, learnt, opinions, unlabelled
 from stilla.stages.learnt import examples_in
 from stilla.stages.training import Learnt
 from stilla.stages.unlabelled import MEASURED, Pool
@@ -25,6 +25,7 @@ from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests.equivalence.unlabelled import made
+from tests.report.fakes import regression
 
 LONG = "one two three four five six seven eight nine"
 
@@ -82,7 +83,8 @@ def test_no_eight_words_of_the_test_data_are_left_in_the_pool() -> None:
 def test_several_files_are_one_pool_and_a_limit_draws_from_all_of_it() -> None:
     given = splits(validation=["v", "w"])
     task = TextClassification.understand(TextClassificationData(train="x"), given)
-    named = {"a": Dataset.from_dict({"text": list("cdefg")}), "b": Dataset.from_dict({"body": list("hijkl"), "label": [1] * 5})}
+    named = {"a": Dataset.from_dict({"text": list("cdefg")}),
+             "b": Dataset.from_dict({"body": list("hijkl"), "label": [1] * 5})}
     whole = unlabelled.read(recipe(), task, given, named)
     few = unlabelled.read(recipe(limit=6), task, given, named)
     assert whole is not None
@@ -196,6 +198,17 @@ def test_a_function_of_ones_own_sees_the_example_and_what_the_teacher_says(tmp_p
         answers("text", tmp_path / "raises", keep=f"{__name__}:raises")
 
 
+def test_pictures_reach_a_teacher_whose_weights_are_halved(tmp_path: Path) -> None:
+    task, teacher, pool, labelled = asked("image")
+    teacher.model.to(torch.bfloat16)
+    section = Unlabelled(examples=("x",), min_confidence=0.0, near=1.0)
+    opinions.ask(section, task, teacher, pool, labelled, tmp_path / "halved", {}, 8)
+    halved = opinions.Parts(tmp_path / "halved", opinions.SCHEMA).rows()
+    whole, _, _ = answers("image", tmp_path / "whole", min_confidence=0.0, near=1.0)
+    for name in ("confidence", "distance"):
+        assert [row[name] for row in halved] == pytest.approx([row[name] for row in whole], abs=0.05)
+
+
 def test_documents_in_pieces_are_judged_by_all_their_rows(tmp_path: Path) -> None:
     task, teacher, _, labelled = asked("causal")
     longest = " ".join(["the old cat sat"] * 20)
@@ -284,6 +297,16 @@ def test_examples_are_counted_by_what_was_seen_of_the_prepared_ones() -> None:
     assert examples_in(prepared, marks, Learnt(1, 5, 2)) == {"steps": 1, "labelled": 4, "unlabelled": 2}
     packed = Prepared([], lambda _: None, np.array([0, 4, 7]), packed=True, unlabelled=np.array([False, True, True]))  # type: ignore[arg-type, return-value]
     assert examples_in(packed, marks, Learnt(3, 1, 1)) == {"steps": 3, "labelled": 4, "unlabelled": 3}
+
+
+def test_of_several_stages_the_one_that_saw_most_counts() -> None:
+    left_out = {MEASURED: 3}
+    found = learnt.said_in(regression(), [{"steps": 9, "labelled": 0, "unlabelled": 40, "left out": left_out}, None,
+                                      {"steps": 5, "labelled": 20, "unlabelled": 7, "left out": left_out}])
+    assert found.learnt == {"labelled": 20, "unlabelled": 40, f"left out: {MEASURED}": 3}
+    assert found.notes[-1] == ("learnt from: 20 labelled and 40 unlabelled examples; unlabelled ones left out: 3 (in "
+                               "validation or test data)")
+    assert learnt.said_in(regression(), [None]) == regression()
 
 
 def test_what_is_kept_may_be_read_without_a_word_where_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:

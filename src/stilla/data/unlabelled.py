@@ -33,9 +33,10 @@ def load_unlabelled(section: Data) -> dict[str, Dataset]:
     for name in asked.examples:
         of_train = name == section.train
         try:
-            found[name] = _chosen(name, sources.read(
-                name, config=asked.config or (section.config if of_train else None),
-                revision=asked.revision or (section.revision if of_train else None), document=section.unlabelled_unit), asked.split)
+            splits = sources.read(name, config=asked.config or (section.config if of_train else None),
+                                  revision=asked.revision or (section.revision if of_train else None),
+                                  document=section.unlabelled_unit)
+            found[name] = _chosen(name, splits, asked.split)
         except DataError as error:
             problems.append(f"data.unlabelled: {error}")
     if problems:

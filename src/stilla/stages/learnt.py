@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stilla.recipe import Recipe
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
@@ -43,18 +44,23 @@ def note(folder: RunFolder, stage: str, found: Mapping[str, int], left_out: Mapp
     write_whole(_file(folder), sealed(known))
 
 
-def of(folder: RunFolder, stage: str) -> Mapping[str, Any] | None:
-    """What a stage learnt from; None where nobody wrote it down, or it was changed."""
-    return _read(folder).get(stage)
+def of(folder: RunFolder, recipe: Recipe) -> list[Mapping[str, Any] | None]:
+    """What each stage of the first student learnt from; None where nobody wrote it down, or it was changed."""
+    known, number = _read(folder), len(recipe.distill)
+    names = ["student"] if number == 1 else [f"student.{stage}" for stage in range(number)]
+    return [known.get(name) for name in names]
 
 
-def said_in(scores: Scores, folder: RunFolder, stage: str) -> Scores:
-    """The scores with what the student learnt from, in numbers and in a sentence, where some of it is unlabelled."""
-    found = of(folder, stage)
-    if found is None:
+def said_in(scores: Scores, found: Sequence[Mapping[str, Any] | None]) -> Scores:
+    """The scores with what the student learnt from, in numbers and in a sentence, where some of it is unlabelled.
+
+    found: by stage, of which the one that saw most of a kind counts.
+    """
+    stages = [one for one in found if one is not None]
+    if not stages:
         return scores
-    numbers = {LABELLED: found[LABELLED], UNLABELLED: found[UNLABELLED],
-               **{f"left out: {why}": count for why, count in found["left out"].items()}}
+    numbers = {**{kind: max(one[kind] for one in stages) for kind in (LABELLED, UNLABELLED)},
+               **{f"left out: {why}": count for why, count in stages[-1]["left out"].items()}}
     return replace(scores, learnt=numbers, notes=(*scores.notes, _sentence(numbers)))
 
 

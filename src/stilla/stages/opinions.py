@@ -157,6 +157,10 @@ class _Asked:
         device = processes().device
         self.teacher.to(device)
         made = prepared.collate([prepared.examples[one] for one in batch]).to(device)
+        dtype = next(one.dtype for one in self.teacher.model.parameters() if one.is_floating_point())
+        # pictures come as float32, also to a model whose weights are bfloat16
+        made["teacher"] = {name: value.to(dtype) if value.is_floating_point() else value
+                           for name, value in made.teacher.items()}
         said = self.teacher(made)
         return self.task.align(said, said, made)[0], self.task.segments(made)
 

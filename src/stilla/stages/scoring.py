@@ -101,24 +101,19 @@ def score(
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
-              **({} if (learnt_from := learnt.of(folder, last_stage(recipe))) is None else {"learnt": learnt_from}),
+              **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
         found = _measured_before(folder.scores)
         if found is not None:
             say("scores: measured before, skipped")
             return found
-    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), folder, last_stage(recipe))
+    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
     scores.dump(folder.scores)
     student = made["student"][0]
     card(written or recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
     folder.finish("scores", inputs, folder.scores)
     return scores
-
-
-def last_stage(recipe: Recipe) -> str:
-    """What the last training of the first student is called."""
-    return "student" if len(recipe.distill) == 1 else f"student.{len(recipe.distill) - 1}"
 
 
 def _measured_before(path: Path) -> Scores | None:

@@ -282,8 +282,7 @@ class Stages:
         if self.place.pool is None:
             return tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
-        names = ["student"] if len(stages) == 1 else [f"student.{number}" for number in range(len(stages))]
-        done = on_main(lambda: [learnt.of(self.place.folder, name) for name in names])
+        done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
         return tuple(labels_alone(stage, share, None if one is None else one["steps"],
                                   passes=cache_choice.passes_of(stage, len(examples)))
                      for stage, one in zip(stages, done, strict=True))

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -35,7 +36,7 @@ class Pool:
     def __len__(self) -> int:
         return len(self.data)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return data.fingerprint.of_splits({"unlabelled": self.data})
 

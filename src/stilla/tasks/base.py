@@ -60,7 +60,7 @@ class Prepared:
     references: Given | None = None
     """What answers are compared with, one per example; None where those are the batches' labels."""
     unlabelled: NDArray[np.bool_] | None = None
-    """(examples,) which of them nobody has labelled, where some are drawn more often than the others; else None."""
+    """(examples,) which of them nobody has labelled; None where nobody has to know it to draw them, or to count them."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -60,8 +60,13 @@ class Mixing:
         return -(-len(self.unlabelled) // self.size)
 
     def _upto(self, steps: int) -> tuple[list[int], list[int]]:
-        """(steps + 1,) how many examples were taken before each step, and how many unlabelled ones: the nearest to the sum of
-        the shares, so that every step has as many as its share says, and none is lost to rounding."""
+        """(steps + 1 or more,) how many examples were taken before each step, and how many unlabelled ones: the nearest to
+        the sum of the shares, so that every step has as many as its share says, and none is lost to rounding."""
+        if not self._taken_before or len(self._taken_before[0][0]) <= steps:
+            self._taken_before[:] = [self._sums(max(steps, self.steps))]
+        return self._taken_before[0]
+
+    def _sums(self, steps: int) -> tuple[list[int], list[int]]:
         rest = len(self.unlabelled) - self.size * (self._per_epoch - 1)
         number = np.arange(steps)
         sizes = np.where((number + 1) % self._per_epoch == 0, rest, self.size)
@@ -94,6 +99,10 @@ class Mixing:
     @cached_property
     def _members(self) -> Sequence[NDArray[np.int64]]:
         return np.flatnonzero(~self.unlabelled), np.flatnonzero(self.unlabelled)
+
+    @cached_property
+    def _taken_before(self) -> list[tuple[list[int], list[int]]]:
+        return []
 
     @cached_property
     def _orders(self) -> dict[bool, tuple[int, list[int]]]:
