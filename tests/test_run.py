@@ -307,7 +307,7 @@ def test_a_weak_teacher_is_refused_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(CompatibilityError, match=r"no better than chance.*--allow-weak-teacher"):
         stilla.distill(**tiny.recipe(tmp_path, **weak))
     run = stilla.distill(**tiny.recipe(tmp_path, **weak, allow_weak_teacher=True))
-    assert run.scores.distillation_ratio is None
+    assert run.scores.ratio is None
 
 
 def test_a_finished_stage_whose_files_are_gone_is_done_again(

@@ -3,7 +3,7 @@
     import stilla
     run = stilla.distill("recipe.yaml")
     run = stilla.distill(task="text-classification", data=dataset, teacher=(model, tokenizer), student=3)
-    run.scores.student["accuracy"], run.scores.retention, run.report
+    run.scores.student["accuracy"], run.scores.retention, run.scores.ratio, run.report
 
 Names load on first use, so that `import stilla` costs nothing.
 """

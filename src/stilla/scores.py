@@ -46,8 +46,23 @@ class Interval(Checked):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class PairedTest(Checked):
+    """How often student and baseline, exchanged at random within each of so many pairs, differ at least as much as they do.
+
+    `p`: two-sided. `least`: what it cannot fall below, however large the difference is. `pairs`: seeds, or examples.
+    """
+
+    p: float
+    least: float
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -151,8 +166,9 @@ class Scores(Checked):
 
     `metric`: the headline metric; `split`: the split that headline numbers come from.
     `difference`: student minus baseline on the headline metric, paired over the examples.
-    `gap`: student minus teacher, paired. `retention` = student / teacher. `distillation_ratio` =
-    (student - baseline) / (teacher - baseline). Either is `None` where it is not defined, and `notes` says why.
+    `gap`: student minus teacher, paired. `retention` = student / teacher. `ratio` = (student - baseline) /
+    (teacher - baseline). Either is `None` where it is not defined or cannot be measured, and `notes` says why.
+    `tests`: whether the difference is chance, by what is exchanged: `seeds` (where there are several), `examples`.
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
     `units`: what is decided and flips (examples, tokens, words); `decided`: how many of them the headline split has.
     `class_metric`: what `classes` hold of every class.
@@ -168,8 +184,9 @@ class Scores(Checked):
     subjects: Mapping[str, Measured]
     gap: Interval | None = None
     difference: Interval | None = None
-    retention: float | None = None
-    distillation_ratio: float | None = None
+    retention: Interval | None = None
+    ratio: Interval | None = None
+    tests: Mapping[str, PairedTest] = field(default_factory=dict)
     verdict: str = ""
     notes: tuple[str, ...] = ()
     flipped: Mapping[str, int] = field(default_factory=dict)
@@ -211,13 +228,22 @@ class Scores(Checked):
             ValueError: these are no scores; where, and what is wrong there.
         """
         try:
-            scores = _checked().validate_json(json.dumps(json.loads(json.dumps(plain), parse_int=_count)))
+            scores = _checked().validate_json(json.dumps(json.loads(json.dumps(_as_today(plain)), parse_int=_count)))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
         if lacking := _lacking(scores):
             raise ValueError(lacking)
         return scores
+
+
+def _as_today(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of before ratios had intervals: a number, whose interval nobody knows."""
+    found = dict(plain)
+    if "distillation_ratio" in found:
+        found["ratio"] = found.pop("distillation_ratio")
+    return found | {name: {"value": one, "low": one, "high": one} for name in ("retention", "ratio")
+                    if isinstance(one := found.get(name), float)}
 
 
 def _count(digits: str) -> int:

@@ -293,7 +293,7 @@ def test_five_models_stand_side_by_side_without_broken_intervals(capsys):
 def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
     why = "the teacher is no better than the baseline, so there is nothing to gain a part of"
     note = f"distillation ratio is not defined: {why}"
-    scores = dataclasses.replace(fakes.intents(), distillation_ratio=None, notes=(note,))
+    scores = dataclasses.replace(fakes.intents(), ratio=None, notes=(note,))
     printing.print_scores(scores)
     assert " ".join(capsys.readouterr().out.split()).count("nothing to gain a part of") == 1
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stilla.errors import RecipeError, StillaError
 from stilla.evaluate import Examined, make_scores
 from stilla.recipe import Generation
-from stilla.scores import Cost, Scores
+from stilla.scores import Cost, PairedTest, Scores
 from stilla.tasks.answers import Answers, Decisions, Metric
 from stilla.tasks.exam import ClassValues
 from stilla.tasks.language.sections import WritingEvaluate
@@ -69,8 +69,12 @@ def test_a_whole_comparison(rng: np.random.Generator, tmp_path: Path) -> None:
     assert found.difference is not None
     assert found.difference.value == pytest.approx(student - baseline)
     assert found.difference.low > 0
-    assert found.retention == pytest.approx(student / teacher)
-    assert found.distillation_ratio == pytest.approx((student - baseline) / (teacher - baseline))
+    assert found.retention is not None
+    assert found.retention.value == pytest.approx(student / teacher)
+    assert found.retention.low < student / teacher < found.retention.high < 1
+    assert found.ratio is not None
+    assert found.ratio.value == pytest.approx((student - baseline) / (teacher - baseline))
+    assert 0 < found.ratio.low < found.ratio.value < found.ratio.high < 1
     assert "distillation gained" in found.verdict
     assert found.notes == ("said before",)
     assert [one.name for one in found.classes] == ["cat", "dog", "eel"]
@@ -126,15 +130,33 @@ def test_several_seeds_are_averaged_and_kept(rng: np.random.Generator) -> None:
 
 def test_without_a_baseline_there_is_no_difference(rng: np.random.Generator) -> None:
     found = _scores(_all(rng, ("validation",), teacher=0.95, student=0.85))
-    assert (found.split, found.difference, found.distillation_ratio) == ("validation", None, None)
+    assert (found.split, found.difference, found.ratio) == ("validation", None, None)
     assert found.gap is not None
 
 
 def test_a_teacher_no_better_than_the_baseline_leaves_the_ratio_undefined(rng: np.random.Generator) -> None:
     found = _scores(_all(rng, teacher=0.7, baseline=0.9, student=0.8))
-    assert found.distillation_ratio is None
+    assert found.ratio is None
     assert any(note.startswith("distillation ratio is not defined") for note in found.notes)
     assert "distillation lost" in found.verdict
+
+
+def test_the_difference_is_tested_over_seeds_and_over_examples(rng: np.random.Generator) -> None:
+    one = _scores(_all(rng, teacher=0.95, baseline=0.7, student=0.85))
+    assert set(one.tests) == {"examples"}
+    assert one.tests["examples"] == PairedTest(1 / 201, 1 / 201, 600)
+    three = _scores(_all(rng, seeds=3, teacher=0.95, baseline=0.7, student=0.85))
+    assert three.tests["seeds"] == PairedTest(0.25, 0.25, 3)
+    assert three.tests["examples"].p == 1 / 201
+    alike = _scores(_all(rng, seeds=3, teacher=0.95, baseline=0.8, student=0.8))
+    assert alike.tests["examples"].p > 0.05
+    assert _scores(_all(rng, teacher=0.95, student=0.8)).tests == {}
+
+
+def test_a_lead_that_is_mostly_chance_has_no_ratio(rng: np.random.Generator) -> None:
+    found = _scores(_all(rng, teacher=0.83, baseline=0.8, student=0.82))
+    assert found.ratio is None
+    assert any("not measurable" in note or "not defined" in note for note in found.notes)
 
 
 def test_a_speed_that_was_measured_beside_other_work_is_not_claimed(rng: np.random.Generator) -> None:

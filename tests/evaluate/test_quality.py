@@ -87,7 +87,7 @@ def test_resamples_are_draws_with_replacement_and_the_same_every_time() -> None:
 def test_many_examples_are_resampled_in_chunks(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator,
 ) -> None:
-    monkeypatch.setattr("stilla.evaluate.quality._CHUNK", 700)
+    monkeypatch.setattr("stilla.evaluate.quality.CHUNK", 700)
     parts = list(Resampling(100, 50).weights())
     assert [len(part) for part in parts] == [7] * 7 + [1]
     assert len(_accuracy(rng.random((1, 100)) < 0.5, resamples=50).resamples[0]) == 50

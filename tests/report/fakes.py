@@ -13,7 +13,17 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from stilla.scores import Bin, Calibration, ClassScore, Cost, Flip, Interval, Measured, Scores
+from stilla.scores import (
+    Bin,
+    Calibration,
+    ClassScore,
+    Cost,
+    Flip,
+    Interval,
+    Measured,
+    PairedTest,
+    Scores,
+)
 from stilla.views import Picture, Text
 
 RECIPE = """\
@@ -104,7 +114,8 @@ def intents(classes: int = 150) -> Scores:
         task="text-classification", metric="accuracy", higher_is_better=True, split="test",
         examples={"train": 15000, "validation": 3000, "test": 4500}, subjects=subjects,
         gap=Interval(-0.013, -0.019, -0.008), difference=Interval(0.017, 0.010, 0.024),
-        retention=0.9863, distillation_ratio=0.567,
+        retention=Interval(0.9863, 0.9801, 0.9917), ratio=Interval(0.567, 0.381, 0.742),
+        tests={"examples": PairedTest(0.000999, 0.000999, 4500)},
         verdict="The student keeps 98.6 % of the teacher's accuracy with 1.3× fewer parameters and 1.9× the "
                 "speed; distillation gained 1.7 points over training on labels alone (1.0 to 2.4).",
         notes=("12 of 15,000 training texts were longer than 128 tokens and were cut.",
@@ -173,7 +184,8 @@ def digits() -> Scores:
             "int8": measured(0.966, cost(158_000, 0.6, bytes_each=1.2), half=0.012, agreement=0.975),
         },
         gap=Interval(-0.016, -0.03, -0.004), difference=Interval(0.006, -0.006, 0.018),
-        retention=0.984, distillation_ratio=None,
+        retention=Interval(0.984, 0.971, 0.997), ratio=None,
+        tests={"seeds": PairedTest(0.5, 0.25, 3), "examples": PairedTest(0.31, 0.000999, 360)},
         verdict="The student keeps 98.4 % of the teacher's accuracy with 5.1× fewer parameters; "
                 "no difference measured between distillation and training on labels alone.",
         notes=("distillation ratio is not defined: the teacher is no better than the baseline",),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from stilla.report import numbers
 from stilla.report.table import Row, ScoreTable, full_table, markdown_table, score_table
-from stilla.scores import Cost, Interval, Measured
+from stilla.runtime.files import sealed, unsealed
+from stilla.scores import Cost, Interval, Measured, PairedTest, Scores
 
 from . import fakes
 
@@ -60,14 +61,43 @@ def test_facts_give_differences_in_points_with_their_intervals() -> None:
     found = facts(score_table(fakes.intents()))
     assert found["student − teacher"] == ("−1.3 points [−1.9, −0.8]", "")
     assert found["student − labels alone"] == ("+1.7 points [+1.0, +2.4]", "")
-    assert found["retention"][0] == "98.6 %"
-    assert found["distillation ratio"][0] == "0.567"
+    assert found["retention"] == ("98.6 % [98.0, 99.2]", "student / teacher")
+    assert found["distillation ratio"] == ("0.57 [0.38, 0.74]", "(student − labels alone) / (teacher − labels alone)")
     assert found["decisions changed"] == ("206 of 4,500", "118 lost, 61 won, 27 moved")
 
 
 def test_no_difference_is_said_where_the_interval_contains_zero() -> None:
     found = facts(score_table(fakes.digits()))
     assert found["student − labels alone"] == ("+0.6 points [−0.6, +1.8]", "no difference measured")
+
+
+def test_retention_and_ratio_come_first() -> None:
+    titles = [fact.title for fact in score_table(fakes.intents()).facts]
+    assert titles[:4] == ["retention", "distillation ratio", "student − teacher", "student − labels alone"]
+
+
+def test_the_p_of_the_difference_is_said_with_the_least_that_it_can_be() -> None:
+    title = "p of student − labels alone"
+    assert facts(score_table(fakes.intents()))[title] == (
+        "0.001 over examples", "both exchanged in pairs; one seed says nothing of others")
+    assert facts(score_table(fakes.digits()))[title] == (
+        "0.5 over seeds, 0.31 over examples",
+        "both exchanged in pairs; with 3 seeds not below 0.25, whatever the difference; from 6 on below 0.05")
+    six = replace(fakes.digits(), tests={"seeds": PairedTest(0.03125, 0.03125, 6)})
+    assert facts(score_table(six))[title] == ("0.031 over seeds", "both exchanged in pairs; 6 seeds")
+
+
+def test_a_ratio_of_before_there_were_intervals_is_shown_without_one() -> None:
+    plain = {**unsealed(sealed(asdict(fakes.regression()))), "retention": 0.986, "distillation_ratio": 0.567}
+    for name in ("ratio", "tests"):
+        del plain[name]
+    old = Scores.from_plain(plain)
+    assert old.ratio == Interval(0.567, 0.567, 0.567)
+    found = facts(score_table(replace(old, subjects={**old.subjects, "baseline": old.student})))
+    assert found["retention"][0] == "98.6 %"
+    assert found["distillation ratio"][0] == "0.57"
+    with pytest.raises(ValueError, match="retention"):
+        Scores.from_plain({**plain, "retention": "98 %"})
 
 
 def test_what_is_not_defined_is_a_dash_with_the_reason_from_the_notes() -> None:

@@ -82,7 +82,8 @@ def run_entry(folder: Path) -> RunEntry | None:
         return RunEntry(folder, state="scores.json cannot be read")
     quality = {name: found[scores.metric].value for name, one in scores.subjects.items()
                if scores.metric in (found := one.quality.get(scores.split, {}))}
-    return RunEntry(folder, scores.task, scores.metric, quality, scores.retention, "finished")
+    return RunEntry(folder, scores.task, scores.metric, quality, None if scores.retention is None else scores.retention.value,
+                    "finished")
 
 
 def summary(thing: object) -> str:

@@ -143,7 +143,7 @@ def print_comparison(folders: Sequence[Path]) -> None:
 
     measure, found, best = in_short(folders)
     column = {one.key: index for index, one in enumerate(found.columns)}
-    kept = [name for name in ("teacher", "quality", "difference", "retention", "size") if name in column]
+    kept = [name for name in ("teacher", "quality", "difference", "ratio", "retention", "size") if name in column]
     titles = {"teacher": "teacher", "quality": "student"}
     table = _plain_table("run", *(titles.get(name, found.columns[column[name]].title) for name in kept), first_width=24)
     for row in found.rows:

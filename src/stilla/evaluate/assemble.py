@@ -7,16 +7,16 @@ flipped examples are those of the first, the model that is delivered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from datasets import Dataset
 
 from stilla.errors import RecipeError, StillaError, all_of, did_you_mean, one_of
-from stilla.evaluate.quality import Sampled
+from stilla.evaluate.paired import over_seeds
 from stilla.evaluate.split import Split
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
-from stilla.scores import Cost, Interval, Measured, Scores, metric_title
+from stilla.scores import Cost, Interval, Measured, PairedTest, Scores, metric_title
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam
 
@@ -66,21 +66,21 @@ def make_scores(
     by_split = {name: Split([(one.exam, {subject: answered[name] for subject, answered in one.answers.items()
                                          if name in answered}) for one in examined], resamples, seed) for name in names}
     headline = _headline_split([split for split, data in by_split.items() if "student" in data.subjects])
-    metrics = _metrics(metric, by_split[headline], said)
+    main = by_split[headline]
+    metrics = _metrics(metric, main, said)
     chosen = metrics[0]
     measured = {name: _measured(name, by_split, metrics, costs[name], headline, seed) for name in subjects}
     said += [f"{metric_title(one.name)} is not defined on {split} for every subject and is left out"
              for split, data in by_split.items() for one in data.metrics if not data.is_defined(one)]
     said += _disturbed(costs)
-    headlines = by_split[headline].sampled
-    teacher, student = headlines["teacher", chosen.name], headlines["student", chosen.name]
-    kept, why = retention(chosen, teacher.value, student.value)
-    against = _against_baseline(chosen, teacher, student, headlines.get(("baseline", chosen.name)), seed)
+    teacher, student = main.sampled["teacher", chosen.name], main.sampled["student", chosen.name]
+    kept, why = retention(chosen, teacher, student, seed)
+    against = _against_baseline(chosen, main, seed)
     outcome = Outcome(chosen, teacher.value, student.value, kept, against.difference,
                       costs["teacher"], costs["student"], seeds=len(student.values))
-    flipped, shown = by_split[headline].flips(splits[headline])
-    units, decided = by_split[headline].units()
-    class_metric, classes = by_split[headline].classes()
+    flipped, shown = main.flips(splits[headline])
+    units, decided = main.units()
+    class_metric, classes = main.classes()
     return Scores(
         task=task,
         metric=chosen.name,
@@ -88,10 +88,11 @@ def make_scores(
         split=headline,
         examples={split: data.examples for split, data in by_split.items()},
         subjects=measured,
-        gap=(student - teacher).interval(seed),
+        gap=main.gap(chosen).interval(seed),
         difference=against.difference,
         retention=kept,
-        distillation_ratio=against.ratio,
+        ratio=against.ratio,
+        tests=against.tests,
         verdict=verdict(outcome),
         notes=(*said, *(note for note in (why, against.caveat) if note)),
         flipped=flipped,
@@ -108,18 +109,19 @@ class _Against:
     """The student against the baseline, where there is one."""
 
     difference: Interval | None = None
-    ratio: float | None = None
+    ratio: Interval | None = None
+    tests: Mapping[str, PairedTest] = field(default_factory=dict)
     caveat: str | None = None
 
 
-def _against_baseline(
-    metric: Metric, teacher: Sampled, student: Sampled, baseline: Sampled | None, seed: int
-) -> _Against:
-    if baseline is None:
+def _against_baseline(metric: Metric, split: Split, seed: int) -> _Against:
+    difference, sitting = split.difference(metric), split.sitting(metric)
+    if difference is None or sitting is None:
         return _Against()
-    lead = (teacher - baseline).interval(seed)
-    return _Against((student - baseline).interval(seed),
-                    *distillation_ratio(metric, student.value, baseline.value, lead))
+    teacher, student, baseline = (split.sampled[name, metric.name] for name in ("teacher", "student", "baseline"))
+    ratio, caveat = distillation_ratio(metric, teacher, student, baseline, seed)
+    tests = {"seeds": over_seeds(difference.values, seed), "examples": sitting.exchanged(metric)}
+    return _Against(difference.interval(seed), ratio, {name: one for name, one in tests.items() if one is not None}, caveat)
 
 
 def _disturbed(costs: Mapping[str, Cost]) -> list[str]:

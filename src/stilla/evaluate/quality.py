@@ -34,7 +34,7 @@ Name = TypeVar("Name", bound=Hashable)
 Measure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """(resamples, examples) how often each example was drawn -> (resamples,) the metric on each resample."""
 
-_CHUNK = 2**22
+CHUNK = 2**22
 """Weights held at a time: 32 MB."""
 
 
@@ -49,7 +49,7 @@ class Resampling:
     def weights(self) -> Iterator[Float[npt.NDArray[np.float64], "chunk examples"]]:
         """How often each example was drawn, some resamples at a time."""
         generator = np.random.default_rng(self.seed)
-        rows = max(1, _CHUNK // self.examples)
+        rows = max(1, CHUNK // self.examples)
         for start in range(0, self.count, rows):
             size = min(rows, self.count - start)
             drawn = generator.integers(0, self.examples, (size, self.examples))
@@ -96,9 +96,29 @@ class Sampled:
         span = (self.range[0] - other.range[1], self.range[1] - other.range[0])
         return Sampled(self.values - other.values, self.resamples - other.resamples, span)
 
+    def __mul__(self, factor: float) -> Sampled:
+        low, high = sorted(factor * end if factor else 0.0 for end in self.range)
+        return Sampled(self.values * factor, self.resamples * factor, (low, high))
+
+    @property
+    def variance(self) -> float:
+        """Of the mean over seeds, by the examples alone."""
+        drawn = self.resamples.mean(axis=0)
+        drawn = drawn[np.isfinite(drawn)]
+        return float(drawn.var()) if len(drawn) else math.nan
+
+    def error(self) -> float:
+        """The standard error of the mean over seeds: of the examples and, of several seeds, of the seeds."""
+        return math.sqrt(self.variance + self._between() / len(self.values))
+
+    def drawn(self, seed: int = 0) -> Float[npt.NDArray[np.float64], "resamples"]:
+        """The mean over seeds as it might have come out with other examples and other trainings."""
+        drawn: NDArray[np.float64] = self.resamples.mean(axis=0) + self._between_seeds(seed)
+        return drawn
+
     def interval(self, seed: int = 0) -> Interval:
         """The mean over seeds with its 95 % interval (see the module)."""
-        drawn = self.resamples.mean(axis=0) + self._between_seeds(seed)
+        drawn = self.drawn(seed)
         drawn = drawn[np.isfinite(drawn)]
         if not len(drawn):
             return Interval(self.value, self.value, self.value)
@@ -110,14 +130,20 @@ class Sampled:
         seeds, count = self.resamples.shape
         if seeds == 1:
             return np.zeros(count)
+        # a stream of its own, apart from the one that drew the examples
+        generator = np.random.default_rng((seed, seeds))
+        drawn: NDArray[np.float64] = generator.standard_t(seeds - 1, count) * np.sqrt(self._between() / seeds)
+        return drawn
+
+    def _between(self) -> float:
+        """The variance of one training beyond what the examples explain; 0 where a single one says nothing of it."""
+        seeds = len(self.values)
+        if seeds == 1:
+            return 0.0
         deviations = self.resamples - self.resamples.mean(axis=0)
         # what seeds differ by on these examples alone; the resampling of examples has already counted it
         by_examples = float(np.nanvar(deviations, axis=1).mean()) * seeds / (seeds - 1)
-        between = max(0.0, float(self.values.var(ddof=1)) - by_examples)
-        # a stream of its own, apart from the one that drew the examples
-        generator = np.random.default_rng((seed, seeds))
-        drawn: NDArray[np.float64] = generator.standard_t(seeds - 1, count) * np.sqrt(between / seeds)
-        return drawn
+        return max(0.0, float(self.values.var(ddof=1)) - by_examples)
 
 
 @dataclass(frozen=True, eq=False)

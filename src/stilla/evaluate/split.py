@@ -10,9 +10,10 @@ from datasets import Dataset
 
 from stilla.evaluate.calibration import calibration
 from stilla.evaluate.fidelity import AGREEMENT, flip_kinds, flips
+from stilla.evaluate.paired import over_examples
 from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap
-from stilla.scores import Calibration, ClassScore, Flip, Interval
-from stilla.tasks.answers import Answers, Decisions, Metric
+from stilla.scores import Calibration, ClassScore, Flip, Interval, PairedTest
+from stilla.tasks.answers import Answers, Decisions, Metric, Statistics
 from stilla.tasks.exam import Exam
 
 Subjects = Mapping[str, Sequence[Answers]]
@@ -23,12 +24,22 @@ class Sitting:
     """One exam on one split."""
 
     def __init__(self, exam: Exam, subjects: Subjects, resamples: int, seed: int) -> None:
-        self.exam, self.subjects = exam, subjects
+        self.exam, self.subjects, self.seed = exam, subjects, seed
         every = [one for seeds in subjects.values() for one in seeds]
         self.examples = len(every[0])
         self.comparable = exam.comparable(every)
         self.metrics = exam.metrics() if self.comparable else ()
-        self.sampled = bootstrap(self._asked(), Resampling(self.examples, resamples, seed))
+        self.resampling = Resampling(self.examples, resamples, seed)
+        self.sampled = bootstrap(self._asked(), self.resampling)
+
+    def statistics(self, subject: str, metric: Metric) -> list[Statistics]:
+        """What the metric needs of every example, a seed each."""
+        return [metric.statistics(one.given, one.references) for one in self.subjects[subject]]
+
+    def exchanged(self, metric: Metric) -> PairedTest | None:
+        """Student and baseline, their answers to an example exchanged at random."""
+        student, baseline = (self.statistics(one, metric) for one in ("student", "baseline"))
+        return over_examples(metric, student, baseline, draws=self.resampling.count, seed=self.seed)
 
     @cached_property
     def decided(self) -> dict[str, list[Decisions]]:
@@ -39,8 +50,8 @@ class Sitting:
 
     def _asked(self) -> dict[tuple[str, str], Asked]:
         """Every metric of every subject, and the agreement of every other subject with the teacher."""
-        asked = {(subject, metric.name): Asked(metric, [metric.statistics(one.given, one.references) for one in seeds])
-                 for subject, seeds in self.subjects.items() for metric in self.metrics}
+        asked = {(subject, metric.name): Asked(metric, self.statistics(subject, metric))
+                 for subject in self.subjects for metric in self.metrics}
         if self.comparable and "teacher" in self.decided:
             (teacher, *_) = self.decided["teacher"]
             asked |= {(subject, AGREEMENT.name): Asked(AGREEMENT, [one.matches(teacher, self.examples) for one in seeds])
@@ -112,6 +123,19 @@ class Split:
     def has(self, subject: str, metric: Metric) -> bool:
         """Whether the subject was measured by it: not every file can write."""
         return (subject, metric.name) in self.sampled and self.is_defined(metric)
+
+    def sitting(self, metric: Metric) -> Sitting | None:
+        """The exam that measures it."""
+        return next((one for one in self.sittings if metric.name in [known.name for known in one.metrics]), None)
+
+    def gap(self, metric: Metric) -> Sampled:
+        """Student minus teacher."""
+        return self.sampled["student", metric.name] - self.sampled["teacher", metric.name]
+
+    def difference(self, metric: Metric) -> Sampled | None:
+        """Student minus baseline; None where one of them was not measured by it."""
+        both = [self.sampled[name, metric.name] for name in ("student", "baseline") if self.has(name, metric)]
+        return both[0] - both[1] if len(both) == 2 else None
 
     def agreement(self, subject: str, seed: int) -> Interval | None:
         sampled = self.sampled.get((subject, AGREEMENT.name))

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stilla.evaluate.quality import Sampled
+from stilla.evaluate.ratios import ratio
 from stilla.scores import Cost, Interval, metric_title
 from stilla.tasks.answers import Metric
+
+LEAD = 4.0
+"""Standard errors that the teacher has to be ahead of the baseline by: at 4, Fieller's interval of a part of its lead is a
+seventh wider than if the lead were known; at 2, five times as wide."""
 
 
 @dataclass(frozen=True)
@@ -15,40 +21,51 @@ class Outcome:
     metric: Metric
     teacher: float
     student: float
-    retention: float | None
+    retention: Interval | None
     difference: Interval | None
     teacher_cost: Cost
     student_cost: Cost
     seeds: int = 1
 
 
-def retention(metric: Metric, teacher: float, student: float) -> tuple[float | None, str | None]:
+def retention(
+    metric: Metric, teacher: Sampled, student: Sampled, seed: int = 0
+) -> tuple[Interval | None, str | None]:
     """student / teacher, or None and a note that says why it is not defined."""
     title = metric_title(metric.name)
     if not metric.higher_is_better:
         return None, f"retention is not defined: {title} is better when lower"
     if not metric.bounded:
         return None, f"retention is not defined: {title} can be zero or negative"
-    if teacher <= 0:
-        return None, f"retention is not defined: the teacher's {title} is {teacher:.3g}"
-    return student / teacher, None
+    if teacher.value <= 0:
+        return None, f"retention is not defined: the teacher's {title} is {teacher.value:.3g}"
+    found = ratio(student, teacher, seed)
+    if found is None:
+        its = teacher.interval(seed)
+        return None, (f"retention cannot be measured: the teacher's {title} ({_number(metric, its.value)}, 95 % interval "
+                      f"{_range(metric, its.low, its.high)}) may be zero")
+    return found, None
 
 
 def distillation_ratio(
-    metric: Metric, student: float, baseline: float, lead: Interval,
-) -> tuple[float | None, str | None]:
-    """(student - baseline) / (teacher - baseline), and a note where it is not defined or says little.
-
-    `lead`: teacher minus baseline, paired.
-    """
-    better = lead.value > 0 if metric.higher_is_better else lead.value < 0
-    if not better:
+    metric: Metric, teacher: Sampled, student: Sampled, baseline: Sampled, seed: int = 0
+) -> tuple[Interval | None, str | None]:
+    """(student - baseline) / (teacher - baseline), or None and a note that says why it is not defined, or not measurable."""
+    lead = teacher - baseline
+    if not (lead.value > 0 if metric.higher_is_better else lead.value < 0):
         return None, ("distillation ratio is not defined: the teacher is no better than the baseline "
                       "(the student trained on labels alone), so there is nothing to gain a part of")
-    note = None if lead.excludes_zero() else (
-        "distillation ratio is unstable: the teacher's lead over the baseline "
-        f"({_points(metric, lead.value)}, 95 % interval {_range(metric, lead.low, lead.high)}) may be zero")
-    return (student - baseline) / lead.value, note
+    its = f"the teacher's lead over the baseline ({_points(metric, abs(lead.value))}"
+    if abs(lead.value) < LEAD * lead.error():
+        error = _number(metric, lead.error(), 2)
+        return None, (f"distillation ratio is not measurable: {its}, standard error {error}) is below {LEAD:g} standard "
+                      "errors, so that a part of it is mostly chance. More test examples or more seeds may show one")
+    found = ratio(student - baseline, lead, seed)
+    if found is None:
+        whole = lead.interval(seed)
+        return None, (f"distillation ratio is not measurable: {its}, 95 % interval {_range(metric, whole.low, whole.high)}) "
+                      f"may be zero for other seeds, of which {len(lead.values)} say little. More seeds may show one")
+    return found, None
 
 
 def verdict(outcome: Outcome) -> str:
@@ -61,8 +78,9 @@ def _kept(outcome: Outcome) -> str:
     seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
     if outcome.retention is None:
         return f"The student's {title} is {outcome.student:.3g}{seeds} against the teacher's {outcome.teacher:.3g},"
-    verb = "reaches" if outcome.retention > 1 else "keeps"
-    return f"The student {verb} {100 * outcome.retention:.1f} % of the teacher's {title}{seeds}"
+    kept = outcome.retention.value
+    verb = "reaches" if kept > 1 else "keeps"
+    return f"The student {verb} {100 * kept:.1f} % of the teacher's {title}{seeds}"
 
 
 def _saved(outcome: Outcome) -> str:
@@ -94,8 +112,8 @@ def _gained(outcome: Outcome) -> str:
                 f"({_points(metric, gain)}, {interval})")
     if low > 0:
         return f"distillation gained {_points(metric, gain)} over training on labels alone ({interval})"
-    return (f"distillation lost {_points(metric, -gain)} against training on labels alone, which is the "
-            f"better choice here (95 % interval of the loss {_range(metric, -high, -low)})")
+    return (f"distillation lost {_points(metric, -gain)} against training on labels alone "
+            f"(95 % interval of the loss {_range(metric, -high, -low)})")
 
 
 def _points(metric: Metric, value: float) -> str:
@@ -107,8 +125,8 @@ def _range(metric: Metric, low: float, high: float) -> str:
     return f"{_number(metric, low)} to {_number(metric, high)}"
 
 
-def _number(metric: Metric, value: float) -> str:
-    text = f"{100 * value:.1f}" if metric.bounded else f"{value:.3g}"
+def _number(metric: Metric, value: float, decimals: int = 1) -> str:
+    text = f"{100 * value:.{decimals}f}" if metric.bounded else f"{value:.3g}"
     # '-0.0' says nothing
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stilla.errors import DataError, RecipeError, all_of
@@ -113,6 +113,7 @@ def students_table(runs: Sequence[RunFolder], metric: str, split: str) -> ScoreT
         rows.append(Row(run.name, run.name, cells))
     columns[1:1] = [Column("teacher", "teacher’s"),
                     Column("difference", "− labels alone", "student minus labels alone, paired by example"),
+                    Column("ratio", "ratio", "(student − labels alone) / (teacher − labels alone)"),
                     Column("retention", "retention", "student / teacher")]
     return without_empty(columns, rows)
 
@@ -152,14 +153,20 @@ def _recipe(run: RunFolder) -> tuple[dict[str, object] | None, str]:
         return None, f"{run.name}: recipe.yaml cannot be read ({type(error).__name__}), so it stays out."
 
 
-def _against(scores: Scores, metric: str, split: str) -> tuple[Cell, Cell]:
-    """Student minus labels alone, and retention: both are known for the run's own headline measure only."""
+def _against(scores: Scores, metric: str, split: str) -> tuple[Cell, Cell, Cell]:
+    """Student minus labels alone, ratio and retention: known for the run's own headline measure only."""
     if (metric, split) != (scores.metric, scores.split):
-        return Cell(MISSING), Cell(MISSING)
-    one, kept = scores.difference, scores.retention
+        return Cell(MISSING), Cell(MISSING), Cell(MISSING)
+    one = scores.difference
     difference = Cell(MISSING) if one is None else Cell(
         numbers.difference(metric, one.value), numbers.difference_interval(metric, one), one.value)
-    return difference, Cell(MISSING) if kept is None else Cell(numbers.percent(kept), "", kept)
+    return difference, _ratio(scores.ratio, numbers.part), _ratio(scores.retention, numbers.percent)
+
+
+def _ratio(measured: Interval | None, text: Callable[[float], str]) -> Cell:
+    if measured is None:
+        return Cell(MISSING)
+    return Cell(text(measured.value), numbers.interval_of(measured, text), measured.value)
 
 
 def _measured(scores: Scores) -> list[tuple[str, str]]:

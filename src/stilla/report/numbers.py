@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from stilla.scores import Interval
 
@@ -41,6 +42,23 @@ def difference_interval(metric: str, measured: Interval) -> str:
     if measured.low == measured.high:
         return ""
     return f"[{_change(metric, measured.low)}, {_change(metric, measured.high)}]"
+
+
+def part(value: float) -> str:
+    """'0.57': a part of something, as a ratio."""
+    return _minus(f"{value:.2f}")
+
+
+def interval_of(measured: Interval, text: Callable[[float], str]) -> str:
+    """'[0.38, 0.81]', each end written as `text` writes the value, without its unit; nothing where none could be computed."""
+    if measured.low == measured.high:
+        return ""
+    return f"[{', '.join(text(end).removesuffix(' %') for end in (measured.low, measured.high))}]"
+
+
+def chance(p: float) -> str:
+    """'0.25', '0.004': of a p, two digits say enough."""
+    return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}"
 
 
 def percent(value: float, decimals: int = 1) -> str:

@@ -65,12 +65,15 @@ class Decision:
 
 
 def tiles(scores: Scores) -> tuple[Tile, ...]:
-    """Kept, smaller, faster, better than labels alone: what the run was for."""
+    """Kept, won, smaller, faster, better than labels alone: what the run was for."""
     teacher, student = scores.subjects.get("teacher"), scores.subjects.get("student")
     found: list[Tile] = []
     if scores.retention is not None:
-        found.append(Tile(numbers.percent(scores.retention),
-                          f"of the teacher’s {metric_title(scores.metric)}"))
+        found.append(Tile(numbers.percent(scores.retention.value), f"of the teacher’s {metric_title(scores.metric)}",
+                          numbers.interval_of(scores.retention, numbers.percent)))
+    if scores.ratio is not None:
+        found.append(Tile(numbers.part(scores.ratio.value), "of the teacher’s lead over labels alone",
+                          numbers.interval_of(scores.ratio, numbers.part)))
     if teacher and student:
         was, now = teacher.cost, student.cost
         found += _cost_tile(was.bytes, now.bytes, "smaller", "larger", "the same size", numbers.megabytes)

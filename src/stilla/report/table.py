@@ -14,6 +14,10 @@ _SUBJECTS = {
 }
 
 
+SURE = 0.05
+"""What a p is below where people speak of a difference."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A number as text, with its interval or its ratio to the teacher; `value` is `None` if missing."""
@@ -96,13 +100,14 @@ def markdown_table(scores: Scores) -> str:
 
 
 def facts(scores: Scores) -> tuple[Fact, ...]:
-    """Differences, retention, ratio and flips on the headline metric; the reason where one is not defined."""
+    """Retention, ratio, differences and flips on the headline metric; the reason where one is not defined."""
     found = [
+        _ratio_fact("retention", scores, scores.retention, numbers.percent, "student / teacher"),
+        _ratio_fact("distillation ratio", scores, scores.ratio, numbers.part,
+                    "(student − labels alone) / (teacher − labels alone)") if scores.baseline else None,
         _difference_fact("student − teacher", scores, scores.gap),
         _difference_fact("student − labels alone", scores, scores.difference) if scores.baseline else None,
-        _ratio_fact("retention", scores, scores.retention, numbers.percent, "student / teacher"),
-        _ratio_fact("distillation ratio", scores, scores.distillation_ratio, numbers.significant,
-                    "(student − labels alone) / (teacher − labels alone)") if scores.baseline else None,
+        _test_fact(scores) if scores.tests else None,
     ]
     if scores.flipped:
         total = scores.decided
@@ -116,6 +121,11 @@ def unsaid(scores: Scores) -> tuple[str, ...]:
     """The notes that no fact has said already."""
     said = [fact.detail for fact in facts(scores) if fact.text == MISSING and fact.detail]
     return tuple(note for note in scores.notes if not any(note.endswith(detail) for detail in said))
+
+
+def markdown_facts(scores: Scores) -> str:
+    """The facts as a list in Markdown."""
+    return "".join(f"- {fact}\n" for fact in facts(scores))
 
 
 def full_table(scores: Scores) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -243,11 +253,25 @@ def _difference_fact(title: str, scores: Scores, measured: Interval | None) -> F
 
 
 def _ratio_fact(
-    title: str, scores: Scores, value: float | None, text: Callable[[float], str], formula: str,
+    title: str, scores: Scores, measured: Interval | None, text: Callable[[float], str], formula: str,
 ) -> Fact:
-    if value is None:
+    if measured is None:
         return Fact(title, MISSING, reason(scores, title) or "not defined")
-    return Fact(title, text(value), formula)
+    return Fact(title, f"{text(measured.value)} {numbers.interval_of(measured, text)}".rstrip(), formula)
+
+
+def _test_fact(scores: Scores) -> Fact:
+    """How often exchanging student and labels alone gives as large a difference, and what it could not fall below."""
+    found = [f"{numbers.chance(one.p)} over {name}" for name, one in scores.tests.items()]
+    seeds = scores.tests.get("seeds")
+    if seeds is None:
+        why = "one seed says nothing of others"
+    elif seeds.least > SURE:
+        least = numbers.chance(seeds.least)
+        why = f"with {seeds.pairs} seeds not below {least}, whatever the difference; from 6 on below {SURE}"
+    else:
+        why = f"{seeds.pairs} seeds"
+    return Fact("p of student − labels alone", ", ".join(found), f"both exchanged in pairs; {why}")
 
 
 def _keys(dictionaries: Iterable[Mapping[str, object]]) -> list[str]:

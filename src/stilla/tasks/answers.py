@@ -95,6 +95,9 @@ class Metric:
     (examples, k) numbers and `from_sums` makes the metric of their column sums: resampling is a matrix product. Where they
     do not (a rank correlation, average precision), `from_list` gets the statistics of all examples, and (examples,) how
     often each of them counts.
+
+    An example's statistics say nothing of what was answered to others: those of two models may be exchanged (a permutation
+    test).
     """
 
     name: str

@@ -145,9 +145,12 @@ def _columns(outputs: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def _moments(outputs: Array, labels: Array) -> Array:
-    """(examples, 6): 1, x, y, xx, yy, xy, around the means, which only rounding would see."""
+    """(examples, 6): 1, x, y, xx, yy, xy, around the mean of the labels, which only rounding would see.
+
+    Not around each model's own mean: statistics of two models can be mixed.
+    """
     x, y = _columns(outputs, labels)
-    x, y = x - x.mean(), y - y.mean()
+    x, y = x - y.mean(), y - y.mean()
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
 
 
