@@ -63,6 +63,25 @@ def test_texts_are_measured_and_are_the_headline(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_written_texts_are_measured_by_slices_and_on_other_data(tmp_path: Path) -> None:
+    files = pairs.files(tmp_path / "mine", train=40, validation=16, test=80)
+    rows = [json.loads(line) for line in Path(files["test"]).read_text(encoding="utf-8").splitlines()]
+    Path(files["test"]).write_text("".join(
+        json.dumps({**row, "domain": "ab"[number // 2 % 2]}) + "\n" for number, row in enumerate(rows)), encoding="utf-8")
+    other = pairs.files(tmp_path / "other", test=32)["test"]
+    evaluate = {"resamples": 100, "speed": False, "baseline": True, "slices": "domain",
+                "generation": {"max_new_tokens": 7, "limit": 40}}
+    run = stilla.distill(**recipe(tmp_path, data={**files, "shifted": {"other": other}}, evaluate=evaluate, export=["onnx"]))
+    assert run.scores.metric == "bleu"
+    assert [(one.name, one.examples) for one in run.scores.slices] == [("a", 20), ("b", 20)]
+    assert [(one.name, one.examples) for one in run.scores.shifted] == [("other", 32)]
+    for one in (*run.scores.slices, *run.scores.shifted):
+        assert set(one.quality) == {"teacher", "student", "baseline", "onnx"}
+    assert run.scores.shifted[0].gap is not None
+    assert run.scores.subjects["student"].quality["shifted.other"]["perplexity"].value > 1
+
+
+@pytest.mark.slow
 def test_speed_is_that_of_writing(tmp_path: Path) -> None:
     evaluate = {"resamples": 100, "baseline": True, "generation": {"max_new_tokens": 7, "limit": 8}}
     run = stilla.distill(**recipe(tmp_path, evaluate=evaluate, export=["onnx"]))

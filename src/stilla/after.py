@@ -22,7 +22,7 @@ from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages import unlabelled
 from stilla.stages.folder import RunFolder, is_run
-from stilla.stages.measuring import measure
+from stilla.stages.measuring import measure, sliced_by
 from stilla.stages.origin import Origin, from_anywhere, told_where
 from stilla.stages.scoring import export_one, exports_of, saved_student, score, stage_of
 from stilla.stages.starting import trained
@@ -30,31 +30,42 @@ from stilla.tasks.base import Loaded, Task
 
 
 def evaluate_run(
-    path: str | Path, new: Any = None, *overrides: str, trust_remote_code: bool = False
+    path: str | Path, new: Any = None, *overrides: str, slices: Sequence[str] = (), trust_remote_code: bool = False
 ) -> Scores:
     """Score a run again: on its own data, or on `new` (a file or folder with the same columns, or data as `distill` takes
     them).
 
     Scores on new data are written to `evaluations/` of the run and touch nothing else.
     `overrides`: how new data are read where that differs from the run's own (`data.broken=skip`).
+    `slices`: columns by whose values to measure apart, in the place of the recipe's.
     `trust_remote_code`: let code run that the run's recipe names (import paths), or that comes with its models.
 
     Raises:
         RecipeError: there is no finished run; its own data are to be read otherwise than they were.
         TrustError: its recipe names code, and that is not trusted.
-        DataError: the new data do not have the run's columns, or labels that its models do not know.
+        DataError: the new data do not have the run's columns, or labels that its models do not know; columns of `slices`
+            that are not there, or tell no groups apart.
     """
     folder, recipe, written = _opened(Path(path), overrides, trusted=trust_remote_code)
+    recipe = _sliced(recipe, slices) if slices else recipe
     if new is None:
         if overrides:
             raise RecipeError(f"{path}: its own data are read as they were; {overrides[0]} is for new data (--data)")
         return _scored_again(folder, recipe, written)
     with told_where(recipe, folder):
-        return _scored_on(new, folder, recipe)
+        return _scored_on(new, folder, recipe, asked=bool(slices))
 
 
-def _scored_on(new: Any, folder: RunFolder, recipe: Recipe) -> Scores:
+def _sliced(recipe: Recipe, columns: Sequence[str]) -> Recipe:
+    return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"slices": tuple(columns)})})
+
+
+def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> Scores:
+    """`asked`: the slices are those that were asked for now, not the recipe's."""
     name, shown, split, target = _new_data(new, folder, recipe)
+    lacking = [column for column in recipe.evaluate.slices if column not in split.column_names and not asked]
+    recipe = _sliced(recipe, [column for column in recipe.evaluate.slices if column not in lacking])
+    sliced_by(recipe, {name: split})
     try:
         task = tasks.find(recipe.task).understand(recipe.data, {name: split})
     except DataError as error:  # the new data are no part of the recipe
@@ -64,7 +75,8 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe) -> Scores:
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
-    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder))
+    notes = [f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking]
+    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder), notes=notes)
     scores.dump(target)
     return scores
 

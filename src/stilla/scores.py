@@ -161,6 +161,25 @@ class Flip(Checked):
 
 
 @dataclass(frozen=True)
+class Part(Checked):
+    """Some of what was measured, by itself, on the headline metric: a slice of the headline split, or data from elsewhere.
+
+    `column`, `name`: a slice's column and value; of data from elsewhere the column is empty. `quality`: by subject, without
+    those for which it is not defined there. `gap`: student minus teacher, `difference`: student minus baseline, paired.
+    `beyond`: the gap here minus that on the whole headline split; its interval is wide enough for all parts that were looked
+    at to hold at once in 95 of 100 cases. All three are `None` where there are too few examples to compare.
+    """
+
+    column: str
+    name: str
+    examples: int
+    quality: Mapping[str, Interval]
+    gap: Interval | None = None
+    difference: Interval | None = None
+    beyond: Interval | None = None
+
+
+@dataclass(frozen=True)
 class Scores(Checked):
     """Everything that a run measured.
 
@@ -174,6 +193,7 @@ class Scores(Checked):
     `class_metric`: what `classes` hold of every class.
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, and how
     many were left out, by the reason.
+    `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     """
 
     task: str
@@ -196,6 +216,8 @@ class Scores(Checked):
     decided: int = 0
     class_metric: str = "f1"
     learnt: Mapping[str, int] = field(default_factory=dict)
+    slices: tuple[Part, ...] = ()
+    shifted: tuple[Part, ...] = ()
 
     @property
     def teacher(self) -> Measured:

@@ -437,6 +437,9 @@ def test_the_main_job_from_the_command_line(command):
     exit_code, out, _ = command("evaluate", "runs/tiny", "--data", "gaps.csv", "--data", "broken=skip")
     assert exit_code == 0
     assert re.search(r"evaluations/gaps-\w{6}\.json", out)
+    exit_code, out, err = command("evaluate", "runs/tiny", "--slices", "topic")
+    assert exit_code == 0, err
+    assert "topic: food" in out
     exit_code, out, _ = command("list", "runs")
     assert "runs/tiny" in out
 

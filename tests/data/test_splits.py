@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
+from pydantic import ValidationError
 
 from stilla import data
 from stilla.data import sources, splits
@@ -480,3 +481,43 @@ def test_a_folder_of_plain_text_is_read_and_a_note_beside_a_table_is_not(tmp_pat
     write(tmp_path / "table" / "train.csv")
     (tmp_path / "table" / "readme.txt").write_text("note")
     assert len(sources.read(str(tmp_path / "table"))["train"]) == len(ROWS["text"])
+
+
+def test_data_from_elsewhere_come_beside_the_others(tmp_path: Path) -> None:
+    train, typos = write(tmp_path / "train.csv"), write(tmp_path / "typos.csv", {"text": ["a", "b"], "label": ["no", "yes"]})
+    found = load(train, shifted={"typos": str(typos), "more": str(train)})
+    assert list(found) == ["train", "validation", "shifted.typos", "shifted.more"]
+    assert found["shifted.typos"]["text"][:] == ["a", "b"]
+    assert list(data.to_learn_from(found)) == ["train", "validation"]
+    assert list(data.to_measure(found)) == ["validation", "shifted.typos", "shifted.more"]
+    alone = load(train)
+    for split in ("train", "validation"):
+        assert found[split].to_dict() == alone[split].to_dict()
+
+
+def test_one_file_from_elsewhere_goes_by_its_name(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv")
+    assert "shifted.call centre" in load(train, shifted=str(write(tmp_path / "call centre.csv")))
+
+
+def test_of_a_folder_from_elsewhere_the_test_split_is_meant(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv")
+    write(tmp_path / "other" / "train.csv")
+    write(tmp_path / "other" / "test.csv", {"text": ["a"], "label": ["no"]})
+    assert len(load(train, shifted={"other": str(tmp_path / "other")})["shifted.other"]) == 1
+
+
+def test_a_split_of_the_dataset_can_be_from_elsewhere(tmp_path: Path) -> None:
+    matched = Dataset.from_dict(ROWS)
+    DatasetDict({"train": matched, "validation": matched, "validation_mismatched": matched.select(range(3))}).save_to_disk(
+        tmp_path / "saved")
+    found = load(tmp_path / "saved", shifted={"mismatched": {"name": "validation_mismatched"}})
+    assert len(found["shifted.mismatched"]) == 3
+    with pytest.raises(DataError, match=r"data\.shifted\.odd\.name: got 'validation_mismatch'.*Did you mean"):
+        load(tmp_path / "saved", shifted={"odd": {"name": "validation_mismatch"}})
+
+
+@pytest.mark.parametrize("shifted", [{"a/b": "x.csv"}, {"": "x.csv"}, {"a": {"split": 0.1}}, {"a": 3}, 7])
+def test_what_names_no_data_from_elsewhere_is_refused(shifted: Any) -> None:
+    with pytest.raises(ValidationError):
+        Data(train="train.csv", shifted=shifted)

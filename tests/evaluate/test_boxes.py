@@ -13,7 +13,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from stilla.errors import StillaError
-from stilla.evaluate import Asked, Examined, chance, examine, is_weak, make_scores
+from stilla.evaluate import Asked, Examined, chance, examine, is_weak, make_scores, slices_of
 from stilla.evaluate.quality import Asked as Measured
 from stilla.evaluate.quality import Resampling, bootstrap
 from stilla.report import write_report
@@ -41,6 +41,21 @@ def scores() -> Scores:
     answers = {name: {"test": [one]} for name, one in found.items()}
     return make_scores("boxes", {"test": split(NUMBERS)}, [Examined(BoxExam(), answers)], dict.fromkeys(found, Cost(1, 4)),
                        resamples=50)
+
+
+def test_lists_are_sliced_and_exchanged_as_sums_are() -> None:
+    found = answered()
+    answers = {name: {"test": [one]} for name, one in {**found, "baseline": found["onnx"]}.items()}
+    data = split(NUMBERS).add_column("many", [number > 2 for number in NUMBERS])
+    made = make_scores("boxes", {"test": data}, [Examined(BoxExam(), answers)], dict.fromkeys(answers, Cost(1, 4)),
+                       slices=slices_of(data, ["many"]), metric=AVERAGE_PRECISION.name, resamples=50)
+    for part in made.slices:
+        inside = [place for place, number in enumerate(NUMBERS) if str(number > 2).lower() == part.name]
+        assert part.examples == len(inside)
+        for name, (one,) in ((name, splits["test"]) for name, splits in answers.items()):
+            given, references = ([many[place] for place in inside] for many in (one.given, one.references))
+            assert part.quality[name].value == pytest.approx(AVERAGE_PRECISION.compute(given, references))
+    assert made.tests["examples"].pairs == len(NUMBERS)
 
 
 def named(guesses: list[Guess], number: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def test_hub_reads_the_front_matter() -> None:
     found = {(one.dataset_split, one.metric_type, one.metric_name): one.metric_value for one in data.eval_results}
     assert found == {("validation", "accuracy", "accuracy"): 0.9, ("test", "accuracy", "accuracy"): 0.91,
                      ("test", "f1", "macro f1"): 0.9, ("test", "matthews_correlation", "matthews"): 0.8}
+
+
+def test_the_front_matter_is_of_the_datas_own_splits() -> None:
+    student = SCORES.student
+    beside = replace(student, quality={**student.quality, "shifted.typos": {"accuracy": interval(0.5)}})
+    scores = replace(SCORES, subjects={**SCORES.subjects, "student": beside})
+    data: Any = ModelCard(model_card(scores, name="reviews", table=TABLE, teacher="bert-base-uncased", student="3 layers",
+                                     data="glue", usage="")).data
+    assert {one.dataset_split for one in data.eval_results} == {"validation", "test"}
 
 
 def test_card_says_what_was_measured_where_it_comes_from_and_its_limits() -> None:

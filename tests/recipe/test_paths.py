@@ -14,7 +14,8 @@ from stilla.recipe.overrides import apply
 from stilla.recipe.paths import named
 from stilla.recipe.written import dump
 
-PLACES = ["data.train", "data.validation", "data.test", "data.unlabelled.examples.1", "teacher.model", "teacher.weights",
+PLACES = ["data.train", "data.validation", "data.test", "data.unlabelled.examples.1", "data.shifted.x",
+          "teacher.model", "teacher.weights",
           "teacher.processor", "teacher.train.trainer.deepspeed", "student.model", "student.weights", "student.processor",
           "distill.0.trainer.fsdp_config", "cache.path", "output"]
 

@@ -22,6 +22,7 @@ from stilla.scores import (
     Interval,
     Measured,
     PairedTest,
+    Part,
     Scores,
 )
 from stilla.views import Picture, Text
@@ -121,8 +122,31 @@ def intents(classes: int = 150) -> Scores:
         notes=("12 of 15,000 training texts were longer than 128 tokens and were cut.",
                "Energy is estimated from processor time; it was not measured."),
         flipped={"lost": 118, "won": 61, "moved": 27}, flips=text_flips(60), classes=class_scores(classes),
-        decided=4500,
+        decided=4500, slices=slices(), shifted=shifted(),
     )
+
+
+def slices() -> tuple[Part, ...]:
+    """In scope and out of it, languages, lengths; one of them worse beyond chance, one too small."""
+    sizes = {("scope", "in scope"): (3500, -0.004), ("scope", "out of scope"): (1000, -0.046),
+             ("language", "de"): (1510, -0.011), ("language", "en"): (2700, -0.012), ("language", "pt-BR"): (268, -0.021),
+             ("language", "zu"): (22, 0.0), ("length", "up to 6"): (1200, -0.016),
+             ("length", "above 6, up to 9"): (1130, -0.011), ("length", "above 9, up to 14"): (1050, -0.013),
+             ("length", "above 14"): (1120, -0.012)}
+    return tuple(part(column, name, examples, gap) for (column, name), (examples, gap) in sizes.items())
+
+
+def shifted() -> tuple[Part, ...]:
+    return part("", "typos", 4500, -0.031), part("", "call centre", 640, -0.02)
+
+
+def part(column: str, name: str, examples: int, gap: float) -> Part:
+    half = 0.6 / math.sqrt(examples)
+    levels = {"teacher": 0.951, "baseline": 0.934 + gap, "student": 0.951 + gap, "onnx": 0.951 + gap, "int8": 0.947 + gap}
+    if examples < 30:
+        return Part(column, name, examples, {subject: interval(level, 0.0) for subject, level in levels.items()})
+    return Part(column, name, examples, {subject: interval(level, half) for subject, level in levels.items()},
+                interval(gap, 0.7 * half), interval(0.017, 0.8 * half), interval(gap + 0.013, 1.1 * half))
 
 
 def class_scores(number: int) -> tuple[ClassScore, ...]:

@@ -91,7 +91,7 @@ def test_everything_that_can_be_used_works(measured: Measured) -> None:
     for width in (390, 1200):
         found = results[f"intents {width}"]
         assert found["sections"] == [
-            "Scores", "Notes", "Quality against cost", "Training", "Calibration", "Classes",
+            "Scores", "Notes", "Slices", "Shifted data", "Quality against cost", "Training", "Calibration", "Classes",
             "Decisions that changed", "Recipe", "Environment"]
         assert found["charts"] == 9
         assert (found["rows"], found["rowsOpen"], found["rowsFound"]) == (14, 150, 1)

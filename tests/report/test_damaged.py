@@ -56,7 +56,15 @@ def refusal(plain: Any) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("make", [fakes.intents, fakes.digits, fakes.regression])
+def intents() -> Scores:
+    """With one slice of two models: every further one is damaged in the same ways."""
+    scores = fakes.intents()
+    one = scores.slices[0]
+    few = replace(one, quality={name: one.quality[name] for name in ("teacher", "student")})
+    return replace(scores, slices=(few,), shifted=())
+
+
+@pytest.mark.parametrize("make", [intents, fakes.digits, fakes.regression])
 def test_scores_of_another_version_are_a_page_or_an_answer_in_words(make: Callable[[], Scores], tmp_path: Path) -> None:
     """Without a checksum, as before there was one: every single place changed."""
     other = fakes.write_run(tmp_path / "other", make())

@@ -26,7 +26,7 @@ def page(folder: Path, scores: Scores, seeds: int = 1) -> Page:
 
 
 SECTIONS = {
-    "scores", "notes", "trade-off", "training", "calibration", "classes", "decisions", "recipe",
+    "scores", "notes", "slices", "shifted", "trade-off", "training", "calibration", "classes", "decisions", "recipe",
     "environment",
 }
 

@@ -19,6 +19,7 @@ from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
 from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
+from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
 from stilla.stages.unlabelled import Pool
 from stilla.students import Student
@@ -84,6 +85,8 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
+    with found.attempt():
+        sliced_by(recipe, splits)
     names = task.class_names()
     if names:
         found.notes.append(f"labels: {len(names)}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
@@ -164,7 +167,7 @@ def _look_at_writing(
             writer(teacher.model)
         texts = []
         if generation and metrics:
-            asked = number_asked(generation, {name: split for name, split in splits.items() if name != "train"})
+            asked = number_asked(generation, data.to_measure(splits))
             texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
         if recipe.completions is not None:
             texts.append(f"the teacher writes {unlabelled.number_written(recipe, splits, pool):,} texts to be learnt")

@@ -150,7 +150,9 @@ def capture(
 
 
 @app.command()
-def evaluate(run: options.Run, data: options.Data = None, trust_remote_code: options.Trust = False) -> None:
+def evaluate(
+    run: options.Run, data: options.Data = None, slices: options.Slices = None, trust_remote_code: options.Trust = False
+) -> None:
     """Score a finished run again, or on new data with the same columns (--data FILE --data broken=skip)."""
     from stilla.cli.printing import print_places, print_scores
     from stilla.cli.recipes import new_data, run_at
@@ -159,7 +161,7 @@ def evaluate(run: options.Run, data: options.Data = None, trust_remote_code: opt
     file, fields = new_data(folder, data or [], trusted=trust_remote_code)
     from stilla.after import evaluate_run, evaluation_file
 
-    print_scores(evaluate_run(folder, file, *fields, trust_remote_code=trust_remote_code))
+    print_scores(evaluate_run(folder, file, *fields, slices=slices or (), trust_remote_code=trust_remote_code))
     places = {"scores": folder / "scores.json", "report": folder / "report.html"}
     print_places({"scores": evaluation_file(folder, file)} if file else places)
 

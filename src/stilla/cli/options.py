@@ -46,6 +46,8 @@ NewData = Annotated[str | None, _given("--data", "FILE", "New data with the same
 Trust = Annotated[bool, typer.Option(
     "--trust-remote-code", help="Let code run that the run's recipe names, or that comes with its models.")]
 Formats = Annotated[Several, _given("--format", "NAME", "onnx (the default) or int8; may be repeated.")]
+Slices = Annotated[Several, _given(
+    "--slices", "COLUMN", "Measure apart by the values of this column, instead of the recipe's; may be repeated.")]
 Page = Annotated[Path, typer.Option("--output", metavar="FILE", help="The page to write.")]
 RunsFolder = Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where runs are looked for.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stilla.cli.listing import Entry, RunEntry
     from stilla.report.table import ScoreTable
     from stilla.run import Run
-    from stilla.scores import Scores
+    from stilla.scores import Part, Scores
 
 
 @lru_cache(maxsize=1)
@@ -72,9 +72,34 @@ def print_scores(scores: Scores) -> None:
         shown = _turned(table, gap=1)  # five models fit 80 columns so
     show("", shown, "")
     show(_pairs([(fact.title, str(fact).partition(": ")[2]) for fact in table.facts]))
+    for parts, what, heading in ((scores.slices, "slices", "slice"), (scores.shifted, "other data sets", "shifted data")):
+        if parts:
+            _print_parts(scores, parts, what, heading)
     show("", Text(scores.verdict, style="bold"))
     for note in unsaid(scores):
         show(Text(note, style="dim"))
+
+
+MOST_PARTS = 12
+"""Rows of a table of slices in a terminal; the page has all."""
+
+
+def _print_parts(scores: Scores, parts: Sequence[Part], what: str, heading: str) -> None:
+    """The worst first, and which of them is worse beyond chance."""
+    from stilla.report.parts import parts_table, summary
+
+    found = parts_table(scores, parts)
+    column = {one.key: index for index, one in enumerate(found.columns)}
+    kept = [name for name in ("examples", "teacher", "baseline", "student", "gap") if name in column]
+    table = _plain_table(heading, *(found.columns[column[name]].title for name in kept), first_width=30)
+    for row in found.rows[:MOST_PARTS]:
+        cells = {name: row.cells[column[name]] for name in kept}
+        table.add_row(row.title, *(str(cell) if name == "gap" else cell.text for name, cell in cells.items()))
+    show("", table)
+    if len(found.rows) > MOST_PARTS:
+        show(Text(f"... and {len(found.rows) - MOST_PARTS} more on the page", style="dim"))
+    if said := summary(scores, parts, what):
+        show(Text(said))
 
 
 def _turned(scores: ScoreTable, gap: int) -> Table:

@@ -1,10 +1,20 @@
 """What a recipe names -> splits of examples, and their content as a fingerprint."""
 
 from stilla.data import fingerprint, sources
-from stilla.data.splits import LABEL_NAMES, from_all_over, label_column, load, load_one, rows_as_read
+from stilla.data.splits import (
+    LABEL_NAMES,
+    SHIFTED,
+    from_all_over,
+    label_column,
+    load,
+    load_one,
+    rows_as_read,
+    to_learn_from,
+    to_measure,
+)
 from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with_nulls
 
 __all__ = [
-    "LABEL_NAMES", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load", "load_one",
-    "load_unlabelled", "rows_as_read", "sources", "with_nulls",
+    "LABEL_NAMES", "SHIFTED", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load", "load_one",
+    "load_unlabelled", "rows_as_read", "sources", "to_learn_from", "to_measure", "with_nulls",
 ]

@@ -38,6 +38,9 @@ LABEL_NAMES = (
 )
 """What people call the column with the label, most usual first."""
 
+SHIFTED = "shifted."
+"""How the names of splits begin that are measured and never trained on: `shifted.typos`."""
+
 _VALIDATION = 0.1
 _SALTS = {
     "test": 1,
@@ -47,7 +50,8 @@ _SALTS = {
 
 
 def load(section: Data, *, seed: int) -> dict[str, Dataset]:
-    """The labelled splits that a recipe's `data` means; without `train` those that are measured.
+    """The labelled splits that a recipe's `data` means: train, validation, test, and those of `shifted`; without `train` those
+    that are measured.
 
     Splits taken from the training data are drawn with `seed` and, where the label is a class, in the
     proportions of the classes. A test split whose labels are hidden (-1 everywhere, as in GLUE) is left out
@@ -62,6 +66,7 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
     own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
                    document=section.text_unit)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
+    beside = {f"{SHIFTED}{name}": _shifted(problems, name, section, own) for name in section.shifted}
     if own is not None and "train" not in own:
         problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
     if problems or own is None:
@@ -77,7 +82,7 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
             )
         else:
             found["test"] = own["test"]
-    found = _draw_splits(found, section, seed)
+    found = _draw_splits(found, section, seed) | {name: split for name, split in beside.items() if split is not None}
     for name, split in found.items():
         if len(split) == 0:
             problems.append(f"data.{name}: there are no examples in it.")
@@ -87,7 +92,17 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
         train = found["train"]
         left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
         found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
-    return {name: found[name] for name in ("train", "validation", "test") if name in found}
+    return {name: found[name] for name in ("train", "validation", "test", *beside) if name in found}
+
+
+def to_learn_from(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """What a training may depend on: not what is only measured beside."""
+    return {name: split for name, split in splits.items() if not name.startswith(SHIFTED)}
+
+
+def to_measure(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Validation and test data, and those from elsewhere."""
+    return {name: split for name, split in splits.items() if name in ("validation", "test") or name.startswith(SHIFTED)}
 
 
 def _measured(problems: list[str], section: Data) -> dict[str, Dataset]:
@@ -154,24 +169,34 @@ def _given(
     """The split that the recipe names for validation or test; None where it is drawn or taken by default."""
     wanted: str | Split | None = getattr(section, key)
     if isinstance(wanted, str):
-        splits = _attempt(problems, key, wanted, hub=False, document=section.text_unit)
-        if splits is None:
-            return None
-        if len(splits) > 1 and key not in splits:
-            problems.append(
-                f"data.{key}: {wanted!r} holds {one_of(sorted(splits))}; name the file that is meant."
-            )
-            return None
-        return splits[key] if key in splits else next(iter(splits.values()))
+        return _of_path(problems, key, wanted, section, meant=key)
     if wanted is not None and wanted.name is not None and own is not None:
-        if wanted.name not in own:
-            problems.append(
-                f"data.{key}.name: got {wanted.name!r}; expected {one_of(sorted(own))}."
-                f"{did_you_mean(wanted.name, own)}"
-            )
-            return None
-        return own[wanted.name]
+        return _of_dataset(problems, key, wanted.name, own)
     return None
+
+
+def _shifted(problems: list[str], name: str, section: Data, own: Mapping[str, Dataset] | None) -> Dataset | None:
+    wanted, key = section.shifted[name], f"{SHIFTED}{name}"
+    if isinstance(wanted, str):
+        return _of_path(problems, key, wanted, section, meant="test")
+    return None if own is None else _of_dataset(problems, key, wanted.name, own)
+
+
+def _of_path(problems: list[str], key: str, path: str, section: Data, *, meant: str) -> Dataset | None:
+    """A file's or folder's only split, or the one that is meant."""
+    splits = _attempt(problems, key, path, hub=False, document=section.text_unit)
+    if splits is None:
+        return None
+    if len(splits) > 1 and meant not in splits:
+        problems.append(f"data.{key}: {path!r} holds {one_of(sorted(splits))}; name the file that is meant.")
+        return None
+    return splits[meant] if meant in splits else next(iter(splits.values()))
+
+
+def _of_dataset(problems: list[str], key: str, name: str, own: Mapping[str, Dataset]) -> Dataset | None:
+    if name not in own:
+        problems.append(f"data.{key}.name: got {name!r}; expected {one_of(sorted(own))}.{did_you_mean(name, own)}")
+    return own.get(name)
 
 
 def _draw_splits(found: dict[str, Dataset], section: Data, seed: int) -> dict[str, Dataset]:

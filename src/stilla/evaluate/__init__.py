@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from stilla.evaluate.asking import Asked, examine, remarks
-from stilla.evaluate.assemble import Examined, make_scores
+from stilla.evaluate.assemble import Examined, headline_split, make_scores
 from stilla.evaluate.chance import chance, compared_with_chance, is_weak
 from stilla.evaluate.cost import Subject, Workload, batch_for, measure_many, workload
 from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
+from stilla.evaluate.slices import Slice, slices_of
 
 __all__ = [
     "Asked",
     "Examined",
+    "Slice",
     "Subject",
     "Workload",
     "batch_for",
@@ -19,10 +21,12 @@ __all__ = [
     "count_flops",
     "count_parameters",
     "examine",
+    "headline_split",
     "is_weak",
     "make_scores",
     "measure_many",
     "remarks",
+    "slices_of",
     "stored_bytes",
     "workload",
 ]

@@ -14,11 +14,16 @@ from datasets import Dataset
 
 from stilla.errors import RecipeError, StillaError, all_of, did_you_mean, one_of
 from stilla.evaluate.paired import over_seeds
+from stilla.evaluate.parts import shifted, sliced
+from stilla.evaluate.slices import Slice
 from stilla.evaluate.split import Split
 from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
 from stilla.scores import Cost, Interval, Measured, PairedTest, Scores, metric_title
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam
+
+OWN = ("test", "validation")
+"""Splits that are of the training data's kind, the one that headline numbers come from first; all else is shifted."""
 
 AllAnswers = Mapping[str, Mapping[str, Sequence[Answers]]]
 """By subject, then by split, one per seed."""
@@ -39,6 +44,7 @@ def make_scores(
     costs: Mapping[str, Cost],
     *,
     metric: str | None = None,
+    slices: Sequence[Slice] = (),
     resamples: int = 1000,
     seed: int = 0,
     notes: Sequence[str] = (),
@@ -52,6 +58,7 @@ def make_scores(
         examined: the exams in the order of the task; the first metric of the first is the headline.
         costs: of every subject.
         metric: the headline metric; by default the first.
+        slices: of the headline split (see `headline_split`), on which that metric is measured by itself.
         notes: said by earlier stages, to be kept with the scores.
 
     Raises:
@@ -65,7 +72,7 @@ def make_scores(
     names = list(dict.fromkeys(split for one in examined for answered in one.answers.values() for split in answered))
     by_split = {name: Split([(one.exam, {subject: answered[name] for subject, answered in one.answers.items()
                                          if name in answered}) for one in examined], resamples, seed) for name in names}
-    headline = _headline_split([split for split, data in by_split.items() if "student" in data.subjects])
+    headline = headline_split([split for split, data in by_split.items() if "student" in data.subjects])
     main = by_split[headline]
     metrics = _metrics(metric, main, said)
     chosen = metrics[0]
@@ -81,6 +88,7 @@ def make_scores(
     flipped, shown = main.flips(splits[headline])
     units, decided = main.units()
     class_metric, classes = main.classes()
+    beside = {name: data for name, data in by_split.items() if name not in (headline, *OWN) and "student" in data.subjects}
     return Scores(
         task=task,
         metric=chosen.name,
@@ -101,6 +109,8 @@ def make_scores(
         decided=decided,
         classes=classes,
         class_metric=class_metric,
+        slices=sliced(main, chosen, slices, seed),
+        shifted=shifted(beside, main, chosen, seed),
     )
 
 
@@ -176,8 +186,9 @@ def _check(answers: AllAnswers) -> None:
                                       f"({len(one)}) than those of {next(iter(of))} ({len(reference)})")
 
 
-def _headline_split(splits: Sequence[str]) -> str:
-    return next((name for name in ("test", "validation") if name in splits), splits[0])
+def headline_split(splits: Sequence[str]) -> str:
+    """Where headline numbers come from."""
+    return next((name for name in OWN if name in splits), splits[0])
 
 
 def _metrics(name: str | None, split: Split, notes: list[str]) -> list[Metric]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -107,9 +107,9 @@ class Sampled:
         drawn = drawn[np.isfinite(drawn)]
         return float(drawn.var()) if len(drawn) else math.nan
 
-    def error(self) -> float:
-        """The standard error of the mean over seeds: of the examples and, of several seeds, of the seeds."""
-        return math.sqrt(self.variance + self._between() / len(self.values))
+    def error(self, least: float = 0.0) -> float:
+        """The standard error of the mean over seeds: of the examples (their `variance` at `least` so much) and the seeds."""
+        return math.sqrt(max(self.variance, least) + self._between() / len(self.values))
 
     def drawn(self, seed: int = 0) -> Float[npt.NDArray[np.float64], "resamples"]:
         """The mean over seeds as it might have come out with other examples and other trainings."""
@@ -148,23 +148,39 @@ class Sampled:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """One metric of one subject: the statistics of each of its seeds, all on the same examples."""
+    """One metric of one subject: the statistics of each of its seeds, all on the same examples.
+
+    `rows`: measure some of the examples only, still on the resamples of all.
+    """
 
     metric: Metric
     seeds: Sequence[Statistics]
+    rows: Int[NDArray[np.int64], "rows"] | None = None
+
+    def of(self, seed: int) -> Statistics:
+        return self.seeds[seed] if self.rows is None else some(self.seeds[seed], self.rows)
 
 
 def bootstrap(asked: Mapping[Name, Asked], resampling: Resampling) -> dict[Name, Sampled]:
     """Every metric of every subject on the same resamples, so that any two may be subtracted."""
     measures: dict[tuple[Name, int], Measure] = {
-        (name, seed): weighted(one.metric, statistics)
-        for name, one in asked.items() for seed, statistics in enumerate(one.seeds)}
+        (name, seed): _on_rows(weighted(one.metric, one.of(seed)), one.rows)
+        for name, one in asked.items() for seed in range(len(one.seeds))}
     samples = resampling.sample(measures)
     return {name: Sampled(
-        values=np.array([one.metric.of(seed) for seed in one.seeds], dtype=np.float64),
+        values=np.array([one.metric.of(one.of(seed)) for seed in range(len(one.seeds))], dtype=np.float64),
         resamples=np.stack([samples[name, seed] for seed in range(len(one.seeds))]),
         range=one.metric.range,
     ) for name, one in asked.items()}
+
+
+def some(statistics: Statistics, rows: Int[NDArray[np.int64], "rows"]) -> Statistics:
+    """The statistics of some of the examples."""
+    return statistics[rows] if isinstance(statistics, np.ndarray) else [statistics[row] for row in rows]
+
+
+def _on_rows(measure: Measure, rows: NDArray[np.int64] | None) -> Measure:
+    return measure if rows is None else lambda weights: measure(weights[:, rows])
 
 
 def weighted(metric: Metric, statistics: Statistics) -> Measure:

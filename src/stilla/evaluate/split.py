@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from stilla.evaluate.calibration import calibration
 from stilla.evaluate.fidelity import AGREEMENT, flip_kinds, flips
@@ -26,7 +27,7 @@ class Sitting:
     def __init__(self, exam: Exam, subjects: Subjects, resamples: int, seed: int) -> None:
         self.exam, self.subjects, self.seed = exam, subjects, seed
         every = [one for seeds in subjects.values() for one in seeds]
-        self.examples = len(every[0])
+        self.examples, self.keys = len(every[0]), every[0].keys
         self.comparable = exam.comparable(every)
         self.metrics = exam.metrics() if self.comparable else ()
         self.resampling = Resampling(self.examples, resamples, seed)
@@ -35,6 +36,16 @@ class Sitting:
     def statistics(self, subject: str, metric: Metric) -> list[Statistics]:
         """What the metric needs of every example, a seed each."""
         return [metric.statistics(one.given, one.references) for one in self.subjects[subject]]
+
+    def on_rows(self, metric: Metric, rows: Mapping[str, NDArray[np.int64]]) -> dict[tuple[str, str], Sampled]:
+        """The metric of every subject on parts of the examples, by subject and part, on the resamples of all; a subject at a
+        time, as statistics may be large."""
+        found: dict[tuple[str, str], Sampled] = {}
+        for subject in self.subjects:
+            statistics = self.statistics(subject, metric)
+            found |= bootstrap({(subject, name): Asked(metric, statistics, one) for name, one in rows.items()},
+                               self.resampling)
+        return found
 
     def exchanged(self, metric: Metric) -> PairedTest | None:
         """Student and baseline, their answers to an example exchanged at random."""

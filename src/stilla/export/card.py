@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
+from stilla.data import SHIFTED
 from stilla.errors import all_of
 from stilla.export._folders import write_text
 from stilla.export._models import label_names, own_module
@@ -58,6 +59,7 @@ def model_card(
     student: str,
     data: str,
     usage: str,
+    parts: str = "",
     transformers: bool = True,
     unlabelled: Sequence[str] = (),
 ) -> str:
@@ -70,6 +72,7 @@ def model_card(
         student: how it came from the teacher, as the end of a sentence ("3 of its 12 layers").
         data: the training data: a dataset name or a path (likewise); without labelled ones the validation data.
         unlabelled: training data for which the teacher alone answered (likewise).
+        parts: what was measured apart, in Markdown.
     """
     named = [_code(data)] if scores.learnt.get("labelled", 1) else []
     if unlabelled:
@@ -80,6 +83,7 @@ def model_card(
         f"A student for {scores.task}, distilled from {_code(teacher)}: {student}. Trained on {all_of(named)}.",
         f"## Scores\n\nOn the {scores.split} data ({scores.examples.get(scores.split, 0):,} examples), on the machine that "
         f"it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
+        parts.strip(),
         *([f"## Notes\n\n{_list(scores.notes)}"] if scores.notes else []),
         f"## Use\n\n{usage.strip()}",
         f"## Limits\n\n{_list(_limits(scores))}",
@@ -117,7 +121,8 @@ def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transfo
     results = [
         EvalResult(task_type=scores.task, dataset_type=_last(data), dataset_name=_last(data), dataset_split=split,
                    metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "), metric_value=round(one.value, 6))
-        for split, metrics in student.quality.items() for metric, one in metrics.items()
+        for split, metrics in student.quality.items() if not split.startswith(SHIFTED)  # of other data
+        for metric, one in metrics.items()
     ]
     base = teacher if _on_hub(teacher) else None
     text: str = ModelCardData(

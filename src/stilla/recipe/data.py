@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -66,6 +67,18 @@ def _unlabelled_in_short(value: object) -> object:
     return {"examples": value} if isinstance(value, str | list | tuple) else value
 
 
+class Named(Section):
+    """A split of the Hugging Face dataset (or folder) that `train` names."""
+
+    name: str
+    """Its name, for example `validation_mismatched`."""
+
+
+def _by_name(value: object) -> object:
+    """A single path under its own name."""
+    return {Path(value).stem: value} if isinstance(value, str) else value
+
+
 class Data(Section):
     """The examples: files, folders or a Hugging Face dataset; which columns; what to do with bad ones.
 
@@ -85,6 +98,10 @@ class Data(Section):
     unlabelled: Annotated[Unlabelled | None, BeforeValidator(
         _unlabelled_in_short, json_schema_input_type=Unlabelled | str | list[str] | None)] = None
     """Examples without labels, for which the teacher alone answers: files, folders or datasets, and which of them to use."""
+    shifted: Annotated[Mapping[Annotated[str, Field(pattern=r"^\w[\w .-]{0,59}$")], PathName | Named],
+                       BeforeValidator(_by_name)] = Field(default_factory=dict)
+    """Data from elsewhere by name, measured beside the test data and never trained on: `{typos: typos.csv, other: {name:
+    validation_mismatched}}`, or one file."""
     config: str | None = None
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
     revision: str | None = None

@@ -49,11 +49,14 @@ class Evaluate(Section):
     baseline: bool = False
     """Also train the same student from the same start, for the same steps, on labels alone."""
     seeds: int = Field(1, ge=1, le=1000)
-    """Train student and baseline so many times and report the spread."""
+    """Train student and baseline so many times, each time in another order of the data (and from other random weights,
+    where some are), and report the spread."""
     metric: str | None = None
     """The headline metric; by default the task's first."""
     batch_size: int = Field(32, ge=1, le=BATCH)
     """Examples per batch when measuring quality and throughput."""
+    slices: Strings = ()
+    """Columns of the data by whose values the headline metric is measured apart (`language`, `[source, length]`)."""
     resamples: int = Field(1000, ge=100, le=1_000_000)
     """Bootstrap resamples behind every interval."""
     speed: bool = True

@@ -51,6 +51,8 @@ def named(section: Section) -> Iterator[tuple[Place, str]]:
                 yield from (((name, number), path) for number, path in enumerate(value) if isinstance(path, str))
         elif isinstance(value, str) and _is_path((*field.metadata, field.annotation)):
             yield (name,), value
+        elif isinstance(value, Mapping) and _is_path((field.annotation,)):
+            yield from (((name, key), path) for key, path in value.items() if isinstance(path, str))
         elif name == "trainer" and isinstance(value, Mapping):
             yield from (((name, key), value[key]) for key in OF_A_TRAINER
                         if isinstance(value.get(key), str) and value[key].endswith((".json", ".yaml", ".yml")))

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
+from stilla.report.parts import parts_table, summary
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
 from stilla.runtime.files import write_whole
 from stilla.scores import Scores, metric_title, task_title
@@ -53,6 +54,12 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "full_heads": [subject_title(name) for name in ordered_subjects(scores)],
         "full_lines": full_table(scores),
         "notes": (*unsaid(scores), *run.problems),
+        "slices": parts_table(scores, scores.slices) if scores.slices else None,
+        "slices_said": summary(scores, scores.slices, "slices"),
+        "shifted": parts_table(scores, scores.shifted) if scores.shifted else None,
+        "shifted_said": summary(scores, scores.shifted, "other data sets"),
+        "parts_hint": f"In every row the {metric_title(scores.metric)} of each model. What is held against all "
+                      f"{scores.split} data is student − teacher; those intervals hold for all rows at once.",
         "trade_off": figures.trade_off(scores),
         "seeds": figures.seed_figure(scores),
         "losses": figures.loss_figures(run.training),
@@ -145,6 +152,7 @@ def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """The sections that are there, for the line of links."""
     return [(target, name) for target, name, needs in (
         ("scores", "Scores", ("table",)), ("notes", "Notes", ("notes",)),
+        ("slices", "Slices", ("slices",)), ("shifted", "Shifted data", ("shifted",)),
         ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
         ("training", "Training", ("losses", "evaluation")),
         ("calibration", "Calibration", ("calibration",)), ("classes", "Classes", ("classes",)),

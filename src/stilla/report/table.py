@@ -20,11 +20,15 @@ SURE = 0.05
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, with its interval or its ratio to the teacher; `value` is `None` if missing."""
+    """A number as text, with its interval or its ratio to the teacher; `value` is `None` if missing.
+
+    `tone`: `worse` or `better`, where it is so beyond chance.
+    """
 
     text: str
     detail: str = ""
     value: float | None = None
+    tone: str = ""
 
     def __str__(self) -> str:
         if not self.detail:
@@ -90,7 +94,10 @@ def without_empty(columns: Sequence[Column], rows: Sequence[Row]) -> ScoreTable:
 
 def markdown_table(scores: Scores) -> str:
     """The same table in Markdown, for the model card."""
-    table = score_table(scores)
+    return in_markdown(score_table(scores))
+
+
+def in_markdown(table: ScoreTable) -> str:
     lines = [["", *(column.title for column in table.columns)],
              ["---", *("---:" for _ in table.columns)],
              *([row.title, *map(str, row.cells)] for row in table.rows)]

@@ -21,7 +21,7 @@ from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, captur
 from stilla.teachers.spread import capture_with_ray
 from stilla.training.arguments import precision_of, runs_on_cpu
 
-WHERE = ("train", "validation", "test", "unlabelled", "config", "revision", "limit")
+WHERE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit")
 """Of the recipe's data section: where the data come from. What was found there counts by its content."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
 from stilla.recipe import Recipe, StudentSpec
+from stilla.report.parts import markdown_parts
 from stilla.report.table import markdown_facts, markdown_table
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
@@ -18,8 +19,8 @@ def card(recipe: Recipe, folder: RunFolder, scores: Scores, student: Loaded, *, 
     usage = plain_usage(student.model, []) if plain else transformers_usage(recipe.task)
     text = model_card(
         scores, name=folder.path.name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
-        teacher=recipe.teacher.model, student=_how(recipe.student), data=recipe.data.train or str(recipe.data.validation),
-        usage=usage, transformers=not plain,
+        parts=markdown_parts(scores), teacher=recipe.teacher.model, student=_how(recipe.student),
+        data=recipe.data.train or str(recipe.data.validation), usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
     return write_card(folder.student, text)
 

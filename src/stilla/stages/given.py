@@ -37,7 +37,7 @@ from stilla.stages.origin import elsewhere
 from stilla.stages.stored import Given, GivenModel, GivenProcessor, Place, Store
 
 SPLITS = ("train", "validation", "test")
-UNLABELLED = "unlabelled"
+UNLABELLED, SHIFTED = "unlabelled", "shifted"
 PROCESSOR_FILES = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.tiktoken", "merges.txt", "*processor*_config.json")
 PLAIN = "plain values, as a file would hold them: text, numbers, true or false, lists, keys and values"
 ELSEWHERE = {
@@ -135,6 +135,8 @@ def _said_at(recipe: Recipe, place: Place) -> Any:
     for step in place:
         if isinstance(step, int):
             node = node[step] if isinstance(node, tuple) and step < len(node) else None
+        elif isinstance(node, Mapping):
+            node = node.get(step)
         else:
             node = getattr(node, step) if isinstance(node, Section) else None
     return node
@@ -153,6 +155,8 @@ def _put(node: Any, place: Place, path: str) -> Any:
     step, *rest = place
     if isinstance(step, int):
         return tuple(_put(one, tuple(rest), path) if number == step else one for number, one in enumerate(node))
+    if isinstance(node, Mapping):
+        return {**node, step: _put(node.get(step), tuple(rest), path)}
     return node.model_copy(update={step: _put(getattr(node, step), tuple(rest), path)})
 
 
@@ -192,9 +196,16 @@ class _Sorted:
         section = isinstance(value, Mapping) and not isinstance(value, DatasetDict)
         if section and ({"train", UNLABELLED} & set(value) or not are_columns(value)):
             ways: Mapping[str, Callable[[Any, Place], Any]] = {
-                **dict.fromkeys(SPLITS, self._split), UNLABELLED: self._unlabelled}
+                **dict.fromkeys(SPLITS, self._split), UNLABELLED: self._unlabelled, SHIFTED: self._beside}
             return {key: ways[key](one, ("data", key)) if key in ways else one for key, one in value.items()}
         return {"train": self._split(value, ("data", "train"))}
+
+    def _beside(self, value: Any, place: Place) -> Any:
+        """Data from elsewhere: by name, or one of them."""
+        if isinstance(value, Mapping) and not isinstance(value, DatasetDict) and not are_columns(value):
+            return {name: self._split(one, (*place, str(name))) for name, one in value.items()}
+        found = self._split(value, (*place, SHIFTED))
+        return found if found is value else {SHIFTED: found}
 
     def _split(self, value: Any, place: Place) -> Any:
         if value is None or isinstance(value, str | os.PathLike | Section):

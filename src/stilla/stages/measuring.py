@@ -18,6 +18,7 @@ from stilla.errors import CompatibilityError, all_of
 from stilla.evaluate import (
     Asked,
     Examined,
+    Slice,
     Subject,
     Workload,
     batch_for,
@@ -25,10 +26,12 @@ from stilla.evaluate import (
     count_flops,
     count_parameters,
     examine,
+    headline_split,
     is_weak,
     make_scores,
     measure_many,
     remarks,
+    slices_of,
     workload,
 )
 from stilla.evaluate.assemble import AllAnswers
@@ -80,25 +83,36 @@ def place(models: Sequence[Loaded]) -> torch.device:
 
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
-    exported: Mapping[str, Path],
+    exported: Mapping[str, Path], *, notes: Sequence[str] = (),
 ) -> Scores:
-    """Answers and costs of every subject on these splits, as scores."""
+    """Answers and costs of every subject on these splits, as scores. `notes`: to be kept with them."""
+    slices = sliced_by(recipe, splits)
     device = place([teacher, *(one for loaded in made.values() for one in loaded)])
     compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device)
     prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
-    last = list(splits)[-1]  # measured for speed: test data where there are some
-    costs, notes = _costs(compared, splits[last], prepared[last])
+    timed = headline_split(list(splits))
+    costs, said = _costs(compared, splits[timed], prepared[timed])
+    said = [*notes, *said]
     examined = []
     for exam in compared.exams:
         if isinstance(exam, WrittenExam):
             wrote = write_texts(exam, splits, compared.authors(), recipe.evaluate.batch_size)
             examined.append(Examined(exam, wrote.answers))
-            notes += [*wrote.notes, *compared.silent()]
+            said += [*wrote.notes, *compared.silent()]
         else:
             examined.append(Examined(exam, compared.answers(splits, prepared)))
-            notes += compared.remarks(prepared[last])
-    return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, notes=notes,
+            said += compared.remarks(prepared[timed])
+    return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, slices=slices, notes=said,
                        resamples=recipe.evaluate.resamples, seed=recipe.seed)
+
+
+def sliced_by(recipe: Recipe, splits: Mapping[str, Dataset]) -> tuple[Slice, ...]:
+    """The slices of the headline split that a recipe asks for.
+
+    Raises:
+        DataError: columns that are not there, or that tell no groups apart.
+    """
+    return slices_of(splits[headline_split(list(splits))], recipe.evaluate.slices)
 
 
 def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[dict[str, Cost], list[str]]:

@@ -24,7 +24,6 @@ from stilla.stages.starting import trained
 from stilla.stages.unlabelled import Pool, to_look_at
 from stilla.tasks.base import Loaded, Task
 
-MEASURED = ("validation", "test")
 CALIBRATION = 256
 """Training examples that quantisation may look at."""
 
@@ -97,7 +96,7 @@ def score(
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     seeds = range(recipe.evaluate.seeds)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
-    measured = {split: splits[split] for split in MEASURED if split in splits}
+    measured = data.to_measure(splits)
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),

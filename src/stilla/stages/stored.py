@@ -56,7 +56,7 @@ class GivenProcessor:
 
 Given: TypeAlias = Examples | GivenModel | GivenProcessor
 Place = tuple[str | int, ...]
-"""Where in a recipe something stands: section, field, and so on to the number in a list."""
+"""Where in a recipe something stands: section, field, and so on to the name or the number within it."""
 
 
 class Store:

@@ -96,8 +96,8 @@ class Metric:
     do not (a rank correlation, average precision), `from_list` gets the statistics of all examples, and (examples,) how
     often each of them counts.
 
-    An example's statistics say nothing of what was answered to others: those of two models may be exchanged (a permutation
-    test).
+    An example's statistics say nothing of what was answered to others: some may be left out (a slice), and those of two
+    models exchanged (a permutation test).
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from stilla.evaluate import Asked, Examined, chance, examine, is_weak, make_scores, remarks
+from stilla.evaluate import (
+    Asked,
+    Examined,
+    chance,
+    examine,
+    is_weak,
+    make_scores,
+    remarks,
+    slices_of,
+)
 from stilla.scores import Cost
 from stilla.signals import Side
 from stilla.tasks.answers import Answers
@@ -86,6 +96,27 @@ def test_every_number_is_that_of_the_dense_logits(setting) -> None:
     assert scores.retention is None
     assert scores.classes == ()
     assert any("retention is not defined" in note for note in scores.notes)
+
+
+def test_the_perplexity_of_a_slice_is_that_of_its_texts(setting) -> None:
+    """Long texts in several pieces are in the slice of their text."""
+    task, split, _ = setting
+    some = split.add_column("kind", ["ab"[number % 2] for number in range(len(TEXTS))])
+    prepared = replace(task, section=task.section.model_copy(update={"max_length": 24})).prepare(
+        some, byte_tokenizer(), None, training=False)
+    teacher, student = llama(), llama(num_hidden_layers=1)
+    said = beside(teacher, {"student": student}, task, prepared, batch_size=3)
+    answers = {name: {"validation": [one]} for name, one in said.items()}
+    scores = make_scores(task.kind, {"validation": some}, [Examined(task.exam(), answers)], dict.fromkeys(said, Cost(1, 1)),
+                         slices=slices_of(some, ["kind"]), resamples=100)
+    logs, labels = dense(student, task, prepared)
+    assert len(prepared) > len(TEXTS)
+    assert {one.name for one in scores.slices} == {"a", "b"}
+    for part in scores.slices:
+        inside = [place for place, key in enumerate(prepared.keys) if some[int(key)]["kind"] == part.name]
+        nll = torch.cat([-logs[place].gather(1, labels[place][:, None]) for place in inside]).mean().item()
+        assert part.examples == len(inside)
+        assert part.quality["student"].value == pytest.approx(math.exp(nll), rel=1e-5)
 
 
 def test_beside_the_teacher_and_alone_a_model_says_the_same(setting) -> None:

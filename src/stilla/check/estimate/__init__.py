@@ -20,6 +20,7 @@ from torch import nn
 
 from stilla.check.estimate.passes import Line, Passes, Subject, measure_all, plausible
 from stilla.check.estimate.writing import seconds_of_writing
+from stilla.data import to_measure
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
 from stilla.stages.opinions import asked_about
@@ -112,6 +113,7 @@ def estimate(
     section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
     stored = cache_choice.bytes_of(recipe, section, task, teacher.model, prepared, share)
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
+    sizes["measured"] = sum(sizes[name] for name in to_measure(splits))
     sizes["learnt"] = max(1, round(per_example * number))
     looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
     seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device,
@@ -150,8 +152,8 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
 ) -> dict[str, float]:
-    """By stage. `sizes`: of the splits, of all that is `learnt`, of what is `looked at` before. `asked_once`: the teacher's
-    answers are stored, and only read after the first epoch."""
+    """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `asked_once`:
+    the teacher's answers are stored, and only read after the first epoch."""
 
     def training(section: Training, model: _Model, number: int, helper: Line | None = None) -> float:
         steps, size = _steps(section, number), section.batch_size
@@ -172,7 +174,7 @@ def _seconds(
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
     if recipe.export:
         seconds["export"] = EXPORT * len(recipe.export)
-    measured, size = sizes["validation"] + sizes.get("test", 0), recipe.evaluate.batch_size
+    measured, size = sizes["measured"], recipe.evaluate.batch_size
     subjects = repeats * (1 + recipe.evaluate.baseline) + len(recipe.export)
     looked_at = 0 if recipe.allow_weak_teacher else sizes["validation"]  # is the teacher better than chance?
     predicting = theirs.passes.answering(measured + looked_at, size) + subjects * ours.passes.answering(measured, size)

@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from stilla.check.estimate.clock import Stopwatch
 from stilla.check.estimate.passes import device_for
-from stilla.data import joined
+from stilla.data import joined, to_measure
+from stilla.evaluate import headline_split
 from stilla.evaluate.generate import Decoding, effective, some, writer
 from stilla.evaluate.texts import number_asked, some_questions
 from stilla.recipe import Recipe
@@ -48,10 +49,10 @@ def seconds_of_writing(
     if generation is not None and generation.metrics:
         decoding = Decoding(generation.max_new_tokens, generation.num_beams)
         size = generation.batch_size or recipe.evaluate.batch_size
-        measured = splits[list(splits)[-1]]
+        measured = splits[headline_split(list(splits))]
         theirs, ours = (pace(task, one, measured, decoding, size, device) for one in (teacher, student))
         students = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) + len(recipe.export)
-        texts = number_asked(generation, {name: one for name, one in splits.items() if name != "train"})
+        texts = number_asked(generation, to_measure(splits))
         one, many = TIMED
         timed = recipe.evaluate.speed * (one + many * size)
 
