@@ -1,4 +1,4 @@
-"""What a run measures apart: slices, data from elsewhere, several seeds."""
+"""What a run measures apart: slices, data from elsewhere, several seeds; and what is done with the baseline."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 import stilla
-from stilla.after import evaluate_run
-from stilla.errors import DataError
+from stilla.after import evaluate_run, export_run
+from stilla.errors import DataError, RecipeError
 from stilla.evaluate import headline_split
-from stilla.scores import Part
+from stilla.scores import Part, Scores
+from stilla.stages.folder import RunFolder
+from stilla.stages.scoring import exports_of
 from stilla.training.batches import StepBatches
 from tests import tiny
 
@@ -83,6 +85,10 @@ def test_page_card_and_terminal_show_them(done: tuple[Path, stilla.Run], capsys:
         for words in ("scope: out", "length: above 119", "typos", "retention", "distillation ratio"):
             assert words in text
     assert card.index("- retention") < card.index("| labels alone |")
+    baseline = (run.folder / "baseline" / "README.md").read_text()
+    assert "trained on the labels of `train.jsonl` alone" in baseline
+    assert "knowledge-distillation" not in baseline
+    assert "knowledge-distillation" in card
 
 
 def test_other_data_are_measured_and_nothing_is_trained_again(
@@ -133,6 +139,28 @@ def test_a_runs_own_data_can_be_sliced_otherwise(done: tuple[Path, stilla.Run]) 
     before = run.scores
     assert {one.column for one in evaluate_run(run.folder, slices=["topic"]).slices} == {"topic"}
     assert stilla.distill(**recipe(folder, export=["onnx"])).scores == before
+
+
+def test_the_baseline_is_exported_and_measured_beside_the_student(done: tuple[Path, stilla.Run]) -> None:
+    folder, run = done
+    made = export_run(run.folder, ["onnx"], model="baseline")
+    assert made == {"baseline-onnx": run.folder / "export" / "baseline-onnx"}
+    assert (made["baseline-onnx"] / "model.onnx").is_file()
+    scores = Scores.load(run.folder / "scores.json")
+    assert set(scores.subjects) == {"teacher", "student", "baseline", "onnx", "baseline-onnx"}
+    assert scores.subjects["baseline-onnx"]["accuracy"] == scores.subjects["baseline"]["accuracy"]
+    assert scores.subjects["baseline-onnx"].agreement["test"] == scores.subjects["baseline"].agreement["test"]
+    assert "labels alone, ONNX" in run.report.read_text()
+    # it stays with the run, and is written again where it is damaged
+    (made["baseline-onnx"] / "model.onnx").write_bytes(b"")
+    assert set(stilla.distill(**recipe(folder, export=["onnx"])).scores.subjects) == set(scores.subjects)
+    assert set(exports_of(RunFolder(run.folder))) == {"onnx", "baseline-onnx"}
+
+
+def test_without_a_baseline_there_is_none_to_export(tmp_path: Path) -> None:
+    run = stilla.distill(**tiny.recipe(tmp_path, distill=QUICK, evaluate={"resamples": 100, "speed": False}))
+    with pytest.raises(RecipeError, match=r"no baseline to export; `evaluate: \{baseline: true\}`.*stilla run"):
+        export_run(run.folder, ["onnx"], model="baseline")
 
 
 def test_python_gives_other_data_as_they_are(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -24,7 +24,7 @@ from stilla.stages import unlabelled
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.measuring import measure, sliced_by
 from stilla.stages.origin import Origin, from_anywhere, told_where
-from stilla.stages.scoring import export_one, exports_of, saved_student, score, stage_of
+from stilla.stages.scoring import export_one, exported_as, exports_of, saved_student, score, stage_of
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 
@@ -100,27 +100,33 @@ def evaluation_file(path: Path, new: str) -> Path:
     return path / "evaluations" / f"{Path(new).stem}-{hashlib.sha256(place.encode()).hexdigest()[:6]}.json"
 
 
-def export_run(path: Path, formats: Sequence[str], *, trust_remote_code: bool = False) -> dict[str, Path]:
+def export_run(
+    path: Path, formats: Sequence[str], *, model: Literal["student", "baseline"] = "student", trust_remote_code: bool = False
+) -> dict[str, Path]:
     """Write a run's student in these formats, and measure what was written with everything else.
 
-    `trust_remote_code`: see `evaluate_run`.
+    `model`: or its baseline, the same student trained on labels alone. `trust_remote_code`: see `evaluate_run`.
 
     Raises:
-        RecipeError: there is no finished run.
+        RecipeError: there is no finished run; it has no baseline.
         TrustError: its recipe names code, and that is not trusted.
         ExportError: a format cannot hold this model.
     """
-    folder, recipe, written = _opened(path, trusted=trust_remote_code, written_again=[*map(stage_of, formats), "scores"])
+    names = [exported_as(model, kind) for kind in formats]
+    folder, recipe, written = _opened(path, trusted=trust_remote_code, written_again=[*map(stage_of, names), "scores"])
+    if not folder.model(model, 0).exists():
+        raise RecipeError(f"{path}: the run has no baseline to export; `evaluate: {{baseline: true}}` in its recipe, and "
+                          f"{_continued(folder)} trains one")
     with folder.held():
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
             splits = data.load(recipe.data, seed=recipe.seed)
             pool = None if "train" in splits else unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
-        for kind in formats:
-            export_one(kind, recipe, folder, task, splits, pool)
+        for name in names:
+            export_one(name, recipe, folder, task, splits, pool)
         score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)
         write_report(folder.path)
-    return {kind: folder.exports / kind for kind in formats}
+    return {name: folder.exports / name for name in names}
 
 
 def report_run(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 Nothing here computes; nothing here needs torch. Qualities are fractions (accuracy 0.931), not percents.
 A *subject* is one measured model: `teacher`, `baseline` (the same student trained on labels alone), `student`,
-and one per exported file (`onnx`, `int8`).
+and one per exported file (`onnx`, `int8`; of the baseline `baseline-onnx`).
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ class Scores(Checked):
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, and how
     many were left out, by the reason.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
+    `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     """
 
     task: str
@@ -218,6 +219,7 @@ class Scores(Checked):
     learnt: Mapping[str, int] = field(default_factory=dict)
     slices: tuple[Part, ...] = ()
     shifted: tuple[Part, ...] = ()
+    deploy: str = "student"
 
     @property
     def teacher(self) -> Measured:
@@ -278,6 +280,9 @@ def _count(digits: str) -> int:
 def _checked() -> TypeAdapter[Scores]:
     return TypeAdapter(Scores)
 
+
+OF_BASELINE = "baseline-"
+"""How the names of exported files begin that hold the baseline, not the student."""
 
 MODELS = ("teacher", "student", "baseline")
 """Subjects that are measured by everything; an exported file may not be: not every one writes."""

@@ -440,6 +440,10 @@ def test_the_main_job_from_the_command_line(command):
     exit_code, out, err = command("evaluate", "runs/tiny", "--slices", "topic")
     assert exit_code == 0, err
     assert "topic: food" in out
+    exit_code, out, err = command("export", "runs/tiny", "--model", "baseline")
+    assert exit_code == 0, err
+    assert "runs/tiny/export/baseline-onnx" in out
+    assert command("export", "runs/tiny", "--model", "teacher")[0] == 2
     exit_code, out, _ = command("list", "runs")
     assert "runs/tiny" in out
 

@@ -159,6 +159,24 @@ def test_a_lead_that_is_mostly_chance_has_no_ratio(rng: np.random.Generator) -> 
     assert any("not measurable" in note or "not defined" in note for note in found.notes)
 
 
+def test_validation_data_say_what_to_deploy_and_test_data_do_not(rng: np.random.Generator) -> None:
+    """Test data that chose a model would say too much of it."""
+    better, worse = _said(rng, 0.9), _said(rng, 0.7)
+    levels = {"teacher": (better, better), "baseline": (better, worse), "student": (worse, better), "onnx": (worse, better),
+              "baseline-onnx": (better, worse)}
+    answers = {name: {"validation": [first], "test": [second]} for name, (first, second) in levels.items()}
+    found = _scores(answers)
+    assert found.deploy == "baseline"
+    assert found.verdict.endswith("`stilla export RUN --model baseline` writes it.")
+    assert "distillation gained" in found.verdict
+    assert any(note.startswith("export: onnx holds the student, and labels alone are better") for note in found.notes)
+    turned = {name: {"validation": splits["test"], "test": splits["validation"]} for name, splits in answers.items()}
+    found = _scores(turned)
+    assert found.deploy == "student"
+    assert "Deploy" not in found.verdict
+    assert not any(note.startswith("export:") for note in found.notes)
+
+
 def test_a_speed_that_was_measured_beside_other_work_is_not_claimed(rng: np.random.Generator) -> None:
     answers = _all(rng, teacher=0.95, student=0.85)
     costs = {name: Cost(10, 40, latency_median_ms=median, latency_p95_ms=81.0)

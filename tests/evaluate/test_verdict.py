@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stilla.evaluate.quality import Sampled
-from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
+from stilla.evaluate.verdict import Outcome, advice, distillation_ratio, retention, verdict
 from stilla.scores import Cost, Interval
 from stilla.tasks.answers import Metric
 from tests.evaluate.fake_exam import ACCURACY, PEARSON, RMSE
@@ -23,9 +23,10 @@ def _sampled(value: float, error: float = 0.005, seeds: int = 1, by_seed: float 
 
 
 def _said(metric: Metric = ACCURACY, teacher: float = 0.9, student: float = 0.89,
-          difference: Interval | None = None, big: Cost = BIG, small: Cost = SMALL, seeds: int = 1) -> str:
+          difference: Interval | None = None, big: Cost = BIG, small: Cost = SMALL, seeds: int = 1,
+          chosen_by: Interval | None = None) -> str:
     kept, _ = retention(metric, _sampled(teacher), _sampled(student))
-    return verdict(Outcome(metric, teacher, student, kept, difference, big, small, seeds))
+    return verdict(Outcome(metric, teacher, student, kept, difference, big, small, seeds, chosen_by))
 
 
 def test_a_gain_is_said_with_its_interval() -> None:
@@ -43,6 +44,25 @@ def test_no_difference_is_said_plainly() -> None:
 def test_a_loss_is_said_plainly() -> None:
     assert _said(difference=Interval(-0.02, -0.031, -0.009)).endswith(
         "; distillation lost 2.0 points against training on labels alone (95 % interval of the loss 0.9 to 3.1).")
+
+
+def test_where_validation_data_prefer_the_baseline_that_is_what_to_deploy() -> None:
+    assert _said(difference=Interval(0.0, -0.01, 0.01), chosen_by=Interval(-0.02, -0.031, -0.009)).endswith(
+        "−1.0 to 1.0). Deploy the baseline: on validation data, labels alone are better by 2.0 points "
+        "(95 % interval 0.9 to 3.1). `stilla export RUN --model baseline` writes it.")
+    assert "Deploy" not in _said(difference=Interval(-0.02, -0.03, -0.01), chosen_by=Interval(-0.01, -0.03, 0.01))
+    assert "Deploy" not in _said(difference=Interval(0.02, 0.01, 0.03), chosen_by=Interval(0.02, 0.01, 0.03))
+    assert "better by 0.1 (95 % interval 0.05 to 0.15)" in _said(RMSE, chosen_by=Interval(0.1, 0.05, 0.15))
+
+
+@pytest.mark.parametrize(("difference", "higher", "deploy"), [
+    (Interval(-0.02, -0.03, -0.01), True, "baseline"), (Interval(-0.02, -0.05, 0.01), True, "student"),
+    (Interval(0.02, 0.01, 0.03), True, "student"), (Interval(0.02, 0.01, 0.03), False, "baseline"),
+    (Interval(-0.02, -0.03, -0.01), False, "student"), (None, True, "student")])
+def test_the_student_is_deployed_unless_it_is_worse_beyond_noise(
+    difference: Interval | None, higher: bool, deploy: str
+) -> None:
+    assert advice(difference, higher_is_better=higher) == deploy
 
 
 def test_without_a_baseline_that_is_said() -> None:

@@ -59,6 +59,19 @@ def test_the_front_matter_is_of_the_datas_own_splits() -> None:
     assert {one.dataset_split for one in data.eval_results} == {"validation", "test"}
 
 
+def test_a_baselines_card_says_that_it_was_not_distilled() -> None:
+    scores = replace(SCORES, subjects={**SCORES.subjects, "baseline": measured(0.89)})
+    whole = ModelCard(model_card(scores, subject="baseline", name="reviews, labels alone", table=TABLE, data="glue",
+                                 teacher="bert-base-uncased", student="3 of its 12 layers", usage="", parts="## Slices\n\nx"))
+    data: Any = whole.data
+    assert data.tags == ["stilla"]
+    assert {one.metric_value for one in data.eval_results if one.dataset_split == "test"} == {0.89, 0.88, 0.8}
+    assert "trained on the labels of `glue` alone. It started from `bert-base-uncased`: 3 of its 12 layers." in whole.text
+    assert "## Slices\n\nx" in whole.text
+    assert "distilled" not in whole.text
+    assert "its teacher gets wrong" not in whole.text
+
+
 def test_card_says_what_was_measured_where_it_comes_from_and_its_limits() -> None:
     text = ModelCard(card()).text
     for part in ("# reviews", "Keeps 97.8 % of its teacher.", TABLE.strip(), "3 of its 12 layers", "`glue`",

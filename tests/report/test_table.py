@@ -89,7 +89,7 @@ def test_the_p_of_the_difference_is_said_with_the_least_that_it_can_be() -> None
 
 def test_a_ratio_of_before_there_were_intervals_is_shown_without_one() -> None:
     plain = {**unsealed(sealed(asdict(fakes.regression()))), "retention": 0.986, "distillation_ratio": 0.567}
-    for name in ("ratio", "tests", "slices", "shifted"):
+    for name in ("ratio", "tests", "slices", "shifted", "deploy"):
         del plain[name]
     old = Scores.from_plain(plain)
     assert old.ratio == Interval(0.567, 0.567, 0.567)

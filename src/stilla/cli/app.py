@@ -167,8 +167,11 @@ def evaluate(
 
 
 @app.command()
-def export(run: options.Run, format: options.Formats = None, trust_remote_code: options.Trust = False) -> None:
-    """Write a finished run's student for deployment.
+def export(
+    run: options.Run, format: options.Formats = None, model: options.Exported = options.Role.STUDENT,
+    trust_remote_code: options.Trust = False,
+) -> None:
+    """Write a finished run's student for deployment, or its baseline.
 
     Every file is loaded again, measured, and added to the run's scores and report.
     """
@@ -179,7 +182,7 @@ def export(run: options.Run, format: options.Formats = None, trust_remote_code: 
     from stilla.after import export_run
     from stilla.run import Run
 
-    export_run(folder, format or ["onnx"], trust_remote_code=trust_remote_code)
+    export_run(folder, format or ["onnx"], model=model.value, trust_remote_code=trust_remote_code)
     print_run(Run.load(folder))
 
 

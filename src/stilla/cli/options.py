@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,15 @@ Trust = Annotated[bool, typer.Option(
 Formats = Annotated[Several, _given("--format", "NAME", "onnx (the default) or int8; may be repeated.")]
 Slices = Annotated[Several, _given(
     "--slices", "COLUMN", "Measure apart by the values of this column, instead of the recipe's; may be repeated.")]
+
+
+class Role(StrEnum):
+    STUDENT = "student"
+    BASELINE = "baseline"
+
+
+Exported = Annotated[Role, typer.Option(
+    "--model", help="Which model: the student, or the baseline, trained on labels alone.")]
 Page = Annotated[Path, typer.Option("--output", metavar="FILE", help="The page to write.")]
 RunsFolder = Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where runs are looked for.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]

@@ -50,8 +50,8 @@ _SALTS = {
 
 
 def load(section: Data, *, seed: int) -> dict[str, Dataset]:
-    """The labelled splits that a recipe's `data` means: train, validation, test, and those of `shifted`; without `train` those
-    that are measured.
+    """The labelled splits that a recipe's `data` means: train, validation, test, and those of `shifted`; without `train`
+    those that are measured.
 
     Splits taken from the training data are drawn with `seed` and, where the label is a class, in the
     proportions of the classes. A test split whose labels are hidden (-1 everywhere, as in GLUE) is left out

@@ -17,8 +17,8 @@ from stilla.evaluate.paired import over_seeds
 from stilla.evaluate.parts import shifted, sliced
 from stilla.evaluate.slices import Slice
 from stilla.evaluate.split import Split
-from stilla.evaluate.verdict import Outcome, distillation_ratio, retention, verdict
-from stilla.scores import Cost, Interval, Measured, PairedTest, Scores, metric_title
+from stilla.evaluate.verdict import Outcome, advice, distillation_ratio, retention, verdict
+from stilla.scores import MODELS, OF_BASELINE, Cost, Interval, Measured, PairedTest, Scores, metric_title
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam
 
@@ -80,11 +80,14 @@ def make_scores(
     said += [f"{metric_title(one.name)} is not defined on {split} for every subject and is left out"
              for split, data in by_split.items() for one in data.metrics if not data.is_defined(one)]
     said += _disturbed(costs)
+    choice = _on_validation(chosen, by_split, seed)
+    deploy = advice(choice, higher_is_better=chosen.higher_is_better)
+    said += _of_the_other(subjects, deploy)
     teacher, student = main.sampled["teacher", chosen.name], main.sampled["student", chosen.name]
     kept, why = retention(chosen, teacher, student, seed)
     against = _against_baseline(chosen, main, seed)
     outcome = Outcome(chosen, teacher.value, student.value, kept, against.difference,
-                      costs["teacher"], costs["student"], seeds=len(student.values))
+                      costs["teacher"], costs["student"], seeds=len(student.values), chosen_by=choice)
     flipped, shown = main.flips(splits[headline])
     units, decided = main.units()
     class_metric, classes = main.classes()
@@ -111,6 +114,7 @@ def make_scores(
         class_metric=class_metric,
         slices=sliced(main, chosen, slices, seed),
         shifted=shifted(beside, main, chosen, seed),
+        deploy=deploy,
     )
 
 
@@ -132,6 +136,21 @@ def _against_baseline(metric: Metric, split: Split, seed: int) -> _Against:
     ratio, caveat = distillation_ratio(metric, teacher, student, baseline, seed)
     tests = {"seeds": over_seeds(difference.values, seed), "examples": sitting.exchanged(metric)}
     return _Against(difference.interval(seed), ratio, {name: one for name, one in tests.items() if one is not None}, caveat)
+
+
+def _on_validation(metric: Metric, by_split: Mapping[str, Split], seed: int) -> Interval | None:
+    """Student minus baseline where models are chosen."""
+    difference = by_split["validation"].difference(metric) if "validation" in by_split else None
+    return None if difference is None else difference.interval(seed)
+
+
+def _of_the_other(subjects: Sequence[str], deploy: str) -> list[str]:
+    """Exported files of the student, where the baseline is the better choice."""
+    files = [name for name in subjects if name not in MODELS and not name.startswith(OF_BASELINE)]
+    if deploy == "student" or not files:
+        return []
+    return [f"export: {all_of(files)} hold{'s' if len(files) == 1 else ''} the student, and labels alone are better on "
+            "validation data; `stilla export RUN --model baseline` writes that model"]
 
 
 def _disturbed(costs: Mapping[str, Cost]) -> list[str]:

@@ -26,6 +26,8 @@ class Outcome:
     teacher_cost: Cost
     student_cost: Cost
     seeds: int = 1
+    chosen_by: Interval | None = None
+    """Student minus baseline on validation data."""
 
 
 def retention(
@@ -68,9 +70,16 @@ def distillation_ratio(
     return found, None
 
 
+def advice(difference: Interval | None, *, higher_is_better: bool) -> str:
+    """Which model to deploy, by student minus baseline on validation data: the student, unless it is worse beyond noise."""
+    if difference is None:
+        return "student"
+    return "baseline" if (difference.high < 0 if higher_is_better else difference.low > 0) else "student"
+
+
 def verdict(outcome: Outcome) -> str:
     """What the student keeps, what it saves, and whether distillation was worth it."""
-    return f"{_kept(outcome)} {_saved(outcome)}; {_gained(outcome)}."
+    return f"{_kept(outcome)} {_saved(outcome)}; {_gained(outcome)}.{_choice(outcome)}"
 
 
 def _kept(outcome: Outcome) -> str:
@@ -114,6 +123,16 @@ def _gained(outcome: Outcome) -> str:
         return f"distillation gained {_points(metric, gain)} over training on labels alone ({interval})"
     return (f"distillation lost {_points(metric, -gain)} against training on labels alone "
             f"(95 % interval of the loss {_range(metric, -high, -low)})")
+
+
+def _choice(outcome: Outcome) -> str:
+    """Only where the student is not what should be deployed. Test data must not choose."""
+    metric, difference = outcome.metric, outcome.chosen_by
+    if difference is None or advice(difference, higher_is_better=metric.higher_is_better) == "student":
+        return ""
+    low, high = sorted((abs(difference.low), abs(difference.high)))
+    return (f" Deploy the baseline: on validation data, labels alone are better by {_points(metric, abs(difference.value))} "
+            f"(95 % interval {_range(metric, low, high)}). `stilla export RUN --model baseline` writes it.")
 
 
 def _points(metric: Metric, value: float) -> str:

@@ -1,4 +1,4 @@
-"""The student's README: a model card written from the scores, with front matter that the Hugging Face Hub reads."""
+"""The README of student or baseline: a model card made of the scores, with front matter that the Hugging Face Hub reads."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def model_card(
     data: str,
     usage: str,
     parts: str = "",
+    subject: str = "student",
     transformers: bool = True,
     unlabelled: Sequence[str] = (),
 ) -> str:
@@ -72,23 +73,25 @@ def model_card(
         student: how it came from the teacher, as the end of a sentence ("3 of its 12 layers").
         data: the training data: a dataset name or a path (likewise); without labelled ones the validation data.
         unlabelled: training data for which the teacher alone answered (likewise).
-        parts: what was measured apart, in Markdown.
+        parts: what was measured apart, in Markdown. subject: `student` or `baseline`, whose card it is.
     """
     named = [_code(data)] if scores.learnt.get("labelled", 1) else []
     if unlabelled:
         named.append(f"unlabelled examples of {all_of([_code(one) for one in unlabelled])}")
+    origin = f"distilled from {_code(teacher)}: {student}. Trained on {all_of(named)}." if subject == "student" else \
+        f"trained on the labels of {_code(data)} alone. It started from {_code(teacher)}: {student}."
     sections = [
         f"# {name}",
         scores.verdict,
-        f"A student for {scores.task}, distilled from {_code(teacher)}: {student}. Trained on {all_of(named)}.",
+        f"A student for {scores.task}, {origin}",
         f"## Scores\n\nOn the {scores.split} data ({scores.examples.get(scores.split, 0):,} examples), on the machine that "
         f"it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
         parts.strip(),
         *([f"## Notes\n\n{_list(scores.notes)}"] if scores.notes else []),
         f"## Use\n\n{usage.strip()}",
-        f"## Limits\n\n{_list(_limits(scores))}",
+        f"## Limits\n\n{_list(_limits(scores, subject))}",
     ]
-    front = _front_matter(scores, name, teacher, data, transformers=transformers)
+    front = _front_matter(scores, subject, name, teacher, data, transformers=transformers)
     return f"---\n{front}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
 
 
@@ -116,39 +119,39 @@ def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
             'model.load_state_dict(load_file("model.safetensors"))\nmodel.eval()\n```\n')
 
 
-def _front_matter(scores: Scores, name: str, teacher: str, data: str, *, transformers: bool) -> str:
-    student = scores.subjects["student"]
+def _front_matter(scores: Scores, subject: str, name: str, teacher: str, data: str, *, transformers: bool) -> str:
     results = [
         EvalResult(task_type=scores.task, dataset_type=_last(data), dataset_name=_last(data), dataset_split=split,
                    metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "), metric_value=round(one.value, 6))
-        for split, metrics in student.quality.items() if not split.startswith(SHIFTED)  # of other data
+        for split, metrics in scores.subjects[subject].quality.items() if not split.startswith(SHIFTED)  # of other data
         for metric, one in metrics.items()
     ]
     base = teacher if _on_hub(teacher) else None
+    tags = ["knowledge-distillation", "stilla"] if subject == "student" else ["stilla"]
     text: str = ModelCardData(
         base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=_hub_task(scores),
-        tags=["knowledge-distillation", "stilla"], model_name=name, eval_results=results).to_yaml()
+        tags=tags, model_name=name, eval_results=results).to_yaml()
     return text.rstrip("\n") + "\n"
 
 
-def _limits(scores: Scores) -> list[str]:
-    student = scores.student
+def _limits(scores: Scores, subject: str) -> list[str]:
+    helped = subject == "student"
     flipped = sum(scores.flipped.values())
     total, what = scores.decided, scores.units
     limits = ["It was measured on data like its training data. On other texts, pictures, languages or times it may be worse, "
               "and worse than its teacher by more than the table says."]
-    if flipped and total:
+    if helped and flipped and total:
         parts = ", ".join(f"{count:,} {kind}" for kind, count in scores.flipped.items())
         limits.append(f"It decides differently from its teacher on {flipped:,} of {total:,} {what} ({parts}).")
-    if (ece := _ece(student, scores.split)) is not None:
+    if (ece := _ece(scores.subjects[subject], scores.split)) is not None:
         limits.append(f"Its confidences are off by {100 * ece:.1f} points on average (expected calibration error).")
-    limits += ["What its teacher gets wrong, or prefers without reason, it has learnt too.",
+    limits += [*(["What its teacher gets wrong, or prefers without reason, it has learnt too."] if helped else []),
                "Whether it may be used and passed on follows from the licences of the teacher and of the data."]
     return limits
 
 
-def _ece(student: Measured, split: str) -> float | None:
-    calibration = student.calibration.get(split)
+def _ece(one: Measured, split: str) -> float | None:
+    calibration = one.calibration.get(split)
     return None if calibration is None else calibration.ece
 
 

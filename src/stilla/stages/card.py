@@ -1,4 +1,4 @@
-"""The student's model card: what a run knows, in the words of `export/card.py`."""
+"""The model card of student and baseline: what a run knows, in the words of `export/card.py`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from stilla.stages.folder import RunFolder
 from stilla.tasks.base import Loaded
 
 
-def card(recipe: Recipe, folder: RunFolder, scores: Scores, student: Loaded, *, plain: bool) -> Path:
-    """Write `student/README.md`. `plain`: the model is no Hugging Face model."""
-    usage = plain_usage(student.model, []) if plain else transformers_usage(recipe.task)
+def card(recipe: Recipe, folder: RunFolder, scores: Scores, role: str, model: Loaded, *, plain: bool) -> Path:
+    """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
+    usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task)
+    name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
     text = model_card(
-        scores, name=folder.path.name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
+        scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
         parts=markdown_parts(scores), teacher=recipe.teacher.model, student=_how(recipe.student),
         data=recipe.data.train or str(recipe.data.validation), usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
-    return write_card(folder.student, text)
+    return write_card(folder.model(role, 0), text)
 
 
 def _how(spec: StudentSpec) -> str:

@@ -14,7 +14,7 @@ from stilla.models.fingerprint import of_model
 from stilla.recipe import ModelSource, Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
-from stilla.scores import Scores
+from stilla.scores import OF_BASELINE, Scores
 from stilla.stages import learnt
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
@@ -36,28 +36,35 @@ def export_all(
     pool: the unlabelled examples, which are looked at where none are labelled.
     """
     later = exports_of(folder)
-    asked = [*recipe.export, *(kind for kind in later if kind not in recipe.export and folder.damage(stage_of(kind)))]
-    return {**later, **{kind: export_one(kind, recipe, folder, task, splits, pool) for kind in asked}}
+    asked = [*recipe.export, *(name for name in later if name not in recipe.export and folder.damage(stage_of(name)))]
+    return {**later, **{name: export_one(name, recipe, folder, task, splits, pool) for name in asked}}
 
 
 def exports_of(folder: RunFolder) -> dict[str, Path]:
-    """The main file of every format that the run has."""
+    """The main file of all that was exported, by name: a format of the student's, `onnx`, or of the baseline's,
+    `baseline-onnx`."""
     made = {path.name: main_file(path) for path in sorted(folder.exports.glob("*")) if path.is_dir()}
     return {kind: file for kind, file in made.items() if file is not None}
 
 
-def stage_of(kind: str) -> str:
-    """The stage in which a format is written."""
-    return f"export-{kind}"
+def exported_as(role: str, kind: str) -> str:
+    """The name of a format that the student or the baseline is written in."""
+    return kind if role == "student" else f"{OF_BASELINE}{kind}"
+
+
+def stage_of(name: str) -> str:
+    """The stage in which it is written."""
+    return f"export-{name}"
 
 
 def export_one(
-    kind: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], pool: Pool | None = None
+    name: str, recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], pool: Pool | None = None
 ) -> Path:
-    """One format, skipped if it was written from the same weights; the exported model file."""
-    student = saved_student(recipe, folder, task, "student", 0)
-    inputs = {"student": of_model(student.model), "format": kind}
-    stage, target = stage_of(kind), folder.exports / kind
+    """One format of student or baseline, skipped if it was written from the same weights; the exported model file."""
+    role, kind = ("baseline" if name.startswith(OF_BASELINE) else "student"), name.removeprefix(OF_BASELINE)
+    student = saved_student(recipe, folder, task, role, 0)
+    inputs = {role: of_model(student.model), "format": kind}
+    stage, target = stage_of(name), folder.exports / name
     damaged = folder.is_damaged(stage)
     if damaged:
         folder.clear(stage, target)
@@ -69,7 +76,7 @@ def export_one(
         folder.begin(stage, inputs)
         export(kind, student.model, student.processor, task, prepared, target)
         folder.finish(stage, inputs, target)
-        say(f"{kind}: written to {target}")
+        say(f"{name}: written to {target}")
     made = main_file(target)
     assert made is not None  # `export` has just written it, or it was there
     return made
@@ -109,8 +116,8 @@ def score(
             return found
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
     scores.dump(folder.scores)
-    student = made["student"][0]
-    card(written or recipe, folder, scores, student, plain=not isinstance(student.model, PreTrainedModel))
+    for role, models in made.items():
+        card(written or recipe, folder, scores, role, models[0], plain=not isinstance(models[0].model, PreTrainedModel))
     folder.finish("scores", inputs, folder.scores)
     return scores
 

@@ -24,6 +24,8 @@ _SUBJECTS = {
     "student": Style("student", "circle"),
     "onnx": Style("onnx", "diamond"),
     "int8": Style("int8", "cross"),
+    "baseline-onnx": Style("baseline", "diamond"),
+    "baseline-int8": Style("baseline", "cross"),
 }
 _EXTRA = Style("extra", "wedge")
 _COLOURS = 8
