@@ -69,6 +69,15 @@ def test_without_training_data_only_what_is_measured_is_labelled(tmp_path: Path)
     assert {name: split["text"][:] for name, split in found.items()} == {"validation": ["validation"], "test": ["test"]}
 
 
+def test_without_training_data_those_from_elsewhere_are_measured_too(tmp_path: Path) -> None:
+    pool = lines(tmp_path / "pool.jsonl", [{"text": "a"}])
+    judged = lines(tmp_path / "judged.jsonl", [{"text": "b", "label": 1}])
+    more: dict[str, Any] = {"unlabelled": pool, "validation": judged}
+    assert list(load(Data(**more, shifted={"typos": judged}), seed=0)) == ["validation", "shifted.typos"]
+    with pytest.raises(DataError, match=r"data\.shifted\.odd: got a split of the training data, 'odd', and there are none"):
+        load(Data(**more, shifted={"odd": {"name": "odd"}}), seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [({}, "train is missing"), ({"unlabelled": "x.txt"}, "in `validation`"),

@@ -106,8 +106,10 @@ def to_measure(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def _measured(problems: list[str], section: Data) -> dict[str, Dataset]:
-    """Validation data, and test data if any are named, where nothing labelled is to be learnt."""
-    found = {key: split for key in ("validation", "test") if (split := _given(problems, key, section, None)) is not None}
+    """Validation data, and test data and data from elsewhere if any are named, where nothing labelled is to be learnt."""
+    given = {**{key: _given(problems, key, section, None) for key in ("validation", "test")},
+             **{f"{SHIFTED}{name}": _shifted(problems, name, section, None) for name in section.shifted}}
+    found = {key: split for key, split in given.items() if split is not None}
     problems += [f"data.{name}: there are no examples in it." for name, split in found.items() if len(split) == 0]
     if problems:
         raise all_at_once(problems, DataError)
@@ -179,6 +181,9 @@ def _shifted(problems: list[str], name: str, section: Data, own: Mapping[str, Da
     wanted, key = section.shifted[name], f"{SHIFTED}{name}"
     if isinstance(wanted, str):
         return _of_path(problems, key, wanted, section, meant="test")
+    if own is None and section.train is None:
+        problems.append(f"data.{key}: got a split of the training data, {wanted.name!r}, and there are none (data.train); "
+                        "expected a file or a folder.")
     return None if own is None else _of_dataset(problems, key, wanted.name, own)
 
 
