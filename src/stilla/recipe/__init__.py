@@ -8,6 +8,7 @@ from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.section import Scheduled, Section, Strings
+from stilla.recipe.vocabulary import VocabularySpec
 from stilla.recipe.whole import Recipe, long_form, recipe_for
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Unlabelled",
+    "VocabularySpec",
     "long_form",
     "recipe_for",
 ]

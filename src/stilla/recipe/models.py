@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
+from stilla.recipe.vocabulary import SmallerVocabulary
 
 
 class ModelSource(Section):
@@ -98,6 +99,9 @@ class StudentSpec(Section):
     """A folder, a Hugging Face name, or `package.module:callable`."""
     weights: PathName | None = None
     """As for the teacher."""
+    vocabulary: SmallerVocabulary | None = None
+    """`data`: keep only those tokens that its texts use, with what keeps every other text readable; `{extra: 4000}` more,
+    `{tokens: 8000}` in all, or those of `{languages: [en]}`. With `layers`, `config` or `model`, or alone: all layers."""
     lora: Lora | None = None
     """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
     processor: PathName | None = None
@@ -110,9 +114,9 @@ class StudentSpec(Section):
     @model_validator(mode="after")
     def _one(self) -> StudentSpec:
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) > 1 or not (given or self.vocabulary):
             got = " and ".join(given) or "none"
-            raise ValueError(f"got {got}; expected exactly one of layers, config and model")
+            raise ValueError(f"got {got}; expected exactly one of layers, config and model, or vocabulary alone")
         if self.lora is not None and self.config is not None:
             raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
                              "expected layers or model")

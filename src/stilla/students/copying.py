@@ -26,7 +26,7 @@ def copy_weights(student: PreTrainedModel, teacher: PreTrainedModel, kept: Mappi
         CompatibilityError: a tensor without a source or of another shape, a weight of a kept layer without a
             place in the student, ties that a saved student would not load with, or a quantised teacher.
     """
-    ours, theirs = _tensors(student), _tensors(teacher)
+    ours, theirs = tensors(student), tensors(teacher)
     sources = _sources(ours, theirs, kept)
     saved = {*student.state_dict(keep_vars=True), *teacher.state_dict(keep_vars=True)}
     problems = [
@@ -121,7 +121,7 @@ def _bound_to_place(
     }
     differing = [name for name, tensor in moved.items() if name not in theirs or not _same(theirs[name], tensor)]
     if differing:  # by their place, or by their kind, which moves with them (GPT-Neo's local attention)
-        made = _tensors(with_buffers(student))
+        made = tensors(with_buffers(student))
         differing = [name for name in differing if not _same(made[name], moved[name])]
     return [
         f"`{name}` follows from the place of its layer, and would be another one once the student is loaded. "
@@ -156,7 +156,7 @@ def _ties(tensors: Mapping[str, Tensor]) -> set[frozenset[str]]:
     return {frozenset(names) for names in groups.values() if len(names) > 1}
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter, buffer and plain tensor by every name it has: tied ones have several."""
     plain = {
         f"{path}.{attribute}".lstrip("."): value

@@ -15,7 +15,7 @@ from stilla.models.stacks import LayerStack, find_stacks
 from stilla.students.copying import copy_weights
 from stilla.students.depths import Changes, Kept, keeping
 from stilla.students.kinds import misfits, nearest_fit
-from stilla.students.student import Student
+from stilla.students.student import LayerMap, Student
 
 _WAY_OUT = "Give the student as `student: {model: ...}`, or build it fresh with `student: {config: ...}`."
 
@@ -61,10 +61,20 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
             f"Keep a layer of the same kind at that place. {_WAY_OUT}"
         )
     copy_weights(student, teacher, kept)
-    if teacher.can_generate():
-        student.generation_config = copy.deepcopy(teacher.generation_config)
-    student.config.dtype = student.dtype
-    return Student(student.eval(), {stack.name: _answers(stack, kept[stack]) for stack in stacks})
+    return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks})
+
+
+def entire(teacher: nn.Module) -> Student:
+    """A student with all of the teacher's layers: another model that computes the same.
+
+    Raises:
+        CompatibilityError: not a Hugging Face model, or one that a config and its weights do not make again.
+    """
+    stacks = find_stacks(_transformer(teacher))
+    assert isinstance(teacher, PreTrainedModel)
+    student = _cut(teacher, {})
+    copy_weights(student, teacher, {stack: _whole(stack) for stack in stacks})
+    return _finished(student, teacher, {stack.name: tuple(range(stack.depth)) for stack in stacks})
 
 
 def spaced(n: int, depth: int) -> tuple[int, ...]:
@@ -75,14 +85,25 @@ def spaced(n: int, depth: int) -> tuple[int, ...]:
     return tuple(-(-(2 * position * (depth - 1) - gaps) // (2 * gaps)) for position in range(n))
 
 
-def _stacks(teacher: nn.Module) -> tuple[LayerStack, ...]:
-    name = type(teacher).__name__
+def _finished(student: PreTrainedModel, teacher: PreTrainedModel, layer_map: LayerMap) -> Student:
+    if teacher.can_generate():
+        student.generation_config = copy.deepcopy(teacher.generation_config)
+    student.config.dtype = student.dtype
+    return Student(student.eval(), layer_map)
+
+
+def _transformer(teacher: nn.Module) -> PreTrainedModel:
     if not isinstance(teacher, PreTrainedModel):
         raise CompatibilityError(
-            f"{name} is not a Hugging Face model: only those can be cut by layers. Give the student as "
+            f"{type(teacher).__name__} is not a Hugging Face model: only those can be cut by layers. Give the student as "
             "`student: {model: ...}`."
         )
-    stacks = find_stacks(teacher)
+    return teacher
+
+
+def _stacks(teacher: nn.Module) -> tuple[LayerStack, ...]:
+    name = type(teacher).__name__
+    stacks = find_stacks(_transformer(teacher))
     if not stacks:
         raise CompatibilityError(
             f"{name} has no stack of layers to cut: no number in its config adds one layer to one list. Its "

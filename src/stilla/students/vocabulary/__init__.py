@@ -1,0 +1,14 @@
+"""Students with fewer tokens: which are kept, a tokenizer and a model with those alone, and what it costs other texts."""
+
+from stilla.students.vocabulary.changed import Changed, changed_words
+from stilla.students.vocabulary.choosing import Kept, chosen
+from stilla.students.vocabulary.counting import Counts, counted
+from stilla.students.vocabulary.embeddings import with_rows
+from stilla.students.vocabulary.languages import of_language
+from stilla.students.vocabulary.numbers import named_in_configs
+from stilla.students.vocabulary.pieces import pieces_of
+from stilla.students.vocabulary.refusal import refusal
+from stilla.students.vocabulary.tokenizer import refuse_other_pieces, with_tokens
+
+__all__ = ["Changed", "Counts", "Kept", "changed_words", "chosen", "counted", "named_in_configs", "of_language", "pieces_of",
+           "refusal", "refuse_other_pieces", "with_rows", "with_tokens"]
