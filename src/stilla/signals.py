@@ -171,13 +171,15 @@ class TopK:
     """A distribution's k likeliest classes and the mass of all others, both at one temperature.
 
     ids: sorted, without repetition. log_tail: log of the mass outside, stored and never derived (1 - P has no digits
-    where P is near 1); -inf where k is all classes.
+    where P is near 1); -inf where k is all classes. there: None, or which places hold anything: the others repeat the first
+    class that is there, with log_probs of -inf (a student has fewer classes, `rows/among.py`).
     """
 
     ids: Int[Tensor, "rows k"]
     log_probs: Float[Tensor, "rows k"]
     log_tail: Float[Tensor, " rows"]
     temperature: float = 1.0
+    there: Bool[Tensor, "rows k"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -187,7 +189,8 @@ class TopK:
         return self.ids.device
 
     def rows(self, start: int, end: int) -> TopK:
-        return TopK(self.ids[start:end], self.log_probs[start:end], self.log_tail[start:end], self.temperature)
+        there = None if self.there is None else self.there[start:end]
+        return TopK(self.ids[start:end], self.log_probs[start:end], self.log_tail[start:end], self.temperature, there)
 
 
 @dataclass(frozen=True)

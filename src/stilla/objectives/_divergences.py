@@ -147,10 +147,13 @@ def coarse(
     """The divergence over the teacher's classes and one more, of all others together: at most that over all classes."""
     log_q = torch.log_softmax(q, -1)
     inside = log_q.gather(-1, teacher.ids)
-    if teacher.ids.shape[-1] == q.shape[-1]:
+    if teacher.there is None and teacher.ids.shape[-1] == q.shape[-1]:
         return how.value(teacher.log_probs.to(q.dtype), inside)
-    outside = log_q.scatter(-1, teacher.ids, -torch.inf).logsumexp(-1, keepdim=True)
-    return how.value(_with_tail(teacher, q.dtype), torch.cat([inside, outside], -1))
+    others = log_q.scatter(-1, teacher.ids, -torch.inf)
+    none = (others == -torch.inf).all(-1, keepdim=True)
+    outside = torch.where(none, -torch.inf, torch.where(none, log_q, others).logsumexp(-1, keepdim=True))
+    losses = how.value(_with_tail(teacher, q.dtype), torch.cat([_there(teacher, inside, -torch.inf), outside], -1))
+    return losses if teacher.there is None else torch.where(teacher.there.any(-1), losses, 0)
 
 
 def coarse_with_gradient(
@@ -162,7 +165,8 @@ def coarse_with_gradient(
     inside = ours.gather(-1, teacher.ids)
     # the logarithm of a small probability has more digits in the logits, that of one near 1 in the probability
     log_inside = torch.where(inside > 0.5, inside.log(), student.logits.gather(-1, teacher.ids) / temperature - log_z)
-    if k == ours.shape[-1]:
+    log_inside = _there(teacher, log_inside, -torch.inf)
+    if teacher.there is None and k == ours.shape[-1]:
         log_p, log_q = teacher.log_probs.to(ours.dtype), log_inside
         slope = how.slope(log_p, log_q)
         whole = slope.sum(-1, keepdim=True)
@@ -171,11 +175,14 @@ def coarse_with_gradient(
     if not torch.compiler.is_compiling() and bool((outside < tiny).any()):
         return _coarse_far_outside(how, teacher, student, temperature, ours, log_inside)
     log_q = torch.cat([log_inside, outside.clamp_min(tiny).log()], -1)
-    slope = how.slope(log_p, log_q)
+    losses, slope = _of_rows_with_any(teacher, how.value(log_p, log_q), how.slope(log_p, log_q))
     whole = slope.sum(-1, keepdim=True)
     # the others share their slope: u_tail q_j / Q_tail - q_j Σ u
     others = slope[:, k:] / outside.clamp_min(tiny) - whole
-    return how.value(log_p, log_q), Gradient(((ours, others),), teacher.ids, slope[:, :k] - inside * whole, instead=True)
+    values = slope[:, :k] - inside * whole
+    if teacher.there is not None:  # what a place that is not there repeats: both are written, in any order
+        values = torch.where(teacher.there, values, values.gather(-1, teacher.there.int().argmax(-1, keepdim=True)))
+    return losses, Gradient(((ours, others),), teacher.ids, values, instead=True)
 
 
 def _coarse_far_outside(
@@ -187,10 +194,23 @@ def _coarse_far_outside(
     log_outside = others.logsumexp(-1, keepdim=True)
     log_q = torch.cat([log_inside, log_outside - student.softmax(temperature)[1]], -1)
     log_p = _with_tail(teacher, ours.dtype)
-    slope = how.slope(log_p, log_q)
+    losses, slope = _of_rows_with_any(teacher, how.value(log_p, log_q), how.slope(log_p, log_q))
     whole = slope.sum(-1, keepdim=True)
     within = others.sub_(torch.where(torch.isfinite(log_outside), log_outside, 0)).exp_()
-    return how.value(log_p, log_q), Gradient(((ours, -whole), (within, slope[:, k:])), teacher.ids, slope[:, :k])
+    return losses, Gradient(((ours, -whole), (within, slope[:, k:])), teacher.ids, slope[:, :k])
+
+
+def _there(teacher: TopK, values: Tensor, otherwise: float) -> Tensor:
+    """Without what stands at places that hold nothing: the likeliest classes that a student does not have."""
+    return values if teacher.there is None else torch.where(teacher.there, values, otherwise)
+
+
+def _of_rows_with_any(teacher: TopK, losses: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Nothing of rows of which no class is left: that something else is likely says nothing of any."""
+    if teacher.there is None:
+        return losses, slope
+    some = teacher.there.any(-1)
+    return torch.where(some, losses, 0), torch.where(some[:, None], slope, 0)
 
 
 def _mass_outside(probabilities: Tensor, ids: Tensor, inside: Tensor) -> Float[Tensor, "rows 1"]:
@@ -210,15 +230,23 @@ def _with_tail(teacher: TopK, precision: torch.dtype) -> Float[Tensor, "rows mor
 def drawn(teacher: Samples, q: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
     """An unbiased estimate of forward KL: cross-entropy with the drawn frequencies, less the teacher's entropy."""
     shares = _shares(teacher, q.dtype)
-    return -(shares * torch.log_softmax(q, -1).gather(-1, teacher.ids)).sum(-1) - teacher.entropy.to(q.dtype)
+    losses = -(shares * torch.log_softmax(q, -1).gather(-1, teacher.ids)).sum(-1) - teacher.entropy.to(q.dtype)
+    return _any_drawn(teacher).squeeze(-1) * losses
 
 
 def drawn_with_gradient(teacher: Samples, student: Softened) -> tuple[Float[Tensor, " rows"], Gradient]:
     logits, (ours, log_z) = student.logits, student.softmax()
     shares = _shares(teacher, logits.dtype)
     log_q = logits.gather(-1, teacher.ids) - log_z
+    some = _any_drawn(teacher)
     # places that fill a row up add nothing, wherever they point
-    return -(shares * log_q).sum(-1) - teacher.entropy.to(logits.dtype), Gradient(((ours, 1.0),), teacher.ids, -shares)
+    return some.squeeze(-1) * (-(shares * log_q).sum(-1) - teacher.entropy.to(logits.dtype)), Gradient(
+        ((ours, some.to(logits.dtype)),), teacher.ids, -shares)
+
+
+def _any_drawn(teacher: Samples) -> Float[Tensor, "rows 1"]:
+    """1, or 0 where none of the drawn classes is the student's: such a row says nothing."""
+    return (teacher.counts.sum(-1, keepdim=True) > 0).float()
 
 
 def _shares(teacher: Samples, precision: torch.dtype) -> Float[Tensor, "rows u"]:
