@@ -108,6 +108,14 @@ def test_a_file_that_is_not_measured_by_the_headline_is_shown_without_it(tmp_pat
         Scores.from_plain(unsealed(write_scores(tmp_path, replace(scores, subjects=lacking))))
 
 
+def test_classes_of_a_subject_that_was_not_measured_itself_are_a_page_all_the_same(tmp_path: Path) -> None:
+    folder = fakes.write_run(tmp_path / "run", fakes.intents())
+    plain = unsealed((folder / "scores.json").read_text())
+    del plain["subjects"]["student"]
+    (folder / "scores.json").write_text(json.dumps(plain))
+    write_report(folder)
+
+
 def write_scores(folder: Path, scores: Scores) -> str:
     scores.dump(folder / "lacking.json")
     return (folder / "lacking.json").read_text()

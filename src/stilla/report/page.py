@@ -49,7 +49,7 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "tiles": sections.tiles(scores),
         "table": score_table(scores),
         "marks": subject_marks(scores),
-        "titles": {name: subject_title(name) for name in scores.subjects},
+        "titles": {name: subject_title(name) for name in (*scores.subjects, *sections.class_subjects(scores))},
         "measured_on": measured_on(scores),
         "full_heads": [subject_title(name) for name in ordered_subjects(scores)],
         "full_lines": full_table(scores),
