@@ -103,7 +103,7 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
     counts = task.counts(prepared.collate([prepared.examples[len(prepared) * number // looked_at]
                                            for number in range(looked_at)]))
     scale = len(prepared) / looked_at * share
-    classes, head = task.row_classes(), 0.0
+    classes, head = task.teacher_classes(), 0.0
     if section.form == "hidden":
         weight: Any = teacher.get_output_embeddings().weight  # type: ignore[operator]
         halved = precision_of(recipe.distill[0]) == "bfloat16"

@@ -17,12 +17,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import TypeVar
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import Data, Evaluate, ModelSource, StudentSpec
 from stilla.signals import Batch, Signals
 from stilla.signals import Side as Side
+from stilla.students.vocabulary.refusal import refusal
 from stilla.tasks.answers import NO_ANSWER, Given
 from stilla.tasks.exam import Exam, ForwardExam
 
@@ -81,6 +83,15 @@ class Segment:
     positions: slice | None = None
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What models read and write of a split, text by text; of very long ones the beginning. `length`: how many tokens of each
+    they read at most; None: all."""
+
+    lines: Iterable[str]
+    length: int | None
+
+
 class Task(ABC, Generic[SectionT]):
     """See the module docstring; `kind` is its name in a recipe, the class docstring's first line its description."""
 
@@ -129,6 +140,10 @@ class Task(ABC, Generic[SectionT]):
         Raises:
             CompatibilityError: the teacher cannot answer for these labels.
         """
+
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        """The same task, adapted to a teacher, for a student that may number otherwise what both read."""
+        return self
 
     @abstractmethod
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
@@ -186,6 +201,28 @@ class Task(ABC, Generic[SectionT]):
         return CompatibilityError(f"data.unlabelled: `{self.kind}` does not say what its examples are without labels "
                                   "(`unlabelled`, `usable`, `beside` and `traces` of the task)")
 
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        """What models with this processor read and write of a split: what a smaller vocabulary is counted in.
+
+        Raises:
+            CompatibilityError: they read no texts.
+        """
+        raise refusal(f"`{self.kind}` does not say what texts its models read (`texts`), so that nobody knows which tokens "
+                      "they use")
+
+    def tokenizer_of(self, processor: Any) -> PreTrainedTokenizerBase:
+        """Raises:
+            CompatibilityError: it has none.
+        """
+        if not isinstance(processor, PreTrainedTokenizerBase):
+            raise refusal(f"models of `{self.kind}` have a {type(processor).__name__} and no tokenizer, so that there are no "
+                          "tokens to leave out")
+        return processor
+
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Any:
+        """The processor of `model`, with this tokenizer in place of its own."""
+        return tokenizer
+
     def placed(self, labels: Tensor) -> Tensor:
         """Labels as transformers' own collators make them, at the places where this task has its rows."""
         return labels
@@ -210,6 +247,10 @@ class Task(ABC, Generic[SectionT]):
     def exam(self) -> ForwardExam:
         """What its models are asked in one forward, and how their answers are judged: in training, and after it."""
 
+    def apart(self) -> ForwardExam | None:
+        """How models are compared that read other tokens, each by its own and none beside another; None where `exam` does."""
+        return None
+
     def exams(self, section: Evaluate) -> tuple[Exam, ...]:
         """All that models are asked after training; the first metric of the first is the headline."""
         return (self.exam(),)
@@ -226,17 +267,37 @@ class Task(ABC, Generic[SectionT]):
     def row_classes(self) -> int:
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
 
+    def teacher_classes(self) -> int:
+        """The same of what a teacher says, before `align` brings it to the student's."""
+        return self.row_classes()
+
+    def teacher_labels(self, labels: Tensor) -> Tensor:
+        """Labels as the teacher numbers them."""
+        return labels
+
     def numbers_of(self, length: int) -> int:
         """How many numbers a whole forward gives for an example of this length."""
         return self.row_classes()
 
     def alike(self, student: Any, teacher: Any) -> bool:
-        """Whether what these processors' models say of an example can be compared piece by piece."""
+        """Whether these processors' models are asked the same of an example, and answer in the same classes."""
         return True
+
+    def comparable(self, student: Any, teacher: Any) -> bool:
+        """Whether what they say can be compared piece by piece, once `align` has brought one to the other."""
+        return self.alike(student, teacher)
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         """Make the rows of both sides answer to each other; by default they already do."""
         return student, teacher
+
+    def alone(self, student: Signals, batch: Batch) -> Signals:
+        """What `align` makes of a student's rows where no teacher was asked."""
+        return self.align(student, student, batch)[0]
+
+    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
+        """What of a teacher's answer is stored, so that it serves any student: without outputs that no class uses."""
+        return self.alone(teacher, batch)
 
     def segments(self, batch: Batch) -> list[Segment]:
         """The pieces of the teacher's inputs, in the order of their rows; by default every example is one, with the rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ class CachedTeacher:
         self.reading.to(device)
 
     def dims(self, batch: Batch | None = None) -> Dims:
-        """The sizes of what the teacher said."""
-        return dims_in(self.store.manifest)
+        """The sizes of what the teacher said, brought to the student's classes where these are only some of its own."""
+        sizes = dims_in(self.store.manifest)
+        smaller = self.task.row_classes() < self.task.teacher_classes() == sizes.classes
+        return replace(sizes, classes=self.task.row_classes()) if smaller else sizes
 
 
 class Reading:
@@ -106,7 +109,7 @@ class Reading:
         kept, states, positions = decode(self.manifest, found)
         said = self._form(kept)
         if self._unchecked and said is not None and batch.labels is not None:
-            labels = batch.labels[batch.labels != -100].to(self.device)
+            labels = self.task.teacher_labels(batch.labels[batch.labels != -100]).to(self.device)
             refuse_shifted(said, labels, segments, self.manifest.classes, self._place)
             self._unchecked = False
         return Signals(logits=said, stacks=self._stacks(states, positions, segments, batch))

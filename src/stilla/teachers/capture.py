@@ -131,8 +131,7 @@ class CapturingTeacher:
 
     def _asked(self, batch: Batch, segments: Sequence[Segment], keys: Sequence[bytes]) -> list[tuple[int, memoryview]]:
         said = self.live(batch)
-        # without outputs that no class uses: what is stored has the classes of the student
-        said, _ = self.task.align(said, said, batch)
+        said = self.task.remembered(said, batch)
         assert said.logits is not None
         manifest = self._opened.store.manifest if self._opened else self._begun(said)
         if self._writer is None:
@@ -172,7 +171,7 @@ class CapturingTeacher:
         widths = {name: tuple(state.shape[2] for state in stack.hidden_states) for name, stack in said.stacks.items()}
         states = {f"{stack}/{index}": widths[stack][index]
                   for stack, indices in self.keep.states.items() for index in indices}
-        classes = said.logits.logits.shape[1] if isinstance(said.logits, Dense) else self.task.row_classes()
+        classes = said.logits.logits.shape[1] if isinstance(said.logits, Dense) else self.task.teacher_classes()
         classes = said.logits.head.classes if isinstance(said.logits, Headed) else classes
         coder = self.keep.coder(said.logits, classes)
         stored = StatesCoder(states, self.keep.states_dtype, self.keep.pooling) if states else None

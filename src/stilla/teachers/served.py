@@ -48,7 +48,7 @@ class ServedTeacher:
         self._device = torch.device("cpu")
 
     def __call__(self, batch: Batch) -> Signals:
-        asked = [_question(segment, batch) for segment in self.task.segments(batch)]
+        asked = [_question(segment, batch, self.task) for segment in self.task.segments(batch)]
         with ThreadPoolExecutor(self._workers) as pool:
             answers = list(pool.map(lambda one: self._answer(one[0]), asked))
         rows = [answer[position] for (_, positions), answer in zip(asked, answers, strict=True) for position in positions]
@@ -102,7 +102,7 @@ class ServedTeacher:
                                      "log-probabilities. Serve with --logprobs-mode raw_logprobs")
         # rounding may leave nothing, or less: then as little as float32 can tell from 1
         tail = torch.log1p(-mass.clamp_max(1 - 2.0**-24))
-        if self.k >= self.task.row_classes():
+        if self.k >= self.task.teacher_classes():
             tail = torch.full_like(tail, -math.inf)
         return TopK(ids.to(self._device), inside.float().to(self._device), tail.float().to(self._device), 1.0)
 
@@ -119,10 +119,10 @@ class ServedTeacher:
                                      "address (http://host:8000/v1)?") from error
 
 
-def _question(segment: Segment, batch: Batch) -> tuple[list[int], list[int]]:
+def _question(segment: Segment, batch: Batch, task: Task) -> tuple[list[int], list[int]]:
     """The tokens of a piece, and for each of its rows the position in them that it predicts."""
     assert batch.labels is not None
-    labels = batch.labels[segment.example]
+    labels = task.teacher_labels(batch.labels[segment.example])
     here = segment.positions
     positions = (range(len(labels))[here] if here is not None
                  else batch.teacher["attention_mask"][segment.example].nonzero().squeeze(1).tolist())

@@ -93,8 +93,7 @@ class Distiller(nn.Module):
             return {"loss": loss, "terms": torch.stack([scales[term.name] * sums[term.name] for term in self.terms])}
 
     def _aligned(self, said: Signals, teacher: Signals | None, batch: Batch) -> tuple[Signals, Signals | None]:
-        # without a teacher, what a task does to both sides it does to the student
-        return (self.task.align(said, said, batch)[0], None) if teacher is None else self.task.align(said, teacher, batch)
+        return (self.task.alone(said, batch), None) if teacher is None else self.task.align(said, teacher, batch)
 
     def _rows(
         self, said: Signals, teacher: Signals | None, scales: Mapping[str, float], progress: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, one_of
 from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
-from stilla.tasks.base import Loaded, Prepared
+from stilla.tasks.base import Loaded, Prepared, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.language import conversations, documents, talks, translations
 from stilla.tasks.language import prompts as _prompts
@@ -28,7 +29,7 @@ from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
-from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens, with_unlabelled
+from stilla.tasks.language.vocabulary import Asking, Vocabulary, asked_by, same_inputs, with_unlabelled
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
@@ -85,14 +86,27 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             refuse_leaks(loaded.model, source.model)
         return loaded
 
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        """Conversations as the template writes them; prompts and completions apart, as they are tokenised."""
+        read = _read(split, self.layout)
+        if self.layout.source == "text":
+            return Texts(read.rows, None)
+        wanted = None if self.section is None else self.section.max_length
+        length = tokens.longest([processor], wanted)
+        if self.layout.source == "messages":
+            whole = conversations.written(processor, read.rows, read.keys, skip=self._skips())
+            # answers that were cut when they were written are tokenised by themselves
+            apart = [row.messages[row.asked]["content"] for row in read.rows] if CUT in split.column_names else []
+            return tokens.beginnings(processor, chain(whole, apart), length)
+        return tokens.beginnings(processor, (text for row in read.rows for text in row), length)
+
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         both = [student] if teacher is None else [student, teacher]
-        if teacher is not None:
-            refuse_other_tokens(student, teacher)
+        asked = same_inputs if teacher is None else asked_by(student, teacher)
         length = tokens.longest(both, self.section.max_length)
         pieces = self._pieces(split, student, length)
         if not len(pieces):
@@ -101,7 +115,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         silent = np.zeros(len(split), np.bool_) if self.unasked() is None else are_unlabelled(split)
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id,
                            silent[pieces.documents])
-        return Prepared(Positions(len(blocks)), _Collate(blocks, silent[blocks.documents]), blocks.documents,
+        return Prepared(Positions(len(blocks)), _Collate(blocks, silent[blocks.documents], asked), blocks.documents,
                         blocks.lengths.tolist(), packed=training and self.packs)
 
     def placed(self, labels: Tensor) -> Tensor:
@@ -213,10 +227,11 @@ class _Collate:
 
     blocks: Blocks
     unlabelled: NDArray[np.bool_]
+    asked: Asking
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         inputs, labels = self.blocks.batch(examples)
-        batch = Batch(student=inputs, teacher=inputs, labels=labels,
+        batch = Batch(student=inputs, teacher=self.asked(inputs), labels=labels,
                       keys=torch.from_numpy(self.blocks.documents[list(examples)]))
         return with_unlabelled(batch, self.unlabelled[list(examples)])
 

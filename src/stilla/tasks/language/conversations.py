@@ -60,6 +60,14 @@ def conversations(
     return made
 
 
+def written(
+    tokenizer: PreTrainedTokenizerBase, talks: Sequence[Talk], keys: NDArray[np.int64], *, skip: bool
+) -> Iterator[str]:
+    """Conversations as texts; errors as for `conversations`."""
+    template = Template(tokenizer)
+    return (text for text, _ in template.each(talks, keys, template.text, skip=skip))
+
+
 class Template:
     """A chat template as tokens, with the assistant's turns known.
 
@@ -132,6 +140,9 @@ class Template:
                                      "nothing could be learnt. Its `{% generation %}` has to stand around what the "
                                      "assistant says.")
         return ids, wanted
+
+    def text(self, talk: Talk, key: int) -> str:
+        return self._text(self._called(talk, key), talk, key)
 
     def asked(self, talk: Talk, key: int) -> list[int]:
         """What a model is given to write the last answer: all before it, and the template's beginning of an answer."""

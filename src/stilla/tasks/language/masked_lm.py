@@ -21,10 +21,10 @@ from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource
 from stilla.runtime.narrate import tracked
 from stilla.signals import Batch
-from stilla.tasks.base import Loaded, Prepared
+from stilla.tasks.base import Loaded, Prepared, Texts
 from stilla.tasks.language.masking import Masking
 from stilla.tasks.language.sections import MaskedLMData
-from stilla.tasks.language.vocabulary import Vocabulary, in_use, refuse_other_tokens, with_unlabelled
+from stilla.tasks.language.vocabulary import Asking, Vocabulary, asked_by, in_use, same_inputs, with_unlabelled
 from stilla.tasks.shared import columns
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
@@ -76,14 +76,16 @@ class MaskedLM(Vocabulary[MaskedLMData]):
                                      "set data.whole_words: false, or use a fast tokenizer.")
         return loaded
 
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        return Texts((text for text in columns.values(split, self.column) if text), None)
+
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         both = [student] if teacher is None else [student, teacher]
-        if teacher is not None:
-            refuse_other_tokens(student, teacher)
+        asked = same_inputs if teacher is None else asked_by(student, teacher)
         texts = columns.values(split, self.column)
         keys = np.setdiff1d(np.arange(len(split)), empty([texts]))
         length = _tokens.longest(both, self.section.max_length)
@@ -95,7 +97,7 @@ class MaskedLM(Vocabulary[MaskedLMData]):
                           seed if training and self.section.fresh_masks else 0)
         # shared, so that the loader's processes see it change
         epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        collate = _Collate(pieces, masking, student.pad_token_id, epoch, are_unlabelled(split)[pieces.keys])
+        collate = _Collate(pieces, masking, student.pad_token_id, epoch, are_unlabelled(split)[pieces.keys], asked)
         return Prepared(Positions(len(pieces.keys)), collate, pieces.keys, np.diff(pieces.starts).tolist(),
                         # what is measured is masked the same way every time
                         on_epoch=collate.set_epoch if training and self.section.fresh_masks else None)
@@ -216,6 +218,7 @@ class _Collate:
     pad: int
     epoch: Tensor
     unlabelled: NDArray[np.bool_]
+    asked: Asking
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
@@ -233,6 +236,6 @@ class _Collate:
                 piece=(int(self.pieces.keys[one]), int(self.pieces.parts[one])))
             mask[row, :length] = 1
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        batch = Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
+        batch = Batch(student=inputs, teacher=self.asked(inputs), labels=torch.from_numpy(labels),
                       keys=torch.from_numpy(self.pieces.keys[list(examples)]))
         return with_unlabelled(batch, self.unlabelled[list(examples)])

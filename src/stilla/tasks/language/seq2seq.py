@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,13 +14,13 @@ from datasets import Dataset, Value
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled, with_nulls
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
-from stilla.tasks.base import Loaded, Prepared, Segment, Side
+from stilla.tasks.base import Loaded, Prepared, Segment, Side, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.language import translations
 from stilla.tasks.language.ends import Ends
@@ -31,6 +32,7 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.sequences import NO_ROW
 
 logger = logging.getLogger(__name__)
@@ -77,26 +79,36 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
     def resolved(self, section: Seq2SeqData) -> Seq2SeqData:
         return section.model_copy(update=dict(zip(("source", "target"), self.columns)))
 
-    def adapted_to(self, teacher: Loaded) -> Self:
-        plain = Loaded(teacher.model, _pairs(teacher.processor).tokenizer, teacher.source)
-        return super().adapted_to(plain)
+    def tokenizer_of(self, processor: Any) -> Any:
+        return _pairs(processor).tokenizer
+
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> PairProcessor:
+        return PairProcessor.of(tokenizer, model, self.section)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)
         return replace(loaded, processor=PairProcessor.of(loaded.processor, loaded.model, self.section))
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        _, (sources, targets) = self._texts(split)
+        prefix, wanted = self._section().prefix or "", self._section().max_length
+        tokenizer = self.tokenizer_of(processor)
+        lines = chain((prefix + text for text in sources), targets)
+        return _tokens.beginnings(tokenizer, lines, _tokens.longest([tokenizer], wanted))
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         section = self._section()
         ours, theirs = _pairs(student), None if teacher is None else _pairs(teacher)
-        if theirs is not None:
+        known = None if theirs is None else numbering(ours.tokenizer, theirs.tokenizer)
+        if theirs is not None and known is None:
             refuse_other_tokens(ours.tokenizer, theirs.tokenizer)
         keys, (sources, texts) = self._texts(split)
         length = _tokens.longest([one.tokenizer for one in (ours, theirs) if one is not None], section.max_length)
         tokens = self._sources(ours, sources, length)
         other = tokens
-        if theirs is not None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
+        if theirs is not None and known is None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
             other = self._sources(theirs, sources, length)  # the same tokens, padded or begun otherwise
         cut = _columns.values(split, CUT) if CUT in split.column_names else [False] * len(split)
         most = min(section.max_target_length or length, length)
@@ -105,13 +117,10 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             logger.warning("%d of %d targets are longer than %d tokens: cut, without an end", shortened, len(keys), most)
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, other, targets, keys, ours, theirs or ours),
+            collate=_Collate(tokens, other, targets, keys, ours, theirs or ours, known),
             keys=keys,
             lengths=(tokens.lengths + targets.lengths).tolist(),
         )
-
-    def alike(self, student: Any, teacher: Any) -> bool:
-        return super().alike(_pairs(student).tokenizer, _pairs(teacher).tokenizer)
 
     def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
         """The decoder's positions are those with a label."""
@@ -128,7 +137,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         for example, (labels, there) in enumerate(zip(batch.labels.cpu(), self.mask(batch, Side.TEACHER).cpu())):
             rows = int((labels != NO_ROW).sum())
             source = inputs["input_ids"][example][there].numpy().astype(np.int32)
-            target = labels[:rows].numpy().astype(np.int32)
+            target = self.teacher_labels(labels[:rows]).numpy().astype(np.int32)
             start = inputs["decoder_input_ids"][example, :1].numpy().astype(np.int32)
             content = np.concatenate([np.array([len(source)], np.int32), source, start, target])
             segments.append(Segment(content.tobytes(), slice(first, first + rows), example))
@@ -228,7 +237,8 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
 @dataclass(frozen=True)
 class _Collate:
-    """`student`, `teacher`: tokens of the sources, the same object where they are the same."""
+    """`student`, `teacher`: tokens of the sources, the same object where they are the same. `numbering`: of the teacher's,
+    where it is asked about the student's pieces by other numbers."""
 
     student: _tokens.Tokens
     teacher: _tokens.Tokens
@@ -236,12 +246,17 @@ class _Collate:
     keys: NDArray[np.int64]
     ours: PairProcessor
     theirs: PairProcessor
+    numbering: Numbering | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         labels = self.targets.labels(examples)
         student = self._inputs(self.student, self.ours, labels, examples)
         same = self.teacher is self.student and self.ours.start == self.theirs.start
-        teacher = student if same else self._inputs(self.teacher, self.theirs, labels, examples)
+        if self.numbering is not None:
+            told = decoder_inputs(self.numbering.told(labels), self.theirs.start, _padding(self.theirs))
+            teacher = {**self.numbering.inputs(student), "decoder_input_ids": told}
+        else:
+            teacher = student if same else self._inputs(self.teacher, self.theirs, labels, examples)
         return Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))
 
     def _inputs(

@@ -33,6 +33,9 @@ NLL, TOP, CONFIDENCE, DIVERGENCE = range(4)
 """What is kept of a row, (examples, positions, 3 or 4): the negative log-likelihood of its label, the likeliest token, the
 log-probability of that one, and KL(teacher || model), all in nats, where the teacher was asked too."""
 
+GONE = -1
+"""The likeliest token of a teacher, where its student does not have it."""
+
 _LOGITS = 2**26
 """Logits that an exported file may give at once: 256 MiB."""
 
@@ -43,6 +46,14 @@ _WORTH_A_WORD = 1e-3
 
 _CONTEXT = 24
 """Labels before a token that are shown with it."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a model said of a batch's rows, and as whom it was asked."""
+
+    signals: Signals
+    side: Side
 
 
 @dataclass(frozen=True)
@@ -61,14 +72,14 @@ class TokenExam(ForwardExam):
     def metrics(self) -> tuple[Metric, ...]:
         return PERPLEXITY, TOKEN_ACCURACY
 
-    def ask(self, forward: Any, batch: Batch, side: Side) -> Signals:
+    def ask(self, forward: Any, batch: Batch, side: Side) -> Heard:
         """The rows as signals; a file is asked for a few examples at a time."""
         if isinstance(forward, nn.Module):
-            return listen(forward, self.task, batch, side)
-        return _of_file(forward, self.task, batch, side)
+            return Heard(listen(forward, self.task, batch, side), side)
+        return Heard(_of_file(forward, self.task, batch, side), side)
 
-    def given(self, said: Signals, batch: Batch, teacher: Signals | None) -> NDArray[Any]:
-        return array(measured(self.task, said, batch, teacher))
+    def given(self, said: Heard, batch: Batch, teacher: Heard | None) -> NDArray[Any]:
+        return array(measured(self.task, said.signals, batch, None if teacher is None else teacher.signals, said.side))
 
     def joined(self, parts: Sequence[Given], *, references: bool = False) -> NDArray[Any]:
         return side_by_side([np.asarray(part) for part in parts], NO_ROW if references else 0)
@@ -118,15 +129,23 @@ class TokenExam(ForwardExam):
 
     def named(self, decision: Any) -> str:
         """The token, with what cannot be seen written out."""
+        if int(decision) == GONE:
+            return "(a token that the student does not have)"
         said = self.task.decoded([int(decision)])
         return said if said.strip() and "\n" not in said else repr(said)
 
-    def remarks(self, said: Mapping[str, Signals], batch: Batch) -> list[str]:
-        """Every score is over the tokens in use; a model that is deployed chooses among all of its outputs."""
-        unused = {name: unused_mass(one, self.task, batch) for name, one in said.items()}
-        return [f"{name}: {mass:.1%} of its probability lies on outputs that no token uses (a padded vocabulary); "
-                "scores leave them out, whoever generates with it should too"
-                for name, mass in unused.items() if mass > _WORTH_A_WORD]
+    def remarks(self, said: Mapping[str, Heard], batch: Batch) -> list[str]:
+        """Every score is over the tokens in use; a model that is deployed chooses among all of its outputs. A teacher's
+        probability of tokens that its student does not have is taught to nobody."""
+        unused = {name: unused_mass(one.signals, self.task, batch, one.side) for name, one in said.items()}
+        remarks = [f"{name}: {mass:.1%} of its probability lies on outputs that no token uses (a padded vocabulary); "
+                   "scores leave them out, whoever generates with it should too"
+                   for name, mass in unused.items() if mass > _WORTH_A_WORD]
+        if self.task.numbering is not None:
+            gone = {name: gone_mass(one.signals, self.task, batch) for name, one in said.items() if one.side is Side.TEACHER}
+            remarks += [f"{name}: {mass:.1%} of its probability lies on tokens that the student does not have; what it is "
+                        "compared with is the teacher's distribution among the others" for name, mass in gone.items()]
+        return remarks
 
 
 def _of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary, batch: Batch, side: Side) -> Signals:
@@ -145,14 +164,25 @@ def _of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary
 
 
 def measured(
-    task: Vocabulary, said: Signals, batch: Batch, teacher: Signals | None = None
+    task: Vocabulary, said: Signals, batch: Batch, teacher: Signals | None = None, side: Side = Side.STUDENT
 ) -> Float[Tensor, "batch positions columns"]:
-    """The columns of every position with a label, 0 elsewhere; with KL(teacher || model) if the teacher was asked too."""
-    aligned, reference = task.align(said, said if teacher is None else teacher, batch)
-    assert aligned.logits is not None
+    """The columns of every position with a label, 0 elsewhere; with KL(teacher || model) if the teacher was asked too.
+
+    A teacher with more tokens than its student is measured over all of its own. Where the likeliest is none of the student's,
+    its number is GONE: no label is.
+    """
+    if side is Side.TEACHER:
+        own = task.remembered(said, batch)
+        assert own.logits is not None
+        found = row_measures(own.logits, own.labels)
+        top = found.top1 if task.numbering is None else task.numbering.classes.ours(found.top1)
+    else:
+        ours = task.alone(said, batch)
+        assert ours.logits is not None
+        found = row_measures(ours.logits, ours.labels, None if teacher is None else task.taught(teacher).logits)
+        top = found.top1
     assert batch.labels is not None
-    found = row_measures(aligned.logits, aligned.labels, None if teacher is None else reference.logits)
-    columns = [found.nll, found.top1.float(), found.confidence, *([] if found.kl is None else [found.kl])]
+    columns = [found.nll, top.float(), found.confidence, *([] if found.kl is None else [found.kl])]
     labels = batch.labels
     kept = torch.zeros(*labels.shape, len(columns), device=found.nll.device)
     kept[labels != NO_ROW] = torch.stack(columns, dim=-1)
@@ -160,10 +190,21 @@ def measured(
 
 
 @torch.no_grad()
-def unused_mass(said: Signals, task: Vocabulary, batch: Batch) -> float:
+def unused_mass(said: Signals, task: Vocabulary, batch: Batch, side: Side = Side.STUDENT) -> float:
     """Mean probability, over some rows, of the outputs that no token uses (models pad their vocabularies)."""
-    used, _ = task.align(said, said, batch)
-    whole, part = _some(said), _some(used)
+    used = task.remembered(said, batch) if side is Side.TEACHER else task.alone(said, batch)
+    return _mass_between(said, used)
+
+
+@torch.no_grad()
+def gone_mass(teacher: Signals, task: Vocabulary, batch: Batch) -> float:
+    """Mean probability, over some rows, of a teacher's tokens that its student does not have."""
+    return _mass_between(task.remembered(teacher, batch), task.taught(teacher))
+
+
+def _mass_between(more: Signals, less: Signals) -> float:
+    """Mean probability of the outputs that only the first has."""
+    whole, part = _some(more), _some(less)
     if whole is None or part is None or whole.shape[1] == part.shape[1] or not len(whole):
         return 0.0
     inside = (part.double().logsumexp(-1) - whole.double().logsumexp(-1)).exp()

@@ -5,7 +5,7 @@ A task that derives from this says where the tokens come from (`prepare`, and wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -20,9 +20,11 @@ from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Headed, Side, Signals
 from stilla.tasks.base import Loaded, SectionT, Segment, Task
+from stilla.tasks.language.byte_exam import ByteExam
 from stilla.tasks.language.models import language_model
 from stilla.tasks.language.token_exam import TokenExam
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.sequences import NO_ROW, valid
 
 
@@ -31,12 +33,15 @@ class Vocabulary(Task[SectionT]):
     """The models' tokens are the classes.
 
     `classes`: how many of them the tokenizer uses, V*; 0 while no model is known. Models may have more outputs (padded to
-    a round number), which mean nothing and are cut off on both sides before any softmax.
+    a round number), which mean nothing and are cut off on both sides before any softmax. `numbering`: of a student that has
+    only some of its teacher's tokens; the teacher then answers for the pieces that the student reads, and its distribution is
+    the one among the student's tokens (`rows/among.py`).
     """
 
     section: SectionT | None = None
     classes: int = 0
     tokenizer: Any = field(default=None, compare=False, repr=False)
+    numbering: Numbering | None = field(default=None, compare=False, repr=False)
 
     vocabulary: ClassVar[bool] = True
     auto: ClassVar[Any]
@@ -49,7 +54,15 @@ class Vocabulary(Task[SectionT]):
         return cls(classes=int(model.config.get_text_config().vocab_size))  # type: ignore[union-attr,operator]
 
     def adapted_to(self, teacher: Loaded) -> Self:
-        return replace(self, classes=in_use(teacher.processor), tokenizer=teacher.processor)
+        tokenizer = self.tokenizer_of(teacher.processor)
+        return replace(self, classes=in_use(tokenizer), tokenizer=tokenizer, numbering=None)
+
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        ours, theirs = (self.tokenizer_of(one.processor) for one in (student, teacher))
+        return replace(self.adapted_to(student), numbering=numbering(ours, theirs))
+
+    def tokenizer_of(self, processor: Any) -> Any:
+        return processor
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         model = language_model(source, self.auto, labelled=labelled)
@@ -75,31 +88,46 @@ class Vocabulary(Task[SectionT]):
             said: Dense | Headed = Headed(outputs.hidden.flatten(0, -2)[rows], outputs.head)
         else:
             said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
-        return Signals(logits=said, labels=_given(batch).flatten()[rows])
+        given = _given(batch).flatten()[rows]
+        return Signals(logits=said, labels=given if side is Side.STUDENT else self.teacher_labels(given))
 
     def alike(self, student: Any, teacher: Any) -> bool:
         """Whether every token has the same number for both."""
-        return bool(student.get_vocab() == teacher.get_vocab())
+        return bool(self.tokenizer_of(student).get_vocab() == self.tokenizer_of(teacher).get_vocab())
+
+    def comparable(self, student: Any, teacher: Any) -> bool:
+        return self.alike(student, teacher) or numbering(self.tokenizer_of(student), self.tokenizer_of(teacher)) is not None
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
-        """Both without the outputs that no token uses."""
-        return self.used(student), self.used(teacher)
+        """Both without the outputs that no token uses, the teacher without those that the student does not have."""
+        return self.alone(student, batch), self.taught(teacher)
 
-    def used(self, said: Signals) -> Signals:
-        """The same without the outputs that no token uses."""
-        if not self.classes:
-            return said
-        if isinstance(said.logits, Headed):
-            return replace(said, logits=said.logits.first(self.classes))
-        if isinstance(said.logits, Dense):
-            return replace(said, logits=Dense(said.logits.logits[:, : self.classes]))
-        return said
+    def taught(self, teacher: Signals) -> Signals:
+        """What of a teacher's rows a student is compared with: its distribution among the student's tokens."""
+        if self.numbering is None or teacher.logits is None:
+            return _first(teacher, self.classes)
+        return replace(teacher, logits=self.numbering.classes.among(teacher.logits))
+
+    def alone(self, student: Signals, batch: Batch) -> Signals:
+        return _first(student, self.classes)
+
+    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
+        return _first(teacher, self.teacher_classes())
+
+    def teacher_classes(self) -> int:
+        return self.classes if self.numbering is None else self.numbering.of
+
+    def teacher_labels(self, labels: Tensor) -> Tensor:
+        return labels if self.numbering is None else self.numbering.told(labels)
 
     def mask(self, batch: Batch, side: Side) -> Bool[Tensor, "batch positions"]:
         return valid_tokens(batch.student if side is Side.STUDENT else batch.teacher)
 
     def exam(self) -> TokenExam:
         return TokenExam(self)
+
+    def apart(self) -> ByteExam:
+        return ByteExam(self)
 
     def row_classes(self) -> int:
         return self.classes
@@ -124,6 +152,17 @@ class Vocabulary(Task[SectionT]):
                 segments.append(Segment(ids.tobytes() + places.tobytes(), slice(first, first + rows), row, slice(start, end)))
             first += rows
         return segments
+
+
+def _first(said: Signals, classes: int) -> Signals:
+    """The same of the first classes; 0: of all."""
+    if not classes:
+        return said
+    if isinstance(said.logits, Headed):
+        return replace(said, logits=said.logits.first(classes))
+    if isinstance(said.logits, Dense):
+        return replace(said, logits=Dense(said.logits.logits[:, :classes]))
+    return said
 
 
 def _spans(inputs: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
@@ -188,6 +227,27 @@ def outputs_of(model: nn.Module) -> int:
     if head is None:
         raise CompatibilityError(f"{type(model).__name__} has no head over its vocabulary.")
     return int(head.weight.shape[0]) if head.weight.dim() == 2 else int(head.out_features)
+
+
+Asking = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""How a student's inputs become its teacher's."""
+
+
+def same_inputs(inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return inputs
+
+
+def asked_by(student: Any, teacher: Any) -> Asking:
+    """How a student's inputs become its teacher's: as they are, or by other numbers where it has some of its tokens.
+
+    Raises:
+        CompatibilityError: the tokens are others; what differs, and what can be done.
+    """
+    known = numbering(student, teacher)
+    if known is not None:
+        return known.inputs
+    refuse_other_tokens(student, teacher)
+    return same_inputs
 
 
 def refuse_other_tokens(student: Any, teacher: Any) -> None:

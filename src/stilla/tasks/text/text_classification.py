@@ -19,7 +19,7 @@ from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.runtime.imports import is_import_path
 from stilla.signals import Batch
-from stilla.tasks.base import Loaded, Prepared, Side
+from stilla.tasks.base import Loaded, Prepared, Side, Texts
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
@@ -28,6 +28,7 @@ from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.perturbation import Perturbation
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.views import Text, View
@@ -89,6 +90,11 @@ class TextClassification(Classification[TextClassificationData]):
             check_answers(model, tokens.batch([0, 1]), source.model)
         return Loaded(model, tokenizer, source.model)
 
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        wanted = None if self.section is None else self.section.max_length
+        lines = (text for column in self.text for text in _columns.values(split, column) if text)
+        return _tokens.beginnings(processor, lines, _tokens.longest([processor], wanted))
+
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
@@ -102,7 +108,9 @@ class TextClassification(Classification[TextClassificationData]):
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, self.section.max_length)
         tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
-        shared = teacher is None or _tokens.same(student, teacher)
+        # in training, a teacher of the same rules is asked about the very pieces that the student reads
+        known = numbering(student, teacher) if training and teacher is not None else None
+        shared = teacher is None or known is not None or _tokens.same(student, teacher)
         others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
@@ -114,10 +122,11 @@ class TextClassification(Classification[TextClassificationData]):
             if self.embedding is None:
                 raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher has no "
                                          "embedding of tokens that says which are. Use augment: none.")
-            perturbation = Perturbation(tokens, student.all_special_ids, self.embedding, seed)
+            embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
+            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed)
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, others, labels, keys, perturbation),
+            collate=_Collate(tokens, others, labels, keys, perturbation, known),
             keys=keys,
             lengths=tokens.lengths.tolist(),
             references=labels,
@@ -171,13 +180,17 @@ class _Collate:
     labels: NDArray[Any] | None
     keys: NDArray[np.int64]
     perturbation: Perturbation | None = None
+    numbering: Numbering | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         student = self.student.batch(examples)
         changed = None
         if self.perturbation is not None:
             changed = self.perturbation(student, self.keys[examples])
-        teacher = student if self.teacher is self.student else self.teacher.batch(examples)
+        if self.numbering is not None:
+            teacher = self.numbering.inputs(student)
+        else:
+            teacher = student if self.teacher is self.student else self.teacher.batch(examples)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
         if self.labels is not None:
             labels = self.labels[examples]

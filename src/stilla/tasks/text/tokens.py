@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
 from stilla.runtime.narrate import tracked
+from stilla.students.vocabulary.counting import MARGIN
+from stilla.tasks.base import Texts
 from stilla.tasks.shared.imported import ImportedModel
 from stilla.tasks.shared.loading import Classifier, explained, where_processor
 
@@ -226,6 +228,11 @@ def beginning(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) ->
             return part
         size *= 4
     return text
+
+
+def beginnings(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], max_length: int) -> Texts:
+    """Texts that models read `max_length` tokens of, without what nobody would tokenise."""
+    return Texts((beginning(tokenizer, text, max_length + MARGIN) for text in texts), max_length)
 
 
 def _count_cut(

@@ -1,0 +1,74 @@
+"""Two tokenizers of the same rules, one of which has only some of the other's tokens, by other numbers.
+
+A student with a smaller vocabulary reads every text in tokens that its teacher has too. So the teacher can be asked about the
+very pieces that the student reads, by its own numbers, and what it says of the tokens that the student has can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from stilla.rows.among import Classes
+from stilla.tasks.text.sequences import NO_ROW
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """`theirs`: the teacher's number of each of the student's tokens, rising. `of`: one more than the teacher's largest."""
+
+    theirs: Int[Tensor, " tokens"]
+    of: int
+    classes: Classes = field(init=False, repr=False)
+    """The student's tokens among the teacher's classes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", Classes(self.theirs, self.of))
+
+    def told(self, numbers: Int[Tensor, "*places"]) -> Int[Tensor, "*places"]:
+        """The student's numbers as the teacher's; places without a row stay so."""
+        theirs = self.theirs.to(numbers.device)[numbers.clamp_min(0)]
+        return torch.where(numbers < 0, NO_ROW, theirs)
+
+    def inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A student's inputs as the teacher's: the same pieces of the same texts."""
+        return {name: self.told(value) if name.endswith("input_ids") else value for name, value in inputs.items()}
+
+
+def numbering(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> Numbering | None:
+    """How the teacher numbers the student's tokens; None where these are not some of its own, made by the same rules and kept
+    in their order, or where both are the same."""
+    if student is teacher or not (student.is_fast and teacher.is_fast):
+        return None
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours == theirs or not ours.keys() <= theirs.keys():
+        return None
+    pairs = sorted((number, theirs[token]) for token, number in ours.items())
+    told = torch.tensor([number for _, number in pairs])
+    in_order = [number for number, _ in pairs] == list(range(len(pairs))) and bool((told.diff() > 0).all())
+    if not in_order or _rules(student) != _rules(teacher):
+        return None
+    return Numbering(told, 1 + max(theirs.values()))
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """How it makes tokens, apart from which there are."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = {name: value for name, value in rules["model"].items() if name not in ("vocab", "merges", "unk_id")}
+    return rules["normalizer"], rules["pre_tokenizer"], rules["decoder"], model, _without_numbers(rules["post_processor"])
+
+
+def _without_numbers(processor: Any) -> Any:
+    """What puts special tokens around a text, by their names."""
+    if isinstance(processor, Mapping):
+        return {name: _without_numbers(value) for name, value in processor.items() if name not in ("id", "ids")}
+    if isinstance(processor, list):
+        return [_without_numbers(one) for one in processor if not isinstance(one, int)]
+    return processor
