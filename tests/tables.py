@@ -29,6 +29,7 @@ from stilla.recipe import (
     StudentSpec,
     Teacher,
     Unlabelled,
+    VocabularySpec,
 )
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
@@ -39,9 +40,9 @@ PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").g
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
-    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "distill": Stage,
-    "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate, "generation": Generation,
-    "unlabelled": Unlabelled,
+    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "vocabulary": VocabularySpec,
+    "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
+    "generation": Generation, "unlabelled": Unlabelled,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image
+from transformers import BertConfig, BertForSequenceClassification
 
 import stilla
 from stilla.cache import Store
@@ -18,6 +19,7 @@ from stilla.recipe import Recipe
 from stilla.recipe.file import read
 from stilla.tasks import KINDS
 from tests import tiny
+from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.tiny import vit_folder
 
@@ -78,6 +80,12 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:
         data, teacher = _texts(folder, recipe), Path(tiny.bert(folder / "teacher", layers=12, width=16))
+        if recipe.student.vocabulary is not None:  # of pieces, not of whole words
+            pieces = speaking.bert()
+            BertForSequenceClassification(BertConfig(
+                vocab_size=len(pieces), hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=32,
+                max_position_embeddings=64)).save_pretrained(teacher)
+            pieces.save_pretrained(teacher)
     return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}", *_pool(folder, recipe)]
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, TypeAdapter, ValidationError
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from stilla import views
 from stilla.runtime.files import sealed, unsealed, write_whole
@@ -71,7 +71,7 @@ class Bin(Checked):
 
     confidence: float
     accuracy: float
-    count: int
+    count: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Cost(Checked):
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
     `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
     that number was obtained. `timed`: what latency, throughput and measured energy are of: one `forward`, or, in
-    words, the whole texts that were written token by token.
+    words, the whole texts that were written token by token. `tokens`: how many it has in its vocabulary.
     """
 
     parameters: int
@@ -102,6 +102,7 @@ class Cost(Checked):
     energy_joules: float | None = None
     energy_method: str | None = None
     timed: str = "forward"
+    tokens: int | None = None
 
     @property
     def unsteady(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,14 @@ def test_classes_of_a_subject_that_was_not_measured_itself_are_a_page_all_the_sa
     del plain["subjects"]["student"]
     (folder / "scores.json").write_text(json.dumps(plain))
     write_report(folder)
+
+
+def test_fewer_examples_than_none_are_refused() -> None:
+    plain = json.loads(json.dumps(asdict(fakes.intents()), default=str))
+    plain["flips"] = []
+    plain["subjects"]["teacher"]["calibration"]["test"]["bins"][0]["count"] = -1
+    with pytest.raises(ValueError, match=r"calibration\.test\.bins\.0\.count: .*greater than or equal to 0"):
+        Scores.from_plain(plain)
 
 
 def write_scores(folder: Path, scores: Scores) -> str:

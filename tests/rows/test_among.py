@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -222,3 +223,11 @@ def test_rows_of_which_no_sample_is_left_say_nothing() -> None:
     assert loss.item() == 0
     assert student.hidden.grad is not None
     assert student.hidden.grad.abs().max() == 0
+
+
+def test_other_processes_get_the_classes_without_a_head_of_this_one() -> None:
+    classes = Classes(KEPT, CLASSES)
+    classes.among(sides().teacher)
+    again = pickle.loads(pickle.dumps(classes))
+    assert torch.equal(again.numbers, KEPT)
+    assert again._head is None

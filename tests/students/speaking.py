@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertTokenizer,
@@ -142,3 +144,53 @@ def xlm_roberta() -> PreTrainedTokenizerBase:
 
 KINDS: Mapping[str, Callable[[], PreTrainedTokenizerBase]] = {
     "bert": bert, "roberta": roberta, "gpt2": gpt2, "llama3": llama3, "llama": llama, "t5": t5, "xlm_roberta": xlm_roberta}
+
+
+def _of_unigrams(kind: Any, before: Sequence[str], behind: Sequence[str] = (), **options: Any) -> PreTrainedTokenizerBase:
+    pieces = [(piece, score) for piece, score in json.loads(_unigrams())]
+    made: PreTrainedTokenizerBase = kind(
+        vocab=[*((one, 0.0) for one in before), *pieces, *((one, 0.0) for one in behind)], **options)
+    return made
+
+
+def _of_bytes(kind: Any, *behind: str) -> PreTrainedTokenizerBase:
+    model = json.loads(_bytes())
+    vocabulary = dict(model["vocab"])
+    vocabulary |= {one: len(vocabulary) + number for number, one in enumerate(behind)}
+    made: PreTrainedTokenizerBase = kind(vocab=vocabulary, merges=[tuple(pair) for pair in model["merges"]])
+    return made
+
+
+def _of_sentencepieces(kind: Any, *before: str, **options: Any) -> PreTrainedTokenizerBase:
+    model = json.loads(_sentencepieces())
+    tokens = [*before, *(one for one in model["vocab"] if one not in {*before, "<unk>", "<s>", "</s>"})]
+    made: PreTrainedTokenizerBase = kind(vocab={token: number for number, token in enumerate(tokens)},
+                                         merges=[tuple(pair) for pair in model["merges"]], **options)
+    return made
+
+
+FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
+CLASSES: Mapping[str, Callable[[], PreTrainedTokenizerBase]] = {
+    "albert": lambda: _of_unigrams(hf.AlbertTokenizer, ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")),
+    "bigbird": lambda: _of_unigrams(hf.BigBirdTokenizer, ("<unk>", "<pad>", "</s>", "<s>"), ("[SEP]", "[CLS]", "[MASK]")),
+    "camembert": lambda: _of_unigrams(
+        hf.CamembertTokenizer, ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), ("<mask>",)),
+    "deberta-v2": lambda: _of_unigrams(hf.DebertaV2Tokenizer, ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), ("[MASK]",)),
+    "mbart": lambda: _of_unigrams(hf.MBartTokenizer, FAIRSEQ, src_lang="en_XX", tgt_lang="de_DE"),
+    "mbart50": lambda: _of_unigrams(hf.MBart50Tokenizer, FAIRSEQ, src_lang="en_XX", tgt_lang="de_DE"),
+    "pegasus": lambda: _of_unigrams(hf.PegasusTokenizer, (
+        "<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{number}>" for number in range(2, 103)), "<unk>")),
+    "xlnet": lambda: _of_unigrams(hf.XLNetTokenizer, ("<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>")),
+    "distilbert": lambda: hf.DistilBertTokenizer(vocab=dict(_wordpieces())),
+    "mpnet": lambda: hf.MPNetTokenizer(vocab={token: number for number, token in enumerate(
+        (*FAIRSEQ, *_wordpieces(), "<mask>"))}),
+    "bart": lambda: _of_bytes(hf.BartTokenizer),
+    "roberta": lambda: _of_bytes(hf.RobertaTokenizer),
+    "gpt2": lambda: _of_bytes(hf.GPT2Tokenizer, "<|endoftext|>"),
+    "qwen2": lambda: _of_bytes(hf.Qwen2Tokenizer, "<|endoftext|>"),
+    "whisper": lambda: _of_bytes(hf.WhisperTokenizer, "<|endoftext|>"),
+    "codellama": lambda: _of_sentencepieces(hf.CodeLlamaTokenizer, "<unk>", "<s>", "</s>"),
+    "gemma": lambda: _of_sentencepieces(hf.GemmaTokenizer, "<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
+    "nllb": lambda: _of_sentencepieces(hf.NllbTokenizer, *FAIRSEQ, src_lang="eng_Latn", tgt_lang="deu_Latn"),
+}
+"""Classes of transformers that build their rules themselves, some of them by fixed numbers."""

@@ -120,6 +120,23 @@ def test_special_and_added_tokens_stay_and_stand_where_they_stood(kind: str) -> 
     assert padded[0].count(after.pad_token_id) or after.pad_token == after.eos_token
 
 
+@pytest.mark.parametrize("name", speaking.CLASSES)
+def test_every_class_of_tokenizers_makes_of_its_files_what_it_made_of_the_whole(name: str, tmp_path: Path) -> None:
+    before = speaking.CLASSES[name]()
+    after = with_tokens(before, kept_of(before).order)
+    refuse_other_pieces(before, after, speaking.SOME)
+    after.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == after.get_vocab()
+    for text in (*speaking.STRANGE, *speaking.CORPUS[::7]):
+        assert loaded.decode(loaded(text)["input_ids"]) == before.decode(before(text)["input_ids"])
+        if before.unk_token is not None:
+            assert strings(loaded, text).count(before.unk_token) <= strings(before, text).count(before.unk_token)
+        assert loaded(text, text)["input_ids"] == after(text, text)["input_ids"]
+    targets = [one(text_target="the cat")["input_ids"] for one in (before, loaded)]
+    assert before.convert_ids_to_tokens(targets[0]) == loaded.convert_ids_to_tokens(targets[1])
+
+
 def test_tokens_that_were_added_for_conversations_are_found_in_texts() -> None:
     before, after, _ = cut("gpt2")
     said = after.apply_chat_template([{"role": "user", "content": "the blockchain sat"}], tokenize=False)

@@ -6,7 +6,7 @@ from stilla.evaluate.asking import Asked, examine, remarks
 from stilla.evaluate.assemble import Examined, headline_split, make_scores
 from stilla.evaluate.chance import chance, compared_with_chance, is_weak
 from stilla.evaluate.cost import Subject, Workload, batch_for, measure_many, workload
-from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
+from stilla.evaluate.flops import count_flops, count_parameters, count_tokens, stored_bytes
 from stilla.evaluate.slices import Slice, slices_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "compared_with_chance",
     "count_flops",
     "count_parameters",
+    "count_tokens",
     "examine",
     "headline_split",
     "is_weak",

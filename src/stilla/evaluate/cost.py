@@ -20,7 +20,7 @@ from torch import nn
 from stilla.errors import DataError, StillaError
 from stilla.evaluate import energy
 from stilla.evaluate.asking import Forward, Inputs, Precision, evaluating
-from stilla.evaluate.flops import count_flops, count_parameters, stored_bytes
+from stilla.evaluate.flops import count_flops, count_parameters, count_tokens, stored_bytes
 from stilla.runtime.narrate import progress
 from stilla.scores import Cost
 from stilla.tasks.base import Prepared, Side, Task
@@ -67,7 +67,8 @@ class Writing:
 class Subject:
     """A model to measure. What torch cannot know of an exported file (parameters, bytes) has to be given.
 
-    `flops`: for a file, those of the model that it was written from, or None. `writing`: timed instead of a forward.
+    `flops`, `tokens`: for a file, those of the model that it was written from, or None. `writing`: timed instead of a
+    forward.
     """
 
     forward: Forward
@@ -76,6 +77,7 @@ class Subject:
     parameters: int | None = None
     bytes: int | None = None
     flops: float | None = None
+    tokens: int | None = None
     writing: Writing | None = None
 
     @property
@@ -147,8 +149,8 @@ def measure_many(
         for name, subject in subjects.items():
             used = _energy(runs[name], loads[name], costs[name].flops, clock, texts=subject.writing is not None)
             cost = costs[name]
-            costs[name] = Cost(
-                parameters=cost.parameters, bytes=cost.bytes, flops=cost.flops,
+            costs[name] = replace(
+                cost,
                 latency_median_ms=1e3 * float(np.median(latencies[name])),
                 latency_p95_ms=1e3 * float(np.percentile(latencies[name], 95)),
                 throughput=rates[name], batch_size=loads[name].batch_size,
@@ -172,7 +174,8 @@ def _counted(name: str, subject: Subject, notes: list[str]) -> Cost:
                 notes.append(f"{name}: {error}")
     if parameters is None or size is None:
         raise StillaError(f"cost of {name}: a function does not say its size; give `parameters` and `bytes`")
-    return Cost(parameters=parameters, bytes=size, flops=flops)
+    return Cost(parameters=parameters, bytes=size, flops=flops,
+                tokens=subject.tokens if model is None else count_tokens(model))
 
 
 def _latencies(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from stilla.errors import StillaError
 from stilla.evaluate.asking import Inputs, evaluating
@@ -19,6 +20,12 @@ def count_parameters(model: nn.Module) -> int:
     # bitsandbytes packs two weights of 4 bits into a byte; weights of 8 bits are buffers, since nobody trains them
     learnt = sum(one.numel() * (2 if one.dtype == torch.uint8 else 1) for one in model.parameters())
     return learnt + sum(one.numel() for one in model.buffers() if one.dtype == torch.int8)
+
+
+def count_tokens(model: nn.Module) -> int | None:
+    """For how many tokens a model has an embedding; None where it reads none."""
+    words = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    return words.num_embeddings if isinstance(words, nn.Embedding) else None
 
 
 def stored_bytes(model: nn.Module) -> int:

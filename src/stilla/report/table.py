@@ -152,6 +152,7 @@ def full_table(scores: Scores) -> tuple[tuple[str, tuple[str, ...]], ...]:
             (f"calibration error (ECE), {split}", tuple(str(_ece_cell(one, split)) for one in subjects))]
     costs: tuple[tuple[str, Callable[[Measured], Cell]], ...] = (
         ("parameters", lambda one: _cell(one.cost.parameters, lambda value: f"{value:,.0f}")),
+        ("tokens of the vocabulary", lambda one: _cell(one.cost.tokens, lambda value: f"{value:,.0f}")),
         ("bytes", lambda one: _cell(one.cost.bytes, lambda value: f"{value:,.0f}")),
         ("FLOPs per example", lambda one: _cell(one.cost.flops, numbers.count)),
         ("latency, median", lambda one: _cell(one.cost.latency_median_ms, numbers.milliseconds)),
@@ -191,6 +192,8 @@ def _measures(scores: Scores, metric: str, split: str) -> Sequence[tuple[Column,
     batches = {one.cost.batch_size for one in scores.subjects.values()} - {None}
     batch = "examples per second" + (f" in batches of {batches.pop()}" if len(batches) == 1 else "")
 
+    differing = len({one.cost.tokens for one in scores.subjects.values()}) > 1
+
     def cost(field: Callable[[Cost], float | None], text: Callable[[float], str],
              less: str, more: str, same: str) -> Callable[[Measured], Cell]:
         def read(one: Measured) -> Cell:
@@ -205,6 +208,8 @@ def _measures(scores: Scores, metric: str, split: str) -> Sequence[tuple[Column,
          lambda one: _quality_cell(one, metric, split)),
         (Column("parameters", "parameters"),
          cost(lambda one: one.parameters, numbers.count, "fewer", "more", "as many")),
+        (Column("vocabulary", "vocabulary", "tokens"),
+         cost(lambda one: one.tokens if differing else None, numbers.count, "fewer", "more", "as many")),
         (Column("size", "size", "weights as stored"),
          cost(lambda one: one.bytes, numbers.megabytes, "smaller", "larger", "same size")),
         (Column("latency", "latency", "median, one example at a time"),

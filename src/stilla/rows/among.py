@@ -14,7 +14,7 @@ known, and is taken for that of kept ones. Of samples, those of kept classes are
 from __future__ import annotations
 
 import weakref
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from jaxtyping import Int
@@ -33,6 +33,10 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was copied of a head: other processes have heads of their own."""
+        return {**vars(self), "_head": None}
 
     def among(self, said: Form) -> Form:
         """What a teacher said, over these classes, numbered as the student's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stilla.errors import all_of
 from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
 from stilla.recipe import Recipe, StudentSpec
 from stilla.report.parts import markdown_parts
@@ -27,11 +28,27 @@ def card(recipe: Recipe, folder: RunFolder, scores: Scores, role: str, model: Lo
 
 
 def _how(spec: StudentSpec) -> str:
+    return f"{_model(spec)}{_tokens(spec)}"
+
+
+def _model(spec: StudentSpec) -> str:
     if spec.model is not None:
         return f"a model of its own, started from {Path(spec.model).name}"
     if spec.config is not None:
         return f"the same architecture from random weights, with {_plain(dict(spec.config))}"
-    return f"cut from it, layers {_plain(spec.layers)}"
+    return "all of its layers" if spec.layers is None else f"cut from it, layers {_plain(spec.layers)}"
+
+
+def _tokens(spec: StudentSpec) -> str:
+    wanted = spec.vocabulary
+    if wanted is None:
+        return ""
+    if wanted.tokens is not None:
+        return f", with {wanted.tokens:,} of its tokens"
+    kept = [*(["those of its tokens that its training texts use"] if wanted.data else []),
+            *([f"those of frequent words of {all_of(list(wanted.languages))}"] if wanted.languages else []),
+            *([f"{wanted.extra:,} more of them"] if wanted.extra else [])]
+    return f", with {all_of(kept)}"
 
 
 def _plain(value: Any) -> str:

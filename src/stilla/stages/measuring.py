@@ -4,12 +4,14 @@ files through their own runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
@@ -25,6 +27,7 @@ from stilla.evaluate import (
     compared_with_chance,
     count_flops,
     count_parameters,
+    count_tokens,
     examine,
     headline_split,
     is_weak,
@@ -41,9 +44,10 @@ from stilla.recipe import Recipe
 from stilla.runtime.processes import processes
 from stilla.scores import Cost, Scores
 from stilla.signals import Side
+from stilla.stages.vocabulary import cost_of
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.tasks.exam import Exam
+from stilla.tasks.exam import Exam, ForwardExam
 from stilla.tasks.language.writing import WrittenExam
 
 
@@ -100,8 +104,9 @@ def measure(
             examined.append(Examined(exam, wrote.answers))
             said += [*wrote.notes, *compared.silent()]
         else:
-            examined.append(Examined(exam, compared.answers(splits, prepared)))
+            examined += compared.examined(exam, splits, prepared)
             said += compared.remarks(prepared[timed])
+    said += compared.vocabulary(timed, splits[timed])
     return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, slices=slices, notes=said,
                        resamples=recipe.evaluate.resamples, seed=recipe.seed)
 
@@ -118,7 +123,7 @@ def sliced_by(recipe: Recipe, splits: Mapping[str, Dataset]) -> tuple[Slice, ...
 def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[dict[str, Cost], list[str]]:
     """Of every subject; models that write are timed on whole texts, if all that are measured write."""
     evaluate = compared.recipe.evaluate
-    subjects, timed = compared.subjects(prepared), {}
+    subjects, timed = compared.subjects(examples, prepared), {}
     written = next((exam for exam in compared.exams if isinstance(exam, WrittenExam)), None)
     if written is not None and evaluate.speed:
         authors = {name: seeds for name, seeds in compared.authors().items() if name in subjects}
@@ -151,36 +156,72 @@ class Compared:
 
     @property
     def exams(self) -> tuple[Exam, ...]:
-        return self.task.exams(self.recipe.evaluate)
+        return self.between.exams(self.recipe.evaluate)
+
+    @cached_property
+    def between(self) -> Task:
+        """The task for the rows of both."""
+        return self.task.between(self.student, self.teacher)
 
     @cached_property
     def alike(self) -> bool:
-        """Whether teacher and student can be compared row by row."""
+        """Whether teacher and student are asked the same, and answer in the same classes."""
         return self.task.alike(self.student.processor, self.teacher.processor)
 
-    def prepared(self, examples: Dataset) -> Prepared:
-        theirs = self.teacher.processor if self.alike else None
-        return self.task.prepare(examples, self.student.processor, theirs, training=False)
+    @cached_property
+    def beside(self) -> bool:
+        """Whether they can be compared row by row."""
+        return self.task.comparable(self.student.processor, self.teacher.processor)
 
-    def answers(self, splits: Mapping[str, Dataset], prepared: Mapping[str, Prepared]) -> AllAnswers:
+    def prepared(self, examples: Dataset) -> Prepared:
+        theirs = self.teacher.processor if self.beside else None
+        return self.between.prepare(examples, self.student.processor, theirs, training=False)
+
+    def examined(
+        self, exam: Exam, splits: Mapping[str, Dataset], prepared: Mapping[str, Prepared]
+    ) -> Iterator[Examined]:
+        """What all answer. Where the student reads other tokens than the teacher, first how likely each finds the texts in
+        its own: numbers of tokens say nothing of each other."""
+        apart = self.task.apart()
+        if apart is not None and not self.alike:
+            yield Examined(apart, self._answers(splits, lambda split: self._apart(split, splits[split], _apart_exam)))
+        if self.beside:
+            yield Examined(exam, self._answers(splits, lambda split: self._beside(split, prepared[split])))
+        else:
+            said = self._answers(splits, lambda split: self._apart(split, splits[split], lambda task: task.exam()))
+            if apart is None or _of_the_same(said):
+                yield Examined(exam, said)
+
+    def _answers(self, splits: Iterable[str], said: Callable[[str], Mapping[str, Answers]]) -> AllAnswers:
         """By subject, then by split, one per seed."""
         found: dict[str, dict[str, list[Answers]]] = {}
-        for split, examples in splits.items():
-            said = self._beside(split, prepared[split]) if self.alike else self._apart(split, examples)
-            for name, seeds in self._by_subject(said).items():
+        for split in splits:
+            for name, seeds in self._by_subject(said(split)).items():
                 found.setdefault(name, {})[split] = seeds
         return found
 
-    def subjects(self, prepared: Prepared) -> dict[str, Subject]:
-        """Whose speed and size is measured, and on what."""
-        student, most = self.student.model, batch_for(self.task, prepared, self.recipe.evaluate.batch_size)
-        theirs, ours = (workload(prepared, side, batch_size=most, device=self.device)
-                        for side in (Side.TEACHER, Side.STUDENT))
+    def vocabulary(self, name: str, split: Dataset) -> list[str]:
+        """A note on a student that has only some of its teacher's tokens: what that costs other texts."""
+        if self.recipe.student.vocabulary is None:
+            return []
+        cost = cost_of(self.task, self.teacher.processor, self.student.processor, split)
+        notes = [] if cost is None else [f"vocabulary: {cost} of the {name} data"]
+        if cost is not None and self.task.vocabulary:
+            notes.append("vocabulary: bits per byte are of each model by its own tokens; what is measured by tokens is of "
+                         "those that the student makes of the texts, which the teacher reads too")
+        return notes
+
+    def subjects(self, examples: Dataset, prepared: Prepared) -> dict[str, Subject]:
+        """Whose speed and size is measured, and on what: each on the tokens that it makes of the examples itself."""
+        student, most = self.student.model, batch_for(self.between, prepared, self.recipe.evaluate.batch_size)
+        own = prepared if self.alike else self._of_their_own(self.teacher, examples)
+        theirs = workload(own, Side.TEACHER, batch_size=most, device=self.device)
+        ours = workload(prepared, Side.STUDENT, batch_size=most, device=self.device)
         here = workload(prepared, Side.STUDENT, batch_size=most)  # onnxruntime's, on the processor
         flops = _flops(student, ours)
         return {"teacher": Subject(self.teacher.model, theirs), "student": Subject(student, ours),
-                **{kind: Subject(file, here, parameters=count_parameters(student), bytes=file.bytes, flops=flops)
-                   for kind, file in self.files.items()}}
+                **{kind: Subject(file, here, parameters=count_parameters(student), bytes=file.bytes, flops=flops,
+                                 tokens=count_tokens(student)) for kind, file in self.files.items()}}
 
     def authors(self) -> dict[str, list[Author]]:
         """Who is asked to write."""
@@ -211,9 +252,9 @@ class Compared:
 
     def remarks(self, prepared: Prepared) -> tuple[str, ...]:
         """What a reader of the numbers has to know of teacher and student."""
-        if not self.alike:
+        if not self.beside:
             return ()
-        return remarks(self.task.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER),
+        return remarks(self.between.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER),
                                           "student": Asked(self.student.model)}, prepared)
 
     def _students(self) -> dict[str, Asked]:
@@ -224,24 +265,51 @@ class Compared:
     def _beside(self, split: str, prepared: Prepared) -> dict[str, Answers]:
         """All at once, each compared with the teacher's rows."""
         subjects = {"teacher": Asked(self.teacher.model, Side.TEACHER), **self._students()}
-        return examine(self.task.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
+        return examine(self.between.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
                        device=self.device, title=split)
 
-    def _apart(self, split: str, examples: Dataset) -> dict[str, Answers]:
+    def _apart(
+        self, split: str, examples: Dataset, exam: Callable[[Task], ForwardExam]
+    ) -> dict[str, Answers]:
         """The same where the student reads other tokens than the teacher: each by its own, and nothing row by row."""
-        own = self.task.adapted_to(self.student)
-        groups = ((self.task, self.teacher, {"teacher": Asked(self.teacher.model)}), (own, self.student, self._students()))
+        groups = ((self.teacher, {"teacher": Asked(self.teacher.model)}), (self.student, self._students()))
         found: dict[str, Answers] = {}
-        for task, whose, subjects in groups:
-            prepared = task.prepare(examples, whose.processor, None, training=False)
-            found |= examine(task.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
-                             device=self.device, title=split)
-        return found
+        for whose, subjects in groups:
+            prepared = self._of_their_own(whose, examples)
+            found |= examine(exam(self.task.adapted_to(whose)), subjects, prepared,
+                             batch_size=self.recipe.evaluate.batch_size, device=self.device, title=split)
+        return _in_common(found)
+
+    def _of_their_own(self, whose: Loaded, examples: Dataset) -> Prepared:
+        return self.task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
 
     def _by_subject(self, said: Mapping[str, Answers]) -> dict[str, list[Answers]]:
         return {"teacher": [said["teacher"]],
                 **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in self.made.items()},
                 **{kind: [said[kind]] for kind in self.files}}
+
+
+def _in_common(said: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Without examples that one of them did not answer: a text of a single token has nothing to predict, one of two has."""
+    common = functools.reduce(np.intersect1d, [one.keys for one in said.values()])
+    if all(np.isin(one.keys, common).all() for one in said.values()):
+        return dict(said)
+    kept = {name: np.flatnonzero(np.isin(one.keys, common)) for name, one in said.items()}
+    return {name: Answers(one.keys[kept[name]], np.asarray(one.given)[kept[name]], np.asarray(one.references)[kept[name]])
+            for name, one in said.items()}
+
+
+def _of_the_same(answers: AllAnswers) -> bool:
+    """Whether all answered the same examples, piece by piece: other tokens may cut long texts into other pieces."""
+    keys = [seeds[0].keys for by_split in answers.values() for seeds in by_split.values()]
+    per_split = len(next(iter(answers.values())))
+    return all(np.array_equal(one, keys[number % per_split]) for number, one in enumerate(keys))
+
+
+def _apart_exam(task: Task) -> ForwardExam:
+    exam = task.apart()
+    assert exam is not None  # as its own has been asked
+    return exam
 
 
 def _flops(student: nn.Module, work: Workload) -> float | None:

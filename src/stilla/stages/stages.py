@@ -40,6 +40,7 @@ from stilla.stages.origin import Origin
 from stilla.stages.starting import labels_alone, start_student, trained
 from stilla.stages.training import train
 from stilla.stages.unlabelled import Pool
+from stilla.stages.vocabulary import Smaller
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
@@ -247,7 +248,7 @@ class Stages:
 
     def student(self, role: str, seed: int, written: Completed | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
-        student, loaded = self._start(seed)
+        student, loaded = self._start(seed, written)
         place = self._place_of(loaded)
         helped, examples = role == "student", self.examples(written)
         stages = self.recipe.distill if helped else self._baselines(written, examples)
@@ -289,27 +290,45 @@ class Stages:
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
-        place = self.place
-        on_main(place.write_down)
-        student, loaded = self._start(0)
+        on_main(self.place.write_down)
+        student, loaded = self._start(0, written)
+        place = self._place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
             self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
             student.layer_map, workers=workers)
 
-    def _start(self, seed: int) -> tuple[Student, Loaded]:
+    def _start(self, seed: int, written: Completed | None) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)
         source = self.recipe.teacher
         origin: ModelSource = source if source.train is None else trained(source, self.place.folder.teacher)
-        return start_student(self.recipe.student, self.place.task, self.teacher, origin)
+        smaller = self._smaller(written)
+        student, loaded = start_student(self.recipe.student, self.place.task, self.teacher, origin, smaller)
+        if smaller is not None:
+            smaller.tell()
+        return student, loaded
+
+    def _smaller(self, written: Completed | None) -> Smaller | None:
+        """The vocabulary of all students of the run: the baseline's too, which learns from the data's own texts."""
+        spec, splits = self.recipe.student.vocabulary, self.place.splits
+        if spec is None:
+            return None
+        key = "" if written is None else written.fingerprint
+        if key not in self._vocabularies:
+            learnt = self.examples(written)
+            baselines = [splits["train"]] if "train" in splits and learnt is not splits["train"] else []
+            self._vocabularies[key] = Smaller(spec, self.place.task, (learnt, *baselines))
+        return self._vocabularies[key]
+
+    @cached_property
+    def _vocabularies(self) -> dict[str, Smaller]:
+        """By what was written."""
+        return {}
 
     def _place_of(self, student: Loaded) -> Place:
-        """Its tokens may be others than the teacher's, if it learns from written texts."""
-        task = self.place.task
-        if task.vocabulary and self.recipe.student.model is not None:
-            return replace(self.place, task=task.adapted_to(student))
-        return self.place
+        """Its tokens may be others than the teacher's: some of them, or any if it learns from written texts."""
+        return replace(self.place, task=self.place.task.between(student, self.teacher))
 
     def _train(
         self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,46 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
-from stilla.students import Student, by_layers, fresh, given, with_adapters
+from stilla.stages.vocabulary import Smaller
+from stilla.students import Student, by_layers, entire, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
 
 
 def start_student(
-    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None
+    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None, smaller: Smaller | None = None
 ) -> tuple[Student, Loaded]:
     """The student before training, and the same model with its processor.
 
     `origin`: where the teacher was loaded from, if that was in lower precision: a student is cut from the weights as
-    they are stored.
+    they are stored. `smaller`: the vocabulary that it gets, if not its teacher's.
 
     Raises:
         CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
     """
+    student, loaded = _started(spec, task, teacher, origin)
+    if smaller is not None:
+        loaded = smaller.of(loaded)
+        student = replace(student, model=loaded.model)
+    return (student if spec.lora is None else with_adapters(student, spec.lora)), loaded
+
+
+def _started(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None) -> tuple[Student, Loaded]:
+    """With the whole vocabulary."""
     if spec.model is not None:
         source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
                              trust_remote_code=spec.trust_remote_code)
         loaded = task.load(source, labelled=False)
-        return _adapted(given(loaded.model, teacher.model), spec), loaded
+        return given(loaded.model, teacher.model), loaded
     whole = teacher.model
     if origin is not None and origin.precision != "float32":
         whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
-    student = by_layers(whole, spec.layers) if spec.layers is not None else fresh(whole, spec.config or {})
+    if spec.config is not None:
+        student = fresh(whole, spec.config)
+    else:
+        student = entire(whole) if spec.layers is None else by_layers(whole, spec.layers)
     _refuse_few_embeddings(student.model, teacher.processor)
-    return _adapted(student, spec), Loaded(student.model, teacher.processor, teacher.source)
+    return student, Loaded(student.model, teacher.processor, teacher.source)
 
 
 def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:
@@ -48,10 +62,6 @@ def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:
         raise CompatibilityError(f"student.config: an embedding for {known} tokens, and the teacher's tokenizer goes up to "
                                  f"{last}. Leave vocab_size out, or give a student with a tokenizer of its own "
                                  "(`student: {model: ...}`)")
-
-
-def _adapted(student: Student, spec: StudentSpec) -> Student:
-    return student if spec.lora is None else with_adapters(student, spec.lora)
 
 
 def trained(source: ModelSource, path: Path) -> ModelSource:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from stilla.runtime.narrate import progress
 from stilla.students.vocabulary.pieces import Pieces, WordPiece, words_of
 
 _AT_ONCE = 1000
@@ -40,7 +41,7 @@ def counted(
     found = np.zeros(1 + max(tokenizer.get_vocab().values()), np.int64)
     beside: set[int] = set()
     number, some = 0, list[str]()
-    for part in _batches(texts):
+    for part in _shown(texts):
         encoded = tokenizer(part, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False,
                             **limit)["input_ids"]
         for text, ids in zip(part, encoded):
@@ -52,7 +53,10 @@ def counted(
     return Counts(found, frozenset(beside), number, tuple(text[:_SHOWN] for text in some))
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def _shown(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Some at a time, under a bar."""
     remaining = iter(texts)
-    while part := list(islice(remaining, _AT_ONCE)):
-        yield part
+    with progress("counting tokens", None) as advance:
+        while part := list(islice(remaining, _AT_ONCE)):
+            yield part
+            advance(len(part))

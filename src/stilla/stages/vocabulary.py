@@ -1,0 +1,144 @@
+"""How a recipe's `student.vocabulary` becomes a student with fewer tokens: counted in the texts that it will learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from stilla.data import from_all_over
+from stilla.models.fingerprint import of_processor
+from stilla.recipe import VocabularySpec
+from stilla.runtime.narrate import say
+from stilla.signals import Batch, Dense, Headed, Side
+from stilla.students.vocabulary import (
+    Kept,
+    changed_words,
+    chosen,
+    counted,
+    named_in_configs,
+    of_language,
+    pieces_of,
+    refusal,
+    refuse_other_pieces,
+    with_rows,
+    with_tokens,
+)
+from stilla.tasks.base import Loaded, Task
+from stilla.tasks.forward import listen
+from stilla.tasks.text.numbering import numbering
+
+COMPARED = 4
+"""Examples that the smaller model has to answer as the whole one does."""
+ROWS = 64
+"""Rows of logits that are compared: over a vocabulary, all of them would fit no memory."""
+EXACT = 1e-4
+"""Relative to the largest number: the same products of fewer rows may be summed in another order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Smaller:
+    """The smaller vocabulary of a run's students, chosen once: every one of them gets the same.
+
+    `learnt`: the examples that they will learn from, student and baseline.
+    """
+
+    spec: VocabularySpec
+    task: Task
+    learnt: tuple[Dataset, ...]
+    _known: dict[str, tuple[Kept, PreTrainedTokenizerBase]] = field(default_factory=dict)
+    _told: list[bool] = field(default_factory=list)
+
+    def of(self, student: Loaded) -> Loaded:
+        """The student with fewer tokens; it says of every text what it said before, as far as it has the tokens for it.
+
+        Raises:
+            CompatibilityError: a tokenizer or a model that this cannot be done to, in words.
+        """
+        if not isinstance(student.model, PreTrainedModel):
+            raise refusal(f"{type(student.model).__name__} is not a Hugging Face model, so that nobody knows where it has "
+                          "rows for tokens")
+        kept, tokenizer = self.chosen(student)
+        model = with_rows(student.model, kept.numbers.tolist())
+        smaller = Loaded(model, self.task.with_tokenizer(student.processor, tokenizer, model), student.source)
+        self._refuse_other_answers(student, smaller, kept)
+        return smaller
+
+    def chosen(self, student: Loaded) -> tuple[Kept, PreTrainedTokenizerBase]:
+        """Which tokens are kept of a student that has them all, and its tokenizer with these."""
+        before = self.task.tokenizer_of(student.processor)
+        mark = of_processor(before)
+        if mark not in self._known:
+            pieces, there = pieces_of(before), set(before.get_vocab().values())
+            named = {*before.added_tokens_decoder, *before.all_special_ids, *named_in_configs(student.model)}
+            weights, beside, texts = np.zeros(1 + max(there)), set[int](), list[str]()
+            for examples in self.learnt if self.spec.data else ():
+                read = self.task.texts(examples, student.processor)
+                found = counted(before, pieces, read.lines, read.length)
+                weights += found.tokens
+                beside |= found.beside
+                texts += found.some
+            weights /= max(1.0, weights.sum())
+            for language in self.spec.languages or ():
+                weights += of_language(before, language)
+            kept = chosen(self.spec, pieces, weights, named | beside, there)
+            made = with_tokens(before, kept.order)
+            refuse_other_pieces(before, made, [] if kept.lost else texts)
+            self._known[mark] = kept, made
+        return self._known[mark]
+
+    def tell(self) -> None:
+        """Say once what was chosen."""
+        if not self._told:
+            for kept, _ in self._known.values():
+                lost = f"; {kept.lost:,} that the texts use are not kept" if kept.lost else ""
+                say(f"vocabulary: {len(kept):,} of {kept.of:,} tokens are kept, {kept.always:,} of them for any text{lost}")
+            self._told.append(True)
+
+    def _refuse_other_answers(self, student: Loaded, smaller: Loaded, kept: Kept) -> None:
+        """Raise unless a few examples are answered alike: something may go by the numbers of tokens that has no row for each.
+        """
+        some = from_all_over(self.learnt[0], COMPARED)
+        prepared = self.task.prepare(some, smaller.processor, None, training=False)
+        batch = prepared.collate([prepared.examples[place] for place in range(min(COMPARED, len(prepared)))])
+        numbers = torch.from_numpy(kept.numbers)
+        told = {name: numbers[value] if name.endswith("input_ids") else value for name, value in batch.student.items()}
+        ours = _answers(smaller.model, self.task, batch)
+        theirs = _answers(student.model, self.task, Batch({**batch, "student": told}))
+        theirs = theirs[:, numbers] if self.task.vocabulary else theirs
+        gap, size = float((ours[:, : theirs.shape[1]] - theirs).abs().max()), float(theirs.abs().max())
+        if not gap <= EXACT * max(1.0, size):
+            raise refusal(f"with fewer tokens, {type(student.model).__name__} answers texts of those that it kept otherwise, "
+                          f"by {gap:.2g}: it has more for every token than rows that follow vocab_size")
+
+
+def cost_of(task: Task, whole: Any, smaller: Any, split: Dataset) -> str | None:
+    """What a smaller vocabulary costs a split's texts, in words; None where both processors have the same tokens, or others.
+
+    `whole`, `smaller`: the teacher's processor, and a student's.
+    """
+    before, after = task.tokenizer_of(whole), task.tokenizer_of(smaller)
+    if numbering(after, before) is None:
+        return None
+    read = task.texts(split, whole)
+    changed = changed_words(before, after, read.lines, read.length)
+    return f"{len(before):,} tokens cut to {len(after):,}; {changed}"
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, task: Task, batch: Batch) -> Tensor:
+    """(rows, classes): of some rows, in float32."""
+    modes = {one: one.training for one in model.modules()}
+    try:
+        said = listen(model.eval(), task, batch.to(next(model.parameters()).device), Side.STUDENT).logits
+    finally:
+        for one, mode in modes.items():
+            one.training = mode
+    dense = said.rows(0, ROWS).dense() if isinstance(said, Headed) else said
+    assert isinstance(dense, Dense)
+    return dense.logits[:ROWS].float().cpu()
