@@ -25,6 +25,9 @@ BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 """What a character is made of that is no token itself, where a tokenizer falls back to bytes."""
 
 
+_BEFORE = ("a", "1", "é", "я", "ا", "中", "-", "'")
+"""Characters of several kinds, behind which a piece may stand within a word."""
+
 Words = Callable[[str], Sequence[str]]
 
 
@@ -87,9 +90,10 @@ class WordPiece(Pieces):
                 if (len(self._parts(token)[0]) == 1 or not self._made_of(token) <= single) and self.reached(number)}
 
     def reached(self, number: int) -> bool:
-        """Not what words are split at: `##!` in BERT."""
-        written, _ = self._parts(self.names[number])
-        return list(self.words(written)) == [written]
+        """Not what words are split at: `##!` and `##中` in BERT, which stand inside no word."""
+        written, inside = self._parts(self.names[number])
+        tried = [before + written for before in (*_BEFORE, written[:1])] if inside else [written]
+        return any(list(self.words(one)) == [one] for one in tried)
 
     def until_unknown(self, word: str) -> set[int]:
         """The pieces that a word is made of before the one that is missing; none where it can be read, or is too long.
