@@ -18,8 +18,9 @@ from stilla.check import check
 from stilla.errors import RecipeError
 from stilla.recipe import Recipe
 from stilla.run import Run
+from stilla.students.vocabulary import with_tokens
 from tests.students import speaking
-from tests.students.test_vocabulary import strings
+from tests.students.test_vocabulary import kept_of, strings
 from tests.test_run import interrupt
 
 pytestmark = pytest.mark.slow
@@ -179,6 +180,18 @@ def test_it_works_with(task: str, changes: Mapping[str, Any], tmp_path: Path) ->
     loaded = AutoTokenizer.from_pretrained(run.student)
     assert len(loaded) == small
     assert len(AutoTokenizer.from_pretrained(run.folder / "baseline")) == small
+
+
+def test_tokens_of_unlabelled_texts_are_kept_too(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "text-classification")
+    seen = ["a grandmother", "replayed again", "my playground"]
+    files = written(tmp_path / "pool", {"pool": [{"text": line} for line in seen]})
+    run = stilla.distill({**asked, "data": {**asked["data"], "unlabelled": files["pool"]}})
+    old, new = AutoTokenizer.from_pretrained(asked["teacher"]["model"]), AutoTokenizer.from_pretrained(run.student)
+    for line in seen:
+        assert strings(new, line) == strings(old, line)
+    without = with_tokens(old, kept_of(old, TRAIN[::3]).order)
+    assert any(strings(without, line) != strings(old, line) for line in seen)
 
 
 def test_a_given_student_loses_tokens_of_its_own(tmp_path: Path) -> None:
