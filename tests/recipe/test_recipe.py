@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from stilla.errors import RecipeError
-from stilla.recipe import Data, Evaluate, Recipe, Stage, StudentSpec, Teacher
+from stilla.recipe import Data, Evaluate, Recipe, Stage, StudentSpec, Teacher, VocabularySpec
 from stilla.recipe.file import draft, draft_of_options, from_options, plain_values, read
 from stilla.recipe.in_words import shown
 from stilla.recipe.schedule import Constant, Linear
@@ -252,6 +252,13 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("{layers: {keep: [0, 5, 11]}}", "{layers: 3, model: ./x}", "got layers and model; expected"),
         ("keep: [0, 5, 11]", "keep: [0, five]", 'layers.keep[1]: got "five"; expected a whole number'),
         ("{layers: {keep: [0, 5, 11]}}", "{layers: three}", 'student.layers: got "three"; expected layers'),
+        ("{layers: {keep: [0, 5, 11]}}", "{}", "got none; expected exactly one of layers, config and model, or vocabulary"),
+        ("5, 11]}", "5]}, vocabulary: date", "student.vocabulary: got 'date'; expected data, or which tokens"),
+        ("5, 11]}", "5]}, vocabulary: 5000", "student.vocabulary: got 5000; expected keys and values, of data"),
+        ("5, 11]}", "5]}, vocabulary: {extra: -1}", "student.vocabulary.extra: got -1; expected at least 0"),
+        ("5, 11]}", "5]}, vocabulary: {extra: 5, tokens: 9}", "student.vocabulary: got tokens: 9 and extra: 5"),
+        ("5, 11]}", "5]}, vocabulary: {data: false}", "student.vocabulary: got data: false and nothing else"),
+        ("5, 11]}", "5]}, vocabulary: {languages: []}", "student.vocabulary.languages: got []; expected"),
         ("seeds: 1", "learning_rate: 1", "unknown key here; it belongs to teacher.train or distill"),
         ("task: text-classification", "", "task: missing; expected what the model does"),
         ("student: {layers: {keep: [0, 5, 11]}}\n", "", "student: missing; expected the small model: cut from the teacher"),
@@ -263,6 +270,23 @@ def test_a_mistake_is_named_with_its_place_and_the_way_out(write, old, new, said
     message = refused(read, write(WHOLE.replace(old, new)))
     assert message.startswith("reviews.yaml: "), message  # one problem, with its file
     assert said in message
+
+
+@pytest.mark.parametrize(("given", "overrides", "expected"), [
+    ({"vocabulary": "data"}, [], {}),
+    ({"layers": 2, "vocabulary": {"languages": "en"}}, [], {"languages": ("en",)}),
+    ({"layers": 2, "lora": {"r": 4}, "vocabulary": "data"}, [], {}),
+    ({"vocabulary": "data", "lora": {"r": 4}}, [], {}),
+    ({"config": {"a": 1}, "vocabulary": {"tokens": 500}}, [], {"tokens": 500}),
+    ({"layers": 2}, ["student.vocabulary=data"], {}),
+    ({"layers": 2}, ["student.vocabulary.extra=10"], {"extra": 10}),
+    ({"layers": 2, "vocabulary": "data"}, ["student.vocabulary.extra=10"], {"extra": 10}),
+])
+def test_a_vocabulary_is_short_or_long_alone_or_with_whatever_makes_a_student(given, overrides, expected, tmp_path):
+    recipe = from_options({**SMALL, "student": given}, overrides)
+    assert recipe.student.vocabulary == VocabularySpec(**expected)
+    (tmp_path / "again.yaml").write_text(dump(recipe), encoding="utf-8")
+    assert read(tmp_path / "again.yaml") == recipe
 
 
 def test_all_mistakes_are_named_at_once(write):

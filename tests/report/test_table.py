@@ -196,3 +196,16 @@ def test_the_table_needs_neither_torch_nor_templates() -> None:
     code = ("import sys, stilla.report.table\n"
             "assert not {'torch', 'jinja2', 'transformers', 'numpy', 'ruamel.yaml'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_size_of_vocabularies_stands_where_they_differ() -> None:
+    scores = fakes.intents()
+
+    def with_tokens(**tokens: int) -> ScoreTable:
+        subjects = {name: replace(one, cost=replace(one.cost, tokens=tokens.get(name, 7163)))
+                    for name, one in scores.subjects.items()}
+        return score_table(replace(scores, subjects=subjects))
+
+    assert "vocabulary" not in [column.key for column in with_tokens().columns]
+    assert row(with_tokens(teacher=30522), "student")["vocabulary"] == "7.16 k (4.3× fewer)"
+    assert row(with_tokens(teacher=30522), "teacher")["vocabulary"] == "30.5 k"

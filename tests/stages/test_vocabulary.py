@@ -27,7 +27,7 @@ from stilla.tasks.language.masked_lm import MaskedLM
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.token_exam import TokenExam
-from stilla.tasks.language.translations import PairProcessor
+from stilla.tasks.language.translations import CUT, PairProcessor
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
@@ -342,6 +342,56 @@ def test_a_model_that_goes_by_numbers_of_tokens_otherwise_is_refused(monkeypatch
     monkeypatch.setattr(hf, "BertForSequenceClassification", Odd)
     with pytest.raises(CompatibilityError, match=r"answers texts of those that it kept otherwise, by"):
         pair("text-classification")
+
+
+def test_texts_longer_than_what_is_read_are_counted_a_little_further_and_no_more() -> None:
+    words = [line.split()[0] for line in speaking.CORPUS]
+    long = Dataset.from_list([{"text": " ".join([*["the"] * 60, "grandmother", *["on"] * 300, "replayed"]), "label": "a"},
+                              {"text": words[0], "label": "b"}])
+    task = task_of("text-classification", long)
+    tokenizer = speaking.bert()
+    teacher = Loaded(model_of("text-classification", len(tokenizer)), tokenizer, "")
+    kept, _ = Smaller(VocabularySpec(), task, (long,)).chosen(teacher)
+    within = set(tokenizer("grandmother", add_special_tokens=False)["input_ids"])
+    behind = set(tokenizer("replayed", add_special_tokens=False)["input_ids"]) - within
+    assert within <= {*kept.numbers.tolist()}
+    assert not behind <= {*kept.numbers.tolist()}
+
+
+def test_both_texts_of_a_pair_are_counted() -> None:
+    split = Dataset.from_list([{"a": "the cat", "b": "a mountain", "label": "x"}, {"a": "sat", "b": "on", "label": "y"}])
+    section = TextClassificationData(train="x.jsonl", text=("a", "b"), label=("label",))
+    read = TextClassification.understand(section, {"train": split}).texts(split, speaking.bert())
+    assert list(read.lines) == ["the cat", "sat", "a mountain", "on"]
+
+
+def test_answers_that_were_cut_are_counted_as_they_are_tokenised_by_themselves() -> None:
+    split = rows("conversations", LINES[:2])
+    task = task_of("conversations", split)
+    whole = list(task.texts(split, speaking.gpt2()).lines)
+    cut = list(task.texts(split.add_column(CUT, [True, False]), speaking.gpt2()).lines)
+    assert len(whole) == 2
+    assert cut == [*whole, *(line[::-1] for line in LINES[:2])]
+
+
+@pytest.mark.slow
+def test_a_language_alone_is_enough() -> None:
+    pytest.importorskip("wordfreq")
+    both = pair("text-classification", data=False, languages=("en",))
+    kept = {*both.student.processor.get_vocab()}
+    assert "the" in kept
+    assert len(kept) < len(both.teacher.processor)
+
+
+def test_a_task_that_does_not_say_its_texts_is_refused() -> None:
+    both = pair("text-classification")
+
+    class Silent(TextClassification):
+        texts = Task.texts
+
+    silent = Silent(**vars(both.whole))
+    with pytest.raises(CompatibilityError, match="`text-classification` does not say what texts its models read"):
+        Smaller(VocabularySpec(), silent, (both.split,)).of(both.teacher)
 
 
 def test_models_of_pictures_have_no_tokens_to_leave_out() -> None:

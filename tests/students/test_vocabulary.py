@@ -220,6 +220,7 @@ def test_fewer_tokens_than_every_text_needs_are_refused_with_how_many_these_are(
         cut("roberta", tokens=100)
 
 
+@pytest.mark.slow
 def test_a_language_is_known_by_its_frequent_words() -> None:
     pytest.importorskip("wordfreq")
     tokenizer = speaking.bert()

@@ -42,7 +42,7 @@ def _long_form(value: object) -> object:
         if value != "data":
             raise ValueError(f"got {value!r}; expected data, or which tokens and how many: {{extra: 4000}}, {{tokens: 8000}} "
                              "or {languages: [en]}")
-        return {}
+        return VocabularySpec()
     return value
 
 

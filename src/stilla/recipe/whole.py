@@ -93,7 +93,7 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default) unless nobody knows them.
 
     Short are `data: reviews.csv`, `data: {unlabelled: more.txt}`, `teacher: ./bert`, `student: ./small`, `student: 3`,
-    `completions: teacher`, `cache: top_k` and, for one stage, `distill: {...}`.
+    `student: {vocabulary: data}`, `completions: teacher`, `cache: top_k` and, for one stage, `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None or name not in Recipe.model_fields}
     for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
@@ -107,4 +107,7 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     data = long.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("unlabelled"), str | list | tuple):
         long["data"] = {**data, "unlabelled": {"examples": data["unlabelled"]}}
+    student = long.get("student")
+    if isinstance(student, Mapping) and student.get("vocabulary") == "data":
+        long["student"] = {**student, "vocabulary": {"data": True}}
     return long

@@ -76,19 +76,20 @@ class Smaller:
         if mark not in self._known:
             pieces, there = pieces_of(before), set(before.get_vocab().values())
             named = {*before.added_tokens_decoder, *before.all_special_ids, *named_in_configs(student.model)}
-            weights, beside, texts = np.zeros(1 + max(there)), set[int](), list[str]()
+            weights, beside, texts = np.zeros(1 + max(there)), set[int](), list[tuple[str, int | None]]()
             for examples in self.learnt if self.spec.data else ():
                 read = self.task.texts(examples, student.processor)
                 found = counted(before, pieces, read.lines, read.length)
                 weights += found.tokens
                 beside |= found.beside
-                texts += found.some
+                texts += [(text, read.length) for text in found.some]
             weights /= max(1.0, weights.sum())
             for language in self.spec.languages or ():
                 weights += of_language(before, language)
             kept = chosen(self.spec, pieces, weights, named | beside, there)
             made = with_tokens(before, kept.order)
-            refuse_other_pieces(before, made, [] if kept.lost else texts)
+            for length in {length for _, length in texts} if not kept.lost else ():
+                refuse_other_pieces(before, made, [text for text, own in texts if own == length], length)
             self._known[mark] = kept, made
         return self._known[mark]
 

@@ -15,8 +15,6 @@ from stilla.runtime.narrate import progress
 from stilla.students.vocabulary.pieces import Pieces, WordPiece, words_of
 
 _AT_ONCE = 1000
-_SHOWN = 2000
-"""Characters of a text that is given back."""
 MARGIN = 64
 """Tokens behind what a model reads that are counted too: a word that is cut there was made of what follows as well."""
 
@@ -36,7 +34,7 @@ def counted(
     tokenizer: PreTrainedTokenizerBase, pieces: Pieces, texts: Iterable[str], length: int | None, *, kept: int = 256
 ) -> Counts:
     """Of texts, each as far as a model reads it: `length` tokens (None: all), and a few more. `kept`: how many texts are
-    given back, or their beginnings."""
+    given back."""
     limit: Any = {} if length is None else {"truncation": True, "max_length": length + MARGIN}
     found = np.zeros(1 + max(tokenizer.get_vocab().values()), np.int64)
     beside: set[int] = set()
@@ -50,7 +48,7 @@ def counted(
                 beside.update(*(pieces.until_unknown(word) for word in words_of(tokenizer, text)))
         some += part[: max(0, kept - len(some))]
         number += len(part)
-    return Counts(found, frozenset(beside), number, tuple(text[:_SHOWN] for text in some))
+    return Counts(found, frozenset(beside), number, tuple(some))
 
 
 def _shown(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -14,6 +14,8 @@ from stilla.errors import quoted
 from stilla.students.vocabulary.pieces import pieces_of, rules_of
 from stilla.students.vocabulary.refusal import refusal
 
+_LOOKED_AT, _EDGE = 2000, 16
+"""Characters of a text that are looked at, and tokens before its cut that are not."""
 _SETTINGS = ("model_max_length", "model_input_names", "padding_side", "truncation_side", "name_or_path")
 """What may have been set since the tokenizer was loaded, and is not in its files."""
 
@@ -42,16 +44,21 @@ def with_tokens(tokenizer: PreTrainedTokenizerBase, order: Mapping[int, int]) ->
 
 
 def refuse_other_pieces(
-    tokenizer: PreTrainedTokenizerBase, made: PreTrainedTokenizerBase, texts: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, made: PreTrainedTokenizerBase, texts: Sequence[str], length: int | None = None
 ) -> None:
-    """Raise unless both make the same pieces of the texts, and the same texts of these.
+    """Raise unless both make the same pieces of the texts, and the same texts of these; of long ones as far as they are read
+    (`length` tokens), and of what was counted.
 
     Raises:
         CompatibilityError: they do not: the tokenizer does something that was not thought of.
     """
-    before, after = (one(list(texts), truncation=False, padding=False, verbose=False)["input_ids"] if texts else []
+    looked_at = [text[:_LOOKED_AT] for text in texts]
+    before, after = (one(looked_at, truncation=False, padding=False, verbose=False)["input_ids"] if texts else []
                      for one in (tokenizer, made))
     for text, old, new in zip(texts, before, after, strict=True):
+        # where a text is cut here, its last pieces are others than those that were counted
+        end = min(length or len(old), len(old) - _EDGE) if len(text) > _LOOKED_AT else length
+        old, new = old[:end], new[:end]
         ours, theirs = tokenizer.convert_ids_to_tokens(old), made.convert_ids_to_tokens(new)
         if ours != theirs or tokenizer.decode(old) != made.decode(new):
             raise refusal(
