@@ -58,6 +58,7 @@ def cases() -> Iterator[tuple[str, Callable[[], float]]]:
         "reverse and skewed": [(Logits(divergence="reverse_kl"), 1.0), (Logits(divergence="skew_kl"), 1.0)],
         "skewed and total": [(Logits(divergence="skew_reverse_kl"), 1.0), (Logits(divergence="tvd"), 1.0)],
         "squares and its own": [(Logits(divergence="mse"), 1.0), (Own(), 0.1)],
+        "standardised": [(Logits(standardise=True), 1.0), (Labels(), 0.5)],
     }
     for name, terms in pairs.items():
         yield name, lambda terms=terms: difference(terms, given, given.teacher)

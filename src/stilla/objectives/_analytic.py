@@ -104,3 +104,27 @@ class Gradient:
         """As one tensor."""
         part, _ = self.parts[0]
         return self.added(None, part.new_ones(()))
+
+
+SPREAD = 1e-8
+"""Added to a row's variance, so that equal logits have a gradient: nothing beside logits that differ by a hundredth."""
+
+
+def standardised(logits: Float[Tensor, "rows classes"]) -> tuple[Float[Tensor, "rows classes"], Float[Tensor, "rows 1"]]:
+    """(z - mean z) / s of every row, and s = √(mean (z - mean z)² + 1e-8), its spread over the classes."""
+    centred = logits - logits.mean(-1, keepdim=True)
+    spread = (torch.linalg.vecdot(centred, centred).unsqueeze(-1) / logits.shape[-1] + SPREAD).sqrt()
+    return centred / spread, spread
+
+
+def before_standardising(
+    gradient: Gradient, logits: Float[Tensor, "rows classes"], spread: Float[Tensor, "rows 1"]
+) -> Gradient:
+    """The gradient with respect to the logits as they were, of one with respect to the standardised.
+
+    (g - y mean(g y)) / s, as dy_i / dz_j = (δ_ij - 1/K - y_i y_j / K) / s and Σ g = 0: nothing that is compared here
+    changes by a constant.
+    """
+    along = sum(factor * torch.linalg.vecdot(part, logits).unsqueeze(-1) for part, factor in gradient.parts)
+    parts = [(part, factor / spread) for part, factor in gradient.parts]
+    return Gradient((*parts, (logits, -along / (logits.shape[-1] * spread))))

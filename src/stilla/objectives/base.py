@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, create_model
 from torch import Tensor, nn
 
-from stilla.errors import one_of
+from stilla.errors import CompatibilityError, one_of
 from stilla.objectives._analytic import Gradient as Gradient
 from stilla.objectives._analytic import Softened as Softened
 from stilla.recipe.schedule import Schedule, schedule
@@ -35,14 +35,12 @@ class Objective(nn.Module):
     - `needs_stacks`: whether it reads hidden states.
     - `count`: what its sum over the optimiser step is divided by: a name that the task counts (`rows`, `examples`, `words`).
     - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
-    - `couples_examples`: whether it compares examples of a batch with each other.
     """
 
     needs_teacher: ClassVar[bool] = True
     needs_stacks: ClassVar[bool] = False
     count: str = "rows"
     pooling: Pooling | None = None
-    couples_examples: ClassVar[bool] = False
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
@@ -75,8 +73,8 @@ class Objective(nn.Module):
         """Make what depends on the models' sizes (projections). Called once, before the optimiser is made."""
 
 
-class RowObjective(Objective):
-    """Gives the loss of every row by itself; `rows/` runs it, a chunk of rows at a time."""
+class LogitObjective(Objective):
+    """Base of those that are made of logits, and of a teacher's distribution if they need one."""
 
     @property
     def accepts(self) -> tuple[type, ...]:
@@ -89,9 +87,39 @@ class RowObjective(Objective):
         return f"`{type(self).__name__.lower()}`"
 
     @property
+    def instead(self) -> str:
+        """What else a person may write where a teacher tells a part of its distribution only; empty if nothing."""
+        return ""
+
+    @property
     def temperatures(self) -> tuple[float, ...]:
         """All temperatures that it softens the teacher by in the course of training; empty if it does not."""
         return ()
+
+    def unlike(self, student: Dims, teacher: Dims | None, least: int, why: str) -> list[str]:
+        """Why it cannot compare these models class by class, in words; `why`: it takes at least so many classes."""
+        name = f"`{type(self).__name__.lower()}`"
+        if teacher is None:
+            return [f"{name} needs a teacher"]
+        if student.classes != teacher.classes:
+            return [f"the student has {student.classes} outputs, the teacher {teacher.classes}: {name} compares class by "
+                    "class. Give both the same labels in the same order"]
+        return [why] if student.classes < least else []
+
+    def given(self, teacher: Form | None, like: Tensor) -> Float[Tensor, "rows classes"]:
+        """All of the teacher's logits, in the precision of the student's.
+
+        Raises:
+            CompatibilityError: it said nothing, or told a part.
+        """
+        if not isinstance(teacher, Dense):
+            got = "none" if teacher is None else f"only {type(teacher).__name__}, a part of its distribution"
+            raise CompatibilityError(f"{self.described} needs a teacher's logits, and this batch has {got}")
+        return teacher.logits.to(like.dtype)
+
+
+class RowObjective(LogitObjective):
+    """Gives the loss of every row by itself; `rows/` runs it, a chunk of rows at a time."""
 
     @abstractmethod
     def losses(

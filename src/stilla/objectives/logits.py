@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
+from stilla.objectives._analytic import before_standardising, standardised
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
@@ -46,6 +47,11 @@ class Logits(RowObjective):
     A teacher's likeliest k classes (`TopK`) are compared together with one more class for the mass of all others: a lower
     bound of the divergence over all classes, at the temperature that they were stored at. Classes drawn from the teacher
     (`Samples`) give an unbiased estimate of `forward_kl` at T = 1, and of no other.
+
+    With `standardise`, each side's logits are first centred and divided by their own spread over the classes, row by row:
+    the temperature is T times that spread, and the loss does not change where the student's logits are multiplied by a
+    number above 0 (Sun et al. 2024, arXiv:2403.01427). What size they have, other terms must teach. `mse` is then
+    2 (1 - correlation). Needs all of a teacher's logits, and more than three classes.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Logits(RowObjective):
         divergence: Divergence = "forward_kl",
         temperature: Scheduled | None = None,
         skew: float | None = None,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         known = get_args(Divergence)
@@ -68,56 +75,73 @@ class Logits(RowObjective):
             raise RecipeError(f"skew: got {skew}; expected a number between 0 and 1")
         self.divergence = divergence
         self.skew = 0.1 if skew is None else skew
+        self.standardise = standardise
         self.temperature = schedule(2.0 if temperature is None else temperature)
         if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:
             raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0, up to {TEMPERATURE:g}")
 
     @property
     def accepts(self) -> tuple[type, ...]:
-        if self.divergence == "mse":
-            return (Dense,)
+        if self.divergence == "mse" or self.standardise:
+            return (Dense,)  # of a part, the spread is not known
         return (Dense, TopK, Samples) if self.divergence == "forward_kl" else (Dense, TopK)
 
     @property
     def described(self) -> str:
-        return f"`logits` with {self.divergence}"
+        return f"`logits` with {self.divergence}{' and standardise' if self.standardise else ''}"
+
+    @property
+    def instead(self) -> str:
+        every = "`divergence: forward_kl`, which takes every form"
+        if self.standardise:
+            return "leave `standardise` out" + (f" and use {every}" if self.divergence == "mse" else "")
+        return f"use {every}"
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        return () if self.divergence == "mse" else tuple(self.temperature.values())
+        return () if self.divergence == "mse" or self.standardise else tuple(self.temperature.values())
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
-        if teacher is None:
-            return ["`logits` needs a teacher"]
-        if student.classes != teacher.classes:
-            return [f"the student has {student.classes} outputs, the teacher {teacher.classes}: `logits` compares class "
-                    "by class. Give both the same labels in the same order"]
-        if student.classes < 2 and self.divergence != "mse":
-            return [f"`logits` with {self.divergence} needs at least two classes, and these models have one output (a "
-                    "number): softmax of one output is always 1, so it would teach nothing. Use `divergence: mse`, "
-                    "which compares the numbers, or the objectives `labels` and `hidden`"]
-        return []
+        number = (f"`logits` with {self.divergence} needs at least two classes, and these models have one output (a "
+                  "number): softmax of one output is always 1, so it would teach nothing. Use `divergence: mse`, "
+                  "which compares the numbers, or the objectives `labels` and `hidden`")
+        few = (f"standardise: a row of {student.classes} classes divided by its spread tells little but which is the "
+               "largest; it takes more than three. Leave `standardise` out")
+        wrong = self.unlike(student, teacher, 1 if self.divergence == "mse" else 2, number)
+        return wrong or (self.unlike(student, teacher, 4, few) if self.standardise else [])
 
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " rows"]:
+        if self.standardise:
+            logits, teacher = standardised(logits)[0], Dense(standardised(self.given(teacher, logits))[0])
         if self.divergence == "mse":
-            return (_dense(teacher, logits) - logits).square().mean(-1)
+            return (self.given(teacher, logits) - logits).square().mean(-1)
         temperature = self._temperature(teacher, progress)
         softened, how = logits / temperature, divergences.measure(self.divergence, self.skew).at(temperature)
         if isinstance(teacher, TopK):
             return divergences.coarse(how, teacher, softened)
         if isinstance(teacher, Samples):
             return divergences.drawn(teacher, softened)
-        target = _dense(teacher, logits) / temperature
+        target = self.given(teacher, logits) / temperature
         return how.value(torch.log_softmax(target, -1), torch.log_softmax(softened, -1))
 
     def losses_and_gradients(
         self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
+        if not self.standardise:
+            return self._compared(student, teacher, progress)
+        logits, spread = standardised(student.logits)
+        told = Dense(standardised(self.given(teacher, logits))[0])
+        losses, gradient = self._compared(Softened(logits), told, progress)
+        return losses, before_standardising(gradient, logits, spread)
+
+    def _compared(
+        self, student: Softened, teacher: Form | None, progress: float
+    ) -> tuple[Float[Tensor, " rows"], Gradient]:
         logits = student.logits
         if self.divergence == "mse":
-            gap = logits - _dense(teacher, logits)
+            gap = logits - self.given(teacher, logits)
             return gap.square().mean(-1), Gradient(((gap, 2 / gap.shape[-1]),))
         temperature = self._temperature(teacher, progress)
         how = divergences.measure(self.divergence, self.skew).at(temperature)
@@ -125,7 +149,7 @@ class Logits(RowObjective):
             return divergences.coarse_with_gradient(how, teacher, student, temperature)
         if isinstance(teacher, Samples):
             return divergences.drawn_with_gradient(teacher, student)
-        target = Softened(_dense(teacher, logits))
+        target = Softened(self.given(teacher, logits))
         if self.divergence != "forward_kl" or logits.device.type != "cpu":
             return divergences.dense(how, target, student, temperature)
         return divergences.dense_forward_kl(target, student, temperature)
@@ -147,8 +171,3 @@ class Logits(RowObjective):
                                      "divergence would be biased. Use `divergence: forward_kl`, or another form of cache")
         return temperature
 
-
-def _dense(teacher: Form | None, like: Tensor) -> Float[Tensor, "rows classes"]:
-    if not isinstance(teacher, Dense):
-        raise CompatibilityError("`logits` needs a teacher's logits, and this batch has none")
-    return teacher.logits.to(like.dtype)

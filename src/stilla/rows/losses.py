@@ -145,9 +145,9 @@ def _refuse_other_rows(terms: Weighted, student: Dense | Headed, teacher: Form |
 def _refuse_form(objective: RowObjective, form: type) -> None:
     if objective.needs_teacher and form not in objective.accepts:
         takes = ", ".join(one.__name__ for one in objective.accepts)
+        otherwise = f", or {objective.instead}" if objective.instead else ""
         raise CompatibilityError(f"{objective.described} cannot be computed from a teacher's {form.__name__}; it takes "
-                                 f"{takes}. Use another form of teacher (a live one gives all), or "
-                                 "`divergence: forward_kl`, which takes every form")
+                                 f"{takes}. Use another form of teacher (a live one gives all){otherwise}")
 
 
 def _classes(form: Dense | Headed) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 from stilla.cache import DenseCoder, HiddenCoder, Place, SamplesCoder, Store, TopKCoder, exists, name_of
 from stilla.errors import all_of
 from stilla.objectives import term
-from stilla.objectives.base import LayerMap, RowObjective, Term
+from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe import Cache, Recipe, Stage
 from stilla.runtime.processes import processes
 from stilla.signals import Dense, Headed, Pooling, Samples, TopK
@@ -137,7 +137,8 @@ def terms_of(recipe: Recipe, stage: Stage, task: Task) -> list[Term]:
 
 
 def temperatures_of(terms: Sequence[Term]) -> list[float]:
-    return sorted({one for each in terms if isinstance(each.objective, RowObjective) for one in each.objective.temperatures})
+    return sorted({temperature for one in terms if isinstance(one.objective, LogitObjective)
+                   for temperature in one.objective.temperatures})
 
 
 def states_of(recipe: Recipe, task: Task, layer_map: LayerMap) -> States:
@@ -214,10 +215,11 @@ def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:
     form, found = _FORMS[section.form or "dense"], []
     for one in terms:
         objective = one.objective
-        if isinstance(objective, RowObjective) and objective.needs_teacher and form in (TopK, Samples) \
+        if isinstance(objective, LogitObjective) and objective.needs_teacher and form in (TopK, Samples) \
                 and form not in objective.accepts:
+            otherwise = f", or {objective.instead}" if objective.instead else ""
             found.append(f"`{one.name}` cannot use cache.form: {section.form}, which holds a part of a distribution; use "
-                         "dense or hidden")
+                         f"dense or hidden{otherwise}")
     asked = temperatures_of(terms)
     if section.form == "samples" and any(one != 1 for one in asked):
         found.append(f"cache.form: samples are drawn at temperature 1, and the objectives ask for "

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate import Asked, examine
 from stilla.evaluate.asking import Precision
-from stilla.objectives.base import LayerMap, RowObjective, Term
+from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch
 from stilla.students import Student, automatic_layer_map
@@ -118,7 +118,7 @@ class DistillationTrainer(Narrowed):
             layer_map=_layer_map(student, teacher, stacks), compile=compile,
         )
         refuse_partial(optimizers, distiller)
-        if not any(isinstance(term.objective, RowObjective) for term in terms):
+        if not any(isinstance(term.objective, LogitObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
         eval_data = self._eval_data(eval_dataset)
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None)
