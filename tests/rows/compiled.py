@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from stilla.errors import CompatibilityError
-from stilla.objectives import Labels, Logits
+from stilla.objectives import DKD, Labels, Logits
 from stilla.objectives.base import RowObjective
 from stilla.rows import row_loss
 from stilla.signals import Dense, Form
@@ -58,7 +58,7 @@ def cases() -> Iterator[tuple[str, Callable[[], float]]]:
         "reverse and skewed": [(Logits(divergence="reverse_kl"), 1.0), (Logits(divergence="skew_kl"), 1.0)],
         "skewed and total": [(Logits(divergence="skew_reverse_kl"), 1.0), (Logits(divergence="tvd"), 1.0)],
         "squares and its own": [(Logits(divergence="mse"), 1.0), (Own(), 0.1)],
-        "standardised": [(Logits(standardise=True), 1.0), (Labels(), 0.5)],
+        "standardised and decoupled": [(Logits(standardise=True), 1.0), (DKD(), 0.5)],
     }
     for name, terms in pairs.items():
         yield name, lambda terms=terms: difference(terms, given, given.teacher)

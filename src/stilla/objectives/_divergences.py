@@ -124,12 +124,14 @@ def dense_forward_kl(
 ) -> tuple[Float[Tensor, " rows"], Gradient]:
     """The same for forward KL in two exponentials per class rather than four: Σ p (z_p − z_q) / T − (log Z_p − log Z_q)."""
     (theirs, log_z_p), (ours, log_z_q) = teacher.softmax(temperature), student.softmax(temperature)
-    gap = _mean(theirs, teacher.logits - student.logits) / temperature
+    gap = expectation(theirs, teacher.logits - student.logits) / temperature
     losses = gap - (log_z_p - log_z_q).squeeze(-1)
     return temperature**2 * losses, Gradient(((ours, temperature), (theirs, -temperature)))
 
 
-def _mean(probability: Float[Tensor, "rows classes"], log_ratio: Float[Tensor, "rows classes"]) -> Float[Tensor, " rows"]:
+def expectation(
+    probability: Float[Tensor, "rows classes"], log_ratio: Float[Tensor, "rows classes"]
+) -> Float[Tensor, " rows"]:
     """Σ probability · log_ratio; classes of no probability contribute nothing, whatever their ratio."""
     if not torch.compiler.is_compiling():  # there, choosing is free; here, it would be passes over memory
         mean: Tensor = torch.linalg.vecdot(probability, log_ratio)
