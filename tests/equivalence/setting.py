@@ -12,15 +12,15 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Student, Term
-from stilla.objectives import Hidden, Labels, Logits
+from stilla.objectives import DIST, DKD, Hidden, Labels, Logits
 
 EXAMPLES = 24
 
 
-def bert(width: int, layers: int, dropout: float = 0.0) -> BertForSequenceClassification:
+def bert(width: int, layers: int, dropout: float = 0.0, labels: int = 3) -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(
         vocab_size=50, hidden_size=width, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=2 * width,
-        max_position_embeddings=32, num_labels=3, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout))
+        max_position_embeddings=32, num_labels=labels, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout))
 
 
 def examples(number: int = EXAMPLES) -> Dataset:
@@ -42,6 +42,16 @@ def pad(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([item["labels"] for item in items])}
 
 
+SETS = {
+    "hidden": lambda: [Term(Hidden())],
+    "rows": lambda: [Term(Labels(), weight=0.3), Term(Logits(standardise=True), weight=5.0),
+                     Term(DKD(), weight={"linear": [1.0, 0.2]})],
+    "dist": lambda: [Term(DIST(temperature=2.0))],
+    "dist and others": lambda: [Term(Labels(), weight=0.3), Term(DIST(beta=0.5, gamma=2.0), weight=2.0), Term(Hidden())],
+}
+"""Terms by what they are about; those of logits for five classes."""
+
+
 def terms() -> list[Term]:
     """One of each kind: rows with labels, rows with a teacher and a scheduled temperature, tokens with projections."""
     return [Term(Labels(), weight=0.3), Term(Logits(temperature={"linear": [4.0, 1.0]}), weight=0.7),
@@ -49,9 +59,10 @@ def terms() -> list[Term]:
 
 
 def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, student: Any = None, collator: Any = pad,
-            callbacks: Sequence[Any] = (), objectives: Sequence[Term] | None = None, **options: Any) -> DistillationTrainer:
+            callbacks: Sequence[Any] = (), objectives: Sequence[Term] | None = None, labels: int = 3,
+            **options: Any) -> DistillationTrainer:
     torch.manual_seed(0)
-    teacher, model = bert(32, 4), bert(16, 2, dropout)
+    teacher, model = bert(32, 4, labels=labels), bert(16, 2, dropout, labels)
     set_seed(0)  # the projection is made in the trainer
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, "lr_scheduler_type": "linear", **options}
@@ -83,6 +94,6 @@ if __name__ == "__main__":
     folder, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     made = trainer(folder, data=examples(number), per_device_train_batch_size=batch, max_steps=-1, num_train_epochs=2,
                    gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False,
-                   objectives=[Term(Hidden())] if sys.argv[5:] == ["hidden"] else None)
+                   **({"objectives": SETS[sys.argv[5]](), "labels": 5} if sys.argv[5:] else {}))
     made.train()
     torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")

@@ -12,17 +12,19 @@ from stilla.runtime.imports import import_path
 
 if TYPE_CHECKING:
     from stilla.objectives.base import Objective, Term
+    from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
     from stilla.objectives.hidden import Hidden
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
 
-__all__ = ["DKD", "KINDS", "Hidden", "Labels", "Logits", "Term", "find", "problems", "term"]
+__all__ = ["DIST", "DKD", "KINDS", "Hidden", "Labels", "Logits", "Term", "find", "problems", "term"]
 
 KINDS: Mapping[str, str] = {
     "labels": "stilla.objectives.labels:Labels",
     "logits": "stilla.objectives.logits:Logits",
     "dkd": "stilla.objectives.dkd:DKD",
+    "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
 }
 

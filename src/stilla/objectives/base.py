@@ -29,7 +29,7 @@ LayerMap = Mapping[str, tuple[int, ...]]
 
 
 class Objective(nn.Module):
-    """Base of the two kinds below; final classes derive from one of those.
+    """Base of the three kinds below; final classes derive from one of those.
 
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states.
@@ -52,6 +52,10 @@ class Objective(nn.Module):
             return []
         return [f"is divided by the number of {self.count}, which this task does not count; it counts {one_of(counted)}. "
                 "Leave it out"]
+
+    def unseen(self, *, vocabulary: bool) -> list[str]:
+        """Why it cannot see what it needs where logits are those of a vocabulary, of which only parts are ever there."""
+        return []
 
     def misfits(self, *, aligned: bool, packed: bool) -> list[str]:
         """Why it cannot work on examples that both models cut alike or not, and that hold one document or several."""
@@ -137,6 +141,30 @@ class RowObjective(LogitObjective):
         losses, back, *_ = torch.func.vjp(
             lambda logits: self.losses(logits, teacher, labels, progress), student.logits.detach())
         return losses, Gradient(((back(torch.ones_like(losses))[0], 1.0),))
+
+
+class StepObjective(LogitObjective):
+    """Compares the rows of an optimiser step with each other: a function of sums over all of its rows.
+
+    How a step is cut changes nothing, as its micro-batches and processes only share the sums. That costs a forward of the
+    student more where there are several micro-batches: all of them are looked at before the first gradient.
+    """
+
+    def unseen(self, *, vocabulary: bool) -> list[str]:
+        if not vocabulary:
+            return []
+        return ["compares the rows of a step with each other, and over a vocabulary their logits are never there at once. "
+                "Use `logits`"]
+
+    @abstractmethod
+    def sums(
+        self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
+    ) -> Float[Tensor, " sums"]:
+        """Sums over these rows, differentiable; as many whatever the rows. Those of several parts of a step are added."""
+
+    @abstractmethod
+    def loss(self, sums: Float[Tensor, " sums"], progress: float) -> Float[Tensor, ""]:
+        """The loss of a step, of the sums over all of its rows; nothing divides it any more."""
 
 
 class FeatureObjective(Objective):

@@ -7,6 +7,7 @@ the wrapped module drifts apart between processes without an error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from stilla.errors import CompatibilityError, all_at_once
 from stilla.models.features import Recorder
 from stilla.models.heads import head_of
-from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Term
+from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, StepObjective, Term
 from stilla.rows import compiler_problem, row_loss
-from stilla.signals import Batch, Dims, Signals
+from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
 from stilla.tasks.forward import listen
 from stilla.training.reduction import Step
@@ -51,6 +52,8 @@ class Distiller(nn.Module):
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
         problems += [f"`{term.name}` {problem}" for term in terms for problem in term.objective.uncounted(task.counted)]
+        problems += [f"`{term.name}` {problem}" for term in terms
+                     for problem in term.objective.unseen(vocabulary=task.vocabulary)]
         if compile:
             problems += compile_problems(task)
         if problems:
@@ -62,16 +65,25 @@ class Distiller(nn.Module):
         self.student = student
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
+        self.coupling = {term.name: term.objective for term in terms if isinstance(term.objective, StepObjective)}
         self.task = task
         self.compiled = compile
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
         # Trainer asks a wrapper for both when it loads a checkpoint without the aliases of tied weights
         self._keys_to_ignore_on_save = self._aliases()
 
-    def forward(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
+    def forward(self, batch: Batch, teacher: Signals | None, step: Step, *, survey: bool = False) -> dict[str, Any]:
         """`loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
-        `terms`: (terms,) the same parts by term, detached, before the weights."""
+        `terms`: (terms,) the same parts by term, detached, before the weights.
+
+        survey: nothing but what the step terms sum over the batch, by name, without gradients.
+        """
+        if survey:
+            with torch.no_grad():
+                said = listen(self.student, self.task, batch, Side.STUDENT)
+                return self._sums(*self._aligned(said, teacher, batch), batch, step.progress)
         scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
+        weights = {term.name: term.weight_at(step.progress) for term in self.terms}
         done: list[tuple[Tensor, dict[str, Tensor]]] = []
 
         def rows(said: Signals) -> None:
@@ -88,9 +100,24 @@ class Distiller(nn.Module):
                         raise CompatibilityError(
                             f"`{term.name}` needs a teacher, and this batch came without its signals")
                     total = term.objective.total(said, theirs, step.progress)
-                    loss = loss + term.weight_at(step.progress) * scales[term.name] * total
+                    loss = loss + weights[term.name] * scales[term.name] * total
                     sums[term.name] = total.detach()
-            return {"loss": loss, "terms": torch.stack([scales[term.name] * sums[term.name] for term in self.terms])}
+            parts = {name: scales[name] * total for name, total in sums.items()}
+            for name, own in self._sums(said, theirs, batch, step.progress).items():
+                part = step.of_sums(name, own, partial(self.coupling[name].loss, progress=step.progress)).to(loss.dtype)
+                loss, parts[name] = loss + weights[name] * part, part.detach()
+            return {"loss": loss, "terms": torch.stack([parts[term.name] for term in self.terms])}
+
+    def _sums(self, said: Signals, teacher: Signals | None, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """What the step terms sum over the batch's rows, by name; nothing of a void batch."""
+        if not self.coupling:
+            return {}
+        assert isinstance(said.logits, Dense)  # a vocabulary's were refused
+        logits = said.logits.logits.to(torch.promote_types(said.logits.logits.dtype, torch.float32))
+        told, share = None if teacher is None else teacher.logits, 0.0 if "void" in batch else 1.0
+        with torch.autocast(logits.device.type, enabled=False):
+            return {name: share * objective.sums(logits, told, said.labels, progress)
+                    for name, objective in self.coupling.items()}
 
     def _aligned(self, said: Signals, teacher: Signals | None, batch: Batch) -> tuple[Signals, Signals | None]:
         return (self.task.alone(said, batch), None) if teacher is None else self.task.align(said, teacher, batch)

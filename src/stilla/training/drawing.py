@@ -18,13 +18,24 @@ import torch
 def drawn_from(numbers: Sequence[int]) -> Iterator[None]:
     """Python's, NumPy's and torch's generators of the processor, seeded by these numbers (from 0)."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    with as_before(torch.device("cpu")):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
+        yield
+
+
+@contextmanager
+def as_before(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn within, the generators of the processor and of the device are then what they were before."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the accelerators too
+    accelerator = None if device.type == "cpu" else torch.get_device_module(device)
+    there = None if accelerator is None else accelerator.get_rng_state()
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+        if accelerator is not None:
+            accelerator.set_rng_state(there)

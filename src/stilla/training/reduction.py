@@ -16,17 +16,24 @@ from torch import Tensor
 from stilla.errors import CompatibilityError, all_of
 
 
+def _alone(name: str, part: Tensor) -> Tensor:
+    return part
+
+
 @dataclass(frozen=True)
 class Step:
     """What one forward has to know about the optimiser step that it is a part of.
 
     `counts`: over all micro-batches and processes of the step. `processes`: over how many gradients are averaged.
-    `progress`: fraction of the stage's steps that are done. It passes the student's wrapper as one opaque object.
+    `progress`: fraction of the stage's steps that are done. `micro_batches`: of each process. `whole`: what a term sums over
+    rows, of the whole step, by its name and this forward's part of it. It passes the student's wrapper as one opaque object.
     """
 
     counts: Mapping[str, float]
     processes: int = 1
     progress: float = 0.0
+    micro_batches: int = 1
+    whole: Callable[[str, Tensor], Tensor] = _alone
 
     def coefficient(self, weight: float, count: str, *, void: bool = False) -> float:
         """What a local sum is multiplied by: weight / global count, times what averaging over processes takes away.
@@ -35,6 +42,15 @@ class Step:
         """
         counted = self.counts[count]
         return 0.0 if void or counted == 0 else weight * self.processes / counted
+
+    def of_sums(self, name: str, part: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """This forward's part of a loss that is a function of sums over the rows of the whole step.
+
+        `part`: its part of the sums. The gradient is that of the loss with respect to them, at the sums of all; the value
+        is an equal share, so that those of all micro-batches add up to the loss, as a mean over processes.
+        """
+        value = loss(self.whole(name, part.detach()) + part - part.detach())
+        return self.processes * (value - value.detach()) + value.detach() / self.micro_batches
 
 
 def count_step(

@@ -22,7 +22,7 @@ from stilla.evaluate import Asked, examine
 from stilla.evaluate.asking import Precision
 from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe.schedule import Schedule
-from stilla.signals import Batch
+from stilla.signals import Batch, Signals
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
@@ -36,7 +36,7 @@ from stilla.training.narrowed import Narrowed
 from stilla.training.options import argument_problems, keyword_problems
 from stilla.training.plain import dims_of, save_plain, task_of
 from stilla.training.reading import Collator, Reading, collator_problems, tokenizer_of
-from stilla.training.reduction import Step, count_step
+from stilla.training.reduction import count_step
 from stilla.training.settling import (
     Undefined,
     refuse_no_checkpoint,
@@ -47,6 +47,7 @@ from stilla.training.settling import (
     training_data,
 )
 from stilla.training.streams import Source, Stream
+from stilla.training.survey import WholeStep
 
 
 class DistillationTrainer(Narrowed):
@@ -123,6 +124,7 @@ class DistillationTrainer(Narrowed):
         eval_data = self._eval_data(eval_dataset)
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None)
         self.guard = Guard(distiller)
+        self._couples = bool(distiller.coupling)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
         self._share = settled_share(unlabelled_share, train_data, args)
@@ -217,11 +219,12 @@ class DistillationTrainer(Narrowed):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], dict[str, float]]:
-        """The step's micro-batches and its counts over all of them and all processes."""
+    ) -> tuple[list[Batch], WholeStep]:
+        """The step's micro-batches, and what is known of all of them and all processes."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
         counted = [self.task.counts(batch) for batch in batches if "void" not in batch]
-        return batches, count_step(counted, self.accelerator.gather, device, self.task.counted)
+        counts = count_step(counted, self.accelerator.gather, device, self.task.counted)
+        return batches, WholeStep(counts, batches, self.accelerator)
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
         with attention_in_float32(self.args.device):
@@ -233,17 +236,20 @@ class DistillationTrainer(Narrowed):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Mapping[str, float] | None = None,
+        num_items_in_batch: WholeStep | None = None,
     ) -> Any:
         if num_items_in_batch is None:
             raise CompatibilityError("the loss is only defined within an optimiser step, whose counts it is divided by")
-        progress = self.state.global_step / max(self.state.max_steps, 1)
-        step = Step(num_items_in_batch, self.accelerator.num_processes, progress)
-        with self.accelerator.autocast():  # the student's wrapper brings its own
-            said = self.teacher(inputs) if self.teacher is not None else None
-        outputs = model(inputs, said, step)
+        whole, progress = num_items_in_batch, self.state.global_step / max(self.state.max_steps, 1)
+        if self._couples:
+            whole.survey(model, self._told, self._prepare_inputs, progress)
+        outputs = model(inputs, whole.said(lambda: self._told(inputs)), whole.step(progress))
         self.guard.watch(outputs["loss"], outputs["terms"], inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _told(self, inputs: Batch) -> Signals | None:
+        with self.accelerator.autocast():  # the student's wrapper brings its own
+            return None if self.teacher is None else self.teacher(inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each term by name, as a mean over the steps since the last log."""
