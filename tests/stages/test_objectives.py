@@ -13,8 +13,9 @@ import pytest
 from stilla.check import check
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
+from stilla.recipe.yaml import load
 from stilla.run import run
-from tests import tiny
+from tests import markdown, tiny
 from tests.tasks.tiny import labels_of, vit_folder
 from tests.tasks.tiny_lm import byte_tokenizer, folder, llama, sentences
 
@@ -64,6 +65,23 @@ def words(folder_: Path, output: str = "run", **changes: Any) -> Recipe:
 def terms(folder: Path) -> list[dict[str, float]]:
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [entry["terms"] for entry in entries if "terms" in entry and entry["stage"] == "student"]
+
+
+def test_labels_first_and_then_few_of_them_as_the_page_has_it(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "objectives.md"
+    (part,) = [load(block, page.name) for block in markdown.blocks(page, "yaml") if "kind: labels, weight: {steps" in block]
+    distill = {**part["distill"], "max_steps": 60, "batch_size": 8, "precision": "float32", "learning_rate": 1e-3,
+               "trainer": {"logging_steps": 1}}
+    made = run(texts(tmp_path, distill=distill, data={**tiny.texts(tmp_path / "data"), "augment": "none"},
+                     teacher={"model": tiny.bert(tmp_path / "start"),
+                              "train": {"epochs": 4, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32"}}))
+    entries = [json.loads(line) for line in (made.folder / "log.jsonl").read_text().splitlines()]
+    said = [entry for entry in entries if "terms" in entry and entry["stage"] == "student"]
+    assert len(said) == 60
+    for step, entry in enumerate(said):
+        labels, logits = (1.0, 0.0) if step < 3 else (0.1, 0.9)  # a twentieth of 60
+        assert entry["terms"]["logits"] > 0
+        assert entry["loss"] == pytest.approx(labels * entry["terms"]["labels"] + logits * entry["terms"]["logits"], rel=1e-4)
 
 
 def test_texts_of_which_some_have_no_label_are_learnt(tmp_path: Path) -> None:
