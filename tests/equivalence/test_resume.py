@@ -47,6 +47,19 @@ def test_stop_and_resume_equals_uninterrupted(tmp_path: Path, stop: int, accumul
     assert losses(second)[stop:] == losses(whole)[stop:]
 
 
+@pytest.mark.parametrize("steps", [5, 6])  # within an epoch, at its end
+def test_a_training_that_was_over_is_not_gone_on_with(tmp_path: Path, steps: int) -> None:
+    """Its process may have ended between the last checkpoint and what comes after it."""
+    options = {"max_steps": steps, "save_strategy": "steps", "save_steps": steps, "lr_scheduler_type": "constant"}
+    whole = trainer(tmp_path, **options)
+    whole.train()
+    again = trainer(tmp_path, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert again.state.global_step == steps
+    assert distance(weights(whole), weights(again)) == 0
+    assert losses(again) == losses(whole)
+
+
 def tied(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if kind == "llama":

@@ -11,7 +11,7 @@ from typing import Any
 from torch import optim
 from transformers import TrainingArguments
 from transformers.optimization import GreedyLR
-from transformers.trainer_utils import SaveStrategy, SchedulerType
+from transformers.trainer_utils import SaveStrategy, SchedulerType, get_last_checkpoint
 
 from stilla.errors import CompatibilityError, RecipeError, all_at_once, all_of, did_you_mean, one_of
 from stilla.objectives.base import Term
@@ -183,6 +183,12 @@ def refuse_partial(optimizers: tuple[Any, Any], distiller: Distiller) -> None:
                                  f"optimizer "
                                  "does not hold: they would stay random. Use optimizer_cls_and_kwargs=(class, {...}), "
                                  "which holds all")
+
+
+def checkpoint_of(place: str | bool | None, args: TrainingArguments) -> Path | None:
+    """The checkpoint that a training continues from, as transformers finds it."""
+    found = get_last_checkpoint(args.output_dir or ".") if place is True else place
+    return Path(found) if isinstance(found, str) else None
 
 
 def refuse_no_checkpoint(place: str | bool | None) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
 from stilla.errors import CompatibilityError, all_at_once, one_of
@@ -39,6 +40,7 @@ from stilla.training.reading import Collator, Reading, collator_problems, tokeni
 from stilla.training.reduction import count_step
 from stilla.training.settling import (
     Undefined,
+    checkpoint_of,
     refuse_no_checkpoint,
     refuse_partial,
     settle_best,
@@ -130,6 +132,7 @@ class DistillationTrainer(Narrowed):
         self._share = settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
         self._undefined = Undefined()
+        self._resumed: Path | None = None
         super().__init__(
             model=distiller, args=args, processing_class=processing_class, train_dataset=train_data, eval_dataset=eval_data,
             # batches arrive ready: what Trainer calls a collator has nothing left to do
@@ -215,6 +218,17 @@ class DistillationTrainer(Narrowed):
             raise CompatibilityError("there is no dataset to answer; give one")
         return prepared
 
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> Any:
+        """Of a training that was over when it was saved, no epoch is left; Trainer would make a step more."""
+        epochs, *others, max_steps = super().set_initial_training_values(args, dataloader)
+        return (0 if self._is_over(max_steps) else epochs, *others, max_steps)
+
+    def _is_over(self, max_steps: int) -> bool:
+        if self._resumed is None:
+            return False
+        state = TrainerState.load_from_json(str(self._resumed / TRAINER_STATE_NAME))
+        return bool(state.global_step >= max_steps)
+
     # --- a step ---
 
     def get_batch_samples(
@@ -259,6 +273,7 @@ class DistillationTrainer(Narrowed):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         refuse_no_checkpoint(resume_from_checkpoint)
+        self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
         return super().train(resume_from_checkpoint, *args, **options)
 
     # --- answers ---
