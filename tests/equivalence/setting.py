@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, TrainingArgu
 
 from stilla import DistillationTrainer, Student, Term
 from stilla.objectives import DIST, DKD, Hidden, Labels, Logits
+from stilla.recipe import Average
 
 EXAMPLES = 24
 
@@ -60,7 +61,7 @@ def terms() -> list[Term]:
 
 def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, student: Any = None, collator: Any = pad,
             callbacks: Sequence[Any] = (), objectives: Sequence[Term] | None = None, labels: int = 3,
-            **options: Any) -> DistillationTrainer:
+            average: Average | None = None, compute_metrics: Any = None, **options: Any) -> DistillationTrainer:
     torch.manual_seed(0)
     teacher, model = bert(32, 4, labels=labels), bert(16, 2, dropout, labels)
     set_seed(0)  # the projection is made in the trainer
@@ -69,7 +70,7 @@ def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, 
     return DistillationTrainer(
         Student(student or model, {"layers": (1, 3)}), teacher, terms=objectives or terms(), train_dataset=data or examples(),
         eval_dataset=examples(),
-        data_collator=collator, callbacks=callbacks,
+        data_collator=collator, callbacks=callbacks, average=average, compute_metrics=compute_metrics,
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 
@@ -90,10 +91,16 @@ def losses(trained: DistillationTrainer) -> list[dict[str, float]]:
             for entry in trained.state.log_history if "loss" in entry]
 
 
+def _options(name: str = "") -> dict[str, Any]:
+    if name == "averaged":
+        return {"average": Average(ema=0.6)}
+    return {"objectives": SETS[name](), "labels": 5} if name else {}
+
+
 if __name__ == "__main__":
     folder, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     made = trainer(folder, data=examples(number), per_device_train_batch_size=batch, max_steps=-1, num_train_epochs=2,
                    gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False,
-                   **({"objectives": SETS[sys.argv[5]](), "labels": 5} if sys.argv[5:] else {}))
+                   **_options(*sys.argv[5:]))
     made.train()
     torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")

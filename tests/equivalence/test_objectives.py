@@ -130,6 +130,7 @@ def test_looking_beforehand_moves_no_running_statistics(tmp_path: Path) -> None:
     assert one.student.classifier[1].num_batches_tracked == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 4])
 def test_a_resumed_training_looks_at_the_same(tmp_path: Path, stop: int) -> None:
     options = {"dropout": 0.2, "optim": "adamw_torch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}

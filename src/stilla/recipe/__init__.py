@@ -6,13 +6,14 @@ Nothing in this wing needs torch or the network.
 from stilla.recipe.data import Data, Named, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
-from stilla.recipe.models import Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
 from stilla.recipe.whole import Recipe, long_form, recipe_for
 
 __all__ = [
     "TEXT_METRICS",
+    "Average",
     "Cache",
     "Completions",
     "Data",

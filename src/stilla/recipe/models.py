@@ -32,6 +32,22 @@ class ModelSource(Section):
 Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
 
 
+class Average(Section):
+    """A mean of the weights over the steps of a training, which is kept instead of the last."""
+
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Exponential: how much of the mean stays at every step (0.999); less at first, (1 + step) / (10 + step) at most."""
+    last: float | None = Field(None, gt=0, le=1)
+    """Plain: of the weights after each of the last steps, this fraction of all (0.25)."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Average:
+        given = [name for name in ("ema", "last") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"got {' and '.join(given) or 'none'}; expected exactly one of ema and last")
+        return self
+
+
 class Training(Section):
     """How something is trained; the same for teacher, baseline and student."""
 
@@ -51,6 +67,8 @@ class Training(Section):
     """AdamW's weight decay."""
     dropout: Dropout = "model"
     """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
+    average: Average | None = None
+    """Keep a mean of the weights instead of the last: `{ema: 0.999}`, or `{last: 0.25}` for the last quarter of the steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the computation; `auto` takes bfloat16 where the machine computes it natively."""
     group_by_length: bool = True

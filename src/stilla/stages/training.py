@@ -82,7 +82,7 @@ def train(
     kept, args.save_total_limit = args.save_total_limit, None  # Trainer would remove the last before the new one is whole
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
-        group_by_length=training.group_by_length, compile=training.compile,
+        group_by_length=training.group_by_length, average=training.average, compile=training.compile,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         callbacks=[Rotate(kept), *_callbacks(stage, training, folder)],
     )
@@ -96,6 +96,8 @@ def train(
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
+    if trainer.averaging is not None:
+        say(f"{stage}: kept: {trainer.averaging.described}")
     if train_data.unlabelled is None:
         return None
     steps = trainer.state.global_step

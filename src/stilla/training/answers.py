@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.asking import Precision, evaluating
-from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.text.sequences import NO_ROW
+from stilla.training.loaders import loader
 
 Reduce = Callable[[Tensor, Tensor | None], Any]
 """A person's `preprocess_logits_for_metrics`."""
@@ -28,15 +27,6 @@ class Collected:
 
     logits: NDArray[Any]
     labels: NDArray[Any] | None
-
-
-def loader(prepared: Prepared, batch_size: int, places: Sequence[Sequence[int]] | None = None) -> DataLoader[Batch]:
-    """Batches in the data's own order. A generator of its own: the loader would draw from the global one."""
-    size = 1 if prepared.packed else batch_size  # of several, one row would be made
-    there = range(len(prepared))
-    cut = [there[start : start + size] for start in range(0, len(there), size)] if places is None else places
-    return DataLoader(prepared.examples, batch_sampler=[list(part) for part in cut], collate_fn=prepared.collate,
-                      generator=torch.Generator())
 
 
 def answers(

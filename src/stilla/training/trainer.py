@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,19 @@ from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate import Asked, examine
 from stilla.evaluate.asking import Precision
 from stilla.objectives.base import LayerMap, LogitObjective, Term
+from stilla.recipe import Average
 from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch, Signals
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
-from stilla.training.answers import Collected, answers, loader
+from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
-from stilla.training.batches import EpochLoader, Examples, StepBatches
+from stilla.training.averaging import Averaging
+from stilla.training.batches import StepBatches
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
+from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
 from stilla.training.narrowed import Narrowed
 from stilla.training.options import argument_problems, keyword_problems
@@ -48,7 +52,7 @@ from stilla.training.settling import (
     settled_share,
     training_data,
 )
-from stilla.training.streams import Source, Stream
+from stilla.training.streams import Source
 from stilla.training.survey import WholeStep
 
 
@@ -66,6 +70,7 @@ class DistillationTrainer(Narrowed):
         task: a task, its name, or None to know it from the student's class.
         data_collator: for datasets that no task prepared; by default transformers' padding collator.
         group_by_length: batches of similar length, where examples have one.
+        average: a mean of the student's weights that takes their place in the end, and is what `evaluate` measures.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
         unlabelled_share: of every step, examples that nobody has labelled (their label is -100, or NaN where it is a number):
             a share from 0 to 1, or a schedule of it. By default all examples are passed over equally often.
@@ -92,6 +97,7 @@ class DistillationTrainer(Narrowed):
         processing_class: Any = None,
         data_collator: Collator | None = None,
         group_by_length: bool = True,
+        average: Average | None = None,
         compile: bool = False,
         unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
@@ -126,6 +132,7 @@ class DistillationTrainer(Narrowed):
         eval_data = self._eval_data(eval_dataset)
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None)
         self.guard = Guard(distiller)
+        self.averaging = None if average is None else Averaging(model, average)
         self._couples = bool(distiller.coupling)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
@@ -136,10 +143,15 @@ class DistillationTrainer(Narrowed):
         super().__init__(
             model=distiller, args=args, processing_class=processing_class, train_dataset=train_data, eval_dataset=eval_data,
             # batches arrive ready: what Trainer calls a collator has nothing left to do
-            data_collator=lambda batch: batch, callbacks=[self.guard, *stores, *(callbacks or ())],
+            # the mean first: the guard seals what is in a checkpoint
+            data_collator=lambda batch: batch,
+            callbacks=[*([self.averaging] if self.averaging else []), self.guard, *stores, *(callbacks or ())],
             compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
             optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
+        if self.averaging is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise CompatibilityError("average: each process holds a part of the weights only (FSDP, DeepSpeed), whose mean "
+                                     "is not stored yet; leave it out")
         if self.teacher is not None:
             self.teacher.to(self.args.device)
 
@@ -159,19 +171,9 @@ class DistillationTrainer(Narrowed):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Micro-batches of this process; not handed to accelerate, whose sharding repeats examples to even out."""
         data: Prepared | Source | None = self.train_dataset
-        # its own generator: drawing a worker seed from the global one would move dropout after a resume
-        generator = torch.Generator().manual_seed(self.args.seed)
         if data is None:
             raise CompatibilityError("there is no train_dataset to train on")
-        if isinstance(data, Source):
-            return DataLoader(Stream(data, self.reading, **self._cut), batch_size=None,
-                              pin_memory=self.args.dataloader_pin_memory, generator=generator)
-        examples = Examples(data)
-        return EpochLoader(
-            examples, batch_sampler=self.batches(data), collate_fn=examples.collate,
-            num_workers=self.args.dataloader_num_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor, pin_memory=self.args.dataloader_pin_memory,
-            generator=generator)
+        return training_loader(data, self.reading, self.args, self._cut, self.batches)
 
     def batches(self, data: Prepared) -> StepBatches:
         """Which examples make the steps of a training on these."""
@@ -274,6 +276,8 @@ class DistillationTrainer(Narrowed):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         refuse_no_checkpoint(resume_from_checkpoint)
         self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
+        if self.averaging is not None:
+            self.averaging.resumed = self._resumed
         return super().train(resume_from_checkpoint, *args, **options)
 
     # --- answers ---
@@ -284,13 +288,18 @@ class DistillationTrainer(Narrowed):
         """The task's metrics on the validation data, in its own order, through the student alone; and those of
         `compute_metrics`. Several datasets are measured one after the other, their names in those of the metrics.
 
-        A metric that is undefined (a correlation of equal numbers) is NaN here, and left out of the log.
+        A metric that is undefined (a correlation of equal numbers) is NaN here, and left out of the log. With `average`, the
+        mean is measured once it has begun, and the weights that are trained beside it (`_unaveraged`).
         """
         several = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(several, Mapping):
             return {name: value for part, one in several.items() for name, value in
                     self.evaluate(one, ignore_keys, f"{metric_key_prefix}_{part}").items()}
-        metrics = self._measured(self._prepared(self._one(eval_dataset)), metric_key_prefix)
+        prepared = self._prepared(self._one(eval_dataset))
+        with self.averaging.in_place() if self.averaging else nullcontext():
+            metrics = self._measured(prepared, metric_key_prefix)
+        if self.averaging and self.averaging.begun:
+            metrics |= {f"{name}_unaveraged": value for name, value in self._measured(prepared, metric_key_prefix).items()}
         self.log(self._undefined.left_out(metrics, self.args))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics

@@ -187,7 +187,7 @@ def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, de
     process = PROCESS if device == "CPU" else 0.0
 
     def peak(section: Training, model: _Model, beside: int, longer: float) -> float:
-        trained = model.parameters * (4 + ADAM)
+        trained = model.parameters * (4 + ADAM + (0 if section.average is None else 4))
         return process + beside + trained + section.batch_size * model.passes.kept * longer
 
     def most(longer: float) -> float:
@@ -208,7 +208,8 @@ def _disk(recipe: Recipe, ours: int, theirs: int) -> float:
     """Bytes of models in float32, of two checkpoints with their moments while training, and of exports."""
     made = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) * len(recipe.distill) * ours
     taught = theirs if recipe.teacher.train is not None else 0
-    checkpoints = 2 * 3 * max(ours, taught)
+    trainings = [*recipe.distill, *([] if recipe.teacher.train is None else [recipe.teacher.train])]
+    checkpoints = 2 * (4 if any(one.average for one in trainings) else 3) * max(ours, taught)
     exports = sum({"int8": 1}.get(name, 4) for name in recipe.export) * ours
     return 4.0 * (made + taught + checkpoints) + exports
 
