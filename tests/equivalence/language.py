@@ -29,9 +29,9 @@ KINDS = ("causal", "masked", "seq2seq")
 
 def trainer(
     kind: str, folder: Path, *, examples: int = 24, compile: bool = False, objectives: Sequence[Term] | None = None,
-    answering: Callable[[LiveTeacher], Teacher] = lambda live: live, **options: Any
+    answering: Callable[[LiveTeacher], Teacher] = lambda live: live, evaluated: bool = False, **options: Any
 ) -> DistillationTrainer:
-    """`answering`: who answers in the place of the live teacher."""
+    """`answering`: who answers in the place of the live teacher. `evaluated`: on what it is trained on."""
     task, split, processor, teacher, student = _made(kind, examples)
     for model in (teacher, student):
         model.config.use_cache = False
@@ -45,6 +45,7 @@ def trainer(
         teacher if objectives is None else answering(LiveTeacher(teacher, task)),
         terms=objectives or terms, task=task, compile=compile,
         train_dataset=task.prepare(split, processor, processor, training=True, seed=1),
+        eval_dataset=task.prepare(split, processor, processor, training=False) if evaluated else None,
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 

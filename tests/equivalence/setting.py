@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, TrainingArgu
 from stilla import DistillationTrainer, Student, Term
 from stilla.objectives import DIST, DKD, Hidden, Labels, Logits
 from stilla.recipe import Average
+from stilla.training.patience import Patience
 
 EXAMPLES = 24
 
@@ -94,6 +95,9 @@ def losses(trained: DistillationTrainer) -> list[dict[str, float]]:
 def _options(name: str = "") -> dict[str, Any]:
     if name == "averaged":
         return {"average": Average(ema=0.6)}
+    if name == "patient":
+        return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 2.0,
+                "load_best_model_at_end": True, "metric_for_best_model": "kl", "callbacks": [Patience(1)]}
     return {"objectives": SETS[name](), "labels": 5} if name else {}
 
 

@@ -5,8 +5,9 @@ import torch
 
 from stilla import data
 from stilla.check import check
+from stilla.recipe import Average, ObjectiveSpec, Stage
 from stilla.recipe.file import from_options
-from stilla.stages.starting import start_student
+from stilla.stages.starting import labels_alone, start_student
 from stilla.tasks import find
 from tests import tiny
 
@@ -37,3 +38,13 @@ def test_a_student_that_has_too_few_embeddings_for_the_teachers_tokens_is_refuse
     (problem,) = check(from_options(tiny.recipe(tmp_path, teacher=teacher, student={"config": {"vocab_size": 7}}))).problems
     assert problem.startswith("student.config: an embedding for 7 tokens, and the teacher's tokenizer goes up to ")
     assert "Leave vocab_size out" in problem
+
+
+def test_a_baseline_is_trained_as_the_student_but_goes_by_no_teacher() -> None:
+    stage = Stage(epochs=4.0, patience=2, average=Average(ema=0.9), objectives=(ObjectiveSpec(kind="logits"),),
+                  trainer={"metric_for_best_model": "eval_kl", "eval_steps": 5})
+    alone = labels_alone(stage, 0.5)
+    assert [one.kind for one in alone.objectives or ()] == ["labels"]
+    assert (alone.epochs, alone.patience, alone.average, alone.trainer) == (2.0, 2, stage.average, {"eval_steps": 5})
+    chosen = stage.model_copy(update={"trainer": {"metric_for_best_model": "macro_f1"}})
+    assert labels_alone(chosen).trainer == {"metric_for_best_model": "macro_f1"}

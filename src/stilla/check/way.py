@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +16,14 @@ from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.flops import count_parameters
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
-from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe
+from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage, Training
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
 from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
+from stilla.stages.training import measures
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Smaller, cost_of
 from stilla.students import Student
@@ -38,6 +40,10 @@ COUNTED, READ = 20_000, 2_000
 """Examples of a split whose tokens are counted for a smaller vocabulary, and in which it is seen what that costs."""
 SLOW, FEW = 3e-4, 15
 """Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
+
+
+_LEVEL = ("constant", "constant_with_warmup", "reduce_lr_on_plateau", "greedy")
+"""Schedulers of the learning rate that do not depend on when the training will end."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
 
 def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     """Metrics that are named, and combinations of a training's fields that transformers refuses."""
-    metrics = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
+    metrics = measures(task, taught=False)
     wanted = recipe.evaluate.metric
     written: tuple[str, ...] = ()
     with found.attempt():
@@ -132,9 +138,18 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     for place, training in places.trainings(recipe):
         if training.compile:
             found.problems += [f"{place}.{problem}" for problem in compile_problems(task)]
-        if training.trainer or training.precision != "auto":  # the other keys go together
+        if training.trainer or training.patience is not None or training.precision != "auto":  # the other keys go together
+            taught = isinstance(training, Stage) and _is_taught(recipe, training, task)
             with found.attempt():
-                training_arguments(training, output_dir=recipe.output, seed=recipe.seed, metrics=metrics, place=place)
+                training_arguments(training, output_dir=recipe.output, seed=recipe.seed, place=place,
+                                   metrics=measures(task, taught=taught))
+
+
+def _is_taught(recipe: Recipe, stage: Stage, task: Task) -> bool:
+    """Whether the stage's terms, those that it would get by default included, ask a teacher."""
+    if not all(_is_usable(spec) for spec in stage.objectives or ()):
+        return True  # what is wrong with them is said elsewhere
+    return any(one.objective.needs_teacher for one in cache_choice.terms_of(recipe, stage, task))
 
 
 def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool | None, found: Found) -> Ready | None:
@@ -297,6 +312,8 @@ def _note_choices(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
     else:
         found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
+    for place, training in places.trainings(recipe):
+        _note_patience(place, training, found)
     rate, epochs = max(stage.learning_rate for stage in recipe.distill), sum(stage.epochs for stage in recipe.distill)
     counted = all(stage.max_steps is None for stage in recipe.distill)
     if recipe.student.config is not None and (rate < SLOW or (counted and epochs < FEW)):
@@ -304,3 +321,19 @@ def _note_choices(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"student: random weights learn slowly. This recipe has {length} at a learning rate of "
                            f"{rate:g}; where it was measured, on a few thousand texts, 10 epochs at 5e-4 were too few and 20 "
                            "at 1e-3 enough for distillation to help (docs/defaults.md)")
+
+
+def _note_patience(place: str, training: Training, found: Found) -> None:
+    """What an early end has against a schedule for the whole, and where it cannot come."""
+    if training.patience is None:
+        return
+    scheduler = training.trainer.get("lr_scheduler_type", "linear")
+    if scheduler not in _LEVEL:
+        found.notes.append(f"{place}.patience: the learning rate falls for as long as the training could be ({scheduler}), "
+                           "so one that stops early has not seen its low end, where much is gained. Let it stay level: "
+                           "trainer: {lr_scheduler_type: constant_with_warmup}")
+    each = training.trainer.get("eval_strategy", "epoch")
+    if each == "epoch" and training.max_steps is None and math.ceil(training.epochs) <= training.patience:
+        found.notes.append(f"{place}.patience: {training.patience} evaluations, and {training.epochs:g} epochs have no more: "
+                           "it never stops early, and only keeps the best. Give more epochs, or evaluate more often: "
+                           "trainer: {eval_strategy: steps, eval_steps: 0.02}")

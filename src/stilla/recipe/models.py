@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,6 +67,9 @@ class Training(Section):
     """AdamW's weight decay."""
     dropout: Dropout = "model"
     """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
+    patience: int | None = Field(None, ge=1, le=10_000)
+    """Stop when so many evaluations in a row brought nothing better on the validation data, and keep the best weights: those
+    nearest to the teacher's answers; without a teacher, the best by the task's headline metric."""
     average: Average | None = None
     """Keep a mean of the weights instead of the last: `{ema: 0.999}`, or `{last: 0.25}` for the last quarter of the steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -79,6 +82,13 @@ class Training(Section):
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
     trainer: TrainerFields = Field(default_factory=dict)
     """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
+
+    @model_validator(mode="after")
+    def _an_end_that_is_known(self) -> Self:
+        if self.patience is not None and self.average is not None and self.average.last is not None:
+            raise ValueError("patience: the training may end at any step, and average.last is of its last steps, which "
+                             "nobody knows beforehand; use average: {ema: 0.999}, or leave one of the two out")
+        return self
 
 
 class Teacher(ModelSource):

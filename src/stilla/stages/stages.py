@@ -284,7 +284,8 @@ class Stages:
             return tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
         done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
-        return tuple(labels_alone(stage, share, None if one is None else one["steps"],
+        # what may end early ends by itself: a student's steps are no measure for its baseline
+        return tuple(labels_alone(stage, share, None if one is None or stage.patience is not None else one["steps"],
                                   passes=cache_choice.passes_of(stage, len(examples)))
                      for stage, one in zip(stages, done, strict=True))
 

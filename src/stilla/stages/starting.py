@@ -16,6 +16,7 @@ from stilla.stages.vocabulary import Smaller
 from stilla.students import Student, by_layers, entire, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
+from stilla.training.validation import KL
 
 
 def start_student(
@@ -80,9 +81,13 @@ def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, 
             steps.
         steps: of the student's training, where they are known.
         passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
+
+    Where the student goes by its teacher, the baseline goes by the headline metric.
     """
     own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
     again = {} if passes is None or own else {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes)}
+    trainer = {name: value for name, value in stage.trainer.items()
+               if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
         "objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share, "unlabelled": None,
-        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**stage.trainer, **again}})
+        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}})

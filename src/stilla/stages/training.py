@@ -35,7 +35,9 @@ from stilla.teachers import Teacher
 from stilla.training import checkpoints
 from stilla.training.arguments import training_arguments
 from stilla.training.dropout import dropping
+from stilla.training.patience import Patience
 from stilla.training.trainer import DistillationTrainer
+from stilla.training.validation import KL, model_of
 
 THEIR_PLACE = os.environ.get("TENSORBOARD_LOGGING_DIR")
 """Where a person wants TensorBoard's files, if they said so."""
@@ -78,13 +80,14 @@ def train(
     # transformers' own place is the checkpoints' folder, which does not outlive the stage
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
-                              metrics={metric.name: metric.higher_is_better for metric in task.exam().metrics()})
+                              metrics=measures(task, taught=model_of(teacher) is not None))
     kept, args.save_total_limit = args.save_total_limit, None  # Trainer would remove the last before the new one is whole
     trainer = DistillationTrainer(
         student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
-        callbacks=[Rotate(kept), *_callbacks(stage, training, folder)],
+        callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
+                   *_callbacks(stage, training, folder)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = on_main(lambda: _last_whole(stage, folder))
@@ -96,12 +99,29 @@ def train(
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
-    if trainer.averaging is not None:
-        say(f"{stage}: kept: {trainer.averaging.described}")
+    _say_what_is_kept(stage, trainer)
     if train_data.unlabelled is None:
         return None
     steps = trainer.state.global_step
     return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
+
+
+def measures(task: Task, *, taught: bool) -> dict[str, bool]:
+    """What a training may go by, the headline first, and whether more is better. `taught`: by a teacher that is at hand."""
+    found = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
+    return found | ({KL: False} if taught and task.row_classes() > 1 else {})
+
+
+def _say_what_is_kept(stage: str, trainer: DistillationTrainer) -> None:
+    args, state, mean = trainer.args, trainer.state, trainer.averaging
+    best = bool(args.load_best_model_at_end and state.best_global_step)
+    if not best and mean is None:
+        return
+    early = "" if state.global_step == state.max_steps else (
+        f"stopped after step {state.global_step} of {state.max_steps}, as nothing became better; ")
+    kept = "the weights" if mean is None else mean.described
+    which = f" as of step {state.best_global_step} ({args.metric_for_best_model} {state.best_metric:.4g})" if best else ""
+    say(f"{stage}: {early}kept: {kept}{which}")
 
 
 def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[], Path | None]) -> None:

@@ -83,6 +83,9 @@ class ForwardExam(Exam):
     """An exam that asks a model for one forward of every batch. Answers are reduced as they come: what is kept of a batch is
     what `given` makes of it, and no more."""
 
+    beside: ClassVar[bool] = False
+    """Whether the divergence from a teacher is only known of answers that were given beside the teacher's (`given`)."""
+
     @abstractmethod
     def outputs(self, outputs: Any) -> Tensor:
         """(batch, ...) what answers are made of, of a model's outputs; an exported file gives it as it is."""

@@ -20,6 +20,7 @@ from stilla.recipe import Training
 from stilla.recipe.in_words import shown
 from stilla.training import options
 from stilla.training.ranges import outside
+from stilla.training.validation import KL
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments  # brings peft and accelerate along: a second that few checks need
@@ -55,7 +56,8 @@ def training_arguments(
 ) -> TrainingArguments:
     """The arguments that the recipe's keys mean, and on top the fields of its `trainer`, in their types.
 
-    `metrics`: the task's, the headline first, and whether more is better: what `load_best_model_at_end` may go by.
+    `metrics`: the task's, the headline first, and whether more is better: what `load_best_model_at_end` may go by. With `kl`
+    where there is a teacher to ask about the validation data, which `patience` goes by.
     `place`: where the section stands in the recipe.
 
     Raises:
@@ -64,7 +66,11 @@ def training_arguments(
     fields, wrong = _coerced(training.trainer, place)
     metric = fields.pop("metric_for_best_model", None)
     waits = fields.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy")
-    if metric or waits or fields.get("load_best_model_at_end") or fields.get("save_strategy") == "best":
+    if training.patience is not None:
+        wrong += _impatient(fields, place)
+        metric = metric or (KL if KL in metrics else None)
+    best = training.patience is not None or fields.get("load_best_model_at_end")
+    if metric or waits or best or fields.get("save_strategy") == "best":
         metric = (metric or next(iter(metrics))).removeprefix("eval_")
         if metric not in metrics:
             wrong.append(f"{place}.trainer.metric_for_best_model: got {shown(metric)}; expected {one_of(list(metrics))}."
@@ -89,8 +95,11 @@ def training_arguments(
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "eval_strategy": "epoch",
-        "save_strategy": "epoch" if fields.get("load_best_model_at_end") else "steps",
-        "save_steps": 0.2,  # a killed run loses at most a fifth; one that is told to stop loses nothing
+        # the best is only kept where what is measured is saved; else a killed run loses at most a fifth, one that is told to
+        # stop loses nothing
+        "save_strategy": fields.get("eval_strategy", "epoch") if best else "steps",
+        "save_steps": fields.get("eval_steps", fields.get("logging_steps", 0.01)) if best else 0.2,
+        "load_best_model_at_end": bool(best),
         "save_total_limit": 2,
         "report_to": "none",
         "disable_tqdm": True,
@@ -112,6 +121,18 @@ def training_arguments(
 def problems(training: Training, place: str) -> list[str]:
     """What is wrong with the fields of `trainer`, without making anything."""
     return _coerced(training.trainer, place)[1]
+
+
+def _impatient(fields: Mapping[str, Any], place: str) -> list[str]:
+    """Fields that leave `patience` nothing to go by."""
+    found = []
+    if fields.get("eval_strategy") == "no":
+        found.append(f"{place}.trainer.eval_strategy: got no, and {place}.patience counts evaluations; expected epoch or "
+                     "steps")
+    if fields.get("load_best_model_at_end") is False:
+        found.append(f"{place}.trainer.load_best_model_at_end: got false, and {place}.patience keeps the best weights; "
+                     "leave it out")
+    return found
 
 
 def precision_of(training: Training) -> Literal["float32", "bfloat16"]:

@@ -21,6 +21,7 @@ from stilla.tasks.base import Prepared, Task
 from stilla.training.distiller import Distiller
 from stilla.training.reading import Reading, is_stream
 from stilla.training.streams import Source, first_batch
+from stilla.training.validation import KL
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,12 @@ def settle_devices(args: TrainingArguments) -> None:
 
 
 def settle_best(
-    args: TrainingArguments, task: Task, eval_data: Any, scheduler: Any, *, others: bool
+    args: TrainingArguments, task: Task, eval_data: Any, scheduler: Any, *, others: bool, kl: bool
 ) -> None:
     """What the best checkpoint and a scheduler that waits go by is a measure that there is, and better where it is better.
 
-    eval_data: prepared, or several by name. others: whether a person's `compute_metrics` adds measures of its own.
+    eval_data: prepared, or several by name. others: whether a person's `compute_metrics` adds measures of its own. kl:
+    whether there is a teacher that can be asked about validation data.
 
     Raises:
         CompatibilityError: there is no such measure, or nothing to measure on.
@@ -51,7 +53,7 @@ def settle_best(
                                  "or set it to no")
     if args.metric_for_best_model is None:
         return
-    higher = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
+    higher = {metric.name: metric.higher_is_better for metric in task.exam().metrics()} | ({KL: False} if kl else {})
     if isinstance(eval_data, Mapping):
         higher = {f"{part}_{name}": better for part in eval_data for name, better in higher.items()}
     asked = args.metric_for_best_model.removeprefix("eval_")
@@ -63,8 +65,9 @@ def settle_best(
         return
     if _goes_by_it(args, scheduler) and not others:
         default = " (transformers' default)" if asked == "loss" else ""
-        raise CompatibilityError(f"args.metric_for_best_model: got {asked!r}{default}; expected {one_of(list(higher))}."
-                                 f"{did_you_mean(asked, higher)}")
+        why = (" How far a student is from its teacher takes a model of distributions for a teacher, at hand while it learns."
+               if asked.endswith(KL) else did_you_mean(asked, higher))
+        raise CompatibilityError(f"args.metric_for_best_model: got {asked!r}{default}; expected {one_of(list(higher))}.{why}")
 
 
 def _goes_by_it(args: TrainingArguments, scheduler: Any) -> bool:
@@ -72,6 +75,12 @@ def _goes_by_it(args: TrainingArguments, scheduler: Any) -> bool:
         scheduler, optim.lr_scheduler.ReduceLROnPlateau | GreedyLR)
     evaluated = args.eval_strategy != "no"
     return bool(waits or args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST or evaluated)
+
+
+def goes_by_kl(args: TrainingArguments) -> bool:
+    """Whether the best is what is nearest to the teacher; of several datasets, to its answers on one of them."""
+    asked = args.metric_for_best_model or ""
+    return asked == KL or asked.endswith(f"_{KL}")
 
 
 class Undefined:

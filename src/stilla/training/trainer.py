@@ -20,7 +20,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
 from stilla.errors import CompatibilityError, all_at_once, one_of
-from stilla.evaluate import Asked, examine
 from stilla.evaluate.asking import Precision
 from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe import Average
@@ -39,12 +38,14 @@ from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
 from stilla.training.narrowed import Narrowed
 from stilla.training.options import argument_problems, keyword_problems
+from stilla.training.patience import Patience
 from stilla.training.plain import dims_of, save_plain, task_of
 from stilla.training.reading import Collator, Reading, collator_problems, tokenizer_of
 from stilla.training.reduction import count_step
 from stilla.training.settling import (
     Undefined,
     checkpoint_of,
+    goes_by_kl,
     refuse_no_checkpoint,
     refuse_partial,
     settle_best,
@@ -54,6 +55,7 @@ from stilla.training.settling import (
 )
 from stilla.training.streams import Source
 from stilla.training.survey import WholeStep
+from stilla.training.validation import Validation, model_of
 
 
 class DistillationTrainer(Narrowed):
@@ -130,7 +132,10 @@ class DistillationTrainer(Narrowed):
         if not any(isinstance(term.objective, LogitObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
         eval_data = self._eval_data(eval_dataset)
-        settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None)
+        by_teacher = model_of(teacher) if self.task.row_classes() > 1 else None
+        settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None, kl=by_teacher is not None)
+        splits = [*eval_data.values()] if isinstance(eval_data, Mapping) else [eval_data]
+        self.validation = Validation(self.task, splits, by_teacher if goes_by_kl(args) else None)
         self.guard = Guard(distiller)
         self.averaging = None if average is None else Averaging(model, average)
         self._couples = bool(distiller.coupling)
@@ -229,7 +234,8 @@ class DistillationTrainer(Narrowed):
         if self._resumed is None:
             return False
         state = TrainerState.load_from_json(str(self._resumed / TRAINER_STATE_NAME))
-        return bool(state.global_step >= max_steps)
+        waiting = [one for one in self.callback_handler.callbacks if isinstance(one, Patience)]
+        return bool(state.global_step >= max_steps) or any(one.is_over(state) for one in waiting)
 
     # --- a step ---
 
@@ -318,11 +324,9 @@ class DistillationTrainer(Narrowed):
         return PredictionOutput(predictions=found.logits, label_ids=found.labels, metrics=metrics)
 
     def _measured(self, prepared: Prepared, prefix: str, found: Collected | None = None) -> dict[str, float]:
-        exam, subject = self.task.exam(), Asked(self.student, precision=self._precision)
-        said = examine(exam, {"student": subject}, prepared, device=self.args.device,
-                       batch_size=1 if prepared.packed else self.args.eval_batch_size,
-                       together=self.args.world_size > 1, title="evaluating")["student"]
-        metrics = {metric.name: metric.compute(said.given, said.references) for metric in exam.metrics()}
+        metrics = self.validation.measured(
+            self.student, prepared, precision=self._precision, batch_size=self.args.eval_batch_size,
+            device=self.args.device, together=self.args.world_size > 1)
         if self.compute_metrics is not None:
             answered = found or self._answers(prepared)
             own = self.compute_metrics(EvalPrediction(predictions=answered.logits, label_ids=answered.labels))

@@ -63,6 +63,7 @@ class TokenExam(ForwardExam):
     task: Vocabulary
 
     units: ClassVar[str] = "tokens"
+    beside: ClassVar[bool] = True
 
     def outputs(self, outputs: Any) -> Tensor:
         """(batch, positions, classes): all logits, as an exported file gives them; too many to keep of a whole split."""
