@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,22 @@ def test_a_check_names_what_leaves_patience_nothing(tmp_path: Path) -> None:
     labels = {"objectives": [{"kind": "labels"}], "trainer": {"metric_for_best_model": "kl"}}
     (problem,) = check(from_options(recipe(tmp_path, **labels))).problems
     assert "got \"kl\"; expected accuracy, macro_f1" in problem
+
+
+def test_a_baseline_may_learn_for_longer_than_a_student_with_more_examples(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without patience it would get the student's number of steps."""
+    plain = recipe(tmp_path, learning_rate=3e-2, unlabelled=0.5)
+    pool = tmp_path / "pool.jsonl"
+    words = [*tiny.FILLER, *tiny.TOPICS["food"], *tiny.TOPICS["sport"]]
+    pool.write_text("\n".join(json.dumps({"text": " ".join(words[number % 9 : number % 9 + 4])}) for number in range(40)))
+    run = distill(**{**plain, "data": {**plain["data"], "unlabelled": str(pool)}})
+    student, baseline = evaluations(run, "student"), evaluations(run, "baseline")
+    said = capfd.readouterr().err
+    assert re.search(r"student: stopped after step (\d+) of (\d+)", said), "or this test tells nothing"
+    (planned,) = re.findall(r"student: training, (\d+) steps", said)
+    (given,) = re.findall(r"baseline: training, (\d+) steps", said)
+    assert abs(int(given) - int(planned)) <= 8  # rounded to whole passes over the labelled ones
+    assert student[-1]["step"] < int(planned)
+    assert len(baseline) > 0
