@@ -23,7 +23,6 @@ from stilla.stages import cache_choice, caching, completions, opinions, unlabell
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
-from stilla.stages.training import measures
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Smaller, cost_of
 from stilla.students import Student
@@ -33,6 +32,7 @@ from stilla.training.arguments import precision_of, training_arguments
 from stilla.training.arguments import problems as training_problems
 from stilla.training.distiller import compile_problems
 from stilla.training.plain import dims_of
+from stilla.training.validation import measures
 
 SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""

@@ -37,7 +37,7 @@ from stilla.training.arguments import training_arguments
 from stilla.training.dropout import dropping
 from stilla.training.patience import Patience
 from stilla.training.trainer import DistillationTrainer
-from stilla.training.validation import KL, model_of
+from stilla.training.validation import measures, model_of
 
 THEIR_PLACE = os.environ.get("TENSORBOARD_LOGGING_DIR")
 """Where a person wants TensorBoard's files, if they said so."""
@@ -104,12 +104,6 @@ def train(
         return None
     steps = trainer.state.global_step
     return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
-
-
-def measures(task: Task, *, taught: bool) -> dict[str, bool]:
-    """What a training may go by, the headline first, and whether more is better. `taught`: by a teacher that is at hand."""
-    found = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
-    return found | ({KL: False} if taught and task.row_classes() > 1 else {})
 
 
 def _say_what_is_kept(stage: str, trainer: DistillationTrainer) -> None:

@@ -57,6 +57,12 @@ class Validation:
         return {**metrics, KL: float(divergence.mean())}
 
 
+def measures(task: Task, *, taught: bool) -> dict[str, bool]:
+    """What a training may go by, the headline first, and whether more is better. `taught`: by a teacher that is at hand."""
+    found = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
+    return found | ({KL: False} if taught and task.row_classes() > 1 else {})
+
+
 def model_of(teacher: object) -> nn.Module | None:
     """The model that answers, where it is here: also behind a cache that is still being written."""
     if isinstance(teacher, CapturingTeacher):
