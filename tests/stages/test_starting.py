@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerState
 
 from stilla import data
 from stilla.check import check
@@ -9,6 +10,7 @@ from stilla.recipe import Average, ObjectiveSpec, Stage
 from stilla.recipe.file import from_options
 from stilla.stages.starting import labels_alone, start_student
 from stilla.tasks import find
+from stilla.training.arguments import training_arguments
 from tests import tiny
 
 
@@ -48,3 +50,16 @@ def test_a_baseline_is_trained_as_the_student_but_goes_by_no_teacher() -> None:
     assert (alone.epochs, alone.patience, alone.average, alone.trainer) == (2.0, 2, stage.average, {"eval_steps": 5})
     chosen = stage.model_copy(update={"trainer": {"metric_for_best_model": "macro_f1"}})
     assert labels_alone(chosen).trainer == {"metric_for_best_model": "macro_f1"}
+
+
+@pytest.mark.parametrize(("passes", "measured"), [(0.5, [40]), (1.0, [40]), (1.5, [20, 40]), (4.0, [10, 20, 30, 40])])
+def test_a_baseline_that_passes_more_often_is_measured_as_often_as_its_student(
+    tmp_path: Path, passes: float, measured: list[int]
+) -> None:
+    alone = labels_alone(Stage(epochs=passes, patience=3), 5.0, 40, passes=passes)
+    args = training_arguments(alone, output_dir=tmp_path, seed=1, metrics={"accuracy": True})
+    state = TrainerState()
+    state.compute_steps(args, 40)
+    every = [step for step in range(1, 41) if step % state.eval_steps == 0]
+    assert sorted({*every, 40}) == measured  # at the end in any case
+    assert args.save_steps == args.eval_steps

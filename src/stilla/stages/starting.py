@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
+from stilla.recipe.section import STEPS
 from stilla.stages.vocabulary import Smaller
 from stilla.students import Student, by_layers, entire, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
@@ -85,7 +86,9 @@ def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, 
     Where the student goes by its teacher, the baseline goes by the headline metric.
     """
     own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
-    again = {} if passes is None or own else {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes)}
+    again: dict[str, Any] = {}
+    if passes is not None and not own:  # of a single pass the end alone is measured; a fraction of 1 would be every step
+        again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
