@@ -57,6 +57,14 @@ def test_what_is_named_relatively_is_found_where_the_run_began(project: Path, mo
     assert found.distill == recipe().distill
 
 
+def test_data_that_are_named_by_a_name_are_found_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shifted = {"here": "t.csv", "there": "/nowhere.csv", "split": {"name": "validation_mismatched"}}
+    asked = recipe(data={"train": "t.csv", "shifted": shifted})
+    monkeypatch.chdir("/")
+    found = seen(project / "runs/x", asked)
+    assert found.data.shifted == {**asked.data.shifted, "here": str(project / "t.csv")}
+
+
 @pytest.mark.parametrize("name", ["glue", "org/bert", "s3://bucket/t.csv", "my_models:make"])
 def test_names_that_are_no_files_stay(project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
