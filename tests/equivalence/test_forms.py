@@ -17,6 +17,8 @@ from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher, 
 from tests.equivalence.language import trainer
 from tests.equivalence.setting import losses
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 8
 kinds = pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 

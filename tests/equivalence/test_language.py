@@ -11,6 +11,8 @@ from tests.equivalence.language import KINDS, trainer
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
 
+pytestmark = pytest.mark.slow
+
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 

@@ -17,6 +17,8 @@ from tests.equivalence.launching import launch
 from tests.equivalence.setting import SETS, bert, distance, examples, losses, pad, trainer, weights
 from tests.equivalence.test_resume import StopAt
 
+pytestmark = pytest.mark.slow
+
 CLOSE = 2e-6
 NAMES = [name for name in SETS if name != "hidden"]
 

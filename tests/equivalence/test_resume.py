@@ -18,6 +18,8 @@ from transformers import (
 from stilla.errors import TrainingError
 from tests.equivalence.setting import bert, distance, losses, trainer, weights
 
+pytestmark = pytest.mark.slow
+
 
 class StopAt(TrainerCallback):
     def __init__(self, step: int) -> None:

@@ -20,6 +20,8 @@ from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
 from tests.equivalence.unlabelled import KINDS, trainer
 
+pytestmark = pytest.mark.slow
+
 kinds = pytest.mark.parametrize("kind", KINDS)
 silent = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "seq2seq"])  # whose texts the teacher writes
 ALONE = (Term(Logits(temperature=2.0), weight=0.7),)

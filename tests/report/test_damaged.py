@@ -64,6 +64,7 @@ def intents() -> Scores:
     return replace(scores, slices=(few,), shifted=())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [intents, fakes.digits, fakes.regression])
 def test_scores_of_another_version_are_a_page_or_an_answer_in_words(make: Callable[[], Scores], tmp_path: Path) -> None:
     """Without a checksum, as before there was one: every single place changed."""

@@ -85,6 +85,7 @@ def test_every_divergence_is_what_its_definition_says(
         assert (one - other).norm() <= 1e-10 * other.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["plain", "all"])
 def test_gradients_pass_gradcheck_also_when_asked_for_twice(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces(monkeypatch, 2, 1)

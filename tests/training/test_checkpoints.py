@@ -92,6 +92,7 @@ def test_the_last_checkpoint_is_looked_at_before_it_is_called_good(tmp_path: Pat
     assert "there is no checkpoint yet" in str(TrainingError(made.guard._not_finite(made.args, 4, [])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 4, 5])
 def test_what_is_logged_after_a_resume_covers_the_steps_that_it_says(tmp_path: Path, stop: int) -> None:
     """Lines every three steps; a stop between them loses nothing of the mean."""

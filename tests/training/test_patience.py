@@ -199,6 +199,7 @@ def test_stopped_and_continued_it_ends_at_the_same_step(
     assert distance(weights(whole), weights(again)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [False, True], ids=["steps", "epochs"])
 def test_what_has_ended_is_not_gone_on_with(tmp_path: Path, epochs: bool) -> None:
     """Its process may have ended before the student was kept."""
