@@ -242,7 +242,7 @@ def test_changed_words_are_counted_by_hand_on_a_line() -> None:
     assert (changed.words, changed.changed, changed.texts, changed.touched) == (10, by_hand, 3, 1)
     assert by_hand >= 1
     assert changed.unknown == 0
-    assert str(changed) == (f"{by_hand / 10:.1%} of 10 words are made of other tokens than the teacher's, in 33% of 3 texts; "
+    assert str(changed) == (f"{by_hand / 10:.1%} of 10 words are made of other tokens than before, in 33% of 3 texts; "
                             "none has become unknown")
 
 

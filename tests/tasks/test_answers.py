@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stilla.errors import StillaError
-from stilla.tasks.answers import NO_ANSWER, Answers, Decisions, Metric
+from stilla.tasks.answers import NO_ANSWER, Answers, Decisions, Metric, in_common
 
 NO = NO_ANSWER
 
@@ -108,3 +108,14 @@ def test_a_metric_is_made_of_sums_or_of_a_list() -> None:
     assert listed.range == (0.0, 1.0)
     assert Metric("free", statistics, lambda sums: 0.0, bounded=False).range == (-np.inf, np.inf)
     assert Metric("r", statistics, lambda sums: 0.0, bounded=False, limits=(-1.0, 1.0)).range == (-1.0, 1.0)
+
+
+def test_only_what_all_have_answered_is_compared() -> None:
+    one = Answers(np.array([0, 1, 3]), np.array([[1.0], [2.0], [3.0]]), np.array([5, 6, 7]))
+    other = Answers(np.array([1, 2, 3]), ["b", "c", "d"], ["x", "y", "z"])
+    found = in_common({"one": one, "other": other})
+    assert [found[name].keys.tolist() for name in found] == [[1, 3], [1, 3]]
+    assert np.asarray(found["one"].given).tolist() == [[2.0], [3.0]]
+    assert list(found["other"].given) == ["b", "d"]
+    assert list(found["other"].references) == ["x", "z"]
+    assert in_common({"one": one})["one"] is one

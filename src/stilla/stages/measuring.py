@@ -4,7 +4,6 @@ files through their own runtime.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
+from stilla.data import from_all_over
 from stilla.errors import CompatibilityError, all_of
 from stilla.evaluate import (
     Asked,
@@ -45,10 +45,13 @@ from stilla.runtime.processes import processes
 from stilla.scores import Cost, Scores
 from stilla.signals import Side
 from stilla.stages.vocabulary import cost_of
-from stilla.tasks.answers import Answers
+from stilla.tasks.answers import Answers, in_common
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.exam import Exam, ForwardExam
 from stilla.tasks.language.writing import WrittenExam
+
+LOOKED_AT = 10_000
+"""Texts in which it is counted how many words a smaller vocabulary has changed."""
 
 
 def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Recipe) -> None:
@@ -204,7 +207,8 @@ class Compared:
         """A note on a student that has only some of its teacher's tokens: what that costs other texts."""
         if self.recipe.student.vocabulary is None:
             return []
-        cost = cost_of(self.task, self.teacher.processor, self.student.processor, split)
+        some = from_all_over(split, LOOKED_AT)
+        cost = cost_of(self.task, self.teacher.processor, self.student.processor, some)
         notes = [] if cost is None else [f"vocabulary: {cost} of the {name} data"]
         if cost is not None and self.task.vocabulary:
             notes.append("vocabulary: bits per byte are of each model by its own tokens; what is measured by tokens is of "
@@ -278,7 +282,7 @@ class Compared:
             prepared = self._of_their_own(whose, examples)
             found |= examine(exam(self.task.adapted_to(whose)), subjects, prepared,
                              batch_size=self.recipe.evaluate.batch_size, device=self.device, title=split)
-        return _in_common(found)
+        return in_common(found)
 
     def _of_their_own(self, whose: Loaded, examples: Dataset) -> Prepared:
         return self.task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
@@ -287,16 +291,6 @@ class Compared:
         return {"teacher": [said["teacher"]],
                 **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in self.made.items()},
                 **{kind: [said[kind]] for kind in self.files}}
-
-
-def _in_common(said: Mapping[str, Answers]) -> dict[str, Answers]:
-    """Without examples that one of them did not answer: a text of a single token has nothing to predict, one of two has."""
-    common = functools.reduce(np.intersect1d, [one.keys for one in said.values()])
-    if all(np.isin(one.keys, common).all() for one in said.values()):
-        return dict(said)
-    kept = {name: np.flatnonzero(np.isin(one.keys, common)) for name, one in said.items()}
-    return {name: Answers(one.keys[kept[name]], np.asarray(one.given)[kept[name]], np.asarray(one.references)[kept[name]])
-            for name, one in said.items()}
 
 
 def _of_the_same(answers: AllAnswers) -> bool:

@@ -6,6 +6,7 @@ module names, and of nothing else.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ class Answers:
         """Other answers to the same examples."""
         return Answers(self.keys, given, self.references)
 
+    def of(self, rows: NDArray[np.int64]) -> Answers:
+        """Some of them."""
+        given, references = (values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+                             for values in (self.given, self.references))
+        return Answers(self.keys[rows], given, references)
+
     def check_finite(self, whose: str) -> None:
         """Raise a StillaError that names whose answers they are and the first examples that hold no finite numbers."""
         if isinstance(self.given, np.ndarray):
@@ -85,6 +92,14 @@ def _is_finite(answer: Any) -> bool:
     if isinstance(answer, list | tuple):
         return all(_is_finite(one) for one in answer)
     return math.isfinite(answer) if isinstance(answer, float | np.floating) else True
+
+
+def in_common(said: Mapping[str, Answers]) -> dict[str, Answers]:
+    """Without examples that one of them did not answer: a text of a single token has nothing to predict, one of two has."""
+    common = functools.reduce(np.intersect1d, [one.keys for one in said.values()])
+    if all(np.isin(one.keys, common).all() for one in said.values()):
+        return dict(said)
+    return {name: one.of(np.flatnonzero(np.isin(one.keys, common))) for name, one in said.items()}
 
 
 @dataclass(frozen=True)

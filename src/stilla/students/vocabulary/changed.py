@@ -29,7 +29,7 @@ class Changed:
     def __str__(self) -> str:
         share, touched = (part / max(1, whole) for part, whole in ((self.changed, self.words), (self.touched, self.texts)))
         unknown = f"; {self.unknown:,} words have become unknown" if self.unknown else "; none has become unknown"
-        return (f"{share:.1%} of {self.words:,} words are made of other tokens than the teacher's, in {touched:.0%} of "
+        return (f"{share:.1%} of {self.words:,} words are made of other tokens than before, in {touched:.0%} of "
                 f"{self.texts:,} texts{unknown}")
 
 

@@ -14,7 +14,7 @@ _AT_ONCE = 1000
 
 
 def of_language(tokenizer: PreTrainedTokenizerBase, language: str) -> NDArray[np.float64]:
-    """(tokens,) how often each token stands in the frequent words of a language, small and with a capital.
+    """(tokens,) how often each token stands in the frequent words of a language, small and with a capital; 1 in all.
 
     Raises:
         CompatibilityError: wordfreq is missing, or does not know the language.
@@ -29,7 +29,8 @@ def of_language(tokenizer: PreTrainedTokenizerBase, language: str) -> NDArray[np
                             verbose=False)["input_ids"]
         for ids, (_, frequency) in zip(encoded, part, strict=True):
             np.add.at(found, ids, frequency)
-    return found
+    shares: NDArray[np.float64] = found / found.sum()
+    return shares
 
 
 def _frequencies(language: str) -> dict[str, float]:
