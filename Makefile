@@ -15,7 +15,7 @@ help:
 	@echo "make demo-text  the same on texts"
 	@echo "make test       install, then run all tests"
 	@echo "make quick      only the fast tests; ARGS='-k logits' chooses"
-	@echo "make extras     install ray and bitsandbytes too, and run the tests that need them (minutes)"
+	@echo "make extras     install ray, bitsandbytes and deepspeed too, and run the tests that need them (minutes)"
 	@echo "make check      lint, types, and which module may import which"
 	@echo "make format     put right what the linter can put right by itself"
 	@echo "make clean      remove .venv and the tools' caches (runs/ stays)"
@@ -39,8 +39,9 @@ quick: $(VENV)/dev
 	$(TESTS) -m "not slow" $(ARGS)
 
 extras: export OMP_NUM_THREADS ?= 1
-extras: $(VENV)/dev $(VENV)/ray $(VENV)/4bit
-	$(BIN)/python -m pytest tests/teachers/test_spread.py tests/tasks/language/test_causal_lm.py -k "workers or four_bits" $(ARGS)
+extras: $(VENV)/dev $(VENV)/ray $(VENV)/4bit $(VENV)/deepspeed
+	$(BIN)/python -m pytest tests/teachers/test_spread.py tests/tasks/language/test_causal_lm.py tests/equivalence/test_sharded.py \
+		tests/test_launch.py -k "workers or four_bits or deepspeed" $(ARGS)
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -54,7 +55,7 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # What is installed is marked by a file, so that it happens once, and again when the requirements change.
-$(VENV)/onnx $(VENV)/dev $(VENV)/ray $(VENV)/4bit: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+$(VENV)/onnx $(VENV)/dev $(VENV)/ray $(VENV)/4bit $(VENV)/deepspeed: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(@F)]'
 	@touch $@
 

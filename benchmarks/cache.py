@@ -192,7 +192,7 @@ def stepper(case: Case, terms: list[Term]) -> Callable[[Batch, Any], None]:
     def step(batch: Batch, said: Any) -> None:
         counts = {"rows": 1.0, "labelled": 1.0, "tokens": 1.0, "examples": 1.0, **case.task.counts(batch)}
         distiller.zero_grad()
-        distiller(batch, said, Step(counts))["loss"].backward()
+        distiller.loss(batch, said, Step(counts))["loss"].backward()
 
     return step
 

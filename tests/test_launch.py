@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -13,14 +15,16 @@ from ruamel.yaml import YAML
 
 from stilla.scores import Scores
 from tests import tiny
+from tests.equivalence.sharded import zero
 
 pytestmark = pytest.mark.slow
 
 SGD = {"optim": "sgd", "save_strategy": "epoch"}  # Adam turns rounding of a zero gradient into a step of full size
 
 
-def written(folder: Path, *, batch_size: int, epochs: int = 2, unlabelled: bool = False) -> Path:
-    training = {"epochs": epochs, "learning_rate": 0.1, "precision": "float32", "batch_size": batch_size, "trainer": SGD}
+def written(folder: Path, *, batch_size: int, epochs: int = 2, unlabelled: bool = False, **trainer: Any) -> Path:
+    training = {"epochs": epochs, "learning_rate": 0.1, "precision": "float32", "batch_size": batch_size,
+                "trainer": {**SGD, **trainer}}
     plain = tiny.recipe(folder, distill=training, allow_weak_teacher=True,
                         teacher={"model": tiny.bert(folder / "calm", dropout=0.0), "train": training},
                         student={"config": {"num_hidden_layers": 2, "hidden_size": 16}})
@@ -34,8 +38,20 @@ def written(folder: Path, *, batch_size: int, epochs: int = 2, unlabelled: bool 
     return path
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+def environment(*, cpu: bool = True) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **({"ACCELERATE_USE_CPU": "true"} if cpu else {})}
+
+
+def run(*command: str, cpu: bool = True, seconds: int = 400) -> str:
+    """What it says, if all goes well."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=seconds, check=False,
+                          env=environment(cpu=cpu))
+    assert done.returncode == 0, done.stderr.partition("torch.distributed.elastic")[0][-3000:]
+    return done.stderr
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -60,6 +76,32 @@ def test_a_run_of_two_processes_equals_a_run_of_one(unlabelled: bool, tmp_path: 
     assert one.student["accuracy"] == two.student["accuracy"]
     assert one.learnt == two.learnt
     assert bool(one.learnt) == unlabelled
+
+
+@pytest.mark.parametrize("how", ["fsdp", pytest.param("deepspeed", marks=pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"))])
+def test_a_run_whose_weights_are_spread_equals_a_run_of_one(how: str, tmp_path: Path) -> None:
+    spread: dict[str, Any] = {"fsdp": True} if how == "fsdp" else {"deepspeed": zero(3)}
+    for name, size, trainer in (("one", 16, {}), ("two", 8, spread)):
+        (tmp_path / name).mkdir()
+        recipe = str(written(tmp_path / name, batch_size=size, **trainer))
+        program = ("-m", "tests.equivalence.sharded", recipe, "run") if name == "two" and how == "fsdp" else (
+            "-m", "stilla", "run", recipe)
+        run(*(TORCHRUN if name == "two" else ()), *program, cpu=how == "fsdp")
+    for role in ("teacher", "student", "baseline"):
+        assert largest_difference(*(tmp_path / name / "run" / role for name in ("one", "two"))) < 2e-5, role
+    one, two = (Scores.load(tmp_path / name / "run" / "scores.json") for name in ("one", "two"))
+    assert one.student["accuracy"] == two.student["accuracy"]
+
+
+def test_a_run_that_would_not_spread_its_weights_is_refused(tmp_path: Path) -> None:
+    recipe = str(written(tmp_path, batch_size=8, fsdp=True))
+    done = subprocess.run([sys.executable, *TORCHRUN, "-m", "stilla", "run", recipe], capture_output=True, text=True,
+                          timeout=200, check=False, env=environment())
+    assert done.returncode != 0
+    said = "accelerate spreads weights over accelerators only"
+    assert done.stderr.count(said) == 2  # of the teacher and of the student
+    assert "[rank0]" not in done.stderr  # no traceback
 
 
 def test_an_error_of_the_main_process_ends_every_process(tmp_path: Path) -> None:

@@ -158,6 +158,12 @@ class Headed:
     def rows(self, start: int, end: int) -> Headed:
         return Headed(self.hidden[start:end], self.head)
 
+    def held(self) -> Headed:
+        """With a copy of the head's weights, which last where the head's own do not."""
+        bias = self.head.bias
+        return Headed(self.hidden, replace(self.head, weight=self.head.weight.clone(),
+                                           bias=None if bias is None else bias.clone()))
+
     def first(self, classes: int) -> Headed:
         """Over the first classes of the vocabulary only."""
         return Headed(self.hidden, self.head.first(classes))

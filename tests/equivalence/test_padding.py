@@ -46,7 +46,7 @@ def step(made: DistillationTrainer, batch: Batch) -> tuple[Tensor, dict[str, Ten
              if isinstance(one, nn.Embedding) and one.num_embeddings == distiller.config.vocab_size]
     counted = count_step([made.task.counts(batch)], lambda one: one, torch.device("cpu"), made.task.counted)
     distiller.zero_grad()
-    loss = distiller(batch, made.teacher(batch), Step(counted))["loss"]
+    loss = distiller.loss(batch, made.teacher(batch), Step(counted))["loss"]
     loss.backward()
     for hook in hooks:
         hook.remove()

@@ -18,6 +18,7 @@ from stilla.check.places import (
     look_at_output,
     missing_packages,
     told_secrets,
+    trainings,
     unknown_names,
 )
 from stilla.recipe import Recipe
@@ -92,8 +93,12 @@ def refuse_known_problems(recipe: Recipe) -> None:
     """
     refuse_wrong_names(recipe)
     from stilla.check.way import look
+    from stilla.runtime.processes import processes
+    from stilla.training.spreading import alone_problems
 
     found = Found([])
     look(recipe, found)
+    found.problems += [problem for place, training in trainings(recipe) for problem in
+                       alone_problems(training.trainer, f"{place}.trainer", processes().num_processes)]
     if found.problems:
         raise found.error()

@@ -34,6 +34,9 @@ Forward = nn.Module | Callable[[Inputs], Tensor]
 Precision = Literal["float32", "bfloat16"]
 """Of the computation: `float32` runs a model as it is, `bfloat16` under autocast."""
 
+Within = Callable[[Callable[[], Any]], Any]
+"""Calls a function and gives what it gives, where a model's weights are whole: within the forward of its wrapper."""
+
 TEACHER = "teacher"
 """The subject whose answers to a batch the others are compared with."""
 
@@ -41,13 +44,19 @@ IN_MEMORY = 2**28
 """Bytes of one model's answers to one split; more are kept in a file without a name."""
 
 
+def directly(call: Callable[[], Any]) -> Any:
+    """For models that are whole in every process."""
+    return call()
+
+
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked, whose inputs of a batch it gets, and in what precision it computes."""
+    """Who is asked, whose inputs of a batch it gets, in what precision it computes, and where."""
 
     forward: Forward
     side: Side = Side.STUDENT
     precision: Precision = "float32"
+    within: Within = directly
 
 
 def examine(
@@ -119,7 +128,7 @@ def remarks(exam: ForwardExam, subjects: Mapping[str, Asked], prepared: Prepared
 
 @contextmanager
 def evaluating(
-    forward: Forward, device: torch.device, precision: Precision,
+    forward: Forward, device: torch.device, precision: Precision, within: Within = directly,
 ) -> Iterator[Callable[[Inputs], Any]]:
     """The forward as a function of its inputs: eval mode, no gradients; each module's mode is restored."""
     if not isinstance(forward, nn.Module):
@@ -130,7 +139,7 @@ def evaluating(
 
         def run(inputs: Inputs) -> Any:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                return model(**_cast(inputs, dtype))
+                return within(lambda: model(**_cast(inputs, dtype)))
 
         yield run
 
@@ -146,7 +155,7 @@ def asking(exam: ForwardExam, asked: Asked) -> Iterator[Callable[[Batch], Any]]:
         cast = batch if dtype == torch.float32 else Batch({**batch, side.value: _cast(inputs, dtype)})
         kind = next(iter(inputs.values())).device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=asked.precision == "bfloat16"):
-            return exam.ask(forward, cast, side)
+            return asked.within(lambda: exam.ask(forward, cast, side))
 
     with _in_eval_mode(forward):
         yield ask

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
 from stilla.models.features import made_up_inputs
+from stilla.models.spread import is_spread, whole_shape
 from stilla.signals import Head, Headed
 
 _KNOWN: WeakKeyDictionary[nn.Module, ModelHead] = WeakKeyDictionary()
@@ -95,17 +96,19 @@ def tapped(model: nn.Module, inside: Callable[[Headed], None] | None = None) -> 
     """Run one forward inside: it stops before the product of the head, and gives empty logits.
 
     inside: called with (batch, positions) hidden states and the head *within* the head's forward, while a wrapper holds
-        its weights together.
+        its weights together. Without it, what is left behind has a copy of weights that a wrapper takes apart again.
 
     Raises:
         CompatibilityError: see `head_of`.
     """
     found, tap = head_of(model), Tap()
+    passing = inside is None and is_spread(found.module)
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if tap._headed is not None:
             raise CompatibilityError(f"{type(model).__name__} uses its head more than once in one forward")
-        tap._headed = Headed(_as_multiplied(hidden), found.now())
+        headed = Headed(_as_multiplied(hidden), found.now())
+        tap._headed = headed.held() if passing else headed
         if inside is not None:
             inside(tap._headed)
         # no positions: nothing of the size of a vocabulary comes of what the model does to it
@@ -230,7 +233,7 @@ def _after(model: nn.Module, module: nn.Module) -> After:
         with _instead(module, forward):
             return _logits(model).double()
 
-    classes = len(_weights(module)[0])
+    classes = whole_shape(_weights(module)[0])[0]
     far = became(1e8)
     softcap = float(far.flatten()[0]) if torch.equal(far, became(2e8)) else None
 

@@ -107,7 +107,11 @@ class Hidden(FeatureObjective):
 
     def _projected(self, stack: str, layer: int, state: Tensor) -> Tensor:
         name = _name(stack, layer)
-        return self.projections[name](state) if name in self.projections else state
+        if name not in self.projections:
+            return state
+        weight = self.projections[name].get_parameter("weight")
+        exact = torch.promote_types(state.dtype, torch.float32)  # one of both may be kept in bfloat16
+        return F.linear(state.to(exact), weight.to(exact))
 
     def _pairs(self, student: Dims, teacher: Dims, automatic: LayerMap) -> tuple[Pair, ...]:
         wanted = self._wanted(student, automatic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from transformers import (
 )
 
 from stilla.errors import TrainingError
+from stilla.models.spread import gathered
 from stilla.objectives.base import Term
 from stilla.recipe import Stage, Training
 from stilla.runtime.narrate import progress, say
@@ -36,6 +38,7 @@ from stilla.training import checkpoints
 from stilla.training.arguments import training_arguments
 from stilla.training.dropout import dropping
 from stilla.training.patience import Patience
+from stilla.training.spreading import asked_for
 from stilla.training.trainer import DistillationTrainer
 from stilla.training.validation import measures, model_of
 
@@ -81,9 +84,11 @@ def train(
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
                               metrics=measures(task, taught=model_of(teacher) is not None))
+    # spreading changes a model for good, and what comes after the training needs it whole
+    learner = student if asked_for(args) is None else copy.deepcopy(student)
     kept, args.save_total_limit = args.save_total_limit, None  # Trainer would remove the last before the new one is whole
     trainer = DistillationTrainer(
-        student, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
+        learner, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
@@ -92,13 +97,15 @@ def train(
     trainer.remove_callback(PrinterCallback)
     checkpoint = on_main(lambda: _last_whole(stage, folder))
     on_main(lambda: folder.drop_log_after(stage, checkpoints.step_of(checkpoint) if checkpoint else -1))
-    model = student.model if isinstance(student, Student) else student
+    model = _model(learner)
     dropout = None if training.dropout == "model" else training.dropout
     with trainer.guard.interruptible(), dropping(model, dropout):
         _run(trainer, str(checkpoint) if checkpoint else None, lambda: _last_whole(stage, folder))
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
+    if learner is not student:
+        _model(student).load_state_dict(gathered(trainer.student, keep=True))
     _say_what_is_kept(stage, trainer)
     if train_data.unlabelled is None:
         return None
@@ -116,6 +123,10 @@ def _say_what_is_kept(stage: str, trainer: DistillationTrainer) -> None:
     kept = "the weights" if mean is None else mean.described
     which = f" as of step {state.best_global_step} ({args.metric_for_best_model} {state.best_metric:.4g})" if best else ""
     say(f"{stage}: {early}kept: {kept}{which}")
+
+
+def _model(student: nn.Module | Student) -> nn.Module:
+    return student.model if isinstance(student, Student) else student
 
 
 def _run(trainer: DistillationTrainer, checkpoint: str | None, last: Callable[[], Path | None]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from stilla.models.features import Record, Recorder
 from stilla.models.heads import head_of, tapped
+from stilla.models.spread import is_spread
 from stilla.signals import Batch, Headed, Signals, Stack
 from stilla.tasks.base import Side, Task
 
@@ -28,7 +29,7 @@ def listen(
     Over a vocabulary, the logits are hidden states and a head, which makes no product of its own.
 
     inside: what wants the logits, still without hidden states. It runs within the head's own forward, where a sharded
-        head is whole; where logits are dense, after the model.
+        head is whole, and has been the only one to see the logits; where logits are dense, after the model.
     """
     inputs = batch.student if side is Side.STUDENT else batch.teacher
     if task.vocabulary:
@@ -47,17 +48,21 @@ def listen(
 def _tapped(
     model: nn.Module, task: Task, batch: Batch, side: Side, inputs: Any, inside: Callable[[Signals], None] | None
 ) -> Signals:
+    if inside is None:
+        with tapped(model) as tap:
+            model(**inputs)
+        return task.signals(tap.headed, batch, side)
     said: list[Signals] = []
 
     def use(headed: Headed) -> None:
         said.append(task.signals(headed, batch, side))
-        if inside is not None:
-            inside(said[0])
+        inside(said[0])
 
+    passing = is_spread(head_of(model).module)
     with tapped(model, use) as tap:
         model(**inputs)
     assert tap.headed is not None  # says so if the head was not used
-    return said[0]
+    return replace(said[0], logits=None) if passing else said[0]
 
 
 def _stacks(record: Record, task: Task, batch: Batch, side: Side) -> dict[str, Stack]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
 from stilla.errors import CompatibilityError
-from stilla.evaluate.asking import Precision, evaluating
+from stilla.evaluate.asking import Precision, Within, directly, evaluating
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.training.loaders import loader
@@ -31,7 +31,7 @@ class Collected:
 
 def answers(
     model: nn.Module, task: Task, prepared: Prepared, *, batch_size: int, device: torch.device, precision: Precision,
-    together: bool = False, reduce: Reduce | None = None,
+    together: bool = False, reduce: Reduce | None = None, within: Within = directly,
 ) -> Collected:
     """The model's logits of every example, without gradients and in eval mode.
 
@@ -45,7 +45,7 @@ def answers(
     # who has one less answers the last again: all make as many forwards, as sharded models need
     mine = [whole[min(index, len(whole) - 1)] for index in range(rank, -(-len(whole) // world) * world, world)]
     parts: list[tuple[int, NDArray[Any], NDArray[Any] | None]] = []
-    with evaluating(model, device, precision) as run:
+    with evaluating(model, device, precision, within) as run:
         for places, batch in zip(mine, loader(prepared, batch_size, mine)):
             there = batch.to(device)
             labels = there.get("given", there.labels)

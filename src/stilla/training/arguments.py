@@ -20,6 +20,7 @@ from stilla.recipe import Training
 from stilla.recipe.in_words import shown
 from stilla.training import options
 from stilla.training.ranges import outside
+from stilla.training.spreading import section_problems
 from stilla.training.validation import KL
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def training_arguments(
     `place`: where the section stands in the recipe.
 
     Raises:
-        RecipeError: unknown, reserved or wrong fields, all at once; combinations that transformers refuses.
+        RecipeError: unknown, reserved or wrong fields, all at once; combinations that transformers refuses; packages and
+            files that are missing.
     """
     fields, wrong = _coerced(training.trainer, place)
     metric = fields.pop("metric_for_best_model", None)
@@ -114,13 +116,14 @@ def training_arguments(
 
     try:
         return TrainingArguments(**{**ours, **fields})
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError, ImportError, OSError) as error:
         raise RecipeError(f"{place}.trainer: {error}") from error
 
 
 def problems(training: Training, place: str) -> list[str]:
     """What is wrong with the fields of `trainer`, without making anything."""
-    return _coerced(training.trainer, place)[1]
+    return [*_coerced(training.trainer, place)[1],
+            *section_problems(training.trainer, f"{place}.trainer", on_cpu=runs_on_cpu(training))]
 
 
 def _impatient(fields: Mapping[str, Any], place: str) -> list[str]:
@@ -202,6 +205,8 @@ def _value(name: str, value: Any, expected: Any, metadata: Mapping[str, Any]) ->
         raise RecipeError(f"got {shown(value)}; expected {one_of(near)}.{did_you_mean(value, begin or near)}")
     if name == "report_to":
         return _trackers(value)
+    if name == "fsdp" and isinstance(value, bool):  # what transformers takes, beside what its annotation says
+        return value
     if isinstance(value, bool) and bool not in kinds:
         raise RecipeError(f"got {shown(value)}; expected {_in_words(kinds)}")
     try:

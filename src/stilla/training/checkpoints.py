@@ -65,6 +65,12 @@ def newest(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     return None, broken
 
 
+def last(folder: Path) -> Path | None:
+    """The newest, whole or not."""
+    there = _all(folder)
+    return there[-1] if there else None
+
+
 def _wrong_with_best(checkpoint: Path) -> str | None:
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     if not state.get("best_model_checkpoint"):

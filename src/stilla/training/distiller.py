@@ -6,9 +6,9 @@ the wrapped module drifts apart between processes without an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from stilla.errors import CompatibilityError, all_at_once
 from stilla.models.features import Recorder
 from stilla.models.heads import head_of
+from stilla.models.spread import is_spread
+from stilla.models.stacks import find_stacks
 from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, StepObjective, Term
 from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
 from stilla.tasks.forward import listen
 from stilla.training.reduction import Step
+
+Result = TypeVar("Result")
+
+_SPREAD = ("the student's weights are spread over processes already, and its projections would not be; give it whole, made "
+           "before the arguments that say `deepspeed` (`from_pretrained` spreads what is loaded later), and let `fsdp` or "
+           "`deepspeed` spread both")
 
 
 class Distiller(nn.Module):
@@ -60,6 +68,8 @@ class Distiller(nn.Module):
             raise all_at_once(problems, CompatibilityError)
         for term in terms:
             term.objective.setup(student_dims, teacher_dims, layer_map or {})
+        if is_spread(student):
+            raise CompatibilityError(_SPREAD)
         if task.vocabulary:
             head_of(student)  # what cannot be read is refused now, and never looked for inside a wrapper
         self.student = student
@@ -69,19 +79,28 @@ class Distiller(nn.Module):
         self.task = task
         self.compiled = compile
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
-        # Trainer asks a wrapper for both when it loads a checkpoint without the aliases of tied weights
-        self._keys_to_ignore_on_save = self._aliases()
+        self._aliases = self._of_tied_weights()
+        # Trainer asks a wrapper for this when it loads a checkpoint without them
+        self._keys_to_ignore_on_save = list(self._aliases)
 
-    def forward(self, batch: Batch, teacher: Signals | None, step: Step, *, survey: bool = False) -> dict[str, Any]:
-        """`loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
-        `terms`: (terms,) the same parts by term, detached, before the weights.
+    def forward(self, call: Callable[[], Result]) -> Result:
+        """Call it here, within the forward for which a wrapper gathers weights and watches gradients.
 
-        survey: nothing but what the step terms sum over the batch, by name, without gradients.
+        A function, since wrappers take apart whatever else they know (mappings, dataclasses), and cast what is inside.
         """
-        if survey:
-            with torch.no_grad():
-                said = listen(self.student, self.task, batch, Side.STUDENT)
-                return self._sums(*self._aligned(said, teacher, batch), batch, step.progress)
+        return call()
+
+    @torch.no_grad()
+    def survey(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Tensor]:
+        """What the step terms sum over the batch, by name; within `forward` where there is a wrapper."""
+        said = listen(self.student, self.task, batch, Side.STUDENT)
+        return self._sums(*self._aligned(said, teacher, batch), batch, step.progress)
+
+    def loss(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
+        """To be called within `forward` where there is a wrapper.
+
+        `loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
+        `terms`: (terms,) the same parts by term, detached, before the weights."""
         scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
         weights = {term.name: term.weight_at(step.progress) for term in self.terms}
         done: list[tuple[Tensor, dict[str, Tensor]]] = []
@@ -140,9 +159,14 @@ class Distiller(nn.Module):
         """Without the aliases of tied weights, which safetensors refuses to store twice."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
-        for name in self._keys_to_ignore_on_save:
+        for name in self._aliases:
             state.pop(prefix + name, None)
         return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """What `state_dict` gave: aliases get what their weights do."""
+        lacking = {alias: state_dict[name] for alias, name in self._aliases.items() if name in state_dict}
+        return super().load_state_dict({**lacking, **state_dict}, *args, **kwargs)
 
     def tie_weights(self) -> None:
         """After loading: the aliases point at what was loaded."""
@@ -157,13 +181,38 @@ class Distiller(nn.Module):
         """The student's configuration, where it has one: what Trainer and trackers look for."""
         return self.student.config
 
-    def _aliases(self) -> list[str]:
+    @cached_property
+    def _no_split_modules(self) -> list[str]:
+        """The classes of the student's layers: what accelerate spreads one by one, so that only one is whole at a time."""
+        layers = [layer for stack in find_stacks(self.student) for layer in stack.layers(self.student)]
+        return sorted({type(layer).__name__ for layer in layers})
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """Accelerate spreads it by itself, and the head: the largest weights of a small language model."""
+        return self._large[0]
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self._large[1]
+
+    @cached_property
+    def _large(self) -> tuple[nn.Module | None, nn.Module | None]:
+        """Embedding and head over a vocabulary; None where others share their weights, and have to stay with them."""
+        if not self.task.vocabulary:
+            return None, None
+        large = self.student.get_input_embeddings(), head_of(self.student).module  # type: ignore[operator]
+        weights = {id(weight) for one in large for weight in one.parameters()}
+        others = [one for one in self.modules() if not any(one is inner for part in large for inner in part.modules())]
+        shared = any(id(weight) in weights for one in others for weight in one.parameters(recurse=False))
+        return (None, None) if shared else large
+
+    def _of_tied_weights(self) -> dict[str, str]:
+        """Further names of a weight, and its first."""
         seen: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
-        aliases = []
+        aliases = {}
         for name, tensor in super().state_dict(keep_vars=True).items():
-            key = (id(tensor), tensor.shape, tensor.stride())
-            if seen.setdefault(key, name) != name:
-                aliases.append(name)
+            first = seen.setdefault((id(tensor), tensor.shape, tensor.stride()), name)
+            if first != name:
+                aliases[name] = first
         return aliases
 
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stilla.errors import TrainingError
+from stilla.models.spread import local_parts
 from stilla.runtime.files import write_whole
 from stilla.signals import Batch
 from stilla.teachers import CapturingTeacher
 from stilla.training import checkpoints
+from stilla.training.continuing import Made
 from stilla.training.distiller import Distiller
 
 
@@ -78,6 +80,7 @@ class Guard(TrainerCallback):
         if state.is_world_process_zero and checkpoint.is_dir():  # Trainer's search over settings saves elsewhere
             seen = {"steps": self.steps, "sums": (sums / args.world_size).tolist()}
             write_whole(checkpoint / checkpoints.LOGGED, json.dumps(seen))
+            Made.by(args).write(checkpoint)
             checkpoints.seal(checkpoint)
 
     def on_step_end(
@@ -162,6 +165,6 @@ class KeepUp(TrainerCallback):
 
 
 def _finite(model: Any) -> bool:
-    """Whether every weight is; looked at when it is about to be saved."""
-    weights = [one.detach() for one in model.parameters() if one.is_floating_point()] if model is not None else []
+    """Whether every weight that this process holds is; looked at when it is about to be saved."""
+    weights = [] if model is None else [one for one in local_parts(model) if one.is_floating_point()]
     return not weights or bool(torch.stack([torch.isfinite(one).all() for one in weights]).all())

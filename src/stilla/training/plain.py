@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_model
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.hub import PushToHubMixin
@@ -70,6 +70,10 @@ def save_plain(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] | N
         with as_delivered(whole):
             whole.save_pretrained(folder, state_dict=weights)
     elif isinstance(whole, PushToHubMixin):  # peft's own class around one
-        whole.save_pretrained(folder)
-    else:
+        whole.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
+    elif weights is None:
         save_model(whole, str(folder / "model.safetensors"))
+    else:
+        # as save_model does: of tied weights the first
+        own = {id(one): name for name, one in reversed(list(weights.items()))}
+        save_file({name: weights[name] for name in own.values()}, str(folder / "model.safetensors"))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import optim
 from transformers import TrainingArguments
 from transformers.optimization import GreedyLR
-from transformers.trainer_utils import SaveStrategy, SchedulerType, get_last_checkpoint
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from stilla.errors import CompatibilityError, RecipeError, all_at_once, all_of, did_you_mean, one_of
 from stilla.objectives.base import Term
@@ -192,20 +191,3 @@ def refuse_partial(optimizers: tuple[Any, Any], distiller: Distiller) -> None:
                                  f"optimizer "
                                  "does not hold: they would stay random. Use optimizer_cls_and_kwargs=(class, {...}), "
                                  "which holds all")
-
-
-def checkpoint_of(place: str | bool | None, args: TrainingArguments) -> Path | None:
-    """The checkpoint that a training continues from, as transformers finds it."""
-    found = get_last_checkpoint(args.output_dir or ".") if place is True else place
-    return Path(found) if isinstance(found, str) else None
-
-
-def refuse_no_checkpoint(place: str | bool | None) -> None:
-    """A folder that a training cannot continue from."""
-    if isinstance(place, str) and not (Path(place) / "trainer_state.json").is_file():
-        raise CompatibilityError(f"resume_from_checkpoint: {place!r} is no checkpoint of a trainer (no "
-                                 f"trainer_state.json). What "
-                                 "`save_model` wrote is the student alone: load it with from_pretrained and give it as the "
-                                 "student")
-
-

@@ -37,12 +37,14 @@ class WholeStep:
         return Step(self.counts, self.processes.num_processes, progress, len(self.batches), self._whole)
 
     def survey(
-        self, model: nn.Module, tell: Callable[[Batch], Signals | None], place: Callable[[Batch], Batch], progress: float
+        self, model: nn.Module, look: Callable[[Batch, Signals | None, Step], Mapping[str, Tensor]],
+        tell: Callable[[Batch], Signals | None], place: Callable[[Batch], Batch], progress: float,
     ) -> None:
         """Look at all micro-batches before the gradients of the first, where a forward does not see the whole step.
 
-        `model`: the distiller or its wrapper. `tell`: the teacher. `place`: brings a batch to the device. Changes nothing:
-        what is drawn at random here is drawn again, and a student's running statistics stay what they were.
+        `model`: the distiller or its wrapper. `look`: what its step terms sum over a batch, by name. `tell`: the teacher.
+        `place`: brings a batch to the device. Changes nothing: what is drawn at random here is drawn again, and a student's
+        running statistics stay what they were.
         """
         if self._sums or len(self.batches) < 2:
             return
@@ -53,7 +55,7 @@ class WholeStep:
                 said = tell(there)
                 # its answers are kept, but not hidden states, for whose memory the step was cut
                 self._said.append(None if said is not None and said.stacks else said)
-                for name, part in model(there, said, step, survey=True).items():
+                for name, part in look(there, said, step).items():
                     self._sums[name] = part + self._sums.get(name, 0.0)
         self._sums = {name: self._gathered(part) for name, part in self._sums.items()}
 

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
 from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate.asking import Precision
+from stilla.models.spread import gathered, is_spread
 from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe import Average
 from stilla.recipe.schedule import Schedule
@@ -32,6 +33,7 @@ from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
 from stilla.training.averaging import Averaging
 from stilla.training.batches import StepBatches
+from stilla.training.continuing import checkpoint_of, refuse_unlike
 from stilla.training.distiller import Distiller
 from stilla.training.guard import Guard, KeepUp
 from stilla.training.loaders import loader, training_loader
@@ -44,15 +46,14 @@ from stilla.training.reading import Collator, Reading, collator_problems, tokeni
 from stilla.training.reduction import count_step
 from stilla.training.settling import (
     Undefined,
-    checkpoint_of,
     goes_by_kl,
-    refuse_no_checkpoint,
     refuse_partial,
     settle_best,
     settle_devices,
     settled_share,
     training_data,
 )
+from stilla.training.spreading import asked_for, build_whole, preparing, settle, spreading_problems
 from stilla.training.streams import Source
 from stilla.training.survey import WholeStep
 from stilla.training.validation import Validation, model_of
@@ -110,7 +111,9 @@ class DistillationTrainer(Narrowed):
         **trainer: Any,
     ) -> None:
         model = student.model if isinstance(student, Student) else student
-        _refuse(args, trainer, data_collator, terms, teacher)
+        _refuse(args, trainer, data_collator, terms, teacher, optimizers)
+        spread = asked_for(args)
+        build_whole()
         settle_devices(args)
         self.task = task_of(model, task, teacher)
         self.reading = Reading.of(self.task, model, teacher, collator=data_collator, processor=processing_class,
@@ -137,26 +140,26 @@ class DistillationTrainer(Narrowed):
         splits = [*eval_data.values()] if isinstance(eval_data, Mapping) else [eval_data]
         self.validation = Validation(self.task, splits, by_teacher if goes_by_kl(args) else None)
         self.guard = Guard(distiller)
+        self._distiller = distiller
         self.averaging = None if average is None else Averaging(model, average)
-        self._couples = bool(distiller.coupling)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
         self._share = settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
         self._undefined = Undefined()
         self._resumed: Path | None = None
-        super().__init__(
-            model=distiller, args=args, processing_class=processing_class, train_dataset=train_data, eval_dataset=eval_data,
-            # batches arrive ready: what Trainer calls a collator has nothing left to do
-            # the mean first: the guard seals what is in a checkpoint
-            data_collator=lambda batch: batch,
-            callbacks=[*([self.averaging] if self.averaging else []), self.guard, *stores, *(callbacks or ())],
-            compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-            optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-        )
-        if self.averaging is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise CompatibilityError("average: each process holds a part of the weights only (FSDP, DeepSpeed), whose mean "
-                                     "is not stored yet; leave it out")
+        with preparing():
+            super().__init__(
+                model=distiller, args=args, processing_class=processing_class, train_dataset=train_data,
+                eval_dataset=eval_data,
+                # batches arrive ready: what Trainer calls a collator has nothing left to do
+                # the mean first: the guard seals what is in a checkpoint
+                data_collator=lambda batch: batch,
+                callbacks=[*([self.averaging] if self.averaging else []), self.guard, *stores, *(callbacks or ())],
+                compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+                optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            )
+        settle(self, spread)
         if self.teacher is not None:
             self.teacher.to(self.args.device)
 
@@ -263,15 +266,17 @@ class DistillationTrainer(Narrowed):
         if num_items_in_batch is None:
             raise CompatibilityError("the loss is only defined within an optimiser step, whose counts it is divided by")
         whole, progress = num_items_in_batch, self.state.global_step / max(self.state.max_steps, 1)
-        if self._couples:
-            whole.survey(model, self._told, self._prepare_inputs, progress)
-        outputs = model(inputs, whole.said(lambda: self._told(inputs)), whole.step(progress))
+        loss, survey = self._distiller.loss, self._distiller.survey
+        with self.accelerator.autocast():  # some wrappers bring their own
+            if self._distiller.coupling:
+                whole.survey(model, lambda *given: model(lambda: survey(*given)), self._told, self._prepare_inputs, progress)
+            said, step = whole.said(lambda: self._told(inputs)), whole.step(progress)
+            outputs = model(lambda: loss(inputs, said, step))
         self.guard.watch(outputs["loss"], outputs["terms"], inputs)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _told(self, inputs: Batch) -> Signals | None:
-        with self.accelerator.autocast():  # the student's wrapper brings its own
-            return None if self.teacher is None else self.teacher(inputs)
+        return None if self.teacher is None else self.teacher(inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each term by name, as a mean over the steps since the last log."""
@@ -280,8 +285,8 @@ class DistillationTrainer(Narrowed):
         super().log(logs, start_time)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
-        refuse_no_checkpoint(resume_from_checkpoint)
         self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
+        refuse_unlike(self._resumed, self.args)
         if self.averaging is not None:
             self.averaging.resumed = self._resumed
         return super().train(resume_from_checkpoint, *args, **options)
@@ -326,7 +331,7 @@ class DistillationTrainer(Narrowed):
     def _measured(self, prepared: Prepared, prefix: str, found: Collected | None = None) -> dict[str, float]:
         metrics = self.validation.measured(
             self.student, prepared, precision=self._precision, batch_size=self.args.eval_batch_size,
-            device=self.args.device, together=self.args.world_size > 1)
+            device=self.args.device, together=self.args.world_size > 1, within=self._within)
         if self.compute_metrics is not None:
             answered = found or self._answers(prepared)
             own = self.compute_metrics(EvalPrediction(predictions=answered.logits, label_ids=answered.labels))
@@ -336,7 +341,15 @@ class DistillationTrainer(Narrowed):
     def _answers(self, prepared: Prepared) -> Collected:
         return answers(self.student, self.task, prepared, batch_size=self.args.eval_batch_size, device=self.args.device,
                        precision=self._precision, together=self.args.world_size > 1,
-                       reduce=self.preprocess_logits_for_metrics)
+                       reduce=self.preprocess_logits_for_metrics, within=self._within)
+
+    def _within(self, call: Callable[[], Any]) -> Any:
+        """What a forward of the student gives: within its wrapper's, where its weights are spread over processes."""
+        if not is_spread(self._distiller):
+            return call()
+        given: list[Any] = []
+        self.model_wrapped(lambda: given.append(call()))
+        return given[0]
 
     @property
     def _precision(self) -> Precision:
@@ -353,22 +366,24 @@ class DistillationTrainer(Narrowed):
             super().save_model(output_dir, _internal_call=True)
             return
         folder = Path(output_dir or self.args.output_dir or ".")
-        weights = None
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # all processes gather what each holds a part of
-            inside = "student."
-            gathered = self.accelerator.get_state_dict(self.model_wrapped)
-            weights = {name.removeprefix(inside): one for name, one in gathered.items() if name.startswith(inside)}
+        weights = self.gathered() if is_spread(self._distiller) else None
         if self.args.should_save:
             save_plain(self.student, folder, weights)
             if self._saved_beside is not None:
                 self._saved_beside.save_pretrained(folder)
 
+    def gathered(self) -> dict[str, Tensor]:
+        """The student's weights by name, whole, on the CPU, of the process that saves; all processes have to call."""
+        return gathered(self.student, keep=self.args.should_save)
+
 
 def _refuse(
-    args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object
+    args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object,
+    optimizers: tuple[Any, Any],
 ) -> None:
     """What can be known from the arguments alone."""
-    problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator)]
+    problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator),
+                *spreading_problems(args, optimizers)]
     problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
                  if teacher is None and term.objective.needs_teacher]
     if problems:

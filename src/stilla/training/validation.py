@@ -9,7 +9,7 @@ from torch import nn
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate import Asked, examine
-from stilla.evaluate.asking import TEACHER, Precision
+from stilla.evaluate.asking import TEACHER, Precision, Within, directly
 from stilla.signals import Side
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Prepared, Task
@@ -32,10 +32,10 @@ class Validation:
 
     def measured(
         self, student: nn.Module, prepared: Prepared, *, precision: Precision, batch_size: int, device: torch.device,
-        together: bool,
+        together: bool, within: Within = directly,
     ) -> dict[str, float]:
-        """By name. `together`: all processes ask a part each, and get all of it."""
-        exam, subjects = self.task.exam(), {"student": Asked(student, precision=precision)}
+        """By name. `together`: all processes ask a part each, and get all of it. `within`: where the student is whole."""
+        exam, subjects = self.task.exam(), {"student": Asked(student, precision=precision, within=within)}
         place = next((place for place, split in enumerate(self.splits) if split is prepared), None)
         told = None if place is None else self._told.get(place)
         if self.teacher is not None and told is None:
