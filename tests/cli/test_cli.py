@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
 from stilla.cli import failures, listing, main, printing
 from stilla.cli.recipes import gathered, new_data, run_at
 from stilla.errors import RecipeError
 from stilla.objectives import KINDS
+from stilla.runtime import launching
 from tests import tiny
 from tests.report import fakes
 
@@ -239,10 +241,34 @@ def test_stopping_what_cannot_be_continued_offers_nothing(capsys):
     assert ending(capsys, KeyboardInterrupt(), given=("check", "x")) == (130, "stopped\n")
 
 
-def test_under_a_launcher_the_launcher_continues(monkeypatch):
+@pytest.mark.parametrize(("above", "launcher"), [
+    ("python /bin/accelerate launch --multi_gpu --num_processes 2 -m stilla run x", "accelerate launch --multi_gpu "
+                                                                                   "--num_processes 2 -m"),
+    ("python -m torch.distributed.run --nnodes 2 --rdzv_endpoint=a:1 -m stilla run x",
+     "torchrun --nnodes 2 --rdzv_endpoint=a:1 -m"),
+    ("/bin/torchrun --nproc_per_node 2 --no-python stilla run x", "torchrun --nproc_per_node 2 --no-python"),
+    ("mpirun -n 2 stilla run x", "torchrun --nproc_per_node 2 -m"),
+])
+def test_under_a_launcher_the_launcher_continues(monkeypatch, above, launcher):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert failures.again(["run", "recipe.yaml"]) == "accelerate launch -m stilla run recipe.yaml"
-    assert failures.again(["capture", "recipe.yaml", "--overwrite"]) == "accelerate launch -m stilla capture recipe.yaml"
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(launching, "_lines_above", lambda: [["bash"], above.split()])
+    assert failures.again(["run", "recipe.yaml"]) == f"{launcher} stilla run recipe.yaml"
+    assert failures.again(["capture", "recipe.yaml", "--overwrite"]) == f"{launcher} stilla capture recipe.yaml"
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:59066\nsecond line"),
+    torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error\nsecond line"),
+])
+def test_the_end_of_another_process_is_said_in_words_by_every_one_that_is_left(monkeypatch, capsys, error):
+    monkeypatch.setenv("RANK", "1")
+    exit_code, err = ending(capsys, error, given=("run", "x.yaml"))
+    assert exit_code == 1
+    assert err.startswith("another process of this run has ended")
+    assert "start all of them again, each by: stilla run x.yaml" in err
+    assert "second line" not in err
+    assert "fault" not in err
 
 
 @pytest.mark.parametrize(

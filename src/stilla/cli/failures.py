@@ -18,7 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 from stilla.errors import StillaError, visible
-from stilla.runtime.situations import in_words, is_full
+from stilla.runtime.launching import started_by
+from stilla.runtime.situations import in_words, is_full, is_left_alone
 
 FAULT, MISTAKE, STOPPED = 1, 2, 130
 PATIENCE = 20.0
@@ -58,7 +59,8 @@ def explained(*, debug: bool) -> Iterator[None]:
         words = _mistake(error)
         if words is not None:
             raise _ended(f"Error: {words}", MISTAKE) from None
-        raise _ended(_fault(error), FAULT, all_processes=True) from None
+        words = _alone(error) if is_left_alone(error) else _fault(error)
+        raise _ended(words, FAULT, all_processes=True) from None
 
 
 def _ended(words: str, code: int, *, all_processes: bool = False) -> typer.Exit:
@@ -92,6 +94,13 @@ def _mistake(error: Exception) -> str | None:
     return None
 
 
+def _alone(error: Exception) -> str:
+    command = again(arguments.get())
+    return ("another process of this run has ended, or cannot be reached any more; why stands in what that one said: "
+            f"{str(error).splitlines()[0]}. Nothing that was finished is lost: start all of them again"
+            f"{f', each by: {command}' if command else ''}")
+
+
 def _stopped(error: KeyboardInterrupt) -> str:
     command = again(arguments.get())
     return f"{str(error) or 'stopped'}{f'. To continue: {command}' if command else ''}"
@@ -102,7 +111,7 @@ def again(given: Sequence[str]) -> str:
     kept = [one for one in given if one not in ("--overwrite", "--debug")]
     if not kept or kept[0] not in ("run", "demo", "capture"):
         return ""
-    launcher = ["accelerate", "launch", "-m"] if "WORLD_SIZE" in os.environ else []
+    launcher = started_by() if "WORLD_SIZE" in os.environ else ()
     return shlex.join([*launcher, "stilla", *kept])
 
 

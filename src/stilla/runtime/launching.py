@@ -8,7 +8,7 @@ tells that process nothing of the number, so its own command line is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,16 @@ def _of_accelerate(environment: Mapping[str, str], above: Sequence[Sequence[str]
     return Wish(None, "accelerate launch") if alone else None
 
 
+def started_by() -> Sequence[str]:
+    """The command that started these processes, up to what it started: `torchrun --nproc_per_node 2 -m`."""
+    for line in _lines_above():
+        found = _launched(line)
+        name, arguments = ("accelerate launch", found) if found is not None else ("torchrun", _by_torchrun(line))
+        if arguments is not None and "stilla" in arguments:
+            return [*name.split(), *arguments[: arguments.index("stilla")]]
+    return ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")), "-m"]
+
+
 def _lines_above() -> list[list[str]]:
     try:
         return [one.cmdline() for one in psutil.Process().parents()]
@@ -79,15 +89,25 @@ def _lines_above() -> list[list[str]]:
 
 def _launched(line: Sequence[str]) -> Sequence[str] | None:
     """The arguments of `accelerate launch` in a command line; None if it is another one."""
+    for name, rest in _programs(line):
+        if name in ("accelerate-launch", "accelerate.commands.launch"):
+            return rest
+        if name in ("accelerate", "accelerate.commands.accelerate_cli") and rest[:1] == ["launch"]:
+            return rest[1:]
+    return None
+
+
+def _by_torchrun(line: Sequence[str]) -> Sequence[str] | None:
+    """The same of torchrun."""
+    return next((rest for name, rest in _programs(line) if name in ("torchrun", "torch.distributed.run")), None)
+
+
+def _programs(line: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """What may be the program in a command line, with the words behind it: the first one, or what Python was given."""
     for index, word in enumerate(line[:4]):
         if any(not option.startswith("-") for option in line[1:index]):  # another program, with words of its own
-            return None
-        name = Path(word).name.removesuffix(".exe")
-        if name in ("accelerate-launch", "accelerate.commands.launch"):
-            return line[index + 1 :]
-        if name in ("accelerate", "accelerate.commands.accelerate_cli") and line[index + 1 : index + 2] == ["launch"]:
-            return line[index + 2 :]
-    return None
+            return
+        yield Path(word).name.removesuffix(".exe"), line[index + 1 :]
 
 
 def _number(arguments: Sequence[str]) -> int | None:

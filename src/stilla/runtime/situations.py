@@ -1,4 +1,4 @@
-"""What the system says of a place (no room, not writable, a folder where a file should be), in words."""
+"""What the system says of a place (no room, not writable, no file) or of another process, in words."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ _WHAT = {
     errno.ENXIO: ("the disk is gone", "Bring it back, then the same command continues"),
 }
 
+_ALONE = ("Connection closed by peer", "Connection reset by peer", "remote worker", "gloo/transport")
+
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error and its causes: exporters and quantisers wrap what the system says."""
@@ -40,6 +42,12 @@ def is_full(error: BaseException) -> bool:
     return any(map(_says_full, chain(error)))
 
 
+def is_left_alone(error: BaseException) -> bool:
+    """Whether another process of this run has ended, or is not to be reached: torch has classes for that, gloo sentences."""
+    return any(_of_torch(one, "DistError") or (isinstance(one, RuntimeError) and any(
+        sentence in str(one) for sentence in _ALONE)) for one in chain(error))
+
+
 def in_words(error: OSError) -> str | None:
     """'/data/run: no room left on its disk. ...'; None where the error is of no place that a person could put right."""
     if error.errno not in _WHAT or (error.filename is None and error.errno not in _FULL):
@@ -47,6 +55,11 @@ def in_words(error: OSError) -> str | None:
     what, way = _WHAT[error.errno]
     places = " -> ".join(str(one) for one in (error.filename, error.filename2) if one is not None)
     return f"{places}: {what}. {way}" if places else f"{what.replace('its', 'a')}. {way}"
+
+
+def _of_torch(error: BaseException, name: str) -> bool:
+    """By name: here torch is not imported."""
+    return any(kind.__name__ == name and kind.__module__.startswith("torch") for kind in type(error).__mro__)
 
 
 def _says_full(error: BaseException) -> bool:
