@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from stilla.cli.app import app
 
@@ -68,7 +70,9 @@ def problem_of(command: str) -> str:
         return _make_problem([word for word in words[1:] if "=" not in word])
     if words[:2] == ["bash", ".ci/run"]:
         return "" if (ROOT / ".ci" / "run").is_file() else "no .ci/run"
-    if words[:2] == ["accelerate", "launch"]:
+    if words[0] == "torchrun" or words[:2] == ["accelerate", "launch"]:
+        if problem := _launcher_problem(words):
+            return problem
         words = words[words.index("-m") + 1 :]
     if words[0] == "stilla":
         return _stilla_problem(words[1:])
@@ -97,6 +101,16 @@ def unknown_names(code: str) -> list[str]:
             if not isinstance(owner, type) and not hasattr(owner, node.attr):
                 unknown.append(ast.unparse(node))
     return unknown
+
+
+def _launcher_problem(words: Sequence[str]) -> str:
+    """As the launcher itself reads its options."""
+    parser = torchrun_parser() if words[0] == "torchrun" else launch_command_parser()
+    try:
+        parser.parse_args(words[1 if words[0] == "torchrun" else 2 :])
+    except SystemExit:
+        return f"{words[0]} does not take these options"
+    return ""
 
 
 def _make_problem(targets: Sequence[str]) -> str:

@@ -121,7 +121,10 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("stilla rnu recipe.yaml", "no command rnu"), ("stilla run --recpie x", "recpie"), ("make tset", "no tset"),
+    [("stilla rnu recipe.yaml", "no command rnu"), ("torchrun --nporc 2 -m stilla run x", "torchrun does not take"),
+     ("accelerate launch --multi-gpus -m stilla run x", "accelerate does not take"),
+     ("torchrun --nproc_per_node 2 -m stilla rnu x", "no command rnu"), ("stilla run --recpie x", "recpie"),
+     ("make tset", "no tset"),
      ("stilla run recipes/none.yaml", "no recipes/none.yaml"), ("curl x", "not a program")],
 )
 def test_a_wrong_command_would_be_found(command: str, said: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import safetensors.torch
 from ruamel.yaml import YAML
 
 from stilla.scores import Scores
-from tests import tiny
+from tests import markdown, tiny
 from tests.equivalence.sharded import zero
 
 pytestmark = pytest.mark.slow
@@ -76,6 +77,29 @@ def test_a_run_of_two_processes_equals_a_run_of_one(unlabelled: bool, tmp_path: 
     assert one.student["accuracy"] == two.student["accuracy"]
     assert one.learnt == two.learnt
     assert bool(one.learnt) == unlabelled
+
+
+PROGRAMS = {"torchrun": ["-m", "torch.distributed.run"], "accelerate": ["-m", "accelerate.commands.accelerate_cli"]}
+PAGE = markdown.ROOT / "docs" / "processes.md"
+ON_ONE_MACHINE = [one for one in markdown.commands(PAGE) if one.split()[0] in PROGRAMS and "--num_machines" not in one]
+
+
+def test_the_page_has_commands_of_both_launchers() -> None:
+    assert {one.split()[0] for one in ON_ONE_MACHINE} == PROGRAMS.keys()
+
+
+@pytest.mark.parametrize("command", ON_ONE_MACHINE)
+def test_the_commands_of_the_page_start_several_processes(command: str, tmp_path: Path) -> None:
+    """As they stand there, with two processes in the place of eight."""
+    recipe = written(tmp_path, batch_size=8, epochs=1)
+    program, *words = shlex.split(command.replace(" 8 ", " 2 "))
+    assert words[-1] == "recipe.yaml"
+    if program == "accelerate":
+        words[1:1] = ["--main_process_port", "0"]  # a free one
+    done = subprocess.run([sys.executable, *PROGRAMS[program], *words[:-1], str(recipe), "data.augment=none"],
+                          capture_output=True, text=True, timeout=400, check=False, env=environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "running in 2 processes (gloo), on the CPU with 1 thread each" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["fsdp", pytest.param("deepspeed", marks=pytest.mark.skipif(

@@ -41,7 +41,8 @@ def in_words() -> str:
     each = " each" if state.num_processes > 1 else ""
     if state.device.type == "cpu":
         return f"{several}, on the CPU with {threads} thread{'' if threads == 1 else 's'}{each}"
-    return f"{several}, on {'a ' if each else ''}{state.device.type.upper()}{each}"
+    name = {"cuda": "GPU"}.get(state.device.type, state.device.type.upper())
+    return f"{several}, on {'a' if each else 'one'} {name}{each}"
 
 
 def on_main(call: Callable[[], Result]) -> Result:
