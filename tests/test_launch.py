@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import safetensors.torch
 from ruamel.yaml import YAML
@@ -100,6 +101,34 @@ def test_the_commands_of_the_page_start_several_processes(command: str, tmp_path
                           capture_output=True, text=True, timeout=400, check=False, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert "running in 2 processes (gloo), on the CPU with 1 thread each" in done.stderr
+
+
+def test_a_run_goes_on_in_another_number_of_processes_in_steps_as_large_or_not_at_all(tmp_path: Path) -> None:
+    """Two processes end while the student is trained; one goes on."""
+    for name in ("alone", "two"):
+        (tmp_path / name).mkdir()
+    alone, folder = (written(tmp_path / name, batch_size=size) for name, size in (("alone", 16), ("two", 8)))
+    changed = ["distill.epochs=12", "distill.trainer.save_strategy=steps", "distill.trainer.save_steps=2"]
+    run("-m", "stilla", "run", str(alone), *changed)
+
+    with (tmp_path / "log").open("w") as log:
+        two = subprocess.Popen([sys.executable, *TORCHRUN, "-m", "stilla", "run", str(folder), *changed], stdout=log,
+                               stderr=log, env=environment())
+    checkpoints, deadline = folder.parent / "run" / "checkpoints" / "student", time.monotonic() + 200
+    while len(list(checkpoints.glob("*-*"))) < 2 and time.monotonic() < deadline:  # the first of them is whole
+        time.sleep(0.02)
+    for process in [*psutil.Process(two.pid).children(recursive=True), psutil.Process(two.pid)]:
+        process.kill()
+    two.wait()
+
+    same = [sys.executable, "-m", "stilla", "run", str(folder), *changed]
+    done = subprocess.run(same, capture_output=True, text=True, timeout=200, check=False, env=environment())
+    assert done.returncode == 2
+    assert "teacher.train: 16 examples a step in 2 processes -> 8" in done.stderr
+    larger = ["teacher.train.batch_size=16", "distill.batch_size=16"]
+    assert "student: continues after step" in run("-m", "stilla", "run", str(folder), *changed, *larger)
+    for role in ("teacher", "student", "baseline"):
+        assert largest_difference(*(path.parent / "run" / role for path in (alone, folder))) < 5e-5, role
 
 
 @pytest.mark.parametrize("how", ["fsdp", pytest.param("deepspeed", marks=pytest.mark.skipif(

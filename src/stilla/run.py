@@ -119,7 +119,7 @@ def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
     quiet_libraries()
     say(f"running in {in_words()}")
     on_main(lambda: refuse_known_problems(recipe))
-    folder = RunFolder(Path(recipe.output))
+    folder = RunFolder(Path(recipe.output), processes().num_processes)
     on_main(lambda: folder.open(overwrite=overwrite))
     try:
         yield folder

@@ -27,7 +27,7 @@ from stilla.runtime.files import PARTIAL, is_as_sealed, is_as_signed, line_of, r
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import TRIAL, obstacle
 from stilla.secrets import hidden, without_secrets
-from stilla.stages import record
+from stilla.stages import record, steps
 from stilla.stages.lock import LOCK, OWNER, Lock
 
 
@@ -37,10 +37,11 @@ def is_run(path: Path) -> bool:
 
 
 class RunFolder:
-    """A run's folder on disk. Only the main process writes to it."""
+    """A run's folder on disk. Only the main process writes to it. processes: how many share a training."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, processes: int = 1) -> None:
         self.path = path
+        self._processes = processes
         self.recipe = path / "recipe.yaml"
         self.environment = path / "environment.json"
         self.scores = path / "scores.json"
@@ -141,7 +142,7 @@ class RunFolder:
                               "Give another `output`")
 
     def finished(self, stage: str, inputs: Plain) -> bool:
-        """Whether the stage was finished with these very inputs.
+        """Whether the stage was finished with these very inputs, or in steps as large that other processes share.
 
         Raises:
             RecipeError: it was begun or finished with others; what differs, and the way on.
@@ -149,7 +150,7 @@ class RunFolder:
         known = record.read(self._stages).get(stage)
         if known is None:
             return False
-        if known.fingerprint != fingerprint(inputs):
+        if not known.fits(inputs, self._processes):
             changed = "\n".join(f"  {_in_words(line)}" for line in differences(known.inputs, record.plain(inputs)))
             raise RecipeError(
                 f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed}\n"
@@ -160,6 +161,10 @@ class RunFolder:
         """Whether a stage that may be repeated at little cost was finished with these very inputs."""
         known = record.read(self._stages).get(stage)
         return known is not None and known.done and known.fingerprint == fingerprint(inputs)
+
+    def refuse_other_steps(self, recipe: Plain) -> None:
+        """See `record.refuse_other_steps`, for a recipe of which these processes are to train something."""
+        record.refuse_other_steps(self.path, record.read(self._stages), steps.sizes(recipe, self._processes))
 
     def begin(self, stage: str, inputs: Plain) -> None:
         self._record(stage, inputs, done=False)
@@ -246,7 +251,7 @@ class RunFolder:
 
     def _record(self, stage: str, inputs: Plain, *, done: bool, made: Path | None = None) -> None:
         known = record.read(self._stages)
-        known[stage] = record.of(inputs, done=done, folder=self.path, made=made)
+        known[stage] = record.of(inputs, done=done, folder=self.path, made=made, processes=self._processes)
         record.write(self._stages, known)
 
     def _tidy(self) -> None:

@@ -13,13 +13,15 @@ from stilla.errors import RecipeError
 from stilla.runtime.differences import Plain, fingerprint
 from stilla.runtime.files import contents, sealed, unsealed, write_whole
 from stilla.secrets import hidden
+from stilla.stages import steps
 
 NOT_OURS = frozenset({"README.md"})
 """Files that people may change in what a stage made."""
 
 
 class Record(BaseModel):
-    """One stage. `made`: the file or folder that it made, within the run folder; `files`: the content of that."""
+    """One stage. `made`: the file or folder that it made, within the run folder; `files`: the content of that. `processes`:
+    in how many it was begun or finished last; None where stages of before did not say."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -28,6 +30,20 @@ class Record(BaseModel):
     inputs: dict[str, Any]
     made: str | None = None
     files: dict[str, str] | None = None
+    processes: int | None = None
+
+    def fits(self, inputs: Plain, processes: int) -> bool:
+        """Whether these are its inputs, or the same training in steps as large that are cut otherwise."""
+        if self.fingerprint == fingerprint(inputs):
+            return True
+        return self.processes is not None and steps.in_all(self.inputs, self.processes) == steps.in_all(
+            plain(inputs), processes)
+
+    def other_steps(self, now: Mapping[str, int]) -> list[str]:
+        """Where it was trained in steps of another size than `now`, by place; in words."""
+        before = {} if self.processes is None or not self.done else steps.sizes(self.inputs, self.processes)
+        return [f"{place}: {size} examples a step in {self.processes} process{'' if self.processes == 1 else 'es'} -> "
+                f"{now[place]}" for place, size in before.items() if now.get(place, size) != size]
 
     def damage(self, folder: Path) -> list[str]:
         """What of the files that the stage made is missing, or is not what was written; in words."""
@@ -47,8 +63,8 @@ Records = dict[str, Record]
 _RECORDS = TypeAdapter(Records)
 
 
-def of(inputs: Plain, *, done: bool, folder: Path, made: Path | None) -> Record:
-    return Record(fingerprint=fingerprint(inputs), done=done, inputs=plain(inputs),
+def of(inputs: Plain, *, done: bool, folder: Path, made: Path | None, processes: int) -> Record:
+    return Record(fingerprint=fingerprint(inputs), done=done, inputs=plain(inputs), processes=processes,
                   made=None if made is None else made.relative_to(folder).as_posix(),
                   files=None if made is None else contents(made, NOT_OURS))
 
@@ -79,6 +95,21 @@ def read(path: Path) -> Records:
 
 def write(path: Path, records: Mapping[str, Record]) -> None:
     write_whole(path, sealed({name: one.model_dump(exclude_none=True) for name, one in records.items()}))
+
+
+def refuse_other_steps(folder: Path, records: Records, now: Mapping[str, int]) -> None:
+    """now: how many examples a step has in each of a recipe's trainings, by place.
+
+    Raises:
+        RecipeError: what is finished was trained in others, and what comes could not be compared with it.
+    """
+    changed = sorted({line for known in records.values() for line in known.other_steps(now)})
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise RecipeError(
+            f"{folder}: what is finished was trained in steps of another size:\n{lines}\n"
+            "Start as many processes as then, or let batch_size × accumulate × processes make as many examples; else give "
+            "another `output`, or --overwrite (in Python, overwrite=True) to throw the old run away")
 
 
 def _unreadable(path: Path, why: str) -> RecipeError:

@@ -31,7 +31,7 @@ from stilla.runtime.environment import describe
 from stilla.runtime.files import signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
-from stilla.stages import cache_choice, caching, completions, learnt, opinions, unlabelled
+from stilla.stages import cache_choice, caching, completions, learnt, opinions, steps, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing
 from stilla.stages.folder import RunFolder
@@ -88,6 +88,8 @@ class Place:
                 return False
             say(f"{stage}: finished before, but {all_of(wrong)}; done again")
             on_main(lambda: self.folder.clear(stage, made, by_parts=by_parts))  # what is left there would be in the way
+        if steps.sizes(inputs, 1):
+            on_main(lambda: self.folder.refuse_other_steps(self.recipe.model_dump(mode="json")))
         on_main(can_begin)
         on_main(lambda: self._begin(stage, inputs))
         return True
