@@ -66,6 +66,15 @@ def test_a_trainer_that_would_train_as_if_nobody_had_asked_is_refused(tmp_path: 
         trainer(tmp_path, args=arguments(tmp_path, fsdp=True))
 
 
+def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = arguments(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CompatibilityError, match=r"2 processes were started, .* know of one.*use_cpu=True"):
+        trainer(tmp_path, args=args)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    trainer(tmp_path, args=args)
+
+
 def test_deepspeed_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (problem,) = problems(Training(trainer={"deepspeed": {"zero_optimization": {"stage": 2}}}), "distill")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,16 @@ logger = logging.getLogger(__name__)
 
 def settle_devices(args: TrainingArguments) -> None:
     """One process computes on one device: transformers would spread a batch over all GPUs that it sees (DataParallel), which
-    cannot keep a step's rows and the teacher's answers together."""
+    cannot keep a step's rows and the teacher's answers together.
+
+    Raises:
+        CompatibilityError: a launcher started several processes, and each is about to train by itself.
+    """
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started.isdecimal() and int(started) > 1 == args.world_size:
+        raise CompatibilityError(f"args: {started} processes were started, and these arguments know of one: without "
+                                 "accelerators, transformers takes each for the only one, and all would train and save "
+                                 "the same, side by side. Give use_cpu=True; or unset WORLD_SIZE, if this is to train alone")
     if args.n_gpu > 1:
         logger.warning("%d GPUs are here, and this process uses the first alone; start one process for each: accelerate "
                        "launch",
