@@ -190,8 +190,8 @@ def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
     resolved = recipe("distill.objectives=[{kind: labels}]", "data.augment=light")
     (tmp_path / "run" / "recipe.yaml").write_text(dump(resolved))
     assert any("holds a run of this recipe" in note for note in check(recipe()).notes)
-    changed = [note for note in check(recipe("distill.epochs=9")).notes if "another recipe" in note]
-    assert changed[0].endswith(": distill.epochs: 3.0 -> 9.0")
+    changed = [note for note in check(recipe("distill.warmup=0.5")).notes if "another recipe" in note]
+    assert changed[0].endswith(": distill.warmup: 0.06 -> 0.5")
     other = [note for note in check(recipe("distill.objectives=[{kind: labels, label_smoothing: 0.1}]")).notes
              if "another recipe" in note]
     assert other[0].endswith(": distill.objectives[0].label_smoothing: nothing -> 0.1")

@@ -368,7 +368,7 @@ def test_runs_are_listed_with_their_numbers(command):
 
 def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     _, out, _ = command("list", "recipe")
-    assert "learning_rate: 0.0001" in out
+    assert "effort: standard" in out
     _, out, _ = command("list", "recipe", "--json")
     assert json.loads(out)["properties"]["task"]["description"]
 

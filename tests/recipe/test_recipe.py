@@ -121,7 +121,7 @@ def test_a_dumped_recipe_writes_every_default_out_and_explains_it(write):
     for section in (Recipe, Data, Teacher, StudentSpec, Stage, Evaluate):
         for name in section.model_fields:
             assert f"{name}:" in text
-    assert any(line.startswith("  learning_rate: 0.0001         # Peak learning rate.") for line in text.splitlines())
+    assert any(line.startswith("  warmup: 0.06                  # Fraction of the steps") for line in text.splitlines())
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -129,7 +129,7 @@ def test_a_brief_recipe_says_only_what_is_set():
     text = brief(from_options(SMALL))
     assert "#" not in text
     assert "null" not in text
-    assert "learning_rate: 0.0001" in text
+    assert "warmup: 0.06" in text
     assert len(text.splitlines()) < 45
 
 
@@ -239,7 +239,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("epochs: 3\n ", "epochs: .inf\n ", "distill.epochs: got Infinity; expected a finite number"),
         ("epochs: 3\n ", "precision: bf16\n ", 'expected auto, float32 or bfloat16. Did you mean bfloat16?'),
         ("epochs: 3\n ", "batch_size: 8.5\n ", "distill.batch_size: got 8.5; expected a whole number"),
-        ("epochs: 3\n ", "epochs:\n ", "distill.epochs: got nothing; expected a number"),
+        ("epochs: 3\n ", "warmup:\n ", "distill.warmup: got nothing; expected a number"),
         ("epochs: 3\n ", "group_by_length: no\n ", 'got "no"; expected true or false. Did you mean false?'),
         ("weight: 0.3", "weight: true", "objectives[0].weight: got True; expected a number or"),
         ("weight: 0.3", "weight: -1", "objectives[0].weight: got -1.0; expected 0 or more"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +9,13 @@ import torch
 from datasets import Dataset
 
 from stilla import data, objectives, tasks
-from stilla.check import places
+from stilla.check import lengths, places
 from stilla.check.found import Found, warnings_as
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.flops import count_parameters
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
-from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage, Training
+from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
 from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
@@ -38,12 +37,6 @@ SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""
 COUNTED, READ = 20_000, 2_000
 """Examples of a split whose tokens are counted for a smaller vocabulary, and in which it is seen what that costs."""
-SLOW, FEW = 3e-4, 15
-"""Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
-
-
-_LEVEL = ("constant", "constant_with_warmup", "reduce_lr_on_plateau", "greedy")
-"""Schedulers of the learning rate that do not depend on when the training will end."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,13 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     for place, spec in places.objectives(recipe):
         found.problems += [f"{place}.{problem}" for problem in _wrong_options(spec)]
     _note_choices(recipe, found)
+    ready = _ready(recipe, found)
+    lengths.note(recipe if ready is None else ready.recipe, found)
+    return ready
+
+
+def _ready(recipe: Recipe, found: Found) -> Ready | None:
+    """Data, models, and what a run would make of the recipe."""
     with warnings_as(found.notes):
         with found.attempt():
             splits, task = _data(recipe, found)
@@ -172,11 +172,13 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             chosen = objectives_of(recipe, task)
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
+            recipe = lengths.settled(recipe, teacher, len(prepared) / len(sample) * unlabelled.number_of(splits, pool), found)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             share = unlabelled.number_of(splits, pool) / len(sample)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
     return None
+
 
 
 def _smaller(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Smaller | None:
@@ -312,28 +314,4 @@ def _note_choices(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
     else:
         found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
-    for place, training in places.trainings(recipe):
-        _note_patience(place, training, found)
-    rate, epochs = max(stage.learning_rate for stage in recipe.distill), sum(stage.epochs for stage in recipe.distill)
-    counted = all(stage.max_steps is None for stage in recipe.distill)
-    if recipe.student.config is not None and (rate < SLOW or (counted and epochs < FEW)):
-        length = f"{epochs:g} epochs" if counted else "its steps"
-        found.notes.append(f"student: random weights learn slowly. This recipe has {length} at a learning rate of "
-                           f"{rate:g}; where it was measured, on a few thousand texts, 10 epochs at 5e-4 were too few and 20 "
-                           "at 1e-3 enough for distillation to help (docs/defaults.md)")
 
-
-def _note_patience(place: str, training: Training, found: Found) -> None:
-    """What an early end has against a schedule for the whole, and where it cannot come."""
-    if training.patience is None:
-        return
-    scheduler = training.trainer.get("lr_scheduler_type", "linear")
-    if scheduler not in _LEVEL:
-        found.notes.append(f"{place}.patience: the learning rate falls for as long as the training could be ({scheduler}), "
-                           "so one that stops early has not seen its low end, where much is gained. Let it stay level: "
-                           "trainer: {lr_scheduler_type: constant_with_warmup}")
-    each = training.trainer.get("eval_strategy", "epoch")
-    if each == "epoch" and training.max_steps is None and math.ceil(training.epochs) <= training.patience:
-        found.notes.append(f"{place}.patience: {training.patience} evaluations, and {training.epochs:g} epochs have no more: "
-                           "it never stops early, and only keeps the best. Give more epochs, or evaluate more often: "
-                           "trainer: {eval_strategy: steps, eval_steps: 0.02}")

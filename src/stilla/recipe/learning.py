@@ -12,6 +12,7 @@ from stilla.recipe.schedule import Schedule, schedule
 from stilla.recipe.section import (
     BATCH,
     BEAMS,
+    EPOCHS,
     RATE,
     TEMPERATURE,
     TOKENS,
@@ -52,8 +53,13 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
-    learning_rate: float = Field(1e-4, gt=0, le=RATE)
-    """Peak learning rate. Small students and random weights want several times as much (docs/defaults.md)."""
+    effort: Literal["quick", "standard", "thorough"] = "standard"
+    """How long a student learns where neither `epochs` nor `max_steps` says it: about 500, 4,000 or 16,000 steps, within 3 to
+    10, 30 or 100 passes over the data (docs/defaults.md)."""
+    epochs: float | None = Field(None, gt=0, le=EPOCHS)
+    """Passes over the training data; by default what `effort` takes."""
+    learning_rate: float | None = Field(None, gt=0, le=RATE)
+    """Peak learning rate; by default by the student's width, and more for random weights (docs/defaults.md)."""
     dropout: Dropout = 0.0
     """Probability of every dropout in student and baseline; `model` leaves them their own."""
     objectives: Annotated[

@@ -51,7 +51,7 @@ class Average(Section):
 class Training(Section):
     """How something is trained; the same for teacher, baseline and student."""
 
-    epochs: float = Field(3.0, gt=0, le=EPOCHS)
+    epochs: float | None = Field(3.0, gt=0, le=EPOCHS)
     """Passes over the training data."""
     max_steps: int | None = Field(None, ge=1, le=STEPS)
     """Optimiser steps, instead of epochs."""
@@ -59,7 +59,7 @@ class Training(Section):
     """Examples per optimiser step and process; with `accumulate`, of each micro-batch."""
     accumulate: int = Field(1, ge=1, le=BATCH)
     """Micro-batches per optimiser step."""
-    learning_rate: float = Field(5e-5, gt=0, le=RATE)
+    learning_rate: float | None = Field(5e-5, gt=0, le=RATE)
     """Peak learning rate."""
     warmup: float = Field(0.06, ge=0, lt=1)
     """Fraction of the steps over which the learning rate rises from zero."""
@@ -82,6 +82,16 @@ class Training(Section):
     """Write a trace of so many steps with PyTorch's profiler into the run folder."""
     trainer: TrainerFields = Field(default_factory=dict)
     """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
+
+    @property
+    def passes(self) -> float:
+        """Epochs, once it is settled how many."""
+        return 3.0 if self.epochs is None else self.epochs
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate, once it is settled."""
+        return 5e-5 if self.learning_rate is None else self.learning_rate
 
     @model_validator(mode="after")
     def _an_end_that_is_known(self) -> Self:

@@ -207,7 +207,7 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float) ->
 def passes_of(stage: Stage, examples: float) -> float:
     """Over so many training examples."""
     if stage.max_steps is None:
-        return stage.epochs
+        return stage.passes
     return stage.max_steps * stage.batch_size * stage.accumulate * int(processes().num_processes) / examples
 
 

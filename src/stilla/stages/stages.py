@@ -31,7 +31,7 @@ from stilla.runtime.environment import describe
 from stilla.runtime.files import signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
-from stilla.stages import cache_choice, caching, completions, learnt, opinions, steps, unlabelled
+from stilla.stages import cache_choice, caching, completions, effort, learnt, opinions, steps, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing
 from stilla.stages.folder import RunFolder
@@ -190,7 +190,8 @@ class Stages:
         Raises:
             RecipeError: a section that cannot serve the others.
         """
-        recipe, task, (prepared, share) = self.recipe, self.place.task, self.sample()
+        task, (prepared, share) = self.place.task, self.sample()
+        recipe = effort.settled(self.recipe, self.teacher.model, share * len(prepared))
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
         if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared),
@@ -356,5 +357,6 @@ class Stages:
 
 
 def _said(stage: Stage) -> dict[str, Any]:
-    """What a training depends on of its section; no share, where it says none, as stages of before knew of none."""
-    return stage.model_dump(mode="json", exclude={"unlabelled"} if stage.unlabelled is None else None)
+    """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
+    effort stands for, other fields say."""
+    return stage.model_dump(mode="json", exclude={"effort"} | ({"unlabelled"} if stage.unlabelled is None else set()))

@@ -92,5 +92,5 @@ def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, 
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
-        "objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.epochs * share, "unlabelled": None,
+        "objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.passes * share, "unlabelled": None,
         "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}})

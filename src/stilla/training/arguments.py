@@ -82,12 +82,12 @@ def training_arguments(
     on_cpu = runs_on_cpu(training)
     ours: dict[str, Any] = {
         "output_dir": str(output_dir),
-        "num_train_epochs": training.epochs,
+        "num_train_epochs": training.passes,
         "max_steps": training.max_steps or -1,
         "per_device_train_batch_size": training.batch_size,
         "per_device_eval_batch_size": training.batch_size,
         "gradient_accumulation_steps": training.accumulate,
-        "learning_rate": training.learning_rate,
+        "learning_rate": training.rate,
         "warmup_steps": training.warmup,  # below 1: a fraction of the steps
         "weight_decay": training.weight_decay,
         "bf16": precision_of(training) == "bfloat16",

@@ -217,7 +217,7 @@ def _disk(recipe: Recipe, ours: int, theirs: int) -> float:
 def _steps(section: Training, examples: int) -> int:
     if section.max_steps is not None:
         return section.max_steps
-    return math.ceil(section.epochs * examples / (section.batch_size * section.accumulate))
+    return math.ceil(section.passes * examples / (section.batch_size * section.accumulate))
 
 
 def _free(path: Path) -> int:

@@ -1,0 +1,59 @@
+"""How long and how fast a run would learn: what it takes where the recipe leaves it open, and where that is little."""
+
+from __future__ import annotations
+
+import math
+
+from stilla.check import places
+from stilla.check.found import Found
+from stilla.errors import all_of
+from stilla.recipe import Recipe, Training
+from stilla.stages import effort
+from stilla.tasks.base import Loaded
+
+SLOW, FEW = 3e-4, 15
+"""Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
+_LEVEL = ("constant", "constant_with_warmup", "reduce_lr_on_plateau", "greedy")
+"""Schedulers of the learning rate that do not depend on when the training will end."""
+
+
+def settled(recipe: Recipe, teacher: Loaded, examples: float, found: Found) -> Recipe:
+    """The recipe with lengths and rates, of which those are noted that it leaves open."""
+    made = effort.settled(recipe, teacher.model, examples)
+    for number, (said, stage) in enumerate(zip(recipe.distill, made.distill, strict=True)):
+        chosen = [*([f"{stage.passes:g} epochs ({stage.effort})"] if said.epochs is None and said.max_steps is None else []),
+                  *([f"a learning rate of {stage.rate:g}"] if said.learning_rate is None else [])]
+        if chosen:
+            found.notes.append(f"{places.stage_place(recipe, number)}: {all_of(chosen)}, as the recipe does not say")
+    return made
+
+
+def note(recipe: Recipe, found: Found) -> None:
+    """How long and how fast the student learns, and where that is little; of stages of which it is known."""
+    for place, training in places.trainings(recipe):
+        if training.epochs is not None or training.max_steps is not None:
+            _note_patience(place, training, found)
+    known = [stage for stage in recipe.distill if stage.learning_rate is not None]
+    rate, epochs = max((stage.rate for stage in known), default=SLOW), sum(stage.passes for stage in recipe.distill)
+    counted = all(stage.max_steps is None and stage.epochs is not None for stage in recipe.distill)
+    if recipe.student.config is not None and (rate < SLOW or (counted and epochs < FEW)):
+        length = f"{epochs:g} epochs" if counted else "its steps"
+        found.notes.append(f"student: random weights learn slowly. This recipe has {length} at a learning rate of "
+                           f"{rate:g}; where it was measured, on a few thousand texts, 10 epochs at 5e-4 were too few and 20 "
+                           "at 1e-3 enough for distillation to help (docs/defaults.md)")
+
+
+def _note_patience(place: str, training: Training, found: Found) -> None:
+    """What an early end has against a schedule for the whole, and where it cannot come."""
+    if training.patience is None:
+        return
+    scheduler = training.trainer.get("lr_scheduler_type", "linear")
+    if scheduler not in _LEVEL:
+        found.notes.append(f"{place}.patience: the learning rate falls for as long as the training could be ({scheduler}), "
+                           "so one that stops early has not seen its low end, where much is gained. Let it stay level: "
+                           "trainer: {lr_scheduler_type: constant_with_warmup}")
+    each = training.trainer.get("eval_strategy", "epoch")
+    if each == "epoch" and training.max_steps is None and math.ceil(training.passes) <= training.patience:
+        found.notes.append(f"{place}.patience: {training.patience} evaluations, and {training.passes:g} epochs have no more: "
+                           "it never stops early, and only keeps the best. Give more epochs, or evaluate more often: "
+                           "trainer: {eval_strategy: steps, eval_steps: 0.02}")

@@ -1,0 +1,64 @@
+"""How long and how fast a student learns where the recipe leaves it open."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from transformers import BertConfig, LlamaConfig, PreTrainedConfig, ResNetConfig, T5Config, ViTConfig
+
+from stilla.recipe import Recipe
+from stilla.recipe.file import from_options
+from stilla.stages.effort import BUDGETS, rate_of, settled, width_of
+
+
+class Configured(nn.Module):
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+
+
+def recipe(**distill: object) -> Recipe:
+    return from_options({"task": "text-classification", "data": {"train": "x"}, "teacher": {"model": "t"},
+                         "student": {"layers": 1}, "distill": distill})
+
+
+@pytest.mark.parametrize(("effort", "examples", "passes"), [
+    ("quick", 100, 10), ("quick", 4_000, 4), ("quick", 1_000_000, 3),
+    ("standard", 700, 30), ("standard", 16_000, 8), ("standard", 16_001, 8), ("standard", 15_900, 9), ("standard", 9e6, 3),
+    ("thorough", 700, 100), ("thorough", 16_000, 32), ("thorough", 9e6, 10),
+])
+def test_an_effort_is_about_so_many_steps_within_so_many_passes(effort: str, examples: float, passes: int) -> None:
+    assert BUDGETS[effort].passes(examples, 32) == passes
+
+
+def test_larger_batches_take_more_passes() -> None:
+    model = Configured(BertConfig(hidden_size=64))
+    alone, = settled(recipe(), model, 16_000).distill
+    larger, = settled(recipe(batch_size=32, accumulate=2), model, 16_000).distill
+    assert (alone.passes, larger.passes) == (8, 16)
+
+
+def test_what_a_recipe_says_stays() -> None:
+    model = Configured(BertConfig(hidden_size=64))
+    said, = settled(recipe(epochs=2.5, learning_rate=2e-5, effort="thorough"), model, 700).distill
+    assert (said.epochs, said.learning_rate) == (2.5, 2e-5)
+    stepped, = settled(recipe(max_steps=7), model, 700).distill
+    assert (stepped.epochs, stepped.max_steps, stepped.learning_rate) == (None, 7, 5e-4)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(64, 5e-4), (384, 3e-4), (768, 1.5e-4), (1024, 1.1e-4), (8192, 5e-5)])
+def test_wider_models_learn_more_slowly(width: int, rate: float) -> None:
+    assert rate_of(recipe().student, Configured(BertConfig(hidden_size=width))) == rate
+
+
+def test_random_weights_learn_faster_and_other_modules_as_usual() -> None:
+    fresh = recipe().student.model_copy(update={"layers": None, "config": {"hidden_size": 8}})
+    assert rate_of(fresh, Configured(BertConfig())) == 1e-3
+    assert rate_of(recipe().student, nn.Linear(2, 2)) == 3e-4
+
+
+@pytest.mark.parametrize(("config", "width"), [
+    (BertConfig(hidden_size=48), 48), (T5Config(d_model=40), 40), (LlamaConfig(hidden_size=64), 64),
+    (ViTConfig(hidden_size=24), 24), (ResNetConfig(hidden_sizes=[8, 16, 32, 64]), 64)])
+def test_the_width_is_found_by_whatever_name_a_config_has_for_it(config: PreTrainedConfig, width: int) -> None:
+    assert width_of(Configured(config)) == width
