@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         if asked.vocabulary is None:
             rows.append((name, f"{len(teacher.processor):,}", f"{count_parameters(whole.model):,}", "", "", "", ""))
             continue
-        smaller = Smaller(asked.vocabulary, task, (splits["train"],))
+        smaller = Smaller.counted_in(asked.vocabulary, task, (splits["train"],))
         began = time.perf_counter()
         student, loaded = start_student(asked, task, teacher, None, smaller)
         seconds = time.perf_counter() - began - plain

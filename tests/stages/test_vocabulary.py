@@ -108,7 +108,7 @@ def pair(kind: str, **spec: Any) -> Pair:
     whole = task.adapted_to(teacher)
     asked = StudentSpec(vocabulary=VocabularySpec(**spec))
     assert asked.vocabulary is not None
-    _, student = start_student(asked, whole, teacher, None, Smaller(asked.vocabulary, whole, (split,)))
+    _, student = start_student(asked, whole, teacher, None, Smaller.counted_in(asked.vocabulary, whole, (split,)))
     return Pair(kind, teacher, student, whole, whole.between(student, teacher), split)
 
 
@@ -320,7 +320,7 @@ def test_what_it_costs_other_texts_is_said_in_words(kind: str) -> None:
 
 def test_the_choice_is_made_once_and_is_the_same_for_all_students() -> None:
     both = pair("text-classification")
-    smaller = Smaller(VocabularySpec(), both.whole, (both.split,))
+    smaller = Smaller.counted_in(VocabularySpec(), both.whole, (both.split,))
     one, other = (smaller.of(Loaded(model_of(both.kind, 254), both.teacher.processor, "")) for _ in range(2))
     assert one.processor is other.processor
     assert one.processor.get_vocab() == both.student.processor.get_vocab()
@@ -329,7 +329,7 @@ def test_the_choice_is_made_once_and_is_the_same_for_all_students() -> None:
 def test_all_that_is_learnt_is_counted() -> None:
     both = pair("causal-lm")
     plain = both.student.processor
-    counted = Smaller(VocabularySpec(), both.whole, (both.split, rows("causal-lm", OTHERS[:3]))).of(
+    counted = Smaller.counted_in(VocabularySpec(), both.whole, (both.split, rows("causal-lm", OTHERS[:3]))).of(
         Loaded(model_of("causal-lm", 480), both.teacher.processor, "")).processor
     assert {*plain.get_vocab()} < {*counted.get_vocab()} < {*both.teacher.processor.get_vocab()}
 
@@ -351,7 +351,7 @@ def test_texts_longer_than_what_is_read_are_counted_a_little_further_and_no_more
     task = task_of("text-classification", long)
     tokenizer = speaking.bert()
     teacher = Loaded(model_of("text-classification", len(tokenizer)), tokenizer, "")
-    kept, _ = Smaller(VocabularySpec(), task, (long,)).chosen(teacher)
+    kept, _ = Smaller.counted_in(VocabularySpec(), task, (long,)).chosen(teacher)
     within = set(tokenizer("grandmother", add_special_tokens=False)["input_ids"])
     behind = set(tokenizer("replayed", add_special_tokens=False)["input_ids"]) - within
     assert within <= {*kept.numbers.tolist()}
@@ -391,7 +391,7 @@ def test_a_task_that_does_not_say_its_texts_is_refused() -> None:
 
     silent = Silent(**vars(both.whole))
     with pytest.raises(CompatibilityError, match="`text-classification` does not say what texts its models read"):
-        Smaller(VocabularySpec(), silent, (both.split,)).of(both.teacher)
+        Smaller.counted_in(VocabularySpec(), silent, (both.split,)).of(both.teacher)
 
 
 def test_models_of_pictures_have_no_tokens_to_leave_out() -> None:
@@ -401,7 +401,7 @@ def test_models_of_pictures_have_no_tokens_to_leave_out() -> None:
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)))
     processor = hf.ViTImageProcessor()
     with pytest.raises(CompatibilityError, match=r"a ViTImageProcessor.* and no tokenizer"):
-        Smaller(VocabularySpec(), task, ()).of(Loaded(model_of("text-classification", 20), processor, ""))
+        Smaller.counted_in(VocabularySpec(), task, ()).of(Loaded(model_of("text-classification", 20), processor, ""))
 
 
 def test_the_dense_form_of_a_teacher_is_brought_to_the_students_tokens() -> None:

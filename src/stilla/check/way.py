@@ -9,10 +9,9 @@ import torch
 from datasets import Dataset
 
 from stilla import data, objectives, tasks
-from stilla.check import lengths, places
+from stilla.check import lengths, places, size
 from stilla.check.found import Found, warnings_as
 from stilla.errors import did_you_mean, one_of
-from stilla.evaluate.flops import count_parameters
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
@@ -23,7 +22,6 @@ from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
 from stilla.stages.unlabelled import Pool
-from stilla.stages.vocabulary import Smaller, cost_of
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
@@ -35,8 +33,6 @@ from stilla.training.validation import measures
 
 SAMPLE = 256
 """Training examples that are prepared to see how they look to the models."""
-COUNTED, READ = 20_000, 2_000
-"""Examples of a split whose tokens are counted for a smaller vocabulary, and in which it is seen what that costs."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +159,11 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             # what is to be trained was loaded in float32
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             origin = recipe.teacher.model_copy(update=whole)
-            smaller = _smaller(recipe, task, splits, pool)
+            recipe = size.settled(recipe, task, teacher, splits, pool, found)
+            smaller = size.smaller(recipe, task, splits, pool)
             student, loaded = start_student(recipe.student, task, teacher, origin, smaller)
             if smaller is not None:
-                _note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
+                size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             task = task.between(loaded, teacher)
             sample = data.from_all_over(unlabelled.to_look_at(task, splits, pool), SAMPLE)
             chosen = objectives_of(recipe, task)
@@ -179,25 +176,6 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
     return None
 
-
-
-def _smaller(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Smaller | None:
-    """The vocabulary that a student would get, counted in at most so many of the examples that there are already."""
-    spec = recipe.student.vocabulary
-    if spec is None:
-        return None
-    return Smaller(spec, task, (data.from_all_over(unlabelled.to_look_at(task, splits, pool), COUNTED),))
-
-
-def _note_the_vocabulary(
-    task: Task, teacher: Loaded, student: Loaded, splits: Mapping[str, Dataset], examples: int, found: Found
-) -> None:
-    """`examples`: how many there are to learn from."""
-    cost = cost_of(task, teacher.processor, student.processor, data.from_all_over(splits["validation"], READ))
-    if cost is not None:
-        sizes = " to ".join(f"{count_parameters(one.model):,}" for one in (teacher, student))
-        sampled = f"; a run counts in all {examples:,} examples, and will keep a few more" if examples > COUNTED else ""
-        found.notes.append(f"vocabulary: {cost} of the validation data; from {sizes} parameters{sampled}")
 
 
 def _look_at_writing(

@@ -160,6 +160,16 @@ def measure_many(
     return costs, tuple(notes)
 
 
+def medians(timed: Mapping[str, tuple[Forward, Workload]], seconds: float = 1.0) -> dict[str, float]:
+    """Seconds of one call on `one` of each workload, the median; measured in turns."""
+    with ExitStack() as stack:
+        loads = {name: load for name, (_, load) in timed.items()}
+        runs = {name: stack.enter_context(evaluating(forward, load.device, "float32"))
+                for name, (forward, load) in timed.items()}
+        found = _latencies(runs, loads, time.perf_counter, seconds * len(timed), lambda _: None)
+    return {name: float(np.median(calls)) for name, calls in found.items()}
+
+
 def _counted(name: str, subject: Subject, notes: list[str]) -> Cost:
     """Parameters, bytes and FLOPs."""
     model = subject.forward if isinstance(subject.forward, nn.Module) else None

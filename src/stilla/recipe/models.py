@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from stilla.errors import all_of
+from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 from stilla.recipe.vocabulary import SmallerVocabulary
@@ -125,8 +127,8 @@ class Lora(Section):
     """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
 
 
-class StudentSpec(Section):
-    """The small model: cut from the teacher (`layers`), made anew (`config`) or given (`model`)."""
+class StudentSpec(Limits):
+    """The small model: cut from the teacher (`layers`), made anew (`config`), given (`model`), or cut as it fits (`size`)."""
 
     layers: Layers | None = None
     """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
@@ -152,10 +154,19 @@ class StudentSpec(Section):
     @model_validator(mode="after")
     def _one(self) -> StudentSpec:
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
-        if len(given) > 1 or not (given or self.vocabulary):
+        if self.limited and (chosen := [*given, *(["vocabulary"] if self.vocabulary else [])]):
+            raise ValueError(f"got {all_of(chosen)} beside a limit (size, max_parameters, ...), which chooses both; "
+                             "expected one or the other")
+        if len(given) > 1 or not (given or self.vocabulary or self.limited):
             got = " and ".join(given) or "none"
-            raise ValueError(f"got {got}; expected exactly one of layers, config and model, or vocabulary alone")
+            raise ValueError(f"got {got}; expected exactly one of layers, config and model, or vocabulary alone, or a limit "
+                             "(size: 0.33)")
         if self.lora is not None and self.config is not None:
             raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
                              "expected layers or model")
         return self
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it has layers of its teacher's."""
+        return self.layers is not None or self.limited

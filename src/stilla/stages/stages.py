@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from textwrap import indent
@@ -40,7 +40,7 @@ from stilla.stages.origin import Origin
 from stilla.stages.starting import labels_alone, start_student, trained
 from stilla.stages.training import train
 from stilla.stages.unlabelled import Pool
-from stilla.stages.vocabulary import Smaller
+from stilla.stages.vocabulary import Counting, Smaller
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
@@ -169,6 +169,8 @@ class Stages:
 
     place: Place
     teacher: Loaded
+    counted: dict[tuple[Any, ...], Counting] = field(default_factory=dict)
+    """Of tokens, by the texts."""
 
     @property
     def recipe(self) -> Recipe:
@@ -251,8 +253,8 @@ class Stages:
 
     def student(self, role: str, seed: int, written: Completed | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
-        student, loaded = self._start(seed, written)
-        place = self._place_of(loaded)
+        student, loaded = self.start(seed, written)
+        place = self.place_of(loaded)
         helped, examples = role == "student", self.examples(written)
         stages = self.recipe.distill if helped else self._baselines(written, examples)
         texts, pool = (written, place.pool) if helped else (None, None)
@@ -295,15 +297,15 @@ class Stages:
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
         on_main(self.place.write_down)
-        student, loaded = self._start(0, written)
-        place = self._place_of(loaded)
+        student, loaded = self.start(0, written)
+        place = self.place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
             self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
             student.layer_map, workers=workers)
 
-    def _start(self, seed: int, written: Completed | None) -> tuple[Student, Loaded]:
+    def start(self, seed: int, written: Completed | None) -> tuple[Student, Loaded]:
         set_seed(self.recipe.seed + seed)
         source = self.recipe.teacher
         origin: ModelSource = source if source.train is None else trained(source, self.place.folder.teacher)
@@ -315,22 +317,29 @@ class Stages:
 
     def _smaller(self, written: Completed | None) -> Smaller | None:
         """The vocabulary of all students of the run: the baseline's too, which learns from the data's own texts."""
-        spec, splits = self.recipe.student.vocabulary, self.place.splits
+        spec = self.recipe.student.vocabulary
         if spec is None:
             return None
         key = "" if written is None else written.fingerprint
         if key not in self._vocabularies:
-            learnt = self.examples(written)
-            baselines = [splits["train"]] if "train" in splits and learnt is not splits["train"] else []
-            self._vocabularies[key] = Smaller(spec, self.place.task, (learnt, *baselines))
+            self._vocabularies[key] = Smaller(spec, self.counting(written, data=spec.data, languages=spec.languages or ()))
         return self._vocabularies[key]
+
+    def counting(self, written: Completed | None, *, data: bool = True, languages: Sequence[str] = ()) -> Counting:
+        """Of the tokens of all that students and their baselines learn from; done once."""
+        key = ("" if written is None else written.fingerprint, data, tuple(languages))
+        if key not in self.counted:
+            learnt, splits = self.examples(written), self.place.splits
+            baselines = [splits["train"]] if "train" in splits and learnt is not splits["train"] else []
+            self.counted[key] = Counting(self.place.task, (learnt, *baselines), data, tuple(languages))
+        return self.counted[key]
 
     @cached_property
     def _vocabularies(self) -> dict[str, Smaller]:
         """By what was written."""
         return {}
 
-    def _place_of(self, student: Loaded) -> Place:
+    def place_of(self, student: Loaded) -> Place:
         """Its tokens may be others than the teacher's: some of them, or any if it learns from written texts."""
         return replace(self.place, task=self.place.task.between(student, self.teacher))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, TypeGuard
 
 from torch import nn
@@ -17,6 +18,7 @@ from stilla.students.depths import Changes, Kept, keeping
 from stilla.students.kinds import misfits, nearest_fit
 from stilla.students.student import LayerMap, Student
 
+_PARTS = (1, 3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 12)
 _WAY_OUT = "Give the student as `student: {model: ...}`, or build it fresh with `student: {config: ...}`."
 
 
@@ -62,6 +64,33 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
         )
     copy_weights(student, teacher, kept)
     return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks})
+
+
+def depths(teacher: nn.Module) -> list[int | dict[str, Any]]:
+    """Ways to keep layers, as a recipe says them, from all to one: of one stack every number of layers; of stages or of
+    several stacks, parts of each that are as large as a half, a third, ..."""
+    stacks = _stacks(teacher)
+    if len(stacks) == 1 and not stacks[0].staged:
+        return list(range(stacks[0].depth, 0, -1))
+    if len(stacks) == 1:
+        parts = [[max(1, round(depth * part)) for depth in stacks[0].depths] for part in _PARTS]
+        return [{"depths": part} for number, part in enumerate(parts) if part not in parts[:number]]
+    plain = [stack for stack in stacks if not stack.staged]
+    names = [stack.name for stack in plain]
+    each = [sorted({max(1, round(stack.depth * part)) for part in _PARTS}, reverse=True) for stack in plain]
+    return [dict(zip(names, numbers, strict=True)) for numbers in product(*each)]
+
+
+def outline(teacher: nn.Module, layers: int | Mapping[str, Any]) -> PreTrainedModel:
+    """The student of `by_layers` without weights: its config, names and shapes.
+
+    Raises:
+        CompatibilityError: as for `by_layers`, as far as it shows without weights.
+    """
+    stacks = _stacks(teacher)
+    assert isinstance(teacher, PreTrainedModel)
+    wanted = _wanted(stacks, layers, type(teacher).__name__)
+    return _cut(teacher, {stack: wanted.get(stack.name, _whole(stack)) for stack in stacks})
 
 
 def entire(teacher: nn.Module) -> Student:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stilla.models.configs import ConfigPath, config_sections, edited_config, skeleton
+from stilla.models.configs import ConfigPath, config_sections, config_value, edited_config, skeleton
 from stilla.students.copying import tensors
 from stilla.students.vocabulary.numbers import renumbered, renumbered_generation
 from stilla.students.vocabulary.refusal import refusal
@@ -42,6 +42,20 @@ def with_rows(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
         made.generation_config = renumbered_generation(model.generation_config, order)
     made.config.dtype = made.dtype
     return made.train(model.training)
+
+
+def size_of_a_token(model: PreTrainedModel) -> int:
+    """Parameters of one token: of its embedding, and of a head of its own.
+
+    Raises:
+        CompatibilityError: as for `with_rows`.
+    """
+    paths = _sizes(model)
+    counts = [config_value(model.config, path) for path in paths]
+    more = {path: count + 1 for path, count in zip(paths, counts, strict=True)}
+    sizes = [sum(one.numel() for one in skeleton(model, edited_config(model.config, changes)).parameters())
+             for changes in ({}, more)]
+    return int(sizes[1] - sizes[0])
 
 
 def _sizes(model: PreTrainedModel) -> list[ConfigPath]:

@@ -1,0 +1,132 @@
+"""A student that stays below a recipe's limits: candidates that fit, a short training of the best, and the choice kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilla.data import from_all_over
+from stilla.models.fingerprint import of_model, of_processor
+from stilla.objectives import term
+from stilla.recipe import Stage
+from stilla.runtime.files import unsealed
+from stilla.runtime.narrate import say
+from stilla.runtime.processes import on_main
+from stilla.stages.completions import Completed
+from stilla.stages.stages import Stages
+from stilla.stages.surveying import in_words, surveyed, with_choice
+from stilla.students.sizing import Candidate, finalists
+from stilla.training.arguments import precision_of
+from stilla.training.validation import KL, Validation, measures
+
+STAGE, FILE = "size", "plan.json"
+PART, SHORTEST, LONGEST = 0.1, 50, 300
+"""Of the training's steps that a candidate is trained for, and at least and at most so many."""
+JUDGED = 2_000
+"""Examples of the validation data by which candidates are compared."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and what it reached in a short training; None where it was the only one."""
+
+    candidate: Candidate
+    reached: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        one = self.candidate
+        return {"layers": one.layers, "tokens": one.tokens, "parameters": one.parameters, "kept": one.kept,
+                "reached": self.reached}
+
+
+def sized(stages: Stages, written: Completed | None) -> Stages:
+    """The same with a student that stays below the recipe's limits: chosen once, and kept in the run folder.
+
+    Raises:
+        CompatibilityError: none does.
+    """
+    spec, place = stages.recipe.student, stages.place
+    if not spec.limited:
+        return stages
+    folder = place.folder.path / "plan"
+    inputs = {**place.inputs, "limits": spec.model_dump(mode="json"), "teacher": of_model(stages.teacher.model),
+              "processor": of_processor(stages.teacher.processor), "seed": stages.recipe.seed,
+              "distill": stages.recipe.distill[0].model_dump(mode="json"),
+              **({} if written is None else {"completions": written.fingerprint}),
+              **({} if place.pool is None else {"unlabelled": place.pool.fingerprint})}
+    chosen = on_main(lambda: _kept(stages, inputs, folder / FILE))
+    if chosen is None:
+        found, by = _tried(stages, written)
+        best = _best(found, higher=by != KL and measures(place.task, taught=False)[by])
+        chosen = best.candidate.spec
+        on_main(lambda: place.folder.begin(STAGE, inputs))
+        on_main(lambda: place.folder.write(folder / FILE, {"by": by, "tried": [one.plain() for one in found],
+                                                           "chosen": best.candidate.spec}))
+        on_main(lambda: place.folder.finish(STAGE, inputs, folder))
+    say(f"student: {in_words(chosen)}, chosen as the best below the limits")
+    return stages.with_recipe(stages.recipe.model_copy(update={"student": with_choice(spec, chosen)}))
+
+
+def _kept(stages: Stages, inputs: dict[str, Any], file: Path) -> dict[str, Any] | None:
+    """What was chosen before for the same."""
+    folder = stages.place.folder
+    if not folder.fits(STAGE, inputs) or folder.is_damaged(STAGE) or not file.is_file():
+        return None
+    chosen: dict[str, Any] = unsealed(file.read_text(encoding="utf-8"))["chosen"]
+    return chosen
+
+
+def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]:
+    """The finalists, each after the same short training, and the name of what they are compared by."""
+    place, teacher = stages.place, stages.teacher
+    prepared, share = stages.sample()
+    found = finalists(surveyed(stages.recipe.student, place.task, teacher, stages.counting(written), prepared))
+    by = next(iter(measures(place.task, taught=True)))
+    if place.task.row_classes() > 1 and place.task.comparable(teacher.processor, teacher.processor):
+        by = KL
+    if len(found) == 1:
+        return [Tried(found[0])], by
+    stage = stages.recipe.distill[0]
+    steps = _steps(stage, share * len(prepared))
+    say(f"student: {len(found)} candidates, each trained for {steps} steps; then compared by `{by}` on validation data")
+    tried = []
+    for number, one in enumerate(found):
+        reached = _reached(stages, written, one, f"trial-{number}", steps, by)
+        say(f"student: {in_words(one.spec)} ({one.parameters:,} parameters, {one.kept:.1%} of the texts' tokens): "
+            f"{by} {reached:.4g}")
+        tried.append(Tried(one, reached))
+    return tried, by
+
+
+def _steps(stage: Stage, examples: float) -> int:
+    at_once = stage.batch_size * stage.accumulate
+    whole = stage.max_steps or stage.passes * examples / at_once
+    return int(max(min(SHORTEST, whole), min(LONGEST, PART * whole)))
+
+
+def _reached(stages: Stages, written: Completed | None, one: Candidate, name: str, steps: int, by: str) -> float:
+    alone = {"patience": None, "average": None, "profile": None}
+    stage = stages.recipe.distill[0].model_copy(update={"max_steps": steps, **alone})
+    spec = with_choice(stages.recipe.student, one.spec)
+    sized = stages.with_recipe(stages.recipe.model_copy(update={"student": spec}))
+    student, loaded = sized.start(0, written)
+    place, teacher = sized.place_of(loaded), stages.teacher
+    terms = [term(each) for each in stage.objectives or ()]
+    place.train(name, student, teacher.model, terms, stage, (loaded.processor, teacher.processor), stages.recipe.seed,
+                examples=stages.examples(written))
+    shutil.rmtree(place.folder.checkpoints(name), ignore_errors=True)
+    some = from_all_over(place.splits["validation"], JUDGED)
+    prepared = place.task.prepare(some, loaded.processor, teacher.processor, training=False)
+    found = Validation(place.task, [prepared], teacher.model if by == KL else None).measured(
+        student.model, prepared, precision=precision_of(stage), batch_size=stages.recipe.evaluate.batch_size,
+        device=next(student.model.parameters()).device, together=False)
+    return found[by]
+
+
+def _best(tried: Sequence[Tried], *, higher: bool) -> Tried:
+    """Of equals the first, which is the deepest."""
+    sign = -1.0 if higher else 1.0
+    return min(tried, key=lambda one: sign * (0.0 if one.reached is None else one.reached))

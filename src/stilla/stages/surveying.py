@@ -1,0 +1,104 @@
+"""Which students stay below a recipe's limits: of what size, how fast on this machine, with how much of the texts' tokens."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stilla.errors import CompatibilityError
+from stilla.evaluate import Workload, medians
+from stilla.export import export
+from stilla.recipe import StudentSpec, VocabularySpec
+from stilla.recipe.fitting import Latency, Limits
+from stilla.signals import Side
+from stilla.stages.vocabulary import Counting
+from stilla.students import by_layers
+from stilla.students.sizing import Candidate, Vocabulary, candidates
+from stilla.tasks.base import Loaded, Prepared, Task
+
+
+def surveyed(limits: Limits, task: Task, teacher: Loaded, counting: Counting, prepared: Prepared) -> list[Candidate]:
+    """Every candidate below the limits, the deepest first. `prepared`: some examples, on which latency is measured.
+
+    Raises:
+        CompatibilityError: the teacher has no layers that could be cut.
+    """
+    most = limits.parameters(sum(one.numel() for one in teacher.model.parameters()))
+    found = candidates(teacher.model, most, vocabulary_of(teacher, counting))
+    if limits.max_latency_ms is None:
+        return found
+    how = limits.latency or Latency()
+    return [one for one in found if latency(one, task, teacher, how, prepared) <= limits.max_latency_ms]
+
+
+def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
+    """What the texts use of the teacher's tokens; None where it has none, or they cannot be cut."""
+    try:
+        used = counting.of(teacher)
+    except CompatibilityError:
+        return None
+    whole = max(float(used.weights.sum()), 1e-12)
+
+    def kept(tokens: int) -> float:
+        return float(used.weights[used.kept(VocabularySpec(tokens=tokens)).numbers].sum()) / whole
+
+    always = used.kept(VocabularySpec(tokens=len(used.there))).always
+    rows = int(teacher.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    return Vocabulary(rows, always, kept)
+
+
+def latency(one: Candidate, task: Task, teacher: Loaded, how: Latency, prepared: Prepared) -> float:
+    """Milliseconds of a forward, the median: of a student with these layers; its tokens are no work."""
+    student = by_layers(teacher.model, one.layers).model
+    with _threads(how.threads), _run_by(how.runtime, student, teacher.processor, task, prepared) as forward:
+        return 1e3 * medians({"": (forward, _load(prepared, how.batch))})[""]
+
+
+def _load(prepared: Prepared, batch: int) -> Workload:
+    """So many examples of about median length."""
+    lengths = prepared.lengths
+    order = sorted(range(len(prepared)), key=lambda place: 0 if lengths is None else lengths[place])
+    first = max(0, (len(order) - batch) // 2)
+    chosen = [order[(first + number) % len(order)] for number in range(batch)]
+    inputs = dict(prepared.collate([prepared.examples[place] for place in chosen])[Side.STUDENT.value])
+    return Workload(inputs, (inputs,), batch)
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if wanted is None else wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _run_by(runtime: str, student: nn.Module, processor: Any, task: Task, prepared: Prepared) -> Iterator[Any]:
+    if runtime == "torch":
+        yield student
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        from stilla.export.running import open_exported
+
+        yield open_exported(export(runtime, student, processor, task, prepared, Path(folder) / runtime))
+
+
+def with_choice(spec: StudentSpec, chosen: Mapping[str, Any]) -> StudentSpec:
+    """What a recipe says of its student, with layers and vocabulary in place of the limits."""
+    said = {name: value for name, value in spec.model_dump(mode="json", exclude_none=True).items()
+            if name not in Limits.model_fields}
+    return StudentSpec.model_validate({**said, **chosen})
+
+
+def in_words(spec: Mapping[str, Any]) -> str:
+    layers, tokens = spec["layers"], spec.get("vocabulary", {}).get("tokens")
+    said = f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}"
+    return said if tokens is None else f"{said} and {tokens:,} tokens"

@@ -1,0 +1,102 @@
+"""Students that stay below a limit: counted without being built, and as large when they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as hf
+
+from stilla.errors import CompatibilityError
+from stilla.students import by_layers
+from stilla.students.sizing import Candidate, Vocabulary, candidates, finalists
+from stilla.students.vocabulary import size_of_a_token, with_rows
+
+SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
+         "max_position_embeddings": 32}
+
+
+def bert(layers: int = 6) -> hf.PreTrainedModel:
+    return hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=layers, **SHAPE))
+
+
+def size(model: torch.nn.Module) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+def vocabulary(tokens: int = 200, always: int = 20) -> Vocabulary:
+    return Vocabulary(tokens, always, lambda kept: kept / tokens)
+
+
+def test_without_a_limit_every_depth_is_a_candidate_with_all_tokens() -> None:
+    found = candidates(bert(), None, vocabulary())
+    assert [one.layers for one in found] == [6, 5, 4, 3, 2, 1]
+    assert all(one.tokens is None and one.kept == 1.0 for one in found)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.3])
+def test_candidates_are_as_large_as_said_and_below_the_limit_by_less_than_a_token(share: float) -> None:
+    teacher = bert()
+    most = int(share * size(teacher))
+    found = candidates(teacher, most, vocabulary())
+    assert found
+    for one in found:
+        student = by_layers(teacher, one.layers).model
+        if one.tokens is not None:
+            assert isinstance(student, hf.PreTrainedModel)
+            student = with_rows(student, range(one.tokens))
+            assert most - one.parameters < 16
+            assert one.kept == one.tokens / 200
+        assert one.parameters == size(student) <= most
+
+
+def test_what_needs_more_tokens_than_there_is_room_for_is_no_candidate() -> None:
+    teacher = bert()
+    most = size(by_layers(teacher, 3).model) - 100 * 16
+    assert [one.layers for one in candidates(teacher, most, vocabulary(always=100))] == [3, 2, 1]
+    assert [one.layers for one in candidates(teacher, most, vocabulary(always=101))] == [2, 1]
+    assert [one.layers for one in candidates(teacher, most, None)] == [
+        layers for layers in (2, 1) if size(by_layers(teacher, layers).model) <= most]
+
+
+@pytest.mark.parametrize(("config", "model", "each"), [
+    (hf.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, n_positions=8), hf.GPT2LMHeadModel, 16),  # tied
+    (hf.LlamaConfig(num_hidden_layers=2, tie_word_embeddings=False, **{**SHAPE, "vocab_size": 64}), hf.LlamaForCausalLM, 32),
+    (hf.BertConfig(num_hidden_layers=2, **SHAPE), hf.BertForMaskedLM, 17),  # tied, with a bias
+])
+def test_a_token_is_as_large_as_its_rows(config: hf.PreTrainedConfig, model: type[hf.PreTrainedModel], each: int) -> None:
+    assert size_of_a_token(model(config)) == each
+
+
+def test_of_two_stacks_each_may_be_cut() -> None:
+    config = hf.T5Config(d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=4, num_decoder_layers=2, vocab_size=64)
+    found = candidates(hf.T5ForConditionalGeneration(config), None, None)
+    assert found[0].layers == {"encoder": 4, "decoder": 2}
+    assert found[-1].layers == {"encoder": 1, "decoder": 1}
+    assert [one.depth for one in found] == sorted((one.depth for one in found), reverse=True)
+
+
+def test_stages_are_cut_together() -> None:
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[4, 6], layer_type="basic")
+    found = candidates(hf.ResNetForImageClassification(config), None, None)
+    assert found[0].layers == {"depths": [4, 6]}
+    assert found[-1].layers == {"depths": [1, 1]}
+
+
+def one(layers: int, kept: float) -> Candidate:
+    return Candidate(layers, 1000 * layers, int(100 * kept), kept)
+
+
+def test_finalists_are_about_the_deepest_that_can_read_the_texts() -> None:
+    found = [one(6, 0.5), one(5, 0.8), one(4, 0.96), one(3, 0.98), one(2, 1.0), one(1, 1.0)]
+    assert [each.layers for each in finalists(found)] == [4, 3, 2]
+    assert [each.layers for each in finalists(found[3:])] == [3, 2, 1]
+    assert [each.layers for each in finalists(found[:2])] == [6, 5]
+
+
+def test_with_all_tokens_the_deepest_is_taken() -> None:
+    assert [each.layers for each in finalists([Candidate(4, 10), Candidate(3, 8)])] == [4]
+
+
+def test_a_limit_that_nothing_fits_is_refused() -> None:
+    with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
+        finalists(candidates(bert(), 10, vocabulary()))

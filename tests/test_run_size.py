@@ -1,0 +1,116 @@
+"""Whole runs whose student is chosen: what fits, what is tried, and that it is chosen once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoModelForSequenceClassification
+
+from stilla.check import check
+from stilla.errors import CompatibilityError, RecipeError
+from stilla.recipe.file import from_options
+from stilla.run import distill
+from tests import tiny
+from tests.test_run_vocabulary import recipe as speaking
+
+pytestmark = pytest.mark.slow
+
+
+def parameters(folder: Path) -> int:
+    return sum(one.numel() for one in AutoModelForSequenceClassification.from_pretrained(folder).parameters())
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "plan" / "plan.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Of three layers, with room for all but 30 tokens: one of two layers has room for all of them."""
+    folder = tmp_path_factory.mktemp("sized")
+    recipe = speaking(folder, "text-classification", student={"size": 0.5})
+    whole = parameters(Path(recipe["teacher"]["model"]))
+    recipe["student"] = {"size": (whole - 30 * 16) / whole}
+    return recipe, distill(recipe).folder
+
+
+def test_the_student_is_below_the_limit_and_what_was_chosen_stands_in_the_recipe(made: tuple[dict[str, Any], Path]) -> None:
+    _, folder = made
+    plan, written = plan_of(folder), yaml.safe_load((folder / "recipe.yaml").read_text())["student"]
+    chosen = next(one for one in plan["tried"] if one["layers"] == plan["chosen"]["layers"])
+    assert parameters(folder / "student") <= chosen["parameters"] < parameters(folder / "teacher")
+    assert parameters(folder / "baseline") == parameters(folder / "student")
+    assert written["layers"] == plan["chosen"]["layers"]
+    assert [one["layers"] for one in plan["tried"]] == [3, 2, 1]
+    assert [one["tokens"] is None for one in plan["tried"]] == [False, True, True]
+    assert "size" not in written or written["size"] is None
+
+
+def test_the_nearest_to_the_teacher_after_a_short_training_is_chosen(made: tuple[dict[str, Any], Path]) -> None:
+    plan = plan_of(made[1])
+    assert len(plan["tried"]) > 1
+    assert plan["by"] == "kl"
+    best = min(plan["tried"], key=lambda one: one["reached"])
+    assert best["layers"] == plan["chosen"]["layers"]
+    assert not list((made[1] / "checkpoints").glob("trial-*"))
+
+
+def test_it_is_chosen_once(made: tuple[dict[str, Any], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, folder = made
+    before = (folder / "student" / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    distill(recipe)
+    said = capsys.readouterr().err
+    assert "candidates" not in said
+    assert "student: finished before, skipped" in said
+    assert (folder / "student" / "model.safetensors").read_bytes() == before
+
+
+def test_a_second_check_calls_it_a_run_of_this_recipe(made: tuple[dict[str, Any], Path]) -> None:
+    found = check(from_options(made[0]))
+    assert not found.problems
+    assert any("holds a run of this recipe" in note for note in found.notes)
+    assert any("short training of each decides" in note for note in found.notes)
+
+
+def test_a_damaged_choice_is_made_again_and_is_the_same(made: tuple[dict[str, Any], Path]) -> None:
+    recipe, folder = made
+    file = folder / "plan" / "plan.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"reached"', '"Reached"', 1))
+    distill(recipe)
+    assert json.loads(file.read_text())["chosen"] == json.loads(whole)["chosen"]
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_what_is_too_slow_is_left_out(tmp_path: Path, runtime: str) -> None:
+    if runtime == "onnx":
+        pytest.importorskip("onnxruntime")
+    recipe = tiny.recipe(tmp_path, student={
+        "max_latency_ms": 10_000, "latency": {"runtime": runtime, "threads": 1, "batch": 2}})
+    recipe["distill"] = {**recipe["distill"], "epochs": 1}
+    whole = distill(recipe).folder
+    assert plan_of(whole)["chosen"] == {"layers": tiny_depth(whole)}
+    none = {**recipe, "student": {"max_latency_ms": 1e-6, "latency": {"runtime": runtime}}, "output": str(tmp_path / "none")}
+    with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
+        distill(none)
+
+
+def tiny_depth(folder: Path) -> int:
+    depth: int = json.loads((folder / "teacher" / "config.json").read_text())["num_hidden_layers"]
+    return depth
+
+
+@pytest.mark.parametrize(("student", "said"), [
+    ({"size": 0.3, "layers": 2}, "got layers beside a limit"),
+    ({"max_parameters": 10, "vocabulary": "data"}, "got vocabulary"),
+    ({"size": 1.5}, "expected less than 1"), ({"latency": {"threads": 2}}, "or a limit"),
+])
+def test_limits_go_alone(tmp_path: Path, student: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        from_options(tiny.recipe(tmp_path, student=student))
