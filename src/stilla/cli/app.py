@@ -120,6 +120,35 @@ def check(
 
 
 @app.command()
+def plan(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+    page: options.PlanPage = Path("plan.html"),
+    open_: options.Open = False,
+) -> None:
+    """Show what sizes of students there are, how fast they are here, and what the run costs; train nothing."""
+    from stilla.check.planning import plan as planned
+    from stilla.cli.collecting import collecting_nothing
+    from stilla.cli.printing import open_page, print_places, print_plan
+    from stilla.cli.recipes import gathered
+    from stilla.report.planned import write_plan
+    from stilla.runtime.paths import meant
+
+    recipe = gathered(arguments, task, teacher, student, data, output).complete()
+    with collecting_nothing():
+        found = planned(recipe)
+    print_plan(found)
+    written = write_plan(found, recipe.task, Path(meant(str(page))))
+    print_places({"plan": written})
+    if open_:
+        open_page(written)
+
+
+@app.command()
 def capture(
     arguments: options.Arguments = None,
     task: options.Task = None,

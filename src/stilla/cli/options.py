@@ -58,6 +58,7 @@ class Role(StrEnum):
 
 Exported = Annotated[Role, typer.Option(
     "--model", help="Which model: the student, or the baseline, trained on labels alone.")]
+PlanPage = Annotated[Path, typer.Option("--page", metavar="FILE", help="The page to write.")]
 Page = Annotated[Path, typer.Option("--output", metavar="FILE", help="The page to write.")]
 RunsFolder = Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where runs are looked for.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]

@@ -25,6 +25,7 @@ from stilla.runtime.narrate import Console
 if TYPE_CHECKING:
     from stilla.cache.care import Contents
     from stilla.check import Findings
+    from stilla.check.planning import Plan
     from stilla.cli.listing import Entry, RunEntry
     from stilla.report.table import ScoreTable
     from stilla.run import Run
@@ -160,6 +161,20 @@ def print_findings(findings: Findings) -> None:
             show(_hanging("  · ", note))
     if findings.estimate is not None:
         show("", "Estimate, on this machine:", _pairs(findings.estimate.lines()))
+
+
+def print_plan(plan: Plan) -> None:
+    """Every size of student, then what the run costs."""
+    from stilla.report.planned import costs, in_short, plan_table
+
+    found = plan_table(plan)
+    table = _plain_table("student", *(column.title for column in found.columns), first_width=12)
+    for row in found.rows:
+        table.add_row(row.title, *(cell.text for cell in row.cells))
+    show("", Text(in_short(plan), style="bold"), "", table, "")
+    for note in plan.notes:
+        show(_hanging("  · ", note))
+    show("", "Estimate of the run, on this machine:", _pairs(costs(plan)))
 
 
 def print_comparison(folders: Sequence[Path]) -> None:

@@ -92,6 +92,7 @@ def write_page(target: Path, template: str, values: Mapping[str, object]) -> Pat
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
                "base-uri 'none'; form-action 'none'",
     )
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, html)
     return target
 

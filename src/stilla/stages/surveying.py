@@ -55,8 +55,12 @@ def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
 
 def latency(one: Candidate, task: Task, teacher: Loaded, how: Latency, prepared: Prepared) -> float:
     """Milliseconds of a forward, the median: of a student with these layers; its tokens are no work."""
-    student = by_layers(teacher.model, one.layers).model
-    with _threads(how.threads), _run_by(how.runtime, student, teacher.processor, task, prepared) as forward:
+    return latency_of(by_layers(teacher.model, one.layers).model, teacher.processor, task, how, prepared)
+
+
+def latency_of(model: nn.Module, processor: Any, task: Task, how: Latency, prepared: Prepared) -> float:
+    """Of any model that reads what `prepared` is for."""
+    with _threads(how.threads), _run_by(how.runtime, model, processor, task, prepared) as forward:
         return 1e3 * medians({"": (forward, _load(prepared, how.batch))})[""]
 
 
