@@ -133,16 +133,36 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
 
 
 @pytest.mark.parametrize(("student", "teacher", "labels", "expected"), [
-    ({"layers": 1}, "./bert", ["a", "b"], "light"),
+    ({"layers": 1}, "./bert", ["a", "b"], "late"),
+    ({"size": 0.3}, "./bert", ["a", "b"], "late"),
     ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "none"),
     ({"model": "./small"}, "./bert", ["a", "b"], "none"),
     ({"layers": 1}, "package.module:make", ["a", "b"], "none"),
     ({"layers": 1}, "./bert", [0.25, 0.5], "none"),
 ])
-def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
+def test_auto_is_late_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": labels * 8})
     section = TextClassificationData(train="memory")
     made = TextClassification.understand(section, {"train": split})
     settled = made.settled(ModelSource(model=teacher), StudentSpec(**student))
     assert section.augment == "auto"
     assert settled.resolved(section).augment == expected
+
+
+def test_late_leaves_the_first_passes_as_they_are_and_is_light_from_then_on() -> None:
+    plain, late, light = (prepared(augment) for augment in ("none", "late", "light"))
+    everything = list(range(64))
+    for epoch in range(6):
+        for one in (late, light):
+            assert one.on_epoch is not None
+            one.on_epoch(epoch)
+        said, expected = ids(late, everything), ids(plain if epoch < 3 else light, everything)
+        assert torch.equal(said.student["input_ids"], expected.student["input_ids"])
+        assert torch.equal(said.labels, expected.labels)
+
+
+def test_pairs_of_texts_are_left_as_they_are() -> None:
+    split = Dataset.from_dict({"one": ["a b", "c d"] * 8, "two": ["a c", "b d"] * 8, "label": ["x", "y"] * 8})
+    section = TextClassificationData(train="memory", text=("one", "two"))
+    made = TextClassification.understand(section, {"train": split})
+    assert made.settled(ModelSource(model="./bert"), StudentSpec(layers=1)).resolved(section).augment == "none"

@@ -74,7 +74,7 @@ class Classification(Task[ClassifiedT]):
         chosen = self.augmentation(teacher, student)
         return replace(self, section=self.section.model_copy(update={"augment": chosen}))
 
-    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light", "late"]:
         """What `augment: auto` means for these models."""
         return "none"
 

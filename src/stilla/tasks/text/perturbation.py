@@ -24,6 +24,8 @@ SHARE = 0.75
 """Of the texts that are changed."""
 RATE = 0.4
 """Of a changed text's tokens that are replaced."""
+CLEAN = 3
+"""Passes that `late` leaves as they are: what a student has not learnt yet, other words teach it no better."""
 NEAREST = 15
 """Tokens that a token may be replaced by; one is drawn, each as often."""
 _AT_ONCE = 512
@@ -33,15 +35,17 @@ class Perturbation:
     """Replaces tokens in place; what it draws depends on (seed, epoch, key) alone. Special tokens stay."""
 
     def __init__(
-        self, tokens: Tokens, special: Sequence[int], embedding: Float[Tensor, "vocabulary width"], seed: int
+        self, tokens: Tokens, special: Sequence[int], embedding: Float[Tensor, "vocabulary width"], seed: int,
+        untouched: int = 0,
     ) -> None:
-        """`embedding`: the teacher's, of every token. Only tokens that the training data use replace others."""
+        """`embedding`: the teacher's, of every token. Only tokens that the training data use replace others. `untouched`: the
+        first so many passes, in which nothing is replaced."""
         words = np.setdiff1d(tokens.ids, special)
         self.similar = nearest(embedding[torch.from_numpy(words).long()])
         self.words = words
         self.place = np.full(len(embedding), -1, np.int64)
         self.place[words] = np.arange(len(words))
-        self.seed = seed
+        self.seed, self.untouched = seed, untouched
         # shared, so that the loader's processes see it change
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -54,7 +58,7 @@ class Perturbation:
         """Change `input_ids` in place; which examples were changed."""
         ids, valid = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
         changed = np.zeros(len(keys), bool)
-        choices = self.similar.shape[1]
+        choices = self.similar.shape[1] if int(self.epoch) >= self.untouched else 0
         for row, key in enumerate(keys):
             draw = np.random.default_rng((self.seed, int(self.epoch), int(key)))
             if draw.random() >= SHARE or choices == 0:

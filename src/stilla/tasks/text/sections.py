@@ -13,7 +13,7 @@ class TextClassificationData(Classified, Texts):
 
     text: Strings | None = None
     """The text's column, or two for sentence pairs; only where the names do not say it themselves."""
-    augment: Literal["auto", "none", "light"] = "auto"
+    augment: Literal["auto", "none", "light", "late"] = "auto"
     """`light` replaces some tokens by similar ones in three of four training texts, drawn at random; such a text then has
-    no label, only the teacher's answer. `auto` is `light` for classes and a student cut from the teacher's layers, else
-    `none`."""
+    no label, only the teacher's answer. `late` leaves the first three passes as they are. `auto` is `late` for classes of
+    single texts and a student cut from the teacher's layers, else `none`."""

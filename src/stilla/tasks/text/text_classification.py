@@ -29,7 +29,7 @@ from stilla.tasks.shared.classification import Classification, Positions, attemp
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, numbering
-from stilla.tasks.text.perturbation import Perturbation
+from stilla.tasks.text.perturbation import CLEAN, Perturbation
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.views import Text, View
 
@@ -71,11 +71,11 @@ class TextClassification(Classification[TextClassificationData]):
     def resolved(self, section: TextClassificationData) -> TextClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "text": self.text})
 
-    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "late"]:
         """Measured to help students cut from a teacher that tells classes of single texts apart; others it helps or harms, by
         the data. Two texts that no longer speak of the same say something else (elsewhere measured to cost 16 points)."""
         cut = student.is_cut and not is_import_path(teacher.model)
-        return "light" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
+        return "late" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
 
     def adapted_to(self, teacher: Loaded) -> Self:
         model = teacher.model
@@ -116,15 +116,16 @@ class TextClassification(Classification[TextClassificationData]):
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
         perturbation = None
-        if training and teacher is not None and self.section.augment == "light":
+        if training and teacher is not None and self.section.augment in ("light", "late"):
             if not shared:
-                raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
-                                         "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
+                raise CompatibilityError(f"data.augment: {self.section.augment} replaces tokens, and teacher and student have "
+                                         "different tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
             if self.embedding is None:
-                raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher has no "
-                                         "embedding of tokens that says which are. Use augment: none.")
+                raise CompatibilityError(f"data.augment: {self.section.augment} replaces words by similar ones, and the teacher "
+                                         "has no embedding of tokens that says which are. Use augment: none.")
             embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
-            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed)
+            untouched = CLEAN if self.section.augment == "late" else 0
+            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed, untouched)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, labels, keys, perturbation, known),
