@@ -31,6 +31,7 @@ from stilla.recipe import (
     Unlabelled,
     VocabularySpec,
 )
+from stilla.recipe.fitting import Latency
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
 from stilla.recipe.yaml import flow
@@ -41,6 +42,7 @@ PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTAL
 
 SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "vocabulary": VocabularySpec,
+    "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
     "generation": Generation, "unlabelled": Unlabelled,
 }

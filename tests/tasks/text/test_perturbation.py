@@ -17,10 +17,11 @@ from stilla.tasks.text.text_classification import TextClassification
 from tests import tiny
 
 
-def task(augment: str = "light") -> tuple[TextClassification, Dataset]:
+def task(augment: str = "light", clean_passes: int | None = None) -> tuple[TextClassification, Dataset]:
     rows = [{"text": " ".join(tiny.FILLER[: 3 + index % 7]), "label": ["a", "b"][index % 2]} for index in range(64)]
     split = Dataset.from_list(rows)
-    return TextClassification.understand(TextClassificationData(train="memory", augment=augment), {"train": split}), split
+    return TextClassification.understand(TextClassificationData(
+        train="memory", augment=augment, clean_passes=clean_passes), {"train": split}), split
 
 
 def embedding(size: int = 200) -> torch.Tensor:
@@ -29,8 +30,10 @@ def embedding(size: int = 200) -> torch.Tensor:
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def prepared(augment: str = "light", *, training: bool = True, teacher: bool = True, seed: int = 3) -> Prepared:
-    made, split = task(augment)
+def prepared(
+    augment: str = "light", *, training: bool = True, teacher: bool = True, seed: int = 3, clean_passes: int | None = None
+) -> Prepared:
+    made, split = task(augment, clean_passes)
     made = replace(made, embedding=embedding())
     tokenizer = tiny.tokenizer()
     return made.prepare(split, tokenizer, tokenizer if teacher else None, training=training, seed=seed)
@@ -133,24 +136,25 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
 
 
 @pytest.mark.parametrize(("student", "teacher", "labels", "expected"), [
-    ({"layers": 1}, "./bert", ["a", "b"], "late"),
-    ({"size": 0.3}, "./bert", ["a", "b"], "late"),
+    ({"layers": 1}, "./bert", ["a", "b"], "light"),
+    ({"size": 0.3}, "./bert", ["a", "b"], "light"),
     ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "none"),
     ({"model": "./small"}, "./bert", ["a", "b"], "none"),
     ({"layers": 1}, "package.module:make", ["a", "b"], "none"),
     ({"layers": 1}, "./bert", [0.25, 0.5], "none"),
 ])
-def test_auto_is_late_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
+def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": labels * 8})
     section = TextClassificationData(train="memory")
     made = TextClassification.understand(section, {"train": split})
     settled = made.settled(ModelSource(model=teacher), StudentSpec(**student))
     assert section.augment == "auto"
     assert settled.resolved(section).augment == expected
+    assert settled.resolved(section).clean_passes == (3 if expected == "light" else None)
 
 
-def test_late_leaves_the_first_passes_as_they_are_and_is_light_from_then_on() -> None:
-    plain, late, light = (prepared(augment) for augment in ("none", "late", "light"))
+def test_clean_passes_come_first_and_the_others_are_as_ever() -> None:
+    plain, late, light = prepared("none"), prepared(clean_passes=3), prepared()
     everything = list(range(64))
     for epoch in range(6):
         for one in (late, light):

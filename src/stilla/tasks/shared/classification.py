@@ -72,11 +72,15 @@ class Classification(Task[ClassifiedT]):
         if self.section is None or self.section.augment != "auto":
             return self
         chosen = self.augmentation(teacher, student)
-        return replace(self, section=self.section.model_copy(update={"augment": chosen}))
+        return replace(self, section=self.section.model_copy(update={"augment": chosen, **self.with_augmentation(chosen)}))
 
-    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light", "late"]:
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
         """What `augment: auto` means for these models."""
         return "none"
+
+    def with_augmentation(self, chosen: Literal["none", "light"]) -> dict[str, Any]:
+        """What else of the section follows where `auto` has chosen this."""
+        return {}
 
     def labels_resolved(self) -> dict[str, Any]:
         augment = "none" if self.section is None else self.section.augment

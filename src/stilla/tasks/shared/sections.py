@@ -32,7 +32,7 @@ class Labelled(Data):
 class Classified(Labelled):
     """Of whole examples with a class, several labels, or a number, that may be changed at random."""
 
-    augment: Literal["auto", "none", "light", "late"] = "auto"
+    augment: Literal["auto", "none", "light"] = "auto"
     """`light` changes training examples at random, the same for teacher and student; `auto` leaves it to the task."""
 
 

@@ -25,7 +25,7 @@ SHARE = 0.75
 RATE = 0.4
 """Of a changed text's tokens that are replaced."""
 CLEAN = 3
-"""Passes that `late` leaves as they are: what a student has not learnt yet, other words teach it no better."""
+"""Passes without any, by default: a text that a student has not learnt yet, other words teach it no better."""
 NEAREST = 15
 """Tokens that a token may be replaced by; one is drawn, each as often."""
 _AT_ONCE = 512

@@ -69,13 +69,18 @@ class TextClassification(Classification[TextClassificationData]):
         return cls(problem, section, text)
 
     def resolved(self, section: TextClassificationData) -> TextClassificationData:
-        return section.model_copy(update={**self.labels_resolved(), "text": self.text})
+        clean = None if self.section is None else self.section.clean_passes
+        return section.model_copy(update={**self.labels_resolved(), "text": self.text, "clean_passes": clean})
 
-    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "late"]:
+    def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
         """Measured to help students cut from a teacher that tells classes of single texts apart; others it helps or harms, by
         the data. Two texts that no longer speak of the same say something else (elsewhere measured to cost 16 points)."""
         cut = student.is_cut and not is_import_path(teacher.model)
-        return "late" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
+        return "light" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
+
+    def with_augmentation(self, chosen: Literal["none", "light"]) -> dict[str, Any]:
+        given = None if self.section is None else self.section.clean_passes
+        return {"clean_passes": CLEAN} if chosen == "light" and given is None else {}
 
     def adapted_to(self, teacher: Loaded) -> Self:
         model = teacher.model
@@ -116,16 +121,15 @@ class TextClassification(Classification[TextClassificationData]):
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
         perturbation = None
-        if training and teacher is not None and self.section.augment in ("light", "late"):
+        if training and teacher is not None and self.section.augment == "light":
             if not shared:
-                raise CompatibilityError(f"data.augment: {self.section.augment} replaces tokens, and teacher and student have "
-                                         "different tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
+                raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
+                                         "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
             if self.embedding is None:
-                raise CompatibilityError(f"data.augment: {self.section.augment} replaces words by similar ones, and the teacher "
+                raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher "
                                          "has no embedding of tokens that says which are. Use augment: none.")
             embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
-            untouched = CLEAN if self.section.augment == "late" else 0
-            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed, untouched)
+            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed, self.section.clean_passes or 0)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, labels, keys, perturbation, known),
