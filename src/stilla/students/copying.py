@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once
 from stilla.models.configs import with_buffers
+from stilla.models.depths import Kept
 from stilla.models.stacks import LayerStack
-from stilla.students.depths import Kept
 
 
 def copy_weights(student: PreTrainedModel, teacher: PreTrainedModel, kept: Mapping[LayerStack, Kept]) -> None:

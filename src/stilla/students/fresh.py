@@ -12,8 +12,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
 from stilla.models.configs import ConfigPath, edited_config
+from stilla.models.depths import Changes, of_depth
 from stilla.models.stacks import find_stacks
-from stilla.students.depths import Changes, of_depth
 from stilla.students.student import Student, automatic_layer_map
 
 # Changing these would make another task or another class of it, not a smaller student.

@@ -15,8 +15,8 @@ from itertools import pairwise
 from torch import nn
 from transformers import PreTrainedModel
 
+from stilla.models.depths import Kept
 from stilla.models.stacks import LayerStack
-from stilla.students.depths import Kept
 
 # (module, attribute) within a layer
 _Key = tuple[str, str]

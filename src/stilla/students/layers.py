@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
 from stilla.models.configs import edited_config, skeleton
+from stilla.models.depths import Changes, Kept, keeping
 from stilla.models.stacks import LayerStack, find_stacks
 from stilla.students.copying import copy_weights
-from stilla.students.depths import Changes, Kept, keeping
 from stilla.students.kinds import misfits, nearest_fit
 from stilla.students.student import LayerMap, Student
 
