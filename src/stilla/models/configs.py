@@ -15,6 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 # ("text_config", "num_hidden_layers"), ("depths",)
 ConfigPath = tuple[str, ...]
+# a tensor's name, and one of its dimensions
+Axis = tuple[str, int]
 
 
 def config_sections(config: PreTrainedConfig, path: ConfigPath = ()) -> Iterator[tuple[ConfigPath, PreTrainedConfig]]:
@@ -31,6 +33,24 @@ def config_value(config: PreTrainedConfig, path: ConfigPath) -> Any:
     for key in path:
         value = getattr(value, key)
     return value
+
+
+def changed_numbers(before: PreTrainedConfig, after: PreTrainedConfig) -> list[str]:
+    """`hidden_size 384 → 192` for every number, and every list of numbers, that two configs have in common and differ in."""
+    old, new = (dict(_numbers(config.to_dict())) for config in (before, after))
+    return [f"{name} {_shown(old[name])} → {_shown(new[name])}" for name in old if name in new and old[name] != new[name]]
+
+
+def _numbers(values: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{within}{name}.")
+        elif all(type(one) in (int, float) for one in (value if isinstance(value, list | tuple) and value else [value])):
+            yield within + name, list(value) if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]) -> PreTrainedConfig:
@@ -55,10 +75,37 @@ def skeleton(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedMode
         return type(model)._from_config(config)
 
 
-def with_buffers(model: PreTrainedModel) -> PreTrainedModel:
-    """The model's class, built again with the values of its buffers; its parameters are on the meta device."""
+def with_buffers(model: PreTrainedModel, config: PreTrainedConfig | None = None) -> PreTrainedModel:
+    """The model's class, built again with the values of its buffers; its parameters are on the meta device.
+
+    config: by default the model's own.
+    """
     with quiet(), torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
-        return type(model)._from_config(copy.deepcopy(model.config))
+        return type(model)._from_config(copy.deepcopy(model.config if config is None else config))
+
+
+class Shapes:
+    """The shapes of a model's tensors, and which of them another config changes."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.whole = self._of({})
+
+    def changed(self, changes: Mapping[ConfigPath, object]) -> dict[Axis, tuple[int, int]] | None:
+        """The axes of other size, each with the old and the new; None where no model, or other tensors come of it."""
+        try:
+            built = self._of(changes)
+        except Exception:  # each class refuses a config in its own way
+            return None
+        if built.keys() != self.whole.keys() or any(len(built[name]) != len(self.whole[name]) for name in built):
+            return None
+        return {(name, axis): (old, new) for name in built
+                for axis, (old, new) in enumerate(zip(self.whole[name], built[name], strict=True)) if old != new}
+
+    def _of(self, changes: Mapping[ConfigPath, object]) -> dict[str, tuple[int, ...]]:
+        with quiet():
+            built = skeleton(self.model, edited_config(self.model.config, changes))
+        return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 
 
 @contextmanager

@@ -208,6 +208,32 @@ def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
     return inputs
 
 
+def varied_inputs(model: nn.Module) -> dict[str, Tensor]:
+    """Two examples of tokens that differ, the last as in `made_up_inputs`, or of noise.
+
+    Raises:
+        TypeError: it is not a Hugging Face model.
+    """
+    made = made_up_inputs(model)
+    assert isinstance(model, PreTrainedModel)
+    configs = [vars(config) for _, config in config_sections(model.config)]
+    special = {value for config in configs for name, value in config.items() if name.endswith("_token_id")}
+    known = min((value for config in configs for name, value in config.items()
+                 if name in ("vocab_size", "decoder_vocab_size") and isinstance(value, int)), default=2)
+    generator = torch.Generator().manual_seed(0)
+    varied: dict[str, Tensor] = {}
+    for name, value in made.items():
+        if name == "pixel_values":
+            varied[name] = torch.randn((2, *value.shape[1:]), generator=generator).to(value)
+            continue
+        end = int(value.max())
+        usual = torch.tensor([token for token in range(min(known, 10_000)) if token not in special and token != end])
+        drawn = usual[torch.randint(len(usual), (2, 12), generator=generator)]
+        drawn[:, -1] = end
+        varied[name] = drawn.to(value)
+    return varied
+
+
 def _first_value(model: PreTrainedModel, field: str, default: Any) -> Any:
     """Of the first of the model's configs that sets the field."""
     values = (vars(config).get(field) for _, config in config_sections(model.config))
