@@ -10,6 +10,7 @@ from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, St
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
 from stilla.recipe.whole import Recipe, long_form, recipe_for
+from stilla.recipe.width import Width
 
 __all__ = [
     "TEXT_METRICS",
@@ -36,6 +37,7 @@ __all__ = [
     "Training",
     "Unlabelled",
     "VocabularySpec",
+    "Width",
     "long_form",
     "recipe_for",
 ]
