@@ -30,6 +30,7 @@ from stilla.recipe import (
     Teacher,
     Unlabelled,
     VocabularySpec,
+    Width,
 )
 from stilla.recipe.fitting import Latency
 from stilla.recipe.kinds import PLACES, sections
@@ -41,7 +42,7 @@ PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").g
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
-    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "vocabulary": VocabularySpec,
+    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
     "generation": Generation, "unlabelled": Unlabelled,
@@ -175,6 +176,23 @@ def families() -> list[str]:
     return table(("Stacks", "Families"), [(names, ", ".join(found)) for names, found in cuts.items()])
 
 
+def widths() -> list[str]:
+    """By which fields of their configs the families are made narrower."""
+    from tests.widths import CUTTABLE
+
+    by_fields: dict[tuple[str, ...], list[str]] = {}
+    for name, one in CUTTABLE.items():
+        hidden = () if one.made_anew else one.hidden
+        heads = _code(one.heads) or (f"{_code(one.bound)}, with the hidden state" if one.bound and hidden else "")
+        by_fields.setdefault((_code(one.ffn) or "–", heads or "–", _code(hidden) or "–"), []).append(name)
+    return table(("`ffn`", "`heads`", "`hidden`", "Families"),
+                 [(*fields, ", ".join(names)) for fields, names in by_fields.items()])
+
+
+def _code(names: Sequence[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)
+
+
 def floors() -> list[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     layers: list[str] = next(one for one in contracts if one["type"] == "layers")["layers"]
@@ -200,7 +218,7 @@ def trainer(part: str) -> list[str]:
 
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
     "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
-    "families": families, "floors": floors, "tasks": tasks, "trainer": trainer,
+    "families": families, "widths": widths, "floors": floors, "tasks": tasks, "trainer": trainer,
 }
 
 

@@ -76,10 +76,11 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         stages = _with_teacher(recipe, folder).resolved().chosen()
         written = stages.completions()
         stages = sizing.sized(stages, written)
+        cut = stages.narrowed(written)
         for seed in range(recipe.evaluate.seeds):
-            stages.student("student", seed, written)
+            stages.student("student", seed, written, cut)
             if recipe.evaluate.baseline:
-                stages.student("baseline", seed, written)
+                stages.student("baseline", seed, written, cut)
         on_main(lambda: _measured(stages))
         return Run.load(folder.path)
 

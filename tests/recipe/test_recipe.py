@@ -252,7 +252,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("{layers: {keep: [0, 5, 11]}}", "{layers: 3, model: ./x}", "got layers and model; expected"),
         ("keep: [0, 5, 11]", "keep: [0, five]", 'layers.keep[1]: got "five"; expected a whole number'),
         ("{layers: {keep: [0, 5, 11]}}", "{layers: three}", 'student.layers: got "three"; expected layers'),
-        ("{layers: {keep: [0, 5, 11]}}", "{}", "got none; expected exactly one of layers, config and model, or vocabulary"),
+        ("{layers: {keep: [0, 5, 11]}}", "{}", "expected exactly one of layers, config and model, or width or vocabulary"),
         ("5, 11]}", "5]}, vocabulary: date", "student.vocabulary: got 'date'; expected data, or which tokens"),
         ("5, 11]}", "5]}, vocabulary: 5000", "student.vocabulary: got 5000; expected keys and values, of data"),
         ("5, 11]}", "5]}, vocabulary: {extra: -1}", "student.vocabulary.extra: got -1; expected at least 0"),

@@ -73,6 +73,8 @@ def lacking_examples(recipe: Recipe) -> list[str]:
         if recipe.teacher.train is not None else []
     found += [f"evaluate.baseline: {why} that a student could learn from without a teacher; leave it out"] \
         if recipe.evaluate.baseline else []
+    found += [f"student.width: {why} by which it could be measured what matters; name some there, or leave it out"] \
+        if recipe.student.width is not None and recipe.completions is None else []
     found += [f"data.unlabelled.near: {why} that anything could be near to; leave it out"] \
         if recipe.data.unlabelled.near is not None else []
     return found

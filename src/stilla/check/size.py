@@ -9,11 +9,12 @@ from datasets import Dataset
 from stilla import data
 from stilla.check.found import Found
 from stilla.evaluate.flops import count_parameters
-from stilla.recipe import Recipe
+from stilla.recipe import Recipe, Width
 from stilla.stages import unlabelled
 from stilla.stages.surveying import in_words, surveyed, with_choice
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller, cost_of
+from stilla.stages.words import narrowed
 from stilla.students.sizing import finalists
 from stilla.tasks.base import Loaded, Task
 
@@ -57,3 +58,9 @@ def note_the_vocabulary(
         sizes = " to ".join(f"{count_parameters(one.model):,}" for one in (teacher, student))
         sampled = f"; a run counts in all {examples:,} examples, and will keep a few more" if examples > COUNTED else ""
         found.notes.append(f"vocabulary: {cost} of the validation data; from {sizes} parameters{sampled}")
+
+
+def note_the_width(width: Width, teacher: Loaded, student: Loaded, found: Found) -> None:
+    sizes = " to ".join(f"{count_parameters(one.model):,}" for one in (teacher, student))
+    found.notes.append(f"width: {narrowed(width, teacher.model, student.model)}; from {sizes} parameters. Here any units "
+                       "were taken: what matters, the run measures")

@@ -162,6 +162,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             recipe = size.settled(recipe, task, teacher, splits, pool, found)
             smaller = size.smaller(recipe, task, splits, pool)
             student, loaded = start_student(recipe.student, task, teacher, origin, smaller)
+            if recipe.student.width is not None:
+                size.note_the_width(recipe.student.width, teacher, loaded, found)
             if smaller is not None:
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             task = task.between(loaded, teacher)

@@ -12,6 +12,7 @@ from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 from stilla.recipe.vocabulary import SmallerVocabulary
+from stilla.recipe.width import Narrower
 
 
 class ModelSource(Section):
@@ -127,12 +128,20 @@ class Lora(Section):
     """How the names of the layers end that get one (`q_proj`); by default all linear layers but the head."""
 
 
+_INSTEAD = {"config": "Say how wide it is there (`intermediate_size`)",
+            "model": "Name that model as the teacher of a run that cuts it"}
+
+
 class StudentSpec(Limits):
-    """The small model: cut from the teacher (`layers`), made anew (`config`), given (`model`), or cut as it fits (`size`)."""
+    """The small model: cut from the teacher (`layers`, `width`), made anew (`config`), given (`model`), or cut as it fits
+    (`size`)."""
 
     layers: Layers | None = None
     """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
     `{depths: [1, 1, 3, 1]}`."""
+    width: Narrower | None = None
+    """Make the layers narrower: `0.5`, or by kind, `{ffn: 0.5, heads: 0.5, hidden: 0.5}`; alone, or with `layers` or
+    `vocabulary`."""
     config: Mapping[str, Any] | None = None
     """The teacher's architecture with these fields of its configuration changed, from random weights."""
     model: PathName | None = None
@@ -141,9 +150,10 @@ class StudentSpec(Limits):
     """As for the teacher."""
     vocabulary: SmallerVocabulary | None = None
     """`data`: keep only those tokens that its texts use, with what keeps every other text readable; `{extra: 4000}` more,
-    `{tokens: 8000}` in all, or those of `{languages: [en]}`. With `layers`, `config` or `model`, or alone: all layers."""
+    `{tokens: 8000}` in all, or those of `{languages: [en]}`. With `layers`, `width`, `config` or `model`, or alone: all
+    layers."""
     lora: Lora | None = None
-    """With `layers` or `model`: train adapters only, `{r: 8}`; needs peft."""
+    """With `layers`, `width` or `model`: train adapters only, `{r: 8}`; needs peft."""
     processor: PathName | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None
@@ -154,16 +164,20 @@ class StudentSpec(Limits):
     @model_validator(mode="after")
     def _one(self) -> StudentSpec:
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
-        if self.limited and (chosen := [*given, *(["vocabulary"] if self.vocabulary else [])]):
-            raise ValueError(f"got {all_of(chosen)} beside a limit (size, max_parameters, ...), which chooses both; "
+        cut = [*given, *(name for name in ("width", "vocabulary") if getattr(self, name) is not None)]
+        if self.limited and cut:
+            raise ValueError(f"got {all_of(cut)} beside a limit (size, max_parameters, ...), which chooses layers and tokens; "
                              "expected one or the other")
-        if len(given) > 1 or not (given or self.vocabulary or self.limited):
+        if len(given) > 1 or not (cut or self.limited):
             got = " and ".join(given) or "none"
-            raise ValueError(f"got {got}; expected exactly one of layers, config and model, or vocabulary alone, or a limit "
-                             "(size: 0.33)")
+            raise ValueError(f"got {got}; expected exactly one of layers, config and model, or width or vocabulary alone, or "
+                             "a limit (size: 0.33)")
+        if self.width is not None and given not in ([], ["layers"]):
+            raise ValueError(f"got width and {given[0]}; expected width alone, or with layers or vocabulary: it is cut from "
+                             f"the teacher. {_INSTEAD[given[0]]}")
         if self.lora is not None and self.config is not None:
             raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
-                             "expected layers or model")
+                             "expected layers, width or model")
         return self
 
     @property

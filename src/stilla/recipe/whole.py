@@ -29,6 +29,7 @@ from stilla.recipe.learning import Cache, Completions, Stage
 from stilla.recipe.models import StudentSpec, Teacher
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import SEED, Section, Strings, as_tuple
+from stilla.recipe.width import of_all_kinds
 
 
 class Recipe(Section):
@@ -93,7 +94,8 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default) unless nobody knows them.
 
     Short are `data: reviews.csv`, `data: {unlabelled: more.txt}`, `teacher: ./bert`, `student: ./small`, `student: 3`,
-    `student: {vocabulary: data}`, `completions: teacher`, `cache: top_k` and, for one stage, `distill: {...}`.
+    `student: {vocabulary: data}`, `student: {width: 0.5}`, `completions: teacher`, `cache: top_k` and, for one stage,
+    `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None or name not in Recipe.model_fields}
     for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
@@ -109,5 +111,9 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
         long["data"] = {**data, "unlabelled": {"examples": data["unlabelled"]}}
     student = long.get("student")
     if isinstance(student, Mapping) and student.get("vocabulary") == "data":
-        long["student"] = {**student, "vocabulary": {"data": True}}
+        student = {**student, "vocabulary": {"data": True}}
+    if isinstance(student, Mapping) and "width" in student:
+        student = {**student, "width": of_all_kinds(student["width"])}
+    if student is not None:
+        long["student"] = student
     return long

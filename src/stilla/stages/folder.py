@@ -8,6 +8,7 @@
     log.jsonl          loss terms over training                profile/        traces, if asked for
     completions/       texts that the teacher wrote, if asked for
     unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
+    width/             which units a narrower student keeps
     cache/             what it said of the training data, if that is stored
     data/, start/      examples and models that Python gave, by content (stages/stored.py)
 """
@@ -54,6 +55,7 @@ class RunFolder:
         self.profile = path / "profile"
         self.completions = path / "completions"
         self.unlabelled = path / "unlabelled"
+        self.width = path / "width"
         self.cache = path / "cache"
         self._stages = path / "stages.json"
         self._lock = Lock(path)
@@ -275,7 +277,7 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
-         "stages", "seeds", "export", "completions", "unlabelled", "cache", "checkpoints", "profile", "evaluations",
+         "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints", "profile", "evaluations",
          "trackers", "set-aside", "error.txt", "stages.json")
 
 

@@ -45,6 +45,7 @@ from stilla.runtime.processes import processes
 from stilla.scores import Cost, Scores
 from stilla.signals import Side
 from stilla.stages.vocabulary import cost_of
+from stilla.stages.words import narrowed
 from stilla.tasks.answers import Answers, in_common
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.exam import Exam, ForwardExam
@@ -100,6 +101,8 @@ def measure(
     timed = headline_split(list(splits))
     costs, said = _costs(compared, splits[timed], prepared[timed])
     said = [*notes, *said]
+    if recipe.student.width is not None:
+        said.append(f"student: narrower, {narrowed(recipe.student.width, teacher.model, compared.student.model)}")
     examined = []
     for exam in compared.exams:
         if isinstance(exam, WrittenExam):

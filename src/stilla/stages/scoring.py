@@ -117,7 +117,8 @@ def score(
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
     scores.dump(folder.scores)
     for role, models in made.items():
-        card(written or recipe, folder, scores, role, models[0], plain=not isinstance(models[0].model, PreTrainedModel))
+        plain = not isinstance(models[0].model, PreTrainedModel)
+        card(written or recipe, folder, scores, role, teacher, models[0], plain=plain)
     folder.finish("scores", inputs, folder.scores)
     return scores
 

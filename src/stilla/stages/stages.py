@@ -25,23 +25,33 @@ from stilla.export import restore, save_student
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import Labels, term
 from stilla.objectives.base import Term
-from stilla.recipe import ModelSource, Recipe, Stage, Training
+from stilla.recipe import ModelSource, Recipe, Stage, Training, Width
 from stilla.recipe.written import brief, dump
 from stilla.runtime.environment import describe
 from stilla.runtime.files import signed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
-from stilla.stages import cache_choice, caching, completions, effort, learnt, opinions, steps, unlabelled
+from stilla.stages import (
+    cache_choice,
+    caching,
+    completions,
+    effort,
+    learnt,
+    narrowing,
+    opinions,
+    steps,
+    unlabelled,
+)
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import check_teacher
 from stilla.stages.origin import Origin
-from stilla.stages.starting import labels_alone, start_student, trained
+from stilla.stages.starting import labels_alone, start_student, trained, transformer, whole_width
 from stilla.stages.training import train
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller
-from stilla.students import Student
+from stilla.students import Cut, Plan, Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Teacher
 
@@ -251,9 +261,31 @@ class Stages:
         train = self.place.splits.get("train")
         return None if train is None else self.place.task.beside(train)
 
-    def student(self, role: str, seed: int, written: Completed | None) -> None:
+    def narrowed(self, written: Completed | None) -> Cut | None:
+        """Which units of the teacher's layers the student keeps, where the recipe asks for narrower ones: measured once."""
+        spec, place = self.recipe.student, self.place
+        width, folder = spec.width, place.folder.width
+        if width is None:
+            return None
+        inputs = {**place.inputs, "teacher": of_model(self.teacher.model), "processor": of_processor(self.teacher.processor),
+                  "student": spec.model_dump(mode="json", include={"layers", "width"}), "seed": self.recipe.seed,
+                  **({} if written is None else {"completions": written.fingerprint})}
+        plans = list[Plan]()  # the main process's, and gone at the end: it holds a model as large as the teacher
+        if place.to_do("width", inputs, folder, can_begin=lambda: plans.append(self._plan(width))):
+            examples = place.splits["train"] if written is None else self.examples(written)
+            some = place.task.prepare(from_all_over(examples, width.examples), self.teacher.processor, None, training=False,
+                                      seed=self.recipe.seed)
+            on_main(lambda: narrowing.write(narrowing.measure(plans[0], place.task, some), folder))
+            on_main(lambda: place.folder.finish("width", inputs, folder))
+        return on_main(lambda: narrowing.read(folder))
+
+    def _plan(self, width: Width) -> Plan:
+        whole = whole_width(self.recipe.student, self.place.task, self.teacher, self._origin())
+        return Plan(transformer(whole), width)
+
+    def student(self, role: str, seed: int, written: Completed | None, cut: Cut | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
-        student, loaded = self.start(seed, written)
+        student, loaded = self.start(seed, written, cut)
         place = self.place_of(loaded)
         helped, examples = role == "student", self.examples(written)
         stages = self.recipe.distill if helped else self._baselines(written, examples)
@@ -297,7 +329,7 @@ class Stages:
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
         on_main(self.place.write_down)
-        student, loaded = self.start(0, written)
+        student, loaded = self.start(0, written)  # which units it keeps is nothing to the teacher
         place = self.place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
@@ -305,15 +337,18 @@ class Stages:
             self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
             student.layer_map, workers=workers)
 
-    def start(self, seed: int, written: Completed | None) -> tuple[Student, Loaded]:
+    def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
+        """The student before training."""
         set_seed(self.recipe.seed + seed)
-        source = self.recipe.teacher
-        origin: ModelSource = source if source.train is None else trained(source, self.place.folder.teacher)
         smaller = self._smaller(written)
-        student, loaded = start_student(self.recipe.student, self.place.task, self.teacher, origin, smaller)
+        student, loaded = start_student(self.recipe.student, self.place.task, self.teacher, self._origin(), smaller, cut=cut)
         if smaller is not None:
             smaller.tell()
         return student, loaded
+
+    def _origin(self) -> ModelSource:
+        source = self.recipe.teacher
+        return source if source.train is None else trained(source, self.place.folder.teacher)
 
     def _smaller(self, written: Completed | None) -> Smaller | None:
         """The vocabulary of all students of the run: the baseline's too, which learns from the data's own texts."""

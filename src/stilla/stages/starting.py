@@ -8,52 +8,74 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
 from stilla.recipe.section import STEPS
 from stilla.stages.vocabulary import Smaller
-from stilla.students import Student, by_layers, entire, fresh, given, with_adapters
+from stilla.students import Cut, Student, by_layers, by_width, entire, first_units, fresh, given, with_adapters
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
 from stilla.training.validation import KL
 
 
 def start_student(
-    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None, smaller: Smaller | None = None
+    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None, smaller: Smaller | None = None, *,
+    cut: Cut | None = None,
 ) -> tuple[Student, Loaded]:
     """The student before training, and the same model with its processor.
 
     `origin`: where the teacher was loaded from, if that was in lower precision: a student is cut from the weights as
-    they are stored. `smaller`: the vocabulary that it gets, if not its teacher's.
+    they are stored. `smaller`: the vocabulary that it gets, if not its teacher's. `cut`: what of its width was measured to
+    matter; else it gets the same size, of any units.
 
     Raises:
         CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
     """
-    student, loaded = _started(spec, task, teacher, origin)
+    student, loaded = _started(spec, task, teacher, origin, cut)
     if smaller is not None:
         loaded = smaller.of(loaded)
         student = replace(student, model=loaded.model)
     return (student if spec.lora is None else with_adapters(student, spec.lora)), loaded
 
 
-def _started(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None) -> tuple[Student, Loaded]:
+def _started(
+    spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None, cut: Cut | None
+) -> tuple[Student, Loaded]:
     """With the whole vocabulary."""
     if spec.model is not None:
         source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
                              trust_remote_code=spec.trust_remote_code)
         loaded = task.load(source, labelled=False)
         return given(loaded.model, teacher.model), loaded
+    student = whole_width(spec, task, teacher, origin)
+    if spec.width is not None:
+        model = transformer(student)
+        cut = cut or by_width(model, spec.width.model_copy(update={"rounds": 1}), first_units)
+        student = replace(student, model=cut.of(model))
+    _refuse_few_embeddings(student.model, teacher.processor)
+    return student, Loaded(student.model, teacher.processor, teacher.source)
+
+
+def whole_width(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None) -> Student:
+    """A student that is made from its teacher, before its layers are made narrower.
+
+    Raises:
+        CompatibilityError: see `start_student`.
+    """
     whole = teacher.model
     if origin is not None and origin.precision != "float32":
         whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
     if spec.config is not None:
-        student = fresh(whole, spec.config)
-    else:
-        student = entire(whole) if spec.layers is None else by_layers(whole, spec.layers)
-    _refuse_few_embeddings(student.model, teacher.processor)
-    return student, Loaded(student.model, teacher.processor, teacher.source)
+        return fresh(whole, spec.config)
+    return entire(whole) if spec.layers is None else by_layers(whole, spec.layers)
+
+
+def transformer(student: Student) -> PreTrainedModel:
+    """The model of a student that was cut from its teacher: no other can be."""
+    assert isinstance(student.model, PreTrainedModel)
+    return student.model
 
 
 def _refuse_few_embeddings(model: nn.Module, processor: Any) -> None:

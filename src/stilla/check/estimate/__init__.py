@@ -165,10 +165,13 @@ def _seconds(
         return model.passes.training(examples, size) + helped + updates + checks + written
 
     stages, repeats, number = recipe.distill, recipe.evaluate.seeds, sizes["learnt"]
-    teacher = recipe.teacher.train
+    teacher, width = recipe.teacher.train, recipe.student.width
     seconds = {} if teacher is None else {"teacher": training(teacher, theirs, sizes["train"])}
     if sizes["looked at"]:
         seconds["unlabelled"] = theirs.passes.answering(sizes["looked at"], recipe.evaluate.batch_size)
+    if width is not None:  # one by one; of models between the student's size and its own before
+        examples = width.rounds * min(width.examples, sizes["train"] or number)
+        seconds["width"] = ours.passes.training(examples, 1) * max(1.0, theirs.parameters / ours.parameters)
     seconds["student"] = repeats * sum(training(stage, ours, number, theirs.passes.forward) for stage in stages)
     if recipe.evaluate.baseline:  # as many steps
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)

@@ -1,0 +1,60 @@
+"""How a student that is to be narrower comes by its units: measured once, kept with the run, the same for all that start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from stilla.errors import CompatibilityError
+from stilla.objectives import Labels
+from stilla.objectives.base import Term
+from stilla.runtime.narrate import progress
+from stilla.runtime.processes import processes
+from stilla.signals import Dims
+from stilla.students import Cut, Plan, importance
+from stilla.tasks.base import Prepared, Task
+from stilla.training.distiller import Distiller
+from stilla.training.reduction import Step
+
+FILE = "kept.safetensors"
+
+
+def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
+    """Which units stay, by the loss of labels on some training examples.
+
+    prepared: these examples, unchanged, each by itself.
+
+    Raises:
+        CompatibilityError: the examples say nothing.
+    """
+    with progress("width", plan.rounds * len(prepared)) as advance:
+
+        def losses(part: nn.Module) -> Iterator[Tensor]:
+            part.to(processes().device)
+            distiller = Distiller(part, [Term(Labels(), name="labels")], task, student_dims=Dims(task.row_classes())).eval()
+            for number in range(len(prepared)):
+                batch = prepared.collate([prepared.examples[number]]).to(processes().device)
+                counts = task.counts(batch)
+                if counts[Labels().count]:
+                    yield distiller.loss(batch, None, Step({name: float(value) for name, value in counts.items()}))["loss"]
+                advance(1)
+
+        return plan.cut(lambda part, units: importance(part, units, losses(part)))
+
+
+def write(cut: Cut, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    cut.save(folder / FILE)
+
+
+def read(folder: Path) -> Cut:
+    """Raises:
+        CompatibilityError: the file cannot be read.
+    """
+    try:
+        return Cut.load(folder / FILE)
+    except Exception as error:  # safetensors and JSON each have their own
+        raise CompatibilityError(f"{folder / FILE}: cannot be read ({error}); remove the folder, and it is measured "
+                                 "anew") from error
