@@ -23,7 +23,7 @@ from stilla.runtime.files import unsealed
 from stilla.stages import unlabelled
 from stilla.stages.surveying import latency, latency_of, surveyed, vocabulary_of
 from stilla.stages.vocabulary import Counting
-from stilla.students.sizing import Candidate, candidates
+from stilla.students.candidates import Candidate, candidates
 
 COUNTED = 20_000
 """Examples whose tokens are counted."""

@@ -15,7 +15,7 @@ from stilla.stages.surveying import in_words, surveyed, with_choice
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller, cost_of
 from stilla.stages.words import narrowed
-from stilla.students.sizing import finalists
+from stilla.students.candidates import finalists
 from stilla.tasks.base import Loaded, Task
 
 SAMPLE = 64

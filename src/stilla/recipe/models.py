@@ -166,7 +166,7 @@ class StudentSpec(Limits):
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
         cut = [*given, *(name for name in ("width", "vocabulary") if getattr(self, name) is not None)]
         if self.limited and cut:
-            raise ValueError(f"got {all_of(cut)} beside a limit (size, max_parameters, ...), which chooses layers and tokens; "
+            raise ValueError(f"got {all_of(cut)} beside a limit (size, max_parameters, ...), which chooses both; "
                              "expected one or the other")
         if len(given) > 1 or not (cut or self.limited):
             got = " and ".join(given) or "none"

@@ -18,7 +18,7 @@ from stilla.runtime.processes import on_main
 from stilla.stages.completions import Completed
 from stilla.stages.stages import Stages
 from stilla.stages.surveying import in_words, surveyed, with_choice
-from stilla.students.sizing import Candidate, finalists
+from stilla.students.candidates import Candidate, finalists
 from stilla.training.arguments import precision_of
 from stilla.training.validation import KL, Validation, measures
 

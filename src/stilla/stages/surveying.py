@@ -19,7 +19,7 @@ from stilla.recipe.fitting import Latency, Limits
 from stilla.signals import Side
 from stilla.stages.vocabulary import Counting
 from stilla.students import by_layers
-from stilla.students.sizing import Candidate, Vocabulary, candidates
+from stilla.students.candidates import Candidate, Vocabulary, candidates
 from stilla.tasks.base import Loaded, Prepared, Task
 
 

@@ -8,7 +8,7 @@ import transformers as hf
 
 from stilla.errors import CompatibilityError
 from stilla.students import by_layers
-from stilla.students.sizing import Candidate, Vocabulary, candidates, finalists
+from stilla.students.candidates import Candidate, Vocabulary, candidates, finalists
 from stilla.students.vocabulary import size_of_a_token, with_rows
 
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
