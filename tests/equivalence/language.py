@@ -39,14 +39,14 @@ def trainer(
     set_seed(0)
     terms = [Term(Labels(), weight=0.3), Term(Logits(temperature=2.0), weight=0.7), Term(Hidden(layers="last"), weight=0.5)]
     arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 5e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
+                 "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         Student(student, automatic_layer_map(student, teacher)),
         teacher if objectives is None else answering(LiveTeacher(teacher, task)),
         terms=objectives or terms, task=task, compile=compile,
         train_dataset=task.prepare(split, processor, processor, training=True, seed=1),
         eval_dataset=task.prepare(split, processor, processor, training=False) if evaluated else None,
-        args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
+        args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 
 
@@ -59,9 +59,10 @@ def _made(kind: str, examples: int) -> tuple[Task, Dataset, Any, Any, Any]:
         task: Task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": split})
         return task, split, pairs.processor("t5", teacher), teacher, pairs.model("t5", layers=1, width=8)
     split = Dataset.from_dict({"text": sentences(examples)})
-    if kind in ("causal", "unpacked"):
-        task = CausalLM.understand(CausalLMData(train="x", max_length=80, pack=kind == "causal"), {"train": split})
-        return task, split, byte_tokenizer(), llama(), llama(**smaller)
+    if kind in ("causal", "unpacked", "untied"):
+        task = CausalLM.understand(CausalLMData(train="x", max_length=80, pack=kind != "unpacked"), {"train": split})
+        tied = {"tie_word_embeddings": kind != "untied"}
+        return task, split, byte_tokenizer(), llama(**tied), llama(**smaller, **tied)
     task = MaskedLM.understand(MaskedLMData(train="x", max_length=16), {"train": split})
     return task, split, bert_lm_tokenizer(), bert_lm(), bert_lm(**smaller)
 

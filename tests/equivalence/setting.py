@@ -67,12 +67,13 @@ def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, 
     teacher, model = bert(32, 4, labels=labels), bert(16, 2, dropout, labels)
     set_seed(0)  # the projection is made in the trainer
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, "lr_scheduler_type": "linear", **options}
+                 "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "max_grad_norm": 0.5,
+                 "lr_scheduler_type": "linear", **options}
     return DistillationTrainer(
         Student(student or model, {"layers": (1, 3)}), teacher, terms=objectives or terms(), train_dataset=data or examples(),
         eval_dataset=examples(),
         data_collator=collator, callbacks=callbacks, average=average, compute_metrics=compute_metrics,
-        args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True,
+        args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
 from stilla.models.heads import head_of, tapped
+from stilla.signals import Headed
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
          "intermediate_size": 24, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -158,9 +159,33 @@ def test_what_wants_the_logits_runs_within_the_heads_own_forward() -> None:
     model.lm_head.register_forward_hook(lambda *_: seen.append("let go"))
     head_of(model)
     seen.clear()
-    with tapped(model, lambda headed: seen.append("used")):
+
+    def use(headed: Headed) -> Tensor:
+        seen.append("used")
+        return headed.hidden.sum()
+
+    with tapped(model, use):
         model(**inputs_of(model))
     assert seen == ["gathered", "used", "let go"]
+
+
+def test_a_wrapper_is_asked_for_the_head_before_its_gradient_is_made() -> None:
+    model, seen = built("llama"), []
+    head_of(model)
+    # as ZeRO-3 does it: by the gradient of what a module gives
+    model.lm_head.register_full_backward_pre_hook(lambda *_: seen.append("gathered"))
+    model.lm_head.weight.register_hook(lambda gradient: seen.append("gradient"))
+    made: list[Tensor] = []
+
+    def use(headed: Headed) -> Tensor:
+        made.append(2 * (headed.hidden.detach() @ headed.head.weight.T).sum())
+        return made[0]
+
+    with tapped(model, use):
+        empty = model(**inputs_of(model))["logits"]
+    assert float(empty.detach().sum()) == 0
+    (made[0] + empty.sum()).backward()
+    assert seen == ["gathered", "gradient"]
 
 
 def test_hidden_states_come_in_the_precision_of_the_product() -> None:

@@ -92,11 +92,13 @@ def head_of(model: nn.Module) -> ModelHead:
 
 
 @contextmanager
-def tapped(model: nn.Module, inside: Callable[[Headed], None] | None = None) -> Iterator[Tap]:
+def tapped(model: nn.Module, inside: Callable[[Headed], Tensor] | None = None) -> Iterator[Tap]:
     """Run one forward inside: it stops before the product of the head, and gives empty logits.
 
     inside: called with (batch, positions) hidden states and the head *within* the head's forward, while a wrapper holds
-        its weights together. Without it, what is left behind has a copy of weights that a wrapper takes apart again.
+        its weights together. What it returns, a scalar, is added to the empty logits: their sum, which is 0, has to be in the
+        loss, since it is by the gradient of a module's output that wrappers know when to gather weights again (ZeRO-3).
+        Without it, what is left behind has a copy of weights that a wrapper takes apart again.
 
     Raises:
         CompatibilityError: see `head_of`.
@@ -109,10 +111,9 @@ def tapped(model: nn.Module, inside: Callable[[Headed], None] | None = None) -> 
             raise CompatibilityError(f"{type(model).__name__} uses its head more than once in one forward")
         headed = Headed(_as_multiplied(hidden), found.now())
         tap._headed = headed.held() if passing else headed
-        if inside is not None:
-            inside(tap._headed)
         # no positions: nothing of the size of a vocabulary comes of what the model does to it
-        return hidden.new_zeros(hidden.shape[0], 0, 1)
+        empty = hidden.new_zeros(hidden.shape[0], 0, 1)
+        return empty if inside is None else empty + inside(tap._headed).to(empty.dtype)
 
     with _instead(found.module, forward):
         yield tap

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from stilla.models.features import Record, Recorder
 from stilla.models.heads import head_of, tapped
@@ -22,47 +22,69 @@ def listen(
     batch: Batch,
     side: Side,
     recorder: Recorder | None = None,
-    inside: Callable[[Signals], None] | None = None,
 ) -> Signals:
     """What the model says about the batch; with its hidden states if a recorder is given.
 
     Over a vocabulary, the logits are hidden states and a head, which makes no product of its own.
-
-    inside: what wants the logits, still without hidden states. It runs within the head's own forward, where a sharded
-        head is whole, and has been the only one to see the logits; where logits are dense, after the model.
     """
-    inputs = batch.student if side is Side.STUDENT else batch.teacher
-    if task.vocabulary:
-        head_of(model)  # looked at once, by forwards of its own, which are not to be recorded
-    recording = recorder.recording() if recorder is not None else nullcontext()
-    with recording as record:
+    with _recording(model, task, recorder) as record:
         if task.vocabulary:
-            said = _tapped(model, task, batch, side, inputs, inside)
+            with tapped(model) as tap:
+                model(**_inputs(batch, side))
+            said = task.signals(tap.headed, batch, side)
         else:
-            said = task.signals(model(**inputs), batch, side)
-            if inside is not None:
-                inside(said)
+            said = task.signals(model(**_inputs(batch, side)), batch, side)
     return said if record is None else replace(said, stacks=_stacks(record, task, batch, side))
 
 
-def _tapped(
-    model: nn.Module, task: Task, batch: Batch, side: Side, inputs: Any, inside: Callable[[Signals], None] | None
-) -> Signals:
-    if inside is None:
-        with tapped(model) as tap:
-            model(**inputs)
-        return task.signals(tap.headed, batch, side)
-    said: list[Signals] = []
+def listen_within(
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    side: Side,
+    recorder: Recorder | None,
+    inside: Callable[[Signals], Tensor],
+) -> tuple[Signals, Tensor]:
+    """The same, and the scalar that `inside` makes of it, still without hidden states.
 
-    def use(headed: Headed) -> None:
-        said.append(task.signals(headed, batch, side))
-        inside(said[0])
+    Over a vocabulary `inside` runs within the head's own forward, where a sharded head is whole, and is the only one to see
+    the logits; where logits are dense, after the model.
+    """
+    with _recording(model, task, recorder) as record:
+        if task.vocabulary:
+            said, made = _tapped(model, task, batch, side, inside)
+        else:
+            said = task.signals(model(**_inputs(batch, side)), batch, side)
+            made = inside(said)
+    return (said if record is None else replace(said, stacks=_stacks(record, task, batch, side))), made
+
+
+def _recording(model: nn.Module, task: Task, recorder: Recorder | None) -> AbstractContextManager[Record | None]:
+    if task.vocabulary:
+        head_of(model)  # looked at once, by forwards of its own, which are not to be recorded
+    return recorder.recording() if recorder is not None else nullcontext()
+
+
+def _inputs(batch: Batch, side: Side) -> Any:
+    return batch.student if side is Side.STUDENT else batch.teacher
+
+
+def _tapped(
+    model: nn.Module, task: Task, batch: Batch, side: Side, inside: Callable[[Signals], Tensor]
+) -> tuple[Signals, Tensor]:
+    done: list[tuple[Signals, Tensor]] = []
+
+    def use(headed: Headed) -> Tensor:
+        said = task.signals(headed, batch, side)
+        done.append((said, inside(said)))
+        return done[0][1]
 
     passing = is_spread(head_of(model).module)
     with tapped(model, use) as tap:
-        model(**inputs)
+        empty = model(**_inputs(batch, side))["logits"]
     assert tap.headed is not None  # says so if the head was not used
-    return replace(said[0], logits=None) if passing else said[0]
+    said, made = done[0]
+    return (replace(said, logits=None) if passing else said), made + empty.sum().to(made.dtype)
 
 
 def _stacks(record: Record, task: Task, batch: Batch, side: Side) -> dict[str, Stack]:

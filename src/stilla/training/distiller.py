@@ -22,7 +22,7 @@ from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, Ste
 from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
-from stilla.tasks.forward import listen
+from stilla.tasks.forward import listen, listen_within
 from stilla.training.reduction import Step
 
 Result = TypeVar("Result")
@@ -103,15 +103,15 @@ class Distiller(nn.Module):
         `terms`: (terms,) the same parts by term, detached, before the weights."""
         scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
         weights = {term.name: term.weight_at(step.progress) for term in self.terms}
-        done: list[tuple[Tensor, dict[str, Tensor]]] = []
+        sums: dict[str, Tensor] = {}
 
-        def rows(said: Signals) -> None:
-            ours, theirs = self._aligned(said, teacher, batch)
-            done.append(self._rows(ours, theirs, scales, step.progress))
+        def rows(said: Signals) -> Tensor:
+            made, found = self._rows(*self._aligned(said, teacher, batch), scales, step.progress)
+            sums.update(found)
+            return made
 
-        said, theirs = self._aligned(
-            listen(self.student, self.task, batch, Side.STUDENT, self.recorder, rows), teacher, batch)
-        loss, sums = done[0]
+        said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows)
+        said, theirs = self._aligned(said, teacher, batch)
         with torch.autocast(loss.device.type, enabled=False):
             for term in self.terms:
                 if isinstance(term.objective, FeatureObjective):
