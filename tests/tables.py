@@ -216,7 +216,14 @@ def trainer(part: str) -> list[str]:
                  [(", ".join(names), text) for text, names in together.items()])
 
 
+def scaling() -> list[str]:
+    from benchmarks.scaling import Machines, tables
+
+    return ["", *tables(Machines()).splitlines(), ""]
+
+
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
+    "scaling": scaling,
     "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
     "families": families, "widths": widths, "floors": floors, "tasks": tasks, "trainer": trainer,
 }
