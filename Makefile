@@ -8,7 +8,11 @@ JOBS   ?= auto
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-text test quick extras check format clean
+# Where the results of `make gpu` go, and a folder of wheels that were brought along for it.
+OUT    ?= runs/gpu
+WHEELS ?=
+
+.PHONY: help demo demo-text test quick extras check gpu format clean
 
 help:
 	@echo "make demo       install, then distil, compare, export and report on handwritten digits"
@@ -17,6 +21,7 @@ help:
 	@echo "make quick      only the fast tests; ARGS='-k logits' chooses"
 	@echo "make extras     install ray, bitsandbytes and deepspeed too, and run the tests that need them (minutes)"
 	@echo "make check      lint, types, and which module may import which"
+	@echo "make gpu        what has to hold on a GPU, and how fast it is, in at most 8 minutes; ARGS=--small tries it on a processor"
 	@echo "make format     put right what the linter can put right by itself"
 	@echo "make clean      remove .venv and the tools' caches (runs/ stays)"
 	@echo
@@ -47,6 +52,15 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Installs nothing from a registry: Python with its packages is .venv where there is one, else $(PYTHON) as it is.
+GPU_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
+gpu: export HF_HUB_OFFLINE = 1
+gpu: export TOKENIZERS_PARALLELISM = false
+gpu:
+	@mkdir -p $(OUT)/packages
+	$(if $(WHEELS),$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $(OUT)/packages $(WHEELS)/*.whl)
+	PYTHONPATH=src:$(OUT)/packages:$$PYTHONPATH $(GPU_PYTHON) -m benchmarks.gpu --out $(OUT) $(ARGS)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

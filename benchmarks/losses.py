@@ -71,10 +71,11 @@ def bare(given: Inputs) -> Callable[[], None]:
 
 
 class Step:
-    """A forward and a backward of a contender, timed; of the bound its products."""
+    """A forward and a backward of a contender, timed; of the bound its products. scale: of the gradients, as trainings in
+    float16 need it."""
 
-    def __init__(self, name: str, given: Inputs, clock: Callable[[], float]) -> None:
-        self.given, self.clock, self.loss = given, clock, 0.0
+    def __init__(self, name: str, given: Inputs, clock: Callable[[], float], scale: float = 1.0) -> None:
+        self.given, self.clock, self.loss, self.scale = given, clock, 0.0, scale
         self.products = bare(given) if name == BOUND else None
         self.call = contender(name, given) if self.products is None else None
 
@@ -86,7 +87,7 @@ class Step:
             self.products()
         else:
             loss = self.call()
-            loss.backward()
+            loss.backward(torch.full_like(loss, self.scale))
             self.loss = loss.item()
         return self.clock() - start
 

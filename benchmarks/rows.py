@@ -19,7 +19,6 @@ Stilla, which takes its turns as *ours, before*.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -29,156 +28,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from benchmarks.busy import busy
+from benchmarks.losses import BOUND, COMPILED, OTHERS, Inputs, Size, Step, bare, is_there
 from benchmarks.tables import markdown
 
-SIZES = {"32k": (2048, 32_000, 512, 1024), "152k": (1024, 151_936, 896, 1536)}
-"""Rows, classes, the student's width and the teacher's."""
-COMPILED = ", compiled"
-OTHERS = ("ours, with labels", "ours, top-50", "ours, 12 drawn", "ours, labels alone")
-"""These compute something else."""
-BOUND, BEFORE = "the four products", ", before"
+SIZES = {"32k": Size(2048, 32_000, 512, 1024), "152k": Size(1024, 151_936, 896, 1536)}
+BEFORE = ", before"
 CONTENDERS = (*(name + how for name in ("ours", *OTHERS) for how in ("", COMPILED)), "all logits", "liger-kernel", "trl")
-NEEDS = {"liger-kernel": "liger_kernel", "trl": "trl"}
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 MIB = 2**20
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-
-Call = Callable[[], Tensor]
-
-
-class Inputs:
-    """Hidden states and heads whose distributions are about as sharp as trained models'."""
-
-    def __init__(self, size: str, precision: str) -> None:
-        rows, classes, width, wide = SIZES[size]
-        generator = torch.Generator().manual_seed(0)
-        dtype = getattr(torch, precision)
-
-        def normal(*shape: int, scale: float) -> Tensor:
-            return torch.randn(*shape, generator=generator).mul_(scale).to(dtype)
-
-        self.student, self.teacher = normal(rows, width, scale=1), normal(rows, wide, scale=1)
-        self.head, self.theirs = normal(classes, width, scale=2 / width**0.5), normal(classes, wide, scale=2 / wide**0.5)
-        self.labels = torch.randint(0, classes, (rows,), generator=generator)
-        self.student.requires_grad_()
-        self.head.requires_grad_()
-
-    def forget(self) -> None:
-        """The gradients."""
-        self.student.grad = self.head.grad = None
-
-
-def bare(given: Inputs) -> Callable[[], None]:
-    """The four products."""
-    with torch.no_grad():
-        ours, told = (torch.empty(len(given.student), len(given.head), dtype=given.head.dtype) for _ in range(2))
-        hidden, weight = torch.empty_like(given.student), torch.empty_like(given.head)
-
-    @torch.no_grad()
-    def call() -> None:
-        torch.mm(given.student, given.head.T, out=ours)
-        torch.mm(given.teacher, given.theirs.T, out=told)
-        torch.mm(ours, given.head, out=hidden)
-        torch.mm(ours.T, given.student, out=weight)
-
-    return call
-
-
-class Step:
-    """A forward and a backward of a contender, timed; of the bound its products."""
-
-    def __init__(self, name: str, given: Inputs, clock: Callable[[], float]) -> None:
-        self.given, self.clock, self.loss = given, clock, 0.0
-        self.products = bare(given) if name == BOUND else None
-        self.call = contender(name, given) if self.products is None else None
-
-    def __call__(self) -> float:
-        self.given.forget()
-        start = self.clock()
-        if self.call is None:
-            assert self.products is not None
-            self.products()
-        else:
-            loss = self.call()
-            loss.backward()
-            self.loss = loss.item()
-        return self.clock() - start
-
-
-def contender(name: str, given: Inputs) -> Call:
-    if name.startswith("ours"):
-        return _ours(name, given)
-    return {"all logits": _all_logits, "liger-kernel": _liger, "trl": _trl}[name](given)
-
-
-def _ours(name: str, given: Inputs) -> Call:
-    from stilla.objectives import Labels, Logits
-    from stilla.rows import fused_divergence, row_loss
-    from stilla.signals import Form, Head, Headed, Samples, TopK
-
-    student, teacher = Head(given.head), Head(given.theirs)
-    name, compile = name.removesuffix(COMPILED), name.endswith(COMPILED)
-    if name == "ours":
-        return lambda: fused_divergence(given.student, student, given.teacher, teacher, compile=compile)
-    rows, classes = len(given.labels), len(given.head)
-    form: Form | None = Headed(given.teacher, teacher)
-    ids = torch.arange(50) * (classes // 50) + torch.randint(0, classes // 50, (rows, 50))
-    if name == "ours, top-50":
-        form = TopK(ids, torch.full((rows, 50), 0.018).log(), torch.full((rows,), 0.1).log())
-    elif name == "ours, 12 drawn":
-        form = Samples(ids[:, :12], torch.full((rows, 12), 4.0), torch.full((rows,), 3.0))
-    elif name == "ours, labels alone":
-        form = None
-    terms: list[Any] = [(Labels(), 0.5 / rows)]
-    if form is not None:
-        terms.append((Logits(temperature=1.0), 0.5 / rows))
-    return lambda: row_loss(terms, Headed(given.student, student), form, given.labels, 0.0,
-                            compile=compile)[0]
-
-
-def _all_logits(given: Inputs) -> Call:
-    def call() -> Tensor:
-        with torch.no_grad():
-            target = torch.log_softmax((given.teacher @ given.theirs.T).float(), -1)
-        said = torch.log_softmax((given.student @ given.head.T).float(), -1)
-        return F.kl_div(said, target, log_target=True, reduction="batchmean")
-
-    return call
-
-
-def _liger(given: Inputs) -> Call:
-    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
-
-    loss = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=0.0, compiled=False)
-    return lambda: loss(given.student, given.head, given.teacher, given.theirs, given.labels)
-
-
-def _trl(given: Inputs) -> Call:
-    from trl.experimental.gkd import GKDTrainer
-
-    def call() -> Tensor:
-        with torch.no_grad():
-            target = (given.teacher @ given.theirs.T)[None]
-        said = (given.student @ given.head.T)[None]
-        loss: Tensor = GKDTrainer.generalized_jsd_loss(said, target, given.labels[None], beta=0.0)
-        return loss
-
-    return call
-
 
 def measure(name: str, size: str, precision: str, threads: int, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """In this process: seconds of every round, of the contender and of the bound, and the peak."""
     from stilla.rows.memory import kept_bytes
 
     torch.set_num_threads(threads)
-    given = Inputs(size, precision)
+    given = Inputs(SIZES[size], precision)
     step = Step(name, given, clock)
     step()  # what libraries allocate once is not counted, nor is compiling
     given.forget()
@@ -208,7 +77,7 @@ def _memory(field: str) -> int:
 def table(size: str, precision: str, options: argparse.Namespace) -> str:
     found: dict[str, dict[str, float]] = {}
     for name in options.only:
-        if importlib.util.find_spec(NEEDS.get(name, "torch")) is None:
+        if not is_there(name):
             print(f"{name} is not installed; pip install -e '.[benchmarks]' brings it", file=sys.stderr)
             continue
         command = [sys.executable, "-m", "benchmarks.rows", "--contender", name, "--sizes", size, "--precision", precision,
@@ -224,7 +93,7 @@ def table(size: str, precision: str, options: argparse.Namespace) -> str:
 
 def beside_table(size: str, precision: str, options: argparse.Namespace) -> str:
     """Every contender alone and beside busy processes, in turns."""
-    names = [name for name in options.only if importlib.util.find_spec(NEEDS.get(name, "torch")) is not None]
+    names = [name for name in options.only if is_there(name)]
     if options.before:
         names[1:1] = [name + BEFORE for name in ("ours", "ours" + COMPILED) if name in names]
     with ExitStack() as stack:
@@ -286,7 +155,7 @@ def _in_turns(servers: dict[str, subprocess.Popen[str]], rounds: int) -> tuple[T
 def serve(name: str, size: str, precision: str, threads: int) -> None:
     """A call for every line that comes, and its times as a line."""
     torch.set_num_threads(threads)
-    wall = Step(name, Inputs(size, precision), time.perf_counter)
+    wall = Step(name, Inputs(SIZES[size], precision), time.perf_counter)
     wall()
     for _ in sys.stdin:
         before = time.process_time()

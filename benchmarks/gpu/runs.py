@@ -85,7 +85,7 @@ def _recipe(where: Setting, name: str, *, batch_size: int) -> Path:
     training = {"epochs": 2, "learning_rate": 0.1, "precision": "float32", "batch_size": batch_size,
                 "trainer": {"optim": "sgd", "save_strategy": "epoch"}}
     adam = {"epochs": 8, "batch_size": 8, "learning_rate": 5e-3}  # precision: what the device computes natively
-    given = tiny.recipe(folder, teacher={"model": tiny.bert(folder / "start", dropout=0.0), "train": training},
+    given = tiny.recipe(folder, teacher={"model": tiny.bert(folder / "calm", dropout=0.0), "train": training},
                         distill=training, allow_weak_teacher=True, student={"layers": 2})
     if name == "one":
         given |= {"teacher": {**given["teacher"], "train": adam}, "distill": {**adam, "learning_rate": 2e-3}}

@@ -69,7 +69,8 @@ def timed(where: Setting, name: str, size: Size, precision: str, rounds: int) ->
     """Seconds of every round's call, the peak above the inputs, loss and gradient. Nothing is left in memory."""
     free(where)
     given = Inputs(size, precision, where.device)
-    step = Step(name, given, where.now)
+    scale = 2.0**12 if precision == "float16" else 1.0
+    step = Step(name, given, where.now, scale)
     try:
         step()  # what is compiled, tuned and allocated once
         given.forget()
@@ -77,7 +78,7 @@ def timed(where: Setting, name: str, size: Size, precision: str, rounds: int) ->
         times = [step()]
         peak = end_peak(where, before)
         times += [step() for _ in range(rounds - 1)]
-        gradient = 0.0 if given.head.grad is None else float(given.head.grad.float().norm())
+        gradient = 0.0 if given.head.grad is None else float(given.head.grad.float().norm()) / scale
         return {"seconds": min(times), "median": statistics.median(times), "peak": peak, "loss": step.loss,
                 "gradient": gradient}
     finally:
@@ -87,8 +88,8 @@ def timed(where: Setting, name: str, size: Size, precision: str, rounds: int) ->
 
 
 def free(where: Setting) -> None:
-    gc.collect()
     if where.on_gpu:
+        gc.collect()
         torch.accelerator.empty_cache()
 
 
