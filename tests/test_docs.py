@@ -219,7 +219,7 @@ def test_the_task_of_the_example_works(tagging: Any, tmp_path: Path) -> None:
     assert (found.units, found.decided) == ("words", 11)
     flips = answers["student"].given[1].argmax(-1) != answers["teacher"].given[1].argmax(-1)
     assert flips.any()
-    view = task.exam().view(split, answers["student"], 1, 2)
+    view = task.exam().view(split, answers, 1, 2)
     assert [(view.text[mark.start : mark.end], mark.label) for mark in view.marks] == [("song", "MUSIC"), ("song", "?")]
 
 

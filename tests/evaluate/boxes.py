@@ -5,7 +5,7 @@ Nothing in `evaluate/` or `report/` knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Decisions, Metric
 from stilla.tasks.base import Prepared
-from stilla.tasks.exam import ClassValues, ForwardExam
+from stilla.tasks.exam import ClassValues, ForwardExam, any_of
 from stilla.views import Mark, Text
 
 NAMES = ("cat", "dog", "eel")
@@ -105,8 +105,8 @@ class BoxExam(ForwardExam):
         support = [sum(truth.count(name) for truth in answers.references) for name in NAMES]
         return ClassValues(NAMES, np.array(support), np.array(values))
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
-        things = split[int(answers.keys[example])]["text"]
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
+        things = split[int(any_of(answers).keys[example])]["text"]
         start = sum(len(word) + 1 for word in things.split()[:place])
         return Text(things, (Mark(start, start + len(things.split()[place]), "here"),))
 

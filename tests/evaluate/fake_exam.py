@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Decisions, Given, Metric
 from stilla.tasks.base import Prepared
-from stilla.tasks.exam import ClassValues, ForwardExam
+from stilla.tasks.exam import ClassValues, ForwardExam, any_of
 from stilla.views import Text
 
 
@@ -111,8 +111,8 @@ class FakeExam(ForwardExam):
         one = np.bincount(labels, minlength=len(self.names)) if self.of == "class" else labels.mean(0) - 0.5
         return np.broadcast_to(one, given.shape)
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
-        return Text(str(split[int(answers.keys[example])]["text"]))
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
+        return Text(str(split[int(any_of(answers).keys[example])]["text"]))
 
     def named(self, decision: Any) -> str:
         if self.of == "class":

@@ -24,7 +24,7 @@ def shown(subjects: dict[str, Decisions], keys: NDArray[np.int64], of: str = "cl
     """The flips of these decisions, of a split whose texts say their key."""
     data = Dataset.from_dict({"text": [f"text {key}" for key in range(max(keys, default=0) + 1)]})
     answers = Answers(keys, np.zeros(len(keys)), np.zeros(len(keys)))
-    return flips(flip_kinds(subjects["teacher"], subjects["student"]), subjects, answers, FakeExam(of), data)
+    return flips(flip_kinds(subjects["teacher"], subjects["student"]), subjects, {"student": answers}, FakeExam(of), data)
 
 
 def test_agreement_counts_examples_and_of_several_labels_each() -> None:

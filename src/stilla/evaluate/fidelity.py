@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stilla.scores import Flip
 from stilla.tasks.answers import Answers, Decisions, Given, Metric
-from stilla.tasks.exam import Exam
+from stilla.tasks.exam import Exam, any_of
 
 KINDS = ("lost", "won", "moved")
 """Ways for a decision to flip: see `scores.Flip`."""
@@ -43,14 +43,14 @@ def flip_kinds(teacher: Decisions, student: Decisions) -> dict[str, Int[npt.NDAr
 def flips(
     kinds: Mapping[str, NDArray[np.int64]],
     subjects: Mapping[str, Decisions],
-    answers: Answers,
+    answers: Mapping[str, Answers],
     exam: Exam,
     split: Dataset,
     most: int = SHOWN,
 ) -> tuple[Flip, ...]:
     """The surest flips of each kind, at most `most` in all, kinds balanced; the student's surest first.
 
-    answers: of any subject; they say which examples the units are of.
+    answers: of teacher and student, which the exam may show; they say which examples the units are of.
     """
     chosen = [(kind, unit) for kind, units in _balanced(kinds, most).items() for unit in units.tolist()]
     sure = {name: decisions.sure() for name, decisions in subjects.items() if decisions.confidence is not None}
@@ -58,7 +58,7 @@ def flips(
     order = student.sure()
     chosen.sort(key=lambda one: -order[one[1]])
     return tuple(Flip(
-        key=_key(answers, student, unit),
+        key=_key(any_of(answers), student, unit),
         shown=exam.view(split, answers, int(student.example[unit]), int(student.place[unit])),
         label=exam.named(student.references[unit]),
         predictions={name: exam.named(one.decided[unit]) for name, one in subjects.items()},

@@ -109,7 +109,7 @@ class Sitting:
         if not self.comparable or not {"teacher", "student"} <= set(first):
             return {}, ()
         kinds = flip_kinds(first["teacher"], first["student"])
-        shown = flips(kinds, first, self.subjects["student"][0], self.exam, split)
+        shown = flips(kinds, first, {one: self.subjects[one][0] for one in ("teacher", "student")}, self.exam, split)
         return {kind: len(units) for kind, units in kinds.items()}, shown
 
 

@@ -71,8 +71,11 @@ class Exam(ABC):
         return given[order] if isinstance(given, np.ndarray) else [given[place] for place in order]
 
     @abstractmethod
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> View:
-        """What a person is shown of a unit: `example` a position in the answers, `place` a unit of it."""
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
+        """What a person is shown of a unit: `example` a position in the answers, `place` a unit of it.
+
+        answers: of teacher and student by these names, to the same examples.
+        """
 
     def named(self, decision: Any) -> str:
         """A unit's decision in words."""
@@ -113,6 +116,11 @@ class ForwardExam(Exam):
     def remarks(self, said: Mapping[str, Any], batch: Batch) -> list[str]:
         """What a reader has to know of what these models said of a few examples, by subject."""
         return []
+
+
+def any_of(answers: Mapping[str, Answers]) -> Answers:
+    """One subject's: all have the same keys and references."""
+    return next(iter(answers.values()))
 
 
 def array(tensor: Tensor) -> NDArray[Any]:

@@ -185,7 +185,7 @@ def test_a_flipped_token_is_shown_after_what_stands_before_it(setting) -> None:
     assert len(before) == 24 < place
     text = task.decoded(before.tolist())
     assert text
-    assert task.exam().view(split, said["student"], example, place) == Text(text, (Mark(len(text), len(text)),))
+    assert task.exam().view(split, said, example, place) == Text(text, (Mark(len(text), len(text)),))
     assert decisions.references[unit] == labels[place]
 
 

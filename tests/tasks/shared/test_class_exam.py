@@ -136,4 +136,4 @@ def test_classes_are_named_and_several_labels_together() -> None:
 def test_an_example_is_shown_by_its_place_in_the_split() -> None:
     said = Answers(np.array([4, 9]), np.zeros((2, 3)), np.zeros(2, np.int64))
     split = Dataset.from_dict({"text": [f"text {key}" for key in range(10)]})
-    assert exam("single_label").view(split, said, 1, 0) == Text("text 9")
+    assert exam("single_label").view(split, {"student": said}, 1, 0) == Text("text 9")

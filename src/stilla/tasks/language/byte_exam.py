@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stilla.signals import Batch, Side
 from stilla.tasks.answers import Answers, Given, Metric
-from stilla.tasks.exam import ForwardExam, array, side_by_side
+from stilla.tasks.exam import ForwardExam, any_of, array, side_by_side
 from stilla.tasks.language.token_exam import NLL, Heard, TokenExam, measured
 from stilla.tasks.shared.metrics import by_sums
 from stilla.tasks.text.sequences import NO_ROW
@@ -67,8 +67,8 @@ class ByteExam(ForwardExam):
         first = np.unique(answers.keys, return_index=True)[1]
         return Answers(keys, sums, np.asarray(answers.references)[first])
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
-        labels = np.asarray(answers.references)[example]
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
+        labels = np.asarray(any_of(answers).references)[example]
         return Text(self.task.decoded(labels[labels != NO_ROW].tolist()))
 
     def remarks(self, said: Mapping[str, Any], batch: Batch) -> list[str]:

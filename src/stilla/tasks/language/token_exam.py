@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stilla.rows import row_measures
 from stilla.signals import Batch, Dense, Headed, Side, Signals
 from stilla.tasks.answers import Answers, Decisions, Given, Metric
-from stilla.tasks.exam import ForwardExam, array, side_by_side
+from stilla.tasks.exam import ForwardExam, any_of, array, side_by_side
 from stilla.tasks.forward import listen
 from stilla.tasks.shared.metrics import by_sums
 from stilla.tasks.text.sequences import NO_ROW
@@ -122,9 +122,9 @@ class TokenExam(ForwardExam):
         """An answer is about the labels of its own example."""
         return
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
         """What stands before the token, and a mark where it stands."""
-        before = np.asarray(answers.references)[example, :place]
+        before = np.asarray(any_of(answers).references)[example, :place]
         said = self.task.decoded(before[before != NO_ROW][-_CONTEXT:].tolist())
         return Text(said, (Mark(len(said), len(said)),))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from stilla.recipe import Evaluate, Generation
 from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Metric
-from stilla.tasks.exam import Exam, ForwardExam
+from stilla.tasks.exam import Exam, ForwardExam, any_of
 from stilla.tasks.shared.strings import find
 from stilla.tasks.text.tokens import Tokens
 from stilla.views import Text
@@ -88,9 +88,9 @@ class WrittenExam(Exam):
     def metrics(self) -> tuple[Metric, ...]:
         return find(self.section.metrics or ())
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> Text:
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
         """What was asked."""
-        return Text(self.task.source_of(split, int(answers.keys[example])))
+        return Text(self.task.source_of(split, int(any_of(answers).keys[example])))
 
 
 def exams_of(task: Writes, rows: ForwardExam, section: Evaluate) -> tuple[Exam, ...]:

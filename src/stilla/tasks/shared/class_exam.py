@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy.special import log_expit, log_softmax
 from torch import Tensor
 
 from stilla.tasks.answers import Answers, Decisions, Metric
-from stilla.tasks.exam import ClassValues, ForwardExam
+from stilla.tasks.exam import ClassValues, ForwardExam, any_of
 from stilla.tasks.shared import metrics
 from stilla.tasks.shared.labels import Problem
 from stilla.views import View
@@ -73,8 +73,8 @@ class ClassExam(ForwardExam):
         one = prior_logits(labels, len(names)) if names else labels.mean()
         return np.broadcast_to(one, given.shape)
 
-    def view(self, split: Dataset, answers: Answers, example: int, place: int) -> View:
-        return self.shown(split, int(answers.keys[example]))
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
+        return self.shown(split, int(any_of(answers).keys[example]))
 
     def named(self, decision: Any) -> str:
         """The class's name; of several labels those that apply, or 'none'."""
