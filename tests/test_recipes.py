@@ -21,6 +21,7 @@ from stilla.tasks import KINDS
 from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
+from tests.tasks.text import taggers
 from tests.tasks.tiny import vit_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -74,6 +75,8 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     """Overrides that put tiny data and a tiny teacher of twelve layers in the place of the recipe's own."""
     if recipe.task == "seq2seq":
         return _writing(folder, recipe)
+    if recipe.task == "token-classification":
+        return _words(folder, recipe)
     if recipe.task in ("causal-lm", "masked-lm"):
         return _language(folder, recipe)
     if recipe.task == "image-classification":
@@ -106,6 +109,14 @@ def _writing(folder: Path, recipe: Recipe) -> list[str]:
     if recipe.completions is not None:
         quick += ["completions.max_new_tokens=4", "completions.num_beams=2", "completions.min_log_probability=null"]
     return [f"data.{split}={path}" for split, path in files.items()] + [f"teacher.model={teacher}", *quick]
+
+
+def _words(folder: Path, recipe: Recipe) -> list[str]:
+    """Sentences with tags in the recipe's column and form, and a tiny tagger's body."""
+    files = {split: taggers.conllu(folder / f"{split}.conllu", size, str(recipe.data.tags), seed)
+             for seed, (split, size) in enumerate((("train", 48), ("validation", 12), ("test", 12)))}
+    teacher = taggers.folder(folder / "teacher", layers=12)
+    return [f"data.{split}={path}" for split, path in files.items()] + [f"teacher.model={teacher}"]
 
 
 def _nested(row: Mapping[str, str], names: Sequence[Sequence[str]]) -> dict[str, object]:

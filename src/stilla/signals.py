@@ -32,6 +32,7 @@ class Batch(dict[str, Any]):
     - `labels`: row labels before flattening, as the task understands them; absent without labels.
     - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
       there; absent where there are none.
+    - `words`: by side (batch, words), where rows are words, the position that answers for each; negative where there is none.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """

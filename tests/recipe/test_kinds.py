@@ -15,14 +15,14 @@ from stilla.recipe.kinds import COMMON, KINDS, PLACES, sections
 from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
-from stilla.tasks.text.sections import TextClassificationData
+from stilla.tasks.text.sections import TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
 SECTIONS = {
     "text-classification": (TextClassificationData, Evaluate), "image-classification": (ImageClassificationData, Evaluate),
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
-    "seq2seq": (Seq2SeqData, WritingEvaluate),
+    "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate
@@ -119,7 +119,8 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
     [
         ("text-classification", "data.image=x", "data.image: a field of image-classification; text-classification takes "
          "text, max_length, label, labels, kind, augment and clean_passes"),
-        ("image-classification", "data.text=x", "data.text: a field of text-classification, causal-lm and masked-lm; "
+        ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, causal-lm and "
+         "masked-lm; "
          "image-classification takes image, label, labels, kind and augment"),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification and image-classification; seq2seq"),

@@ -9,13 +9,14 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlparse
 
 import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stilla.data import columnar, delimited, json_rows, picture_folders, plain_text
+from stilla.data import columnar, delimited, in_columns, json_rows, picture_folders, plain_text
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
@@ -31,7 +32,14 @@ READERS: Mapping[str, str] = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".txt": "text",
+    ".conll": "columns",
+    ".conllu": "columns",
+    ".iob": "columns",
+    ".iob2": "columns",
+    ".bio": "columns",
 }
+Unit = Document | Literal["columns"]
+"""What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences."""
 _AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -41,13 +49,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 
 def read(
-    name: str, *, config: str | None = None, revision: str | None = None, document: Document = "paragraph",
+    name: str, *, config: str | None = None, revision: str | None = None, document: Unit = "paragraph",
     hub: bool = True,
 ) -> dict[str, Dataset]:
     """The splits behind a name, called train, validation and test where their own names say so.
 
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
-    has one column, `text`, and a row for each `document` of it.
+    has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
@@ -84,7 +92,7 @@ def _means_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or suffix(Path(name)) in READERS or name.count("/") > 1
 
 
-def _folder(folder: Path, document: Document) -> dict[str, Dataset]:
+def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder)
     with _readable(str(folder)):
@@ -129,7 +137,7 @@ def _split_in(name: str) -> str | None:
     return said[0] if len(said) == 1 else None
 
 
-def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[str, Dataset]:
+def _files(by_split: Mapping[str, Sequence[Path]], document: Unit) -> dict[str, Dataset]:
     """Each split's files: read once into the cache of `datasets`, memory-mapped from then on."""
     loaded = {}
     for split, paths in by_split.items():
@@ -152,7 +160,7 @@ def _files(by_split: Mapping[str, Sequence[Path]], document: Document) -> dict[s
     return loaded
 
 
-def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator[pa.Table]:
+def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.Table]:
     """The rows of files of one kind, one after the other; tables with a header have the same columns."""
     columns: frozenset[str] | None = None
     for path in paths:
@@ -170,17 +178,19 @@ def _tables(paths: Sequence[Path], document: Document, notes: Notes) -> Iterator
             yield table
 
 
-def _one_file(path: Path, document: Document, notes: Notes) -> Iterator[pa.Table]:
+def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
     for table in _reader(READERS[suffix(path)])(path, document, notes):
         yield with_own_files(table, path)
 
 
-def _reader(kind: str) -> Callable[[Path, Document, Notes], Iterator[pa.Table]]:
-    readers: Mapping[str, Callable[[Path, Document, Notes], Iterator[pa.Table]]] = {
+def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
+    readers: Mapping[str, Callable[[Path, Unit, Notes], Iterator[pa.Table]]] = {
         "csv": lambda path, _, notes: delimited.tables(path, ",", notes),
         "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes),
         "json": lambda path, _, __: json_rows.tables(path),
-        "text": plain_text.tables,
+        "text": lambda path, unit, notes: (
+            in_columns.tables(path, notes) if unit == "columns" else plain_text.tables(path, unit, notes)),
+        "columns": lambda path, _, notes: in_columns.tables(path, notes),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),
         "arrow": lambda path, _, __: columnar.arrow_tables(path),
     }

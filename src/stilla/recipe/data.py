@@ -11,6 +11,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
+TextUnit = Literal["paragraph", "line", "file", "columns"]
+"""What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags."""
+
 
 class Split(Section):
     """Where validation or test data come from when they have no file of their own."""
@@ -89,8 +92,8 @@ class Data(Section):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["train"]}, {"required": ["unlabelled"]}]})
 
     train: PathName | None = None
-    """A file (csv, tsv, jsonl, json, parquet, arrow, txt), a folder (of such files, or of images by class) or a Hugging
-    Face dataset. Only with `unlabelled` it may be missing."""
+    """A file (csv, tsv, jsonl, json, parquet, arrow, txt; conll, conllu, iob2), a folder (of such files, or of images by
+    class) or a Hugging Face dataset. Only with `unlabelled` it may be missing."""
     validation: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
     test: PathName | Split | None = None
@@ -139,7 +142,7 @@ class Data(Section):
         return False
 
     @property
-    def text_unit(self) -> Literal["paragraph", "line", "file"]:
+    def text_unit(self) -> TextUnit:
         """What one example is in a file of plain text."""
         return "paragraph"
 

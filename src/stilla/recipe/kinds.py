@@ -36,6 +36,8 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "text-classification": Kind("stilla.tasks.text.text_classification:TextClassification",
                                 "stilla.tasks.text.sections:TextClassificationData"),
+    "token-classification": Kind("stilla.tasks.text.token_classification:TokenClassification",
+                                 "stilla.tasks.text.sections:TokenClassificationData"),
     "seq2seq": Kind("stilla.tasks.language.seq2seq:Seq2Seq",
                     "stilla.tasks.language.sections:Seq2SeqData", "stilla.tasks.language.sections:WritingEvaluate"),
     "image-classification": Kind("stilla.tasks.vision.image_classification:ImageClassification",

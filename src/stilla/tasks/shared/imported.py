@@ -28,11 +28,12 @@ _WRAPPED = ("state_dict", "model_state_dict", "model")  # what training scripts 
 class ImportedModel(nn.Module):
     """Calls `model` with the inputs that it takes by name, or else with the main one, and names its logits.
 
-    `config` says the labels in the same words as a Hugging Face model's.
+    `config` says the labels in the same words as a Hugging Face model's. `axes`: of its logits.
     """
 
-    def __init__(self, model: nn.Module, config: PreTrainedConfig) -> None:
+    def __init__(self, model: nn.Module, config: PreTrainedConfig, axes: int = 2) -> None:
         super().__init__()
+        self.axes = axes
         self.model = model
         self.config = config
         parameters = inspect.signature(model.forward).parameters.values()
@@ -48,21 +49,22 @@ class ImportedModel(nn.Module):
         main = next(name for name in _MAIN if name in inputs)
         named = {name: value for name, value in inputs.items() if self.takes_input(name)}
         positional = () if main in named else (inputs[main],)
-        return SequenceClassifierOutput(logits=_logits(self.model(*positional, **named)))
+        return SequenceClassifierOutput(logits=_logits(self.model(*positional, **named), self.axes))
 
 
-def _logits(outputs: Any) -> Tensor:
+def _logits(outputs: Any, axes: int) -> Tensor:
     if isinstance(outputs, Mapping):
         outputs = outputs["logits"]
     elif isinstance(outputs, list | tuple):
         outputs = outputs[0]
     logits = outputs if isinstance(outputs, Tensor) else outputs.logits
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise CompatibilityError(f"the model's logits are {_shape(logits)}; expected (batch, labels).")
+    if not isinstance(logits, Tensor) or logits.dim() != axes:
+        wanted = "(batch, labels)" if axes == 2 else "(batch, positions, labels)"
+        raise CompatibilityError(f"the model's logits are {_shape(logits)}; expected {wanted}.")
     return logits
 
 
-def imported(source: ModelSource, config: PreTrainedConfig) -> ImportedModel:
+def imported(source: ModelSource, config: PreTrainedConfig, axes: int = 2) -> ImportedModel:
     """Call what the import path names, with `num_labels` if it takes that, and fill in the weights.
 
     Raises:
@@ -79,7 +81,7 @@ def imported(source: ModelSource, config: PreTrainedConfig) -> ImportedModel:
         raise CompatibilityError(f"{source.model!r} returned {type(model).__name__}; expected an nn.Module.")
     if source.weights is not None:
         _fill(model, Path(source.weights).expanduser(), source.model)
-    return ImportedModel(model, config)
+    return ImportedModel(model, config, axes)
 
 
 def check_answers(

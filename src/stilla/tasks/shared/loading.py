@@ -30,19 +30,20 @@ logger = logging.getLogger(__name__)
 Classifier: TypeAlias = PreTrainedModel | ImportedModel
 
 
-def classifier(source: ModelSource, problem: Problem, auto: Any, *, labelled: bool) -> Classifier:
+def classifier(source: ModelSource, problem: Problem, auto: Any, *, labelled: bool, axes: int = 2) -> Classifier:
     """The model that a recipe names, with the problem's labels written into its config.
 
     Args:
         auto: the `AutoModelFor...` of the task.
         labelled: see `Task.load`.
+        axes: of its logits: (batch, labels), or (batch, positions, labels).
 
     Raises:
         CompatibilityError: nothing there, no weights, a pickle, code that is not trusted, a head that does
         not fit.
     """
     if is_import_path(source.model):
-        model: Classifier = imported(source, _config_for(problem))
+        model: Classifier = imported(source, _config_for(problem), axes)
     elif source.weights is not None:
         raise CompatibilityError(f"weights: {source.model!r} is a Hugging Face model and brings its own "
                                  "weights; expected none, or `model: package.module:callable`.")

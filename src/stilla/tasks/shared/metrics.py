@@ -97,18 +97,18 @@ def _over_classes(sums: Array, measure: Callable[[Array, Array, Array], Array]) 
 
 
 def _f1(hits: Array, predicted: Array, occurring: Array) -> Array:
-    return _ratio(2 * hits, predicted + occurring)
+    return ratio(2 * hits, predicted + occurring)
 
 
 def _precision(hits: Array, predicted: Array, occurring: Array) -> Array:
-    return _ratio(hits, predicted)
+    return ratio(hits, predicted)
 
 
 def _recall(hits: Array, predicted: Array, occurring: Array) -> Array:
-    return _ratio(hits, occurring)
+    return ratio(hits, occurring)
 
 
-def _ratio(above: Array, below: Array) -> Array:
+def ratio(above: Array, below: Array) -> Array:
     """Zero where there is nothing to divide by."""
     none = np.zeros_like(np.asarray(above, float))
     ratio: Array = np.divide(above, below, out=none, where=np.asarray(below) > 0)

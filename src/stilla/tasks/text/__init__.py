@@ -1,1 +1,1 @@
-"""Tasks on texts that end in a class or a number, and how texts become tokens."""
+"""Tasks on texts that end in a class, a number, or a tag for every word; and how texts become tokens."""

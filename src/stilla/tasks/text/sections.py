@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from stilla.recipe import Strings
+from stilla.recipe import Data, Strings
+from stilla.recipe.data import TextUnit
+from stilla.recipe.section import TOKENS
 from stilla.tasks.shared.sections import Classified, Texts
 
 
@@ -22,3 +24,40 @@ class TextClassificationData(Classified, Texts):
     clean_passes: int | None = Field(None, ge=0, le=100_000)
     """So many passes over the training texts come first in which none is replaced; by default 3 where `auto` has chosen
     `light`, else 0."""
+
+
+class TokenClassificationData(Data):
+    """Words with a tag each: parts of speech, or entities."""
+
+    tokens: str | None = None
+    """The column with a list of words; only where the names do not say it themselves."""
+    tags: str | None = None
+    """The column with a list of tags, one for every word; likewise."""
+    text: str | None = None
+    """The column of texts, where entities are said as `spans` of characters; likewise."""
+    spans: str | None = None
+    """The column with lists of entities in `text`: `[start, end, label]` or `{start, end, label}`."""
+    words: Literal["words", "spaces", "characters"] = "words"
+    """What a text is cut into, at whose borders spans have to begin and end: runs of letters and digits (every other
+    character is a word of its own), what stands between spaces, or characters."""
+    scheme: Literal["iob1", "iob2", "bioes", "io", "none"] | None = None
+    """How tags say which words are an entity; `none` where every word has a tag for itself. By default as the tags are
+    written."""
+    labels: Strings | None = None
+    """Names of the tags in the order of their numbers; of spans, which there are."""
+    answers: Literal["first", "last"] = "first"
+    """Which of its tokens answers for a word. Of a causal decoder only the last has seen all of it."""
+    max_length: int | None = Field(None, ge=3, le=TOKENS)
+    """Tokens that are read at once; longer examples are read in several windows. By default what both models can read, at
+    most 512."""
+    overlap: float = Field(0.25, ge=0, lt=1)
+    """Which part of a window stands in the one before it too. A word is answered where more stands around it."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """None is of whole examples."""
+        return ()
+
+    @property
+    def text_unit(self) -> TextUnit:
+        return "columns"

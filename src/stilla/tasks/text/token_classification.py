@@ -1,0 +1,309 @@
+"""Token classification: every word of a text with its tag: parts of speech, entities."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForTokenClassification
+
+from stilla.errors import CompatibilityError, DataError, all_of, quoted
+from stilla.recipe import ModelSource
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.bound import bound, usual_texts
+from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.classification import Positions
+from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.shared.label_order import adapted, names_of
+from stilla.tasks.shared.labels import Problem
+from stilla.tasks.text import schemes, tagged
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.schemes import Scheme
+from stilla.tasks.text.sections import TokenClassificationData
+from stilla.tasks.text.tag_exam import TagExam, answered_words
+from stilla.tasks.text.tagged import Found, Reading, Tagged
+from stilla.tasks.text.windows import Placed, placed, refuse_slow, windows
+from stilla.tasks.text.words import Words
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TokenClassification(Task[TokenClassificationData]):
+    """Words with a tag each: parts of speech, or entities.
+
+    A row is a word, at the first of its tokens (or the last, `data.answers`): so models with different tokenizers have the
+    same rows. Long examples are read in windows, which both models share.
+    """
+
+    problem: Problem
+    """The tags in the models' order."""
+    scheme: Scheme | None = None
+    """How the models' tags say entities; None where each is its word's own."""
+    found: Found | None = None
+    """How the data are read; None, as the section, for a model whose batches a person makes."""
+    section: TokenClassificationData | None = None
+
+    kind: ClassVar[str] = "token-classification"
+    data_section = TokenClassificationData
+    heads: ClassVar[tuple[str, ...]] = ("ForTokenClassification",)
+    counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "words")
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    @classmethod
+    def understand(cls, section: TokenClassificationData, splits: Mapping[str, Dataset]) -> Self:
+        found = tagged.understand(section, splits)
+        problem = Problem("class", (found.reading.said,), found.names, found.names)
+        return cls(problem, "iob2" if found.types else None, found, section)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        config: Any = model.config
+        if config is None or not config.id2label:
+            raise CompatibilityError(f"{type(model).__name__} does not say its labels: expected config.id2label.")
+        names = names_of(config) or tuple(config.id2label[index] for index in sorted(config.id2label))
+        return cls(Problem("class", (), names, names), schemes.of_names(names))
+
+    def resolved(self, section: TokenClassificationData) -> TokenClassificationData:
+        reading = self._reading()
+        if reading.form == "spans":
+            return section.model_copy(update={"text": reading.words, "spans": reading.said})
+        return section.model_copy(update={"tokens": reading.words, "tags": reading.said, "scheme": reading.scheme or "none"})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        """With the teacher's tags: in its order, and its scheme, into which entities are written exactly."""
+        config: Any = teacher.model.config
+        theirs = names_of(config)
+        if self.scheme is None or theirs is None or self.found is None:
+            return replace(self, problem=adapted(self.problem, config, teacher.source))
+        scheme = schemes.of_names(theirs)
+        if scheme is None and "O" in theirs and set(self.found.types) <= set(theirs):
+            scheme = "io"
+        self._refuse_other_tags(theirs, scheme, teacher.source)
+        if scheme == "bioes":
+            logger.warning("%s answers in BIOES, and so will its student: transformers' own pipeline reads B- and I- only, "
+                           "and cuts such entities elsewhere", teacher.source)
+        return replace(self, problem=replace(self.problem, names=theirs, raw=theirs), scheme=scheme)
+
+    def _refuse_other_tags(self, theirs: tuple[str, ...], scheme: Scheme | None, source: str) -> None:
+        assert self.found is not None  # looked at before
+        listed = f"{all_of([quoted(name) for name in theirs[:8]])}{' ...' if len(theirs) > 8 else ''}"
+        train = "Take another teacher, or train this one first (teacher: {train: {}})."
+        if scheme is None:
+            raise CompatibilityError(f"{source} answers with {listed}, which say no entities; the data hold some. {train}")
+        if scheme == "iob1":
+            raise CompatibilityError(f"{source} has labels of IOB1 ({listed}: a type that goes on and never begins). What it "
+                                     "says of a word depends there on the words beside it, so that its answers cannot be "
+                                     f"brought to IOB2 exactly. {train}")
+        known = {schemes.kinded(name) for name in theirs}
+        needed = {kind for name in self.found.types for kind in self._kinds(name, scheme)}
+        lacking = sorted("-".join(kind) for kind in needed - known)
+        if lacking:
+            raise CompatibilityError(f"{source} does not know {all_of(lacking[:8])}{' ...' if len(lacking) > 8 else ''} of "
+                                     f"the data; its labels are {listed}. {train}")
+
+    def _kinds(self, name: str, scheme: Scheme) -> list[tuple[str, str]]:
+        """The tags that entities of a type need."""
+        assert self.found is not None
+        letters = {"io": "I", "iob2": "B", "bioes": "S"}[scheme] + (
+            {"io": "I", "iob2": "I", "bioes": "BIE"}[scheme] if name in self.found.several else "")
+        return [(letter, name) for letter in letters]
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        model = loading.classifier(source, self.problem, AutoModelForTokenClassification, labelled=labelled, axes=3)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        refuse_slow(tokenizer, source.model)
+        if isinstance(model, ImportedModel):
+            tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]], max_length=8)
+            check_answers(model, tokens.batch([0, 1]), source.model)
+        return Loaded(model, tokenizer, source.model)
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        return Texts((words.text for words in self._reading().worded(split) if words is not None), None)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        section = self._section()
+        known = tagged.usable(section, self._reading(), split)
+        examples = [one.words for one in known.values()]
+        both = [student] if teacher is None else [student, teacher]
+        length = _tokens.longest(both, section.max_length)
+        cut = windows(examples, both, length, section.overlap)
+        ours = placed(student, examples, cut, length, section.answers)
+        same = teacher is None or _tokens.same(student, teacher)
+        theirs = ours if same else placed(teacher, examples, cut, length, section.answers)
+        self._tell(ours, theirs, len(cut), len(examples), length)
+        numbers = [self._numbered(one) for one in known.values()]
+        labels = [numbers[one.example][one.answers : one.until] for one in cut]
+        keys = np.array(list(known), np.int64)[[one.example for one in cut]]
+        return Prepared(
+            examples=Positions(len(cut)), collate=_Collate(ours, theirs, labels, keys), keys=keys,
+            lengths=ours.tokens.lengths.tolist(), references=labels, aligned=same)
+
+    def _tell(self, ours: Placed, theirs: Placed, cut: int, examples: int, length: int) -> None:
+        if cut > examples:
+            logger.info("%d examples are read in %d windows of at most %d tokens", examples, cut, length)
+        unseen = int(((ours.places < 0) | (theirs.places < 0)).sum())
+        if unseen:
+            logger.warning("%d of %d words have no token: they are not learnt, and nothing is said of them", unseen,
+                           len(ours.places))
+
+    def _numbered(self, one: Tagged) -> NDArray[np.int64]:
+        """(words,) the models' number of every word's tag; NO_ANSWER where nobody has labelled it."""
+        if one.tags is None and one.entities is None:
+            return np.full(len(one.words), NO_ANSWER, np.int64)
+        if self.scheme is None or one.entities is None:
+            index = {name: number for number, name in enumerate(self.problem.raw)}
+            return np.array([index[tag] for tag in one.tags or ()], np.int64)
+        if self.scheme == "io" and schemes.touch(one.entities):
+            raise DataError(f"data: two entities of one type stand side by side in {quoted(one.words.text)}, and the models' "
+                            "labels (IO) cannot part them. Set data.scheme: io, which takes such for one, or give a teacher "
+                            "with B- and I-.")
+        assert self.scheme != "iob1"  # such teachers are refused
+        kinds = {schemes.kinded(name): number for number, name in enumerate(self.problem.names)}
+        return np.array([kinds[kind] for kind in schemes.tags(one.entities, len(one.words), self.scheme)], np.int64)
+
+    # --- examples without labels ---
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Lists of words, or texts; where the labelled data have lists, texts are cut as `data.words` says."""
+        reading, wanted = self._reading(), (self._reading().words,)
+        labels = (reading.said,)
+        if reading.form == "spans":
+            return bound(pool, wanted, called, _columns.is_text, "text", partial(usual_texts, count=1), labels)
+        lists = [name for name in pool.column_names if tagged.holds_words(pool.features[name])]
+        named = called.get(reading.words, reading.words)
+        if named in lists or (named not in pool.column_names and lists):
+            return bound(pool, wanted, called, tagged.holds_words, "lists of words", tagged.usual_words, labels)
+        texts = bound(pool, wanted, called, _columns.is_text, "text", partial(usual_texts, count=1), labels)
+        cut = [Words.split(text or "", reading.splitting).listed() for text in _columns.values(texts, reading.words)]
+        return Dataset(pa.table({reading.words: pa.array(cut, pa.list_(pa.string()))}))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        rows = [row for row, words in enumerate(self._reading().worded(pool)) if words is None]
+        if not rows:
+            return pool
+        refuse_or_leave_out(self._section(), f"data.unlabelled: {self._reading().words!r} has no words in {len(rows)} of "
+                            f"{len(pool)} examples", rows_in_words(pool, rows))
+        return pool.select(np.setdiff1d(np.arange(len(pool)), rows))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([self._reading().words, self._reading().said])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str]]:
+        return (("" if words is None else words.text,) for words in self._reading().worded(split))
+
+    # --- rows ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        example, _ = _rows(batch, Side.STUDENT)
+        labels, mask = _row_labels(batch), self.mask(batch, Side.STUDENT)
+        return {"rows": len(example), "labelled": 0 if labels is None else int((labels != NO_ANSWER).sum()),
+                "words": len(example), "tokens": int(mask.sum()), "examples": len(mask)}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        return Signals(logits=Dense(self.outputs(outputs)[_rows(batch, side)]), labels=_row_labels(batch))
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """Every window, with which of its tokens answer."""
+        example, position = (one.cpu() for one in _rows(batch, Side.TEACHER))
+        mask = self.mask(batch, Side.TEACHER).cpu()
+        ends = np.cumsum([0, *np.bincount(example.numpy(), minlength=len(mask))]).tolist()
+        found = []
+        for one, there in enumerate(mask):
+            rows = slice(ends[one], ends[one + 1])
+            first = int(there.int().argmax())  # padding may stand before the text
+            places = (position[rows] - first).numpy().astype(np.int32)
+            found.append(Segment(content(batch.teacher, one) + places.tobytes(), rows, one))
+        return found
+
+    def exam(self) -> TagExam:
+        return TagExam(self.problem.names, self.scheme, self._words)
+
+    def class_names(self) -> tuple[str, ...]:
+        return self.problem.names
+
+    def row_classes(self) -> int:
+        return len(self.problem.names)
+
+    def numbers_of(self, length: int) -> int:
+        return length * self.row_classes()
+
+    def _words(self, split: Dataset, key: int) -> Words:
+        (words,) = self._reading().worded(split.select([int(key)]))
+        assert words is not None  # it has been answered
+        return words
+
+    def _section(self) -> TokenClassificationData:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        return self.section
+
+    def _reading(self) -> Reading:
+        self._section()
+        assert self.found is not None
+        return self.found.reading
+
+
+def _rows(batch: Batch, side: Side) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
+    """The example and the position of every word that both sides have a token of."""
+    there = _there(batch)
+    example, word = there.nonzero(as_tuple=True)
+    return example, answered_words(batch, side)[example, word]
+
+
+def _there(batch: Batch) -> Tensor:
+    if "words" not in batch and batch.labels is None:
+        raise CompatibilityError("this batch has no `labels`: which of its positions are words is not known (-100 where "
+                                 "there is none)")
+    there = answered_words(batch, Side.STUDENT) >= 0
+    return there & (answered_words(batch, Side.TEACHER) >= 0)
+
+
+def _row_labels(batch: Batch) -> Tensor | None:
+    labels = batch.labels
+    if labels is None:
+        return None
+    if "words" not in batch:
+        return labels[_rows(batch, Side.STUDENT)]
+    return labels[_there(batch)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Collate:
+    """`labels`: of every window the numbers of its own words."""
+
+    student: Placed
+    teacher: Placed
+    labels: Sequence[NDArray[np.int64]]
+    keys: NDArray[np.int64]
+
+    def __call__(self, chosen: Sequence[int]) -> Batch:
+        student, ours = self.student.batch(chosen)
+        teacher, theirs = (student, ours) if self.teacher is self.student else self.teacher.batch(chosen)
+        labels = torch.full(ours.shape, NO_ANSWER)
+        for row, one in enumerate(chosen):
+            labels[row, : len(self.labels[one])] = torch.from_numpy(self.labels[one])
+        return Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(chosen)]),
+                     words={Side.STUDENT.value: ours, Side.TEACHER.value: theirs})
