@@ -29,6 +29,10 @@ def tatoeba(folder: Path | None) -> Path:
     return _data(folder, "tatoeba_en_de", "Tatoeba's pairs of sentences from manythings.org/anki: columns en, de")
 
 
+def ud_english(folder: Path | None) -> Path:
+    return _data(folder, "ud_english_ewt", "Universal Dependencies' UD_English-EWT: columns tokens, upos")
+
+
 def data_set(folder: Path | None, name: str, what: str) -> Path:
     """Another one, by the name of its folder. `what`: what it is and which columns it has, said where it is missing."""
     return _data(folder, name, what)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.inputs import clinc150, data_set, flowers, minilm
+from benchmarks.inputs import clinc150, data_set, flowers, minilm, ud_english
 
 SPLITS = ("train", "validation", "test")
 Rows = list[dict[str, Any]]
@@ -129,6 +129,14 @@ def _flowers(data: Path | None, folder: Path) -> None:
         pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["image", "label"]), folder / f"{split}.parquet")
 
 
+def _words(data: Path | None, folder: Path) -> None:
+    """Sentences as words, with a part of speech for every word."""
+    source = ud_english(data)
+    for split in SPLITS:
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["tokens", "upos"]), folder / f"{split}.parquet")
+
+
 def _class_names(source: Path, column: str) -> list[str]:
     """The names that the Parquet files' own metadata have for the numbers."""
     from datasets import ClassLabel, Dataset
@@ -162,6 +170,9 @@ CASES: Mapping[str, Case] = {
                    {"layers": 3}),
     "worth": Case("text-classification", _worth, _minilm, {"text": ["title", "sentence"], "label": "worth"}, ENCODER,
                   {"layers": 3}),
+    # a third of its sentences: on one thread all of them take hours
+    "ud-ewt": Case("token-classification", _words, _minilm, {"tokens": "tokens", "tags": "upos", "limit": 4000},
+                   {"epochs": 3, "learning_rate": 1e-4}, {"layers": 3}),
     "docstrings": Case("text-classification", _docstrings, _made, {"text": "text", "label": "topic"},
                        {"epochs": 10, "learning_rate": 5e-4},
                        {"config": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 128}}),
