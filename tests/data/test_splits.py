@@ -261,7 +261,7 @@ def test_every_problem_is_named_at_once_with_near_names(tmp_path: Path) -> None:
         ("a.csv", b"text,label\ncaf\xe9,b\n", "line 2 is not UTF-8 text; save it as UTF-8"),
         ("a.jsonl", '{"a": 1}\n{"a":\n', r"line \d is no JSON: Expecting value"),
         ("a.parquet", "hello", "cannot be read: Parquet file size is 5 bytes"),
-        ("a.doc", "hello", r"got the suffix '\.doc'; expected \.arrow, \.csv"),
+        ("a.doc", "hello", r"got the suffix '\.doc'; expected \.arrow, \.bio"),
     ],
 )
 def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, content: str | bytes, words: str) -> None:

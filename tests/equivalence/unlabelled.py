@@ -22,17 +22,19 @@ from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.masked_lm import MaskedLM
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
-from stilla.tasks.text.sections import TextClassificationData
+from stilla.tasks.text.sections import TextClassificationData, TokenClassificationData
 from stilla.tasks.text.text_classification import TextClassification
+from stilla.tasks.text.token_classification import TokenClassification
 from stilla.tasks.vision.image_classification import ImageClassification
 from stilla.tasks.vision.sections import ImageClassificationData
 from tests.equivalence.setting import bert, losses, weights
 from tests.tasks import pairs
 from tests.tasks.test_unlabelled import png
+from tests.tasks.text import taggers
 from tests.tasks.tiny import bert_tokenizer, image_processor, labels_of, vit_config
 from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
 
-KINDS = ("text", "image", "causal", "masked", "seq2seq")
+KINDS = ("text", "words", "image", "causal", "masked", "seq2seq")
 TERMS = (Term(Labels(), weight=0.3), Term(Logits(temperature=2.0), weight=0.7))
 
 
@@ -55,6 +57,15 @@ def made(kind: str, labelled: int, pool: int) -> tuple[Task, Dataset, Dataset, A
         for model in (teacher, student):
             model.config.update(labels_of("x", "y", "z"))
         return task, split, others, bert_tokenizer(), teacher, student
+    if kind == "words":
+        split = Dataset.from_dict(taggers.sentences(labelled))
+        others = Dataset.from_dict({"tokens": taggers.sentences(pool, 1)["tokens"]})
+        task = TokenClassification.understand(TokenClassificationData(train="x"), {"train": split})
+        tokenizer = taggers.wordpieces()
+        quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        teacher, student = (taggers.model("bert", len(tokenizer), task.class_names(), layers=layers, **quiet)
+                            for layers in (2, 1))
+        return task, split, others, tokenizer, teacher, student
     if kind == "image":
         rows = {"image": [{"bytes": png(seed), "path": None} for seed in range(labelled)],
                 "label": (["cat", "dog"] * labelled)[:labelled]}
