@@ -209,6 +209,13 @@ def test_pictures_reach_a_teacher_whose_weights_are_halved(tmp_path: Path) -> No
         assert [row[name] for row in halved] == pytest.approx([row[name] for row in whole], abs=0.05)
 
 
+def test_of_several_words_there_is_no_one_answer(tmp_path: Path) -> None:
+    rows, kept, _ = answers("words", tmp_path, min_confidence=0.0)
+    assert [row["answer"] for row in rows] == [None] * 40
+    assert sum(row["rows"] for row in rows) == sum(len(words) for words in kept.data["tokens"])
+    assert all(0 < row["confidence"] <= 1 for row in rows)
+
+
 def test_documents_in_pieces_are_judged_by_all_their_rows(tmp_path: Path) -> None:
     task, teacher, _, labelled = asked("causal")
     longest = " ".join(["the old cat sat"] * 20)

@@ -141,6 +141,7 @@ class _Asked:
         measures = row_measures(said.logits, None, entropy=True)
         assert measures.entropy is not None
         distances = None if self.centre is None else 1 - embeddings(said) @ self.centre
+        whole = self.task.exam().units == "examples"  # else rows are of its tokens or words, and none of all of it
         found = []
         for segment in segments:
             here = segment.rows
@@ -149,8 +150,7 @@ class _Asked:
                 "confidence": float(measures.confidence[here].double().exp().mean()),
                 "entropy": float(measures.entropy[here].double().mean()),
                 "distance": None if distances is None else float(distances[segment.example]),
-                "answer": None if self.task.vocabulary or not isinstance(said.logits, Dense) else
-                _answer(said.logits.logits[here])})
+                "answer": _answer(said.logits.logits[here]) if whole and isinstance(said.logits, Dense) else None})
         return found
 
     def said(self, prepared: Prepared, batch: Sequence[int]) -> tuple[Signals, list[Any]]:
