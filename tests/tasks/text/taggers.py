@@ -12,6 +12,8 @@ import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
+from stilla.tasks.text.crf import log_marginals
+
 NAMES = ("Ann", "Bob", "Marianne")
 PLACES = ("Bern", "Zurich", "Winterthur")
 FILLER = ("sees", "in", "and", "the", "river", "near", "walks", "unbelievable")
@@ -108,6 +110,33 @@ def config(family: str, size: int, names: Sequence[str], layers: int = 2, **more
 def model(family: str, size: int, names: Sequence[str] = ENTITIES, seed: int = 0, **more: Any) -> hf.PreTrainedModel:
     torch.manual_seed(seed)
     return hf.AutoModelForTokenClassification.from_config(config(family, size, names, **more)).eval()
+
+
+class Crf(torch.nn.Module):
+    """A CRF over the first pieces, which gives its marginals."""
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.emissions = torch.nn.Embedding(64, num_labels)
+        self.transitions = torch.nn.Parameter(torch.randn(num_labels, num_labels))
+        self.ends = torch.nn.Parameter(torch.randn(2, num_labels))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        mask = attention_mask.bool() & (input_ids > 4)
+        return {"logits": log_marginals(self.emissions(input_ids), self.transitions, *self.ends, mask)}
+
+
+class Whole(torch.nn.Module):
+    """Answers for whole texts, which is another task's model."""
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        self.labels = num_labels
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.weight.expand(len(input_ids), self.labels)
 
 
 def folder(path: Path, family: str = "bert", names: Sequence[str] = ENTITIES, tokenizer: Any = None, **more: Any) -> str:

@@ -266,7 +266,38 @@ def test_texts_with_spans_take_unlabelled_texts() -> None:
     assert batch.labels.tolist() == [[1, 0, 0]]
 
 
-# --- caches, trainers ---
+# --- teachers, caches, trainers ---
+
+
+def test_a_crf_teaches_by_its_marginals(tmp_path: Path) -> None:
+    wordpieces = taggers.wordpieces()
+    wordpieces.save_pretrained(tmp_path)
+    source = ModelSource(model=f"{taggers.__name__}:Crf", processor=str(tmp_path))
+    task = task_of()
+    teacher = task.load(source, labelled=True)
+    task = task.adapted_to(teacher)
+    assert task.class_names() == ENTITIES
+    batch = whole(task, wordpieces, teacher.processor)
+    told = task.signals(teacher.model(**batch.teacher), batch, Side.TEACHER)
+    assert isinstance(told.logits, Dense)
+    torch.testing.assert_close(told.logits.logits.exp().sum(-1), torch.ones(len(told.logits)))
+    torch.testing.assert_close(told.logits.logits.softmax(-1), told.logits.logits.exp())
+
+
+def test_a_model_of_ones_own_that_answers_for_whole_texts_is_refused(tmp_path: Path) -> None:
+    taggers.wordpieces().save_pretrained(tmp_path)
+    source = ModelSource(model=f"{taggers.__name__}:Whole", processor=str(tmp_path))
+    with pytest.raises(CompatibilityError, match=r"logits are \(2, 5\); expected \(batch, positions, labels\)"):
+        task_of().load(source, labelled=False)
+
+
+def test_a_student_with_some_of_its_teachers_tokens_shares_its_pieces() -> None:
+    task, theirs = task_of(), taggers.wordpieces("zebra", "quagga")
+    ours = taggers.wordpieces()
+    batch = whole(task, ours, theirs)
+    assert theirs.batch_decode(batch.teacher["input_ids"]) == ours.batch_decode(batch.student["input_ids"])
+    prepared = task.prepare(SPLIT, ours, theirs, training=True)
+    assert prepared.aligned
 
 
 def test_a_piece_is_the_same_in_whatever_batch_it_stands() -> None:

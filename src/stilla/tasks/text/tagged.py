@@ -226,7 +226,8 @@ def _one(key: str, said: str | None, train: Dataset, fits: Any, what: str, usual
     for unambiguous in (by_name, fitting):
         if len(unambiguous) == 1:
             return str(unambiguous[0])
-    why = f"{one_of(by_name or fitting)} could be it" if fitting else f"no column holds {what}"
+    why = f"{one_of(by_name or fitting)} could be it" if fitting else (
+        f"no column holds {what} (JSON, Parquet and CoNLL's columns have lists, CSV has none)")
     raise DataError(f"data.{key}: which column has the {key}? {why}. {_columns.columns_of(train)} Set data.{key}.")
 
 

@@ -33,6 +33,7 @@ from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.text import schemes, tagged
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.schemes import Scheme
 from stilla.tasks.text.sections import TokenClassificationData
 from stilla.tasks.text.tag_exam import TagExam, answered_words
@@ -144,16 +145,18 @@ class TokenClassification(Task[TokenClassificationData]):
         examples = [one.words for one in known.values()]
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, section.max_length)
-        cut = windows(examples, both, length, section.overlap)
+        # in training, a teacher of the same rules is asked about the very pieces that the student reads
+        told = numbering(student, teacher) if training and teacher is not None else None
+        same = teacher is None or told is not None or _tokens.same(student, teacher)
+        cut = windows(examples, [student] if same else both, length, section.overlap)
         ours = placed(student, examples, cut, length, section.answers)
-        same = teacher is None or _tokens.same(student, teacher)
         theirs = ours if same else placed(teacher, examples, cut, length, section.answers)
         self._tell(ours, theirs, len(cut), len(examples), length)
         numbers = [self._numbered(one) for one in known.values()]
         labels = [numbers[one.example][one.answers : one.until] for one in cut]
         keys = np.array(list(known), np.int64)[[one.example for one in cut]]
         return Prepared(
-            examples=Positions(len(cut)), collate=_Collate(ours, theirs, labels, keys), keys=keys,
+            examples=Positions(len(cut)), collate=_Collate(ours, theirs, labels, keys, told), keys=keys,
             lengths=ours.tokens.lengths.tolist(), references=labels, aligned=same)
 
     def _tell(self, ours: Placed, theirs: Placed, cut: int, examples: int, length: int) -> None:
@@ -292,16 +295,19 @@ def _row_labels(batch: Batch) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class _Collate:
-    """`labels`: of every window the numbers of its own words."""
+    """`labels`: of every window the numbers of its own words. `numbering`: of a student with some of its teacher's tokens."""
 
     student: Placed
     teacher: Placed
     labels: Sequence[NDArray[np.int64]]
     keys: NDArray[np.int64]
+    numbering: Numbering | None = None
 
     def __call__(self, chosen: Sequence[int]) -> Batch:
         student, ours = self.student.batch(chosen)
         teacher, theirs = (student, ours) if self.teacher is self.student else self.teacher.batch(chosen)
+        if self.numbering is not None:
+            teacher = self.numbering.inputs(student)
         labels = torch.full(ours.shape, NO_ANSWER)
         for row, one in enumerate(chosen):
             labels[row, : len(self.labels[one])] = torch.from_numpy(self.labels[one])
