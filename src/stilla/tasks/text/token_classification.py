@@ -31,13 +31,14 @@ from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
-from stilla.tasks.text import schemes, tagged
+from stilla.tasks.text import schemes, tag_data
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.schemes import Scheme
 from stilla.tasks.text.sections import TokenClassificationData
+from stilla.tasks.text.tag_data import Found
 from stilla.tasks.text.tag_exam import TagExam, answered_words
-from stilla.tasks.text.tagged import Found, Reading, Tagged
+from stilla.tasks.text.tagged import Reading, Tagged, usable
 from stilla.tasks.text.windows import Placed, placed, refuse_slow, windows
 from stilla.tasks.text.words import Words
 
@@ -68,7 +69,7 @@ class TokenClassification(Task[TokenClassificationData]):
 
     @classmethod
     def understand(cls, section: TokenClassificationData, splits: Mapping[str, Dataset]) -> Self:
-        found = tagged.understand(section, splits)
+        found = tag_data.understand(section, splits)
         problem = Problem("class", (found.reading.said,), found.names, found.names)
         return cls(problem, "iob2" if found.types else None, found, section)
 
@@ -141,7 +142,7 @@ class TokenClassification(Task[TokenClassificationData]):
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         section = self._section()
-        known = tagged.usable(section, self._reading(), split)
+        known = usable(section, self._reading(), split)
         examples = [one.words for one in known.values()]
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, section.max_length)
@@ -190,10 +191,10 @@ class TokenClassification(Task[TokenClassificationData]):
         labels = (reading.said,)
         if reading.form == "spans":
             return bound(pool, wanted, called, _columns.is_text, "text", partial(usual_texts, count=1), labels)
-        lists = [name for name in pool.column_names if tagged.holds_words(pool.features[name])]
+        lists = [name for name in pool.column_names if tag_data.holds_words(pool.features[name])]
         named = called.get(reading.words, reading.words)
         if named in lists or (named not in pool.column_names and lists):
-            return bound(pool, wanted, called, tagged.holds_words, "lists of words", tagged.usual_words, labels)
+            return bound(pool, wanted, called, tag_data.holds_words, "lists of words", tag_data.usual_words, labels)
         texts = bound(pool, wanted, called, _columns.is_text, "text", partial(usual_texts, count=1), labels)
         cut = [Words.split(text or "", reading.splitting).listed() for text in _columns.values(texts, reading.words)]
         return Dataset(pa.table({reading.words: pa.array(cut, pa.list_(pa.string()))}))
