@@ -11,13 +11,20 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, pipeline
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    TrainingArguments,
+    pipeline,
+)
 
-from stilla import tasks
+from stilla import DistillationTrainer, Term, tasks
 from stilla.data import joined
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine
 from stilla.objectives import KINDS as OBJECTIVES
+from stilla.objectives import Labels, Logits
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side
 from stilla.tasks.base import Loaded
@@ -338,6 +345,30 @@ def test_batches_that_a_person_makes_have_a_row_at_every_label() -> None:
         task.counts(Batch(student=inputs, teacher=inputs))
     with pytest.raises(CompatibilityError, match="no columns to prepare"):
         task.prepare(SPLIT, tokenizer, None, training=True)
+
+
+@pytest.mark.slow
+def test_a_trainer_learns_from_batches_that_a_person_makes(tmp_path: Path) -> None:
+    tokenizer = taggers.wordpieces()
+    teacher, student = (taggers.model("bert", len(tokenizer), layers=layers) for layers in (2, 1))
+    read = tokenizer(ROWS["tokens"], is_split_into_words=True)
+    rows = []
+    for row, tags in enumerate(ROWS["tags"]):
+        words = read.word_ids(row)
+        labels = [-100 if word is None or word == before else ENTITIES.index(tags[word])
+                  for before, word in zip([None, *words], words)]
+        rows.append({"input_ids": read["input_ids"][row], "attention_mask": read["attention_mask"][row], "labels": labels})
+    split = Dataset.from_list(rows)
+    made = DistillationTrainer(
+        student, teacher, terms=[Term(Labels()), Term(Logits())], train_dataset=split, eval_dataset=split,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        args=TrainingArguments(str(tmp_path), max_steps=2, per_device_train_batch_size=4, report_to="none", use_cpu=True))
+    made.train()
+    found = made.evaluate()
+    prepared = task_of().prepare(SPLIT, tokenizer, None, training=False)
+    said = examine(task_of().exam(), {"student": Asked(student)}, prepared)["student"]
+    (metric, *_) = task_of().exam().metrics()
+    assert found["eval_entity_f1"] == pytest.approx(metric.compute(said.given, said.references))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta", "modernbert", "gpt2", "qwen3"])
