@@ -98,6 +98,16 @@ def test_windows_go_on_by_what_they_do_not_share() -> None:
     assert [(one.answers, one.until) for one in shared_out(0, [(0, 4), (2, 6), (4, 8)])] == [(0, 3), (3, 5), (5, 8)]
 
 
+def test_tokens_of_no_character_count_where_a_text_is_cut() -> None:
+    tokenizer = taggers.byte_level()
+    document = Words.of(["\u2026"] * 60)  # each is four tokens, the first of which is only the space
+    assert len(tokenizer(document.text)["input_ids"]) > 200
+    for overlap in (0.0, 0.5):
+        cut = windows([document], [tokenizer], 60, overlap)
+        assert all(len(tokenizer(one.words([document]).text)["input_ids"]) <= 60 for one in cut)
+        assert (placed(tokenizer, [document], cut, 60, "first").places >= 0).all()
+
+
 def test_no_room_for_a_word_is_refused() -> None:
     with pytest.raises(DataError, match="more than the 2 special tokens"):
         windows([Words.of(["Ann"])], [taggers.wordpieces()], 2, 0.25)

@@ -63,7 +63,8 @@ class Placed:
         places = np.full((len(windows), width), NO_WORD, np.int64)
         for row, one in enumerate(windows):
             own = self.places[self.borders[one] : self.borders[one + 1]].astype(np.int64)
-            before = inputs["input_ids"].shape[1] - int(self.tokens.lengths[one]) if self.tokens.left else 0
+            length = int(self.tokens.starts[one + 1] - self.tokens.starts[one])
+            before = inputs["input_ids"].shape[1] - length if self.tokens.left else 0
             places[row, : len(own)] = np.where(own < 0, own, own + before)
         return inputs, torch.from_numpy(places)
 
@@ -95,13 +96,13 @@ def windows(
 
 
 def _fitting(
-    example: int, words: Words, tokenizers: Sequence[PreTrainedTokenizerBase], length: int, needs: NDArray[np.int64], room:
-    int, overlap: float,
+    example: int, words: Words, tokenizers: Sequence[PreTrainedTokenizerBase], length: int, needs: NDArray[np.int64],
+    room: int, overlap: float,
 ) -> list[Window]:
     """The windows of one example, a little shorter where some have more tokens by themselves than within the example."""
     for slack in _SLACK:
         cut = shared_out(example, spans(needs, max(1, room - slack), overlap))
-        several = [one.words([words] * (example + 1)) for one in cut if one.end - one.first > 1]
+        several = [words.part(one.first, one.end) for one in cut if one.end - one.first > 1]
         if all(total <= length for tokenizer in tokenizers for *_, total in _encoded(tokenizer, several)):
             break
     return cut
@@ -125,13 +126,14 @@ def shared_out(example: int, cut: Sequence[tuple[int, int]]) -> list[Window]:
     """Every word to the window with most words on the poorer side of it; where nothing more stands in the example, a side is
     not poor. Of two that are equal, to the first."""
     last = cut[-1][1]
-    context = np.full((len(cut), last), -1.0)
+    most, owner = np.full(last, -1.0), np.zeros(last, np.int64)
     for row, (first, end) in enumerate(cut):
         word = np.arange(first, end)
-        before = np.inf if first == 0 else word - first
-        behind = np.inf if end == last else end - 1 - word
-        context[row, first:end] = np.minimum(before, behind)
-    owner = context.argmax(0)
+        before = np.full(len(word), np.inf) if first == 0 else word - first
+        behind = np.full(len(word), np.inf) if end == last else end - 1 - word
+        context = np.minimum(before, behind)
+        better = word[context > most[first:end]]
+        most[better], owner[better] = context[better - first], row
     borders = [int(np.searchsorted(owner, row)) for row in range(len(cut) + 1)]  # owners rise with the words
     return [Window(example, first, end, borders[row], borders[row + 1]) for row, (first, end) in enumerate(cut)
             if borders[row] < borders[row + 1]]
@@ -200,9 +202,9 @@ def _answering(words: Words, begin: NDArray[np.int64], end: NDArray[np.int64], a
 
 
 def _needs(words: Words, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(words,) how many tokens of an example are each word's and what stands between it and the next; at least one."""
-    real = np.flatnonzero(end > begin)
-    owner = np.searchsorted(np.array(words.starts), end[real] - 1, side="right") - 1
+    """(words,) how many tokens of an example are each word's, those of no character among them (a space before it; special
+    ones are the first word's); at least one."""
+    owner = np.searchsorted(np.array(words.starts), np.maximum(end - 1, begin), side="right") - 1
     return np.maximum(1, np.bincount(owner.clip(0), minlength=len(words))).astype(np.int64)
 
 
