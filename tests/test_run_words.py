@@ -93,7 +93,13 @@ def test_a_student_with_another_tokenizer_learns_from_spans_and_from_a_cache(tmp
 def test_check_says_what_makes_no_sense(tmp_path: Path) -> None:
     student = taggers.folder(tmp_path / "student", "roberta")
     whole = recipe(tmp_path, student={"model": student}, distill={**QUICK, "objectives": [{"kind": "hidden"}]})
-    whole["teacher"] = {"model": taggers.folder(tmp_path / "teacher")}
+    whole["teacher"] = {"model": taggers.folder(tmp_path / "teacher", tokenizer=taggers.wordpieces("zebra", "quagga"))}
     found = check(from_options(whole))
     assert any("compares position by position, but teacher and student cut the examples differently" in one
                for one in found.problems)
+    pooled = check(from_options({**whole, "distill": {**QUICK, "objectives": [{"kind": "logits"}]}}))
+    assert not pooled.problems
+    assert pooled.estimate is not None
+    assert any("labels: 5: O, B-LOC, I-LOC, B-PER, I-PER" in note for note in pooled.notes)
+    smaller = check(from_options({**whole, "student": {"layers": 1, "vocabulary": "data"}}))
+    assert not smaller.problems  # token by token, as the teacher is asked about the student's pieces
