@@ -54,6 +54,7 @@ def test_it_can_be_said_on_the_command_line() -> None:
         ({"width": 0.5, "config": {"num_hidden_layers": 2}},
          "got width and config; expected width alone, or with layers or vocabulary"),
         ({"width": 0.5, "model": "./small"}, "Name that model as the teacher of a run that cuts it"),
+        ({"width": 0.5, "size": 0.3}, "got width beside a limit (size, max_parameters, ...)"),
         ({}, "got none; expected exactly one of layers, config and model, or width"),
     ],
     ids=str,

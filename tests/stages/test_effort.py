@@ -51,6 +51,13 @@ def test_wider_models_learn_more_slowly(width: int, rate: float) -> None:
     assert rate_of(recipe().student, Configured(BertConfig(hidden_size=width))) == rate
 
 
+@pytest.mark.parametrize(("hidden", "rate"), [(0.5, 3e-4), (512, 2.2e-4), (1.0, 1.5e-4)])
+def test_of_a_student_with_a_narrower_state_its_own_width_counts(hidden: float, rate: float) -> None:
+    narrow = from_options({"task": "text-classification", "data": {"train": "x"}, "teacher": {"model": "t"},
+                           "student": {"width": {"ffn": 0.5, "hidden": hidden}}}).student
+    assert rate_of(narrow, Configured(BertConfig(hidden_size=768))) == rate
+
+
 def test_random_weights_learn_faster_and_other_modules_as_usual() -> None:
     fresh = recipe().student.model_copy(update={"layers": None, "config": {"hidden_size": 8}})
     assert rate_of(fresh, Configured(BertConfig())) == 1e-3

@@ -28,6 +28,10 @@ class Width(Section):
     examples: int = Field(256, ge=1, le=EXAMPLES)
     """Training examples by which it is measured what matters."""
 
+    def hidden_of(self, whole: int) -> float:
+        """How many numbers of a hidden state are asked for, of so many."""
+        return self.hidden * whole if self.hidden <= 1 else self.hidden
+
     @model_validator(mode="after")
     def _something(self) -> Width:
         if self.ffn == self.heads == self.hidden == 1:

@@ -56,7 +56,9 @@ def rate_of(student: StudentSpec, teacher: nn.Module) -> float:
     """The peak learning rate: in proportion to one over the width, as the best rates of wider models are smaller."""
     if student.config is not None:
         return RANDOM
-    width = width_of(teacher)
+    width: float | None = width_of(teacher)
+    if width is not None and student.width is not None:
+        width = student.width.hidden_of(int(width))
     return RATE if width is None else float(f"{min(FASTEST, max(SLOWEST, RATE * WIDTH / width)):.2g}")
 
 
