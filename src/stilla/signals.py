@@ -226,7 +226,7 @@ Form = Dense | Headed | TopK | Samples
 """The forms that a distribution over classes comes in. Each has `len()`, its rows, and `rows(start, end)`, some of them."""
 
 
-Pooling = Literal["mean", "first", "last"]
+Pooling = Literal["mean", "first", "last", "max"]
 """How an example's positions become one vector, its embedding."""
 
 
@@ -241,7 +241,8 @@ class Stack:
     mask: Bool[Tensor, "batch positions"] | None = None
 
     def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
-        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them.
+        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them, or
+        the largest of each number.
 
         In at least float32; zero where an example has no valid position.
         """
@@ -252,6 +253,9 @@ class Stack:
             some = valid.sum(1, keepdim=True).clamp_min(1)
             # chosen and not multiplied: padding may hold what is no number
             return torch.where(valid.unsqueeze(-1), states, 0).sum(1) / some
+        if how == "max":
+            largest = torch.where(valid.unsqueeze(-1), states, torch.finfo(states.dtype).min).amax(1)
+            return torch.where(valid.any(1, keepdim=True), largest, 0)
         places = torch.arange(valid.shape[1], device=valid.device)
         worth = -places if how == "first" else places
         place = torch.where(valid, worth, -valid.shape[1]).argmax(1)
@@ -267,14 +271,18 @@ class Signals:
     labels: Tensor | None = None
     """(rows,): int64 classes, -100 where the row has no label; or floats to regress on."""
     stacks: Mapping[str, Stack] = field(default_factory=dict)
+    embeddings: Mapping[str, Float[Tensor, "batch width"]] = field(default_factory=dict)
+    """By name, one vector of every example: of a text, of a query and of what stands beside it."""
 
 
 @dataclass(frozen=True)
 class Dims:
     """The sizes that an objective may need before training: what a model's signals will look like.
 
-    `classes`: width of a row of logits. `widths`: per stack the width of each hidden state ([0] enters layer 0).
+    `classes`: width of a row of logits; 0 where there are none. `widths`: per stack the width of each hidden state ([0]
+    enters layer 0). `embedding`: of the vectors in `Signals.embeddings`; 0 where there are none.
     """
 
     classes: int
     widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    embedding: int = 0

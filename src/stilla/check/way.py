@@ -261,7 +261,7 @@ def _misfits(
     if objective.count == "labelled" and not labelled:
         return ["learns from labels, and there are no labelled training data (data.train); leave it out"]
     wrong = objective.problems(*dims, student.layer_map)
-    return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
+    return wrong or [*objective.unmade(dims[0]), *objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
 
 

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from stilla.objectives.base import Objective, Term
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
+    from stilla.objectives.embedding import Embedding
     from stilla.objectives.hidden import Hidden
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
+    from stilla.objectives.margins import Margins
+    from stilla.objectives.similarities import Similarities
 
-__all__ = ["DIST", "DKD", "KINDS", "Hidden", "Labels", "Logits", "Term", "find", "problems", "term"]
+__all__ = [
+    "DIST", "DKD", "KINDS", "Embedding", "Hidden", "Labels", "Logits", "Margins", "Similarities", "Term", "find", "problems",
+    "term",
+]
 
 KINDS: Mapping[str, str] = {
     "labels": "stilla.objectives.labels:Labels",
@@ -26,6 +32,9 @@ KINDS: Mapping[str, str] = {
     "dkd": "stilla.objectives.dkd:DKD",
     "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
+    "embedding": "stilla.objectives.embedding:Embedding",
+    "similarities": "stilla.objectives.similarities:Similarities",
+    "margins": "stilla.objectives.margins:Margins",
 }
 
 

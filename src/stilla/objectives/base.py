@@ -57,6 +57,10 @@ class Objective(nn.Module):
         """Why it cannot see what it needs where logits are those of a vocabulary, of which only parts are ever there."""
         return []
 
+    def unmade(self, student: Dims) -> list[str]:
+        """Why there is nothing that it could be made of, in words; empty if there is."""
+        return []
+
     def misfits(self, *, aligned: bool, packed: bool) -> list[str]:
         """Why it cannot work on examples that both models cut alike or not, and that hold one document or several."""
         if not self.needs_stacks:
@@ -79,6 +83,12 @@ class Objective(nn.Module):
 
 class LogitObjective(Objective):
     """Base of those that are made of logits, and of a teacher's distribution if they need one."""
+
+    def unmade(self, student: Dims) -> list[str]:
+        if student.classes:
+            return []
+        return ["is made of logits, and these examples have none: a text by itself has a vector, and scores come of what is "
+                "compared with it. Use `embedding`, or give pairs or candidates"]
 
     @property
     def accepts(self) -> tuple[type, ...]:
@@ -165,6 +175,19 @@ class StepObjective(LogitObjective):
     @abstractmethod
     def loss(self, sums: Float[Tensor, " sums"], progress: float) -> Float[Tensor, ""]:
         """The loss of a step, of the sums over all of its rows; nothing divides it any more."""
+
+
+class StepFeatureObjective(Objective):
+    """The same of whole signals: compares what a step's examples have with each other, by sums over all of them."""
+
+    @abstractmethod
+    def sums(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, " sums"]:
+        """Sums over these examples, differentiable; as many whatever the examples. Those of several parts of a step are
+        added."""
+
+    @abstractmethod
+    def loss(self, sums: Float[Tensor, " sums"], progress: float) -> Float[Tensor, ""]:
+        """The loss of a step, of the sums over all of its examples; nothing divides it any more."""
 
 
 class FeatureObjective(Objective):

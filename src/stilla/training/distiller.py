@@ -18,7 +18,7 @@ from stilla.models.features import Recorder
 from stilla.models.heads import head_of
 from stilla.models.spread import is_spread
 from stilla.models.stacks import find_stacks
-from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, StepObjective, Term
+from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, StepFeatureObjective, StepObjective, Term
 from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
@@ -59,7 +59,8 @@ class Distiller(nn.Module):
         problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
-        problems += [f"`{term.name}` {problem}" for term in terms for problem in term.objective.uncounted(task.counted)]
+        problems += [f"`{term.name}` {problem}" for term in terms
+                     for problem in (*term.objective.unmade(student_dims), *term.objective.uncounted(task.counted))]
         problems += [f"`{term.name}` {problem}" for term in terms
                      for problem in term.objective.unseen(vocabulary=task.vocabulary)]
         if compile:
@@ -75,7 +76,8 @@ class Distiller(nn.Module):
         self.student = student
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
-        self.coupling = {term.name: term.objective for term in terms if isinstance(term.objective, StepObjective)}
+        self.coupling = {term.name: term.objective for term in terms
+                         if isinstance(term.objective, StepObjective | StepFeatureObjective)}
         self.task = task
         self.compiled = compile
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
@@ -129,14 +131,19 @@ class Distiller(nn.Module):
 
     def _sums(self, said: Signals, teacher: Signals | None, batch: Batch, progress: float) -> dict[str, Tensor]:
         """What the step terms sum over the batch's rows, by name; nothing of a void batch."""
-        if not self.coupling:
-            return {}
-        assert isinstance(said.logits, Dense)  # a vocabulary's were refused
-        logits = said.logits.logits.to(torch.promote_types(said.logits.logits.dtype, torch.float32))
-        told, share = None if teacher is None else teacher.logits, 0.0 if "void" in batch else 1.0
-        with torch.autocast(logits.device.type, enabled=False):
-            return {name: share * objective.sums(logits, told, said.labels, progress)
-                    for name, objective in self.coupling.items()}
+        share, found = 0.0 if "void" in batch else 1.0, {}
+        for name, objective in self.coupling.items():
+            with torch.autocast(next(self.parameters()).device.type, enabled=False):
+                if isinstance(objective, StepFeatureObjective):
+                    if teacher is None:
+                        raise CompatibilityError(f"`{name}` needs a teacher, and this batch came without its signals")
+                    found[name] = share * objective.sums(said, teacher, progress)
+                else:
+                    assert isinstance(said.logits, Dense)  # a vocabulary's were refused
+                    logits = said.logits.logits.to(torch.promote_types(said.logits.logits.dtype, torch.float32))
+                    told = None if teacher is None else teacher.logits
+                    found[name] = share * objective.sums(logits, told, said.labels, progress)
+        return found
 
     def _aligned(self, said: Signals, teacher: Signals | None, batch: Batch) -> tuple[Signals, Signals | None]:
         return (self.task.alone(said, batch), None) if teacher is None else self.task.align(said, teacher, batch)

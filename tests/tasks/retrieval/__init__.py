@@ -1,0 +1,1 @@
+"""Tests of tasks about vectors of texts."""
