@@ -61,7 +61,26 @@ class Picture(Checked):
     kind: ClassVar[str] = "picture"
 
 
-View = Text | Picture
+@dataclass(frozen=True)
+class Listed(Checked):
+    """One entry of a list. `right`: whether it is what was looked for. `value`: how it came to stand there."""
+
+    text: str
+    right: bool
+    value: float
+
+
+@dataclass(frozen=True)
+class Ranking(Checked):
+    """A question, and what each subject found for it, the best first."""
+
+    question: str
+    lists: Mapping[str, tuple[Listed, ...]]
+
+    kind: ClassVar[str] = "ranking"
+
+
+View = Text | Picture | Ranking
 
 
 def plain(view: View) -> dict[str, Any]:
@@ -75,10 +94,10 @@ def view_of(stored: Any) -> View:
     Raises:
         ValueError: a kind that this version does not know, or other fields than that kind has.
     """
-    if isinstance(stored, Text | Picture):
+    if isinstance(stored, Text | Picture | Ranking):
         return stored
     kind = stored.get("kind") if isinstance(stored, Mapping) else None
-    found = next((one for one in (Text, Picture) if one.kind == kind), None)
+    found = next((one for one in (Text, Picture, Ranking) if one.kind == kind), None)
     if found is None:
         raise ValueError(f"a view of the kind {kind!r:.50} is not known")
     values = {name: value for name, value in stored.items() if name != "kind"}

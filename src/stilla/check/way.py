@@ -18,7 +18,7 @@ from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
 from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
-from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing
+from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
 from stilla.stages.unlabelled import Pool
@@ -91,6 +91,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
+    found.problems += without_labels(recipe, task)
     with found.attempt():
         sliced_by(recipe, splits)
     names = task.class_names()
@@ -259,7 +260,9 @@ def _misfits(
         return []
     objective = objectives.term(spec).objective
     if objective.count == "labelled" and not labelled:
-        return ["learns from labels, and there are no labelled training data (data.train); leave it out"]
+        lacking = "there are no labelled training data (data.train)" if task.has_labels else \
+            "these data say of no example what is right"
+        return [f"learns from labels, and {lacking}; leave it out"]
     wrong = objective.problems(*dims, student.layer_map)
     return wrong or [*objective.unmade(dims[0]), *objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]

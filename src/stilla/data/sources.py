@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stilla.data import columnar, delimited, in_columns, json_rows, picture_folders, plain_text
+from stilla.data import columnar, delimited, in_columns, json_rows, picture_folders, plain_text, retrieval_folders
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
@@ -95,6 +95,8 @@ def _means_a_path(name: str) -> bool:
 def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder)
+    if retrieval_folders.is_one(folder):
+        return retrieval_folders.read(folder)
     with _readable(str(folder)):
         inside = picture_folders.files_in(folder)
     images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]

@@ -78,7 +78,7 @@ def make_scores(
     chosen = metrics[0]
     measured = {name: _measured(name, by_split, metrics, costs[name], headline, seed) for name in subjects}
     said += [f"{metric_title(one.name)} is not defined on {split} for every subject and is left out"
-             for split, data in by_split.items() for one in data.metrics if not data.is_defined(one)]
+             for split, data in by_split.items() for one in data.metrics if data.concerns(one) and not data.is_defined(one)]
     said += _disturbed(costs)
     choice = _on_validation(chosen, by_split, seed)
     deploy = advice(choice, higher_is_better=chosen.higher_is_better)
@@ -212,7 +212,7 @@ def headline_split(splits: Sequence[str]) -> str:
 
 def _metrics(name: str | None, split: Split, notes: list[str]) -> list[Metric]:
     """All metrics, the headline first: the one asked for, or the next that is defined on its split."""
-    metrics = list(split.metrics)
+    metrics = sorted(split.metrics, key=lambda one: not split.concerns(one))
     known = [one.name for one in metrics]
     if name is not None:
         name = name.rpartition(":")[2]  # a person's own function is measured under its name

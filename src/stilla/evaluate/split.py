@@ -131,6 +131,11 @@ class Split:
         values = [one.values for (_, name), one in self.sampled.items() if name == metric.name]
         return bool(values) and all(bool(np.isfinite(one).all()) for one in values)
 
+    def concerns(self, metric: Metric) -> bool:
+        """Whether it says anything of what was answered here."""
+        sitting = self.sitting(metric)
+        return sitting is not None and sitting.exam.concerns(metric, next(iter(sitting.subjects.values()))[0])
+
     def has(self, subject: str, metric: Metric) -> bool:
         """Whether the subject was measured by it: not every file can write."""
         return (subject, metric.name) in self.sampled and self.is_defined(metric)

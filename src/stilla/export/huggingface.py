@@ -170,5 +170,5 @@ def _answer(model: nn.Module, example: Mapping[str, Tensor]) -> Tensor:
     finally:
         for module, training in modes:
             module.training = training
-    logits = outputs if isinstance(outputs, Tensor) else outputs["logits"]
-    return logits.float().cpu()
+    answer: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"] if "logits" in outputs else outputs[0]
+    return answer.float().cpu()

@@ -17,6 +17,9 @@ class Margins(RowObjective):
     lie elsewhere can be compared.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         return self.unlike(student, teacher, 2, "`margins` compares a query's candidates with each other, and here it has one. "
                            "Give what does not answer it too (a third column in data.text), or use `embedding`")

@@ -46,6 +46,7 @@ KINDS: Mapping[str, Kind] = {
                       "stilla.tasks.language.sections:CausalLMData", "stilla.tasks.language.sections:WritingEvaluate"),
     "masked-lm": Kind("stilla.tasks.language.masked_lm:MaskedLM",
                       "stilla.tasks.language.sections:MaskedLMData"),
+    "embedding": Kind("stilla.tasks.retrieval.embedding:Embedding", "stilla.tasks.retrieval.sections:EmbeddingData"),
 }
 
 

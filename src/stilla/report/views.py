@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
-from stilla.views import Mark, Picture, Text, View
+from stilla.report.table import subject_title
+from stilla.views import Listed, Mark, Picture, Ranking, Text, View
 
 _LONGEST_TEXT = 600
+_LONGEST_ENTRY = 160
 # Only raster pictures: an SVG could bring scripts and addresses of its own.
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
 
@@ -31,7 +33,28 @@ def draw(view: View, label: str) -> Drawn:
     """`label`: what is right, for whoever cannot see a picture."""
     if isinstance(view, Picture) and _PICTURE.fullmatch(view.uri):
         return Drawn(Markup('<img src="{}" alt="example of {}" loading="lazy">').format(view.uri, label), "pictures")
+    if isinstance(view, Ranking):
+        return Drawn(_side_by_side(view), "texts")
     return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
+
+
+def _side_by_side(view: Ranking) -> Markup:
+    """The question, and a column for each subject's list."""
+    lists = {subject: found for subject, found in view.lists.items() if found}
+    heads = Markup("").join(Markup('<th class="{}">{}</th>').format(subject_style(one).colour, subject_title(one))
+                            for one in lists)
+    rows = [Markup("<tr><td>{}</td>{}</tr>").format(number + 1, Markup("").join(
+        _entry(found[number]) if number < len(found) else Markup("<td></td>") for found in lists.values()))
+        for number in range(max(map(len, lists.values()), default=0))]
+    table = Markup('<div class="scroll"><table class="ranking"><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table></div>'
+                   ).format(heads, Markup("").join(rows))
+    return _folded(Text(view.question)) + table
+
+
+def _entry(one: Listed) -> Markup:
+    text = one.text if len(one.text) <= _LONGEST_ENTRY else f"{one.text[:_LONGEST_ENTRY]} …"
+    marked = Markup('<mark class="data" title="relevant">{}</mark>').format(text) if one.right else escape(text)
+    return Markup("<td>{} <small>{}{:.3f}</small></td>").format(marked, "✓ " if one.right else "", one.value)
 
 
 def _folded(view: Text) -> Markup:

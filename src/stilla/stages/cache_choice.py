@@ -75,8 +75,9 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
                      "dense, which is exact too and smaller")
-    if section.form in ("top_k", "samples") and task.row_classes() < 2:
-        found.append(f"cache.form: {section.form} stores a part of a distribution, and a number is none; use dense")
+    if section.form in ("top_k", "samples") and (task.row_classes() < 2 or not task.distributions):
+        what = "a number" if task.distributions else "a vector"
+        found.append(f"cache.form: {section.form} stores a part of a distribution, and {what} is none; use dense")
     if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
                      f"{all_of(list(stacks))}. Use cache: none, or compare one of them (`layer_map` of the objective)")
@@ -115,7 +116,8 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
         coder = SamplesCoder(classes, section.samples)
     else:
         coder = DenseCoder(classes, section.precision or "float32")
-    total: float = scale * (counts["rows"] * coder.row_bytes() + 32.0 * counts["examples"]) + head
+    rows = counts["rows" if task.distributions else "examples"]
+    total: float = scale * (rows * coder.row_bytes() + 32.0 * counts["examples"]) + head
     return total
 
 
@@ -191,7 +193,7 @@ def _chosen(
         return "none"
     otherwise = "top_k" if beforehand else "none"
     if not task.vocabulary:
-        return "dense" if task.row_classes() <= SMALL else otherwise
+        return "dense" if not task.distributions or task.row_classes() <= SMALL else otherwise
     exact = recipe.cache.model_copy(update={"form": "hidden"})
     return "hidden" if bytes_of(recipe, exact, task, teacher, prepared, share) <= LARGEST else otherwise
 

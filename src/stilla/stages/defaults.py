@@ -31,7 +31,7 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
     Where nothing has a label, the teacher's logits alone.
     """
-    chosen = objectives_for(task.row_classes(), written=recipe.all_written)
+    chosen = task.learns_by() or objectives_for(task.row_classes(), written=recipe.all_written)
     if are_labelled(recipe, task):
         return chosen
     return tuple(one.model_copy(update={"weight": schedule(1.0)}) for one in chosen if one.kind != "labels")
@@ -39,7 +39,17 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
 def are_labelled(recipe: Recipe, task: Task) -> bool:
     """Whether a student's training examples have labels: people's, or texts that the teacher writes."""
-    return recipe.data.train is not None or is_written(task)
+    return (recipe.data.train is not None and task.has_labels) or is_written(task)
+
+
+def without_labels(recipe: Recipe, task: Task) -> list[str]:
+    """Why nothing can be learnt from labels alone where a recipe asks for that, in words."""
+    asked = [name for name, wanted in (("evaluate.baseline", recipe.evaluate.baseline), ("teacher.train",
+             recipe.teacher.train is not None)) if wanted]
+    if task.has_labels or recipe.data.train is None:
+        return []
+    return [f"{name}: learns from labels alone, and these data say of no example what is right (pairs with a score do, and "
+            "queries with what answers them and what does not). Leave it out" for name in asked]
 
 
 def objectives_for(classes: int, *, written: bool = False) -> tuple[ObjectiveSpec, ...]:

@@ -43,7 +43,7 @@ from stilla.stages import (
     unlabelled,
 )
 from stilla.stages.completions import Completed
-from stilla.stages.defaults import objectives_of, resolved_writing
+from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import check_teacher
 from stilla.stages.origin import Origin
@@ -206,7 +206,7 @@ class Stages:
         recipe = effort.settled(self.recipe, self.teacher.model, share * len(prepared))
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
         if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
-                     *cache_choice.problems(recipe, cache, task, prepared),
+                     *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_of(recipe, task)

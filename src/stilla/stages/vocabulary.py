@@ -178,7 +178,9 @@ def _answers(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(rows, classes): of some rows, in float32."""
     modes = {one: one.training for one in model.modules()}
     try:
-        said = listen(model.eval(), task, batch.to(next(model.parameters()).device), Side.STUDENT).logits
+        placed = batch.to(next(model.parameters()).device)
+        answer = listen(model.eval(), task, placed, Side.STUDENT)
+        said = (task.remembered(answer, placed) if answer.embeddings else answer).logits
     finally:
         for one, mode in modes.items():
             one.training = mode

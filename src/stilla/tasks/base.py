@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self
 
 import numpy as np
@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import TypeVar
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import Data, Evaluate, ModelSource, StudentSpec
-from stilla.signals import Batch, Signals
+from stilla.recipe import Data, Evaluate, ModelSource, ObjectiveSpec, StudentSpec
+from stilla.signals import Batch, Dims, Signals
 from stilla.signals import Side as Side
 from stilla.students.vocabulary.refusal import refusal
 from stilla.tasks.answers import NO_ANSWER, Given
@@ -103,6 +103,9 @@ class Task(ABC, Generic[SectionT]):
     vocabulary: ClassVar[bool] = False
     """Whether a row is a token of a vocabulary. Then `batch.labels` is (batch, positions), aligned once with the
     positions that predict them, -100 where there is no row; logits come as `Headed`, and nobody holds them whole."""
+    distributions: ClassVar[bool] = True
+    """Whether what is stored of an answer, and looked at by filters, is a distribution (or a number) for every row; not where
+    it is a vector of every text."""
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples")
     """The names that `counts` gives, what objectives may be divided by: `rows` and `examples`, and any others (`words`,
     `boxes`, `frames`)."""
@@ -144,6 +147,19 @@ class Task(ABC, Generic[SectionT]):
     def between(self, student: Loaded, teacher: Loaded) -> Self:
         """The same task, adapted to a teacher, for a student that may number otherwise what both read."""
         return self
+
+    def started(self, model: nn.Module) -> nn.Module:
+        """A student before its training, with what it has and its teacher has not (fewer numbers in a vector)."""
+        return model
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:
+        """By what a student learns whose recipe names no objectives; None: by labels and logits."""
+        return None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the labelled data say what is right for an example, so that it can be learnt without a teacher."""
+        return True
 
     @abstractmethod
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
@@ -274,6 +290,15 @@ class Task(ABC, Generic[SectionT]):
     def teacher_labels(self, labels: Tensor) -> Tensor:
         """Labels as the teacher numbers them."""
         return labels
+
+    def embedding_width(self, model: nn.Module) -> int:
+        """Numbers of the vectors in this model's `Signals.embeddings`; 0 where it gives none."""
+        return 0
+
+    def told(self, stored: Dims) -> Dims:
+        """The sizes of a teacher's answers that were stored, once `align` has brought them to the student's."""
+        smaller = self.row_classes() < self.teacher_classes() == stored.classes
+        return replace(stored, classes=self.row_classes()) if smaller else stored
 
     def numbers_of(self, length: int) -> int:
         """How many numbers a whole forward gives for an example of this length."""

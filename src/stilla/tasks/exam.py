@@ -43,6 +43,11 @@ class Exam(ABC):
     def metrics(self) -> tuple[Metric, ...]:
         """By what answers are measured."""
 
+    def concerns(self, metric: Metric, answers: Answers) -> bool:
+        """Whether a metric says anything of such answers, where splits are of several kinds (pairs, a search); else it is left
+        out without a word."""
+        return True
+
     def comparable(self, answers: Sequence[Answers]) -> bool:
         """Whether answers of several models are to the same questions, so that numbers made of them say something of each
         other: not where models read other tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -48,9 +49,9 @@ class LiveTeacher:
         self.model.to(device)
 
     def dims(self, batch: Batch | None = None) -> Dims:
-        classes = self.task.row_classes()
+        sizes = Dims(self.task.row_classes(), embedding=self.task.embedding_width(self.model))
         if batch is None:
-            return Dims(classes)
+            return sizes
         device = next(self.model.parameters()).device
         inputs = {name: value.to(device) for name, value in batch.teacher.items()}
-        return Dims(classes, hidden_widths(self.model, find_stacks(self.model), inputs))
+        return replace(sizes, widths=hidden_widths(self.model, find_stacks(self.model), inputs))

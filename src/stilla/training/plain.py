@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file, save_model
@@ -46,11 +47,12 @@ _SCORES = {"none": "its logit", "sigmoid": "the sigmoid of its logit"}
 
 def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -> Dims:
     """Sizes of what a model will say. `inputs`: of a small batch, where hidden states are compared; else None."""
+    sizes = Dims(task.row_classes(), embedding=task.embedding_width(model))
     if inputs is None:
-        return Dims(task.row_classes())
+        return sizes
     device = next(model.parameters()).device
     placed = {name: value.to(device) for name, value in inputs.items()}
-    return Dims(task.row_classes(), hidden_widths(model, find_stacks(model), placed))
+    return replace(sizes, widths=hidden_widths(model, find_stacks(model), placed))
 
 
 def save_plain(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:

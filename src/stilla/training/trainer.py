@@ -135,7 +135,7 @@ class DistillationTrainer(Narrowed):
         if not any(isinstance(term.objective, LogitObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
         eval_data = self._eval_data(eval_dataset)
-        by_teacher = model_of(teacher) if self.task.row_classes() > 1 else None
+        by_teacher = model_of(teacher) if self.task.distributions and self.task.row_classes() > 1 else None
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None, kl=by_teacher is not None)
         splits = [*eval_data.values()] if isinstance(eval_data, Mapping) else [eval_data]
         self.validation = Validation(self.task, splits, by_teacher if goes_by_kl(args) else None)

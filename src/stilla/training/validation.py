@@ -43,7 +43,8 @@ class Validation:
         answers = examine(exam, subjects, prepared, device=device, batch_size=1 if prepared.packed else batch_size,
                           together=together, title="evaluating")
         said = answers["student"]
-        metrics = {metric.name: metric.compute(said.given, said.references) for metric in exam.metrics()}
+        metrics = {metric.name: metric.compute(said.given, said.references) for metric in exam.metrics()
+                   if exam.concerns(metric, said)}
         if self.teacher is None:
             return metrics
         told = answers.get(TEACHER, told)
@@ -60,7 +61,7 @@ class Validation:
 def measures(task: Task, *, taught: bool) -> dict[str, bool]:
     """What a training may go by, the headline first, and whether more is better. `taught`: by a teacher that is at hand."""
     found = {metric.name: metric.higher_is_better for metric in task.exam().metrics()}
-    return found | ({KL: False} if taught and task.row_classes() > 1 else {})
+    return found | ({KL: False} if taught and task.distributions and task.row_classes() > 1 else {})
 
 
 def model_of(teacher: object) -> nn.Module | None:

@@ -1,0 +1,117 @@
+"""Folders for search, as BEIR has them: `corpus.jsonl`, `queries.jsonl`, and in `qrels/` what answers which query.
+
+A split is a file of `qrels/`: its queries and all documents, a text a row, as `id`, `role` (query or document), `text` and
+`relevant` (of a query: ids of documents with their grade).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+from stilla.data import json_rows
+from stilla.data.opened import read_text
+from stilla.errors import DataError, all_at_once, one_of, quoted
+
+CORPUS, QUERIES, JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels"
+COLUMNS = ("id", "role", "text", "relevant")
+_SCHEMA = pa.schema([("id", pa.string()), ("role", pa.string()), ("text", pa.string()),
+                     ("relevant", pa.list_(pa.struct([("id", pa.string()), ("grade", pa.int64())])))])
+_NAMES = {"dev": "validation", "valid": "validation", "val": "validation"}
+_LISTED = 5
+
+Grades = dict[str, dict[str, int]]
+"""By query, by document."""
+
+
+def is_one(folder: Path) -> bool:
+    return (folder / CORPUS).is_file() and (folder / QUERIES).is_file()
+
+
+def read(folder: Path) -> dict[str, Dataset]:
+    """Every split; all documents are in each.
+
+    Raises:
+        DataError: no judgements, an id twice, a text that is none, judgements of what is not there; all at once.
+    """
+    files = sorted((folder / JUDGEMENTS).glob("*.tsv"))
+    if not files:
+        raise DataError(f"{str(folder)!r}: nothing says what answers a query; expected files in {JUDGEMENTS}/, for example "
+                        f"{JUDGEMENTS}/test.tsv, with the columns query-id, corpus-id and score")
+    problems: list[str] = []
+    documents, queries = (_texts(folder / name, problems) for name in (CORPUS, QUERIES))
+    judged = {path: _grades(path, problems) for path in files}
+    for path, grades in judged.items():
+        problems += _unknown(path, "query", grades, queries, QUERIES)
+        named = {document for found in grades.values() for document in found}
+        problems += _unknown(path, "document", named, documents, CORPUS)
+    if problems:
+        raise all_at_once(problems, DataError)
+    return {_NAMES.get(path.stem, path.stem): _split(documents, queries, grades) for path, grades in judged.items()}
+
+
+def _split(documents: Mapping[str, str], queries: Mapping[str, str], grades: Grades) -> Dataset:
+    asked = [name for name in queries if name in grades]
+    rows = [*((name, "query", queries[name], [{"id": one, "grade": grade} for one, grade in grades[name].items()])
+              for name in asked), *((name, "document", text, []) for name, text in documents.items())]
+    columns = zip(*rows)
+    return Dataset(pa.table([pa.array(column, field.type) for column, field in zip(columns, _SCHEMA)], schema=_SCHEMA))
+
+
+def _texts(path: Path, problems: list[str]) -> dict[str, str]:
+    """By id: the title, where there is one, and the text."""
+    found: dict[str, str] = {}
+    twice: list[str] = []
+    for table in json_rows.tables(path):
+        if lacking := [name for name in ("_id", "text") if name not in table.column_names]:
+            problems.append(f"{str(path)!r}: there is no {lacking[0]!r}; the columns are {one_of(table.column_names)}")
+            return found
+        for row in table.select([name for name in ("_id", "title", "text") if name in table.column_names]).to_pylist():
+            name = str(row["_id"])
+            twice += [name] if name in found else []
+            found[name] = " ".join(part for part in (_said(row.get("title")), _said(row["text"])) if part)
+    if twice:
+        problems.append(f"{str(path)!r}: {len(twice):,} ids stand there more than once: {_some(twice)}")
+    return found
+
+
+def _said(value: Any) -> str:
+    return str(value).strip() if value is not None else ""
+
+
+def _grades(path: Path, problems: list[str]) -> Grades:
+    """Of `query-id corpus-id score` with a header, or of TREC's four columns without one."""
+    found: Grades = {}
+    with read_text(path, newline=None) as file:
+        read = [line.rstrip("\n") for line in file]
+    for number, line in enumerate(read, 1):
+        cells = line.split("\t") if "\t" in line else line.split()
+        if not line.strip() or (number == 1 and cells[-1:] and not _is_grade(cells[-1])):
+            continue
+        if len(cells) not in (3, 4) or not _is_grade(cells[-1]):
+            problems.append(f"{str(path)!r}, line {number}: got {quoted(line[:80])}; expected a query's id, a document's id and "
+                            "a whole number, by tabs")
+            return found
+        query, document = cells[0], cells[-2]
+        found.setdefault(query, {})[document] = int(cells[-1])
+    return found
+
+
+def _is_grade(cell: str) -> bool:
+    return cell.strip().lstrip("+-").isdigit()
+
+
+def _unknown(path: Path, what: str, named: Any, there: Mapping[str, str], file: str) -> list[str]:
+    lost = [name for name in named if name not in there]
+    if not lost or not there:
+        return []
+    things = "queries" if what == "query" else "documents"
+    return [f"{str(path)!r}: {len(lost):,} {things} are not in {file}: {_some(lost)}"]
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:_LISTED])}{' ...' if len(names) > _LISTED else ''}"

@@ -1,0 +1,336 @@
+"""Embedding: a vector for every text, so that what means the same is near."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from stilla.data import are_unlabelled
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import ModelSource, ObjectiveSpec
+from stilla.signals import Batch, Dense, Dims, Side, Signals
+from stilla.tasks.answers import NO_ANSWER, Given
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
+from stilla.tasks.retrieval import forms, loading
+from stilla.tasks.retrieval.exam import EmbeddingExam, Place, names_of
+from stilla.tasks.retrieval.forms import Form, Kinds
+from stilla.tasks.retrieval.layout import Kind
+from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
+from stilla.tasks.retrieval.reading import Reader
+from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.told import Told
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.bound import bound, usual_texts
+from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
+from stilla.tasks.shared.classification import Positions
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
+
+logger = logging.getLogger(__name__)
+
+ALONE = ("text",)
+
+
+@dataclass(frozen=True)
+class Embedding(Task[EmbeddingData]):
+    """Vectors of texts for search, pairs and neighbours: any encoder, pooled.
+
+    An example has one text, or several: a pair, or a query with what answers it and what does not. Its texts stand one after
+    the other in a batch. A row is what an example's scores are: how near its first text is to each of the others, so that all
+    objectives over rows work; a text by itself has none.
+    """
+
+    section: EmbeddingData | None = None
+    """None for a model whose batches a person makes."""
+    form: Form = field(default_factory=lambda: Form("texts", ALONE))
+    """Of what is learnt from."""
+    measured: Mapping[Kinds, Form] = field(default_factory=dict)
+    """Of what is measured, by kind, that of the validation data first."""
+    shape: Shape | None = None
+    """The teacher's; None where no teacher is known."""
+    teacher: Loaded | None = field(default=None, compare=False, repr=False)
+    """Whose vectors those of texts by themselves are held against."""
+
+    kind: ClassVar[str] = "embedding"
+    data_section = EmbeddingData
+    distributions: ClassVar[bool] = False
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    # --- data ---
+
+    @classmethod
+    def understand(cls, section: EmbeddingData, splits: Mapping[str, Dataset]) -> Self:
+        problems: list[str] = []
+        found: dict[str, Form] = {}
+        for name, split in splits.items():
+            try:
+                found[name] = forms.form_of(section, split)
+                if found[name].kind == "scored":
+                    forms.scores_of(section, found[name], name, split)
+                texts = forms.texts_of(found[name], split)
+                refuse_empty(section, name, split, texts, all_columns(found[name].columns))
+            except DataError as error:
+                problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
+        if problems:
+            raise all_at_once(problems, DataError)
+        measured: dict[Kinds, Form] = {}
+        for name in ("validation", "test", *found):  # by what validation is measured, a training may go
+            if name in found and name != "train":
+                measured.setdefault(found[name].kind, found[name])
+        form = found.get("train") or next(iter(found.values()))
+        form = Form("texts", form.columns) if form.kind == "search" else form
+        return cls(section, form, measured)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        if not isinstance(model, Embedder):
+            raise CompatibilityError(f"{type(model).__name__} does not say how its tokens become a vector; load it as "
+                                     "stilla.tasks.retrieval.loading does")
+        return cls(shape=replace(model.shape, width=model.width))
+
+    def resolved(self, section: EmbeddingData) -> EmbeddingData:
+        said = {} if self.shape is None else {"pooling": self.shape.pooling, "normalise": self.shape.normalised}
+        return section.model_copy(update={"text": self.form.columns, "score": self.form.score, **said})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        model: Any = teacher.model
+        wanted = None if self.section is None else self.section.dimensions
+        if wanted is not None and wanted > model.width:
+            raise CompatibilityError(f"data.dimensions: got {wanted}; expected at most the teacher's, {model.width}")
+        if wanted not in (None, model.width) and {*self.measured} == {"texts"}:
+            raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the teacher's, "
+                                     "which has other numbers. Give pairs, or a folder for search, as validation and test data")
+        return replace(self, shape=replace(model.shape, width=model.width), teacher=teacher)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        prompts = {} if self.section is None else self.section.prompts
+        said = (None, None)  # of the teacher: a student is like it where its own folder says nothing
+        if self.section is not None and self.shape is None:
+            said = (self.section.pooling, self.section.normalise)  # type: ignore[assignment]
+        return loading.load(source, *said, prompts, None if labelled else self.shape, trained=labelled)
+
+    def started(self, model: nn.Module) -> nn.Module:
+        wanted = None if self.section is None else self.section.dimensions
+        width = wanted or (None if self.shape is None else self.shape.width)
+        if not isinstance(model, Embedder) or width in (None, model.width):
+            return model
+        return as_embedder(model, replace(model.shape, width=width))  # type: ignore[arg-type]
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        return (ObjectiveSpec(kind="embedding"),)
+
+    @property
+    def has_labels(self) -> bool:
+        """Pairs have scores, and of several candidates the first answers the query; texts, and queries with an answer each, say
+        nothing that is right for one example by itself."""
+        return self.form.kind == "scored" or self.form.classes > 1
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        columns = self.form.columns
+        return bound(pool, columns, called, _columns.is_text, "text", partial(usual_texts, count=len(columns)), self._labels())
+
+    def usable(self, pool: Dataset) -> Dataset:
+        return without_empty(self.section, "unlabelled", pool, forms.texts_of(self.form, pool), all_columns(self.form.columns))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([*self.form.columns, *self._labels()])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
+        form = self._form(split)
+        return zip(*([text or "" for text in column] for column in forms.texts_of(form, split)))
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        wanted = None if self.section is None else self.section.max_length
+        form = self._form(split)
+        lines = (line for column, kinds in zip(forms.texts_of(form, split), zip(*form.kinds(split)))
+                 for line in processor.texts([text or "" for text in column], kinds))
+        return _tokens.beginnings(processor.tokenizer, lines, _tokens.longest([processor.tokenizer], wanted))
+
+    def tokenizer_of(self, processor: Any) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+        return tokenizer
+
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Any:
+        return replace(processor, tokenizer=tokenizer)
+
+    def _labels(self) -> tuple[str, ...]:
+        return () if self.form.score is None else (self.form.score,)
+
+    def _form(self, split: Dataset) -> Form:
+        """A training's form, of what has its columns; a split that is measured has its own."""
+        if self.section is None or (set(self.form.columns) <= set(split.column_names) and "relevant" not in split.column_names):
+            return self.form
+        return forms.form_of(self.section, split)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        form = self.form if training else self._form(split)
+        texts = forms.texts_of(form, split)
+        keys = np.setdiff1d(np.arange(len(split)), empty(texts))
+        if not len(keys):
+            raise DataError(f"there is no text left in {all_columns(form.columns)}: all {len(split)} are empty.")
+        chosen = split.select(keys)
+        flat = [column[key] for key in keys for column in texts]
+        kinds = [kind for of_example in form.kinds(chosen) for kind in of_example]
+        both = [student.tokenizer] if teacher is None else [student.tokenizer, teacher.tokenizer]
+        length = _tokens.longest(both, self.section.max_length)
+        tokens = self._tokens(student, flat, kinds, length, "the student's" if teacher is not None else "the")
+        known = None
+        if teacher is not None and training and student.reads_alike(teacher):
+            # in training, a teacher of the same rules is asked about the very pieces that the student reads
+            known = numbering(student.tokenizer, teacher.tokenizer)
+        shared = teacher is None or known is not None or (
+            student.reads_alike(teacher) and _tokens.same(student.tokenizer, teacher.tokenizer))
+        others = tokens if shared else self._tokens(teacher, flat, kinds, length, "the teacher's")
+        return Prepared(
+            examples=Positions(len(keys)),
+            collate=_Collate(tokens, others, form.columns, self._given_labels(form, chosen), keys, known),
+            keys=keys, lengths=tokens.lengths.reshape(len(keys), -1).max(1).tolist(),
+            references=None if training else self._references(form, chosen, flat, kinds), aligned=shared)
+
+    def _tokens(
+        self, reader: Reader, texts: Sequence[str], kinds: Sequence[Kind | None], length: int, whose: str
+    ) -> _tokens.Tokens:
+        tokens, cut = _tokens.tokenise(reader.tokenizer, [reader.texts(texts, kinds)], length)
+        if cut:
+            logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
+        return tokens
+
+    def _given_labels(self, form: Form, split: Dataset) -> NDArray[Any] | None:
+        """Of pairs their scores; of several candidates the first."""
+        if form.score is not None and self.section is not None:
+            scores = forms.scores_of(self.section, form, "train", split)
+            return np.where(are_unlabelled(split), np.nan, scores).astype(np.float32)
+        if form.classes < 2:
+            return None
+        return np.where(are_unlabelled(split), NO_ANSWER, 0).astype(np.int64)
+
+    def _references(self, form: Form, split: Dataset, texts: Sequence[str], kinds: Sequence[Kind | None]) -> Given | None:
+        """What answers are compared with."""
+        if form.kind == "scored":
+            assert self.section is not None
+            return forms.scores_of(self.section, form, "validation", split)
+        if form.kind == "answered":
+            columns = forms.texts_of(form, split)
+            names = names_of(columns[1:])
+            return [Place(str(number), tuple(names[text] for text in others), {names[others[0]]: 1})
+                    for number, others in enumerate(zip(*columns[1:]))]
+        if form.kind == "search":
+            return [Place(name, grades=grades if role == "query" else None)
+                    for name, role, grades in zip(*forms.relevant_in(split))]
+        return None if self.teacher is None else Told(self.teacher, texts, kinds, self.section)
+
+    # --- batches and signals ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        mask, labels = self.mask(batch, Side.STUDENT), batch.labels
+        known = 0
+        if labels is not None:
+            known = int((~labels.isnan() if labels.is_floating_point() else labels != NO_ANSWER).sum())
+        return {"rows": len(mask) // len(_names(batch)), "labelled": known, "tokens": int(mask.sum()), "examples": len(mask)}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        return self._said(self.outputs(outputs), batch)
+
+    def _said(self, vectors: Float[Tensor, "texts width"], batch: Batch) -> Signals:
+        names = _names(batch)
+        embeddings = {name: vectors[place :: len(names)] for place, name in enumerate(names)}
+        first, *others = embeddings.values()
+        if not others:
+            return Signals(embeddings=embeddings)
+        # told apart by a softmax they need a scale; one number is held against a score as it is
+        scale = 1.0 if len(others) == 1 or self.section is None else self.section.scale
+        scores = torch.stack([self._alike(first, other) for other in others], -1) * scale
+        return Signals(logits=Dense(scores), labels=batch.labels, embeddings=embeddings)
+
+    def _alike(self, one: Float[Tensor, "batch width"], other: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        if self.shape is not None and self.shape.similarity == "dot":
+            return (one * other).sum(-1)
+        return torch.nn.functional.cosine_similarity(one, other, dim=-1)
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        if teacher.embeddings or not isinstance(teacher.logits, Dense):
+            return student, teacher
+        return student, replace(self._said(teacher.logits.logits, batch), stacks=teacher.stacks)  # of a cache
+
+    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
+        """A vector of every text, in the order of the batch."""
+        vectors = torch.stack([*teacher.embeddings.values()], 1).flatten(0, 1)
+        return Signals(logits=Dense(vectors), stacks=teacher.stacks)
+
+    def told(self, stored: Dims) -> Dims:
+        return replace(stored, classes=self.row_classes(), embedding=stored.classes)
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        return [Segment(content(batch.teacher, text), slice(text, text + 1), text)
+                for text in range(len(next(iter(batch.teacher.values()))))]
+
+    def embedding_width(self, model: nn.Module) -> int:
+        return model.width if isinstance(model, Embedder) else 0
+
+    def row_classes(self) -> int:
+        return self.form.classes
+
+    def teacher_classes(self) -> int:
+        """Numbers of a vector: what is stored of a text."""
+        return self.row_classes() if self.shape is None or self.shape.width is None else self.shape.width
+
+    def numbers_of(self, length: int) -> int:
+        return self.teacher_classes() * len(self.form.columns)
+
+    def exam(self) -> EmbeddingExam:
+        return EmbeddingExam(self.measured, dot=self.shape is not None and self.shape.similarity == "dot")
+
+
+def all_columns(columns: Sequence[str]) -> str:
+    return " and ".join(repr(column) for column in columns)
+
+
+def _names(batch: Batch) -> tuple[str, ...]:
+    """Of an example's texts."""
+    names: tuple[str, ...] = batch.get("names", ALONE)
+    return names
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Examples -> a batch of all of their texts, an example's one after the other."""
+
+    student: _tokens.Tokens
+    teacher: _tokens.Tokens
+    names: tuple[str, ...]
+    labels: NDArray[Any] | None
+    keys: NDArray[np.int64]
+    numbering: Numbering | None = None
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        each = len(self.names)
+        texts = [one * each + place for one in examples for place in range(each)]
+        student = self.student.batch(texts)
+        if self.numbering is not None:
+            teacher: Mapping[str, Tensor] = self.numbering.inputs(student)
+        else:
+            teacher = student if self.teacher is self.student else self.teacher.batch(texts)
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[list(examples)])
+        return batch

@@ -1,0 +1,192 @@
+"""What embedding models are asked: vectors of texts, and how they are judged: by scores of pairs, by what is found, by how near
+they are to the teacher's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stilla.signals import Batch
+from stilla.tasks.answers import Answers, Decisions, Metric
+from stilla.tasks.exam import ForwardExam, array
+from stilla.tasks.retrieval import ranking
+from stilla.tasks.retrieval.forms import Form, Kinds, texts_of
+from stilla.tasks.shared.metrics import by_sums, regression
+from stilla.views import Listed, Ranking, Text, View
+
+_SCORED = ("spearman", "pearson")
+_SHOWN = 5
+"""Documents of a list that a person is shown."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an example is in a search. `name`: of the query, or the document. `documents`: names of what stands beside a query.
+    `grades`: of what answers the query, by name; None of a document."""
+
+    name: str
+    documents: tuple[str, ...] = ()
+    grades: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class EmbeddingExam(ForwardExam):
+    """An answer is (texts, width): a vector of each of the example's texts. Of a search it is in the end a ranking for every
+    query.
+
+    forms: by kind, of the splits that the task knows. dot: vectors are compared by their product, not by their angle.
+    """
+
+    forms: Mapping[Kinds, Form]
+    dot: bool = False
+
+    units: ClassVar[str] = "queries"
+
+    def outputs(self, outputs: Any) -> Tensor:
+        vectors: Tensor = outputs if isinstance(outputs, Tensor) else outputs["sentence_embedding"]
+        return vectors
+
+    def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> NDArray[Any]:
+        keys = batch.keys_
+        examples = len(said) if keys is None else len(keys)
+        vectors: NDArray[Any] = array(said).reshape(examples, -1, said.shape[-1])
+        return vectors
+
+    def finished(self, answers: Answers) -> Answers:
+        """Of a search: the queries alone, each with what is nearest to it; else as they are."""
+        places: Sequence[Any] = answers.references
+        if not len(places) or not isinstance(places[0], Place):
+            return answers
+        asking = np.array([one.grades is not None for one in places])
+        vectors = self._comparable(np.asarray(answers.given))
+        documents: dict[str, NDArray[Any]] = {}
+        for row, one in enumerate(places):
+            if one.grades is None:
+                documents[one.name] = vectors[row, 0]
+            else:
+                documents |= dict(zip(one.documents, vectors[row, 1:]))
+        queries, among = vectors[asking, 0], np.stack([*documents.values()])
+        own = [one.name for one in places if one.grades is not None] if not asking.all() else None
+        if not (np.isfinite(queries).all() and np.isfinite(among).all()):
+            found: list[ranking.Ranking] = [{"documents": [], "similarities": np.full(1, np.nan)}] * int(asking.sum())
+        else:
+            found = ranking.rankings(queries, among, list(documents), own)
+        grades = [one.grades for one in places if one.grades is not None]
+        return Answers(answers.keys[asking], found, grades)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        kinds: Sequence[Kinds] = [*self.forms] or ["search", "scored", "texts"]
+        found: list[Metric] = []
+        for kind in kinds:
+            more = {"scored": self._of_scores, "texts": self._of_texts}.get(kind, ranking.metrics)()
+            found += [one for one in more if one.name not in [known.name for known in found]]
+        return tuple(found)
+
+    def concerns(self, metric: Metric, answers: Answers) -> bool:
+        if ranking.are_rankings(answers.given):
+            return metric.name in [one.name for one in ranking.metrics()]
+        scored = isinstance(answers.references, np.ndarray)
+        return metric.name in (_SCORED if scored else ("teacher_cosine",))
+
+    def decisions(self, answers: Answers) -> Decisions | None:
+        """What is found first; right is what answers the query, whichever of several it is."""
+        if not ranking.are_rankings(answers.given):
+            return None
+        first = [one["documents"][0] if one["documents"] else "" for one in answers.given]
+        right = [name if grades.get(name, 0) > 0 else max(grades, key=grades.__getitem__, default="")
+                 for name, grades in zip(first, answers.references, strict=True)]
+        return Decisions.of_examples(np.array(first), np.array(right))
+
+    def shuffled(self, answers: Answers, generator: np.random.Generator) -> Any:
+        order = generator.permutation(len(answers))
+        if not ranking.are_rankings(answers.given):
+            return np.asarray(answers.given)[order] if np.asarray(answers.given).shape[1] == 1 else self._apart(answers, order)
+        return [answers.given[place] for place in order]
+
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
+        """A query with what each model finds first, and whether it answers it; other examples as their texts."""
+        first = next(iter(answers.values()))
+        key = int(first.keys[example])
+        if not ranking.are_rankings(first.given):
+            form = next((one for one in self.forms.values() if set(one.columns) <= set(split.column_names)), None)
+            columns = form.columns if form is not None else ("text",)
+            row = split.select_columns(list(columns)).with_format(None)[key]
+            return Text(" | ".join(str(row[column]) for column in columns))
+        question, documents = _of_search(split, self.forms.get("answered"))
+        grades = first.references[example]
+        return Ranking(question[key], {name: tuple(
+            Listed(documents.get(one, one), grades.get(one, 0) > 0, round(float(near), 4))
+            for one, near in zip(said.given[example]["documents"][:_SHOWN], said.given[example]["similarities"]))
+            for name, said in answers.items()})
+
+    # --- pairs and texts ---
+
+    def _comparable(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """So that products are what vectors are compared by."""
+        vectors = vectors.astype(np.float32)
+        if self.dot:
+            return vectors
+        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        unit: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return unit
+
+    def _alike(self, given: Any) -> NDArray[np.float64]:
+        """(examples,) how near a pair's texts are."""
+        vectors = self._comparable(np.asarray(given)).astype(np.float64)
+        near: NDArray[np.float64] = (vectors[:, 0] * vectors[:, 1]).sum(-1)
+        return near
+
+    def _of_scores(self) -> tuple[Metric, ...]:
+        pearson, spearman, _ = regression()
+        return tuple(Metric(one.name, functools.partial(self._scored, one), one.from_sums, one.from_list, one.higher_is_better,
+                            one.bounded, one.limits) for one in (spearman, pearson))
+
+    def _scored(self, metric: Metric, given: Any, references: Any) -> Any:
+        scored = isinstance(references, np.ndarray) and references.ndim == 1 and np.asarray(given).ndim == 3
+        if not scored:
+            return np.full((len(given), 6 if metric.from_sums else 2), np.nan)
+        return metric.statistics(self._alike(given), references)
+
+    def _of_texts(self) -> tuple[Metric, ...]:
+        return (by_sums("teacher_cosine", self._cosines, _mean, bounded=False, limits=(-1.0, 1.0)),)
+
+    def _cosines(self, given: Any, references: Any) -> NDArray[np.float64]:
+        """How near each vector is to the teacher's of the same text."""
+        told = None if ranking.are_rankings(given) else np.asarray(references)
+        if told is None or told.ndim != 3 or told.shape != np.asarray(given).shape:
+            return np.zeros((len(given), 2))
+        ours, theirs = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (np.asarray(given, np.float64), told))
+        return np.stack([(ours * theirs).sum(-1).mean(-1), np.ones(len(ours))], axis=1)
+
+    def _apart(self, answers: Answers, order: NDArray[np.int64]) -> NDArray[Any]:
+        """The first texts of pairs beside the second ones of others."""
+        given = np.asarray(answers.given)
+        return np.concatenate([given[:, :1], given[order][:, 1:]], axis=1)
+
+
+def _mean(sums: NDArray[Any]) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else float("nan")
+
+
+@functools.lru_cache(maxsize=2)
+def _of_search(split: Dataset, answered: Form | None) -> tuple[Mapping[int, str], Mapping[str, str]]:
+    """Questions by their row, and documents by their name."""
+    if "relevant" in split.column_names:
+        rows = split.select_columns(["id", "role", "text"]).with_format(None)
+        return ({number: row["text"] for number, row in enumerate(rows) if row["role"] == "query"},
+                {row["id"]: row["text"] for row in rows if row["role"] == "document"})
+    assert answered is not None  # nothing else is searched in
+    questions, *others = texts_of(answered, split)
+    return dict(enumerate(questions)), {name: text for text, name in names_of(others).items()}
+
+
+def names_of(columns: Sequence[Sequence[str]]) -> dict[str, str]:
+    """A name for each different text of some columns."""
+    return {text: str(number) for number, text in enumerate(dict.fromkeys(one for column in columns for one in column))}

@@ -1,0 +1,128 @@
+"""What a split of texts is: texts by themselves, pairs with a score, queries with what answers them, or a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset, Value
+from numpy.typing import NDArray
+
+from stilla.data.retrieval_folders import COLUMNS
+from stilla.errors import DataError, all_of
+from stilla.tasks.retrieval.layout import Kind
+from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.shared import columns as _columns
+
+Kinds = Literal["texts", "scored", "answered", "search"]
+SCORES = ("score", "similarity_score", "similarity")
+_ASKING = ("query", "anchor", "question", "prompt")
+_ANSWERING = ("positive", "pos", "answer", "passage", "document", "response", "context")
+_OTHERS = ("negative", "neg", "hard_negative", *(f"negative_{number}" for number in range(1, 51)))
+
+
+@dataclass(frozen=True)
+class Form:
+    """`kind`: texts by themselves; pairs with a score; a query, what answers it, and maybe what does not; queries and documents
+    of a search. `columns`: of the texts."""
+
+    kind: Kinds
+    columns: tuple[str, ...]
+    score: str | None = None
+
+    @property
+    def classes(self) -> int:
+        """Scores of an example: of a pair's texts, or of what stands beside a query."""
+        return len(self.columns) - 1
+
+    def kinds(self, split: Dataset) -> list[tuple[Kind | None, ...]]:
+        """(examples, columns): what each text is, where queries and documents are told apart."""
+        if self.kind == "answered":
+            return [("query", *["document"] * self.classes)] * len(split)  # type: ignore[list-item]
+        if "role" in split.column_names and self.kind != "scored":
+            said = split.with_format(None)["role"][:]
+            return [(one if one in ("query", "document") else None,) for one in said]
+        return [(None,) * len(self.columns)] * len(split)
+
+
+def form_of(section: EmbeddingData, split: Dataset) -> Form:
+    """What a split is, by the recipe's columns where it has them, else by its names.
+
+    Raises:
+        DataError: the names leave it open.
+    """
+    there = set(split.column_names)
+    if set(COLUMNS) <= there:
+        return Form("search", ("text",))
+    texts = section.text if section.text is not None and set(section.text) <= there else _usual(split)
+    if texts is None:
+        texts = _columns.texts(section, split, [name for name in SCORES if name in there], alone=True)
+    texts = _columns.existing("text", texts, split, _columns.is_text, "text")
+    score = _score(section, split)
+    if section.score is not None and len(texts) != 2:
+        raise DataError(f"data.score: says how alike two texts are, and the texts are {all_of([repr(one) for one in texts])}. "
+                        "Set data.text to two columns.")
+    if len(texts) == 1:
+        return Form("texts", texts)
+    return Form("scored", texts, score) if score is not None and len(texts) == 2 else Form("answered", texts)
+
+
+def _score(section: EmbeddingData, split: Dataset) -> str | None:
+    if section.score is not None:
+        (name,) = _columns.existing("score", (section.score,), split, _is_number, "numbers")
+        return name
+    return next((name for name in SCORES if name in split.column_names and _is_number(split.features[name])), None)
+
+
+def _is_number(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "float"))
+
+
+def _usual(split: Dataset) -> tuple[str, ...] | None:
+    """A query with what answers it (and what does not), or two texts, by names; None where these say nothing."""
+    lower = {name.lower(): name for name in reversed(split.column_names) if _columns.is_text(split.features[name])}
+    asking, answering = ([lower[name] for name in names if name in lower] for names in (_ASKING, _ANSWERING))
+    others = [lower[name] for name in _OTHERS if name in lower]
+    if len(asking) == len(answering) == 1:
+        return (*asking, *answering, *others)
+    pairs = [(lower[a], lower[b]) for a, b in _columns.PAIRS if a in lower and b in lower]
+    return pairs[0] if len(pairs) == 1 else None
+
+
+def scores_of(section: EmbeddingData, form: Form, name: str, split: Dataset) -> NDArray[np.float64]:
+    """How alike the texts of every pair are, from 0 to 1; NaN where nobody has said it.
+
+    Raises:
+        DataError: scores that lie elsewhere.
+    """
+    assert form.score is not None
+    values = np.array([math.nan if one is None else float(one) for one in _columns.values(split, form.score)], np.float64)
+    low, high = section.score_range or (0.0, 1.0)
+    if low >= high:
+        raise DataError(f"data.score_range: got {[low, high]}; expected first the score of nothing alike, then of the same.")
+    known = values[~np.isnan(values)]
+    if len(known) and (known.min() < low or known.max() > high):
+        said = f"[{math.floor(known.min())}, {math.ceil(known.max())}]"
+        raise DataError(f"data.{name}: the scores in {form.score!r} go from {known.min():g} to {known.max():g}, and cosines are "
+                        f"held against numbers from {low:g} to {high:g}. Say which is which: data.score_range: {said}.")
+    scaled: NDArray[np.float64] = (values - low) / (high - low)
+    return scaled
+
+
+def texts_of(form: Form, split: Dataset) -> list[list[str]]:
+    """(columns, examples)."""
+    return [_columns.values(split, column) for column in form.columns]
+
+
+def relevant_in(split: Dataset) -> tuple[list[str], list[str], list[Mapping[str, int]]]:
+    """Of a search: ids, roles, and the grades of what is relevant to each query."""
+    ids, roles, relevant = (_columns.values(split, name) for name in ("id", "role", "relevant"))
+    return ids, roles, [{one["id"]: one["grade"] for one in found or ()} for found in relevant]
+
+
+def slots(form: Form) -> Sequence[str]:
+    """Names of the vectors of an example."""
+    return form.columns

@@ -1,0 +1,61 @@
+"""How an embedding model reads texts: a tokenizer, the prompt before a text of its kind, the longest text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from stilla.models.fingerprint import of_processor
+from stilla.tasks.retrieval.layout import Kind, write_reading
+
+_NAMES: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""By kind, what its prompt is called: `encode_query` and `encode_document` of sentence-transformers look for these."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A model's processor. `prompts`, `default`, `lower`: as in `Layout`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default: str | None = None
+    lower: bool = False
+
+    @property
+    def model_max_length(self) -> int:
+        return int(self.tokenizer.model_max_length)
+
+    def prompt(self, kind: Kind | None) -> str:
+        """What stands before a text of this kind."""
+        named = next((name for name in _NAMES.get(kind or "", ()) if name in self.prompts), self.default)
+        return self.prompts.get(named or "", "")
+
+    def texts(self, texts: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
+        """As the tokenizer gets them."""
+        before = {kind: self.prompt(kind) for kind in set(kinds)}
+        whole = [before[kind] + text for text, kind in zip(texts, kinds, strict=True)]
+        return [text.lower() for text in whole] if self.lower else whole
+
+    def reads_alike(self, other: Reader) -> bool:
+        """Whether both put the same before texts."""
+        kinds: tuple[Kind | None, ...] = (None, "query", "document")
+        return self.lower == other.lower and all(self.prompt(kind) == other.prompt(kind) for kind in kinds)
+
+    def with_prompts(self, prompts: Mapping[str, str]) -> Reader:
+        """Some of them in place of the folder's; `default` is that of texts of no kind."""
+        default = "default" if "default" in prompts else self.default
+        return replace(self, prompts={**self.prompts, **prompts}, default=default)
+
+    def save_pretrained(self, folder: Any) -> None:
+        self.tokenizer.save_pretrained(folder)
+        length = self.model_max_length
+        write_reading(Path(folder), self.prompts, self.default, length if length < 2**20 else None, lower=self.lower)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What its reading depends on."""
+        return {"tokenizer": of_processor(self.tokenizer), "prompts": dict(self.prompts), "default": self.default,
+                "lower": self.lower, "longest": self.model_max_length}

@@ -1,0 +1,41 @@
+"""What recipes may tell the tasks of this wing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from stilla.recipe import Strings
+from stilla.recipe.section import as_tuple
+from stilla.tasks.shared.sections import Texts
+
+Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class EmbeddingData(Texts):
+    """Texts, pairs of texts, queries with what answers them, or folders for search."""
+
+    text: Strings | None = None
+    """The text's column; two for pairs; three or more for a query, what answers it, and what does not. Only where the names do
+    not say it themselves."""
+    score: str | None = None
+    """The column with how alike the two texts of a pair are."""
+    score_range: Annotated[tuple[Number, Number] | None, BeforeValidator(as_tuple)] = None
+    """The scores of nothing alike and of the same; by default 0 and 1, if all lie between."""
+    pooling: Literal["mean", "first", "last", "max"] | None = None
+    """How tokens become a vector, where the teacher's folder does not say it; `first` is the CLS token."""
+    normalise: bool | None = None
+    """Whether vectors have length 1, likewise; by default they have."""
+    prompts: Mapping[str, str] = Field(default_factory=dict)
+    """What stands before a text, in place of what the folders say: `{query: "query: ", document: "passage: "}`, `default` of
+    texts of no kind."""
+    dimensions: int | None = Field(None, ge=1, le=1_000_000)
+    """Numbers of the student's vectors, fewer than the teacher's; by default as many."""
+    scale: float = Field(20.0, gt=0, le=1_000_000)
+    """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...] | None:
+        return ()  # a score is an amount
