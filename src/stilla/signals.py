@@ -241,8 +241,8 @@ class Stack:
     mask: Bool[Tensor, "batch positions"] | None = None
 
     def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
-        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them, or
-        the largest of each number.
+        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them,
+        or the largest of each number.
 
         In at least float32; zero where an example has no valid position.
         """

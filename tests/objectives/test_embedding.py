@@ -116,7 +116,7 @@ def test_what_a_step_is_cut_into_changes_nothing() -> None:
         cut, losses, gradients = student.clone().requires_grad_(), [], []
         for a, b in parts:
             own = objective.sums(said(cut[a:b]), said(teacher[a:b]), 0.0)
-            step = Step({}, micro_batches=len(parts), whole=lambda _, __: total)
+            step = Step({}, micro_batches=len(parts), whole=lambda _, __, total=total: total)
             loss = step.of_sums("similarities", own, lambda sums: objective.loss(sums, 0.0))
             losses.append(loss.item())
             gradients.append(torch.autograd.grad(loss, cut)[0])

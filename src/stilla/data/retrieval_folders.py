@@ -93,8 +93,8 @@ def _grades(path: Path, problems: list[str]) -> Grades:
         if not line.strip() or (number == 1 and cells[-1:] and not _is_grade(cells[-1])):
             continue
         if len(cells) not in (3, 4) or not _is_grade(cells[-1]):
-            problems.append(f"{str(path)!r}, line {number}: got {quoted(line[:80])}; expected a query's id, a document's id and "
-                            "a whole number, by tabs")
+            problems.append(f"{str(path)!r}, line {number}: got {quoted(line[:80])}; expected a query's id, a document's "
+                            "id and a whole number, by tabs")
             return found
         query, document = cells[0], cells[-2]
         found.setdefault(query, {})[document] = int(cells[-1])

@@ -11,7 +11,7 @@ def vector_problems(name: str, student: Dims, teacher: Dims | None) -> list[str]
     if teacher is None:
         return [f"`{name}` needs a teacher"]
     if not student.embedding or not teacher.embedding:
-        return [f"`{name}` compares the vectors of texts, and this task's models give none. Use `hidden` with `pooling: mean`"]
+        return [f"`{name}` compares the vectors of texts, and this task's models give none. Use `hidden` with `pooling`"]
     return []
 
 

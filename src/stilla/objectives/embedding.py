@@ -38,8 +38,8 @@ class Embedding(FeatureObjective):
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         return vector_problems("embedding", student, teacher) or (
             [] if teacher is None or student.embedding <= teacher.embedding else
-            [f"`embedding`: the student's vectors have {student.embedding} numbers, the teacher's {teacher.embedding}; expected "
-             "as many or fewer. Use `similarities`"])
+            [f"`embedding`: the student's vectors have {student.embedding} numbers, the teacher's {teacher.embedding}; "
+             "expected as many or fewer. Use `similarities`"])
 
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         assert teacher is not None  # a problem before

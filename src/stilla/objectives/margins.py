@@ -21,8 +21,8 @@ class Margins(RowObjective):
         super().__init__()
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
-        return self.unlike(student, teacher, 2, "`margins` compares a query's candidates with each other, and here it has one. "
-                           "Give what does not answer it too (a third column in data.text), or use `embedding`")
+        return self.unlike(student, teacher, 2, "`margins` compares a query's candidates with each other, and here it has "
+                           "one. Give what does not answer it too (a third column in data.text), or use `embedding`")
 
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float

@@ -1,4 +1,4 @@
-"""How near the texts of a step are to each other (Park et al. 2019, arXiv:1904.05068; Tung and Mori 2019, arXiv:1907.09682)."""
+"""How near the texts of a step are to each other (Tung and Mori 2019, arXiv:1907.09682)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Similarities(StepFeatureObjective):
 
         1 / (n (n - 1)) Σ_i Σ_j (cos(s_i, s_j) - cos(t_i, t_j))²
 
-    over all n texts of an optimiser step. With S and T of unit rows the double sum is |SᵀS|² - 2 |SᵀT|² + |TᵀT|², made of sums
-    over texts alone: what a step is cut into changes nothing, and no process needs another's texts. The size of a step does
-    change it. It says nothing of where the vectors lie, so widths may differ, and the teacher's vectors cannot stand beside
-    the student's in one index.
+    over all n texts of an optimiser step. With S and T of unit rows the double sum is |SᵀS|² - 2 |SᵀT|² + |TᵀT|², made of
+    sums over texts alone: what a step is cut into changes nothing, and no process needs another's texts. The size of a step
+    does. It says nothing of where the vectors lie, so widths may differ, and the teacher's vectors cannot stand beside the
+    student's in one index.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,8 @@ class Similarities(StepFeatureObjective):
         own, between, told, number = sums.split([narrow * narrow, narrow * wide, wide * wide, 1])
         squares = own.square().sum() - 2 * between.square().sum() + told.square().sum()
         # a step of one text has no pairs, and nothing to learn
-        return squares / (number * (number - 1)).clamp_min(1).squeeze()
+        loss: Tensor = squares / (number * (number - 1)).clamp_min(1).squeeze()
+        return loss
 
 
 def _directions(vectors: Float[Tensor, "texts width"]) -> Float[Tensor, "texts width"]:

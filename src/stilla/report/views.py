@@ -46,8 +46,8 @@ def _side_by_side(view: Ranking) -> Markup:
     rows = [Markup("<tr><td>{}</td>{}</tr>").format(number + 1, Markup("").join(
         _entry(found[number]) if number < len(found) else Markup("<td></td>") for found in lists.values()))
         for number in range(max(map(len, lists.values()), default=0))]
-    table = Markup('<div class="scroll"><table class="ranking"><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table></div>'
-                   ).format(heads, Markup("").join(rows))
+    table = Markup('<div class="scroll"><table class="ranking"><thead><tr><th></th>{}</tr></thead>'
+                   "<tbody>{}</tbody></table></div>").format(heads, Markup("").join(rows))
     return _folded(Text(view.question)) + table
 
 

@@ -44,8 +44,8 @@ class Exam(ABC):
         """By what answers are measured."""
 
     def concerns(self, metric: Metric, answers: Answers) -> bool:
-        """Whether a metric says anything of such answers, where splits are of several kinds (pairs, a search); else it is left
-        out without a word."""
+        """Whether a metric says anything of such answers, where splits are of several kinds (pairs, a search); else it is
+        left out without a word."""
         return True
 
     def comparable(self, answers: Sequence[Answers]) -> bool:

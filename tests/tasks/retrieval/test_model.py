@@ -73,7 +73,8 @@ def test_padding_has_no_influence(tmp_path: Path) -> None:
     model, reader = (one := loaded(folder(tmp_path))).model, one.processor
     inputs = reader.tokenizer(TEXTS[:6], padding=True, return_tensors="pt")
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    wide = {name: torch.nn.functional.pad(value, (0, 9), value=7 if name == "input_ids" else 0) for name, value in inputs.items()}
+    wide = {name: torch.nn.functional.pad(value, (0, 9), value=7 if name == "input_ids" else 0)
+            for name, value in inputs.items()}
     for pooling in ("mean", "first", "last", "max"):
         as_embedder(model, Shape(pooling, True))
         said, padded = (model(**one)["sentence_embedding"] for one in (inputs, wide))

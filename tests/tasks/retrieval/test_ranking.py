@@ -42,7 +42,8 @@ def test_a_hundred_rankings_with_ties_are_measured_as_trec_eval_does() -> None:
 
 def test_every_document_that_is_as_near_as_the_last_may_stand_in_the_list() -> None:
     near = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 2.0}
-    (found,) = ranking.rankings(np.ones((1, 1), np.float32), np.array([*near.values()], np.float32)[:, None], [*near], deepest=2)
+    vectors = np.array([*near.values()], np.float32)[:, None]
+    (found,) = ranking.rankings(np.ones((1, 1), np.float32), vectors, [*near], deepest=2)
     assert found["documents"] == ["d", "c"]
 
 

@@ -109,8 +109,9 @@ class Embedding(Task[EmbeddingData]):
         if wanted is not None and wanted > model.width:
             raise CompatibilityError(f"data.dimensions: got {wanted}; expected at most the teacher's, {model.width}")
         if wanted not in (None, model.width) and {*self.measured} == {"texts"}:
-            raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the teacher's, "
-                                     "which has other numbers. Give pairs, or a folder for search, as validation and test data")
+            raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the "
+                                     "teacher's, which has other numbers. Give pairs, or a folder for search, as validation "
+                                     "and test data")
         return replace(self, shape=replace(model.shape, width=model.width), teacher=teacher)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
@@ -125,23 +126,26 @@ class Embedding(Task[EmbeddingData]):
         width = wanted or (None if self.shape is None else self.shape.width)
         if not isinstance(model, Embedder) or width in (None, model.width):
             return model
-        return as_embedder(model, replace(model.shape, width=width))  # type: ignore[arg-type]
+        made: nn.Module = as_embedder(model, replace(model.shape, width=width))
+        return made
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return (ObjectiveSpec(kind="embedding"),)
 
     @property
     def has_labels(self) -> bool:
-        """Pairs have scores, and of several candidates the first answers the query; texts, and queries with an answer each, say
-        nothing that is right for one example by itself."""
+        """Pairs have scores, and of several candidates the first answers the query; texts, and queries with an answer each,
+        say nothing that is right for one example by itself."""
         return self.form.kind == "scored" or self.form.classes > 1
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         columns = self.form.columns
-        return bound(pool, columns, called, _columns.is_text, "text", partial(usual_texts, count=len(columns)), self._labels())
+        usual = partial(usual_texts, count=len(columns))
+        return bound(pool, columns, called, _columns.is_text, "text", usual, self._labels())
 
     def usable(self, pool: Dataset) -> Dataset:
-        return without_empty(self.section, "unlabelled", pool, forms.texts_of(self.form, pool), all_columns(self.form.columns))
+        texts = forms.texts_of(self.form, pool)
+        return without_empty(self.section, "unlabelled", pool, texts, all_columns(self.form.columns))
 
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([*self.form.columns, *self._labels()])
@@ -169,7 +173,8 @@ class Embedding(Task[EmbeddingData]):
 
     def _form(self, split: Dataset) -> Form:
         """A training's form, of what has its columns; a split that is measured has its own."""
-        if self.section is None or (set(self.form.columns) <= set(split.column_names) and "relevant" not in split.column_names):
+        there = set(split.column_names)
+        if self.section is None or (set(self.form.columns) <= there and "relevant" not in there):
             return self.form
         return forms.form_of(self.section, split)
 
@@ -195,7 +200,7 @@ class Embedding(Task[EmbeddingData]):
             known = numbering(student.tokenizer, teacher.tokenizer)
         shared = teacher is None or known is not None or (
             student.reads_alike(teacher) and _tokens.same(student.tokenizer, teacher.tokenizer))
-        others = tokens if shared else self._tokens(teacher, flat, kinds, length, "the teacher's")
+        others = tokens if shared or teacher is None else self._tokens(teacher, flat, kinds, length, "the teacher's")
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, form.columns, self._given_labels(form, chosen), keys, known),

@@ -1,11 +1,11 @@
-"""What embedding models are asked: vectors of texts, and how they are judged: by scores of pairs, by what is found, by how near
-they are to the teacher's."""
+"""What embedding models are asked: vectors of texts, and how they are judged: by scores of pairs, by what is found, by how
+near they are to the teacher's."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,8 +28,8 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Place:
-    """What an example is in a search. `name`: of the query, or the document. `documents`: names of what stands beside a query.
-    `grades`: of what answers the query, by name; None of a document."""
+    """What an example is in a search. `name`: of the query, or the document. `documents`: names of what stands beside a
+    query. `grades`: of what answers the query, by name; None of a document."""
 
     name: str
     documents: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class EmbeddingExam(ForwardExam):
 
     def finished(self, answers: Answers) -> Answers:
         """Of a search: the queries alone, each with what is nearest to it; else as they are."""
-        places: Sequence[Any] = answers.references
+        places: Any = answers.references
         if not len(places) or not isinstance(places[0], Place):
             return answers
         asking = np.array([one.grades is not None for one in places])
@@ -107,7 +107,8 @@ class EmbeddingExam(ForwardExam):
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> Any:
         order = generator.permutation(len(answers))
         if not ranking.are_rankings(answers.given):
-            return np.asarray(answers.given)[order] if np.asarray(answers.given).shape[1] == 1 else self._apart(answers, order)
+            given = np.asarray(answers.given)  # of pairs the first texts, beside the second ones of others
+            return given[order] if given.shape[1] == 1 else np.concatenate([given[:, :1], given[order][:, 1:]], axis=1)
         return [answers.given[place] for place in order]
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
@@ -145,8 +146,7 @@ class EmbeddingExam(ForwardExam):
 
     def _of_scores(self) -> tuple[Metric, ...]:
         pearson, spearman, _ = regression()
-        return tuple(Metric(one.name, functools.partial(self._scored, one), one.from_sums, one.from_list, one.higher_is_better,
-                            one.bounded, one.limits) for one in (spearman, pearson))
+        return tuple(replace(one, statistics=functools.partial(self._scored, one)) for one in (spearman, pearson))
 
     def _scored(self, metric: Metric, given: Any, references: Any) -> Any:
         scored = isinstance(references, np.ndarray) and references.ndim == 1 and np.asarray(given).ndim == 3
@@ -164,11 +164,6 @@ class EmbeddingExam(ForwardExam):
             return np.zeros((len(given), 2))
         ours, theirs = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (np.asarray(given, np.float64), told))
         return np.stack([(ours * theirs).sum(-1).mean(-1), np.ones(len(ours))], axis=1)
-
-    def _apart(self, answers: Answers, order: NDArray[np.int64]) -> NDArray[Any]:
-        """The first texts of pairs beside the second ones of others."""
-        given = np.asarray(answers.given)
-        return np.concatenate([given[:, :1], given[order][:, 1:]], axis=1)
 
 
 def _mean(sums: NDArray[Any]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,8 +26,8 @@ _OTHERS = ("negative", "neg", "hard_negative", *(f"negative_{number}" for number
 
 @dataclass(frozen=True)
 class Form:
-    """`kind`: texts by themselves; pairs with a score; a query, what answers it, and maybe what does not; queries and documents
-    of a search. `columns`: of the texts."""
+    """`kind`: texts by themselves; pairs with a score; a query, what answers it, and maybe what does not; queries and
+    documents of a search. `columns`: of the texts."""
 
     kind: Kinds
     columns: tuple[str, ...]
@@ -41,7 +41,8 @@ class Form:
     def kinds(self, split: Dataset) -> list[tuple[Kind | None, ...]]:
         """(examples, columns): what each text is, where queries and documents are told apart."""
         if self.kind == "answered":
-            return [("query", *["document"] * self.classes)] * len(split)  # type: ignore[list-item]
+            others: list[Kind | None] = ["document"] * self.classes
+            return [("query", *others)] * len(split)
         if "role" in split.column_names and self.kind != "scored":
             said = split.with_format(None)["role"][:]
             return [(one if one in ("query", "document") else None,) for one in said]
@@ -63,8 +64,8 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
     texts = _columns.existing("text", texts, split, _columns.is_text, "text")
     score = _score(section, split)
     if section.score is not None and len(texts) != 2:
-        raise DataError(f"data.score: says how alike two texts are, and the texts are {all_of([repr(one) for one in texts])}. "
-                        "Set data.text to two columns.")
+        raise DataError(f"data.score: says how alike two texts are, and the texts are {all_of([repr(one) for one in texts])}"
+                        ". Set data.text to two columns.")
     if len(texts) == 1:
         return Form("texts", texts)
     return Form("scored", texts, score) if score is not None and len(texts) == 2 else Form("answered", texts)
@@ -106,8 +107,8 @@ def scores_of(section: EmbeddingData, form: Form, name: str, split: Dataset) -> 
     known = values[~np.isnan(values)]
     if len(known) and (known.min() < low or known.max() > high):
         said = f"[{math.floor(known.min())}, {math.ceil(known.max())}]"
-        raise DataError(f"data.{name}: the scores in {form.score!r} go from {known.min():g} to {known.max():g}, and cosines are "
-                        f"held against numbers from {low:g} to {high:g}. Say which is which: data.score_range: {said}.")
+        raise DataError(f"data.{name}: the scores in {form.score!r} go from {known.min():g} to {known.max():g}, and cosines "
+                        f"are held against numbers from {low:g} to {high:g}. Say which is which: data.score_range: {said}.")
     scaled: NDArray[np.float64] = (values - low) / (high - low)
     return scaled
 
@@ -121,8 +122,3 @@ def relevant_in(split: Dataset) -> tuple[list[str], list[str], list[Mapping[str,
     """Of a search: ids, roles, and the grades of what is relevant to each query."""
     ids, roles, relevant = (_columns.values(split, name) for name in ("id", "role", "relevant"))
     return ids, roles, [{one["id"]: one["grade"] for one in found or ()} for found in relevant]
-
-
-def slots(form: Form) -> Sequence[str]:
-    """Names of the vectors of an example."""
-    return form.columns

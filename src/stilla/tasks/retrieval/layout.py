@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +33,8 @@ _FORMAT = {"sentence_transformers": "3.0.0"}
 class Layout:
     """What a folder says beside its encoder. `shape`: None where it says nothing (a plain Hugging Face folder).
 
-    dense: places of the layers' weights. prompts: by name, `default` that of texts of no kind. length: of the longest text, in
-    tokens. lower: whether texts are made lower case first.
+    dense: places of the layers' weights. prompts: by name, `default` that of texts of no kind. length: of the longest text,
+    in tokens. lower: whether texts are made lower case first.
     """
 
     shape: Shape | None = None
@@ -54,11 +54,11 @@ def read_layout(name: str, **where: Any) -> Layout:
     where = {key: value for key, value in where.items() if key in ("revision", "local_files_only")}
     settings, lengths = (_json(name, file, where) or {} for file in (SETTINGS, LENGTH))
     shape, dense = _modules(name, where)
-    similarity = settings.get("similarity_fn_name") or "cosine"
+    similarity: Any = settings.get("similarity_fn_name") or "cosine"
     if shape is not None and similarity not in ("cosine", "dot"):
         raise CompatibilityError(f"{name!r} compares its vectors by {similarity}; expected cosine or dot")
     if shape is not None:
-        shape = Shape(shape.pooling, shape.normalised, similarity, shape.layers)
+        shape = replace(shape, similarity=similarity)
     return Layout(shape, dense, dict(settings.get("prompts") or {}), settings.get("default_prompt_name"),
                   lengths.get("max_seq_length"), bool(lengths.get("do_lower_case")))
 
@@ -79,8 +79,8 @@ def weights_at(name: str, places: Sequence[str], **where: Any) -> list[dict[str,
         file = _file(name, f"{place}/model.safetensors", where)
         if file is None:
             raise CompatibilityError(f"{name!r}: the weights of its {place} are not there as model.safetensors. A pickle can "
-                                     "run code when it is read: load it with sentence-transformers once, if you trust it, and "
-                                     "save it again")
+                                     "run code when it is read: load it with sentence-transformers once, if you trust it, "
+                                     "and save it again")
         found.append(load_file(file))
     return found
 
@@ -94,8 +94,9 @@ def write_modules(
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"),
                *((f"{2 + place}_Dense", "Dense") for place in range(len(layers))),
                *([(f"{2 + len(layers)}_Normalize", "Normalize")] if shape.normalised else [])]
-    _write(folder / MODULES, [{"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                              for number, (path, kind) in enumerate(modules)])
+    _write(folder / MODULES, [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)])
     chosen = _POOLING[shape.pooling][1]
     _write(folder / "1_Pooling" / "config.json", {
         "word_embedding_dimension": hidden, **{key: key == chosen for _, key in _POOLING.values()},
@@ -137,11 +138,11 @@ def _modules(name: str, where: Mapping[str, Any]) -> tuple[Shape | None, tuple[s
     kinds = [str(one.get("type", "")).rpartition(".")[2] for one in modules]
     dense = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or any(kind != "Dense" for kind in dense):
-        raise CompatibilityError(f"{name!r}: modules.json lists {all_of(kinds)}; expected Transformer, Pooling, any number of "
-                                 "Dense, and Normalize or not")
+        raise CompatibilityError(f"{name!r}: modules.json lists {all_of(kinds)}; expected Transformer, Pooling, any number "
+                                 "of Dense, and Normalize or not")
     if modules[0].get("path"):
-        raise CompatibilityError(f"{name!r}: its encoder lies in {modules[0]['path']!r}; expected it in the folder itself. Load "
-                                 "it with sentence-transformers once and save it again")
+        raise CompatibilityError(f"{name!r}: its encoder lies in {modules[0]['path']!r}; expected it in the folder itself. "
+                                 "Load it with sentence-transformers once and save it again")
     places = tuple(str(one["path"]) for one in modules[2 : 2 + len(dense)])
     layers = tuple(_layer(name, place, where) for place in places)
     pooling = _pooling(name, str(modules[1]["path"]), where)
@@ -167,7 +168,8 @@ def _layer(name: str, place: str, where: Mapping[str, Any]) -> Layer:
     said = _json(name, f"{place}/config.json", where) or {}
     activation = said.get("activation_function", "torch.nn.modules.activation.Tanh")
     strange = [key for key in ("use_residual",) if said.get(key)]
-    strange += [key for key in ("module_input_name", "module_output_name") if said.get(key) not in (None, "sentence_embedding")]
+    strange += [key for key in ("module_input_name", "module_output_name")
+                if said.get(key) not in (None, "sentence_embedding")]
     if activation not in _ACTIVATIONS or strange:
         raise CompatibilityError(f"{name!r}: its {place} has {strange[0] if strange else activation}; expected a layer with "
                                  f"{one_of(list(_ACTIVATIONS))}")

@@ -39,8 +39,8 @@ def load(
             tokens become a vector.
     """
     if is_import_path(source.model):
-        raise CompatibilityError(f"model: {source.model!r} is a model by import path, and how it makes vectors cannot be written "
-                                 "down; expected a folder or a name of an encoder")
+        raise CompatibilityError(f"model: {source.model!r} is a model by import path, and how it makes vectors cannot be "
+                                 "written down; expected a folder or a name of an encoder")
     config = loading.read_config(source)
     where = {"revision": source.revision, "local_files_only": not hub_reachable()}
     layout = read_layout(source.model, **where)

@@ -58,7 +58,7 @@ class Shape:
         if layers and layers[0].narrow != hidden:
             layers = (replace(layers[0], narrow=hidden), *layers[1:])
         last = layers[-1].wide if layers else hidden
-        return layers if self.width in (None, last) else (*layers, Layer(last, cast(int, self.width)))
+        return layers if self.width is None or self.width == last else (*layers, Layer(last, self.width))
 
 
 @dataclass
@@ -153,12 +153,12 @@ class Embedder(nn.Module):
 
 
 def _empty(encoder: type[PreTrainedModel], shape: Shape) -> Any:
-    made = class_for(encoder, shape)
+    made = class_for(cast(Any, encoder), shape)
     return made.__new__(made)
 
 
 @functools.cache
-def class_for(encoder: type[PreTrainedModel], shape: Shape) -> Any:
+def class_for(encoder: Any, shape: Shape) -> Any:
     """The encoder's class, whose models give vectors of this shape."""
 
     @functools.wraps(encoder.forward)
@@ -179,10 +179,10 @@ def as_embedder(model: PreTrainedModel, shape: Shape, weights: Sequence[Mapping[
     """
     encoder = type(model).encoder_class if isinstance(model, Embedder) else type(model)
     if model.config.is_encoder_decoder and not encoder.__name__.endswith("EncoderModel"):
-        raise CompatibilityError(f"{encoder.__name__} has an encoder and a decoder; expected an encoder, or a model that reads "
-                                 "its text once")
+        raise CompatibilityError(f"{encoder.__name__} has an encoder and a decoder; expected an encoder, or a model that "
+                                 "reads its text once")
     before = list(model.projections) if isinstance(model, Embedder) else []
-    model.__class__ = class_for(encoder, shape)
+    model.__class__ = class_for(cast(Any, encoder), shape)
     made = cast(Any, model)
     made.attach()
     for projection, state in zip(made.projections, weights):

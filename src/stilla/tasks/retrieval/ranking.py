@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stilla.tasks.answers import Metric
+from stilla.tasks.answers import Given, Metric
 from stilla.tasks.shared.metrics import by_sums
 
 DEEPEST = 100
@@ -77,7 +77,7 @@ def recall(found: Ranking, grades: Grades, k: int) -> float:
     return len(relevant & {*found["documents"][:k]}) / len(relevant) if relevant else 0.0
 
 
-def are_rankings(given: Sequence[Any]) -> bool:
+def are_rankings(given: Given) -> bool:
     return not isinstance(given, np.ndarray) and len(given) > 0 and isinstance(given[0], Mapping)
 
 
@@ -89,7 +89,7 @@ def metrics() -> tuple[Metric, ...]:
 
 
 def _statistics(measure: Any, k: int) -> Any:
-    def statistics(given: Sequence[Any], references: Sequence[Any]) -> NDArray[np.float64]:
+    def statistics(given: Given, references: Sequence[Any]) -> NDArray[np.float64]:
         if not are_rankings(given):
             return np.zeros((len(given), 2))
         return np.array([(measure(one, grades, k), 1.0) for one, grades in zip(given, references, strict=True)])

@@ -18,8 +18,8 @@ class EmbeddingData(Texts):
     """Texts, pairs of texts, queries with what answers them, or folders for search."""
 
     text: Strings | None = None
-    """The text's column; two for pairs; three or more for a query, what answers it, and what does not. Only where the names do
-    not say it themselves."""
+    """The text's column; two for pairs; three or more for a query, what answers it, and what does not. Only where the names
+    do not say it themselves."""
     score: str | None = None
     """The column with how alike the two texts of a pair are."""
     score_range: Annotated[tuple[Number, Number] | None, BeforeValidator(as_tuple)] = None

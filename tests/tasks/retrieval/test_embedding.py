@@ -1,0 +1,251 @@
+"""Vectors of texts: from files to signals, what is measured of them, and every mistake in the data, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.stats import pearsonr, spearmanr
+
+from stilla import data
+from stilla.cache import Store
+from stilla.errors import CompatibilityError, DataError
+from stilla.evaluate import Asked, examine, is_weak
+from stilla.recipe import ModelSource
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.students import by_layers
+from stilla.tasks.base import Loaded, Prepared
+from stilla.tasks.forward import listen
+from stilla.tasks.retrieval.embedding import Embedding
+from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.told import embed
+from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
+from tests.tasks.retrieval.setting import folder, lines, loaded, scored, search, sentences, texts, triples
+
+
+def bound(splits: dict[str, str], **said: Any) -> tuple[Embedding, dict[str, Dataset]]:
+    section = EmbeddingData.model_validate({**splits, **said})
+    found = data.load(section, seed=0)
+    return Embedding.understand(section, found), found
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Loaded:
+    return loaded(folder(tmp_path / "teacher"))
+
+
+def whole(prepared: Prepared) -> Batch:
+    return prepared.collate([prepared.examples[one] for one in range(len(prepared))])
+
+
+def said(model: torch.nn.Module, task: Embedding, batch: Batch) -> Signals:
+    with torch.no_grad():
+        return listen(model, task, batch, Side.STUDENT)
+
+
+def test_texts_by_themselves_have_vectors_and_no_rows(tmp_path: Path, teacher: Loaded) -> None:
+    file = texts(tmp_path / "t.jsonl", 12)
+    task, splits = bound({"train": file, "validation": file})
+    task = task.adapted_to(teacher)
+    batch = whole(task.prepare(splits["train"], teacher.processor, teacher.processor, training=True))
+    signals = said(teacher.model, task, batch)
+    assert signals.logits is None
+    assert task.row_classes() == 0
+    np.testing.assert_allclose(signals.embeddings["text"], embed(teacher, splits["train"]["text"], [None] * 12), atol=1e-6)
+    assert task.counts(batch)["examples"] == 12
+    assert not task.has_labels
+
+
+def test_pairs_have_a_cosine_and_a_score(tmp_path: Path, teacher: Loaded) -> None:
+    file = scored(tmp_path / "s.jsonl", 10)
+    task, splits = bound({"train": file, "validation": file}, score_range=[0, 5])
+    batch = whole(task.prepare(splits["train"], teacher.processor, teacher.processor, training=True))
+    signals = said(teacher.model, task, batch)
+    a, b = (embed(teacher, splits["train"][name], [None] * 10) for name in ("sentence1", "sentence2"))
+    assert isinstance(signals.logits, Dense)
+    np.testing.assert_allclose(signals.logits.logits[:, 0], (a * b).sum(-1), atol=1e-6)
+    np.testing.assert_allclose(signals.labels, np.array(splits["train"]["score"]) / 5, atol=1e-6)
+    assert task.counts(batch) == {"rows": 10, "labelled": 10, "examples": 20, "tokens": int(task.mask(batch, Side.STUDENT).sum())}
+
+
+def test_candidates_are_told_apart_and_the_first_answers(tmp_path: Path) -> None:
+    teacher = loaded(folder(tmp_path / "teacher", prompts={"query": "the ", "document": "a new "}))
+    file = triples(tmp_path / "t.jsonl", 6)
+    task, splits = bound({"train": file, "validation": file}, scale=7.0)
+    batch = whole(task.prepare(splits["train"], teacher.processor, teacher.processor, training=True))
+    signals = said(teacher.model, task, batch)
+    kinds: Any = {"query": "query", "positive": "document", "negative": "document"}
+    q, p, n = (embed(teacher, splits["train"][name], [kind] * 6) for name, kind in kinds.items())
+    assert isinstance(signals.logits, Dense)
+    np.testing.assert_allclose(signals.logits.logits, 7 * np.stack([(q * p).sum(-1), (q * n).sum(-1)], -1), atol=1e-5)
+    assert signals.labels is not None
+    assert signals.labels.tolist() == [0] * 6
+    assert list(signals.embeddings) == ["query", "positive", "negative"]
+
+
+def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> None:
+    task, splits = bound({"train": texts(tmp_path / "t.jsonl"), "validation": scored(tmp_path / "s.jsonl"),
+                          "test": search(tmp_path / "search")}, score_range=[0, 5])
+    task = task.adapted_to(teacher)
+    assert [metric.name for metric in task.exam().metrics()] == [
+        "spearman", "pearson", "ndcg_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"]
+    prepared = task.prepare(splits["validation"], teacher.processor, None, training=False)
+    answers = examine(task.exam(), {"teacher": Asked(teacher.model)}, prepared, batch_size=5)["teacher"]
+    a, b = (embed(teacher, splits["validation"][name], [None] * 24) for name in ("sentence1", "sentence2"))
+    near, scores = (a * b).sum(-1), np.array(splits["validation"]["score"])
+    values = {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()}
+    assert values["spearman"] == pytest.approx(spearmanr(near, scores).statistic, abs=1e-9)
+    assert values["pearson"] == pytest.approx(pearsonr(near, scores).statistic, abs=1e-6)
+    assert [metric.name for metric in task.exam().metrics() if task.exam().concerns(metric, answers)] == ["spearman", "pearson"]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_search_finds_what_trec_eval_finds(tmp_path: Path, similarity: str) -> None:
+    trec = pytest.importorskip("pytrec_eval")
+    teacher = loaded(folder(tmp_path / "teacher", normalised=False, similarity=similarity))
+    path = _with_training(search(tmp_path / "search"))
+    task, splits = bound({"train": path})
+    task, split = task.adapted_to(teacher), splits["test"]
+    prepared = task.prepare(split, teacher.processor, None, training=False)
+    answers = examine(task.exam(), {"teacher": Asked(teacher.model)}, prepared, batch_size=7)["teacher"]
+    vectors = embed(teacher, split["text"], [None] * len(split)).astype(np.float32)
+    if similarity == "cosine":
+        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    near = vectors[:9] @ vectors[9:].T
+    run = {split["id"][q]: dict(zip(split["id"][9:], map(float, line))) for q, line in enumerate(near)}
+    grades = {split["id"][q]: {one["id"]: one["grade"] for one in split["relevant"][q]} for q in range(9)}
+    theirs = trec.RelevanceEvaluator(grades, {"ndcg_cut.10", "recall.10"}).evaluate(run)
+    for ours, name in (("ndcg_at_10", "ndcg_cut_10"), ("recall_at_10", "recall_10")):
+        (metric,) = [one for one in task.exam().metrics() if one.name == ours]
+        assert metric.compute(answers.given, answers.references) == pytest.approx(
+            np.mean([one[name] for one in theirs.values()]), abs=1e-6)
+    assert answers.keys.tolist() == list(range(9))
+
+
+def test_each_query_is_looked_for_among_the_answers_to_all(tmp_path: Path, teacher: Loaded) -> None:
+    said_twice = sentences(6)
+    file = lines(tmp_path / "p.jsonl", [{"query": one, "positive": one} for one in said_twice])
+    task, splits = bound({"train": file, "validation": file})
+    prepared = task.adapted_to(teacher).prepare(splits["validation"], teacher.processor, None, training=False)
+    answers = examine(task.exam(), {"teacher": Asked(teacher.model)}, prepared)["teacher"]
+    assert {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()} == {
+        "ndcg_at_10": 1, "mrr_at_10": 1, "recall_at_10": 1, "recall_at_100": 1}
+    decisions = task.exam().decisions(answers)
+    assert decisions is not None
+    assert decisions.right().all()
+    assert not is_weak(task.exam(), answers)
+
+
+def test_texts_by_themselves_are_held_against_the_teachers_vectors(tmp_path: Path, teacher: Loaded) -> None:
+    file = texts(tmp_path / "t.jsonl", 20)
+    task, splits = bound({"train": file, "validation": file})
+    task = task.adapted_to(teacher)
+    student = by_layers(teacher.model, 2).model
+    prepared = task.prepare(splits["validation"], teacher.processor, None, training=False)
+    answers = examine(task.exam(), {"teacher": Asked(teacher.model), "student": Asked(student)}, prepared)
+    (metric,) = task.exam().metrics()
+    assert metric.compute(answers["teacher"].given, answers["teacher"].references) == pytest.approx(1, abs=1e-6)
+    ours, theirs = (embed(Loaded(one, teacher.processor, ""), splits["validation"]["text"], [None] * 20)
+                    for one in (student, teacher.model))
+    found = metric.compute(answers["student"].given, answers["student"].references)
+    assert found == pytest.approx((ours * theirs).sum(-1).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["texts", "triples"])
+def test_a_cache_gives_the_teachers_vectors_back(tmp_path: Path, teacher: Loaded, kind: str) -> None:
+    file = texts(tmp_path / "t.jsonl", 9) if kind == "texts" else triples(tmp_path / "t.jsonl", 9)
+    task, splits = bound({"train": file, "validation": file})
+    task = task.adapted_to(teacher)
+    prepared = task.prepare(splits["train"], teacher.processor, teacher.processor, training=True)
+    live = LiveTeacher(teacher.model, task)
+    capturing = CapturingTeacher(live, task, tmp_path / "cache", Keep(), {})
+    batch = whole(prepared)
+    capturing(batch)
+    capturing.close()
+    cached = CachedTeacher(tmp_path / "cache", task)
+    assert len(Store(tmp_path / "cache")) == len({*splits["train"][task.form.columns[0]]} if kind == "texts" else
+                                                  {one for name in task.form.columns for one in splits["train"][name]})
+    ours = said(teacher.model, task, batch)
+    for again in (capturing(batch), cached(batch)):
+        _, told = task.align(ours, again, batch)
+        for name, vectors in live(batch).embeddings.items():
+            torch.testing.assert_close(told.embeddings[name], vectors, atol=1e-6, rtol=0)
+        if ours.logits is not None:
+            assert isinstance(told.logits, Dense)
+            torch.testing.assert_close(told.logits.logits, ours.logits.logits, atol=1e-5, rtol=0)  # type: ignore[union-attr]
+    assert cached.dims() == live.dims()
+
+
+def test_pieces_are_found_again_in_any_batch(tmp_path: Path, teacher: Loaded) -> None:
+    file = triples(tmp_path / "t.jsonl", 6)
+    task, splits = bound({"train": file, "validation": file})
+    prepared = task.prepare(splits["train"], teacher.processor, teacher.processor, training=True)
+    together = [one.content for one in task.segments(whole(prepared))]
+    alone = [one.content for number in range(6) for one in task.segments(prepared.collate([number]))]
+    assert together == alone
+
+
+def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
+    for columns, kind, wanted in (
+        (("anchor", "positive", "negative_1", "negative_2"), "answered", 4), (("question", "answer"), "answered", 2),
+        (("sentence1", "sentence2"), "answered", 2), (("text",), "texts", 1),
+    ):
+        file = lines(tmp_path / f"{len(columns)}{columns[0]}.jsonl", [dict.fromkeys(columns, f"the song {one}") for one in range(4)])
+        task, _ = bound({"train": file, "validation": file})
+        assert (task.form.kind, len(task.form.columns)) == (kind, wanted)
+
+
+@pytest.mark.parametrize(("rows", "said_of_it", "words"), [
+    ([{"sentence1": "a", "sentence2": "b", "score": 4.5}] * 3, {}, r"go from 4.5 to 4.5.*data\.score_range: \[4, 5\]"),
+    ([{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3, {"score_range": [1, 0]}, "first the score of nothing alike"),
+    ([{"text": "a"}, {"text": " "}], {}, "null or empty in 1 of 2"),
+    ([{"text": "a", "score": 1.0}] * 2, {"score": "score"}, "Set data.text to two columns"),
+    ([{"one": "a b", "two": "c d"}] * 2, {}, "which column is the text"),
+    ([{"text": "a"}] * 2, {"text": "body"}, "body"),
+])
+def test_mistakes_in_the_data_are_said(tmp_path: Path, rows: Any, said_of_it: Any, words: str) -> None:
+    file = lines(tmp_path / "t.jsonl", rows)
+    with pytest.raises(DataError, match=words):
+        bound({"train": file, "validation": file}, **said_of_it)
+
+
+def test_fewer_numbers_than_the_teachers_are_the_recipes_and_can_be_measured(tmp_path: Path, teacher: Loaded) -> None:
+    file, pairs = texts(tmp_path / "t.jsonl"), scored(tmp_path / "s.jsonl")
+    task, _ = bound({"train": file, "validation": pairs}, score_range=[0, 5], dimensions=8)
+    task = task.adapted_to(teacher)
+    student = task.started(by_layers(teacher.model, 2).model)
+    assert task.embedding_width(student) == 8
+    assert task.embedding_width(teacher.model) == 32
+    for splits, width, words in (({"train": file, "validation": file}, 8, "texts by themselves"),
+                                 ({"train": file, "validation": pairs}, 64, "at most the teacher's, 32")):
+        with pytest.raises(CompatibilityError, match=words):
+            bound(splits, score_range=[0, 5], dimensions=width)[0].adapted_to(teacher)
+
+
+def test_prompts_of_the_recipe_stand_in_place_of_the_folders(tmp_path: Path) -> None:
+    path = folder(tmp_path / "teacher", prompts={"query": "old "})
+    file = texts(tmp_path / "t.jsonl")
+    task, _ = bound({"train": file, "validation": file}, prompts={"query": "new ", "default": "the "})
+    reader = task.load(ModelSource(model=path), labelled=True).processor
+    assert (reader.prompt("query"), reader.prompt(None), reader.prompt("document")) == ("new ", "the ", "the ")
+
+
+def test_documents_of_a_folder_are_learnt_with_the_prompt_of_documents(tmp_path: Path) -> None:
+    teacher = loaded(folder(tmp_path / "teacher", prompts={"query": "the ", "document": "a new "}))
+    path = search(tmp_path / "search", documents=5, queries=2)
+    task, splits = bound({"train": _with_training(path)})
+    batch = whole(task.prepare(splits["train"], teacher.processor, teacher.processor, training=True))
+    kinds: Any = ["query"] * 2 + ["document"] * 5
+    np.testing.assert_allclose(said(teacher.model, task, batch).embeddings["text"],
+                               embed(teacher, splits["train"]["text"], kinds), atol=1e-6)
+
+
+def _with_training(path: str) -> str:
+    judged = Path(path) / "qrels"
+    for name in ("train", "dev"):
+        (judged / f"{name}.tsv").write_text((judged / "test.tsv").read_text())
+    return path
