@@ -33,6 +33,20 @@ def ud_english(folder: Path | None) -> Path:
     return _data(folder, "ud_english_ewt", "Universal Dependencies' UD_English-EWT: columns tokens, upos")
 
 
+def xquad(folder: Path | None) -> Path:
+    """Questions on paragraphs, as English Parquet files.
+
+    Raises:
+        SystemExit: they are not there.
+    """
+    found = None if folder is None else Path(folder) / "xquad"
+    if found is None or not (found / "en-test.parquet").is_file():
+        raise SystemExit("skipped: no xquad; give --data or $STILLA_DATA, a folder with xquad/en-train.parquet, "
+                         "en-validation.parquet and en-test.parquet (xquad.en.json of github.com/google-deepmind/xquad: columns "
+                         "paragraph_id, context, question)")
+    return found
+
+
 def data_set(folder: Path | None, name: str, what: str) -> Path:
     """Another one, by the name of its folder. `what`: what it is and which columns it has, said where it is missing."""
     return _data(folder, name, what)

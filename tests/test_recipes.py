@@ -21,6 +21,8 @@ from stilla.tasks import KINDS
 from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
+from tests.tasks.retrieval.setting import folder as vectors
+from tests.tasks.retrieval.setting import scored
 from tests.tasks.text import taggers
 from tests.tasks.tiny import vit_folder
 
@@ -79,6 +81,11 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         return _words(folder, recipe)
     if recipe.task in ("causal-lm", "masked-lm"):
         return _language(folder, recipe)
+    if recipe.task == "embedding":
+        files = {split: scored(folder / f"{split}.jsonl", size, seed, most=1)
+                 for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
+        return [*(f"data.{split}={path}" for split, path in files.items()),
+                f"teacher.model={vectors(folder / 'teacher', layers=12)}"]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

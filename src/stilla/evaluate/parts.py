@@ -43,7 +43,7 @@ def shifted(splits: Mapping[str, Split], headline: Split, metric: Metric, seed: 
     """Whole splits of other data, by their names, held against the headline split."""
     found = [_Found("", name.removeprefix(SHIFTED), sitting.examples,
                     {subject: sitting.sampled[subject, metric.name] for subject in sitting.subjects})
-             for name, split in splits.items() if (sitting := split.sitting(metric)) is not None]
+             for name, split in splits.items() if (sitting := split.sitting(metric)) is not None and split.concerns(metric)]
     return _compared(found, headline.gap(metric), headline.examples, seed, within=False)
 
 

@@ -23,7 +23,8 @@ _HUB_METRICS = {
     "spearman": "spearmanr",
 }
 # What transformers and the Hub call the pipelines of tasks that have another name here.
-_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation"}
+_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
+              "embedding": "sentence-similarity"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
 _SEQ2SEQ_USAGE = """\
 ```python
@@ -35,7 +36,15 @@ written = model.generate(**tokenizer("An example.", return_tensors="pt"), max_ne
 print(tokenizer.decode(written[0], skip_special_tokens=True))
 ```
 """
-_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE}  # without a pipeline
+_EMBEDDING_USAGE = """\
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+print(model.similarity(model.encode_query(["A question?"]), model.encode_document(["A text.", "Another one."])))
+```
+"""
+_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE}  # without a pipeline
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

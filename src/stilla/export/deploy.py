@@ -108,8 +108,8 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:
     """What is in the file and how to run it, as a program that works in the folder."""
     main = next((name for name in file.inputs if name in _PREPARING), None)
     preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
-    imports, labels, reading = "", "", "logits"
-    if config is not None and config.id2label:
+    imports, labels, reading = "", "", file.output
+    if config is not None and config.id2label and file.output == "logits":
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
@@ -117,14 +117,14 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:
     return f"""\
 # {MODEL}
 
-{said} Inputs: {', '.join(f'`{name}`' for name in file.inputs)}; output: `logits`. Any batch size.
+{said} Inputs: {', '.join(f'`{name}`' for name in file.inputs)}; output: `{file.output}`. Any batch size.
 
 ```python
 {imports}import onnxruntime
 {preparing}
 session = onnxruntime.InferenceSession("{MODEL}", providers=["CPUExecutionProvider"])
 names = [one.name for one in session.get_inputs()]
-(logits,) = session.run(["logits"], {{name: inputs[name] for name in names}})
+({file.output},) = session.run(["{file.output}"], {{name: inputs[name] for name in names}})
 {labels}print({reading})
 ```
 """

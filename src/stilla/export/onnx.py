@@ -28,7 +28,7 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     if isinstance(task, Writes):
         write_decoder(model, examples(prepared), path)
     else:
-        export_onnx(model, task.axes, task.outputs, examples(prepared), path)
+        export_onnx(model, task.axes, task.outputs, examples(prepared), path, task.answer)
     return "Weights and arithmetic in float32."
 
 
@@ -38,12 +38,13 @@ def export_onnx(
     outputs: Callable[[Any], Tensor],
     batches: Sequence[Inputs],
     path: Path,
+    name: str = "logits",
 ) -> None:
     """Trace the first batch, clean the graph, write it, and compare its answers with the model's on all batches.
 
     Args:
         axes: for each input the names of its first axes, which may have any size; the others are fixed.
-        outputs: what of the model's outputs becomes `logits`.
+        outputs: what of the model's outputs is given. name: what it is called.
         batches: of different sizes, with padding where there is any; the first of at least two rows.
 
     Raises:
@@ -56,7 +57,7 @@ def export_onnx(
                           f"{all_of(list(axes))}")
     whole = _Logits(ready(model), tuple(batches[0]), outputs).eval()
     shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batches[0])
-    trace(whole, batches[0], shapes, ["logits"], path, type(model).__name__)
+    trace(whole, batches[0], shapes, [name], path, type(model).__name__)
     clean(path, {name: dict(enumerate(named)) for name, named in axes.items()})
     check(path, lambda inputs: whole(*inputs.values()), batches)
 

@@ -59,7 +59,8 @@ class Session:
 
 
 class OnnxModel:
-    """Logits from named inputs. `inputs`: the names that the file takes (a student may not read `token_type_ids`).
+    """Logits, or what else is answered, from named inputs. `inputs`: the names that the file takes (a student may not read
+    `token_type_ids`). `output`: that of the answer.
 
     Raises:
         ExportError: onnxruntime is missing or cannot read the file.
@@ -68,6 +69,7 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         self._session = Session(path)
         self.path, self.inputs, self.bytes = path, self._session.inputs, self._session.bytes
+        (self.output,) = self._session.outputs
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """(batch, ...) in float32.
@@ -75,7 +77,8 @@ class OnnxModel:
         Raises:
             ExportError: as for `Session.run`.
         """
-        return torch.from_numpy(self._session.run({name: _array(value) for name, value in inputs.items()})["logits"])
+        said = self._session.run({name: _array(value) for name, value in inputs.items()})
+        return torch.from_numpy(said[self.output])
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

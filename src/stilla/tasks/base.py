@@ -111,6 +111,8 @@ class Task(ABC, Generic[SectionT]):
     `boxes`, `frames`)."""
     heads: ClassVar[tuple[str, ...]] = ()
     """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
+    answer: ClassVar[str] = "logits"
+    """What `outputs` is called in an exported file."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
 

@@ -78,14 +78,14 @@ def texts(path: Path, count: int = 48, seed: int = 0) -> str:
     return lines(path, [{"text": one} for one in sentences(count, seed)])
 
 
-def scored(path: Path, count: int = 24, seed: int = 1) -> str:
-    """Pairs with how many words they share, from 0 to 5."""
+def scored(path: Path, count: int = 24, seed: int = 1, most: int = 5) -> str:
+    """Pairs with how many words they share, from 0 to `most`."""
     ones, others = sentences(count, seed), sentences(count + 1, seed + 1)[1:]
     rows = []
     for number, (one, other) in enumerate(zip(ones, others)):
         other = one if number % 4 == 0 else other
         shared = len({*one.split()} & {*other.split()}) / len({*one.split()} | {*other.split()})
-        rows.append({"sentence1": one, "sentence2": other, "score": round(5 * shared, 2)})
+        rows.append({"sentence1": one, "sentence2": other, "score": round(most * shared, 2)})
     return lines(path, rows)
 
 

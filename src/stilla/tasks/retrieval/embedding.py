@@ -65,6 +65,7 @@ class Embedding(Task[EmbeddingData]):
     kind: ClassVar[str] = "embedding"
     data_section = EmbeddingData
     distributions: ClassVar[bool] = False
+    answer: ClassVar[str] = "sentence_embedding"
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
 
     # --- data ---
