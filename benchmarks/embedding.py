@@ -1,9 +1,9 @@
-"""How well a student of all-MiniLM-L6-v2 finds the paragraph that answers a question, and what each way of teaching it is worth.
+"""How well a student of all-MiniLM-L6-v2 finds the paragraph that answers a question, and what ways of teaching are worth.
 
     python -m benchmarks.embedding --data DATA --layers 3
 
-Nobody has labelled what it learns from: English sentences of Tatoeba, and paragraphs and questions of other articles of XQuAD.
-Validation and test: XQuAD's questions of further articles, among all 240 paragraphs (docs/embedding.md).
+Nobody has labelled what it learns from: English sentences of Tatoeba, and paragraphs and questions of other articles of
+XQuAD. Validation and test: XQuAD's questions of further articles, among all 240 paragraphs (docs/embedding.md).
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import torch
 
 import stilla
 from benchmarks.inputs import add_data_option, minilm, tatoeba, xquad
-from benchmarks.tables import markdown
-from stilla.report.table import score_table
+from stilla.report.table import markdown_table
 
 WAYS: dict[str, list[dict[str, Any]]] = {
     "embedding": [{"kind": "embedding"}],
@@ -52,17 +51,13 @@ def main(arguments: list[str]) -> None:
                 "task": "embedding", "teacher": str(minilm()), "student": {"layers": layers},
                 "data": {"train": str(train), "validation": f"{search / 'validation'}", "test": f"{search / 'test'}",
                          "max_length": 256},
-                "distill": {**steps, "batch_size": 64, "precision": "float32", "objectives": WAYS.get(way, WAYS["embedding"])},
+                "distill": {**steps, "batch_size": 64, "precision": "float32",
+                            "objectives": WAYS.get(way, WAYS["embedding"])},
                 "cache": {"form": "none" if way == "untrained" else "dense",
                           **({} if way == "untrained" else {"path": str(options.output / "cache")})},
                 "evaluate": {"speed": way != "untrained"}, "export": [] if way == "untrained" else ["onnx", "int8"],
                 "output": str(options.output / f"{way}-{layers}")})
-            print(f"\n### {layers} layers, {way}\n")
-            table = score_table(run.scores)
-            print(markdown(table.columns, table.rows) if False else run.scores.verdict)
-            print(json.dumps({name: {split: {metric: round(one.value, 4) for metric, one in values.items()}
-                                     for split, values in subject.quality.items()}
-                              for name, subject in run.scores.subjects.items()}, indent=1))
+            print(f"\n### {layers} layers, {way}\n\n{markdown_table(run.scores)}\n\n{run.scores.verdict}\n")
 
 
 def prepared(data: Path | None, folder: Path, sentences: int) -> tuple[Path, Path]:

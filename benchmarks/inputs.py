@@ -42,8 +42,8 @@ def xquad(folder: Path | None) -> Path:
     found = None if folder is None else Path(folder) / "xquad"
     if found is None or not (found / "en-test.parquet").is_file():
         raise SystemExit("skipped: no xquad; give --data or $STILLA_DATA, a folder with xquad/en-train.parquet, "
-                         "en-validation.parquet and en-test.parquet (xquad.en.json of github.com/google-deepmind/xquad: columns "
-                         "paragraph_id, context, question)")
+                         "en-validation.parquet and en-test.parquet (xquad.en.json of github.com/google-deepmind/xquad: "
+                         "columns paragraph_id, context, question)")
     return found
 
 

@@ -69,7 +69,8 @@ def test_pairs_have_a_cosine_and_a_score(tmp_path: Path, teacher: Loaded) -> Non
     assert isinstance(signals.logits, Dense)
     np.testing.assert_allclose(signals.logits.logits[:, 0], (a * b).sum(-1), atol=1e-6)
     np.testing.assert_allclose(signals.labels, np.array(splits["train"]["score"]) / 5, atol=1e-6)
-    assert task.counts(batch) == {"rows": 10, "labelled": 10, "examples": 20, "tokens": int(task.mask(batch, Side.STUDENT).sum())}
+    tokens = int(task.mask(batch, Side.STUDENT).sum())
+    assert task.counts(batch) == {"rows": 10, "labelled": 10, "examples": 20, "tokens": tokens}
 
 
 def test_candidates_are_told_apart_and_the_first_answers(tmp_path: Path) -> None:
@@ -100,7 +101,8 @@ def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> N
     values = {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()}
     assert values["spearman"] == pytest.approx(spearmanr(near, scores).statistic, abs=1e-9)
     assert values["pearson"] == pytest.approx(pearsonr(near, scores).statistic, abs=1e-6)
-    assert [metric.name for metric in task.exam().metrics() if task.exam().concerns(metric, answers)] == ["spearman", "pearson"]
+    concerned = [metric.name for metric in task.exam().metrics() if task.exam().concerns(metric, answers)]
+    assert concerned == ["spearman", "pearson"]
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -194,7 +196,8 @@ def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
         (("anchor", "positive", "negative_1", "negative_2"), "answered", 4), (("question", "answer"), "answered", 2),
         (("sentence1", "sentence2"), "answered", 2), (("text",), "texts", 1),
     ):
-        file = lines(tmp_path / f"{len(columns)}{columns[0]}.jsonl", [dict.fromkeys(columns, f"the song {one}") for one in range(4)])
+        rows = [dict.fromkeys(columns, f"the song {one}") for one in range(4)]
+        file = lines(tmp_path / f"{len(columns)}{columns[0]}.jsonl", rows)
         task, _ = bound({"train": file, "validation": file})
         assert (task.form.kind, len(task.form.columns)) == (kind, wanted)
 
