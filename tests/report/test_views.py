@@ -10,7 +10,7 @@ import pytest
 
 from stilla.report.views import Drawn, draw
 from stilla.scores import Scores
-from stilla.views import Mark, Picture, Text, View, plain, view_of
+from stilla.views import Listed, Mark, Picture, Ranking, Text, View, plain, view_of
 
 from . import fakes
 
@@ -32,7 +32,8 @@ def words(markup: str) -> str:
 
 
 @pytest.mark.parametrize("view", [Text("a"), Text("a cat", (Mark(0, 1), Mark(2, 5, "animal", "teacher"), Mark(5, 5))),
-                                  Picture("data:image/png;base64,AA==")])
+                                  Picture("data:image/png;base64,AA=="),
+                                  Ranking("a?", {"teacher": (Listed("b", True, 0.5),), "student": ()})])
 def test_a_view_is_read_back_as_it_was_written(view: View, tmp_path: Path) -> None:
     assert view_of(plain(view)) == view
     scores = fakes.intents(3)
@@ -139,3 +140,13 @@ def test_a_picture_is_one_only_if_it_is_raster() -> None:
     for uri in ("data:image/svg+xml;base64,AA==", "https://example.org/a.png", 'data:image/png;base64,AA" onload="x'):
         assert draw(Picture(uri), "3").layout == "texts"
         assert "<img" not in str(draw(Picture(uri), "3").html)
+
+
+def test_lists_stand_side_by_side_with_what_was_looked_for_marked() -> None:
+    found = {"teacher": (Listed("an <b>answer</b>", True, 0.9), Listed("other", False, 0.5)),
+             "student": (Listed("other", False, 0.7),)}
+    markup = str(draw(Ranking("a question", found), "label").html)
+    assert "an &lt;b&gt;answer&lt;/b&gt;" in markup
+    assert re.findall("<mark[^>]*>(.*?)</mark>", markup) == ["an &lt;b&gt;answer&lt;/b&gt;"]
+    assert re.findall("<th class=[^>]*>(.*?)</th>", markup) == ["teacher", "student"]
+    assert words(markup).startswith("a question")

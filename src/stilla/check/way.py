@@ -263,9 +263,8 @@ def _misfits(
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]
-    wrong = objective.problems(*dims, student.layer_map)
-    return wrong or [*objective.unmade(dims[0]), *objective.uncounted(task.counted),
-                     *objective.unseen(vocabulary=task.vocabulary),
+    wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
+    return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
 
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import orthogonal
 
 from stilla.objectives._vectors import refuse_unlike, vector_problems
 from stilla.objectives.base import FeatureObjective, LayerMap
@@ -44,7 +43,7 @@ class Embedding(FeatureObjective):
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         assert teacher is not None  # a problem before
         if student.embedding != teacher.embedding:
-            self.turn = orthogonal(nn.Linear(student.embedding, teacher.embedding, bias=False))
+            self.turn = _Turn(student.embedding, teacher.embedding)
 
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
         refuse_unlike("embedding", student, teacher)
@@ -61,3 +60,16 @@ class Embedding(FeatureObjective):
         if self.distance == "l2":
             return (said - told).square().sum(-1)
         return 1 - F.cosine_similarity(said, told, dim=-1)
+
+
+class _Turn(nn.Module):
+    """x -> W x, W the orthonormal columns of a QR decomposition (R's diagonal positive) of what is trained."""
+
+    def __init__(self, narrow: int, wide: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(wide, narrow)))
+
+    def forward(self, vectors: Float[Tensor, "batch narrow"]) -> Float[Tensor, "batch wide"]:
+        columns, upper = torch.linalg.qr(self.weight)
+        turned: Tensor = vectors @ (columns * upper.diagonal().sign()).T.to(vectors.dtype)
+        return turned

@@ -34,7 +34,7 @@ def start_student(
         CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
     """
     student, loaded = _started(spec, task, teacher, origin, cut)
-    model = task.started(student.model)
+    model = task.started(student.model, spec)
     student, loaded = replace(student, model=model), replace(loaded, model=model)
     if smaller is not None:
         loaded = smaller.of(loaded)

@@ -150,8 +150,12 @@ class Task(ABC, Generic[SectionT]):
         """The same task, adapted to a teacher, for a student that may number otherwise what both read."""
         return self
 
-    def started(self, model: nn.Module) -> nn.Module:
-        """A student before its training, with what it has and its teacher has not (fewer numbers in a vector)."""
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        """A student before its training, with what it has and its teacher has not (fewer numbers in a vector).
+
+        Raises:
+            CompatibilityError: that does not go with how it is to be trained.
+        """
         return model
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:

@@ -58,7 +58,8 @@ class Distiller(nn.Module):
         problems = [] if terms else ["there is no term, so nothing would be learnt; expected for example Term(Logits())"]
         problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
         problems += [problem for term in terms
-                     for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})]
+                     for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})
+                     if not term.objective.unmade(student_dims)]
         problems += [f"`{term.name}` {problem}" for term in terms
                      for problem in (*term.objective.unmade(student_dims), *term.objective.uncounted(task.counted))]
         problems += [f"`{term.name}` {problem}" for term in terms

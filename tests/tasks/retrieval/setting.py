@@ -19,6 +19,7 @@ from stilla.tasks.retrieval.loading import load
 from stilla.tasks.retrieval.model import Layer, Shape, as_embedder
 from stilla.tasks.retrieval.reading import Reader
 from tests import tiny
+from tests.students import speaking
 
 WORDS = [word for group in tiny.TOPICS.values() for word in group]
 
@@ -50,6 +51,17 @@ def folder(
     model = as_embedder(encoder(**sizes), Shape(pooling, normalised, similarity, tuple(dense)))
     model.save_pretrained(path)
     Reader(tokenizer(left=left), dict(prompts or {}), default).save_pretrained(path)
+    return str(path)
+
+
+def spelling(path: Path) -> str:
+    """A teacher with a tokenizer of pieces, which can be had smaller."""
+    pieces = speaking.bert()
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(vocab_size=len(pieces), hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+                                 intermediate_size=64, max_position_embeddings=64))
+    as_embedder(model, Shape("mean", True)).save_pretrained(path)
+    Reader(pieces).save_pretrained(path)
     return str(path)
 
 

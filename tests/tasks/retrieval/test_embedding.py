@@ -15,7 +15,7 @@ from stilla import data
 from stilla.cache import Store
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
-from stilla.recipe import ModelSource
+from stilla.recipe import Lora, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.students import by_layers
 from stilla.tasks.base import Loaded, Prepared
@@ -208,7 +208,9 @@ def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
     ([{"text": "a"}, {"text": " "}], {}, "null or empty in 1 of 2"),
     ([{"text": "a", "score": 1.0}] * 2, {"score": "score"}, "Set data.text to two columns"),
     ([{"one": "a b", "two": "c d"}] * 2, {}, "which column is the text"),
-    ([{"text": "a"}] * 2, {"text": "body"}, "body"),
+    ([{"text": "a"}] * 2, {"text": "body"}, r"data\.text: got 'body', which is no column"),
+    ([{"sentence1": "a", "sentence2": "b"}] * 2, {"text": ["one", "two"]}, r"data\.text: got 'one', which is no column"),
+    ([{"sentence1": "a", "sentence2": "b"}] * 2, {"score": "grade"}, r"data\.score: got 'grade', which is no column"),
 ])
 def test_mistakes_in_the_data_are_said(tmp_path: Path, rows: Any, said_of_it: Any, words: str) -> None:
     file = lines(tmp_path / "t.jsonl", rows)
@@ -220,7 +222,9 @@ def test_fewer_numbers_than_the_teachers_are_the_recipes_and_can_be_measured(tmp
     file, pairs = texts(tmp_path / "t.jsonl"), scored(tmp_path / "s.jsonl")
     task, _ = bound({"train": file, "validation": pairs}, score_range=[0, 5], dimensions=8)
     task = task.adapted_to(teacher)
-    student = task.started(by_layers(teacher.model, 2).model)
+    student = task.started(by_layers(teacher.model, 2).model, StudentSpec(layers=2))
+    with pytest.raises(CompatibilityError, match=r"student\.lora: a layer to 8 numbers"):
+        task.started(by_layers(teacher.model, 2).model, StudentSpec(layers=2, lora=Lora()))
     assert task.embedding_width(student) == 8
     assert task.embedding_width(teacher.model) == 32
     for splits, width, words in (({"train": file, "validation": file}, 8, "texts by themselves"),

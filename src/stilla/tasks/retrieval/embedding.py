@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import ModelSource, ObjectiveSpec
+from stilla.errors import CompatibilityError, DataError, all_at_once, one_of
+from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Given
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
@@ -72,7 +72,7 @@ class Embedding(Task[EmbeddingData]):
 
     @classmethod
     def understand(cls, section: EmbeddingData, splits: Mapping[str, Dataset]) -> Self:
-        problems: list[str] = []
+        problems = _nowhere(section, splits)
         found: dict[str, Form] = {}
         for name, split in splits.items():
             try:
@@ -89,7 +89,7 @@ class Embedding(Task[EmbeddingData]):
         for name in ("validation", "test", *found):  # by what validation is measured, a training may go
             if name in found and name != "train":
                 measured.setdefault(found[name].kind, found[name])
-        form = found.get("train") or next(iter(found.values()))
+        form = found.get("train") or _of_pool(section)
         form = Form("texts", form.columns) if form.kind == "search" else form
         return cls(section, form, measured)
 
@@ -115,6 +115,10 @@ class Embedding(Task[EmbeddingData]):
                                      "and test data")
         return replace(self, shape=replace(model.shape, width=model.width), teacher=teacher)
 
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        """A task may be adapted to a student that was trained; vectors are held against the teacher's."""
+        return replace(self, teacher=teacher)
+
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         prompts = {} if self.section is None else self.section.prompts
         said = (None, None)  # of the teacher: a student is like it where its own folder says nothing
@@ -122,13 +126,17 @@ class Embedding(Task[EmbeddingData]):
             said = (self.section.pooling, self.section.normalise)  # type: ignore[assignment]
         return loading.load(source, *said, prompts, None if labelled else self.shape, trained=labelled)
 
-    def started(self, model: nn.Module) -> nn.Module:
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         wanted = None if self.section is None else self.section.dimensions
         width = wanted or (None if self.shape is None else self.shape.width)
-        if not isinstance(model, Embedder) or width in (None, model.width):
-            return model
-        made: nn.Module = as_embedder(model, replace(model.shape, width=width))
-        return made
+        made: Any = model
+        if isinstance(model, Embedder) and width not in (None, model.width):
+            made = as_embedder(made, replace(model.shape, width=width))
+        if spec.lora is not None and isinstance(made, Embedder) and made.new_layers:
+            raise CompatibilityError(f"student.lora: a layer to {made.width} numbers comes after the encoder, and nothing "
+                                     "that adapters could build on stands in it yet. Leave lora out, or data.dimensions; a "
+                                     "student of the teacher's width needs none")
+        return made  # type: ignore[no-any-return]
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return (ObjectiveSpec(kind="embedding"),)
@@ -141,7 +149,7 @@ class Embedding(Task[EmbeddingData]):
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         columns = self.form.columns
-        usual = partial(usual_texts, count=len(columns))
+        usual = partial(usual_texts, count=len(columns)) if len(columns) < 3 else lambda pool, texts: None
         return bound(pool, columns, called, _columns.is_text, "text", usual, self._labels())
 
     def usable(self, pool: Dataset) -> Dataset:
@@ -305,6 +313,22 @@ class Embedding(Task[EmbeddingData]):
 
     def exam(self) -> EmbeddingExam:
         return EmbeddingExam(self.measured, dot=self.shape is not None and self.shape.similarity == "dot")
+
+
+def _of_pool(section: EmbeddingData) -> Form:
+    """Of unlabelled examples where nothing else is learnt from: texts by themselves, or what the recipe names."""
+    columns = section.text or ALONE
+    return Form("texts" if len(columns) == 1 else "answered", columns)
+
+
+def _nowhere(section: EmbeddingData, splits: Mapping[str, Dataset]) -> list[str]:
+    """Columns that the recipe names and no split has."""
+    if "train" not in splits:  # what is measured by itself may be something else
+        return []
+    there = {name for split in splits.values() for name in split.column_names}
+    named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
+    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
+            for key, names in named.items() for name in names if name not in there]
 
 
 def all_columns(columns: Sequence[str]) -> str:

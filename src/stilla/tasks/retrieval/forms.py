@@ -63,7 +63,7 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
         texts = _columns.texts(section, split, [name for name in SCORES if name in there], alone=True)
     texts = _columns.existing("text", texts, split, _columns.is_text, "text")
     score = _score(section, split)
-    if section.score is not None and len(texts) != 2:
+    if section.score in there and len(texts) != 2:
         raise DataError(f"data.score: says how alike two texts are, and the texts are {all_of([repr(one) for one in texts])}"
                         ". Set data.text to two columns.")
     if len(texts) == 1:
@@ -72,7 +72,7 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
 
 
 def _score(section: EmbeddingData, split: Dataset) -> str | None:
-    if section.score is not None:
+    if section.score is not None and section.score in split.column_names:
         (name,) = _columns.existing("score", (section.score,), split, _is_number, "numbers")
         return name
     return next((name for name in SCORES if name in split.column_names and _is_number(split.features[name])), None)

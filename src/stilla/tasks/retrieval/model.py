@@ -89,6 +89,8 @@ class Embedder(nn.Module):
     shape: ClassVar[Shape]
     encoder_class: ClassVar[type[PreTrainedModel]]
     config: Any
+    new_layers: int
+    """How many of the layers after the encoder begin at random."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
@@ -98,6 +100,7 @@ class Embedder(nn.Module):
         """The layers after the encoder; nothing of an encoder's own head is trained."""
         layers = self.shape.fitted(int(self.config.get_text_config().hidden_size))
         first = next(self.parameters())
+        self.new_layers = 0
         self.projections = nn.ModuleList(Projection(layer) for layer in layers).to(first.device, first.dtype)
         for name, parameter in self.named_parameters():
             if name.startswith("pooler."):
@@ -185,9 +188,8 @@ def as_embedder(model: PreTrainedModel, shape: Shape, weights: Sequence[Mapping[
     model.__class__ = class_for(cast(Any, encoder), shape)
     made = cast(Any, model)
     made.attach()
-    for projection, state in zip(made.projections, weights):
+    known = weights or [old.state_dict() for old in before]
+    for projection, state in zip(made.projections, known):
         projection.load_state_dict(state)
-    for projection, old in zip(made.projections, before):
-        if projection.layer == old.layer:
-            projection.load_state_dict(old.state_dict())
+    made.new_layers = max(0, len(made.projections) - len(known))
     return made.eval()
