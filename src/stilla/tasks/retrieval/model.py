@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -188,7 +189,9 @@ def as_embedder(model: PreTrainedModel, shape: Shape, weights: Sequence[Mapping[
     model.__class__ = class_for(cast(Any, encoder), shape)
     made = cast(Any, model)
     made.attach()
-    known = weights or [old.state_dict() for old in before]
+    same = takewhile(lambda pair: pair[0].layer == pair[1].layer, zip(before, made.projections))
+    kept = [old.state_dict() for old, _ in same]
+    known = weights or kept
     for projection, state in zip(made.projections, known):
         projection.load_state_dict(state)
     made.new_layers = max(0, len(made.projections) - len(known))
