@@ -64,7 +64,7 @@ def gradients(made: Any, batch: Batch) -> Mapping[str, Tensor]:
 
     counted = count_step([made.task.counts(batch)], lambda one: one, torch.device("cpu"), made.task.counted)
     made.model.zero_grad()
-    made.model.eval()(batch, made.teacher(batch), Step(counted))["loss"].backward()
+    made.model.eval().loss(batch, made.teacher(batch), Step(counted))["loss"].backward()
     return {name: one.grad.clone() for name, one in made.model.named_parameters() if one.grad is not None}
 
 
