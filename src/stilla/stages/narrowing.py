@@ -29,6 +29,9 @@ def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
     Raises:
         CompatibilityError: the examples say nothing.
     """
+    if not task.has_labels:
+        raise CompatibilityError("student.width: what a unit matters is seen by the loss of labels, and these data say of no "
+                                 "example what is right. Take layers, or `student: {config: ...}`")
     with progress("width", plan.rounds * len(prepared)) as advance:
 
         def losses(part: nn.Module) -> Iterator[Tensor]:

@@ -155,6 +155,15 @@ def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
     assert found.estimate is not None
 
 
+@pytest.mark.slow
+def test_units_that_matter_less_are_left_out_where_scores_say_which(tmp_path: Path) -> None:
+    narrow = {"layers": 2, "width": {"ffn": 0.5}}
+    with pytest.raises(StillaError, match=r"student\.width: what a unit matters is seen by the loss of labels"):
+        stilla.distill(recipe(tmp_path / "texts", student=narrow))
+    run = stilla.distill(recipe(tmp_path / "pairs", "scored", student=narrow))
+    assert loaded(run.student).model.config.intermediate_size == 32
+
+
 def test_a_run_refuses_a_baseline_of_texts_too(tmp_path: Path) -> None:
     with pytest.raises((RecipeError, StillaError), match=r"evaluate\.baseline: learns from labels alone"):
         stilla.distill(recipe(tmp_path, evaluate={"baseline": True}))
