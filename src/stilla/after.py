@@ -120,7 +120,7 @@ def export_run(
     with folder.held():
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
-            splits = data.load(recipe.data, seed=recipe.seed)
+            splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
             pool = None if "train" in splits else unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
         for name in names:
             export_one(name, recipe, folder, task, splits, pool)
@@ -145,7 +145,7 @@ def _scored_again(folder: RunFolder, recipe: Recipe, written: Recipe) -> Scores:
     with folder.held():
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
-            splits = data.load(recipe.data, seed=recipe.seed)
+            splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
         scores = score(recipe, folder, task, splits, teacher, exports_of(folder), again=True, written=written)
         write_report(folder.path)
     return scores
@@ -189,7 +189,7 @@ def _continued(folder: RunFolder) -> str:
 
 
 def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:
-    splits = data.load(recipe.data, seed=recipe.seed)
+    splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
     task = tasks.find(recipe.task).understand(recipe.data, splits)
     teacher = _teacher(recipe, folder, task)
     return task.adapted_to(teacher), teacher

@@ -133,7 +133,8 @@ def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
 def _with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
     with processes().main_process_first():
-        splits, named = data.load(recipe.data, seed=recipe.seed), data.load_unlabelled(recipe.data)
+        splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
+        named = data.load_unlabelled(recipe.data)
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
     pool = unlabelled.read(recipe, task, splits, named)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))

@@ -87,7 +87,7 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
 
 
 def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
-    splits = data.load(recipe.data, seed=recipe.seed)
+    splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
     task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)

@@ -4,6 +4,7 @@ from stilla.data import fingerprint, sources
 from stilla.data.splits import (
     LABEL_NAMES,
     SHIFTED,
+    TEACHER,
     from_all_over,
     label_column,
     load,
@@ -15,6 +16,6 @@ from stilla.data.splits import (
 from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with_nulls
 
 __all__ = [
-    "LABEL_NAMES", "SHIFTED", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load", "load_one",
-    "load_unlabelled", "rows_as_read", "sources", "to_learn_from", "to_measure", "with_nulls",
+    "LABEL_NAMES", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load",
+    "load_one", "load_unlabelled", "rows_as_read", "sources", "to_learn_from", "to_measure", "with_nulls",
 ]

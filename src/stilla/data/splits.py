@@ -41,6 +41,9 @@ LABEL_NAMES = (
 SHIFTED = "shifted."
 """How the names of splits begin that are measured and never trained on: `shifted.typos`."""
 
+TEACHER = "teacher"
+"""The name of the split that a teacher alone learns from, where it has one of its own."""
+
 _VALIDATION = 0.1
 _SALTS = {
     "test": 1,
@@ -49,9 +52,9 @@ _SALTS = {
 }  # one stream of random numbers per draw, whatever else is drawn
 
 
-def load(section: Data, *, seed: int) -> dict[str, Dataset]:
+def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, Dataset]:
     """The labelled splits that a recipe's `data` means: train, validation, test, and those of `shifted`; without `train`
-    those that are measured.
+    those that are measured. `teachers`: what a teacher alone learns from, as the split `teacher`.
 
     Splits taken from the training data are drawn with `seed` and, where the label is a class, in the
     proportions of the classes. A test split whose labels are hidden (-1 everywhere, as in GLUE) is left out
@@ -67,6 +70,8 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
                    document=section.text_unit)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
     beside = {f"{SHIFTED}{name}": _shifted(problems, name, section, own) for name in section.shifted}
+    if teachers is not None:
+        beside[TEACHER] = _of_path(problems, TEACHER, teachers, section, meant="train")
     if own is not None and "train" not in own:
         problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
     if problems or own is None:
@@ -85,7 +90,7 @@ def load(section: Data, *, seed: int) -> dict[str, Dataset]:
     found = _draw_splits(found, section, seed) | {name: split for name, split in beside.items() if split is not None}
     for name, split in found.items():
         if len(split) == 0:
-            problems.append(f"data.{name}: there are no examples in it.")
+            problems.append(f"{_place(name)}: there are no examples in it.")
     if problems:
         raise all_at_once(problems, DataError)
     if section.limit is not None and section.limit < len(found["train"]):
@@ -161,8 +166,13 @@ def _attempt(
     try:
         return sources.read(name, **options)  # type: ignore[arg-type]
     except DataError as error:
-        problems.append(f"data.{key}: {error}")
+        problems.append(f"{_place(key)}: {error}")
         return None
+
+
+def _place(split: str) -> str:
+    """Where a recipe names it."""
+    return "teacher.train.data" if split == TEACHER else f"data.{split}"
 
 
 def _given(
@@ -193,7 +203,7 @@ def _of_path(problems: list[str], key: str, path: str, section: Data, *, meant: 
     if splits is None:
         return None
     if len(splits) > 1 and meant not in splits:
-        problems.append(f"data.{key}: {path!r} holds {one_of(sorted(splits))}; name the file that is meant.")
+        problems.append(f"{_place(key)}: {path!r} holds {one_of(sorted(splits))}; name the file that is meant.")
         return None
     return splits[meant] if meant in splits else next(iter(splits.values()))
 

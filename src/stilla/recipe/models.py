@@ -104,11 +104,24 @@ class Training(Section):
         return self
 
 
+class TeacherTraining(Training):
+    """How a teacher is trained."""
+
+    data: PathName | None = None
+    """A file or folder of labelled examples, with the columns of `data.train`, that it alone learns from instead: a teacher
+    that had more labels than its student has."""
+
+
 class Teacher(ModelSource):
     """The model that knows."""
 
-    train: Training | None = None
+    train: TeacherTraining | None = None
     """Train it first, on the labels; skipped when it has been."""
+
+    @property
+    def own_data(self) -> str | None:
+        """What it alone learns from."""
+        return None if self.train is None else self.train.data
 
 
 Depth = Annotated[int, Field(ge=0, le=LAYERS)]

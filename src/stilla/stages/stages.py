@@ -19,7 +19,7 @@ from torch import nn
 from transformers import set_seed
 
 from stilla import data
-from stilla.data import from_all_over
+from stilla.data import TEACHER, from_all_over
 from stilla.errors import RecipeError, all_at_once, all_of
 from stilla.export import restore, save_student
 from stilla.models.fingerprint import of_model, of_processor
@@ -155,7 +155,8 @@ def teacher_of(place: Place) -> Loaded:
         set_seed(seed)
         start = task.load(source, labelled=False)
         labels = [Term(Labels(), name="labels")]
-        place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed)
+        place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed,
+                    examples=place.splits.get(TEACHER))
         place.keep("teacher", inputs, start, place.folder.teacher)
     return task.load(trained(source, place.folder.teacher), labelled=True)
 

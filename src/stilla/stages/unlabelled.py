@@ -90,7 +90,7 @@ def _together(parts: list[Dataset]) -> Dataset:
 
 def _unmet(pool: Pool, section: Unlabelled, task: Task, splits: Mapping[str, Dataset]) -> Pool:
     """The pool without what is measured: to learn what the teacher says of the test data is no test."""
-    measured = Met(trace for name, split in splits.items() if name != "train" for trace in task.traces(split))
+    measured = Met(trace for split in data.to_measure(splits).values() for trace in task.traces(split))
     with progress("looking for test data", len(pool)) as advance:
         why = np.full(len(pool), None, object)
         for row, trace in enumerate(task.traces(pool.data)):

@@ -20,7 +20,7 @@ from torch import nn
 
 from stilla.check.estimate.passes import Line, Passes, Subject, measure_all, plausible
 from stilla.check.estimate.writing import seconds_of_writing
-from stilla.data import to_measure
+from stilla.data import TEACHER, to_measure
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
 from stilla.stages.opinions import asked_about
@@ -166,7 +166,7 @@ def _seconds(
 
     stages, repeats, number = recipe.distill, recipe.evaluate.seeds, sizes["learnt"]
     teacher, width = recipe.teacher.train, recipe.student.width
-    seconds = {} if teacher is None else {"teacher": training(teacher, theirs, sizes["train"])}
+    seconds = {} if teacher is None else {"teacher": training(teacher, theirs, sizes.get(TEACHER, sizes["train"]))}
     if sizes["looked at"]:
         seconds["unlabelled"] = theirs.passes.answering(sizes["looked at"], recipe.evaluate.batch_size)
     if width is not None:  # one by one; of models between the student's size and its own before
