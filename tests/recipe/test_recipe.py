@@ -150,7 +150,7 @@ def test_the_schema_accepts_what_the_reader_accepts():
     json.dumps(schema)
     assert "output" not in schema["required"]
     assert {"type": ["string", "integer"]} in schema["properties"]["student"]["anyOf"]
-    assert schema["$defs"]["Training"]["properties"]["learning_rate"]["description"] == "Peak learning rate."
+    assert schema["$defs"]["TeacherTraining"]["properties"]["learning_rate"]["description"] == "Peak learning rate."
 
 
 # Overrides
