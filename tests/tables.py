@@ -115,11 +115,13 @@ def formats() -> list[str]:
 def metrics() -> list[str]:
     from stilla.tasks.language.token_exam import PERPLEXITY, TOKEN_ACCURACY
     from stilla.tasks.shared import metrics as _metrics
+    from stilla.tasks.text.qa_exam import answer_metrics
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
 
     kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression,
              "entities": lambda: entity_metrics(("O", "B-X", "I-X"), "iob2"),
              "a tag for every word": lambda: tag_metrics(("X",)),
+             "a piece of a passage": lambda: answer_metrics(True, "en"),
              "tokens of a vocabulary": lambda: (PERPLEXITY, TOKEN_ACCURACY)}
     return table(("Task predicts", "Metrics"),
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
@@ -129,6 +131,7 @@ HEADS = {"en": ("Task", "Learns", "Measured by", "A recipe"), "zh": ("任务", "
 IN_CHINESE = {
     "text-classification": "文本或文本对：一个类别、多个标签或一个数值。",
     "token-classification": "每个词一个标签：词性或实体。",
+    "question-answering": "段落中回答问题的片段，或没有答案。",
     "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
@@ -156,12 +159,16 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.shared.class_exam import ClassExam
     from stilla.tasks.shared.classification import Classification
     from stilla.tasks.shared.labels import Problem
+    from stilla.tasks.text.qa_exam import answer_metrics
+    from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
 
     task = find(kind)
     if issubclass(task, TokenClassification):
         return [made[0].name for made in (entity_metrics(("O", "B-X", "I-X"), "iob2"), tag_metrics(("X",)))]
+    if issubclass(task, QuestionAnswering):
+        return [metric.name for metric in answer_metrics(False, "en")]
     if issubclass(task, Classification):
         exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
         return [exam.metrics()[0].name for exam in exams]

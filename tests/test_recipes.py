@@ -23,7 +23,7 @@ from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored
-from tests.tasks.text import taggers
+from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -79,6 +79,11 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         return _writing(folder, recipe)
     if recipe.task == "token-classification":
         return _words(folder, recipe)
+    if recipe.task == "question-answering":
+        files = {split: answerers.squad(folder / f"{split}.json", size, seed)
+                 for seed, (split, size) in enumerate((("train", 64), ("test", 16)))}
+        return [*(f"data.{split}={path}" for split, path in files.items()), "data.max_length=48", "data.longest_answer=4",
+                "data.validation.split=0.25", f"teacher.model={answerers.folder(folder / 'teacher', layers=12)}"]
     if recipe.task in ("causal-lm", "masked-lm"):
         return _language(folder, recipe)
     if recipe.task == "embedding":

@@ -16,7 +16,7 @@ from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
 from stilla.tasks.retrieval.sections import EmbeddingData
-from stilla.tasks.text.sections import TextClassificationData, TokenClassificationData
+from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
@@ -24,6 +24,7 @@ SECTIONS = {
     "text-classification": (TextClassificationData, Evaluate), "image-classification": (ImageClassificationData, Evaluate),
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
+    "question-answering": (QuestionAnsweringData, Evaluate),
     "embedding": (EmbeddingData, Evaluate),
 }  # fmt: skip
 OWN = """\

@@ -265,6 +265,7 @@ def _misfits(
         return [f"learns from labels, and {lacking}; leave it out"]
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
+                     *objective.unplaced(places=task.places),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
 
 

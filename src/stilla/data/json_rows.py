@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from stilla.data import questions
 from stilla.data.opened import read_text, suffix
 from stilla.errors import DataError, quoted
 
@@ -32,7 +33,8 @@ Shapes = dict[Place, set[Any]]
 
 
 def tables(path: Path) -> Iterator[pa.Table]:
-    """The rows of a file: an object a line; or a list of objects, or of texts; or one object of columns.
+    """The rows of a file: an object a line; or a list of objects, or of texts; or one object of columns, or of questions as
+    SQuAD has them.
 
     Raises:
         DataError: what is no JSON, with its line; a key twice in an object; a row that is no object; text that UTF-8 cannot
@@ -258,6 +260,11 @@ def _listed(path: Path, whole: Any) -> Sequence[Any]:
     """Rows of a file that is one value."""
     if isinstance(whole, list):
         return whole
+    if isinstance(whole, Mapping) and questions.is_one(whole):
+        try:
+            return list(questions.rows(whole))
+        except ValueError as error:
+            raise DataError(f"{str(path)!r}: {error}.") from None
     if isinstance(whole, Mapping) and whole:
         columns = list(whole.values())
         if all(isinstance(one, list) for one in columns) and len({len(one) for one in columns}) == 1 and len(columns[0]) > 1:

@@ -57,6 +57,11 @@ class Objective(nn.Module):
         """Why it cannot see what it needs where logits are those of a vocabulary, of which only parts are ever there."""
         return []
 
+    def unplaced(self, *, places: bool) -> list[str]:
+        """Why it makes no sense where a row's classes are places in an example, of which some are none: their logits are a
+        floor, and what a class means ends with the row."""
+        return []
+
     def unmade(self, student: Dims) -> list[str]:
         """Why there is nothing that it could be made of, in words; empty if there is."""
         return []

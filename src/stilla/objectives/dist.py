@@ -56,6 +56,12 @@ class DIST(StepObjective):
         return self.unlike(student, teacher, 3, f"`dist` correlates the classes of a row, and a row of these models has "
                            f"{student.classes}: any two numbers correlate fully. It takes three or more. Use `logits`")
 
+    def unplaced(self, *, places: bool) -> list[str]:
+        if not places:
+            return []
+        return ["compares what the rows of a step have of each class, and here a class is a place in one text, which has "
+                "nothing to do with the same place in another. Use `logits`"]
+
     def sums(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " sums"]:

@@ -30,6 +30,12 @@ class Labels(RowObjective):
             raise RecipeError(f"label_smoothing: got {label_smoothing}; expected a number from 0 to below 1")
         self.label_smoothing = label_smoothing
 
+    def unplaced(self, *, places: bool) -> list[str]:
+        if not places or not self.label_smoothing:
+            return []
+        return ["with label_smoothing wants some probability in every class, and here most classes are no places where an "
+                "answer can be. Leave label_smoothing out"]
+
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " rows"]:

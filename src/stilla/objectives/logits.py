@@ -110,6 +110,12 @@ class Logits(RowObjective):
         wrong = self.unlike(student, teacher, 1 if self.divergence == "mse" else 2, number)
         return wrong or (self.unlike(student, teacher, 4, few) if self.standardise else [])
 
+    def unplaced(self, *, places: bool) -> list[str]:
+        if not places or not self.standardise:
+            return []
+        return ["with standardise divides by the spread of a row's logits, and here those of most classes are no model's: no "
+                "answer can be there. Leave `standardise` out"]
+
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float
     ) -> Float[Tensor, " rows"]:

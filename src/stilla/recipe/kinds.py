@@ -38,6 +38,8 @@ KINDS: Mapping[str, Kind] = {
                                 "stilla.tasks.text.sections:TextClassificationData"),
     "token-classification": Kind("stilla.tasks.text.token_classification:TokenClassification",
                                  "stilla.tasks.text.sections:TokenClassificationData"),
+    "question-answering": Kind("stilla.tasks.text.question_answering:QuestionAnswering",
+                               "stilla.tasks.text.sections:QuestionAnsweringData"),
     "seq2seq": Kind("stilla.tasks.language.seq2seq:Seq2Seq",
                     "stilla.tasks.language.sections:Seq2SeqData", "stilla.tasks.language.sections:WritingEvaluate"),
     "image-classification": Kind("stilla.tasks.vision.image_classification:ImageClassification",

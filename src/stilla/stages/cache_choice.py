@@ -78,6 +78,9 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if section.form in ("top_k", "samples") and (task.row_classes() < 2 or not task.distributions):
         what = "a number" if task.distributions else "a vector"
         found.append(f"cache.form: {section.form} stores a part of a distribution, and {what} is none; use dense")
+    elif section.form in ("top_k", "samples") and task.places:
+        found.append(f"cache.form: {section.form} stores the likeliest classes, and a short text may have fewer places than "
+                     "these; use dense")
     if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
                      f"{all_of(list(stacks))}. Use cache: none, or compare one of them (`layer_map` of the objective)")
@@ -193,7 +196,8 @@ def _chosen(
         return "none"
     otherwise = "top_k" if beforehand else "none"
     if not task.vocabulary:
-        return "dense" if not task.distributions or task.row_classes() <= SMALL else otherwise
+        small = task.places or not task.distributions or task.row_classes() <= SMALL
+        return "dense" if small else otherwise
     exact = recipe.cache.model_copy(update={"form": "hidden"})
     return "hidden" if bytes_of(recipe, exact, task, teacher, prepared, share) <= LARGEST else otherwise
 

@@ -54,6 +54,9 @@ from stilla.tasks.language.writing import WrittenExam
 LOOKED_AT = 10_000
 """Texts in which it is counted how many words a smaller vocabulary has changed."""
 
+VALIDATION = "validation"
+"""The split on which models choose."""
+
 
 def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Recipe) -> None:
     """Raise unless the teacher is better than chance on the validation data.
@@ -190,21 +193,31 @@ class Compared:
         its own: numbers of tokens say nothing of each other."""
         apart = self.task.apart()
         if apart is not None and not self.alike:
-            yield Examined(apart, self._answers(splits, lambda split: self._apart(split, splits[split], _apart_exam)))
+            yield Examined(apart, self._answers(
+                apart, splits, lambda split: self._apart(split, splits[split], _apart_exam)))
         if self.beside:
-            yield Examined(exam, self._answers(splits, lambda split: self._beside(split, prepared[split])))
+            yield Examined(exam, self._answers(exam, splits, lambda split: self._beside(split, prepared[split])))
         else:
-            said = self._answers(splits, lambda split: self._apart(split, splits[split], lambda task: task.exam()))
+            said = self._answers(
+                exam, splits, lambda split: self._apart(split, splits[split], lambda task: task.exam()))
             if apart is None or _of_the_same(said):
                 yield Examined(exam, said)
 
-    def _answers(self, splits: Iterable[str], said: Callable[[str], Mapping[str, Answers]]) -> AllAnswers:
+    def _answers(
+        self, exam: Exam, splits: Iterable[str], said: Callable[[str], Mapping[str, Answers]]
+    ) -> AllAnswers:
         """By subject, then by split, one per seed."""
         found: dict[str, dict[str, list[Answers]]] = {}
         for split in splits:
             for name, seeds in self._by_subject(said(split)).items():
                 found.setdefault(name, {})[split] = seeds
-        return found
+        return self._settled(exam, found) if VALIDATION in found["student"] else found
+
+    def _settled(self, exam: Exam, said: AllAnswers) -> dict[str, dict[str, list[Answers]]]:
+        """With what each model chooses on validation data; exported files, what the student that they hold has chosen."""
+        by = {name: said["student" if name in self.files else name][VALIDATION] for name in said}
+        return {name: {split: [exam.settled(one, by[name][seed]) for seed, one in enumerate(seeds)]
+                       for split, seeds in splits.items()} for name, splits in said.items()}
 
     def vocabulary(self, name: str, split: Dataset) -> list[str]:
         """A note on a student that has only some of its teacher's tokens: what that costs other texts."""

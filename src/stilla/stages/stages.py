@@ -21,6 +21,7 @@ from transformers import set_seed
 from stilla import data
 from stilla.data import TEACHER, from_all_over
 from stilla.errors import RecipeError, all_at_once, all_of
+from stilla.evaluate import Asked, examine
 from stilla.export import restore, save_student
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import Labels, term
@@ -131,8 +132,17 @@ class Place:
         some = self.splits["validation"]  # the first may be left out as broken
         one = self.task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
+        if self.task.settles:
+            on_main(lambda: self._settle(made))
         on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
         on_main(lambda: self.folder.finish(stage, inputs, path))
+
+    def _settle(self, made: Loaded) -> None:
+        """What is chosen of its answers to validation data."""
+        whole = self.task.prepare(self.splits["validation"], made.processor, None, training=False)
+        said = examine(self.task.exam(), {"student": Asked(made.model)}, whole, title="choosing on validation data",
+                       batch_size=self.recipe.evaluate.batch_size)
+        self.task.settle(made.model, said["student"])
 
     def write_down(self) -> None:
         """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""

@@ -25,7 +25,7 @@ from stilla.recipe import Data, Evaluate, ModelSource, ObjectiveSpec, StudentSpe
 from stilla.signals import Batch, Dims, Signals
 from stilla.signals import Side as Side
 from stilla.students.vocabulary.refusal import refusal
-from stilla.tasks.answers import NO_ANSWER, Given
+from stilla.tasks.answers import NO_ANSWER, Answers, Given
 from stilla.tasks.exam import Exam, ForwardExam
 
 SectionT = TypeVar("SectionT", bound=Data, default=Any)
@@ -106,6 +106,9 @@ class Task(ABC, Generic[SectionT]):
     distributions: ClassVar[bool] = True
     """Whether what is stored of an answer, and looked at by filters, is a distribution (or a number) for every row; not where
     it is a vector of every text."""
+    places: ClassVar[bool] = False
+    """Whether a row's classes are places in an example, which mean nothing beyond it, and of which some are none: their
+    logits are a floor, the same on both sides."""
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples")
     """The names that `counts` gives, what objectives may be divided by: `rows` and `examples`, and any others (`words`,
     `boxes`, `frames`)."""
@@ -268,6 +271,14 @@ class Task(ABC, Generic[SectionT]):
     @abstractmethod
     def exam(self) -> ForwardExam:
         """What its models are asked in one forward, and how their answers are judged: in training, and after it."""
+
+    @property
+    def settles(self) -> bool:
+        """Whether something is chosen of a trained model's answers to validation data before it is written down."""
+        return False
+
+    def settle(self, model: nn.Module, validation: Answers) -> None:
+        """Choose it, and put it where it is saved with the model (a threshold in its config)."""
 
     def apart(self) -> ForwardExam | None:
         """How models are compared that read other tokens, each by its own and none beside another; None where `exam` does."""

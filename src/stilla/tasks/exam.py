@@ -53,6 +53,10 @@ class Exam(ABC):
         other: not where models read other tokens."""
         return True
 
+    def settled(self, answers: Answers, validation: Answers) -> Answers:
+        """A model's answers with what is chosen on its answers to validation data (a threshold); by default nothing is."""
+        return answers
+
     def decisions(self, answers: Answers) -> Decisions | None:
         """What is compared to say agreement, flips and calibration; None where nothing is decided (an amount)."""
         return None

@@ -64,6 +64,8 @@ class Distiller(nn.Module):
                      for problem in (*term.objective.unmade(student_dims), *term.objective.uncounted(task.counted))]
         problems += [f"`{term.name}` {problem}" for term in terms
                      for problem in term.objective.unseen(vocabulary=task.vocabulary)]
+        problems += [f"`{term.name}` {problem}" for term in terms
+                     for problem in term.objective.unplaced(places=task.places)]
         if compile:
             problems += compile_problems(task)
         if problems:

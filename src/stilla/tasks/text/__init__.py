@@ -1,1 +1,1 @@
-"""Tasks on texts that end in a class, a number, or a tag for every word; and how texts become tokens."""
+"""Tasks on texts that end in a class, a number, a tag for every word, or a piece of them; and how texts become tokens."""

@@ -61,3 +61,28 @@ class TokenClassificationData(Data):
     @property
     def text_unit(self) -> TextUnit:
         return "columns"
+
+
+class QuestionAnsweringData(Data):
+    """Questions and passages in which their answers stand."""
+
+    context: str = "context"
+    """The column of passages."""
+    question: str = "question"
+    """The column of questions."""
+    answers: str = "answers"
+    """The column of answers: `{text: [...], answer_start: [...]}`, or a list of `{text, answer_start}`, in characters; empty
+    where the passage does not answer the question."""
+    max_length: int = Field(384, ge=8, le=4096)
+    """Tokens of question and passage that are read at once; of a longer passage several windows are."""
+    overlap: float = Field(0.33, ge=0, lt=1)
+    """Which part of a window stands in the one before it too. An answer that fits into it stands whole in a window."""
+    longest_answer: int = Field(30, ge=1, le=1000)
+    """Tokens of the longest answer that is given."""
+    language: Literal["en", "ar", "de", "es", "hi", "vi", "zh"] = "en"
+    """By whose rules answers are compared: which articles and marks do not count, and what a word is."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """None that draws could be stratified by."""
+        return ()

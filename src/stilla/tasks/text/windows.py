@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -157,18 +157,19 @@ def placed(
             ids.append(np.array(encoded["input_ids"][row], np.int32))
             if typed:
                 types.append(np.array(encoded["token_type_ids"][row], np.int8))
-            begin, end = _offsets(encoded["offset_mapping"][row])
+            begin, end = offsets_of(encoded["offset_mapping"][row])
             found = _answering(words, begin, end, answering)
             places.append(found[window.answers - window.first : window.until - window.first])
     padding: dict[str, int] = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if typed:
         padding["token_type_ids"] = tokenizer.pad_token_type_id
-    tokens = Tokens(np.concatenate(ids), _ends(ids), np.concatenate(types) if typed else None, padding,
+    tokens = Tokens(np.concatenate(ids), ends_of(ids), np.concatenate(types) if typed else None, padding,
                     tokenizer.padding_side == "left")
-    return Placed(tokens, np.concatenate(places), _ends(places))
+    return Placed(tokens, np.concatenate(places), ends_of(places))
 
 
-def _ends(parts: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+def ends_of(parts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """Where each of several arrays begins and ends, end to end."""
     return np.concatenate([[0], np.cumsum([len(one) for one in parts])]).astype(np.int64)
 
 
@@ -176,7 +177,8 @@ Offsets = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(tokens,) where in the text each begins and ends; special ones, and those of no character, are empty."""
 
 
-def _offsets(mapping: Sequence[tuple[int, int]]) -> Offsets:
+def offsets_of(mapping: Sequence[tuple[int, int]]) -> Offsets:
+    """What a tokenizer says, as arrays."""
     pairs = np.array(mapping, np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -219,7 +221,7 @@ def _encoded(
         encoded = tokenizer([examples[one].text for one in part], truncation=False, padding=False, verbose=False,
                             return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False)
         for example, mapping in zip(part, encoded["offset_mapping"]):
-            yield (example, *_offsets(mapping), len(mapping))
+            yield (example, *offsets_of(mapping), len(mapping))
 
 
 def refuse_slow(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

@@ -1,0 +1,153 @@
+"""Question answering: the piece of a passage that answers a question, or that there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel
+
+from stilla.errors import CompatibilityError, DataError
+from stilla.recipe import ModelSource
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.answers import NO_ANSWER, Answers
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, content
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.classification import Positions
+from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.shared.labels import Problem
+from stilla.tasks.text import asked as _asked
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.passages import Collate, by_place, mask_of, passages
+from stilla.tasks.text.qa_exam import AnswerExam
+from stilla.tasks.text.sections import QuestionAnsweringData
+from stilla.tasks.text.windows import refuse_slow
+
+logger = logging.getLogger(__name__)
+
+_ENDS = ("start", "end")
+THRESHOLD = "no_answer_threshold"
+"""Where a model's config says by how much no answer has to score higher than the best piece."""
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Task[QuestionAnsweringData]):
+    """The piece of a passage that answers a question, or that none does.
+
+    Every window of a passage has two rows: at which token the answer starts, and at which it ends. Their classes are the
+    places in the window, as many in every batch; where no answer can be, both models' logits are the same floor. The place of
+    the token that stands for the whole text (CLS) says that the window holds no answer.
+    """
+
+    section: QuestionAnsweringData
+    maybe_none: bool
+    """Whether the data have questions that their passages do not answer."""
+
+    kind: ClassVar[str] = "question-answering"
+    data_section = QuestionAnsweringData
+    heads: ClassVar[tuple[str, ...]] = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
+    places: ClassVar[bool] = True
+    answer: ClassVar[str] = "start_end_logits"
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    @classmethod
+    def understand(cls, section: QuestionAnsweringData, splits: Mapping[str, Dataset]) -> Self:
+        known = _asked.check(section, splits)
+        if not any(one.answers for one in known.get("train", next(iter(known.values()))).values()):
+            raise DataError(f"data.train: no question has an answer in {section.answers!r}: there is nothing to learn.")
+        return cls(section, any(not one.answers for split in known.values() for one in split.values()))
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        raise CompatibilityError("question-answering: which positions of a batch are the passage's, and what stands there, "
+                                 "is known only of data that Stilla reads itself. Use a recipe (`stilla.distill`).")
+
+    def resolved(self, section: QuestionAnsweringData) -> QuestionAnsweringData:
+        return section
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        return self
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        problem = Problem("class", (self.section.answers,), _ENDS, _ENDS)
+        model = loading.classifier(source, problem, AutoModelForQuestionAnswering, labelled=labelled, axes=3)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        refuse_slow(tokenizer, source.model)
+        if isinstance(model, ImportedModel):
+            tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"], ["c", "d e"]], max_length=16)
+            check_answers(model, tokens.batch([0, 1]), source.model)
+        return Loaded(model, tokenizer, source.model)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if teacher is not None and not _tokens.same(student, teacher):
+            raise CompatibilityError(
+                "question-answering: teacher and student have different tokenizers, and answers begin and end at tokens. "
+                "Take a student with the teacher's tokenizer (student: {layers: ...}, or processor: of the teacher)")
+        section = self.section
+        known = _asked.usable(section, split)
+        length = _tokens.longest([student], section.max_length)
+        rows, questions = np.array(list(known), np.int64), list(known.values())
+        cut, full = passages(student, questions, length, section.overlap, section.longest_answer)
+        if full:
+            refuse_or_leave_out(section, f"data: the question leaves no room for an answer of {section.longest_answer} "
+                                f"tokens (data.longest_answer) in windows of {length} (data.max_length), in {len(full)} of "
+                                f"{len(questions)} examples", rows_in_words(split, rows[full].tolist()))
+        if not len(cut.owners):
+            raise DataError("there is no question left that fits into a window with its passage (data.max_length).")
+        if len(cut.owners) > len(questions):
+            logger.info("%d questions are read in %d windows of at most %d tokens", len(questions), len(cut.owners), length)
+        keys = rows[cut.owners]
+        return Prepared(
+            examples=Positions(len(keys)), collate=Collate(cut, keys, section.max_length), keys=keys,
+            lengths=cut.tokens.lengths.tolist(), references=[questions[one] for one in cut.owners])
+
+    def alike(self, student: Any, teacher: Any) -> bool:
+        return _tokens.same(student, teacher)
+
+    # --- rows ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        labels, mask = batch.labels, self.mask(batch, Side.STUDENT)
+        return {"rows": 2 * len(mask), "labelled": 0 if labels is None else int((labels != NO_ANSWER).sum()),
+                "tokens": int(mask.sum()), "examples": len(mask)}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        return mask_of(batch, side)
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        labels = batch.labels
+        return Signals(logits=Dense(by_place(self.outputs(outputs), batch["places"]).flatten(0, 1)),
+                       labels=None if labels is None else labels.flatten())
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        """Every window, with its places: the same tokens may part otherwise into question and passage."""
+        there = (batch["places"] >= 0).cpu().numpy()
+        return [Segment(content(batch.teacher, one) + np.packbits(own).tobytes(), slice(2 * one, 2 * one + 2), one)
+                for one, own in enumerate(there)]
+
+    def exam(self) -> AnswerExam:
+        return AnswerExam(self.section.longest_answer, self.maybe_none, self.section.language)
+
+    @property
+    def settles(self) -> bool:
+        return self.maybe_none
+
+    def settle(self, model: nn.Module, validation: Answers) -> None:
+        """The threshold for no answer, into the model's config."""
+        if isinstance(model, PreTrainedModel):
+            model.config.update({THRESHOLD: round(self.exam().threshold(validation), 4)})
+
+    def row_classes(self) -> int:
+        return self.section.max_length
+
+    def numbers_of(self, length: int) -> int:
+        return 2 * length
