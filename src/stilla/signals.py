@@ -33,6 +33,8 @@ class Batch(dict[str, Any]):
     - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
       there; absent where there are none.
     - `words`: by side (batch, words), where rows are words, the position that answers for each; negative where there is none.
+    - `places`: (batch, classes), where a row's classes are places in an example, the position of each; negative where
+      none is. `characters`: (batch, classes, 2), what of its text stands there, from and to; both 0 where nothing does.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """
