@@ -3,36 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-LABELS = ({"kind": "labels"},)
-"""Labels alone, as any baseline learns."""
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of teaching. `passes` are over the labelled examples: an arm with other texts beside them takes as many steps.
+
+    Without passes the recipe says nothing of the student's training: what Stilla does by itself.
+    """
+
+    passes: float | None = None
+    rate: float = 1e-4
+    labels: float = 0.3
+    """Weight of the labels; the teacher has the rest."""
+    logits: Mapping[str, Any] = field(default_factory=lambda: {"kind": "logits", "temperature": 2.0})
+    data: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Of `distill`."""
+    pool: float | None = None
+    """Share of the case's unlabelled examples in every step."""
+
+    def recipe(self, rows: int, pool: Path, pooled: int) -> dict[str, Any]:
+        """`rows` labelled examples, `pooled` unlabelled ones in the folder `pool`."""
+        data = {**self.data, **({"unlabelled": str(pool)} if self.pool is not None else {})}
+        if self.passes is None:
+            return {**({"data": data} if data else {}), **({"distill": dict(self.more)} if self.more else {})}
+        terms = [{"kind": "labels", "weight": self.labels}] if self.labels else []
+        if self.labels < 1:
+            terms.append({**self.logits, "weight": round(1 - self.labels, 3)})
+        distill = {"objectives": terms, "epochs": self.passes, "learning_rate": self.rate, **self.more}
+        if self.pool is not None:
+            distill |= {"unlabelled": self.pool, "epochs": round(self.passes * rows / (rows + pooled), 4)}
+        return {"distill": distill, **({"data": data} if data else {})}
 
 
-def labels(epochs: float, rate: float) -> dict[str, Any]:
-    return {"distill": {"objectives": list(LABELS), "epochs": epochs, "learning_rate": rate}}
+PASSES = (3, 8, 24)
+RATES = (1e-4, 3e-4, 1e-3)
+NONE = {"augment": "none"}
+STANDARDISED = {"kind": "logits", "standardise": True, "temperature": 2.0}
 
-
-def taught(epochs: float, rate: float, *, share: float = 0.3, temperature: float = 2.0, **data: Any) -> dict[str, Any]:
-    """`share`: the weight of the labels; the teacher has the rest."""
-    terms = [{"kind": "labels", "weight": share}] if share else []
-    terms.append({"kind": "logits", "weight": round(1 - share, 3), "temperature": temperature})
-    return {"distill": {"objectives": terms, "epochs": epochs, "learning_rate": rate}, **({"data": data} if data else {})}
-
-
-EPOCHS = (3, 8, 24)
-RATES = (1e-4, 3e-4)
-
-BASELINES: Mapping[str, Mapping[str, Any]] = {
-    f"labels, {epochs} epochs, {rate:g}": labels(epochs, rate) for epochs in EPOCHS for rate in RATES
+BASELINES: Mapping[str, Arm] = {
+    f"labels, {passes} passes, {rate:g}": Arm(passes, rate, labels=1.0) for passes in PASSES for rate in RATES
 }
 """Of which the best on validation data is what a student is compared with."""
 
-STUDENTS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    **{f"taught, {epochs} epochs, {rate:g}": taught(epochs, rate) for epochs in EPOCHS for rate in RATES},
-    **{f"plain, {epochs} epochs, {rate:g}": taught(epochs, rate, augment="none") for epochs in EPOCHS for rate in RATES},
-    "little labels, 24 epochs, 0.0003": taught(24, 3e-4, share=0.1),
+STUDENTS: Mapping[str, Arm] = {
+    "default": Arm(),
+    **{f"words, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PASSES for rate in RATES},
+    **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PASSES for rate in RATES},
+    **{f"words, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share)
+       for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
+    **{f"plain, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share, data=NONE)
+       for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
+    **{f"standardised, {passes} passes, {rate:g}": Arm(passes, rate, logits=STANDARDISED)
+       for passes in PASSES for rate in RATES},
+    **{f"pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE, pool=share)
+       for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
+    **{f"words and pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, pool=share)
+       for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
 }
 
-ARMS: Mapping[str, Mapping[str, Any]] = {**BASELINES, **STUDENTS}
+ARMS: Mapping[str, Arm] = {**BASELINES, **STUDENTS}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gap.arms import ARMS
-from benchmarks.gap.cases import CASES, Case
+from benchmarks.gap.cases import CASES, POOL, Case, rows_in
 from benchmarks.students import run_of
 from stilla import data as splits_of
 from stilla import tasks
@@ -65,7 +65,9 @@ class Bench:
         file = place / "kept.npz"
         if not file.is_file():
             base = self.base(name, case)
-            said = ARMS[arm]
+            folder = self.folder(name) / "data"
+            pool = folder / POOL
+            said = ARMS[arm].recipe(rows_in(folder / "train.parquet"), pool, rows_in(pool / "texts.parquet"))
             recipe = {**base, "teacher": {"model": str(teacher)}, "seed": seed, "output": str(place / "run"),
                       **{key: {**base.get(key, {}), **value} for key, value in said.items()}}
             run = run_of(recipe, [])
