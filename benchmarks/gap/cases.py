@@ -20,7 +20,7 @@ from benchmarks.inputs import classic_books, clinc150, data_set, flowers, minilm
 
 SPLITS = ("train", "validation", "test")
 POOL = "unlabelled"
-"""The folder, beside the splits, of examples that only the teacher answers for."""
+"""The folder, beside that of the splits, of examples that only the teacher answers for."""
 SENTENCES = 20_000
 """Of everyday English, as the pool of a case that has none of its own."""
 Rows = list[dict[str, Any]]
@@ -57,7 +57,7 @@ def _sentences(data: Path | None, folder: Path) -> None:
     """Other texts than the case's: everyday sentences, drawn by a fixed seed."""
     rows = read(tatoeba(data), "train")
     texts = sorted({row["en"] for row in rows})
-    write(folder / POOL, "texts", [{"text": text} for text in random.Random(0).sample(texts, k=min(SENTENCES, len(texts)))])
+    write(folder.parent / POOL, "texts", [{"text": text} for text in random.Random(0).sample(texts, k=min(SENTENCES, len(texts)))])
 
 
 def _intents(data: Path | None, folder: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
@@ -86,7 +86,7 @@ def _few_intents(data: Path | None, folder: Path) -> None:
         else:
             others.append({"text": row["text"]})
     write(folder, "train", few)
-    write(folder / POOL, "texts", others)
+    write(folder.parent / POOL, "texts", others)
 
 
 def _topics(data: Path | None, folder: Path) -> None:
@@ -138,7 +138,7 @@ def _authors(data: Path | None, folder: Path) -> None:
     drawn = random.Random(0).sample(begun, k=min(len(begun), 24_000))
     for split, part in zip(SPLITS, (drawn[:10_000], drawn[10_000:12_000], drawn[12_000:15_000]), strict=True):
         write(folder, split, part)
-    write(folder / POOL, "texts", [{"text": row["text"]} for row in drawn[15_000:]])
+    write(folder.parent / POOL, "texts", [{"text": row["text"]} for row in drawn[15_000:]])
 
 
 def _docstrings(data: Path | None, folder: Path) -> None:

@@ -66,7 +66,7 @@ class Bench:
         if not file.is_file():
             base = self.base(name, case)
             folder = self.folder(name) / "data"
-            pool = folder / POOL
+            pool = self.folder(name) / POOL
             said = ARMS[arm].recipe(rows_in(folder / "train.parquet"), pool, rows_in(pool / "texts.parquet"))
             recipe = {**base, "teacher": {"model": str(teacher)}, "seed": seed, "output": str(place / "run"),
                       **{key: {**base.get(key, {}), **value} for key, value in said.items()}}
