@@ -130,15 +130,15 @@ def _worth(data: Path | None, folder: Path) -> None:
 
 
 def _authors(data: Path | None, folder: Path) -> None:
-    """Which of eight novelists wrote these twenty words, with which a paragraph begins?"""
+    """Which of eight novelists wrote these twelve words, with which a paragraph begins?"""
     rows = read(classic_books(data), "train")
     names = [name for name, _ in Counter(row["author"] for row in rows).most_common(8)]
-    begun = [{"text": " ".join(row["text"].split()[:20]), "author": row["author"]} for row in rows
+    begun = [{"text": " ".join(row["text"].split()[:12]), "author": row["author"]} for row in rows
              if row["author"] in names and len(row["text"].split()) >= 8]
-    drawn = random.Random(0).sample(begun, k=min(len(begun), 24_000))
-    for split, part in zip(SPLITS, (drawn[:10_000], drawn[10_000:12_000], drawn[12_000:15_000]), strict=True):
+    drawn = random.Random(0).sample(begun, k=min(len(begun), 16_000))
+    for split, part in zip(SPLITS, (drawn[:6_000], drawn[6_000:8_000], drawn[8_000:11_000]), strict=True):
         write(folder, split, part)
-    write(folder.parent / POOL, "texts", [{"text": row["text"]} for row in drawn[15_000:]])
+    write(folder.parent / POOL, "texts", [{"text": row["text"]} for row in drawn[11_000:]])
 
 
 def _docstrings(data: Path | None, folder: Path) -> None:
