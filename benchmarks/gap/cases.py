@@ -145,21 +145,21 @@ def _docstrings(data: Path | None, folder: Path) -> None:
     from stilla.samples.docstrings import docstrings, docstrings_teacher
 
     docstrings(folder)
-    docstrings_teacher(folder / "start", [row["text"] for row in read(folder, "train")])
+    docstrings_teacher(folder.parent / "start", [row["text"] for row in read(folder, "train")])
 
 
 def _digits(data: Path | None, folder: Path) -> None:
     from stilla.samples.digits import digits, digits_teacher
 
     digits(folder)
-    digits_teacher(folder / "start")
+    digits_teacher(folder.parent / "start")
 
 
 def _flowers(data: Path | None, folder: Path) -> None:
     from stilla.samples.digits import digits_teacher
 
     source = flowers(data)
-    digits_teacher(folder / "start", size=64, patch=8)
+    digits_teacher(folder.parent / "start", size=64, patch=8)
     for split in SPLITS:
         pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["image", "label"]), folder / f"{split}.parquet")
 
@@ -187,7 +187,7 @@ def _minilm(_: Path) -> Path:
 
 
 def _made(folder: Path) -> Path:
-    return folder / "start"
+    return folder.parent / "start"
 
 
 THIRD = {"layers": 3, "vocabulary": {"tokens": 4800}}
