@@ -52,9 +52,9 @@ BASELINES: Mapping[str, Arm] = {
 
 STUDENTS: Mapping[str, Arm] = {
     "default": Arm(),
-    **{f"words, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PASSES for rate in RATES},
+    **{f"taught, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PASSES for rate in RATES},
     **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PASSES for rate in RATES},
-    **{f"words, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share)
+    **{f"taught, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share)
        for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
     **{f"plain, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share, data=NONE)
        for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
@@ -62,7 +62,7 @@ STUDENTS: Mapping[str, Arm] = {
        for passes in PASSES for rate in RATES},
     **{f"pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE, pool=share)
        for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
-    **{f"words and pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, pool=share)
+    **{f"taught, pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, pool=share)
        for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
 }
 

@@ -57,7 +57,8 @@ def _sentences(data: Path | None, folder: Path) -> None:
     """Other texts than the case's: everyday sentences, drawn by a fixed seed."""
     rows = read(tatoeba(data), "train")
     texts = sorted({row["en"] for row in rows})
-    write(folder.parent / POOL, "texts", [{"text": text} for text in random.Random(0).sample(texts, k=min(SENTENCES, len(texts)))])
+    drawn = random.Random(0).sample(texts, k=min(SENTENCES, len(texts)))
+    write(folder.parent / POOL, "texts", [{"text": text} for text in drawn])
 
 
 def _intents(data: Path | None, folder: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
