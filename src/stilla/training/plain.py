@@ -47,7 +47,9 @@ _SCORES = {"none": "its logit", "sigmoid": "the sigmoid of its logit"}
 
 def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -> Dims:
     """Sizes of what a model will say. `inputs`: of a small batch, where hidden states are compared; else None."""
-    sizes = Dims(task.row_classes(), embedding=task.embedding_width(model))
+    # how many tokens there are, a teacher says; one that is trained has none
+    classes = task.row_classes() or int(task.vocabulary)
+    sizes = Dims(classes, embedding=task.embedding_width(model))
     if inputs is None:
         return sizes
     device = next(model.parameters()).device
