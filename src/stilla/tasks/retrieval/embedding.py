@@ -27,6 +27,7 @@ from stilla.tasks.retrieval.exam import EmbeddingExam, Place, names_of
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
 from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
+from stilla.tasks.retrieval.naming import relevant_in
 from stilla.tasks.retrieval.reading import Reader
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.told import Told
@@ -245,7 +246,7 @@ class Embedding(Task[EmbeddingData]):
                     for number, others in enumerate(zip(*columns[1:]))]
         if form.kind == "search":
             return [Place(name, grades=grades if role == "query" else None)
-                    for name, role, grades in zip(*forms.relevant_in(split))]
+                    for name, role, grades in zip(*relevant_in(split))]
         return None if self.teacher is None else Told(self.teacher, texts, kinds, self.section)
 
     # --- batches and signals ---

@@ -19,11 +19,9 @@ from stilla.tasks.exam import ForwardExam, array
 from stilla.tasks.retrieval import ranking
 from stilla.tasks.retrieval.forms import Form, Kinds, texts_of
 from stilla.tasks.shared.metrics import by_sums, regression
-from stilla.views import Listed, Ranking, Text, View
+from stilla.views import Text, View
 
 _SCORED = ("spearman", "pearson")
-_SHOWN = 5
-"""Documents of a list that a person is shown."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +97,7 @@ class EmbeddingExam(ForwardExam):
         """What is found first; right is what answers the query, whichever of several it is."""
         if not ranking.are_rankings(answers.given):
             return None
-        first = [one["documents"][0] if one["documents"] else "" for one in answers.given]
-        right = [name if grades.get(name, 0) > 0 else max(grades, key=grades.__getitem__, default="")
-                 for name, grades in zip(first, answers.references, strict=True)]
-        return Decisions.of_examples(np.array(first), np.array(right))
+        return ranking.first_found(answers.given, [*answers.references])
 
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> Any:
         order = generator.permutation(len(answers))
@@ -122,10 +117,7 @@ class EmbeddingExam(ForwardExam):
             return Text(" | ".join(str(row[column]) for column in columns))
         question, documents = _of_search(split, self.forms.get("answered"))
         grades = first.references[example]
-        return Ranking(question[key], {name: tuple(
-            Listed(documents.get(one, one), grades.get(one, 0) > 0, round(float(near), 4))
-            for one, near in zip(said.given[example]["documents"][:_SHOWN], said.given[example]["similarities"]))
-            for name, said in answers.items()})
+        return ranking.shown(question[key], documents, grades, {name: said.given[example] for name, said in answers.items()})
 
     # --- pairs and texts ---
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from datasets import Dataset, Value
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from stilla.data.retrieval_folders import COLUMNS
 from stilla.errors import DataError, all_of
 from stilla.tasks.retrieval.layout import Kind
+from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, is_number
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.shared import columns as _columns
 
 Kinds = Literal["texts", "scored", "answered", "search"]
 SCORES = ("score", "similarity_score", "similarity")
-_ASKING = ("query", "anchor", "question", "prompt")
-_ANSWERING = ("positive", "pos", "answer", "passage", "document", "response", "context")
-_OTHERS = ("negative", "neg", "hard_negative", *(f"negative_{number}" for number in range(1, 51)))
 
 
 @dataclass(frozen=True)
@@ -73,20 +70,16 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
 
 def _score(section: EmbeddingData, split: Dataset) -> str | None:
     if section.score is not None and section.score in split.column_names:
-        (name,) = _columns.existing("score", (section.score,), split, _is_number, "numbers")
+        (name,) = _columns.existing("score", (section.score,), split, is_number, "numbers")
         return name
-    return next((name for name in SCORES if name in split.column_names and _is_number(split.features[name])), None)
-
-
-def _is_number(feature: Any) -> bool:
-    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "float"))
+    return next((name for name in SCORES if name in split.column_names and is_number(split.features[name])), None)
 
 
 def _usual(split: Dataset) -> tuple[str, ...] | None:
     """A query with what answers it (and what does not), or two texts, by names; None where these say nothing."""
     lower = {name.lower(): name for name in reversed(split.column_names) if _columns.is_text(split.features[name])}
-    asking, answering = ([lower[name] for name in names if name in lower] for names in (_ASKING, _ANSWERING))
-    others = [lower[name] for name in _OTHERS if name in lower]
+    asking, answering = ([lower[name] for name in names if name in lower] for names in (ASKING, ANSWERING))
+    others = [lower[name] for name in OTHERS if name in lower]
     if len(asking) == len(answering) == 1:
         return (*asking, *answering, *others)
     pairs = [(lower[a], lower[b]) for a, b in _columns.PAIRS if a in lower and b in lower]
@@ -116,9 +109,3 @@ def scores_of(section: EmbeddingData, form: Form, name: str, split: Dataset) -> 
 def texts_of(form: Form, split: Dataset) -> list[list[str]]:
     """(columns, examples)."""
     return [_columns.values(split, column) for column in form.columns]
-
-
-def relevant_in(split: Dataset) -> tuple[list[str], list[str], list[Mapping[str, int]]]:
-    """Of a search: ids, roles, and the grades of what is relevant to each query."""
-    ids, roles, relevant = (_columns.values(split, name) for name in ("id", "role", "relevant"))
-    return ids, roles, [{one["id"]: one["grade"] for one in found or ()} for found in relevant]

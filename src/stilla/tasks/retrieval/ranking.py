@@ -1,4 +1,4 @@
-"""Documents by how near they are to a query, and how good such a list is, by the rules of trec_eval.
+"""Documents by how near they are to a query, how good such a list is by the rules of trec_eval, and what is shown of it.
 
 Documents of equal similarity are in falling order of their ids. nDCG's gain is the grade itself, an ideal list is made of all
 that was judged; a document of a grade above 0 is relevant. A query to which nothing is relevant counts as 0.
@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stilla.tasks.answers import Given, Metric
+from stilla.tasks.answers import Decisions, Given, Metric
 from stilla.tasks.shared.metrics import by_sums
+from stilla.views import Listed
+from stilla.views import Ranking as Shown
 
 DEEPEST = 100
 """Documents of a list that are kept."""
+_SHOWN = 5
+"""Documents of a list that a person is shown."""
 _AT_ONCE = 2**24
 """Similarities held at a time: 64 MB."""
 
@@ -54,7 +58,14 @@ def _best(line: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return best
 
 
-Grades = Mapping[str, int]
+def ordered(names: Sequence[str], scores: NDArray[Any]) -> Ranking:
+    """One query's candidates, the best first; in whatever order they were given."""
+    falling = np.argsort(np.array(names, object), kind="stable")[::-1]
+    best = falling[np.argsort(-scores[falling], kind="stable")]
+    return {"documents": [names[place] for place in best], "similarities": scores[best]}
+
+
+Grades = Mapping[str, float]
 
 
 def ndcg(found: Ranking, grades: Grades, k: int) -> float:
@@ -99,3 +110,19 @@ def _statistics(measure: Any, k: int) -> Any:
 
 def _mean(sums: NDArray[Any]) -> float:
     return float(sums[0] / sums[1]) if sums[1] else float("nan")
+
+
+def first_found(given: Given, grades: Sequence[Any]) -> Decisions:
+    """What is found first; right is what answers the query, whichever of several it is. `grades`: by document, a query
+    each."""
+    first = [one["documents"][0] if one["documents"] else "" for one in given]
+    right = [name if known.get(name, 0) > 0 else max(known, key=known.__getitem__, default="")
+             for name, known in zip(first, grades, strict=True)]
+    return Decisions.of_examples(np.array(first), np.array(right))
+
+
+def shown(question: str, titles: Mapping[str, str], grades: Grades, found: Mapping[str, Ranking]) -> Shown:
+    """A query with what each subject finds first, and whether it answers it. `titles`: texts of documents by name."""
+    return Shown(question, {subject: tuple(
+        Listed(titles.get(name, name), grades.get(name, 0) > 0, round(float(near), 4))
+        for name, near in zip(one["documents"][:_SHOWN], one["similarities"])) for subject, one in found.items()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from stilla.tasks.base import Loaded
 from stilla.tasks.retrieval.layout import Kind
@@ -49,9 +50,14 @@ def embed(
     model: Loaded, texts: Sequence[str], kinds: Sequence[Kind | None], max_length: int | None = None
 ) -> NDArray[np.float64]:
     """(texts, width): a model's vectors, with the prompts of its folder; in eval mode, the mode is restored."""
-    reader, module = model.processor, model.model
+    reader = model.processor
     length = _tokens.longest([reader.tokenizer], max_length)
     tokens, _ = _tokens.tokenise(reader.tokenizer, [reader.texts(texts, kinds)], length)
+    return answered(model.model, tokens, lambda outputs: outputs["sentence_embedding"])
+
+
+def answered(module: nn.Module, tokens: _tokens.Tokens, of: Callable[[Any], Tensor]) -> NDArray[np.float64]:
+    """(texts, ...): what a model says of each, `of` its outputs; in eval mode, the mode is restored."""
     order = np.argsort(-tokens.lengths, kind="stable")
     device, before = next(module.parameters()).device, module.training
     found: list[NDArray[np.float64]] = []
@@ -59,6 +65,6 @@ def embed(
     with torch.no_grad():
         for start in range(0, len(order), _AT_ONCE):
             inputs = {name: one.to(device) for name, one in tokens.batch(order[start : start + _AT_ONCE].tolist()).items()}
-            found.append(module(**inputs)["sentence_embedding"].double().cpu().numpy())
+            found.append(of(module(**inputs)).double().cpu().numpy())
     module.train(before)
     return np.concatenate(found)[np.argsort(order, kind="stable")]

@@ -60,3 +60,9 @@ def activation_of(config: Any, source: str) -> Activation:
                              "`sentence_transformers: {activation_fn: torch.nn.modules.linear.Identity}` in its "
                              "config.json if "
                              "the bare logits are meant.")
+
+
+def write_activation(config: Any, activation: Activation) -> None:
+    """Say it of one score as sentence-transformers reads it: it takes the sigmoid where a config says nothing."""
+    name = "activation.Sigmoid" if activation == "sigmoid" else "linear.Identity"
+    config.sentence_transformers = {"activation_fn": f"torch.nn.modules.{name}"}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from stilla.errors import CompatibilityError, all_of
-from stilla.tasks.shared.activations import PLACES, activation_of
+from stilla.tasks.shared.activations import PLACES, activation_of, write_activation
 from stilla.tasks.shared.label_checks import plainly, spelling
 from stilla.tasks.shared.labels import Kind, Problem
 
@@ -44,10 +44,10 @@ def write_names(model: nn.Module, problem: Problem) -> None:
     config.label2id = {name: index for index, name in enumerate(names)}
     config.problem_type = PROBLEM_TYPES[problem.kind]
     if problem.activation == "sigmoid":
-        config.sentence_transformers = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+        write_activation(config, "sigmoid")
         config.problem_type = None  # transformers' pipelines, too, then take the sigmoid of a single logit
     elif problem.kind == "regression" and not vars(config).keys().isdisjoint(PLACES):
-        config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+        write_activation(config, "none")
 
 
 def adapted(problem: Problem, config: Any, source: str) -> Problem:
