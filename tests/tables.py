@@ -137,6 +137,7 @@ IN_CHINESE = {
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
+    "reranking": "一起读取查询与候选文本并给出分数：单输出的交叉编码器。",
 }
 
 
@@ -156,6 +157,7 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.language.vocabulary import Vocabulary
     from stilla.tasks.language.writing import Writes
     from stilla.tasks.retrieval.embedding import Embedding
+    from stilla.tasks.retrieval.reranking import Reranking
     from stilla.tasks.shared.class_exam import ClassExam
     from stilla.tasks.shared.classification import Classification
     from stilla.tasks.shared.labels import Problem
@@ -172,7 +174,7 @@ def _measures(kind: str) -> list[str]:
     if issubclass(task, Classification):
         exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
         return [exam.metrics()[0].name for exam in exams]
-    if issubclass(task, Embedding):
+    if issubclass(task, Embedding | Reranking):
         return [metric.name for metric in task().exam().metrics()]
     assert issubclass(task, Vocabulary)
     return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]

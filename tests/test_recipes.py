@@ -21,8 +21,9 @@ from stilla.tasks import KINDS
 from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
+from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
-from tests.tasks.retrieval.setting import scored
+from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
 
@@ -91,6 +92,11 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                  for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
         return [*(f"data.{split}={path}" for split, path in files.items()),
                 f"teacher.model={vectors(folder / 'teacher', layers=12)}"]
+    if recipe.task == "reranking":
+        files = {split: triples(folder / f"{split}.jsonl", size, seed)
+                 for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
+        return [*(f"data.{split}={path}" for split, path in files.items()), "data.config=null", "data.limit=null",
+                f"teacher.model={reranker(folder / 'teacher', layers=12)}", "data.max_length=32"]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

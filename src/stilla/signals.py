@@ -35,6 +35,7 @@ class Batch(dict[str, Any]):
     - `words`: by side (batch, words), where rows are words, the position that answers for each; negative where there is none.
     - `places`: (batch, classes), where a row's classes are places in an example, the position of each; negative where
       none is. `characters`: (batch, classes, 2), what of its text stands there, from and to; both 0 where nothing does.
+    - `queries`: (rows,) where rows are a query's candidates, which query of the batch each belongs to, in rising order.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """
@@ -275,6 +276,8 @@ class Signals:
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     embeddings: Mapping[str, Float[Tensor, "batch width"]] = field(default_factory=dict)
     """By name, one vector of every example: of a text, of a query and of what stands beside it."""
+    queries: Int[Tensor, " rows"] | None = None
+    """Where rows are a query's candidates, which query each belongs to: 0, 1, ... in rising order."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from stilla.recipe.kinds import COMMON, KINDS, PLACES, sections
 from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
-from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
 
@@ -25,7 +25,7 @@ SECTIONS = {
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),
-    "embedding": (EmbeddingData, Evaluate),
+    "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate
@@ -123,7 +123,7 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
         ("text-classification", "data.image=x", "data.image: a field of image-classification; text-classification takes "
          "text, max_length, label, labels, kind, augment and clean_passes"),
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "
-         "causal-lm, masked-lm and embedding; image-classification takes image, label, labels, kind and augment"),
+         "causal-lm, masked-lm, embedding and reranking; image-classification takes image, label, labels, kind and augment"),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification and image-classification; seq2seq"),
         ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq and causal-lm; masked-lm takes "

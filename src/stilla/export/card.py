@@ -24,7 +24,7 @@ _HUB_METRICS = {
 }
 # What transformers and the Hub call the pipelines of tasks that have another name here.
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
-              "embedding": "sentence-similarity"}
+              "embedding": "sentence-similarity", "reranking": "text-ranking"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
 _SEQ2SEQ_USAGE = """\
 ```python
@@ -44,7 +44,15 @@ model = SentenceTransformer("path/to/this/folder")
 print(model.similarity(model.encode_query(["A question?"]), model.encode_document(["A text.", "Another one."])))
 ```
 """
-_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE}  # without a pipeline
+_RERANKING_USAGE = """\
+```python
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+print(model.predict([("A question?", "A text."), ("A question?", "Another one.")]))
+```
+"""
+_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE}  # without a pipeline
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
     from stilla.objectives.margins import Margins
+    from stilla.objectives.ranking import Ranking
     from stilla.objectives.similarities import Similarities
 
 __all__ = [
-    "DIST", "DKD", "KINDS", "Embedding", "Hidden", "Labels", "Logits", "Margins", "Similarities", "Term", "find", "problems",
-    "term",
+    "DIST", "DKD", "KINDS", "Embedding", "Hidden", "Labels", "Logits", "Margins", "Ranking", "Similarities", "Term", "find",
+    "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -35,6 +36,7 @@ KINDS: Mapping[str, str] = {
     "embedding": "stilla.objectives.embedding:Embedding",
     "similarities": "stilla.objectives.similarities:Similarities",
     "margins": "stilla.objectives.margins:Margins",
+    "ranking": "stilla.objectives.ranking:Ranking",
 }
 
 

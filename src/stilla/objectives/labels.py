@@ -18,7 +18,8 @@ class Labels(RowObjective):
     """Cross-entropy with the labels in nats, or the squared error where the labels are numbers.
 
     CE = -Σ_c t_c log softmax(student)_c, t = (1 - s) onehot + s / classes with `label_smoothing` s (Szegedy et al.
-    2016, arXiv:1512.00567, sec. 7). Rows without a label (-100, or NaN for numbers) are zero and are not counted.
+    2016, arXiv:1512.00567, sec. 7). Of one output and labels 0 and 1 (a candidate answers a query or not) it is that of the
+    output's sigmoid: softmax over (0, student). Rows without a label (-100, or NaN for numbers) are zero and are not counted.
     """
 
     needs_teacher = False
@@ -43,6 +44,8 @@ class Labels(RowObjective):
             raise CompatibilityError("`labels` needs labels, and this batch has none; train on labelled data, or leave "
                                      "the objective out")
         if not labels.is_floating_point():
+            if logits.shape[-1] == 1:
+                logits = torch.cat([torch.zeros_like(logits), logits], -1)
             return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         if self.label_smoothing:
             raise CompatibilityError("label_smoothing has no meaning for labels that are numbers; leave it out")
@@ -53,7 +56,7 @@ class Labels(RowObjective):
     def losses_and_gradients(
         self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
-        if labels is None or labels.is_floating_point():
+        if labels is None or labels.is_floating_point() or student.logits.shape[-1] == 1:
             return super().losses_and_gradients(student, teacher, labels, progress)
         logits, smoothing = student.logits, self.label_smoothing
         known = (labels != _NO_LABEL).unsqueeze(-1)

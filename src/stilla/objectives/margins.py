@@ -22,7 +22,8 @@ class Margins(RowObjective):
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         return self.unlike(student, teacher, 2, "`margins` compares a query's candidates with each other, and here it has "
-                           "one. Give what does not answer it too (a third column in data.text), or use `embedding`")
+                           "one. Give what does not answer it too (a third column in data.text), or use `embedding`; "
+                           "where every candidate has a row of its own (task: reranking), use `ranking`")
 
     def losses(
         self, logits: Float[Tensor, "rows classes"], teacher: Form | None, labels: Tensor | None, progress: float

@@ -39,3 +39,21 @@ class EmbeddingData(Texts):
     @property
     def label_columns(self) -> tuple[str, ...] | None:
         return ()  # a score is an amount
+
+
+class RerankingData(Texts):
+    """Queries with candidates: pairs, triples, lists, or a folder for search with what a first search has found."""
+
+    text: Strings | None = None
+    """The query's column and the candidate's (a text, or a list of texts); three or more for a query, what answers it, and
+    what does not. Only where the names do not say it themselves."""
+    score: str | None = None
+    """The column with how well a candidate answers (of lists, a list): whole numbers are grades, of which those above 0
+    answer; other numbers are scores, learnt as they are. Likewise."""
+    candidates: int = Field(8, ge=1, le=10_000)
+    """How many of a query's candidates stand together in training, and are compared; a query with more is read in several
+    parts, each with candidates from all over its list. All are measured together."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...] | None:
+        return ()  # a grade is an amount

@@ -1,0 +1,305 @@
+"""Reranking: a score for a query and a text read together, by which what a first search has found is put in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+from stilla.errors import CompatibilityError, DataError, all_at_once, one_of
+from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
+from stilla.tasks.retrieval import candidates
+from stilla.tasks.retrieval.candidates import Asked, Form
+from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
+from stilla.tasks.retrieval.sections import RerankingData
+from stilla.tasks.retrieval.told import answered
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.activations import activation_of, write_activation
+from stilla.tasks.shared.bound import bound
+from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
+from stilla.tasks.shared.classification import Positions
+from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.labels import Activation, Problem
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
+
+logger = logging.getLogger(__name__)
+
+PAIR = ("query", "document")
+
+
+@dataclass(frozen=True)
+class Reranking(Task[RerankingData]):
+    """Scores of candidates for a query, both read together: cross-encoders with one output.
+
+    In training an example is a query with some of its candidates, whose pairs stand one after the other in a batch, so that
+    they are never apart; what is measured is read pair by pair, and put together afterwards. A row is a pair: its score is
+    the raw logit.
+    """
+
+    section: RerankingData | None = None
+    """None for a model whose batches a person makes."""
+    form: Form = field(default_factory=lambda: Form("pairs", PAIR))
+    """Of what is learnt from."""
+    judged: bool = True
+    """Whether any split that is measured says what answers a query."""
+    activation: Activation = "none"
+    """What the teacher's folder says that its scores are of its logits; saved with the student."""
+    teacher: Loaded | None = field(default=None, compare=False, repr=False)
+    """Whose order of the candidates others are held against."""
+
+    kind: ClassVar[str] = "reranking"
+    data_section = RerankingData
+    heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
+    counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "queries")
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+
+    # --- data ---
+
+    @classmethod
+    def understand(cls, section: RerankingData, splits: Mapping[str, Dataset]) -> Self:
+        problems = _nowhere(section, splits)
+        found: dict[str, Form] = {}
+        for name, split in splits.items():
+            try:
+                found[name] = form = candidates.form_of(section, split)
+                problems += candidates.problems_of(form, name, split)
+                refuse_empty(section, name, split, candidates.texts_of(form, split), _in_words(form.columns))
+            except DataError as error:
+                problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
+        if problems:
+            raise all_at_once(problems, DataError)
+        form = found.get("train") or Form("pairs", section.text or PAIR)
+        measured = [one for name, one in found.items() if name != "train"] or [form]
+        return cls(section, form, any(one.is_judged for one in measured))
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        config: Any = model.config
+        _refuse_several(config, type(model).__name__)
+        return cls(activation=activation_of(config, type(model).__name__))
+
+    def resolved(self, section: RerankingData) -> RerankingData:
+        text = section.text if self.form.kind == "search" else self.form.columns
+        return section.model_copy(update={"text": text, "score": self.form.score or section.score})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        config: Any = teacher.model.config
+        _refuse_several(config, teacher.source)
+        return replace(self, activation=activation_of(config, teacher.source), teacher=teacher)
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        problem = Problem("number", (), activation=self.activation)
+        model = loading.classifier(source, problem, AutoModelForSequenceClassification, labelled=labelled)
+        tokenizer = _tokens.tokenizer_for(source, model)
+        if isinstance(model, ImportedModel):
+            tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]] * 2, max_length=8)
+            check_answers(model, tokens.batch([0, 1]), source.model)
+        elif not labelled:
+            write_activation(model.config, self.activation)
+        return Loaded(model, tokenizer, source.model)
+
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        """However it was made, its folder says what its scores are: sentence-transformers takes a sigmoid where none does."""
+        write_activation(model.config, self.activation)
+        return model
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        return (ObjectiveSpec(kind="logits", divergence="mse"),)
+
+    @property
+    def has_labels(self) -> bool:
+        return self.form.is_judged
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        if self.form.kind == "search":
+            raise CompatibilityError("data.unlabelled: stands beside pairs, triples or lists, and these data are a folder "
+                                     "for search. Give the training data as rows of a query and a candidate")
+        columns, labels = self.form.columns, () if self.form.score is None else (self.form.score,)
+        # alone, nobody has seen before whether candidates stand in lists
+        lists = self.form.kind == "lists" or self.section is None or self.section.train is None
+
+        def usual(pool: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+            found = candidates.usual(pool)
+            return found if found is not None and len(found) == len(columns) and {*found} <= {*texts} else None
+
+        fits, what = (_is_read, "text, or lists of text") if lists else (_columns.is_text, "text")
+        return bound(pool, columns, called, fits, what, usual, labels)
+
+    def usable(self, pool: Dataset) -> Dataset:
+        texts = candidates.texts_of(self.form, pool)
+        return without_empty(self.section, "unlabelled", pool, texts, _in_words(self.form.columns))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([*self.form.columns, *([] if self.form.score is None else [self.form.score])])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
+        return zip(*([text or "" for text in column] for column in candidates.texts_of(self._form(split), split)))
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        wanted = None if self.section is None else self.section.max_length
+        form = self._form(split)
+        lines = (text for column in form.columns for row in _columns.values(split, column)
+                 for text in (row if isinstance(row, list) else [row]) if text)
+        return _tokens.beginnings(processor, lines, _tokens.longest([processor], wanted))
+
+    def _form(self, split: Dataset) -> Form:
+        """A training's form, of what has its columns and nothing that says more; a split that is measured has its own."""
+        if self.section is None:
+            return self.form
+        return candidates.form_of(self.section, split)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        form = self.form if training else self._form(split)
+        kept = np.setdiff1d(np.arange(len(split)), empty(candidates.texts_of(form, split)))
+        asked = candidates.read(form, split, kept.tolist(), training=training, most=self.section.candidates)
+        if not asked:
+            raise DataError(f"there is no query with a candidate left in {_in_words(form.columns)}, of {len(split)} rows.")
+        both = [student] if teacher is None else [student, teacher]
+        length = _tokens.longest(both, self.section.max_length)
+        pairs = candidates.flat(asked)
+        tokens = _read(student, pairs, length, "the student's" if teacher is not None else "the")
+        # in training, a teacher of the same rules is asked about the very pieces that the student reads
+        known = numbering(student, teacher) if training and teacher is not None else None
+        shared = teacher is None or known is not None or _tokens.same(student, teacher)
+        others = tokens if shared else _read(teacher, pairs, length, "the teacher's")
+        sizes = [len(one.names) for one in asked]
+        borders = np.cumsum([0, *sizes]) if training else np.arange(sum(sizes) + 1)
+        rows = np.array([one.row for one in asked], np.int64)
+        keys = rows if training else np.repeat(rows, sizes)
+        return Prepared(
+            examples=Positions(len(keys)),
+            collate=_Collate(tokens, others, borders, _labels(form, asked), keys, known), keys=keys,
+            lengths=np.maximum.reduceat(tokens.lengths, borders[:-1]).tolist(),
+            references=None if training else Judgements(asked, self._told(pairs)), aligned=shared)
+
+    def _told(self, pairs: tuple[list[str], list[str]]) -> Any:
+        """Asks the teacher for its scores, with its own tokenizer; None where there is none."""
+        if self.teacher is None:
+            return None
+        model, processor = self.teacher.model, self.teacher.processor
+        wanted = None if self.section is None else self.section.max_length
+
+        def ask() -> NDArray[np.float64]:
+            tokens = _read(processor, pairs, _tokens.longest([processor], wanted), "the teacher's")
+            return answered(model, tokens, self.outputs)[:, 0]
+
+        return ask
+
+    # --- batches and signals ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        mask, labels = self.mask(batch, Side.STUDENT), batch.labels
+        known = 0
+        if labels is not None:
+            known = int((~labels.isnan() if labels.is_floating_point() else labels != NO_ANSWER).sum())
+        several = int((torch.bincount(_queries(batch, len(mask))) > 1).sum())
+        return {"rows": len(mask), "labelled": known, "tokens": int(mask.sum()), "examples": len(mask), "queries": several}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor:
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        logits = self.outputs(outputs)
+        return Signals(logits=Dense(logits), labels=batch.labels, queries=_queries(batch, len(logits)).to(logits.device))
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        return [Segment(content(batch.teacher, pair), slice(pair, pair + 1), pair)
+                for pair in range(len(next(iter(batch.teacher.values()))))]
+
+    def row_classes(self) -> int:
+        return 1
+
+    def exam(self) -> RerankingExam:
+        return RerankingExam(self.judged)
+
+
+def _refuse_several(config: Any, source: str) -> None:
+    if len(config.id2label) != 1:
+        raise CompatibilityError(f"{source} has {len(config.id2label)} outputs; expected one score of a query and a text. A "
+                                 "head of several classes is for task: text-classification; to train a reranker of it first, "
+                                 "say teacher: {train: {}}")
+
+
+def _nowhere(section: RerankingData, splits: Mapping[str, Dataset]) -> list[str]:
+    """Columns that the recipe names and no split has."""
+    if "train" not in splits:  # what is measured by itself may be something else
+        return []
+    there = {name for split in splits.values() for name in split.column_names}
+    named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
+    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
+            for key, names in named.items() for name in names if name not in there]
+
+
+def _in_words(columns: Sequence[str]) -> str:
+    return " and ".join(repr(column) for column in columns)
+
+
+def _is_read(feature: Any) -> bool:
+    return _columns.is_text(feature) or candidates.is_list(feature, _columns.is_text)
+
+
+def _read(tokenizer: Any, pairs: tuple[list[str], list[str]], length: int, whose: str) -> _tokens.Tokens:
+    tokens, cut = _tokens.tokenise(tokenizer, pairs, length)
+    if cut:
+        logger.warning("%d of %d pairs are longer than %d of %s tokens: cut", cut, len(pairs[0]), length, whose)
+    return tokens
+
+
+def _labels(form: Form, asked: Sequence[Asked]) -> NDArray[Any] | None:
+    """(pairs,): scores as they are; of grades whether they are above 0. None where nobody has said any."""
+    if not form.is_judged:
+        return None
+    grades = np.array([grade for one in asked for grade in one.grades], np.float32)
+    return grades if form.amounts else np.where(np.isnan(grades), NO_ANSWER, grades > 0).astype(np.int64)
+
+
+def _queries(batch: Batch, pairs: int) -> Tensor:
+    """(pairs,): of which query each is; where nobody says it, each of its own."""
+    queries: Tensor | None = batch.get("queries")
+    return torch.arange(pairs) if queries is None else queries
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Examples -> a batch of all of their pairs; example i has those from `borders[i]` on."""
+
+    student: _tokens.Tokens
+    teacher: _tokens.Tokens
+    borders: NDArray[np.int64]
+    labels: NDArray[Any] | None
+    keys: NDArray[np.int64]
+    numbering: Numbering | None = None
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        spans = [np.arange(self.borders[one], self.borders[one + 1]) for one in examples]
+        pairs = np.concatenate(spans)
+        student = self.student.batch(pairs.tolist())
+        if self.numbering is not None:
+            teacher: Mapping[str, Tensor] = self.numbering.inputs(student)
+        else:
+            teacher = student if self.teacher is self.student else self.teacher.batch(pairs.tolist())
+        queries = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]),
+                      queries=torch.from_numpy(queries))
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[pairs])
+        return batch
