@@ -63,7 +63,8 @@ def test_a_student_puts_what_was_found_in_order(tmp_path: Path) -> None:
 def test_candidates_are_compared_and_students_with_labels_alone(tmp_path: Path, train: str) -> None:
     terms = [{"kind": "logits", "divergence": "mse"}, {"kind": "ranking"},
              {"kind": "ranking", "name": "m", "compare": "margin_mse"},
-             {"kind": "ranking", "name": "o", "compare": "ranknet"}, {"kind": "labels"}, {"kind": "hidden", "pooling": "mean"}]
+             {"kind": "ranking", "name": "o", "compare": "ranknet"}, {"kind": "labels"},
+             {"kind": "hidden", "pooling": "mean"}]
     run = stilla.distill(recipe(tmp_path, train, distill={**QUICK["distill"], "objectives": terms}, cache={"form": "none"},
                                 evaluate={**QUICK["evaluate"], "baseline": True}))
     assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
