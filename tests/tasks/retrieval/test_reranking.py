@@ -93,10 +93,18 @@ def test_pairs_of_one_query_are_found_and_long_lists_are_read_in_parts(tmp_path:
     prepared = task.prepare(splits["train"], teacher.processor, teacher.processor, training=True)
     sizes = [len(prepared.collate([one]).student["input_ids"]) for one in range(len(prepared))]
     assert sizes == [3, 2] * 6
-    assert prepared.keys.tolist() == [number * 5 for number in range(6) for _ in range(2)]
+    assert prepared.keys.tolist() == [number * 5 + part for number in range(6) for part in range(2)]
     batch = prepared.collate([0])
     texts = [teacher.processor.decode(ids, skip_special_tokens=True) for ids in batch.student["input_ids"]]
     assert [splits["train"]["passage"][place] in text for place, text in zip((0, 2, 4), texts)] == [True] * 3
+
+
+def test_every_pair_that_is_measured_is_known_by_its_own_row(tmp_path: Path, teacher: Loaded) -> None:
+    rows = [{"query": query, "passage": text, "label": 0} for text in ("a", "b", "a") for query in ("the song", "the band")]
+    file = lines(tmp_path / "p.jsonl", rows)
+    task, splits = ready({"train": file, "validation": file}, teacher)
+    prepared = task.prepare(splits["validation"], teacher.processor, None, training=False)
+    assert prepared.keys.tolist() == [0, 2, 1, 3]  # one that stands there twice is one candidate
 
 
 @pytest.mark.parametrize("kind", ["pairs", "lists", "triples", "search"])

@@ -93,7 +93,7 @@ def test_students_of_every_kind_learn_scores(tmp_path: Path, changes: dict[str, 
 def test_unlabelled_candidates_stand_beside_others_and_alone(tmp_path: Path, kind: str) -> None:
     more = (lists if kind == "lists" else pairs)(tmp_path / "more.jsonl", seed=40, labelled=False)
     alone = {"train": None, "text": ["query", "documents" if kind == "lists" else "passage"]}
-    for number, changes in enumerate(({}, alone)):
+    for number, changes in enumerate(({}, alone, {"train": None})):
         run = stilla.distill(recipe(tmp_path / str(number), kind, data={"unlabelled": more, **changes}))
         assert run.scores.learnt["unlabelled"] > 0
 
@@ -120,6 +120,15 @@ def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
     assert not found.problems
     assert any("logits × 1" in note for note in found.notes)
     assert found.estimate is not None
+
+
+@pytest.mark.slow
+def test_the_teacher_is_asked_what_it_thinks_of_every_unlabelled_pair(tmp_path: Path) -> None:
+    more = pairs(tmp_path / "more.jsonl", count=10, seed=40, labelled=False)
+    run = stilla.distill(recipe(tmp_path, "pairs", data={"unlabelled": {"examples": [more], "near": 0.9}}))
+    assert 0 < run.scores.learnt["unlabelled"] <= 40
+    asked = recipe(tmp_path / "other", "pairs", data={"unlabelled": {"examples": [more], "min_confidence": 0.9}})
+    assert any("the teacher's answer is a number" in one for one in check(from_options(asked)).problems)
 
 
 def test_long_lists_and_grades_of_a_file_can_be_named(tmp_path: Path) -> None:

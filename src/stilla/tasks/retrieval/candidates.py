@@ -42,34 +42,40 @@ class Form:
 
 @dataclass(frozen=True)
 class Asked:
-    """A query with candidates. `key`: by what the query is known. `row`: its first in the split. `names`: of the documents.
-    `grades`: NaN where nobody has said them. `judged`: all grades of the query, also of what is no candidate; None without.
+    """A query with candidates. `key`: by what the query is known. `rows`: of each candidate, in the split. `names`: of the
+    documents. `grades`: NaN where nobody has said them. `judged`: all grades of the query, also of what is no candidate; None without.
     """
 
     key: str
     query: str
-    row: int
+    rows: tuple[int, ...]
     names: tuple[str, ...]
     documents: tuple[str, ...]
     grades: tuple[float, ...]
     judged: Mapping[str, float] | None = None
 
+    @property
+    def row(self) -> int:
+        """The query's first in the split."""
+        return self.rows[0]
+
     def parts(self, most: int) -> Iterator[Asked]:
         """Of at most so many candidates, each from all over the list."""
         number = -(-len(self.names) // most)
         for first in range(number):
-            yield replace(self, names=self.names[first::number], documents=self.documents[first::number],
-                          grades=self.grades[first::number])
+            yield replace(self, rows=self.rows[first::number], names=self.names[first::number],
+                          documents=self.documents[first::number], grades=self.grades[first::number])
 
     def with_more(self, other: Asked) -> Asked:
         """Both in one; of a document that stands in both, the better grade."""
         grades = dict(zip(self.names, self.grades))
-        texts = dict(zip(self.names, self.documents)) | dict(zip(other.names, other.documents))
+        texts = dict(zip(other.names, other.documents)) | dict(zip(self.names, self.documents))
+        rows = dict(zip(other.names, other.rows)) | dict(zip(self.names, self.rows))
         for name, grade in zip(other.names, other.grades):
             grades[name] = float(np.fmax(grades.get(name, math.nan), grade))
         judged = None if self.judged is None else _best(self.judged, other.judged or {})
-        return replace(self, names=tuple(grades), documents=tuple(texts[one] for one in grades),
-                       grades=tuple(grades.values()), judged=judged)
+        return replace(self, rows=tuple(rows[one] for one in grades), names=tuple(grades),
+                       documents=tuple(texts[one] for one in grades), grades=tuple(grades.values()), judged=judged)
 
 
 def _best(one: Mapping[str, float], other: Mapping[str, float]) -> Mapping[str, float]:
@@ -111,7 +117,7 @@ def usual(split: Dataset) -> tuple[str, ...] | None:
     lists = {name.lower(): name for name in split.column_names if is_list(split.features[name], _columns.is_text)}
     asking = [texts[name] for name in ASKING if name in texts]
     others = [texts[name] for name in OTHERS if name in texts]
-    listed = [lists[name] for name in _LISTS if name in lists]
+    listed = [lists[name] for name in (*_LISTS, *_ALONE) if name in lists]
     answering = [texts[name] for name in _ALONE if name in texts and texts[name] not in asking]
     if len(asking) == 1 and len(listed) == 1 and not answering:
         return asking[0], listed[0]
@@ -218,7 +224,7 @@ def _merged(found: Iterable[Asked], free: Any) -> list[Asked]:
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:
-    whole = replace(rows[0], names=(), documents=(), grades=())
+    whole = replace(rows[0], rows=(), names=(), documents=(), grades=())
     for one in rows:
         whole = whole.with_more(one)
     return whole
@@ -235,7 +241,7 @@ def _of_rows(form: Form, split: Dataset, kept: Sequence[int]) -> Iterator[Asked]
         else:
             grades = [1.0, *[0.0] * (len(documents) - 1)] if said is None else said[row]
         judged = {name: grade for name, grade in zip(documents, grades) if not math.isnan(grade)} if form.is_judged else None
-        yield Asked(queries[row], queries[row], int(row), documents, documents, tuple(grades), judged)
+        yield Asked(queries[row], queries[row], (int(row),) * len(documents), documents, documents, tuple(grades), judged)
 
 
 def _of_search(split: Dataset, kept: set[int], *, training: bool) -> Iterator[Asked]:
@@ -253,7 +259,7 @@ def _of_search(split: Dataset, kept: set[int], *, training: bool) -> Iterator[As
             names += [name for name, grade in grades.items() if grade > 0]
         names = [name for name in dict.fromkeys(names) if name in known]
         if names:
-            yield Asked(ids[row], texts[row], int(row), tuple(names), tuple(known[name] for name in names),
+            yield Asked(ids[row], texts[row], (int(row),) * len(names), tuple(names), tuple(known[name] for name in names),
                         tuple(grades.get(name, 0.0) for name in names), grades)
 
 

@@ -181,8 +181,7 @@ class Reranking(Task[RerankingData]):
         others = tokens if shared else _read(teacher, pairs, length, "the teacher's")
         sizes = [len(one.names) for one in asked]
         borders = np.cumsum([0, *sizes]) if training else np.arange(sum(sizes) + 1)
-        rows = np.array([one.row for one in asked], np.int64)
-        keys = rows if training else np.repeat(rows, sizes)
+        keys = np.array([row for one in asked for row in ([one.row] if training else one.rows)], np.int64)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, borders, _labels(form, asked), keys, known), keys=keys,
