@@ -43,8 +43,8 @@ class Form:
 @dataclass(frozen=True)
 class Asked:
     """A query with candidates. `key`: by what the query is known. `rows`: of each candidate, in the split. `names`: of the
-    documents. `grades`: NaN where nobody has said them. `judged`: all grades of the query, also of what is no candidate; None without.
-    """
+    documents. `grades`: NaN where nobody has said them. `judged`: all grades of the query, also of what is no candidate; None
+    without."""
 
     key: str
     query: str
