@@ -123,6 +123,21 @@ def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_student_with_other_tokens_learns_its_teachers_order(tmp_path: Path) -> None:
+    given = folder(tmp_path / "given", layers=1, seed=3, pieces=True, says=None)
+    terms = [{"kind": "logits", "divergence": "mse"}, {"kind": "ranking"}]
+    # a teacher of random weights has an order of these lists, and nothing that other lists would share
+    many = lists(tmp_path / "many.jsonl", 40)
+    found = {}
+    for epochs in (0.1, 30):
+        learning = {**QUICK["distill"], "epochs": epochs, "objectives": terms}
+        made = recipe(tmp_path, student={"model": given}, distill=learning, output=str(tmp_path / str(epochs)),
+                      data={"train": many, "validation": many})
+        found[epochs] = stilla.distill(made).scores.student.quality["validation"]["teacher_kendall"].value
+    assert found[30] > max(0.5, found[0.1] + 0.3)
+
+
+@pytest.mark.slow
 def test_the_teacher_is_asked_what_it_thinks_of_every_unlabelled_pair(tmp_path: Path) -> None:
     more = pairs(tmp_path / "more.jsonl", count=10, seed=40, labelled=False)
     run = stilla.distill(recipe(tmp_path, "pairs", data={"unlabelled": {"examples": [more], "near": 0.9}}))
