@@ -103,7 +103,7 @@ def _tried(output: Path) -> tuple[Mapping[str, tuple[float | None, bool]], str |
     """What candidates reached in a run there, by what a recipe says of them."""
     file = output / "plan" / "plan.json"
     try:
-        known = unsealed(file.read_text(encoding="utf-8"))
+        known = unsealed(file.read_text(encoding="utf-8"), needed=True)  # edited or damaged, it says nothing
     except (OSError, ValueError):
         return {}, None
     reached = {}

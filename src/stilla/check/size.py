@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from datasets import Dataset
 
@@ -11,7 +12,7 @@ from stilla.check.found import Found
 from stilla.evaluate.flops import count_parameters
 from stilla.recipe import Recipe, Width
 from stilla.stages import unlabelled
-from stilla.stages.surveying import in_words, surveyed, with_choice
+from stilla.stages.surveying import chosen_before, in_words, surveyed, with_choice
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller, cost_of
 from stilla.stages.words import narrowed
@@ -30,6 +31,10 @@ def settled(
     """The recipe with a student that stays below its limits: the first that a run would try, without trying any."""
     if not recipe.student.limited:
         return recipe
+    before = chosen_before(Path(recipe.output), recipe.student)
+    if before is not None:  # what is chosen stays, however busy the machine is now
+        found.notes.append(f"student: {in_words(before)}, chosen before below the limits")
+        return recipe.model_copy(update={"student": with_choice(recipe.student, before)})
     some = unlabelled.to_look_at(task, splits, pool)
     prepared = task.prepare(data.from_all_over(some, SAMPLE), teacher.processor, teacher.processor, training=True)
     counting = Counting(task, (data.from_all_over(some, COUNTED),))

@@ -45,11 +45,15 @@ def settled(recipe: Recipe, teacher: nn.Module, examples: float) -> Recipe:
 
 
 def _settled(stage: Stage, rate: float, examples: float) -> Stage:
-    at_once = stage.batch_size * stage.accumulate * int(processes().num_processes)
-    passes = None if stage.max_steps is not None else float(BUDGETS[stage.effort].passes(examples, at_once))
+    passes = None if stage.max_steps is not None else float(BUDGETS[stage.effort].passes(examples, at_once(stage)))
     return stage.model_copy(update={
         "epochs": passes if stage.epochs is None else stage.epochs,
         "learning_rate": rate if stage.learning_rate is None else stage.learning_rate})
+
+
+def at_once(stage: Stage) -> int:
+    """Examples of a step, over all processes."""
+    return stage.batch_size * stage.accumulate * int(processes().num_processes)
 
 
 def rate_of(student: StudentSpec, teacher: nn.Module) -> float:

@@ -16,6 +16,7 @@ from stilla.runtime.files import unsealed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages.completions import Completed
+from stilla.stages.effort import at_once
 from stilla.stages.stages import Stages
 from stilla.stages.surveying import in_words, surveyed, with_choice
 from stilla.students.candidates import Candidate, finalists
@@ -63,8 +64,9 @@ def sized(stages: Stages, written: Completed | None) -> Stages:
         best = _best(found, higher=by != KL and measures(place.task, taught=False)[by])
         chosen = best.candidate.spec
         on_main(lambda: place.folder.begin(STAGE, inputs))
-        on_main(lambda: place.folder.write(folder / FILE, {"by": by, "tried": [one.plain() for one in found],
-                                                           "chosen": best.candidate.spec}))
+        on_main(lambda: place.folder.write(folder / FILE, {
+            "limits": spec.model_dump(mode="json"), "by": by, "tried": [one.plain() for one in found],
+            "chosen": best.candidate.spec}))
         on_main(lambda: place.folder.finish(STAGE, inputs, folder))
     say(f"student: {in_words(chosen)}, chosen as the best below the limits")
     return stages.with_recipe(stages.recipe.model_copy(update={"student": with_choice(spec, chosen)}))
@@ -102,8 +104,7 @@ def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]
 
 
 def _steps(stage: Stage, examples: float) -> int:
-    at_once = stage.batch_size * stage.accumulate
-    whole = stage.max_steps or stage.passes * examples / at_once
+    whole = stage.max_steps or stage.passes * examples / at_once(stage)
     return int(max(min(SHORTEST, whole), min(LONGEST, PART * whole)))
 
 
@@ -115,6 +116,8 @@ def _reached(stages: Stages, written: Completed | None, one: Candidate, name: st
     student, loaded = sized.start(0, written)
     place, teacher = sized.place_of(loaded), stages.teacher
     terms = [term(each) for each in stage.objectives or ()]
+    # what a stopped run left may be of another recipe
+    on_main(lambda: shutil.rmtree(place.folder.checkpoints(name), ignore_errors=True))
     place.train(name, student, teacher.model, terms, stage, (loaded.processor, teacher.processor), stages.recipe.seed,
                 examples=stages.examples(written))
     shutil.rmtree(place.folder.checkpoints(name), ignore_errors=True)

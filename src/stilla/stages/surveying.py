@@ -16,6 +16,7 @@ from stilla.evaluate import Workload, medians
 from stilla.export import export
 from stilla.recipe import StudentSpec, VocabularySpec
 from stilla.recipe.fitting import Latency, Limits
+from stilla.runtime.files import unsealed
 from stilla.signals import Side
 from stilla.stages.vocabulary import Counting
 from stilla.students import by_layers
@@ -100,6 +101,18 @@ def with_choice(spec: StudentSpec, chosen: Mapping[str, Any]) -> StudentSpec:
     said = {name: value for name, value in spec.model_dump(mode="json", exclude_none=True).items()
             if name not in Limits.model_fields}
     return StudentSpec.model_validate({**said, **chosen})
+
+
+def chosen_before(output: Path, limits: StudentSpec) -> Mapping[str, Any] | None:
+    """What a run in that folder has chosen below the same limits; None where there is none, or somebody has changed it."""
+    try:
+        known = unsealed((output / "plan" / "plan.json").read_text(encoding="utf-8"), needed=True)
+    except (OSError, ValueError):
+        return None
+    if known.get("limits") != limits.model_dump(mode="json"):
+        return None
+    chosen: Mapping[str, Any] = known["chosen"]
+    return chosen
 
 
 def in_words(spec: Mapping[str, Any]) -> str:
