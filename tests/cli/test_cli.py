@@ -19,7 +19,7 @@ from stilla.runtime import launching
 from tests import tiny
 from tests.report import fakes
 
-COMMANDS = ("run", "demo", "check", "evaluate", "export", "report", "compare", "list")
+COMMANDS = ("run", "demo", "check", "plan", "evaluate", "export", "report", "compare", "list")
 SMALL = "task: text-classification\ndata: reviews.csv\nteacher: ./bert\nstudent: 3\n"
 
 
@@ -368,7 +368,7 @@ def test_runs_are_listed_with_their_numbers(command):
 
 def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     _, out, _ = command("list", "recipe")
-    assert "effort: standard" in out
+    assert "  effort:" in out
     _, out, _ = command("list", "recipe", "--json")
     assert json.loads(out)["properties"]["task"]["description"]
 
@@ -498,7 +498,7 @@ def places(tmp_path, monkeypatch):
             "variable": "$HOME/run", "system": "/proc/run"}
 
 
-@pytest.mark.parametrize("command_name", ["run", "check", "capture"])
+@pytest.mark.parametrize("command_name", ["run", "check", "plan", "capture"])
 @pytest.mark.parametrize("place", ["file in the way", "file above", "link", "below a link", "long name", "long path", "NUL",
                                    "empty", "no user", "variable", "system"])
 def test_an_output_that_cannot_be_made_is_a_mistake_in_words(command, places, command_name, place):

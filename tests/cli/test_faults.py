@@ -148,6 +148,30 @@ def test_pages_that_cannot_be_written(
     assert any(one in ended[1] for one in words), ended[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "words"), FAULTS)
+def test_a_plan_whose_page_cannot_be_written(
+    command: Command, finished: Path, tmp_path: Path, code: int, words: tuple[str, ...]
+) -> None:
+    with failing(tmp_path, code) as refused:
+        ended = command("plan", finished / "recipe.yaml", "--page", tmp_path / "plan.html")
+    assert refused
+    in_words(ended)
+    assert any(one in ended[1] for one in words), ended[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"tried": 3, "chosen": null, "by": []}', "\0"])
+def test_a_choice_that_was_changed_by_hand_says_nothing(
+    command: Command, finished: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "run" / "plan").mkdir(parents=True)
+    (tmp_path / "run" / "plan" / "plan.json").write_text(content)
+    code, said = command("plan", finished / "recipe.yaml", f"output={tmp_path / 'run'}", "--page", tmp_path / "plan.html")
+    assert code == 0, said
+    assert "reached" not in said
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("what", ["report", "compare", "list"])
 def test_runs_that_cannot_be_read(command: Command, tmp_path: Path, what: str, code: int) -> None:

@@ -71,3 +71,21 @@ def test_a_demo_without_the_packages_for_exporting_leaves_export_out(prepared, m
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert demo_recipe([folder.name], str(folder)).export == ()
     assert 'pip install "stilla[onnx]"' in capfd.readouterr().err
+
+
+def test_the_student_has_few_labels_and_the_teacher_all(prepared):
+    from stilla import data
+
+    file, _ = prepared
+    recipe = read(file)
+    splits = data.load(recipe.data, seed=0, teachers=recipe.teacher.own_data)
+    (pool,) = data.load_unlabelled(recipe.data).values()
+    own, everything = splits["train"], splits[data.TEACHER]
+    assert len(own) + len(pool) == len(everything) > 5 * len(own)
+    column = "image" if recipe.task == "image-classification" else "text"
+
+    def contents(split):
+        values = split.data.column(column) if split._indices is None else split.flatten_indices().data.column(column)
+        return sorted(str(value) for value in values.to_pylist())
+
+    assert sorted(contents(own) + contents(pool)) == contents(everything)

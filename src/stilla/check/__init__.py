@@ -53,9 +53,7 @@ def check_draft(draft: Draft) -> Findings:
     found = Found(list(draft.problems))
     if draft.recipe is None:
         return Findings(_clean(found.problems), ())
-    found.problems += [*unknown_names(draft.recipe), *missing_packages(draft.recipe), *lacking_examples(draft.recipe)]
-    look_at_code(draft.recipe, found)
-    look_at_output(draft.recipe, found)
+    look_by_itself(draft.recipe, found)
     from stilla.check.way import look
 
     ready = look(draft.recipe, found)
@@ -67,6 +65,13 @@ def check_draft(draft: Draft) -> Findings:
                     ready.pool)
     found.problems += cost.problems(Path(draft.recipe.output))
     return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
+
+
+def look_by_itself(recipe: Recipe, found: Found) -> None:
+    """What a recipe says of names, packages, code and its output, without data and models."""
+    found.problems += [*unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe)]
+    look_at_code(recipe, found)
+    look_at_output(recipe, found)
 
 
 def _clean(lines: Sequence[str]) -> tuple[str, ...]:

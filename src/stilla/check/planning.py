@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stilla import data
+from stilla.check import look_by_itself
 from stilla.check.estimate import Estimate, estimate
 from stilla.check.found import Found
+from stilla.check.size import COUNTED, SAMPLE
 from stilla.check.way import Ready, look
 from stilla.errors import RecipeError
 from stilla.evaluate.flops import count_parameters
@@ -24,9 +26,6 @@ from stilla.stages import unlabelled
 from stilla.stages.surveying import latency, latency_of, surveyed, vocabulary_of
 from stilla.stages.vocabulary import Counting
 from stilla.students.candidates import Candidate, candidates
-
-COUNTED = 20_000
-"""Examples whose tokens are counted."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def plan(recipe: Recipe) -> Plan:
         StillaError: it could not, all that is wrong at once; the teacher is not on this machine, or cannot be cut.
     """
     found = Found([])
+    look_by_itself(recipe, found)
     ready = look(recipe, found)
     if found.problems:
         raise found.error()
@@ -95,7 +95,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _prepared(ready: Ready) -> Any:
-    some = data.from_all_over(unlabelled.to_look_at(ready.task, ready.splits, ready.pool), 64)
+    some = data.from_all_over(unlabelled.to_look_at(ready.task, ready.splits, ready.pool), SAMPLE)
     return ready.task.prepare(some, ready.teacher.processor, ready.teacher.processor, training=True)
 
 

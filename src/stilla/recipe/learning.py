@@ -53,9 +53,9 @@ class ObjectiveSpec(Section):
 class Stage(Training):
     """Distillation, or one stage of it."""
 
-    effort: Literal["quick", "standard", "thorough"] = "standard"
-    """How long a student learns where neither `epochs` nor `max_steps` says it: about 500, 4,000 or 16,000 steps, within 3 to
-    10, 30 or 100 passes over the data (docs/defaults.md)."""
+    effort: Literal["quick", "standard", "thorough"] | None = None
+    """How long a student learns where neither `epochs` nor `max_steps` says it, by default `standard`: about 500, 4,000 or
+    16,000 steps, within 3 to 10, 3 to 30 or 10 to 100 passes over the data (docs/defaults.md)."""
     epochs: float | None = Field(None, gt=0, le=EPOCHS)
     """Passes over the training data; by default what `effort` takes."""
     learning_rate: float | None = Field(None, gt=0, le=RATE)

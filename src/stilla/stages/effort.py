@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedConfig
@@ -31,6 +32,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "quick": Budget(500, 3, 10), "standard": Budget(4_000, 3, 30), "thorough": Budget(16_000, 10, 100)}
 
+STANDARD: Literal["standard"] = "standard"
 RATE, WIDTH = 3e-4, 384
 """The rate that is best for a student that begins with its teacher's weights, and its width: a wider one takes less."""
 SLOWEST, FASTEST = 5e-5, 5e-4
@@ -45,10 +47,11 @@ def settled(recipe: Recipe, teacher: nn.Module, examples: float) -> Recipe:
 
 
 def _settled(stage: Stage, rate: float, examples: float) -> Stage:
-    passes = None if stage.max_steps is not None else float(BUDGETS[stage.effort].passes(examples, at_once(stage)))
-    return stage.model_copy(update={
-        "epochs": passes if stage.epochs is None else stage.epochs,
-        "learning_rate": rate if stage.learning_rate is None else stage.learning_rate})
+    settled: dict[str, object] = {} if stage.learning_rate is not None else {"learning_rate": rate}
+    if stage.epochs is None and stage.max_steps is None:
+        effort = stage.effort or STANDARD
+        settled |= {"effort": effort, "epochs": float(BUDGETS[effort].passes(examples, at_once(stage)))}
+    return stage.model_copy(update=settled)
 
 
 def at_once(stage: Stage) -> int:
