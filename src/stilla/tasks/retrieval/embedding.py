@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, all_at_once, one_of
+from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Given
@@ -27,7 +27,7 @@ from stilla.tasks.retrieval.exam import EmbeddingExam, Place, names_of
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
 from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
-from stilla.tasks.retrieval.naming import relevant_in
+from stilla.tasks.retrieval.naming import nowhere, relevant_in
 from stilla.tasks.retrieval.reading import Reader
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.told import Told
@@ -36,7 +36,7 @@ from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, numbering
+from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Embedding(Task[EmbeddingData]):
 
     @classmethod
     def understand(cls, section: EmbeddingData, splits: Mapping[str, Dataset]) -> Self:
-        problems = _nowhere(section, splits)
+        problems = nowhere(section, splits)
         found: dict[str, Form] = {}
         for name, split in splits.items():
             try:
@@ -81,7 +81,7 @@ class Embedding(Task[EmbeddingData]):
                 if found[name].kind == "scored":
                     forms.scores_of(section, found[name], name, split)
                 texts = forms.texts_of(found[name], split)
-                refuse_empty(section, name, split, texts, all_columns(found[name].columns))
+                refuse_empty(section, name, split, texts, _columns.named(found[name].columns))
             except DataError as error:
                 problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
         if problems:
@@ -155,7 +155,7 @@ class Embedding(Task[EmbeddingData]):
 
     def usable(self, pool: Dataset) -> Dataset:
         texts = forms.texts_of(self.form, pool)
-        return without_empty(self.section, "unlabelled", pool, texts, all_columns(self.form.columns))
+        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.form.columns))
 
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([*self.form.columns, *self._labels()])
@@ -197,7 +197,7 @@ class Embedding(Task[EmbeddingData]):
         texts = forms.texts_of(form, split)
         keys = np.setdiff1d(np.arange(len(split)), empty(texts))
         if not len(keys):
-            raise DataError(f"there is no text left in {all_columns(form.columns)}: all {len(split)} are empty.")
+            raise DataError(f"there is no text left in {_columns.named(form.columns)}: all {len(split)} are empty.")
         chosen = split.select(keys)
         flat = [column[key] for key in keys for column in texts]
         kinds = [kind for of_example in form.kinds(chosen) for kind in of_example]
@@ -322,20 +322,6 @@ def _of_pool(section: EmbeddingData) -> Form:
     return Form("texts" if len(columns) == 1 else "answered", columns)
 
 
-def _nowhere(section: EmbeddingData, splits: Mapping[str, Dataset]) -> list[str]:
-    """Columns that the recipe names and no split has."""
-    if "train" not in splits:  # what is measured by itself may be something else
-        return []
-    there = {name for split in splits.values() for name in split.column_names}
-    named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
-    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
-            for key, names in named.items() for name in names if name not in there]
-
-
-def all_columns(columns: Sequence[str]) -> str:
-    return " and ".join(repr(column) for column in columns)
-
-
 def _names(batch: Batch) -> tuple[str, ...]:
     """Of an example's texts."""
     names: tuple[str, ...] = batch.get("names", ALONE)
@@ -357,10 +343,7 @@ class _Collate:
         each = len(self.names)
         texts = [one * each + place for one in examples for place in range(each)]
         student = self.student.batch(texts)
-        if self.numbering is not None:
-            teacher: Mapping[str, Tensor] = self.numbering.inputs(student)
-        else:
-            teacher = student if self.teacher is self.student else self.teacher.batch(texts)
+        teacher = for_teacher(student, texts, self.student, self.teacher, self.numbering)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[list(examples)])

@@ -7,6 +7,8 @@ from typing import Any
 
 from datasets import Dataset, Value
 
+from stilla.errors import one_of
+from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.shared import columns as _columns
 
 ASKING = ("query", "anchor", "question", "prompt")
@@ -22,3 +24,13 @@ def relevant_in(split: Dataset) -> tuple[list[str], list[str], list[Mapping[str,
     """Of a search: ids, roles, and the grades of what is relevant to each query."""
     ids, roles, relevant = (_columns.values(split, name) for name in ("id", "role", "relevant"))
     return ids, roles, [{one["id"]: one["grade"] for one in found or ()} for found in relevant]
+
+
+def nowhere(section: EmbeddingData | RerankingData, splits: Mapping[str, Dataset]) -> list[str]:
+    """Columns that the recipe names and no split has."""
+    if "train" not in splits:  # what is measured by itself may be something else
+        return []
+    there = {name for split in splits.values() for name in split.column_names}
+    named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
+    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
+            for key, names in named.items() for name in names if name not in there]

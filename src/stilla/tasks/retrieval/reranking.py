@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from stilla.errors import CompatibilityError, DataError, all_at_once, one_of
+from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
 from stilla.tasks.retrieval import candidates
 from stilla.tasks.retrieval.candidates import Asked, Form
+from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.tasks.retrieval.told import answered
@@ -33,7 +34,7 @@ from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.labels import Activation, Problem
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, numbering
+from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +71,13 @@ class Reranking(Task[RerankingData]):
 
     @classmethod
     def understand(cls, section: RerankingData, splits: Mapping[str, Dataset]) -> Self:
-        problems = _nowhere(section, splits)
+        problems = nowhere(section, splits)
         found: dict[str, Form] = {}
         for name, split in splits.items():
             try:
                 found[name] = form = candidates.form_of(section, split)
                 problems += candidates.problems_of(form, name, split)
-                refuse_empty(section, name, split, candidates.texts_of(form, split), _in_words(form.columns))
+                refuse_empty(section, name, split, candidates.texts_of(form, split), _columns.named(form.columns))
             except DataError as error:
                 problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
         if problems:
@@ -140,7 +141,7 @@ class Reranking(Task[RerankingData]):
 
     def usable(self, pool: Dataset) -> Dataset:
         texts = candidates.texts_of(self.form, pool)
-        return without_empty(self.section, "unlabelled", pool, texts, _in_words(self.form.columns))
+        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.form.columns))
 
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([*self.form.columns, *([] if self.form.score is None else [self.form.score])])
@@ -170,7 +171,8 @@ class Reranking(Task[RerankingData]):
         kept = np.setdiff1d(np.arange(len(split)), empty(candidates.texts_of(form, split)))
         asked = candidates.read(form, split, kept.tolist(), training=training, most=self.section.candidates)
         if not asked:
-            raise DataError(f"there is no query with a candidate left in {_in_words(form.columns)}, of {len(split)} rows.")
+            raise DataError(f"there is no query with a candidate left in {_columns.named(form.columns)}, of {len(split)} "
+                            "rows.")
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, self.section.max_length)
         pairs = candidates.flat(asked)
@@ -238,20 +240,6 @@ def _refuse_several(config: Any, source: str) -> None:
                                  "say teacher: {train: {}}")
 
 
-def _nowhere(section: RerankingData, splits: Mapping[str, Dataset]) -> list[str]:
-    """Columns that the recipe names and no split has."""
-    if "train" not in splits:  # what is measured by itself may be something else
-        return []
-    there = {name for split in splits.values() for name in split.column_names}
-    named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
-    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
-            for key, names in named.items() for name in names if name not in there]
-
-
-def _in_words(columns: Sequence[str]) -> str:
-    return " and ".join(repr(column) for column in columns)
-
-
 def _is_read(feature: Any) -> bool:
     return _columns.is_text(feature) or candidates.is_list(feature, _columns.is_text)
 
@@ -292,10 +280,7 @@ class _Collate:
         spans = [np.arange(self.borders[one], self.borders[one + 1]) for one in examples]
         pairs = np.concatenate(spans)
         student = self.student.batch(pairs.tolist())
-        if self.numbering is not None:
-            teacher: Mapping[str, Tensor] = self.numbering.inputs(student)
-        else:
-            teacher = student if self.teacher is self.student else self.teacher.batch(pairs.tolist())
+        teacher = for_teacher(student, pairs.tolist(), self.student, self.teacher, self.numbering)
         queries = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]),
                       queries=torch.from_numpy(queries))

@@ -170,3 +170,8 @@ def said(feature: Any) -> str:
     if isinstance(feature, List) and isinstance(feature.feature, Mapping):
         return f"lists of {{{', '.join(feature.feature)}}}"
     return type(feature).__name__.lower()
+
+
+def named(columns: Sequence[str]) -> str:
+    """Columns in words: 'title' and 'text'."""
+    return " and ".join(repr(column) for column in columns)

@@ -7,7 +7,7 @@ very pieces that the student reads, by its own numbers, and what it says of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.rows.among import Classes
 from stilla.tasks.text.sequences import NO_ROW
+from stilla.tasks.text.tokens import Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,16 @@ def numbering(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
     if not in_order or _rules(student) != _rules(teacher):
         return None
     return Numbering(told, 1 + max(theirs.values()))
+
+
+def for_teacher(
+    inputs: Mapping[str, Tensor], rows: Sequence[int], student: Tokens, teacher: Tokens, known: Numbering | None
+) -> Mapping[str, Tensor]:
+    """What a teacher reads of the rows that its student reads as `inputs`: the same pieces by its own numbers where these are
+    `known`, what its own tokenizer made of them, or the very same."""
+    if known is not None:
+        return known.inputs(inputs)
+    return inputs if teacher is student else teacher.batch(rows)
 
 
 def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:

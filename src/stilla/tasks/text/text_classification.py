@@ -28,7 +28,7 @@ from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, numbering
+from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 from stilla.tasks.text.perturbation import CLEAN, Perturbation
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.views import Text, View
@@ -61,7 +61,7 @@ class TextClassification(Classification[TextClassificationData]):
         if not absent:
             for name, split in splits.items():
                 texts = [_columns.values(split, column) for column in text]
-                attempt(problems, refuse_empty, section, name, split, texts, all_columns(text))
+                attempt(problems, refuse_empty, section, name, split, texts, _columns.named(text))
             problem = attempt(problems, _labels.understand, section, label, splits) if label else None
         problems += absent
         if problems or problem is None:
@@ -110,7 +110,7 @@ class TextClassification(Classification[TextClassificationData]):
         keys = np.setdiff1d(np.arange(len(split)), empty(texts))
         texts = [[column[key] for key in keys] for column in texts]
         if not len(keys):
-            raise DataError(f"there is no text left in {all_columns(self.text)}: all {len(split)} are empty.")
+            raise DataError(f"there is no text left in {_columns.named(self.text)}: all {len(split)} are empty.")
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, self.section.max_length)
         tokens = self._tokens(student, texts, length, "the student's" if teacher is not None else "the")
@@ -146,7 +146,7 @@ class TextClassification(Classification[TextClassificationData]):
 
     def usable(self, pool: Dataset) -> Dataset:
         texts = [_columns.values(pool, column) for column in self.text]
-        return without_empty(self.section, "unlabelled", pool, texts, all_columns(self.text))
+        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.text))
 
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([*self.text, *self.problem.columns])
@@ -175,10 +175,6 @@ class TextClassification(Classification[TextClassificationData]):
         return Text(" | ".join(str(row[column]) for column in self.text))
 
 
-def all_columns(columns: Sequence[str]) -> str:
-    return " and ".join(repr(column) for column in columns)
-
-
 @dataclass(frozen=True)
 class _Collate:
     student: _tokens.Tokens
@@ -193,10 +189,7 @@ class _Collate:
         changed = None
         if self.perturbation is not None:
             changed = self.perturbation(student, self.keys[examples])
-        if self.numbering is not None:
-            teacher = self.numbering.inputs(student)
-        else:
-            teacher = student if self.teacher is self.student else self.teacher.batch(examples)
+        teacher = for_teacher(student, examples, self.student, self.teacher, self.numbering)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
         if self.labels is not None:
             labels = self.labels[examples]
