@@ -117,3 +117,24 @@ def tiny_depth(folder: Path) -> int:
 def test_limits_go_alone(tmp_path: Path, student: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         from_options(tiny.recipe(tmp_path, student=student))
+
+
+def test_two_processes_choose_as_one_does(tmp_path: Path) -> None:
+    """Latency is measured, and no two measurements are alike: one process decides."""
+    from tests.test_launch import TORCHRUN, largest_difference, run
+
+    for name, size in (("one", 16), ("two", 8)):
+        recipe = speaking(tmp_path / name, "text-classification")
+        whole = parameters(Path(recipe["teacher"]["model"]))
+        for section in (recipe["teacher"]["train"], recipe["distill"]):
+            section |= {"batch_size": size, "dropout": 0.0}
+        recipe["student"] = {"size": (whole - 30 * 16) / whole, "max_latency_ms": 10_000}
+        recipe["evaluate"]["baseline"] = False
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        run(*(TORCHRUN if name == "two" else ()), "-m", "stilla", "run", str(file))
+    one, two = (tmp_path / name / "run" for name in ("one", "two"))
+    assert plan_of(one)["chosen"] == plan_of(two)["chosen"]
+    assert [round(each["reached"], 4) for each in plan_of(one)["tried"]] == [
+        round(each["reached"], 4) for each in plan_of(two)["tried"]]
+    assert largest_difference(one / "student", two / "student") < 5e-5

@@ -61,7 +61,7 @@ def sized(stages: Stages, written: Completed | None) -> Stages:
     chosen = on_main(lambda: _kept(stages, inputs, folder / FILE))
     if chosen is None:
         found, by = _tried(stages, written)
-        best = _best(found, higher=by != KL and measures(place.task, taught=False)[by])
+        best = on_main(lambda: _best(found, higher=by != KL and measures(place.task, taught=False)[by]))
         chosen = best.candidate.spec
         on_main(lambda: place.folder.begin(STAGE, inputs))
         on_main(lambda: place.folder.write(folder / FILE, {
@@ -85,7 +85,9 @@ def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]
     """The finalists, each after the same short training, and the name of what they are compared by."""
     place, teacher = stages.place, stages.teacher
     prepared, share = stages.sample()
-    found = finalists(surveyed(stages.recipe.student, place.task, teacher, stages.counting(written), prepared))
+    # latency is measured: each process would find another
+    found = on_main(lambda: finalists(
+        surveyed(stages.recipe.student, place.task, teacher, stages.counting(written), prepared)))
     by = next(iter(measures(place.task, taught=True)))
     if place.task.row_classes() > 1 and place.task.comparable(teacher.processor, teacher.processor):
         by = KL
