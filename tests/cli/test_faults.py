@@ -165,7 +165,8 @@ def test_a_plan_whose_page_cannot_be_written(
 def test_a_choice_that_was_changed_by_hand_says_nothing(
     command: Command, finished: Path, tmp_path: Path, content: str
 ) -> None:
-    (tmp_path / "run" / "plan").mkdir(parents=True)
+    shutil.copytree(finished / "run", tmp_path / "run")
+    (tmp_path / "run" / "plan").mkdir()
     (tmp_path / "run" / "plan" / "plan.json").write_text(content)
     code, said = command("plan", finished / "recipe.yaml", f"output={tmp_path / 'run'}", "--page", tmp_path / "plan.html")
     assert code == 0, said
