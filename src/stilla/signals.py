@@ -273,6 +273,8 @@ class Signals:
     logits: Form | None = None
     labels: Tensor | None = None
     """(rows,): int64 classes, -100 where the row has no label; or floats to regress on."""
+    weights: Float[Tensor, " rows"] | None = None
+    """What the label of every row counts; None: all the same."""
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     embeddings: Mapping[str, Float[Tensor, "batch width"]] = field(default_factory=dict)
     """By name, one vector of every example: of a text, of a query and of what stands beside it."""

@@ -121,9 +121,10 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
     ("task", "field", "said"),
     [
         ("text-classification", "data.image=x", "data.image: a field of image-classification; text-classification takes "
-         "text, max_length, label, labels, kind, augment and clean_passes"),
+         "text, max_length, label, labels, kind, label_separator, label_weights, augment, thresholds and clean_passes"),
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "
-         "causal-lm, masked-lm, embedding and reranking; image-classification takes image, label, labels, kind and augment"),
+         "causal-lm, masked-lm, embedding and reranking; image-classification takes image, label, labels, kind, "
+         "label_separator, label_weights, augment and thresholds"),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification and image-classification; seq2seq"),
         ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq and causal-lm; masked-lm takes "

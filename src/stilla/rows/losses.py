@@ -16,7 +16,8 @@ from stilla.signals import Dense, Form, Head, Headed, Samples, TopK
 
 
 def row_loss(
-    terms: Weighted, student: Form, teacher: Form | None, labels: Tensor | None, progress: float, *, compile: bool = False
+    terms: Weighted, student: Form, teacher: Form | None, labels: Tensor | None, progress: float, *,
+    weights: Float[Tensor, " rows"] | None = None, compile: bool = False
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " terms"]]:
     """Sum over terms and rows of coefficient · loss, and each term's own sum over the rows, detached.
 
@@ -24,12 +25,15 @@ def row_loss(
     to it before anything is compared; bfloat16 logits alone would put 1e-4 nats and more into a divergence. A `Headed`
     student's gradients are made at once, so a graph is not differentiable twice. Autocast has no say.
 
+    weights: what the label of each row counts in objectives that are divided by the number of labels.
+
     compile: a `Headed` student's elementwise work goes through torch.compile, which takes seconds once and less time and
     memory traffic ever after; the numbers differ by rounding.
 
     Raises:
         CompatibilityError: rows or classes of the two sides do not agree, or an objective cannot use what the teacher
-            gave; to be compiled, and there is no compiler or an objective branches on data.
+            gave; weights of a vocabulary's labels; to be compiled, and there is no compiler or an objective branches on
+            data.
     """
     if isinstance(student, TopK | Samples):
         raise CompatibilityError(f"the student gave {type(student).__name__}, a part of its distribution; expected all of "
@@ -38,13 +42,16 @@ def row_loss(
     if not any(objective.needs_teacher for objective, _ in terms):
         teacher = None  # its product would be for nothing
     with torch.autocast(student.device.type, enabled=False):
-        return _summed(terms, student, teacher, labels, progress, compile)
+        return _summed(terms, student, teacher, labels, weights, progress, compile)
 
 
 def _summed(
-    terms: Weighted, student: Dense | Headed, teacher: Form | None, labels: Tensor | None, progress: float, compile: bool
+    terms: Weighted, student: Dense | Headed, teacher: Form | None, labels: Tensor | None, weights: Tensor | None,
+    progress: float, compile: bool
 ) -> tuple[Tensor, Tensor]:
     if isinstance(student, Headed):
+        if weights is not None:
+            raise CompatibilityError("labels of tokens cannot count differently; leave their weights out")
         for objective, _ in terms:
             if any(parameter.requires_grad for parameter in objective.parameters()):
                 raise CompatibilityError(f"{type(objective).__name__} has weights of its own, which cannot be trained over a "
@@ -56,7 +63,9 @@ def _summed(
         return loss, sums
     logits = student.logits.to(torch.promote_types(student.logits.dtype, torch.float32))
     said = teacher.dense() if isinstance(teacher, Headed) else teacher
-    each = [objective.losses(logits, said, labels, progress).sum() for objective, _ in terms]
+    losses = [(objective, objective.losses(logits, said, labels, progress)) for objective, _ in terms]
+    each = [(loss if weights is None or objective.count != "labelled" else weights.to(loss.dtype) * loss).sum()
+            for objective, loss in losses]
     weighted = [coefficient * total for (_, coefficient), total in zip(terms, each, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(each).detach()
 

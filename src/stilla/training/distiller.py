@@ -162,7 +162,7 @@ class Distiller(nn.Module):
         with torch.autocast(said.logits.device.type, enabled=False):
             loss, sums = row_loss(
                 tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress,
-                compile=self.compiled)
+                weights=said.weights, compile=self.compiled)
         return loss, dict(zip(rows, sums, strict=True))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:

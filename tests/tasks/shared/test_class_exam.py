@@ -91,7 +91,7 @@ def test_decisions_are_the_likeliest_class_and_of_several_labels_each(rng: np.ra
 
 
 def test_confidence_of_a_sure_label_keeps_its_digits() -> None:
-    (one,) = exam("multi_label", ("a",))._logs(answers(np.array([[40.0]], np.float32)))
+    ((_, one),) = exam("multi_label", ("a",))._logs(answers(np.array([[40.0]], np.float32)))
     assert np.exp(one[0, 0, 0]) == pytest.approx(expit(-40.0), rel=1e-12)
 
 

@@ -210,3 +210,24 @@ def test_a_column_of_numbers_as_text_is_no_candidate_for_the_text(texts: list[st
     assert texts_of(TextClassificationData(train="x"), rows, ("label",)) == ("words",)
     assert texts_of(TextClassificationData(train="x"), rows.remove_columns("words"), ("label",)) == ("id",)
     assert texts_of(TextClassificationData(train="x"), rows.rename_column("id", "text"), ("label",)) == ("text",)
+
+
+# --- several labels in one text ---
+
+
+def test_names_with_a_mark_between_them_are_several_labels() -> None:
+    problem = problem_of({"label": ["a;b", "b", " c ; a", "b"]}, label_separator=";")
+    assert (problem.kind, problem.names) == ("multi_label", ("a", "b", "c"))
+    assert encoded(problem, {"label": ["c;b", "a"]}) == [[0, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(("rows", "section", "words"), [
+    ({"label": ["a;b", "a;;b"]}, {}, r"holds 'a;;b' in row 1; expected names between ';'"),
+    ({"label": [["a"], ["b"]]}, {}, r"data\.label_separator: .* no texts that could be parted"),
+    ({"label": [1, 2]}, {}, r"data\.label_separator: .* no texts that could be parted"),
+    ({"a": [1, 0], "b": [0, 1]}, {"label": ("a", "b")}, r"data\.label_separator: got 2 label columns"),
+    ({"label": ["a;b", "b"]}, {"kind": "single_label"}, r"data\.kind: got single_label"),
+])
+def test_marks_between_names_that_are_none(rows: dict[str, list[Any]], section: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        problem_of(rows, label_separator=";", **section)

@@ -116,3 +116,14 @@ def test_measures_that_are_not_defined_say_so() -> None:
         "macro_recall": 1,
         "matthews": 0,
     }
+
+
+MANY = np.zeros((3, 5000), np.float32)
+
+
+@pytest.mark.parametrize(("metric", "labels"), [
+    *((metric, np.array([0, 4999, 7])) for metric in metrics.single_label()[1:]),
+    *((metric, MANY.astype(np.int64)) for metric in metrics.multi_label()[:-1]),
+])
+def test_thousands_of_classes_take_a_byte_each(metric: Metric, labels: Array) -> None:
+    assert np.asarray(metric.statistics(MANY, labels)).nbytes == 3 * 3 * 5000

@@ -11,21 +11,28 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedModel
 from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.shared.activations import activation_of, read_beside
 from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.label_order import adapted, names_of
+from stilla.tasks.shared.label_weights import weights_of_rows
 from stilla.tasks.shared.labels import SCALE, Form, Problem
 from stilla.tasks.shared.sections import Classified
 from stilla.views import View
+
+THRESHOLDS = "thresholds"
+"""Where a model's config says from which probability on each of several labels applies."""
 
 Found = TypeVar("Found")
 ClassifiedT = TypeVar("ClassifiedT", bound=Classified, default=Any)
@@ -84,7 +91,8 @@ class Classification(Task[ClassifiedT]):
 
     def labels_resolved(self) -> dict[str, Any]:
         augment = "none" if self.section is None else self.section.augment
-        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment}
+        weights = dict(zip(self.problem.names, self.problem.weights)) or None
+        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment, "label_weights": weights}
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         logits, labels = self.outputs(outputs), batch.labels
@@ -99,10 +107,21 @@ class Classification(Task[ClassifiedT]):
                 "number per "
                 'example. For several labels set config.problem_type = "multi_label_classification".'
             )
-        return Signals(logits=Dense(logits), labels=labels)
+        weights = None if labels is None or not self.problem.weights else weights_of_rows(self.problem, labels)
+        return Signals(logits=Dense(logits), labels=labels, weights=weights)
 
     def exam(self) -> ClassExam:
-        return ClassExam(self.problem, self.show)
+        return ClassExam(self.problem, self.show, tuned=self.settles)
+
+    @property
+    def settles(self) -> bool:
+        return self.section is not None and self.section.thresholds == "tuned" and self.problem.kind == "multi_label"
+
+    def settle(self, model: nn.Module, validation: Answers) -> None:
+        """The probabilities from which on labels apply, into the model's config."""
+        if isinstance(model, PreTrainedModel):
+            chosen = expit(self.exam().thresholds(validation))
+            model.config.update({THRESHOLDS: {name: round(float(one), 6) for name, one in zip(self.problem.names, chosen)}})
 
     @abstractmethod
     def show(self, split: Dataset, key: int) -> View:

@@ -46,7 +46,7 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
     for name, split in splits.items():
         classes = isinstance(split.features[column], ClassLabel)
         rows = enumerate(values(split, column))
-        bad = [row for row, value in rows if _is_null(value) or (classes and value == -1)]
+        bad = [row for row, value in rows if is_null(value) or (classes and value == -1)]
         if classes:
             _refuse_outside(column, name, split)
         if bad:
@@ -57,7 +57,8 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
         raise DataError(" ".join([*problems, "Remove these examples, or label them."]))
 
 
-def _is_null(value: Any) -> bool:
+def is_null(value: Any) -> bool:
+    """Whether nothing stands there: nothing at all, spaces, or what is no number."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float | Decimal) and math.isnan(value))

@@ -72,7 +72,9 @@ def adapted(problem: Problem, config: Any, source: str) -> Problem:
     whole = problem.form != "columns" or len(theirs) == len(problem.names)
     if set(problem.names) <= set(theirs) and whole:
         raw = dict(zip(problem.names, problem.raw))
-        return replace(problem, names=theirs, raw=tuple(raw.get(name, name) for name in theirs), named=True)
+        counted = dict(zip(problem.names, problem.weights))
+        return replace(problem, names=theirs, raw=tuple(raw.get(name, name) for name in theirs), named=True,
+                       weights=tuple(counted.get(name, 1.0) for name in theirs) if counted else ())
     if not problem.named and problem.raw == tuple(str(index) for index in range(len(theirs))):
         listed = all_of([f"{index} is {name!r}" for index, name in enumerate(theirs[:5])])
         logger.warning("data.label: numbers are read as positions of %s's labels: %s", source, listed)

@@ -8,6 +8,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset, LargeList, List, Value
@@ -19,7 +21,15 @@ from stilla.tasks.shared.sections import Labelled
 
 logger = logging.getLogger(__name__)
 
-Notation = Literal["plain", "number", "boolean", "list"]
+
+@dataclass(frozen=True)
+class Joined:
+    """Names of several labels, with this between them."""
+
+    mark: str
+
+
+Notation = Literal["plain", "number", "boolean", "list"] | Joined
 """What texts in a label column stand for; `plain` for themselves. Values that are no texts are what they are."""
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -39,11 +49,16 @@ def notation_of(section: Labelled, column: str, where: str, split: Dataset) -> N
     """
     feature = split.features[column]
     _refuse_other_types(column, feature)
+    if section.label_separator is not None and not is_text(feature):
+        raise DataError(f"data.label_separator: {column!r} holds {said(feature)}, and no texts that could be parted. Leave "
+                        "it out.")
     if isinstance(feature, List | LargeList):
         return "list"
     if isinstance(feature, ClassLabel) or not is_text(feature):
         return "boolean" if isinstance(feature, Value) and feature.dtype == "bool" else "number" if isinstance(
             feature, Value) else "plain"
+    if section.label_separator is not None:
+        return Joined(section.label_separator)
     counts = Counter(values(split, column))
     if section.labels is not None and set(counts) <= set(section.labels):
         return "plain"
@@ -86,18 +101,20 @@ def read(split: Dataset, column: str, notation: Notation) -> list[Any]:
     if notation == "plain" or not is_text(split.features[column]):
         return rows
     parse: Mapping[str, Callable[[str], Any]] = {"number": _number, "boolean": _truth, "list": parsed_list}
+    parsed = partial(_parted, mark=notation.mark) if isinstance(notation, Joined) else parse[notation]
     known: dict[Any, Any] = {None: None}
     wrong = set()
     for text in set(rows) - {None}:
         try:
-            known[text] = parse[notation](text)
+            known[text] = parsed(text)
         except ValueError:
             wrong.add(text)
     if wrong:
         places = [row for row, text in enumerate(rows) if text in wrong]
         kinds = {"number": "numbers", "boolean": "true and false", "list": "lists"}
+        others = f"names between {notation.mark!r}" if isinstance(notation, Joined) else kinds[notation]
         raise DataError(f"data.label: {column!r} holds {quoted(rows[places[0]])} in row {rows_as_read(split, places[:1])[0]}"
-                        f"{f' and {len(places) - 1} more' * (len(places) > 1)}; expected {kinds[notation]}, "
+                        f"{f' and {len(places) - 1} more' * (len(places) > 1)}; expected {others}, "
                         "as everywhere else.")
     return [known[text] for text in rows]
 
@@ -106,6 +123,8 @@ def feature_of(feature: Any, notation: Notation, rows: Sequence[Any]) -> Any:
     """The feature that a column of text would have if its values stood there as what they are."""
     if notation == "plain" or not is_text(feature):
         return feature
+    if isinstance(notation, Joined):
+        return List(Value("string"))
     if notation == "list":
         items = {type(item) for several in rows if several for item in several} - {type(None)}
         if items <= {bool} and items:
@@ -135,6 +154,16 @@ def _number(text: str) -> int | float:
         raise ValueError(text)
     text = text.strip()
     return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+
+def _parted(text: str, mark: str) -> list[str]:
+    """Raises:
+        ValueError: there is nothing between two marks, or before or after one.
+    """
+    names = [name.strip() for name in text.split(mark)]
+    if not all(names):
+        raise ValueError(text)
+    return names
 
 
 def _truth(text: str) -> bool:
@@ -269,7 +298,7 @@ def _refuse_joined(column: str, counts: Mapping[str, int]) -> None:
         parts = [[part.strip() for part in text.split(mark)] for text in joined]
         if joined and all(part in counts for several in parts for part in several):
             raise DataError(f"data.label: {column!r} holds {quoted(joined[0])} beside its parts: several labels, or a class "
-                            "of that name? Write several labels as lists, [\"a\", \"b\"], or set data.kind: single_label.")
+                            f"of that name? Set data.label_separator: {mark!r}, or data.kind: single_label.")
 
 
 def _refuse_other_types(column: str, feature: Any) -> None:

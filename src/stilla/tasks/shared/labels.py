@@ -18,8 +18,10 @@ from datasets import ClassLabel, Dataset, LargeList, List, Value
 from numpy.typing import NDArray
 
 from stilla.errors import DataError, all_of, did_you_mean, one_of, quoted
+from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.shared.columns import said
 from stilla.tasks.shared.label_checks import (
+    is_null,
     refuse_nulls,
     refuse_unknown,
     rows_in_words,
@@ -63,6 +65,8 @@ class Problem:
     """What texts in the column stand for."""
     activation: Activation = "none"
     """What makes a model's answer of its logit, where the answer is a number."""
+    weights: tuple[float, ...] = ()
+    """What the label of each of `names` counts in training; empty where all count the same."""
 
     @property
     def kind(self) -> Kind:
@@ -70,9 +74,11 @@ class Problem:
         return kinds.get(self.form, "multi_label")
 
     def encode(self, split: Dataset) -> NDArray[Any]:
-        """(examples,) int64 classes; (examples, labels) int64 of 0 and 1; or (examples,) float32 numbers."""
+        """(examples,) int64 classes; (examples, labels) int64 of 0 and 1, -100 where nobody knows whether a label applies; or
+        (examples,) float32 numbers."""
         if self.form == "columns":
-            return np.stack([np.array(flags(split, column), np.int64) for column in self.raw], axis=1)
+            known = [[NO_ANSWER if is_null(value) else value for value in flags(split, column)] for column in self.raw]
+            return np.stack([np.array(one, np.int64) for one in known], axis=1)
         rows = read(split, self.columns[0], self.notation)
         if self.form == "number":
             numbers = np.array(rows, np.float32)
@@ -112,7 +118,7 @@ def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str,
     rows = read(train, column, notation)
     feature = feature_of(train.features[column], notation, rows)
     if isinstance(feature, List | LargeList):
-        return _lists(section, column, splits, feature, rows, where)
+        return _lists(section, column, splits, feature, rows, where, notation)
     if section.kind == "multi_label":
         raise DataError(
             f"data.kind: got multi_label, but {column!r} holds {said(feature)}; expected a column of lists, "
@@ -248,11 +254,12 @@ def _is_whole(name: str) -> bool:
 
 
 def _lists(
-    section: Labelled, column: str, splits: Mapping[str, Dataset], feature: Any, rows: Sequence[Sequence[Any]], where: str
+    section: Labelled, column: str, splits: Mapping[str, Dataset], feature: Any, rows: Sequence[Sequence[Any]], where: str,
+    notation: Notation,
 ) -> Problem:
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind}, but {column!r} holds lists; expected multi_label.")
-    read_splits = {name: read(split, column, "list") for name, split in splits.items()}
+    read_splits = {name: read(split, column, notation) for name, split in splits.items()}
     _refuse_odd_items(column, splits, read_splits)
     flat = {value for several in rows for value in several}
     if not flat:
@@ -273,11 +280,11 @@ def _lists(
         if all(sum(several) == 1 for several in rows):
             logger.warning("data.label: exactly one of the %d flags in %r is set in every example: read as labels that do "
                            "not exclude each other; write the class itself into a column if they do", width, column)
-        return Problem("indicators", (column,), names, raw, section.labels is not None, "list")
+        return Problem("indicators", (column,), names, raw, section.labels is not None, notation)
     spell = speller(feature)
     names, raw, named = _classes(section, column, feature, {spell(value) for value in flat}, len(rows))
-    refuse_unknown(column, raw, splits, "list", declared=section.labels is not None)
-    return Problem("list", (column,), names, raw, named, "list")
+    refuse_unknown(column, raw, splits, notation, declared=section.labels is not None)
+    return Problem("list", (column,), names, raw, named, notation)
 
 
 def _refuse_odd_items(column: str, splits: Mapping[str, Dataset], read_splits: Mapping[str, Sequence[Sequence[Any]]]) -> None:
@@ -323,13 +330,22 @@ def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mappin
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind} with {len(columns)} label columns; expected one "
                         "column.")
+    if section.label_separator is not None:
+        raise DataError(f"data.label_separator: got {len(columns)} label columns, each of which is one label; leave it out.")
     for column in columns:
-        refuse_nulls(column, splits)
         for name, split in splits.items():
-            wrong = [row for row, value in enumerate(flags(split, column)) if value not in (0, 1)]
+            values = flags(split, column)
+            wrong = [row for row, value in enumerate(values) if value not in (0, 1) and not is_null(value)]
             if wrong:
-                raise DataError(f"data.{name}: {column!r} is one of several label columns, so expected 0 or "
-                                f"1; not so in {rows_in_words(split, wrong)}.")
+                raise DataError(f"data.{name}: {column!r} is one of several label columns, so expected 0, 1 or nothing where "
+                                f"it is not known; not so in {rows_in_words(split, wrong)}.")
+            unknown = sum(map(is_null, values))
+            if unknown == len(values):
+                raise DataError(f"data.{name}: {column!r} is empty in every example: it says of none whether the label "
+                                "applies. Leave the column out of data.label.")
+            if unknown:
+                logger.info("data.%s: whether %r applies is not known of %d of %d examples: neither learnt nor judged there",
+                            name, column, unknown, len(values))
     if section.labels is not None and set(section.labels) != set(columns):
         raise DataError(f"data.labels: got {one_of(section.labels)}; expected the label columns "
                         f"{one_of(columns)}.")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stilla.tasks.answers import Metric
+from stilla.tasks.answers import NO_ANSWER, Metric
 
 Array = NDArray[Any]
 
@@ -75,10 +75,10 @@ def _hits(logits: Array, labels: Array) -> Array:
 
 
 def _class_counts(logits: Array, labels: Array) -> Array:
-    """(examples, 3 * classes): hits, predictions and occurrences of each class, as 0 and 1."""
+    """(examples, 3 * classes): hits, predictions and occurrences of each class, as 0 and 1 of a byte: classes may be many."""
     predicted = logits.argmax(-1)
     classes, rows = logits.shape[-1], np.arange(len(labels))
-    counts = np.zeros((len(labels), 3, classes))
+    counts = np.zeros((len(labels), 3, classes), np.int8)
     counts[rows, 0, labels] = predicted == labels
     counts[rows, 1, predicted] = 1
     counts[rows, 2, labels] = 1
@@ -128,13 +128,21 @@ def _matthews(sums: Array) -> float:
 
 
 def _flag_counts(logits: Array, labels: Array) -> Array:
-    """(examples, 3 * labels): hits, predictions and occurrences of each label; predicted above a half."""
-    predicted, occurring = logits > 0, labels > 0
-    return np.concatenate([predicted & occurring, predicted, occurring], axis=1).astype(float)
+    """(examples, 3 * labels): hits, predictions and occurrences of each label, where it is known whether it applies."""
+    known = labels != NO_ANSWER
+    predicted, occurring = applies(logits) & known, (labels > 0) & known
+    return np.concatenate([predicted & occurring, predicted, occurring], axis=1).astype(np.int8)
 
 
 def _whole_hits(logits: Array, labels: Array) -> Array:
-    return _counted(((logits > 0) == (labels > 0)).all(-1))
+    return _counted(((applies(logits) == (labels > 0)) | (labels == NO_ANSWER)).all(-1))
+
+
+def applies(given: Array) -> NDArray[np.bool_]:
+    """(examples, labels): which labels a model says apply. Its logits are above 0, or in (examples, labels, 2) above the
+    thresholds that stand behind them."""
+    decided: NDArray[np.bool_] = given > 0 if given.ndim < 3 else given[..., 0] > given[..., 1]
+    return decided
 
 
 # --- numbers ---

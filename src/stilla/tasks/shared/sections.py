@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,12 @@ class Labelled(Data):
     kind: Literal["single_label", "multi_label", "regression"] | None = None
     """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
 
+    label_separator: str | None = Field(None, min_length=1, max_length=8)
+    """What stands between the names of several labels in one text (`a;b`)."""
+    label_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]] | None = None
+    """What the labels count in training, by their names; those that are not named count 1. `balanced`: the rarer a class is,
+    the more. Of several labels, what it counts that an example has the label."""
+
     @property
     def label_columns(self) -> tuple[str, ...] | None:
         return self.label
@@ -34,6 +40,9 @@ class Classified(Labelled):
 
     augment: Literal["auto", "none", "light"] = "auto"
     """`light` changes training examples at random, the same for teacher and student; `auto` leaves it to the task."""
+    thresholds: Literal["half", "tuned"] = "half"
+    """Of several labels, from which probability on one applies: a half, or for each label where its F1 on validation data is
+    highest, which is saved in the model's config (`thresholds`)."""
 
 
 class Texts(Data):

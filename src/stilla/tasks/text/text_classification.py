@@ -21,12 +21,12 @@ from stilla.runtime.imports import is_import_path
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Side, Texts
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 from stilla.tasks.text.perturbation import CLEAN, Perturbation
@@ -62,7 +62,7 @@ class TextClassification(Classification[TextClassificationData]):
             for name, split in splits.items():
                 texts = [_columns.values(split, column) for column in text]
                 attempt(problems, refuse_empty, section, name, split, texts, _columns.named(text))
-            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+            problem = attempt(problems, problem_of, section, label, splits) if label else None
         problems += absent
         if problems or problem is None:
             raise all_at_once(problems, DataError)

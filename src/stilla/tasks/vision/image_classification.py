@@ -20,12 +20,12 @@ from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
+from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
@@ -61,7 +61,7 @@ class ImageClassification(Classification[ImageClassificationData]):
         if not absent:
             for name, split in splits.items():
                 attempt(problems, _refuse_broken, section, name, split, image)
-            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+            problem = attempt(problems, problem_of, section, label, splits) if label else None
         problems += absent
         if problems or problem is None or image is None:
             raise all_at_once(problems, DataError)

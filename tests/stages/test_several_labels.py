@@ -1,0 +1,42 @@
+"""Whole runs with several labels: not all are known, they count differently, and apply from chosen probabilities on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+from transformers import AutoConfig, pipeline
+
+import stilla
+from stilla.recipe.file import read
+from tests import tiny
+
+
+@pytest.mark.slow
+def test_a_student_has_thresholds_of_its_own_and_is_judged_by_them(tmp_path: Path) -> None:
+    said = tiny.recipe(tmp_path, evaluate={"baseline": True, "resamples": 100, "speed": False})
+    for split, file in said["data"].items():
+        rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        Path(file).write_text("".join(json.dumps({
+            "text": row["text"], "food": int(row["topic"] == "food"),
+            "loud": None if number % 5 == 0 and split == "train" else int(row["topic"] == "music")}) + "\n"
+            for number, row in enumerate(rows)))
+    run = stilla.distill({**said, "data": {**said["data"], "label": ["food", "loud"], "label_weights": "balanced",
+                                           "thresholds": "tuned"}})
+    chosen = AutoConfig.from_pretrained(run.student).thresholds
+    assert set(chosen) == {"food", "loud"}
+    assert all(0 < one < 1 for one in chosen.values())
+    resolved = read(run.folder / "recipe.yaml")
+    assert np.isclose(resolved.data.label_weights["food"], 2.0)  # a third of the examples has it
+    assert resolved.data.label_weights["loud"] > 1.5
+    # measured again with the thresholds that were saved, on what is known of the test data
+    rows = [json.loads(line) for line in Path(said["data"]["test"]).read_text().splitlines()]
+    scores = pipeline("text-classification", str(run.student), top_k=None)([row["text"] for row in rows])
+    found = [{one["label"]: one["score"] > chosen[one["label"]] for one in several} for several in scores]
+    known = [[int(row[name]) for row in rows] for name in chosen]
+    ours = [[int(one[name]) for one in found] for name in chosen]
+    measured = run.scores.subjects["student"]["macro_f1"]
+    assert np.mean([f1_score(*pair) for pair in zip(known, ours)]) == pytest.approx(measured, abs=1e-6)
