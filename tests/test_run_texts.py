@@ -245,6 +245,7 @@ def test_a_function_of_ones_own_can_be_the_headline(tmp_path: Path) -> None:
     assert "lengths" in run.report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_check_says_what_is_written_and_how_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = recipe(tmp_path, completions={"by": "teacher", "max_new_tokens": 11}, export=["onnx"])
     found = check(from_options(plain))

@@ -173,6 +173,7 @@ def test_killed_between_any_two_steps_of_writing_it_continues(
     assert content(tmp_path / "killed") == content(cache)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_passes_for_an_answer(cache: Path) -> None:
     file = shards(cache)[4]
     whole = file.read_bytes()

@@ -52,6 +52,7 @@ def test_a_good_recipe_has_no_problems_and_says_what_was_chosen(found):
     assert 0 < findings.estimate.total.low < findings.estimate.total.high
 
 
+@pytest.mark.slow
 def test_checking_leaves_no_trace_in_the_run_folder(found, tmp_path):
     found()
     assert not (tmp_path / "run").exists()
@@ -104,6 +105,7 @@ def test_one_mistake_is_one_problem(found, override, said):
     assert said in only(found(override))
 
 
+@pytest.mark.slow
 def test_a_divergence_of_distributions_is_refused_for_numbers(found, tmp_path):
     lines = [json.dumps({"text": f"soup {index % 7}", "score": index % 7 / 2}) for index in range(60)]
     (tmp_path / "scores.jsonl").write_text("\n".join(lines))
@@ -115,6 +117,7 @@ def test_a_divergence_of_distributions_is_refused_for_numbers(found, tmp_path):
     assert found(*overrides).problems == ()  # what is chosen by default fits
 
 
+@pytest.mark.slow
 def test_two_terms_of_one_name_are_known_before_a_run(found):
     problem = only(found("distill.objectives=[{kind: hidden, pooling: first}, {kind: hidden, pooling: mean}]"))
     assert problem == "distill.objectives: two are called 'hidden'; give one a `name`"
@@ -122,6 +125,7 @@ def test_two_terms_of_one_name_are_known_before_a_run(found):
     assert found(named).problems == ()
 
 
+@pytest.mark.slow
 def test_position_by_position_is_refused_with_two_tokenizers(found, tmp_path):
     student = tiny.bert(tmp_path / "student", layers=2)
     words = json.loads((tmp_path / "student" / "tokenizer.json").read_text())
@@ -227,6 +231,7 @@ def test_own_tasks_and_objectives_need_not_be_in_the_tables(recipe):
 # The estimate
 
 
+@pytest.mark.slow
 def test_an_estimate_grows_with_what_is_asked(found):
     once, twice = found("evaluate.seeds=1").estimate, found("evaluate.seeds=2").estimate
     assert twice.disk > once.disk

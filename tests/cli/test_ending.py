@@ -105,6 +105,7 @@ def test_the_code_is_the_commands(ended, arguments, code):
     assert ended("", *arguments).returncode == code
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_gone_is_no_success_and_no_traceback(ended):
     read, write = os.pipe()
     os.close(read)

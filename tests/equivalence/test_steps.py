@@ -22,6 +22,7 @@ from tests.equivalence.setting import bert, distance, examples, losses, pad, tra
 CLOSE = 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [24, 21])
 def test_four_micro_batches_equal_one_batch(tmp_path: Path, number: int) -> None:
     one = trainer(tmp_path, data=examples(number))
@@ -35,6 +36,7 @@ def test_four_micro_batches_equal_one_batch(tmp_path: Path, number: int) -> None
         assert a == pytest.approx(b, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_four_micro_batches_of_pooled_states_equal_one_batch(tmp_path: Path) -> None:
     """Counted by examples, not by tokens: the longest must not weigh most."""
     one, four = (trainer(tmp_path, data=examples(21), objectives=[Term(Labels(), weight=0.3), Term(Hidden(pooling="mean"))],
@@ -62,6 +64,7 @@ def test_two_processes_compare_hidden_states_alone(tmp_path: Path) -> None:
     assert distance(alone, first) < CLOSE  # though the head gets no gradient
 
 
+@pytest.mark.slow
 def test_padding_has_no_influence(tmp_path: Path) -> None:
     def padded_further(items):
         batch = pad(items)
@@ -126,6 +129,7 @@ def test_signals_pass_a_wrapper_uncast(tmp_path: Path) -> None:
     assert set(seen) == {torch.bfloat16}  # as the teacher said it: neither widened nor narrowed on the way
 
 
+@pytest.mark.slow
 def test_bfloat16_is_finite_and_near_float32(tmp_path: Path) -> None:
     exact, fast = trainer(tmp_path), trainer(tmp_path, bf16=True)
     exact.train()
@@ -134,6 +138,7 @@ def test_bfloat16_is_finite_and_near_float32(tmp_path: Path) -> None:
     assert losses(fast)[-1]["loss"] == pytest.approx(losses(exact)[-1]["loss"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     plain = trainer(tmp_path)
     checkpointed = trainer(tmp_path, activation_checkpointing=True)

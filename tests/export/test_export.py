@@ -34,6 +34,7 @@ def said_by_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     return last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "make"), [("onnx", text_student), ("int8", resnet_student)])
 def test_folder_runs_as_its_readme_says(
     kind: str, make: Callable[[], Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

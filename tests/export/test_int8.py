@@ -53,6 +53,7 @@ def assert_close(student: Student, float32: Path, quantised: Path) -> None:
     assert 0 < error < 0.1
 
 
+@pytest.mark.slow
 def test_encoder_is_quantised_dynamically_and_really_smaller(bert: tuple[Student, Path], tmp_path: Path) -> None:
     student, source = bert
     done = int8.quantise(source, tmp_path / "model.onnx", None)
@@ -73,6 +74,7 @@ def test_lengths_and_batches_stay_free(bert: tuple[Student, Path], tmp_path: Pat
         assert file(inputs).shape == (rows, 2)
 
 
+@pytest.mark.slow
 def test_weights_use_seven_bits_so_that_no_processor_saturates(
     bert: tuple[Student, Path], resnet: tuple[Student, Path], tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def test_graph_without_weights_to_quantise_is_refused(tmp_path: Path) -> None:
         int8.quantise(path, tmp_path / "int8.onnx", None)
 
 
+@pytest.mark.slow
 def test_whole_way_says_what_it_did_and_leaves_one_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     student = vit_student()
     said = int8.write(student.model, student.task, student.prepared, tmp_path / "model.onnx")

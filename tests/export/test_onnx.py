@@ -64,6 +64,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Student, Path]:
     return student, path
 
 
+@pytest.mark.slow
 def test_text_of_any_batch_and_length_with_padding(bert: tuple[Student, Path]) -> None:
     student, path = bert
     batches = [words(*shape, types=True) for shape in ((1, 1), (1, 24), (5, 3), (2, 17))]
@@ -119,6 +120,7 @@ def test_file_that_answers_differently_is_refused(bert: tuple[Student, Path]) ->
         exporter.check(path, other, [example])
 
 
+@pytest.mark.slow
 def test_file_is_the_same_each_time_and_nothing_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +161,7 @@ def test_forward_that_looks_at_values_is_refused_with_what_to_do(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_model_that_fixes_the_batch_is_refused(tmp_path: Path) -> None:
     class Fixed(Net):
         def forward(self, pixel_values: Tensor) -> Tensor:

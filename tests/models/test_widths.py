@@ -80,6 +80,7 @@ def test_units_are_those_that_the_code_of_the_model_has(family: str) -> None:
                          for place in places]
 
 
+@pytest.mark.slow
 def test_the_hidden_state_is_every_axis_that_carries_it() -> None:
     model = named("llama").build()
     (knob,) = find_widths(model, ["hidden"]).hidden
@@ -131,6 +132,7 @@ def test_heads_that_share_their_keys_go_in_groups_or_as_many_of_each(groups: int
     assert fields(found[:1]) == ("num_attention_heads", "num_key_value_heads")[:1 + (groups > 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind", "why"),
     [
@@ -157,6 +159,7 @@ def test_experts_and_ranks_are_no_widths_of_feed_forward_blocks() -> None:
     assert fields(find_widths(model, ["ffn"]).ffn) == ("intermediate_size",)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_stack_of_layers_is_understood_too() -> None:
     albert = hf.AlbertForSequenceClassification(hf.AlbertConfig(**{**WIDE, "embedding_size": 8}))
     found = cuttable(find_widths(albert, ALL))

@@ -243,6 +243,7 @@ def test_options_that_would_do_nothing_are_refused() -> None:
         Logits(temperature={"linear": [2.0, 0.0]})
 
 
+@pytest.mark.slow
 def test_a_divergence_that_is_unknown_is_refused_from_python_too() -> None:
     """In a process of its own: in this one the types of all arguments are checked anyway."""
     code = "from stilla.objectives import Logits\nLogits(divergence='kl')"

@@ -149,6 +149,7 @@ def test_an_unknown_key_is_refused_though_nothing_stands_behind_it(tmp_path, tex
         read(tmp_path / "x.yaml")
 
 
+@pytest.mark.slow
 def test_one_among_thousands_of_mistakes_is_not_looked_for(tmp_path):
     (tmp_path / "x.yaml").write_text(TEXT[:-1] + ", " + ", ".join(f"k{n}: 1" for n in range(5000)) + "}")
     begun = time.process_time()
@@ -160,6 +161,7 @@ def test_one_among_thousands_of_mistakes_is_not_looked_for(tmp_path):
     assert len(draft(tmp_path / "x.yaml").problems) == SHOWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"x" * 3_000_000: 1}, {"task": "x" * 3_000_000}, {"task": "x" * 9000}, {"seed": "x" * 3_000_000},
@@ -187,6 +189,7 @@ def draft_problems(options):
     return [*made.problems, *(unknown_names(made.recipe) if made.recipe else [])]
 
 
+@pytest.mark.slow
 def test_a_long_message_keeps_its_beginning_and_its_end():
     text = short("what is wrong " + "x" * 10_000 + " what to do", 200)
     assert text.startswith("what is wrong xx")

@@ -221,6 +221,7 @@ def survived(number: int, seed: int, tmp_path: Path) -> dict[str, int]:
     return ends
 
 
+@pytest.mark.slow
 def test_hundreds_of_changed_recipes_are_recipes_or_refused(tmp_path):
     ends = survived(300, 0, tmp_path)
     assert ends["refused"] > 100
@@ -236,6 +237,7 @@ def test_ten_times_a_thousand_changed_recipes_are_recipes_or_refused(tmp_path, s
     assert ends["a recipe"] > 50
 
 
+@pytest.mark.slow
 def test_every_strange_value_in_every_place_of_a_recipe(tmp_path):
     """Not at random: each of the values as an override of each kind of place."""
     text = VALID["plain-kd.yaml"]

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.busy import busy
 
 
+@pytest.mark.slow
 def test_busy_processes_end_with_what_they_are_beside() -> None:
     def measure() -> None:
         with busy(2) as started:

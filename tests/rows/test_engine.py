@@ -297,6 +297,7 @@ def test_float16_gradients_do_not_vanish_where_a_loss_is_scaled() -> None:
         assert (one.double() - other).norm() <= 1e-2 * other.norm()
 
 
+@pytest.mark.slow
 def test_the_heads_gradient_is_added_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces(monkeypatch, 1, 1)
     rows = 3000  # added up one by one in bfloat16, most of them would be lost

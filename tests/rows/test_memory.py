@@ -38,6 +38,7 @@ def faults(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide otherwise what they keep")
 def test_freed_memory_is_not_faulted_in_again() -> None:
     pages = 20 * 6 * 2**21 // 4096

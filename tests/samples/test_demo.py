@@ -17,6 +17,7 @@ def prepared(request, tmp_path_factory):
     return prepare(request.param, folder), folder
 
 
+@pytest.mark.slow
 def test_a_demos_recipe_is_an_ordinary_one(prepared):
     file, folder = prepared
     recipe = read(file)

@@ -45,6 +45,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
 
 
+@pytest.mark.slow
 def test_the_student_learns_what_the_teacher_writes(tmp_path: Path) -> None:
     task, teacher = teacher_of()
     asked = task.asked(SPLIT, teacher.processor)

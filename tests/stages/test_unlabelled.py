@@ -163,6 +163,7 @@ def test_confidence_entropy_and_distance_are_those_of_the_teacher(kind: str, tmp
         assert max(row["answer"]) == pytest.approx(row["confidence"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_only_what_is_within_all_bounds_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     _, _, expected = answers("text", tmp_path / "look", near=0.5)
     sure, calm = np.quantile(expected["confidence"], 0.3), np.quantile(expected["entropy"], 0.8)

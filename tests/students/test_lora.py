@@ -136,6 +136,7 @@ def losses(made: Path) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["embed_tokens"]])
 def test_a_run_hands_over_what_it_trained_on_tied_weights(targets: list[str], tmp_path: Path) -> None:
     made = run(recipe(tmp_path, {"targets": targets}, "run"))
@@ -143,6 +144,7 @@ def test_a_run_hands_over_what_it_trained_on_tied_weights(targets: list[str], tm
     assert made.scores.student["perplexity"] < 1.3 * perplexity < 100  # the teacher's at random: over 300
 
 
+@pytest.mark.slow
 def test_a_dropout_of_adapters_changes_training(tmp_path: Path) -> None:
     one, other = (losses(run(recipe(tmp_path, {"dropout": own}, f"run-{own}", max_steps=6)).folder) for own in (0.0, 0.5))
     assert one[0] == other[0]  # adapters add nothing yet

@@ -228,6 +228,7 @@ def test_a_share_is_rounded_to_what_a_config_can_say_and_a_number_is_taken_as_wr
     assert config.head_dim == teacher.config.head_dim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "width", "said"),
     [
@@ -255,6 +256,7 @@ def test_what_no_config_can_say_is_refused_with_the_way_out(model: Any, width: d
     assert str(refused.value).startswith(said)
 
 
+@pytest.mark.slow
 def test_weights_that_are_made_anew_when_a_model_is_loaded_are_not_cut() -> None:
     marian = hf.MarianMTModel(hf.MarianConfig(pad_token_id=39, **BART))
     with pytest.raises(CompatibilityError, match=MADE_ANEW):
@@ -326,6 +328,7 @@ def test_a_student_of_all_layers_is_a_copy_in_float32_with_a_layer_for_each() ->
         entire(nn.Linear(2, 2))
 
 
+@pytest.mark.slow
 def test_generation_settings_labels_and_modes_are_the_teachers() -> None:
     writer = llama()
     writer.generation_config.max_new_tokens = 7

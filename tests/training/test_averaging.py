@@ -80,6 +80,7 @@ def test_an_exponential_mean_forgets_more_at_first() -> None:
     assert kept < 1e-15 < 0.36 < 0.999**1000  # of the weights that a training begins with, after a thousand steps
 
 
+@pytest.mark.slow
 @each
 def test_the_training_itself_is_what_it_was(tmp_path: Path, how: Average) -> None:
     watch, plainly = Watch(), Watch()
@@ -134,6 +135,7 @@ def test_stop_and_resume_equals_uninterrupted(tmp_path: Path, how: Average, stop
     assert distance(weights(whole), weights(again)) == 0
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_a_checkpoint_elsewhere(tmp_path: Path) -> None:
     how = Average(ema=0.6)
     whole = trainer(tmp_path / "whole", average=how)
@@ -149,6 +151,7 @@ def test_a_training_goes_on_from_a_checkpoint_elsewhere(tmp_path: Path) -> None:
     assert distance(weights(whole), weights(newest)) == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_the_mean_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, callbacks=[StopAt(4)]).train()
     place = str(tmp_path / "checkpoint-4")
@@ -197,6 +200,7 @@ def test_running_statistics_are_averaged_and_what_is_not_trained_stays(tmp_path:
     assert "bert.embeddings.word_embeddings.weight" not in load_file(tmp_path / "checkpoint-6" / FILE)
 
 
+@pytest.mark.slow
 def test_the_terms_projections_are_the_last(tmp_path: Path) -> None:
     made, plain = trainer(tmp_path, average=Average(ema=0.6)), trainer(tmp_path)
     made.train()

@@ -157,6 +157,7 @@ def test_masks_are_drawn_anew_in_every_epoch_and_the_same_when_measured(tmp_path
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_seed", [None, 7])
 def test_a_resumed_training_draws_the_same_masks(tmp_path: Path, own_seed: int | None) -> None:
     collator = hf.DataCollatorForLanguageModeling(bert_lm_tokenizer(), mlm_probability=0.3, seed=own_seed)

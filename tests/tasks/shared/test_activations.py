@@ -117,6 +117,7 @@ def test_labels_that_a_sigmoid_never_gives_are_refused(tmp_path: Path) -> None:
         task.prepare(data, teacher.processor, None, training=True)
 
 
+@pytest.mark.slow
 def test_a_trainer_of_ones_own_learns_the_scores(tmp_path: Path) -> None:
     teacher = AutoModelForSequenceClassification.from_pretrained(folder(tmp_path / "teacher", beside=SIGMOID))
     numbers = tokenised().map(lambda row: {"label": 0.25 * row["label"]})
