@@ -107,7 +107,9 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                 vocab_size=len(pieces), hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=32,
                 max_position_embeddings=64)).save_pretrained(teacher)
             pieces.save_pretrained(teacher)
-    return [f"data.{split}={path}" for split, path in data.items()] + [f"teacher.model={teacher}", *_pool(folder, recipe)]
+    given = [] if recipe.student.model is None else [f"student.model={tiny.bert(folder / 'student', layers=2, width=16)}"]
+    return [*(f"data.{split}={path}" for split, path in data.items()), f"teacher.model={teacher}", *given,
+            *_pool(folder, recipe)]
 
 
 def _writing(folder: Path, recipe: Recipe) -> list[str]:
@@ -193,7 +195,7 @@ def _in_columns(row: Mapping[str, str], recipe: Recipe, draw: random.Random) -> 
     value: object = [row["topic"], *draw.sample(["old", "new"], 1)] if several else row["topic"]
     if recipe.data.kind == "regression":
         value = round(draw.uniform(0, 5), 2)
-    return {**dict.fromkeys(texts, row["text"]), label: value}
+    return {**dict.fromkeys([*texts, *recipe.teacher.data.get("text", ())], row["text"]), label: value}
 
 
 def _pictures(folder: Path, recipe: Recipe) -> dict[str, str]:

@@ -67,7 +67,7 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> S
     recipe = _sliced(recipe, [column for column in recipe.evaluate.slices if column not in lacking])
     sliced_by(recipe, {name: split})
     try:
-        task = tasks.find(recipe.task).understand(recipe.data, {name: split})
+        task = tasks.of_recipe(recipe, {name: split})
     except DataError as error:  # the new data are no part of the recipe
         raise DataError(str(error).replace(f"data.{name}:", f"{shown}:")) from error
     task = task.adapted_to(_student(recipe, folder, task))
@@ -190,7 +190,7 @@ def _continued(folder: RunFolder) -> str:
 
 def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:
     splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
-    task = tasks.find(recipe.task).understand(recipe.data, splits)
+    task = tasks.of_recipe(recipe, splits)
     teacher = _teacher(recipe, folder, task)
     return task.adapted_to(teacher), teacher
 

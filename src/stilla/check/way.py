@@ -90,7 +90,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
-    task = tasks.find(recipe.task).understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
+    task = tasks.of_recipe(recipe, splits).settled(recipe.teacher, recipe.student)
     found.problems += without_labels(recipe, task)
     with found.attempt():
         sliced_by(recipe, splits)

@@ -115,6 +115,8 @@ class TeacherTraining(Training):
 class Teacher(ModelSource):
     """The model that knows."""
 
+    data: Mapping[str, Strings] = Field(default_factory=dict)
+    """Columns that it alone reads, by the field of `data` that says what a student reads instead: `{text: english}`."""
     train: TeacherTraining | None = None
     """Train it first, on the labels; skipped when it has been."""
 

@@ -65,7 +65,7 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
         CompatibilityError: it is not; what it reached and what chance reaches.
     """
     place([teacher])
-    prepared = task.prepare(validation, teacher.processor, None, training=False)
+    prepared = task.of_teacher().prepare(validation, teacher.processor, None, training=False)
     exam = task.exam()
     said = examine(exam, {"teacher": Asked(teacher.model)}, prepared, batch_size=recipe.evaluate.batch_size,
                    title="checking the teacher")["teacher"]

@@ -80,6 +80,7 @@ def ask(
 
     labelled: whose centre distances are from, where the recipe asks for them. stamp: what the answers depend on.
     """
+    task = task.of_teacher()
     prepared = task.prepare(pool.data, teacher.processor, None, training=False)
     asked = _Asked(task, teacher, stacks=section.near is not None)
     beside: dict[str, Any] = {}

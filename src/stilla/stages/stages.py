@@ -158,6 +158,7 @@ class Place:
 def teacher_of(place: Place) -> Loaded:
     """Given, or trained on the labels first."""
     source, task, seed = place.recipe.teacher, place.task, place.recipe.seed
+    place = replace(place, task=task.of_teacher())
     if source.train is None:
         return task.load(source, labelled=True)
     inputs = {**place.inputs, "teacher": source.model_dump(mode="json"), "seed": seed}

@@ -9,11 +9,15 @@ from stilla.errors import CompatibilityError, one_of
 from stilla.recipe.kinds import KINDS, not_a_task, sections
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from datasets import Dataset
     from torch import nn
 
+    from stilla.recipe import Recipe
     from stilla.tasks.base import Task
 
-__all__ = ["KINDS", "find", "kinds", "of_model"]
+__all__ = ["KINDS", "find", "kinds", "of_model", "of_recipe"]
 
 
 def kinds() -> tuple[str, ...]:
@@ -35,6 +39,15 @@ def find(kind: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise not_a_task(kind)
     return found
+
+
+def of_recipe(recipe: Recipe, splits: Mapping[str, Dataset]) -> Task:
+    """The recipe's task, bound to its data.
+
+    Raises:
+        DataError, CompatibilityError: see `Task.understand` and `Task.taught_from`.
+    """
+    return find(recipe.task).understand(recipe.data, splits).taught_from(recipe.teacher.data, splits)
 
 
 def of_model(model: nn.Module) -> Task:

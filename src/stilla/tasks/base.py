@@ -141,6 +141,22 @@ class Task(ABC, Generic[SectionT]):
         """The same task with what the recipe leaves to it (`augment: auto`) decided for these models."""
         return self
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """The same task with teachers that read other columns, by the field of the section that names the student's.
+
+        Raises:
+            CompatibilityError: its rows are pieces of what both read.
+            DataError: no such field or column.
+        """
+        if not columns:
+            return self
+        raise CompatibilityError(f"teacher.data: rows of `{self.kind}` are pieces of what both models read, so that a "
+                                 "teacher cannot read something else. Leave it out")
+
+    def of_teacher(self) -> Self:
+        """The task of a teacher by itself: what it reads where its students read something else."""
+        return self
+
     @abstractmethod
     def adapted_to(self, teacher: Loaded) -> Self:
         """The same task with its labels in the teacher's order.

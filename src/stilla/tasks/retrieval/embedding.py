@@ -35,6 +35,7 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions
+from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 
@@ -58,6 +59,8 @@ class Embedding(Task[EmbeddingData]):
     """Of what is learnt from."""
     measured: Mapping[Kinds, Form] = field(default_factory=dict)
     """Of what is measured, by kind, that of the validation data first."""
+    teachers: tuple[str, ...] = ()
+    """The columns that teachers read instead of the form's; empty: the same."""
     shape: Shape | None = None
     """The teacher's; None where no teacher is known."""
     teacher: Loaded | None = field(default=None, compare=False, repr=False)
@@ -100,6 +103,18 @@ class Embedding(Task[EmbeddingData]):
             raise CompatibilityError(f"{type(model).__name__} does not say how its tokens become a vector; load it as "
                                      "stilla.tasks.retrieval.loading does")
         return cls(shape=replace(model.shape, width=model.width))
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        # splits of another form, a search or pairs, are the same for both
+        alike = {name: split for name, split in splits.items() if self._form(split) is self.form}
+        found = columns_of_teacher(columns, "text", alike)
+        if found and len(found) != len(self.form.columns):
+            raise DataError(f"teacher.data: got {len(found)} columns for the {len(self.form.columns)} texts of an example "
+                            f"({_columns.named(self.form.columns)}); expected as many.")
+        return replace(self, teachers=() if found == self.form.columns else found)
+
+    def of_teacher(self) -> Self:
+        return replace(self, form=replace(self.form, columns=self.teachers), teachers=()) if self.teachers else self
 
     def resolved(self, section: EmbeddingData) -> EmbeddingData:
         said = {} if self.shape is None else {"pooling": self.shape.pooling, "normalise": self.shape.normalised}
@@ -149,7 +164,7 @@ class Embedding(Task[EmbeddingData]):
         return self.form.kind == "scored" or self.form.classes > 1
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        columns = self.form.columns
+        columns = tuple(dict.fromkeys((*self.form.columns, *self.teachers)))
         usual = partial(usual_texts, count=len(columns)) if len(columns) < 3 else lambda pool, texts: None
         return bound(pool, columns, called, _columns.is_text, "text", usual, self._labels())
 
@@ -158,7 +173,7 @@ class Embedding(Task[EmbeddingData]):
         return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.form.columns))
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([*self.form.columns, *self._labels()])
+        return split.select_columns(list(dict.fromkeys((*self.form.columns, *self.teachers, *self._labels()))))
 
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         form = self._form(split)
@@ -194,6 +209,10 @@ class Embedding(Task[EmbeddingData]):
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         form = self.form if training else self._form(split)
+        if teacher is not None and self.teachers and form is self.form:
+            theirs = self.of_teacher().prepare(split, teacher, None, training=training, seed=seed)
+            own = self.prepare(split, student, None, training=training, seed=seed)
+            return replace(side_by_side(own, theirs), references=theirs.references)
         texts = forms.texts_of(form, split)
         keys = np.setdiff1d(np.arange(len(split)), empty(texts))
         if not len(keys):

@@ -27,6 +27,7 @@ from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_weights import problem_of
+from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 from stilla.tasks.text.perturbation import CLEAN, Perturbation
@@ -42,6 +43,8 @@ class TextClassification(Classification[TextClassificationData]):
 
     text: tuple[str, ...] = ()
     """The column, or two for pairs."""
+    teachers: tuple[str, ...] = ()
+    """The columns that teachers read instead; empty: the same."""
     embedding: Tensor | None = field(default=None, compare=False, repr=False)
     """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
 
@@ -72,10 +75,20 @@ class TextClassification(Classification[TextClassificationData]):
         clean = None if self.section is None else self.section.clean_passes
         return section.model_copy(update={**self.labels_resolved(), "text": self.text, "clean_passes": clean})
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        found = columns_of_teacher(columns, "text", splits)
+        if found and self.section is not None and self.section.augment == "light":
+            raise DataError("data.augment: light replaces words in what both models read, and here the teacher reads "
+                            "something else (teacher.data). Use augment: none.")
+        return replace(self, teachers=() if found == self.text else found)
+
+    def of_teacher(self) -> Self:
+        return replace(self, text=self.teachers, teachers=()) if self.teachers else self
+
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
         """Measured to help students cut from a teacher that tells classes of single texts apart; others it helps or harms, by
         the data. Two texts that no longer speak of the same say something else (elsewhere measured to cost 16 points)."""
-        cut = student.is_cut and not is_import_path(teacher.model)
+        cut = student.is_cut and not is_import_path(teacher.model) and not self.teachers
         return "light" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
 
     def with_augmentation(self, chosen: Literal["none", "light"]) -> dict[str, Any]:
@@ -106,6 +119,9 @@ class TextClassification(Classification[TextClassificationData]):
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        if teacher is not None and self.teachers:
+            return side_by_side(self.prepare(split, student, None, training=training, seed=seed),
+                                self.of_teacher().prepare(split, teacher, None, training=training, seed=seed))
         texts = [_columns.values(split, column) for column in self.text]
         keys = np.setdiff1d(np.arange(len(split)), empty(texts))
         texts = [[column[key] for key in keys] for column in texts]
@@ -141,18 +157,24 @@ class TextClassification(Classification[TextClassificationData]):
         )
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        return bound(pool, self.text, called, _columns.is_text, "text", partial(usual_texts, count=len(self.text)),
-                     self.problem.columns)
+        read = self._read
+        usual = partial(usual_texts, count=len(read))
+        return bound(pool, read, called, _columns.is_text, "text", usual, self.problem.columns)
 
     def usable(self, pool: Dataset) -> Dataset:
-        texts = [_columns.values(pool, column) for column in self.text]
-        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.text))
+        texts = [_columns.values(pool, column) for column in self._read]
+        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self._read))
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([*self.text, *self.problem.columns])
+        return split.select_columns([*self._read, *self.problem.columns])
 
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         return zip(*([text or "" for text in _columns.values(split, column)] for column in self.text))
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        """All columns that models read."""
+        return tuple(dict.fromkeys((*self.text, *self.teachers)))
 
     def _tokens(self, tokenizer: Any, texts: list[list[str]], length: int, whose: str) -> _tokens.Tokens:
         tokens, cut = _tokens.tokenise(tokenizer, texts, length)

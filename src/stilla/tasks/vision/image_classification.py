@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,6 +26,7 @@ from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
 from stilla.tasks.shared.label_weights import problem_of
+from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
@@ -43,6 +44,8 @@ class ImageClassification(Classification[ImageClassificationData]):
 
     image: str = ""
     """The column."""
+    teachers: str = ""
+    """The column that teachers see instead; empty: the same."""
 
     kind: ClassVar[str] = "image-classification"
     data_section = ImageClassificationData
@@ -67,6 +70,20 @@ class ImageClassification(Classification[ImageClassificationData]):
             raise all_at_once(problems, DataError)
         return cls(problem, section, image)
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        found = columns_of_teacher(columns, "image", splits)
+        if not found or found == (self.image,):
+            return self
+        if len(found) > 1:
+            raise DataError(f"teacher.data: got {len(found)} columns of pictures; expected one.")
+        for name, split in splits.items():
+            if not _pictures.holds_pictures(split.features[found[0]]):
+                raise DataError(f"teacher.data: {found[0]!r} of data.{name} holds no pictures.")
+        return replace(self, teachers=found[0])
+
+    def of_teacher(self) -> Self:
+        return replace(self, image=self.teachers, teachers="") if self.teachers else self
+
     def resolved(self, section: ImageClassificationData) -> ImageClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "image": self.image})
 
@@ -85,6 +102,9 @@ class ImageClassification(Classification[ImageClassificationData]):
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        if teacher is not None and self.teachers:
+            return side_by_side(self.prepare(split, student, None, training=training, seed=seed),
+                                self.of_teacher().prepare(split, teacher, None, training=training, seed=seed))
         pictures = Pictures.of(split, self.image)
         skipped = pictures.broken() if self.section.broken == "skip" else {}
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
@@ -107,16 +127,20 @@ class ImageClassification(Classification[ImageClassificationData]):
         )
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, (self.image,), called, _pictures.holds_pictures, "pictures", _usual_pictures,
-                      self.problem.columns)
-        return found.cast_column(self.image, Image(decode=False))
+        found = bound(pool, self._seen, called, _pictures.holds_pictures, "pictures", _usual_pictures, self.problem.columns)
+        return _undecoded(found, self._seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        broken = _broken(self.section, "unlabelled", pool, self.image)
+        broken = {row for column in self._seen for row in _broken(self.section, "unlabelled", pool, column)}
         return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([self.image, *self.problem.columns]).cast_column(self.image, Image(decode=False))
+        return _undecoded(split.select_columns([*self._seen, *self.problem.columns]), self._seen)
+
+    @property
+    def _seen(self) -> tuple[str, ...]:
+        """All columns that models see."""
+        return (self.image, self.teachers) if self.teachers else (self.image,)
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return ((digest,) for digest in Pictures.of(split, self.image).digests())
@@ -148,6 +172,12 @@ def _processor_for(source: ModelSource) -> Any:
         )
     with loading.explained(place, "processor"):
         return AutoImageProcessor.from_pretrained(place, backend="pil", **options)
+
+
+def _undecoded(split: Dataset, columns: Sequence[str]) -> Dataset:
+    for column in columns:
+        split = split.cast_column(column, Image(decode=False))
+    return split
 
 
 def _usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
