@@ -22,7 +22,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import completions, sizing, unlabelled
+from stilla.stages import completions, layering, sizing, unlabelled
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
 from stilla.stages.scoring import export_all, score
@@ -75,7 +75,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     with _at_work(recipe, overwrite=overwrite) as folder:
         stages = _with_teacher(recipe, folder).resolved().chosen()
         written = stages.completions()
-        stages = sizing.sized(stages, written)
+        stages = layering.placed(sizing.sized(stages, written), written)
         cut = stages.narrowed(written)
         for seed in range(recipe.evaluate.seeds):
             stages.student("student", seed, written, cut)
@@ -101,7 +101,7 @@ def capture(
     with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
         stages = _with_teacher(asked, folder).resolved(beforehand=True).chosen()
         written = stages.completions()
-        return sizing.sized(stages, written).capture(written, workers)
+        return layering.placed(sizing.sized(stages, written), written).capture(written, workers)
 
 
 @contextmanager

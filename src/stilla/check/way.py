@@ -161,6 +161,9 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             whole = {} if recipe.teacher.train is None else {"precision": "float32"}
             origin = recipe.teacher.model_copy(update=whole)
             recipe = size.settled(recipe, task, teacher, splits, pool, found)
+            if recipe.student.layers_by != "spaced":
+                found.notes.append("student: which layers stay, a run chooses (layers_by: "
+                                   f"{recipe.student.layers_by}); here they are as far apart as possible")
             smaller = size.smaller(recipe, task, splits, pool)
             student, loaded = start_student(recipe.student, task, teacher, origin, smaller)
             if recipe.student.width is not None:

@@ -154,6 +154,9 @@ class StudentSpec(Limits):
     layers: Layers | None = None
     """Layers to copy from the teacher: 3, `{keep: [0, 5, 11]}`, `{encoder: 6, decoder: 2}` or
     `{depths: [1, 1, 3, 1]}`."""
+    layers_by: Literal["spaced", "lowest", "influence", "auto"] = "spaced"
+    """Which, where `layers` (or a limit) says how many: as far apart as possible, the lowest, those that change most of what
+    passes them, or the best of these three after a short training."""
     width: Narrower | None = None
     """Make the layers narrower: `0.5`, or by kind, `{ffn: 0.5, heads: 0.5, hidden: 0.5}`; alone, or with `layers` or
     `vocabulary`."""
@@ -190,6 +193,10 @@ class StudentSpec(Limits):
         if self.width is not None and given not in ([], ["layers"]):
             raise ValueError(f"got width and {given[0]}; expected width alone, or with layers or vocabulary: it is cut from "
                              f"the teacher. {_INSTEAD[given[0]]}")
+        named = isinstance(self.layers, Mapping) and not self.layers.keys().isdisjoint(("keep", "depths"))
+        if self.layers_by != "spaced" and (named or not self.is_cut):
+            raise ValueError("layers_by: chooses which layers stay, and nothing says how many; expected layers: 3, or a "
+                             "limit, beside it")
         if self.lora is not None and self.config is not None:
             raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
                              "expected layers, width or model")

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilla.data import from_all_over
 from stilla.models.fingerprint import of_model, of_processor
-from stilla.objectives import term
-from stilla.recipe import Stage
 from stilla.runtime.files import unsealed
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
+from stilla.stages import trials
 from stilla.stages.completions import Completed
-from stilla.stages.effort import at_once
 from stilla.stages.stages import Stages
 from stilla.stages.surveying import in_words, surveyed, with_choice
 from stilla.students.candidates import Candidate, finalists
-from stilla.training.arguments import precision_of
-from stilla.training.validation import KL, Validation, measures
 
 STAGE, FILE = "size", "plan.json"
-PART, SHORTEST, LONGEST = 0.1, 50, 300
-"""Of the training's steps that a candidate is trained for, and at least and at most so many."""
-JUDGED = 2_000
-"""Examples of the validation data by which candidates are compared."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ def sized(stages: Stages, written: Completed | None) -> Stages:
     chosen = on_main(lambda: _kept(stages, inputs, folder / FILE))
     if chosen is None:
         found, by = _tried(stages, written)
-        best = on_main(lambda: _best(found, higher=by != KL and measures(place.task, taught=False)[by]))
+        best = on_main(lambda: _best(found, higher=trials.is_better_higher(place.task, by)))
         chosen = best.candidate.spec
         on_main(lambda: place.folder.begin(STAGE, inputs))
         on_main(lambda: place.folder.write(folder / FILE, {
@@ -88,47 +78,18 @@ def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]
     # latency is measured: each process would find another
     found = on_main(lambda: finalists(
         surveyed(stages.recipe.student, place.task, teacher, stages.counting(written), prepared)))
-    by = next(iter(measures(place.task, taught=True)))
-    if place.task.row_classes() > 1 and place.task.comparable(teacher.processor, teacher.processor):
-        by = KL
+    by = trials.judged_by(stages)
     if len(found) == 1:
         return [Tried(found[0])], by
-    stage = stages.recipe.distill[0]
-    steps = _steps(stage, share * len(prepared))
+    steps = trials.steps_of(stages.recipe.distill[0], share * len(prepared))
     say(f"student: {len(found)} candidates, each trained for {steps} steps; then compared by `{by}` on validation data")
     tried = []
     for number, one in enumerate(found):
-        reached = _reached(stages, written, one, f"trial-{number}", steps, by)
+        reached = trials.reached(stages, written, with_choice(stages.recipe.student, one.spec), f"trial-{number}", steps, by)
         say(f"student: {in_words(one.spec)} ({one.parameters:,} parameters, {one.kept:.1%} of the texts' tokens): "
             f"{by} {reached:.4g}")
         tried.append(Tried(one, reached))
     return tried, by
-
-
-def _steps(stage: Stage, examples: float) -> int:
-    whole = stage.max_steps or stage.passes * examples / at_once(stage)
-    return int(max(min(SHORTEST, whole), min(LONGEST, PART * whole)))
-
-
-def _reached(stages: Stages, written: Completed | None, one: Candidate, name: str, steps: int, by: str) -> float:
-    alone = {"patience": None, "average": None, "profile": None}
-    stage = stages.recipe.distill[0].model_copy(update={"max_steps": steps, **alone})
-    spec = with_choice(stages.recipe.student, one.spec)
-    sized = stages.with_recipe(stages.recipe.model_copy(update={"student": spec}))
-    student, loaded = sized.start(0, written)
-    place, teacher = sized.place_of(loaded), stages.teacher
-    terms = [term(each) for each in stage.objectives or ()]
-    # what a stopped run left may be of another recipe
-    on_main(lambda: shutil.rmtree(place.folder.checkpoints(name), ignore_errors=True))
-    place.train(name, student, teacher.model, terms, stage, (loaded.processor, teacher.processor), stages.recipe.seed,
-                examples=stages.examples(written))
-    shutil.rmtree(place.folder.checkpoints(name), ignore_errors=True)
-    some = from_all_over(place.splits["validation"], JUDGED)
-    prepared = place.task.prepare(some, loaded.processor, teacher.processor, training=False)
-    found = Validation(place.task, [prepared], teacher.model if by == KL else None).measured(
-        student.model, prepared, precision=precision_of(stage), batch_size=stages.recipe.evaluate.batch_size,
-        device=next(student.model.parameters()).device, together=False)
-    return found[by]
 
 
 def _best(tried: Sequence[Tried], *, higher: bool) -> Tried:
