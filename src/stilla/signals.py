@@ -36,6 +36,10 @@ class Batch(dict[str, Any]):
     - `places`: (batch, classes), where a row's classes are places in an example, the position of each; negative where
       none is. `characters`: (batch, classes, 2), what of its text stands there, from and to; both 0 where nothing does.
     - `queries`: (rows,) where rows are a query's candidates, which query of the batch each belongs to, in rising order.
+    - `pictures`: (batch,) which of the pictures each example has, negative where it has none. `texts`: (texts,) which of the
+      texts that are read; `numbers`: (texts,) its number among all, equal for equal texts; `of`: (texts,) whose it is, an
+      example of the batch.
+    - `start`: where its vectors stand among those of the optimiser step.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """
@@ -267,6 +271,22 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Which of a batch's pictures and texts belong together, and how a model compares them: scale · cos + bias.
+
+    pictures: the number of each picture (an example's key). texts: the number of each text, equal for equal texts.
+    written_for: the number of the picture that each text belongs to, -1 where nobody says it. bias: None where the model has
+    none.
+    """
+
+    pictures: Int[Tensor, " pictures"]
+    texts: Int[Tensor, " texts"]
+    written_for: Int[Tensor, " texts"]
+    scale: Float[Tensor, ""]
+    bias: Float[Tensor, ""] | None = None
+
+
+@dataclass(frozen=True)
 class Signals:
     """What one model said about one batch. A field is added only when two tasks or two objectives need it."""
 
@@ -280,6 +300,8 @@ class Signals:
     """By name, one vector of every example: of a text, of a query and of what stands beside it."""
     queries: Int[Tensor, " rows"] | None = None
     """Where rows are a query's candidates, which query each belongs to: 0, 1, ... in rising order."""
+    pairs: Pairs | None = None
+    """Where `embeddings` are of pictures (`image`) and texts (`text`), which of them belong together."""
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,12 @@ class Listed(Checked):
 
 @dataclass(frozen=True)
 class Ranking(Checked):
-    """A question, and what each subject found for it, the best first."""
+    """A question, maybe about a picture, and what each subject found for it, the best first."""
 
     question: str
     lists: Mapping[str, tuple[Listed, ...]]
+    picture: str = ""
+    """As a `data:` URI, where the question is about one."""
 
     kind: ClassVar[str] = "ranking"
 

@@ -262,13 +262,13 @@ def _misfits(
     if not _is_usable(spec):
         return []
     objective = objectives.term(spec).objective
-    if objective.count == "labelled" and not labelled:
+    if (objective.count == "labelled" or not objective.needs_teacher) and not labelled:
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
-                     *objective.unplaced(places=task.places),
+                     *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
 
 

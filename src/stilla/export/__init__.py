@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stilla.export.session import OnnxModel
     from stilla.tasks.base import Prepared, Task
 
-__all__ = ["KINDS", "MODEL", "NEEDS", "OnnxModel", "export", "find", "main_file", "missing_packages", "model_card",
-           "plain_usage", "restore", "save_student", "transformers_usage", "write_card"]
+__all__ = ["KINDS", "MODEL", "NEEDS", "TOWER", "OnnxModel", "export", "find", "main_file", "missing_packages", "model_card",
+           "plain_usage", "restore", "save_student", "tower_file", "transformers_usage", "write_card"]
 
 KINDS: Mapping[str, str] = {
     "onnx": "stilla.export.onnx:write",
@@ -29,13 +29,18 @@ KINDS: Mapping[str, str] = {
 NEEDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("onnx", "onnxruntime", "onnxscript"))
 """Packages that a format needs beside Stilla's own; `pip install "stilla[onnx]"` brings them."""
 
-MODEL, ENCODER = "model.onnx", "encoder_model.onnx"
-"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder."""
+MODEL, ENCODER, TOWER = "model.onnx", "encoder_model.onnx", "vision_model.onnx"
+"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder, or towers."""
+
+
+def tower_file(tower: str) -> str:
+    """What the file of one of a model's towers is called, as optimum and Transformers.js have it."""
+    return f"{tower}_model.onnx"
 
 
 def main_file(folder: Path) -> Path | None:
     """The file that stands for a format; None where there is none."""
-    return next((folder / name for name in (MODEL, ENCODER) if (folder / name).is_file()), None)
+    return next((folder / name for name in (MODEL, ENCODER, TOWER) if (folder / name).is_file()), None)
 
 
 _LAZY = {

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.export import ENCODER, MODEL, main_file
+from stilla.export import ENCODER, MODEL, TOWER, main_file
 from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
@@ -63,7 +63,8 @@ def write_folder(
                 model.generation_config.save_pretrained(new)
         made = main_file(new)
         assert made is not None  # what `write` wrote
-        text = writing_readme(made, said) if isinstance(task, Writes) else readme(OnnxModel(made), said, config)
+        text = writing_readme(made, said) if isinstance(task, Writes) else towers_readme(made, said) if task.towers else \
+            readme(OnnxModel(made), said, config)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
 
@@ -100,6 +101,36 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {_LOADING[main.name]}.from_pretrained(".")
 print(tokenizer.batch_decode(model.generate(**tokenizer(["An example."], return_tensors="pt")), skip_special_tokens=True))
+```
+"""
+
+
+def towers_readme(main: Path, said: str) -> str:
+    """The same for towers of pictures and texts."""
+    text = OnnxModel(main.with_name("text_model.onnx"))
+    takes = ", ".join(f"`{name}`" for name in text.inputs)
+    padding = "True" if "attention_mask" in text.inputs else '"max_length"'
+    return f"""\
+# {TOWER}, text_model.onnx
+
+{said} `{TOWER}` takes `pixel_values`, `text_model.onnx` {takes}; both give `{text.output}`, vectors of length 1.
+Any batch size.
+
+```python
+import onnxruntime
+from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer
+
+
+def vectors(file, inputs):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(None, {{one.name: inputs[one.name] for one in session.get_inputs()}})[0]
+
+
+processor, tokenizer = AutoImageProcessor.from_pretrained(".", backend="pil"), AutoTokenizer.from_pretrained(".")
+pictures = processor([Image.open("picture.png").convert("RGB")], return_tensors="np")
+texts = tokenizer(["An example.", "Another one."], padding={padding}, truncation=True, return_tensors="np")
+print(vectors("{TOWER}", pictures) @ vectors("text_model.onnx", texts).T)
 ```
 """
 

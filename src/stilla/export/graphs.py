@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from stilla.errors import ExportError, all_of
 from stilla.export._quiet import quiet
-from stilla.export.running import open_exported
+from stilla.export.session import OnnxModel
 from stilla.tasks.base import Prepared
 
 Inputs = Mapping[str, Tensor]
@@ -94,7 +94,7 @@ def clean(path: Path, axes: Mapping[str, Mapping[int, str]]) -> None:
 
 def check(path: Path, model: Callable[[Inputs], Tensor], batches: Sequence[Inputs]) -> None:
     """Raise an ExportError unless the file answers every batch as the model does."""
-    file = open_exported(path)
+    file = OnnxModel(path)
     for batch in batches:
         with torch.no_grad():
             expected = model(batch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stilla.errors import ExportError, all_of
+from stilla.export import tower_file
 from stilla.export._quiet import require_onnx
 from stilla.export.decoders import write_decoder
 from stilla.export.graphs import Inputs, check, clean, examples, ready, trace
@@ -27,6 +28,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     """
     if isinstance(task, Writes):
         write_decoder(model, examples(prepared), path)
+    elif task.towers:
+        _write_towers(model, task, examples(prepared), path)
     else:
         export_onnx(model, task.axes, task.outputs, examples(prepared), path, task.answer)
     return "Weights and arithmetic in float32."
@@ -60,6 +63,18 @@ def export_onnx(
     trace(whole, batches[0], shapes, [name], path, type(model).__name__)
     clean(path, {name: dict(enumerate(named)) for name, named in axes.items()})
     check(path, lambda inputs: whole(*inputs.values()), batches)
+
+
+def _write_towers(model: nn.Module, task: Task, batches: Sequence[Inputs], path: Path) -> None:
+    """A file for each of them, beside where one file would stand."""
+    for tower, names in task.towers.items():
+        given = [{name: batch[name] for name in names if name in batch} for batch in batches]
+        given = [one for one in given if one]
+        if not given:
+            raise ExportError(f"onnx: these examples hold nothing that the {tower} tower could be traced with")
+        first = {name: torch.cat([value, value]) if len(value) < 2 else value for name, value in given[0].items()}
+        given = [first, *given[1:]]
+        export_onnx(model, task.axes, task.outputs, given, path.with_name(tower_file(tower)), task.answer)
 
 
 class _Logits(nn.Module):

@@ -24,7 +24,7 @@ from transformers import (
 
 from stilla.errors import ExportError
 from stilla.evaluate.generate import Decoding, Writer, Written, ends, split_at_ends, with_settings
-from stilla.export import ENCODER
+from stilla.export import ENCODER, TOWER, tower_file
 from stilla.export.session import OnnxModel, Session
 
 Inputs = Mapping[str, Tensor]
@@ -37,9 +37,26 @@ def open_exported(path: Path) -> Any:
     """What lies in a format's folder as a function from model inputs to logits; what writes has a `writer` as well."""
     if path.name == ENCODER:
         return OnnxPair(path.parent)
+    if path.name == TOWER:
+        return OnnxTowers(path)
     session = Session(path)
     keeps = any(name.startswith("past_key_values") for name in session.inputs)
     return OnnxCausal(path, session) if keeps else OnnxModel(path)
+
+
+class OnnxTowers:
+    """Towers of a model, each a file of its own. `path`: the first's, which stands for all. A tower that is given nothing of
+    what it takes is not asked; answers stand one after the other, those of pictures first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._towers = [OnnxModel(path), OnnxModel(path.with_name(tower_file("text")))]
+        self.inputs = tuple(name for one in self._towers for name in one.inputs)
+        self.bytes = sum(one.bytes for one in self._towers)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """(pictures and texts, width) in float32."""
+        return torch.cat([one(inputs) for one in self._towers if any(name in inputs for name in one.inputs)])
 
 
 class OnnxWriter:

@@ -11,11 +11,14 @@ from stilla.recipe import ObjectiveSpec
 from stilla.runtime.imports import import_path
 
 if TYPE_CHECKING:
+    from stilla.objectives.affinities import Affinities
     from stilla.objectives.base import Objective, Term
+    from stilla.objectives.contrastive import Contrastive
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
     from stilla.objectives.embedding import Embedding
     from stilla.objectives.hidden import Hidden
+    from stilla.objectives.interactive import Interactive
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
     from stilla.objectives.margins import Margins
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
     from stilla.objectives.similarities import Similarities
 
 __all__ = [
-    "DIST", "DKD", "KINDS", "Embedding", "Hidden", "Labels", "Logits", "Margins", "Ranking", "Similarities", "Term", "find",
-    "problems", "term",
+    "DIST", "DKD", "KINDS", "Affinities", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels", "Logits", "Margins",
+    "Ranking", "Similarities", "Term", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -37,6 +40,9 @@ KINDS: Mapping[str, str] = {
     "similarities": "stilla.objectives.similarities:Similarities",
     "margins": "stilla.objectives.margins:Margins",
     "ranking": "stilla.objectives.ranking:Ranking",
+    "contrastive": "stilla.objectives.contrastive:Contrastive",
+    "interactive": "stilla.objectives.interactive:Interactive",
+    "affinities": "stilla.objectives.affinities:Affinities",
 }
 
 

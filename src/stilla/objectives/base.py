@@ -62,6 +62,10 @@ class Objective(nn.Module):
         floor, and what a class means ends with the row."""
         return []
 
+    def unpaired(self, *, pairs: bool) -> list[str]:
+        """Why it cannot work where models do not read pictures and the texts that belong to them."""
+        return []
+
     def unmade(self, student: Dims) -> list[str]:
         """Why there is nothing that it could be made of, in words; empty if there is."""
         return []
@@ -193,6 +197,26 @@ class StepFeatureObjective(Objective):
     @abstractmethod
     def loss(self, sums: Float[Tensor, " sums"], progress: float) -> Float[Tensor, ""]:
         """The loss of a step, of the sums over all of its examples; nothing divides it any more."""
+
+
+class StepTableObjective(Objective):
+    """Compares all of a step's vectors with each other, by more than sums over them can say (a softmax over all of them).
+
+    Each example brings entries, as many as it has vectors; a step's loss is made of the table of all entries. Its
+    micro-batches and processes each put theirs at their places, so that how a step is cut changes nothing. The table of a
+    whole step has to fit into memory, as do the products of its entries.
+    """
+
+    @abstractmethod
+    def entries(
+        self, student: Signals, teacher: Signals | None, progress: float
+    ) -> Float[Tensor, "entries numbers"]:
+        """One for each vector of these examples (`counts` of the task calls them examples), differentiable. Numbers that are
+        the same in all entries (a scale) are read as their mean."""
+
+    @abstractmethod
+    def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
+        """The loss of a step, of all its entries; nothing divides it any more."""
 
 
 class FeatureObjective(Objective):

@@ -1,4 +1,4 @@
-"""The teacher's vector of every text by itself (Reimers and Gurevych 2020, arXiv:2004.09813; LEAF, arXiv:2509.12539)."""
+"""The teacher's vector of every text or picture (Reimers and Gurevych 2020, arXiv:2004.09813; LEAF, arXiv:2509.12539)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stilla.objectives._vectors import refuse_unlike, vector_problems
+from stilla.objectives._vectors import Turn, refuse_unlike, vector_problems, wider
 from stilla.objectives.base import FeatureObjective, LayerMap
 from stilla.signals import Dims, Signals
 
@@ -36,14 +36,12 @@ class Embedding(FeatureObjective):
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         return vector_problems("embedding", student, teacher) or (
-            [] if teacher is None or student.embedding <= teacher.embedding else
-            [f"`embedding`: the student's vectors have {student.embedding} numbers, the teacher's {teacher.embedding}; "
-             "expected as many or fewer. Use `similarities`"])
+            [] if teacher is None else [f"{one}. Use `similarities`" for one in wider("embedding", student, teacher)])
 
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         assert teacher is not None  # a problem before
         if student.embedding != teacher.embedding:
-            self.turn = _Turn(student.embedding, teacher.embedding)
+            self.turn = Turn(student.embedding, teacher.embedding)
 
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
         refuse_unlike("embedding", student, teacher)
@@ -60,16 +58,3 @@ class Embedding(FeatureObjective):
         if self.distance == "l2":
             return (said - told).square().sum(-1)
         return 1 - F.cosine_similarity(said, told, dim=-1)
-
-
-class _Turn(nn.Module):
-    """x -> W x, W the orthonormal columns of a QR decomposition (R's diagonal positive) of what is trained."""
-
-    def __init__(self, narrow: int, wide: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(wide, narrow)))
-
-    def forward(self, vectors: Float[Tensor, "batch narrow"]) -> Float[Tensor, "batch wide"]:
-        columns, upper = torch.linalg.qr(self.weight)
-        turned: Tensor = vectors @ (columns * upper.diagonal().sign()).T.to(vectors.dtype)
-        return turned

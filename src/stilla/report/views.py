@@ -39,7 +39,7 @@ def draw(view: View, label: str) -> Drawn:
 
 
 def _side_by_side(view: Ranking) -> Markup:
-    """The question, and a column for each subject's list."""
+    """The question, with its picture, and a column for each subject's list."""
     lists = {subject: found for subject, found in view.lists.items() if found}
     heads = Markup("").join(Markup('<th class="{}">{}</th>').format(subject_style(one).colour, subject_title(one))
                             for one in lists)
@@ -48,7 +48,9 @@ def _side_by_side(view: Ranking) -> Markup:
         for number in range(max(map(len, lists.values()), default=0))]
     table = Markup('<div class="scroll"><table class="ranking"><thead><tr><th></th>{}</tr></thead>'
                    "<tbody>{}</tbody></table></div>").format(heads, Markup("").join(rows))
-    return _folded(Text(view.question)) + table
+    picture = Markup('<img src="{}" alt="{}" loading="lazy">').format(view.picture, view.question) \
+        if _PICTURE.fullmatch(view.picture) else Markup("")
+    return picture + _folded(Text(view.question)) + table
 
 
 def _entry(one: Listed) -> Markup:

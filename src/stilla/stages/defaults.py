@@ -34,7 +34,7 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
     chosen = task.learns_by() or objectives_for(task.row_classes(), written=recipe.all_written)
     if are_labelled(recipe, task):
         return chosen
-    return tuple(one.model_copy(update={"weight": schedule(1.0)}) for one in chosen if one.kind != "labels")
+    return tuple(one.model_copy(update={"weight": schedule(1.0)}) for one in chosen if one.kind != task.labels_by().kind)
 
 
 def are_labelled(recipe: Recipe, task: Task) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
-from stilla.objectives import Labels
-from stilla.objectives.base import Term
+from stilla.objectives import term
+from stilla.objectives.base import StepTableObjective
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
 from stilla.signals import Dims
@@ -32,15 +32,19 @@ def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
     if not task.has_labels:
         raise CompatibilityError("student.width: what a unit matters is seen by the loss of labels, and these data say of no "
                                  "example what is right. Take layers, or `student: {config: ...}`")
+    labels = term(task.labels_by())
+    if isinstance(labels.objective, StepTableObjective):
+        raise CompatibilityError(f"student.width: what a unit matters is seen of one example at a time, and `{labels.name}` "
+                                 "compares examples with each other. Take layers, or `student: {config: ...}`")
     with progress("width", plan.rounds * len(prepared)) as advance:
 
         def losses(part: nn.Module) -> Iterator[Tensor]:
             part.to(processes().device)
-            distiller = Distiller(part, [Term(Labels(), name="labels")], task, student_dims=Dims(task.row_classes())).eval()
+            distiller = Distiller(part, [labels], task, student_dims=Dims(task.row_classes())).eval()
             for number in range(len(prepared)):
                 batch = prepared.collate([prepared.examples[number]]).to(processes().device)
                 counts = task.counts(batch)
-                if counts[Labels().count]:
+                if counts[labels.objective.count]:
                     yield distiller.loss(batch, None, Step({name: float(value) for name, value in counts.items()}))["loss"]
                 advance(1)
 

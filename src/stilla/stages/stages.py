@@ -24,7 +24,7 @@ from stilla.errors import RecipeError, all_at_once, all_of
 from stilla.evaluate import Asked, examine
 from stilla.export import restore, save_student
 from stilla.models.fingerprint import of_model, of_processor
-from stilla.objectives import Labels, term
+from stilla.objectives import term
 from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, Recipe, Stage, Training, Width
 from stilla.recipe.written import brief, dump
@@ -165,7 +165,7 @@ def teacher_of(place: Place) -> Loaded:
     if place.to_do("teacher", inputs, place.folder.teacher):
         set_seed(seed)
         start = task.load(source, labelled=False)
-        labels = [Term(Labels(), name="labels")]
+        labels = [term(task.labels_by())]
         place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed,
                     examples=place.splits.get(TEACHER))
         place.keep("teacher", inputs, start, place.folder.teacher)
@@ -330,12 +330,13 @@ class Stages:
         `examples` that nobody has labelled."""
         stages = self.recipe.distill
         if self.place.pool is None:
-            return tuple(labels_alone(stage, written.share if written else 1.0) for stage in stages)
+            return tuple(labels_alone(stage, written.share if written else 1.0, by=self.place.task.labels_by())
+                         for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
         done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
         # what may end early ends by itself: a student's steps are no measure for its baseline
         return tuple(labels_alone(stage, share, None if one is None or stage.patience is not None else one["steps"],
-                                  passes=cache_choice.passes_of(stage, len(examples)))
+                                  by=self.place.task.labels_by(), passes=cache_choice.passes_of(stage, len(examples)))
                      for stage, one in zip(stages, done, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:

@@ -98,13 +98,19 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
     return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
 
 
-def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, passes: float | None = None) -> Stage:
+LABELS = ObjectiveSpec(kind="labels")
+
+
+def labels_alone(
+    stage: Stage, share: float = 1.0, steps: int | None = None, *, by: ObjectiveSpec = LABELS, passes: float | None = None
+) -> Stage:
     """The same training without the teacher: the baseline's.
 
     Args:
         share: how many examples the student trains on, against the labelled ones, over which the baseline passes for as many
             steps.
         steps: of the student's training, where they are known.
+        by: what learns from labels (`Task.labels_by`).
         passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
 
     Where the student goes by its teacher, the baseline goes by the headline metric.
@@ -116,5 +122,5 @@ def labels_alone(stage: Stage, share: float = 1.0, steps: int | None = None, *, 
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
-        "objectives": (ObjectiveSpec(kind="labels"),), "epochs": stage.passes * share, "unlabelled": None,
+        "objectives": (by,), "epochs": stage.passes * share, "unlabelled": None,
         "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}})

@@ -116,6 +116,9 @@ class Task(ABC, Generic[SectionT]):
     """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
     answer: ClassVar[str] = "logits"
     """What `outputs` is called in an exported file."""
+    towers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Parts of its models that answer by themselves, each in an exported file of its own: their names, with the inputs that
+    each takes. Their answers stand one after the other in `outputs`."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
 
@@ -180,6 +183,15 @@ class Task(ABC, Generic[SectionT]):
     def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:
         """By what a student learns whose recipe names no objectives; None: by labels and logits."""
         return None
+
+    def labels_by(self) -> ObjectiveSpec:
+        """By what its models learn from labels alone: a teacher that is trained first, the baseline."""
+        return ObjectiveSpec(kind="labels")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether its examples are pictures with the texts that belong to them (`Signals.pairs`)."""
+        return False
 
     @property
     def has_labels(self) -> bool:

@@ -18,7 +18,15 @@ from stilla.models.features import Recorder
 from stilla.models.heads import head_of
 from stilla.models.spread import is_spread
 from stilla.models.stacks import find_stacks
-from stilla.objectives.base import FeatureObjective, LayerMap, RowObjective, StepFeatureObjective, StepObjective, Term
+from stilla.objectives.base import (
+    FeatureObjective,
+    LayerMap,
+    RowObjective,
+    StepFeatureObjective,
+    StepObjective,
+    StepTableObjective,
+    Term,
+)
 from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
@@ -66,6 +74,7 @@ class Distiller(nn.Module):
                      for problem in term.objective.unseen(vocabulary=task.vocabulary)]
         problems += [f"`{term.name}` {problem}" for term in terms
                      for problem in term.objective.unplaced(places=task.places)]
+        problems += [f"`{term.name}` {problem}" for term in terms for problem in term.objective.unpaired(pairs=task.pairs)]
         if compile:
             problems += compile_problems(task)
         if problems:
@@ -80,7 +89,8 @@ class Distiller(nn.Module):
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
         self.coupling = {term.name: term.objective for term in terms
-                         if isinstance(term.objective, StepObjective | StepFeatureObjective)}
+                         if isinstance(term.objective, StepObjective | StepFeatureObjective | StepTableObjective)}
+        self.tabled = any(isinstance(one, StepTableObjective) for one in self.coupling.values())
         self.task = task
         self.compiled = compile
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
@@ -99,7 +109,7 @@ class Distiller(nn.Module):
     def survey(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Tensor]:
         """What the step terms sum over the batch, by name; within `forward` where there is a wrapper."""
         said = listen(self.student, self.task, batch, Side.STUDENT)
-        return self._sums(*self._aligned(said, teacher, batch), batch, step.progress)
+        return self._sums(*self._aligned(said, teacher, batch), batch, step)
 
     def loss(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
         """To be called within `forward` where there is a wrapper.
@@ -127,20 +137,25 @@ class Distiller(nn.Module):
                     loss = loss + weights[term.name] * scales[term.name] * total
                     sums[term.name] = total.detach()
             parts = {name: scales[name] * total for name, total in sums.items()}
-            for name, own in self._sums(said, theirs, batch, step.progress).items():
+            for name, own in self._sums(said, theirs, batch, step).items():
                 part = step.of_sums(name, own, partial(self.coupling[name].loss, progress=step.progress)).to(loss.dtype)
                 loss, parts[name] = loss + weights[name] * part, part.detach()
             return {"loss": loss, "terms": torch.stack([parts[term.name] for term in self.terms])}
 
-    def _sums(self, said: Signals, teacher: Signals | None, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def _sums(self, said: Signals, teacher: Signals | None, batch: Batch, step: Step) -> dict[str, Tensor]:
         """What the step terms sum over the batch's rows, by name; nothing of a void batch."""
-        share, found = 0.0 if "void" in batch else 1.0, {}
+        share, found, progress = 0.0 if "void" in batch else 1.0, {}, step.progress
         for name, objective in self.coupling.items():
             with torch.autocast(next(self.parameters()).device.type, enabled=False):
+                if isinstance(objective, StepFeatureObjective | StepTableObjective) and objective.needs_teacher \
+                        and teacher is None:
+                    raise CompatibilityError(f"`{name}` needs a teacher, and this batch came without its signals")
                 if isinstance(objective, StepFeatureObjective):
-                    if teacher is None:
-                        raise CompatibilityError(f"`{name}` needs a teacher, and this batch came without its signals")
+                    assert teacher is not None  # it needs one
                     found[name] = share * objective.sums(said, teacher, progress)
+                elif isinstance(objective, StepTableObjective):
+                    found[name] = step.placed(objective.entries(said, teacher, progress), batch.get("start", 0),
+                                              void="void" in batch)
                 else:
                     assert isinstance(said.logits, Dense)  # a vocabulary's were refused
                     logits = said.logits.logits.to(torch.promote_types(said.logits.logits.dtype, torch.float32))

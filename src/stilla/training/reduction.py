@@ -43,6 +43,14 @@ class Step:
         counted = self.counts[count]
         return 0.0 if void or counted == 0 else weight * self.processes / counted
 
+    def placed(self, entries: Tensor, start: int, *, void: bool = False) -> Tensor:
+        """(entries of the step, numbers): these at their places, zero elsewhere, so that the parts of a step add up to the
+        table of all of its entries. Nothing of a void batch."""
+        total = int(self.counts["examples"])
+        if void:
+            return entries.new_zeros(total, entries.shape[1]) + 0.0 * entries.sum()
+        return torch.nn.functional.pad(entries, (0, 0, start, total - start - len(entries)))
+
     def of_sums(self, name: str, part: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """This forward's part of a loss that is a function of sums over the rows of the whole step.
 

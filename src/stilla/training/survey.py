@@ -18,6 +18,7 @@ class Processes(Protocol):
     """What is needed of accelerate's `Accelerator`."""
 
     num_processes: int
+    process_index: int
 
     def gather(self, tensor: Any) -> Any: ...
 
@@ -70,6 +71,20 @@ class WholeStep:
     def _gathered(self, part: Tensor) -> Tensor:
         total: Tensor = self.processes.gather(part[None]).sum(0)
         return total
+
+
+def place(
+    batches: Sequence[Batch], counted: Sequence[Mapping[str, int]], processes: Processes, device: torch.device | str
+) -> None:
+    """Say in each of a process's micro-batches where its vectors stand among those of the step (`start`).
+
+    counted: what those of them that are not void hold.
+    """
+    own = torch.tensor([sum(counts["examples"] for counts in counted)], dtype=torch.int64, device=device)
+    start = int(processes.gather(own)[: processes.process_index].sum())
+    for batch, counts in zip((one for one in batches if "void" not in one), counted, strict=True):
+        batch["start"] = start
+        start += counts["examples"]
 
 
 @contextmanager

@@ -55,7 +55,7 @@ from stilla.training.settling import (
 )
 from stilla.training.spreading import asked_for, build_whole, preparing, settle, spreading_problems
 from stilla.training.streams import Source
-from stilla.training.survey import WholeStep
+from stilla.training.survey import WholeStep, place
 from stilla.training.validation import Validation, model_of
 
 
@@ -249,6 +249,8 @@ class DistillationTrainer(Narrowed):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator)]
         counted = [self.task.counts(batch) for batch in batches if "void" not in batch]
         counts = count_step(counted, self.accelerator.gather, device, self.task.counted)
+        if self._distiller.tabled:
+            place(batches, counted, self.accelerator, device)
         return batches, WholeStep(counts, batches, self.accelerator)
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:

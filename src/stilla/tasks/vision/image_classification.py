@@ -90,7 +90,7 @@ class ImageClassification(Classification[ImageClassificationData]):
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForImageClassification
         model = loading.classifier(source, self.problem, auto, labelled=labelled)
-        processor = _processor_for(source)
+        processor = processor_for(source)
         blank = PIL.Image.new("RGB", (48, 64))
         pixels = Processor(processor, blank)
         batch = {"pixel_values": torch.from_numpy(pixels.finish(np.stack([pixels.geometry(blank)] * 2)))}
@@ -127,11 +127,11 @@ class ImageClassification(Classification[ImageClassificationData]):
         )
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, self._seen, called, _pictures.holds_pictures, "pictures", _usual_pictures, self.problem.columns)
+        found = bound(pool, self._seen, called, _pictures.holds_pictures, "pictures", usual_pictures, self.problem.columns)
         return _undecoded(found, self._seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        broken = {row for column in self._seen for row in _broken(self.section, "unlabelled", pool, column)}
+        broken = {row for column in self._seen for row in broken_pictures(self.section, "unlabelled", pool, column)}
         return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
 
     def beside(self, split: Dataset) -> Dataset:
@@ -160,7 +160,7 @@ class ImageClassification(Classification[ImageClassificationData]):
         return Picture(_pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN))
 
 
-def _processor_for(source: ModelSource) -> Any:
+def processor_for(source: ModelSource) -> Any:
     """The image processor of a model, by PIL: without torchvision, and giving the same values everywhere."""
     place, options = loading.where_processor(source)
     folder = Path(place).expanduser()
@@ -180,17 +180,17 @@ def _undecoded(split: Dataset, columns: Sequence[str]) -> Dataset:
     return split
 
 
-def _usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
+def usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
     usual = [name for name in fitting if name.lower() in _columns.IMAGES]
     return next((found for found in (fitting, usual) if len(found) == 1), None)
 
 
 def _refuse_broken(section: Data, name: str, split: Dataset, column: str | None) -> None:
     if column is not None:
-        _broken(section, name, split, column)
+        broken_pictures(section, name, split, column)
 
 
-def _broken(section: Data | None, name: str, split: Dataset, column: str) -> Mapping[int, str]:
+def broken_pictures(section: Data | None, name: str, split: Dataset, column: str) -> Mapping[int, str]:
     """Pictures that cannot be read, by row, and why.
 
     Raises:

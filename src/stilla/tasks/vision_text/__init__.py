@@ -1,0 +1,1 @@
+"""Tasks on pictures and the texts that belong to them."""

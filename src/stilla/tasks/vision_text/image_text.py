@@ -1,0 +1,341 @@
+"""Image-text: a vector for every picture and every text, near where they belong together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset, Image
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from stilla.data import are_unlabelled
+from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
+from stilla.signals import Batch, Dense, Dims, Pairs, Side, Signals
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, content
+from stilla.tasks.base import Texts as Read
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.bound import bound, usual_texts
+from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import numbering
+from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+from stilla.tasks.vision_text import captions as _captions
+from stilla.tasks.vision_text import loading
+from stilla.tasks.vision_text.batches import NONE, Collate, Texts
+from stilla.tasks.vision_text.captions import Said
+from stilla.tasks.vision_text.exam import ImageTextExam, Known
+from stilla.tasks.vision_text.model import DualEncoder, begin
+from stilla.tasks.vision_text.sections import ImageTextData
+
+logger = logging.getLogger(__name__)
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class ImageText(Task[ImageTextData]):
+    """Vectors of pictures and of texts, compared with each other: CLIP, SigLIP and others with two towers.
+
+    An example is a picture with what is said of it: captions, or texts made of its class. All of an example's texts are read;
+    equal ones of a batch once. What is stored of a teacher is a vector of every picture and every text.
+    """
+
+    section: ImageTextData | None = None
+    """None for a model whose batches a person makes."""
+    image: str = ""
+    """The pictures' column; empty where there are texts alone."""
+    said: Said | None = None
+    shape: tuple[int, float, float | None] | None = None
+    """The teacher's vectors: numbers of each, and by what scale and bias it compares them."""
+
+    kind: ClassVar[str] = "image-text"
+    data_section = ImageTextData
+    distributions: ClassVar[bool] = False
+    answer: ClassVar[str] = "embeddings"
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "pixel_values": ("pictures",), **dict.fromkeys(_INPUTS, ("texts", "tokens"))}
+    towers: ClassVar[Mapping[str, tuple[str, ...]]] = {"vision": ("pixel_values",), "text": _INPUTS}
+
+    # --- data ---
+
+    @classmethod
+    def understand(cls, section: ImageTextData, splits: Mapping[str, Dataset]) -> Self:
+        problems: list[str] = []
+        train = splits.get("train", next(iter(splits.values())))
+        said = attempt(problems, _captions.understand, section, splits)
+        image = attempt(problems, _columns.image, section, train, () if said is None else said.columns, holds_pictures)
+        problems += _columns.missing([image] if image else [], splits)
+        if not problems and said is not None and image is not None:
+            for name, split in splits.items():
+                attempt(problems, broken_pictures, section, name, split, image)
+                attempt(problems, _captions.refuse_silent, section, said, name, split)
+        if problems or said is None or image is None:
+            raise all_at_once(problems, DataError)
+        if said.label is not None and len(said.names) < 2:
+            raise DataError(f"data.label: {said.label!r} holds {len(said.names)} classes; expected two or more.")
+        return cls(section, image, said)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        if not isinstance(model, DualEncoder):
+            raise CompatibilityError(f"{type(model).__name__} does not give vectors by itself; load it as "
+                                     "stilla.tasks.vision_text.loading does")
+        return cls(shape=_shape(model))
+
+    def resolved(self, section: ImageTextData) -> ImageTextData:
+        if self.said is None:
+            return section
+        texts = None if self.said.captions is None else (self.said.captions,)
+        return section.model_copy(update={"image": self.image, "text": texts, "label": self.said.label})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        return replace(self, shape=_shape(teacher.model))
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        return loading.load(source, trained=labelled)
+
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        if isinstance(model, DualEncoder):
+            begin(model)
+        return model
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        near = ObjectiveSpec(kind="embedding")
+        return (near, ObjectiveSpec(kind="affinities")) if self.pairs else (near,)
+
+    def labels_by(self) -> ObjectiveSpec:
+        return ObjectiveSpec(kind="contrastive")
+
+    @property
+    def pairs(self) -> bool:
+        return self.said is not None or self.section is None
+
+    def class_names(self) -> tuple[str, ...]:
+        return () if self.said is None else self.said.names
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        """Pictures by themselves, or texts by themselves where there is no picture."""
+        assert self.said is not None  # of a recipe
+        columns = self.said.columns
+        pictured = any(holds_pictures(feature) for feature in pool.features.values()) or self.image in called
+        if pictured:
+            found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, columns)
+            return found.cast_column(self.image, Image(decode=False))
+        if self.said.captions is None:
+            raise DataError("data.unlabelled: texts by themselves are read as captions, and these data have none, only "
+                            f"classes ({self.said.label!r}). {_columns.columns_of(pool)} Give pictures.")
+        return bound(pool, (self.said.captions,), called, _captions.holds_texts, "texts",
+                     lambda pool, texts: usual_texts(pool, texts, 1))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        if self.image not in pool.column_names:
+            assert self.said is not None
+            rows = [row for row, texts in enumerate(self.said.texts(pool)) if texts]
+            return pool if len(rows) == len(pool) else pool.select(rows)
+        broken = broken_pictures(self.section, "unlabelled", pool, self.image)
+        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+
+    def beside(self, split: Dataset) -> Dataset:
+        assert self.said is not None
+        columns = [one for one in (self.image, *self.said.columns) if one in split.column_names]
+        return split.select_columns(columns).cast_column(self.image, Image(decode=False))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str | bytes, ...]]:
+        if self.image in split.column_names:
+            return ((digest,) for digest in Pictures.of(split, self.image).digests())
+        assert self.said is not None
+        return iter(self.said.texts(split))
+
+    def texts(self, split: Dataset, processor: Any) -> Read:
+        assert self.said is not None
+        wanted = None if self.section is None else self.section.max_length
+        prompts = [one for name in self.said.names for one in self.said.prompts(name)]
+        lines = [*prompts, *(text for texts in self.said.texts(split) for text in texts)]
+        return _tokens.beginnings(processor.tokenizer, lines, _tokens.longest([processor.tokenizer], wanted))
+
+    def tokenizer_of(self, processor: Any) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = processor.tokenizer
+        return tokenizer
+
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Any:
+        return replace(processor, tokenizer=tokenizer)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if self.section is None or self.said is None:
+            raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
+        there, source, aligned = self._pictures(split, student, teacher)
+        texts = self.said.texts(split)
+        keys = np.array([row for row, one in enumerate(texts) if one or there[row] != NONE], np.int64)
+        keys = keys[there[keys] != NONE] if not training else keys
+        if not len(keys):
+            raise DataError(f"there is nothing left to read in {self.image!r}: no picture, and no text.")
+        said = [texts[row] for row in keys]
+        pictures, classes = there[keys], self.said.classes(split)[keys]
+        prompts = [] if training else [tuple(self.said.prompts(name)) for name in self.said.names]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(
+            one for several in (*texts, *prompts) for one in several))}
+        numbered = [[numbers[one] for one in several] for several in (*said, *prompts)]
+        labelled = np.concatenate([~are_unlabelled(split)[keys], np.zeros(len(prompts), np.bool_)])
+        every = np.concatenate([keys, len(split) + np.arange(len(prompts))])
+        ours, theirs, known = self._texts(list(numbers), student, teacher, training=training)
+        collate = Collate(source, ours, theirs, np.concatenate([pictures, np.full(len(prompts), NONE)]), numbered, every,
+                          labelled, known)
+        references = None if training else self._references(keys, numbered, said, classes)
+        return Prepared(examples=Positions(len(every)), collate=collate, keys=every, references=references,
+                        aligned=aligned and (theirs is ours or known is not None))
+
+    def _pictures(
+        self, split: Dataset, student: Any, teacher: Any | None
+    ) -> tuple[NDArray[np.int64], Source | Kept | None, bool]:
+        """(examples,) the place of each one's picture among those that can be read; these; and whether both models see the
+        same of them."""
+        there = np.full(len(split), NONE)
+        if self.image not in split.column_names:
+            return there, None, True
+        assert self.section is not None
+        pictures = Pictures.of(split, self.image)
+        empty = [row for row, one in enumerate(pictures.rows[self.image])
+                 if one is None or one["bytes"] is one["path"] is None]
+        skipped = pictures.broken() if self.section.broken == "skip" else dict.fromkeys(empty, "")
+        keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
+        if not len(keys):
+            return there, None, True
+        there[keys] = np.arange(len(keys))
+        sample = pictures.rgb(keys[0])
+        own = Processor(student.images, sample)
+        shared = teacher is None or settings(student.images) == settings(teacher.images)
+        other = own if teacher is None or shared else Processor(teacher.images, sample)
+        aligned = teacher is None or geometry_of(student.images) == geometry_of(teacher.images)
+        return there, keep(Source(pictures, keys, own, other, None)), aligned
+
+    def _texts(
+        self, texts: Sequence[str], student: Any, teacher: Any | None, *, training: bool
+    ) -> tuple[Texts, Texts, Any]:
+        """All texts by the student's tokens and by the teacher's, and how these are numbered where they are the same."""
+        assert self.section is not None
+        both = [student.tokenizer] if teacher is None else [student.tokenizer, teacher.tokenizer]
+        length = _tokens.longest(both, self.section.max_length)
+
+        def made(reader: Any, whose: str) -> Texts:
+            tokens, cut = _tokens.tokenise(reader.tokenizer, [texts or [""]], length)
+            if cut:
+                logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
+            return Texts(reader, tokens)
+
+        ours = made(student, "the student's" if teacher is not None else "the")
+        if teacher is None or student.reads_alike(teacher):
+            return ours, ours, None
+        known = numbering(student.tokenizer, teacher.tokenizer) if training and student.fixed == teacher.fixed else None
+        return ours, ours if known is not None else made(teacher, "the teacher's"), known
+
+    def _references(
+        self, keys: NDArray[np.int64], numbered: Sequence[Sequence[int]], said: Sequence[tuple[str, ...]],
+        classes: NDArray[np.int64],
+    ) -> list[Known]:
+        """Of pictures what is right; of the texts about a class, which class."""
+        assert self.said is not None
+        captioned = self.said.captions is not None
+        owners: dict[int, list[int]] = {}
+        for key, several in zip(keys.tolist(), numbered):
+            for one in several:
+                owners.setdefault(one, []).append(key)
+        pictures = [Known(int(key), tuple(several), words, int(label), tuple(frozenset(owners[one]) for one in several))
+                    if captioned else Known(int(key), (), label=int(label))
+                    for key, several, words, label in zip(keys, numbered, said, classes)]
+        return [*pictures, *(Known(None, (), prompts=number) for number in range(len(numbered) - len(keys)))]
+
+    # --- batches and signals ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """Every picture and every text is an example, with a vector; a picture counts as one token."""
+        pictures, texts = int((batch["pictures"] != NONE).sum()), len(batch["of"])
+        mask = batch.student.get("attention_mask")
+        tokens = batch.student["input_ids"].numel() if mask is None and texts else 0 if mask is None else int(mask.sum())
+        return {"rows": texts, "labelled": int((batch["written"] != NONE).sum()), "tokens": tokens + pictures,
+                "examples": pictures + texts}
+
+    def mask(self, batch: Batch, side: Side) -> Tensor | None:
+        """Of texts; a picture's positions are all valid (`stack_mask`)."""
+        inputs = batch.student if side is Side.STUDENT else batch.teacher
+        mask = inputs.get("attention_mask")
+        return None if mask is None else mask.bool()
+
+    def stack_mask(self, batch: Batch, side: Side, stack: str) -> Tensor | None:
+        return self.mask(batch, side) if stack.startswith("text") else None
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        return self._said(outputs.image_embeds, outputs.text_embeds, batch, outputs.scale, outputs.bias)
+
+    def _said(
+        self, images: Tensor | None, texts: Tensor | None, batch: Batch, scale: Tensor, bias: Tensor | None
+    ) -> Signals:
+        embeddings = {} if images is None else {"image": images}
+        if texts is not None:
+            embeddings["text"] = texts[batch["texts"]]
+        keys, there = batch["keys"], batch["pictures"] != NONE
+        of = batch["written"]
+        written = torch.where(of != NONE, keys[of.clamp_min(0)], NONE) if len(of) else of
+        pairs = Pairs(keys[there], batch["numbers"], written, scale, bias)
+        return Signals(embeddings=embeddings, pairs=pairs)
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        if teacher.embeddings or not isinstance(teacher.logits, Dense):
+            return student, teacher
+        assert self.shape is not None  # of a cache, which a teacher filled
+        vectors, (_, scale, bias) = teacher.logits.logits, self.shape
+        pictures = int((batch["pictures"] != NONE).sum())
+        said = self._said(vectors[:pictures] if pictures else None, vectors[pictures:] if len(batch["of"]) else None, batch,
+                          vectors.new_tensor(scale), None if bias is None else vectors.new_tensor(bias))
+        return student, replace(said, stacks=teacher.stacks)
+
+    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
+        """A vector of every picture, then of every text that is read."""
+        parts = [teacher.embeddings["image"]] if "image" in teacher.embeddings else []
+        if "text" in teacher.embeddings:
+            first = {which: place for place, which in reversed([*enumerate(batch["texts"].tolist())])}
+            parts.append(teacher.embeddings["text"][[first[which] for which in range(len(first))]])
+        return Signals(logits=Dense(torch.cat(parts)), stacks=teacher.stacks)
+
+    def told(self, stored: Dims) -> Dims:
+        return replace(stored, classes=0, embedding=stored.classes)
+
+    def segments(self, batch: Batch) -> list[Segment]:
+        found: list[Segment] = []
+        for names in self.towers.values():
+            inputs = {name: batch.teacher[name] for name in names if name in batch.teacher}
+            for one in range(len(next(iter(inputs.values()), ()))):
+                found.append(Segment(content(inputs, one), slice(len(found), len(found) + 1), one))
+        return found
+
+    def embedding_width(self, model: nn.Module) -> int:
+        return model.width if isinstance(model, DualEncoder) else 0
+
+    def row_classes(self) -> int:
+        return 0
+
+    def teacher_classes(self) -> int:
+        """Numbers of a vector: what is stored of a picture or a text."""
+        return 0 if self.shape is None else self.shape[0]
+
+    def numbers_of(self, length: int) -> int:
+        return 2 * self.teacher_classes()
+
+    def exam(self) -> ImageTextExam:
+        return ImageTextExam(self.said, self.image)
+
+
+def _shape(model: Any) -> tuple[int, float, float | None]:
+    weights = dict(model.named_parameters(recurse=False))
+    bias = weights.get("logit_bias")
+    return model.width, float(weights["logit_scale"].detach().float().exp()), None if bias is None else float(bias.detach())

@@ -1,0 +1,194 @@
+"""Objectives over pictures and texts of a step, against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from stilla.errors import CompatibilityError, RecipeError
+from stilla.objectives import Affinities, Contrastive, Embedding, Interactive
+from stilla.objectives.base import StepTableObjective
+from stilla.signals import Dims, Pairs, Signals
+from stilla.training.reduction import Step
+
+SAME, NARROW = Dims(0, embedding=6), Dims(0, embedding=4)
+
+
+def said(
+    seed: int, width: int = 6, *, pictures: int = 4, bias: float | None = None, scale: float = 7.0, **pairs: Any
+) -> Signals:
+    """Pictures 10, 11, ... with a text each, numbered from 0."""
+    draw = torch.Generator().manual_seed(seed)
+    vectors = {name: torch.randn(pictures, width, generator=draw, dtype=torch.float64) for name in ("image", "text")}
+    vectors = {name: torch.nn.functional.normalize(one, dim=-1).requires_grad_() for name, one in vectors.items()}
+    keys = torch.arange(10, 10 + pictures)
+    known = {"pictures": keys, "texts": torch.arange(pictures), "written_for": keys, **pairs}
+    return Signals(embeddings=vectors, pairs=Pairs(
+        **known, scale=torch.tensor(scale, dtype=torch.float64, requires_grad=True),
+        bias=None if bias is None else torch.tensor(bias, dtype=torch.float64, requires_grad=True)))
+
+
+def loss(
+    objective: StepTableObjective, student: Signals, teacher: Signals | None, dims: tuple[Dims, Dims] = (SAME, SAME)
+) -> Any:
+    torch.manual_seed(0)
+    assert not objective.problems(*dims, {})
+    objective.setup(*dims, {})
+    return objective.loss(objective.entries(student, teacher, 0.0), 0.0)
+
+
+def softmax(x: NDArray[Any]) -> NDArray[Any]:
+    e = np.exp(x - x.max(1, keepdims=True))
+    return np.asarray(e / e.sum(1, keepdims=True))
+
+
+def arrays(one: Signals) -> tuple[NDArray[Any], NDArray[Any], float]:
+    assert one.pairs is not None
+    return (*(one.embeddings[name].detach().numpy() for name in ("image", "text")), one.pairs.scale.item())
+
+
+def infonce(z: NDArray[Any]) -> float:
+    return -0.5 * float(np.log(np.diag(softmax(z))).mean() + np.log(np.diag(softmax(z.T))).mean())
+
+
+def test_contrastive_is_clips_loss() -> None:
+    one = said(0)
+    image, text, scale = arrays(one)
+    assert loss(Contrastive(), one, None).item() == pytest.approx(infonce(scale * image @ text.T), rel=1e-6)
+
+
+def test_contrastive_of_a_model_with_a_bias_is_siglips_loss() -> None:
+    one = said(0, bias=-3.0)
+    image, text, scale = arrays(one)
+    signs = 2 * np.eye(4) - 1
+    z = scale * image @ text.T - 3.0
+    expected = np.log1p(np.exp(-signs * z)).sum() / 4
+    assert loss(Contrastive(), one, None).item() == pytest.approx(expected, rel=1e-6)
+    assert loss(Contrastive(compare="softmax"), one, None).item() == pytest.approx(infonce(z), rel=1e-6)
+
+
+def test_pictures_with_equal_texts_are_not_told_apart() -> None:
+    """Pictures 0 and 2 are of one class: their texts are the same, and both are right for both."""
+    one = said(0, texts=torch.tensor([5, 1, 5, 3]))
+    image, text, scale = arrays(one)
+    right = np.eye(4)
+    right[0, 2] = right[2, 0] = 1
+    z = scale * image @ text.T
+    expected = [-(t / t.sum(1, keepdims=True) * np.log(softmax(logits))).sum(1).mean()
+                for logits, t in ((z, right), (z.T, right.T))]
+    assert loss(Contrastive(), one, None).item() == pytest.approx(0.5 * sum(expected), rel=1e-6)
+
+
+def test_a_picture_without_a_text_and_a_text_without_a_picture_take_no_part_in_what_labels_say() -> None:
+    whole = said(0, pictures=3)
+    some = said(0, pictures=3)
+    more = torch.randn(1, 6, dtype=torch.float64)
+    pairs = some.pairs
+    assert pairs is not None
+    keys, texts = torch.tensor([10, 11, 12, 13]), torch.tensor([0, 1, 2, 9])
+    written = torch.tensor([10, 11, 12, -1])
+    larger = Signals(embeddings={name: torch.cat([one, more]) for name, one in some.embeddings.items()},
+                     pairs=Pairs(keys, texts, written, pairs.scale))
+    assert loss(Contrastive(), larger, None).item() == pytest.approx(loss(Contrastive(), whole, None).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_affinities_are_the_kl_of_both_directions(temperature: float) -> None:
+    ours, theirs = said(0, 4, scale=3.0), said(1)
+    z, t = (scale * image @ text.T / temperature for image, text, scale in (arrays(ours), arrays(theirs)))
+
+    def kl(told: NDArray[Any], own: NDArray[Any]) -> float:
+        p, q = softmax(told), softmax(own)
+        return float((p * np.log(p / q)).sum(1).mean())
+
+    expected = 0.5 * temperature**2 * (kl(t, z) + kl(t.T, z.T))
+    found = loss(Affinities(temperature=temperature), ours, theirs, (NARROW, SAME))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_of_a_student_that_is_its_teacher_distance_and_gradient_are_zero_and_interactive_is_the_teachers_own() -> None:
+    one, same = said(0), said(0)
+    image, text, scale = arrays(one)
+    assert loss(Interactive(), one, same).item() == pytest.approx(infonce(scale * image @ text.T), rel=1e-6)
+    near = Embedding(distance="l2").total(one, same, 0.0)
+    assert near.item() == 0
+    for gradient in torch.autograd.grad(near, list(one.embeddings.values())):
+        assert float(gradient.abs().max()) == 0
+    kl = loss(Affinities(), one, same)
+    assert kl.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_interactive_compares_with_what_does_not_move() -> None:
+    ours, theirs = said(0, scale=2.0), said(1)
+    (image, text, _), (told_image, told_text, scale) = arrays(ours), arrays(theirs)
+    expected = 0.5 * (infonce(scale * image @ told_text.T) + infonce(scale * told_image @ text.T))
+    found = loss(Interactive(), ours, theirs)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    found.backward()
+    assert all(one.grad is None or not one.grad.any() for one in theirs.embeddings.values())
+
+
+def test_narrower_vectors_are_turned_into_the_teachers_space() -> None:
+    objective = Interactive()
+    found = loss(objective, said(0, 4), said(1), (NARROW, SAME))
+    found.backward()
+    (turn,) = objective.parameters()
+    assert turn.shape == (6, 4)
+    assert turn.grad is not None
+    assert turn.grad.any()
+    assert Interactive().problems(SAME, NARROW, {}) == [
+        "`interactive`: the student's vectors have 6 numbers, the teacher's 4; expected as many or fewer. Use `affinities`"]
+
+
+@pytest.mark.parametrize("make", [Contrastive, Interactive, Affinities])
+@pytest.mark.parametrize("sizes", [(2, 2), (1, 1, 1, 1), (3, 1)])
+def test_parts_of_a_step_add_up_to_the_step(make: type[StepTableObjective], sizes: tuple[int, ...]) -> None:
+    whole, told = said(0), said(1)
+    objective = make()
+    loss_of_all = loss(objective, whole, told)
+    wanted = torch.autograd.grad(loss_of_all, [*whole.embeddings.values(), whole.pairs.scale], allow_unused=True)  # type: ignore[union-attr]
+    parts, start = list[torch.Tensor](), 0
+    step = Step({"examples": 8.0}, micro_batches=len(sizes))
+    for size in sizes:
+        rows = objective.entries(_some(whole, start // 2, size), _some(told, start // 2, size), 0.0)
+        parts.append(step.placed(rows, start))
+        start += 2 * size
+    total = torch.stack(parts).sum(0).detach()
+    step = Step({"examples": 8.0}, micro_batches=len(sizes), whole=lambda name, part: total)
+    values = [step.of_sums("x", part, lambda sums: objective.loss(sums, 0.0)) for part in parts]
+    assert torch.stack(values).sum().item() == pytest.approx(loss_of_all.item(), rel=1e-6)
+    got = torch.autograd.grad(sum(values), [*whole.embeddings.values(), whole.pairs.scale], allow_unused=True)  # type: ignore[union-attr, arg-type]
+    for one, other in zip(wanted, got, strict=True):
+        assert (one is None and not (other is not None and other.any())) or torch.allclose(one, other, rtol=1e-5, atol=1e-7)  # type: ignore[arg-type]
+
+
+def _some(said: Signals, start: int, size: int) -> Signals:
+    rows, pairs = slice(start, start + size), said.pairs
+    assert pairs is not None
+    return Signals(embeddings={name: one[rows] for name, one in said.embeddings.items()}, pairs=Pairs(
+        pairs.pictures[rows], pairs.texts[rows], pairs.written_for[rows], pairs.scale, pairs.bias))
+
+
+def test_a_void_part_adds_nothing_wherever_it_stands() -> None:
+    step = Step({"examples": 2.0})
+    entries = torch.ones(8, 3, requires_grad=True)
+    placed = step.placed(entries, 6, void=True)
+    assert placed.shape == (2, 3)
+    assert not placed.any()
+    placed.sum().backward()
+    assert entries.grad is not None
+    assert not entries.grad.any()
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    with pytest.raises(RecipeError, match="expected a number above 0"):
+        Affinities(temperature=0.0)
+    with pytest.raises(CompatibilityError, match="does not say which belong together"):
+        Contrastive().entries(Signals(embeddings=said(0).embeddings), None, 0.0)
+    for one in (Contrastive(), Interactive(), Affinities()):
+        assert one.unpaired(pairs=False)
+        assert not one.unpaired(pairs=True)
