@@ -138,6 +138,7 @@ IN_CHINESE = {
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
     "reranking": "一起读取查询与候选文本并给出分数：单输出的交叉编码器。",
+    "image-text": "图片与文本的向量，用于零样本分类和互相检索：CLIP、SigLIP 等双塔模型。",
 }
 
 
@@ -165,6 +166,7 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
+    from stilla.tasks.vision_text.image_text import ImageText
 
     task = find(kind)
     if issubclass(task, TokenClassification):
@@ -174,7 +176,7 @@ def _measures(kind: str) -> list[str]:
     if issubclass(task, Classification):
         exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
         return [exam.metrics()[0].name for exam in exams]
-    if issubclass(task, Embedding | Reranking):
+    if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
     assert issubclass(task, Vocabulary)
     return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]

@@ -26,6 +26,7 @@ from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
+from tests.tasks.vision_text.setting import captioned, clip_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 QUICK = ("evaluate.resamples=100", "evaluate.speed=false", "export=[]", "data.config=null", "allow_weak_teacher=true")
@@ -97,6 +98,11 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                  for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
         return [*(f"data.{split}={path}" for split, path in files.items()), "data.config=null", "data.limit=null",
                 f"teacher.model={reranker(folder / 'teacher', layers=12)}", "data.max_length=32"]
+    if recipe.task == "image-text":
+        files = {split: captioned(folder / f"{split}.parquet", size, 16 * seed, each=5, beside=recipe.data.text)
+                 for seed, (split, size) in enumerate({"train": 16, "validation": 8, "test": 8}.items())}
+        return [*(f"data.{split}={path}" for split, path in files.items()),
+                f"teacher.model={clip_folder(folder / 'teacher', layers=12)}", "data.max_length=32"]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

@@ -18,16 +18,15 @@ from stilla.tasks.vision_text.image_text import ImageText
 from stilla.tasks.vision_text.sections import ImageTextData
 from tests.tasks.vision_text.setting import captioned, classed, clip_folder, loaded, siglip_folder
 
-SETS = {
-    "vectors": lambda: [Term(Embedding())],
-    "affinities": lambda: [Term(Affinities())],
-    "all": lambda: [Term(Embedding()), Term(Affinities(temperature=2.0), weight=0.3), Term(Interactive(), weight=0.3),
-                    Term(Contrastive(), weight=0.3), Term(Similarities(), weight=5.0)],
-}
+
+def terms() -> list[Term]:
+    return [Term(Embedding()), Term(Affinities(temperature=2.0), weight=0.3), Term(Interactive(), weight=0.3),
+            Term(Contrastive(), weight=0.3), Term(Similarities(), weight=5.0)]
 
 
-def trainer(place: Path, name: str, number: int = 24, *, classes: bool = False, family: str = "clip", cached: Any = None,
-            **options: Any) -> DistillationTrainer:
+def trainer(
+    place: Path, number: int = 24, *, classes: bool = False, family: str = "clip", cached: Any = None, **options: Any
+) -> DistillationTrainer:
     """`cached`: makes what answers in place of the teacher, of teacher and task."""
     made = loaded((clip_folder if family == "clip" else siglip_folder)(place / "teacher"))
     file = classed(place / "x.parquet", number) if classes else captioned(place / "x.parquet", number, each=3)
@@ -41,10 +40,10 @@ def trainer(place: Path, name: str, number: int = 24, *, classes: bool = False, 
                                  "vision_config": sizes, **narrow}).model
     prepared = task.prepare(splits["train"], made.processor, made.processor, training=True)
     teacher = made.model if cached is None else cached(made.model, task, prepared)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
+    arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
-        student, teacher, terms=SETS[name](), task=task, train_dataset=prepared,
+        student, teacher, terms=terms(), task=task, train_dataset=prepared,
         args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, **arguments))
 
@@ -53,7 +52,7 @@ if __name__ == "__main__":
     from tests.equivalence.setting import losses, weights
 
     place, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    run = trainer(place / f"of-{os.environ.get('RANK', 0)}", sys.argv[5], number, per_device_train_batch_size=batch,
+    run = trainer(place / f"of-{os.environ.get('RANK', 0)}", number, per_device_train_batch_size=batch,
                   gradient_accumulation_steps=int(sys.argv[4]))
     run.train()
     torch.save((weights(run), losses(run)), place / f"rank{run.args.process_index}.pt")

@@ -18,6 +18,7 @@ from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqDa
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.tasks.vision_text.sections import ImageTextData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
 SECTIONS = {
@@ -25,7 +26,7 @@ SECTIONS = {
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),
-    "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate),
+    "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate
@@ -120,10 +121,11 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
 @pytest.mark.parametrize(
     ("task", "field", "said"),
     [
-        ("text-classification", "data.image=x", "data.image: a field of image-classification; text-classification takes "
-         "text, max_length, label, labels, kind, label_separator, label_weights, augment, thresholds and clean_passes"),
+        ("text-classification", "data.image=x", "data.image: a field of image-classification and image-text; "
+         "text-classification takes text, max_length, label, labels, kind, label_separator, label_weights, augment, "
+         "thresholds and clean_passes"),
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "
-         "causal-lm, masked-lm, embedding and reranking; image-classification takes image, label, labels, kind, "
+         "causal-lm, masked-lm, embedding, reranking and image-text; image-classification takes image, label, labels, kind, "
          "label_separator, label_weights, augment and thresholds"),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification and image-classification; seq2seq"),
@@ -165,7 +167,7 @@ def test_an_own_task_declares_its_sections(own, tmp_path):
     assert read(tmp_path / "recipe.yaml") == recipe
     assert "data.columns: missing; expected how many there are" in refused(small(own))
     assert 'data.columns: got "x"; expected a whole number' in refused(small(own, columns="x"))
-    assert f"data.label: a field of text-classification and image-classification; {own} takes columns" in refused(
+    assert f"data.label: a field of text-classification, image-classification and image-text; {own} takes columns" in refused(
         small(own, columns=1, label="x"))
     assert "columns:" in every_field(own)
     tables = json_schema(own)["$defs"]["Tables"]

@@ -17,7 +17,7 @@ from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
-from stilla.stages import cache_choice, caching, completions, opinions, unlabelled
+from stilla.stages import cache_choice, caching, completions, narrowing, opinions, unlabelled
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
@@ -92,6 +92,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     found.notes.append(f"data: {sizes} examples")
     task = tasks.of_recipe(recipe, splits).settled(recipe.teacher, recipe.student)
     found.problems += without_labels(recipe, task)
+    found.problems += narrowing.problems(task) if recipe.student.width is not None else []
     with found.attempt():
         sliced_by(recipe, splits)
     names = task.class_names()

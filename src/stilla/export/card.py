@@ -24,7 +24,7 @@ _HUB_METRICS = {
 }
 # What transformers and the Hub call the pipelines of tasks that have another name here.
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
-              "embedding": "sentence-similarity", "reranking": "text-ranking"}
+              "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
 _SEQ2SEQ_USAGE = """\
 ```python
@@ -52,7 +52,16 @@ model = CrossEncoder("path/to/this/folder")
 print(model.predict([("A question?", "A text."), ("A question?", "Another one.")]))
 ```
 """
-_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE}  # without a pipeline
+_IMAGE_TEXT_USAGE = """\
+```python
+from transformers import pipeline
+
+classify = pipeline("zero-shot-image-classification", model="path/to/this/folder")
+print(classify("picture.png", candidate_labels=["daisy", "rose"], hypothesis_template="a photo of a {}"))
+```
+"""
+_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE,
+                "image-text": _IMAGE_TEXT_USAGE}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

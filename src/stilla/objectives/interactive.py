@@ -19,9 +19,9 @@ class Interactive(StepTableObjective):
         ½ (InfoNCE(scale · cos(s_pictures, t_texts)) + InfoNCE(scale · cos(t_pictures, s_texts)))
 
     with the teacher's scale, InfoNCE as in `contrastive` with `softmax`: of a student that is its teacher, what the teacher's
-    own would be. The teacher's vectors do not move, so the student's are led to where they can be compared with them. Vectors that are narrower
-    than the teacher's are turned into its space by a layer with orthonormal columns that is learnt with the student and is no
-    part of it. How a step is cut changes nothing.
+    own would be. The teacher's vectors do not move, so the student's are led to where they can be compared with them. Vectors
+    that are narrower than the teacher's are turned into its space by a layer with orthonormal columns that is learnt with the
+    student and is no part of it. How a step is cut changes nothing.
     """
 
     count = "labelled"

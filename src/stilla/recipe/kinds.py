@@ -49,8 +49,8 @@ KINDS: Mapping[str, Kind] = {
     "masked-lm": Kind("stilla.tasks.language.masked_lm:MaskedLM",
                       "stilla.tasks.language.sections:MaskedLMData"),
     "embedding": Kind("stilla.tasks.retrieval.embedding:Embedding", "stilla.tasks.retrieval.sections:EmbeddingData"),
-    "image-text": Kind("stilla.tasks.vision_text.image_text:ImageText", "stilla.tasks.vision_text.sections:ImageTextData"),
     "reranking": Kind("stilla.tasks.retrieval.reranking:Reranking", "stilla.tasks.retrieval.sections:RerankingData"),
+    "image-text": Kind("stilla.tasks.vision_text.image_text:ImageText", "stilla.tasks.vision_text.sections:ImageTextData"),
 }
 
 

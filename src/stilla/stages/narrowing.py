@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_at_once
 from stilla.objectives import term
 from stilla.objectives.base import StepTableObjective
 from stilla.runtime.narrate import progress
@@ -21,6 +21,18 @@ from stilla.training.reduction import Step
 FILE = "kept.safetensors"
 
 
+def problems(task: Task) -> list[str]:
+    """Why nobody can say which units of a student matter, in words."""
+    otherwise, labels = "Take layers, or `student: {config: ...}`", term(task.labels_by())
+    if not task.has_labels:
+        return [f"student.width: what a unit matters is seen by the loss of labels, and these data say of no example what is "
+                f"right. {otherwise}"]
+    if isinstance(labels.objective, StepTableObjective):
+        return [f"student.width: what a unit matters is seen of one example at a time, and `{labels.name}` compares examples "
+                f"with each other. {otherwise}"]
+    return []
+
+
 def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
     """Which units stay, by the loss of labels on some training examples.
 
@@ -29,13 +41,9 @@ def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
     Raises:
         CompatibilityError: the examples say nothing.
     """
-    if not task.has_labels:
-        raise CompatibilityError("student.width: what a unit matters is seen by the loss of labels, and these data say of no "
-                                 "example what is right. Take layers, or `student: {config: ...}`")
+    if found := problems(task):
+        raise all_at_once(found, CompatibilityError)
     labels = term(task.labels_by())
-    if isinstance(labels.objective, StepTableObjective):
-        raise CompatibilityError(f"student.width: what a unit matters is seen of one example at a time, and `{labels.name}` "
-                                 "compares examples with each other. Take layers, or `student: {config: ...}`")
     with progress("width", plan.rounds * len(prepared)) as advance:
 
         def losses(part: nn.Module) -> Iterator[Tensor]:

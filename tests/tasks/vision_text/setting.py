@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from stilla.tasks.vision_text.image_text import ImageText
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "grey": (128, 128, 128)}
 NAMES = tuple(COLOURS)
-_LENGTH = 32
+_LENGTH, _FIXED = 32, 64
 
 
 def clip_tokenizer(merges: int = 0) -> CLIPTokenizer:
@@ -52,7 +53,7 @@ def siglip_tokenizer() -> PreTrainedTokenizerFast:
     made.decoder = decoders.Fuse()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-                                   model_max_length=_LENGTH, model_input_names=["input_ids"])
+                                   model_max_length=_FIXED, model_input_names=["input_ids"])
 
 
 def clip_folder(
@@ -79,7 +80,7 @@ def siglip_folder(path: Path, *, layers: int = 2, width: int = 32, seed: int = 0
     sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 2 * width}
     torch.manual_seed(seed)
     model = SiglipModel(SiglipConfig(
-        text_config={**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": _LENGTH, "pad_token_id": 0,
+        text_config={**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": _FIXED, "pad_token_id": 0,
                      "eos_token_id": 1, "bos_token_id": 1, "projection_size": width},
         vision_config={**sizes, "image_size": 16, "patch_size": 8}))
     _louder(model)
@@ -115,13 +116,21 @@ def picture(number: int, size: int = 16) -> bytes:
     return written.getvalue()
 
 
-def captioned(path: Path, count: int = 12, first: int = 0, *, each: int = 1) -> str:
-    """Parquet: a picture and its caption, or a list of as many (one fewer for some)."""
+def captioned(
+    path: Path, count: int = 12, first: int = 0, *, each: int = 1, beside: Sequence[str] | None = None
+) -> str:
+    """Parquet: a picture and its caption, or a list of as many (one fewer for some). `beside`: in columns of these names."""
     rows = [[f"a {NAMES[number % 4]} square, number {'abcdefghijklmnopqrstuvwxyz'[number % 26]}{'xyz'[place % 3]}"
              for place in range(each - (each > 1 and number % 3 == 0))] for number in range(first, first + count)]
+    pictures = [{"bytes": picture(number), "path": None} for number in range(first, first + count)]
+    if beside:
+        columns = {name: [several[place] if place < len(several) else None for several in rows]
+                   for place, name in enumerate(beside)}
+        kinds = dict.fromkeys(beside, Value("string"))
+        Dataset.from_dict({"image": pictures, **columns}, Features({"image": Image(), **kinds})).to_parquet(path)
+        return str(path)
     texts: list[Any] = [several[0] for several in rows] if each == 1 else rows
     kind = Value("string") if each == 1 else List(Value("string"))
-    pictures = [{"bytes": picture(number), "path": None} for number in range(first, first + count)]
     Dataset.from_dict({"image": pictures, "caption": texts}, Features({"image": Image(), "caption": kind})).to_parquet(path)
     return str(path)
 

@@ -43,7 +43,7 @@ def understood(train: str, **more: Any) -> tuple[ImageText, dict[str, Dataset]]:
 @pytest.mark.parametrize("lines", [False, True])
 def test_a_folder_with_metadata_says_captions(tmp_path: Path, lines: bool) -> None:
     task, splits = understood(folder_with_metadata(tmp_path / "squares", lines=lines))
-    assert task.said == Said("text", None)
+    assert task.said == Said(("text",))
     assert task.said.texts(splits["train"])[0][0].endswith("square, 0")
 
 
@@ -52,14 +52,16 @@ def test_lists_of_captions_are_read_without_doubles_and_empty_ones(tmp_path: Pat
     assert task.resolved(task.section).text == ("caption",)  # type: ignore[arg-type]
     assert [len(one) for one in task.said.texts(splits["train"])[:3]] == [2, 3, 3]  # type: ignore[union-attr]
     again = Dataset.from_dict({"caption": [["a", " a ", "", None, "b"]]})
-    assert Said("caption", None).texts(again) == [("a", "b")]
+    assert Said(("caption",)).texts(again) == [("a", "b")]
+    beside = Dataset.from_dict({"one": ["a", "b"], "two": [["b", "c"], None]})
+    assert Said(("one", "two")).texts(beside) == [("a", "b", "c"), ("b",)]
 
 
 def test_captions_are_made_of_classes_by_templates(tmp_path: Path) -> None:
     task, splits = understood(classed(tmp_path / "x.parquet"), template=["a {label} one", "{label}!"])
     assert task.class_names() == NAMES
     assert task.said.texts(splits["train"])[1] == ("a green one", "green!")  # type: ignore[union-attr]
-    assert Said(None, "l", ("a_b",), ("the {label}",)).prompts("a_b") == ["the a b"]
+    assert Said((), "l", ("a_b",), ("the {label}",)).prompts("a_b") == ["the a b"]
 
 
 def test_captions_stand_before_texts_made_of_classes(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def answered(
 def test_texts_that_are_their_pictures_are_all_found_first() -> None:
     eye = np.eye(4, dtype=np.float32)
     known = [Known(key, (key,), (str(key),), pictures=(frozenset({key}),)) for key in range(4)]
-    _, _, metrics = answered([np.stack([one, one]) for one in eye], known, Said("caption", None))
+    _, _, metrics = answered([np.stack([one, one]) for one in eye], known, Said(("caption",)))
     assert set(metrics.values()) == {1.0}
 
 
@@ -227,7 +229,7 @@ def test_any_of_five_captions_counts_once() -> None:
     eye = np.eye(3, dtype=np.float32)
     bad = np.full((4, 3), -1, np.float32)
     known = [Known(key, tuple(range(5 * key, 5 * key + 5)), ("",) * 5, pictures=(frozenset({key}),) * 5) for key in range(3)]
-    _, _, metrics = answered([np.concatenate([one[None], bad, one[None]]) for one in eye], known, Said("caption", None))
+    _, _, metrics = answered([np.concatenate([one[None], bad, one[None]]) for one in eye], known, Said(("caption",)))
     assert metrics["image_to_text_recall_at_1"] == 1
     assert metrics["text_to_image_recall_at_1"] == pytest.approx(3 / 15)  # those that point away are as near to none
 
@@ -236,7 +238,7 @@ def test_a_model_whose_vectors_are_all_the_same_finds_nothing() -> None:
     same = np.ones((2, 3), np.float32)
     known = [Known(key, (key,), (str(key),), key % 2, (frozenset({key}),)) for key in range(20)]
     prompts = [Known(None, (), prompts=one) for one in range(2)]
-    said = Said("caption", "label", ("a", "b"), ("{label}",))
+    said = Said(("caption",), "label", ("a", "b"), ("{label}",))
     _, _, metrics = answered([*[same] * 20, same[:1], same[:1]], [*known, *prompts], said)
     assert set(metrics.values()) == {0.0}
     assert len(metrics) == 7
@@ -247,7 +249,7 @@ def test_a_class_is_the_mean_of_its_texts_vectors() -> None:
     known = [Known(0, (), label=0), Known(1, (), label=1), Known(2, (), label=NO_CLASS)]
     vectors = [np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32), np.array([[0, 1]], np.float32),
                np.array([[0.6, 0.8], [1, 0]], np.float32), np.array([[0, 1], [0, 1]], np.float32)]
-    said = Said(None, "label", ("a", "b"), ("{label}", "the {label}"))
+    said = Said((), "label", ("a", "b"), ("{label}", "the {label}"))
     exam, answers, metrics = answered(vectors, [*known, *prompts], said)
     assert metrics == {"zero_shot_accuracy": 1.0}
     decisions = exam.decisions(answers)
@@ -264,7 +266,7 @@ def test_vectors_that_are_no_numbers_are_no_answers() -> None:
     from stilla.errors import StillaError
 
     known = [Known(0, (0,), ("x",), pictures=(frozenset({0}),))]
-    _, answers, _ = answered([np.full((2, 3), np.nan, np.float32)], known, Said("caption", None))
+    _, answers, _ = answered([np.full((2, 3), np.nan, np.float32)], known, Said(("caption",)))
     with pytest.raises(StillaError, match="NaN or infinite"):
         answers.check_finite("student")
 

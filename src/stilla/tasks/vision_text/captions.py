@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, List, Value
 from numpy.typing import NDArray
 
 from stilla.data import LABEL_NAMES
-from stilla.errors import DataError, all_at_once, all_of, one_of
+from stilla.errors import DataError, all_at_once, one_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.columns import is_text
@@ -24,18 +24,17 @@ NO_CLASS = -1
 
 @dataclass(frozen=True)
 class Said:
-    """Where it stands. `captions`: the column of a text or a list of texts; None where texts are made of the class. `label`:
-    the class's column, `names`: of the classes, in order; empty where there are none. `templates`: of what is made of a class.
-    """
+    """Where it stands. `captions`: columns of a text or a list of texts; none where texts are made of the class. `label`: the
+    class's column, `names`: of the classes, in order; empty where there are none. `templates`: of texts about a class."""
 
-    captions: str | None
-    label: str | None
+    captions: tuple[str, ...] = ()
+    label: str | None = None
     names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(one for one in (self.captions, self.label) if one is not None)
+        return (*self.captions, *(() if self.label is None else (self.label,)))
 
     def prompts(self, name: str) -> list[str]:
         """Texts about a class."""
@@ -50,16 +49,15 @@ class Said:
 
     def texts(self, split: Dataset) -> list[tuple[str, ...]]:
         """(examples,) what is said of each: no text twice, none that is empty."""
-        if self.captions is not None:
-            if self.captions not in split.column_names:
-                return [()] * len(split)
-            return [_texts(one) for one in _columns.values(split, self.captions)]
+        if self.captions:
+            there = [_columns.values(split, one) for one in self.captions if one in split.column_names]
+            return [_texts(several) for several in zip(*there)] if there else [()] * len(split)
         made = [tuple(self.prompts(name)) for name in self.names]
         return [made[one] if one != NO_CLASS else () for one in self.classes(split)]
 
 
-def _texts(said: Any) -> tuple[str, ...]:
-    several = [said] if isinstance(said, str) else said or ()
+def _texts(said: Sequence[Any]) -> tuple[str, ...]:
+    several = [text for one in said for text in ([one] if isinstance(one, str) else one or ())]
     return tuple(dict.fromkeys(one.strip() for one in several if one and one.strip()))
 
 
@@ -77,55 +75,54 @@ def holds_texts(feature: Any) -> bool:
 
 
 def understand(section: ImageTextData, splits: Mapping[str, Dataset]) -> Said:
-    """What is said in these data: one column of captions and one of classes at most, each where its splits have it.
+    """What is said in these data: columns of captions, and one of classes at most, each where its splits have it.
 
     Raises:
         DataError: no such columns, the names leave it open, or nothing is said at all.
     """
     problems: list[str] = []
     captions = _found(section.text, "text", splits, CAPTIONS, holds_texts, "a text, or a list of texts", problems)
-    label = _found(None if section.label is None else (section.label,), "label", splits, LABEL_NAMES, _holds_classes,
-                   "names of classes", problems, but=captions)
+    wanted = None if section.label is None else (section.label,)
+    labels = _found(wanted, "label", splits, LABEL_NAMES, _holds_classes, "names of classes", problems, but=captions)
+    label = next(iter(labels), None)
     if label is not None:
         problems += _nameless(label, splits)
     if problems:
         raise all_at_once(problems, DataError)
-    if captions is None and label is None:
+    if not captions and label is None:
         first = next(iter(splits.values()))
         raise DataError(f"data.text: which column says what is on the picture? None is called {one_of(CAPTIONS[:3])} or "
                         f"label. {_columns.columns_of(first)} Set data.text, or data.label for texts made of a class "
                         f"(data.template).")
     if label is None:
         return Said(captions, None)
-    if captions not in splits.get("train", next(iter(splits.values()))).column_names:
-        captions = None  # what is learnt are texts made of classes
+    if not {*captions} <= {*splits.get("train", next(iter(splits.values()))).column_names}:
+        captions = ()  # what is learnt are texts made of classes
     return Said(captions, label, _names(label, splits), section.template)
 
 
 def _found(
     wanted: Sequence[str] | None, key: str, splits: Mapping[str, Dataset], usual: Sequence[str], fits: Any, what: str,
-    problems: list[str], but: str | None = None,
-) -> str | None:
-    """The column, as the recipe or its name says it: of the first split that has one."""
-    if wanted is not None and len(wanted) != 1:
-        problems.append(f"data.{key}: got {all_of(list(wanted))}; expected one column")
-        return None
+    problems: list[str], but: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """The columns that the recipe names, or the one that its name says it of: of the first split that has them."""
     if wanted is not None:
-        there = [split for split in splits.values() if wanted[0] in split.column_names]
+        there = [split for split in splits.values() if {*wanted} <= {*split.column_names}]
         try:
-            return _columns.existing(key, wanted, there[0] if there else next(iter(splits.values())), fits, what)[0]
+            return _columns.existing(key, wanted, there[0] if there else next(iter(splits.values())), fits, what)
         except DataError as error:
             problems += error.problems
-            return None
+            return ()
     for split in splits.values():
-        lower = {name.lower(): name for name in reversed(split.column_names) if name != but and fits(split.features[name])}
+        lower = {name.lower(): name for name in reversed(split.column_names)
+                 if name not in but and fits(split.features[name])}
         known = [lower[name] for name in usual if name in lower]
         if len(known) > 1 and known[0].lower() not in ("caption", "captions", "text", "label", "labels"):
             problems.append(f"data.{key}: which column is it? {one_of(known)} could be it. {_columns.columns_of(split)}")
-            return None
+            return ()
         if known:
-            return str(known[0])
-    return None
+            return (str(known[0]),)
+    return ()
 
 
 def _holds_classes(feature: Any) -> bool:
@@ -158,6 +155,6 @@ def refuse_silent(section: ImageTextData, said: Said, name: str, split: Dataset)
     """
     rows = [row for row, texts in enumerate(said.texts(split)) if not texts]
     if rows and any(column in split.column_names for column in said.columns):
-        what = repr(said.captions or said.label)
+        what = _columns.named(said.captions or said.columns)
         refuse_or_leave_out(section, f"data.{name}: {what} says nothing in {len(rows)} of {len(split)} examples",
                             rows_in_words(split, rows))

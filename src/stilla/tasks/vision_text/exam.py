@@ -110,7 +110,7 @@ class ImageTextExam(ForwardExam):
             for name, statistics in (("image_to_text", _texts), ("text_to_image", _pictures)) for depth in _DEPTHS)
         if self.said is None:
             return (zero_shot, *recalls)
-        return ((zero_shot,) if self.said.names else ()) + (recalls if self.said.captions is not None else ())
+        return ((zero_shot,) if self.said.names else ()) + (recalls if self.said.captions else ())
 
     def concerns(self, metric: Metric, answers: Answers) -> bool:
         known: Sequence[Any] = answers.references

@@ -94,8 +94,8 @@ class ImageText(Task[ImageTextData]):
     def resolved(self, section: ImageTextData) -> ImageTextData:
         if self.said is None:
             return section
-        texts = None if self.said.captions is None else (self.said.captions,)
-        return section.model_copy(update={"image": self.image, "text": texts, "label": self.said.label})
+        return section.model_copy(update={
+            "image": self.image, "text": self.said.captions or None, "label": self.said.label})
 
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, shape=_shape(teacher.model))
@@ -125,16 +125,17 @@ class ImageText(Task[ImageTextData]):
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         """Pictures by themselves, or texts by themselves where there is no picture."""
         assert self.said is not None  # of a recipe
-        columns = self.said.columns
+        labels = self.said.columns
         pictured = any(holds_pictures(feature) for feature in pool.features.values()) or self.image in called
         if pictured:
-            found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, columns)
+            found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, labels)
             return found.cast_column(self.image, Image(decode=False))
-        if self.said.captions is None:
+        if not self.said.captions:
             raise DataError("data.unlabelled: texts by themselves are read as captions, and these data have none, only "
                             f"classes ({self.said.label!r}). {_columns.columns_of(pool)} Give pictures.")
-        return bound(pool, (self.said.captions,), called, _captions.holds_texts, "texts",
-                     lambda pool, texts: usual_texts(pool, texts, 1))
+        # of several columns one is enough: each text stands for itself
+        columns = [one for one in self.said.captions if one in pool.column_names] or self.said.captions[:1]
+        return bound(pool, columns, called, _captions.holds_texts, "texts", lambda pool, texts: usual_texts(pool, texts, 1))
 
     def usable(self, pool: Dataset) -> Dataset:
         if self.image not in pool.column_names:
@@ -245,7 +246,7 @@ class ImageText(Task[ImageTextData]):
     ) -> list[Known]:
         """Of pictures what is right; of the texts about a class, which class."""
         assert self.said is not None
-        captioned = self.said.captions is not None
+        captioned = bool(self.said.captions)
         owners: dict[int, list[int]] = {}
         for key, several in zip(keys.tolist(), numbered):
             for one in several:

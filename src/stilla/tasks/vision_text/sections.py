@@ -14,8 +14,8 @@ class ImageTextData(Pictures, Texts):
     """Pictures with captions, or with a class that captions are made of."""
 
     text: Strings | None = None
-    """The caption's column: a text, or a list of texts of which each describes the picture. Only where the names do not say
-    it themselves."""
+    """The captions' column, or several: a text each, or a list of texts of which each describes the picture. Only where the
+    names do not say it themselves."""
     label: str | None = None
     """The column with a picture's class, by name: what zero-shot classification is measured on. Likewise."""
     template: Strings = ("a photo of a {label}",)
