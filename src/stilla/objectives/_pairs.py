@@ -82,7 +82,8 @@ def table(entries: Float[Tensor, "entries numbers"], width: int) -> Table:
     pictures, texts = (entries[rows].to(torch.float32) for rows in (~are_texts, are_texts))
     means = entries[:, 3:_BEFORE].mean(0).to(torch.float32)
     ours, theirs = (
-        Side(*(F.normalize(one[:, span], dim=-1) for one in (pictures, texts)), scale, bias if there > 0.5 else None)
+        Side(F.normalize(pictures[:, span], dim=-1), F.normalize(texts[:, span], dim=-1), scale,
+             bias if there > 0.5 else None)
         for span, (scale, bias, there) in ((slice(_BEFORE, _BEFORE + width), means[:3]),
                                            (slice(_BEFORE + width, None), means[3:])))
     numbers = entries[:, 1:3].detach().round().long()

@@ -113,14 +113,14 @@ class ImageTextExam(ForwardExam):
         return ((zero_shot,) if self.said.names else ()) + (recalls if self.said.captions else ())
 
     def concerns(self, metric: Metric, answers: Answers) -> bool:
-        known: Sequence[Any] = answers.references
+        known: Any = answers.references
         if metric.name == ZERO_SHOT:
             return any(one.label != NO_CLASS for one in known)
         return any(one.texts for one in known)
 
     def decisions(self, answers: Answers) -> Decisions | None:
         """The class that is found; of pictures without classes the first caption, right whichever of its own it is."""
-        known: Sequence[Any] = answers.references
+        known: Any = answers.references
         if any(one.label != NO_CLASS for one in known):
             labels = [one.label if one.label != NO_CLASS else NO_ANSWER for one in known]
             return Decisions.of_examples(np.array([one["label"] for one in answers.given]), np.array(labels))
@@ -151,8 +151,8 @@ class ImageTextExam(ForwardExam):
 
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> list[Found]:
         order = generator.permutation(len(answers))
-        given = [answers.given[place] for place in order]
-        return [Found(**{**one, "pictures": (one["pictures"] * len(known.texts))[: len(known.texts)]})
+        given: list[Found] = [answers.given[place] for place in order]
+        return [{**one, "pictures": (one["pictures"] * len(known.texts))[: len(known.texts)]}
                 for one, known in zip(given, answers.references)]
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
@@ -238,18 +238,18 @@ def _best(line: NDArray[np.float32], right: Sequence[int], count: int) -> NDArra
     return best
 
 
-def _classes(given: Sequence[Found], known: Sequence[Known]) -> NDArray[np.float64]:
+def _classes(given: Any, known: Any) -> NDArray[np.float64]:
     return np.array([(one["label"] == of.label, 1.0) if of.label != NO_CLASS else (0.0, 0.0)
                      for one, of in zip(given, known, strict=True)], np.float64).reshape(-1, 2)
 
 
-def _texts(depth: int, given: Sequence[Found], known: Sequence[Known]) -> NDArray[np.float64]:
+def _texts(depth: int, given: Any, known: Any) -> NDArray[np.float64]:
     """Whether one of a picture's captions is among the first; any of them counts once."""
     return np.array([(any(number in of.texts for number, _ in one["texts"][:depth]), float(bool(of.texts)))
                      for one, of in zip(given, known, strict=True)], np.float64).reshape(-1, 2)
 
 
-def _pictures(depth: int, given: Sequence[Found], known: Sequence[Known]) -> NDArray[np.float64]:
+def _pictures(depth: int, given: Any, known: Any) -> NDArray[np.float64]:
     """For how many of a picture's captions one of the pictures that it is written for is among the first."""
     return np.array([(sum(bool(owners & {*found[:depth]}) for found, owners in zip(one["pictures"], of.pictures)),
                       len(of.texts)) for one, of in zip(given, known, strict=True)], np.float64).reshape(-1, 2)
@@ -259,6 +259,6 @@ def _mean(sums: NDArray[Any]) -> float:
     return float(sums[0] / sums[1]) if sums[1] else float("nan")
 
 
-def _words(known: Sequence[Any]) -> Mapping[int, str]:
+def _words(known: Any) -> Mapping[int, str]:
     """Captions by their number."""
     return {number: text for one in known for number, text in zip(one.texts, one.words)}

@@ -97,7 +97,7 @@ def _unit(features: Any) -> Tensor:
 
 
 def _empty(dual: type[PreTrainedModel]) -> Any:
-    made = class_for(dual)
+    made = class_for(cast(Any, dual))
     return made.__new__(made)
 
 
@@ -120,7 +120,7 @@ def as_dual(model: PreTrainedModel) -> Any:
     if not {"get_image_features", "get_text_features"} <= members or "logit_scale" not in dict(model.named_parameters()):
         raise CompatibilityError(f"{type(model).__name__} does not compare the vector of a picture with that of a text; "
                                  "expected a model such as CLIP or SigLIP")
-    model.__class__ = class_for(type(model))
+    model.__class__ = class_for(cast(Any, type(model)))
     made = cast(Any, model)
     return made.eval()
 
