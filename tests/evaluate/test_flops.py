@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import SegformerConfig, SegformerForImageClassification
 
 from stilla.errors import StillaError
 from stilla.evaluate import count_flops, count_parameters, stored_bytes
+from stilla.evaluate.flops import count_tokens
 from stilla.tasks.shared.int8 import quantise
 
 
@@ -78,3 +80,9 @@ class Broken(nn.Module):
 def test_what_cannot_be_counted_is_said(model: nn.Module, reason: str) -> None:
     with pytest.raises(StillaError, match=reason):
         count_flops(model, {"x" if isinstance(model, Broken) else "input": torch.zeros(1, 3)})
+
+
+def test_a_model_that_has_no_embedding_to_ask_for_has_no_tokens() -> None:
+    model = SegformerForImageClassification(SegformerConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=8))
+    assert count_tokens(model) is None

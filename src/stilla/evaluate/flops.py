@@ -24,7 +24,10 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_tokens(model: nn.Module) -> int | None:
     """For how many tokens a model has an embedding; None where it reads none."""
-    words = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    try:
+        words = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    except NotImplementedError:  # what transformers raises of a model that has none (SegFormer)
+        return None
     return words.num_embeddings if isinstance(words, nn.Embedding) else None
 
 
