@@ -373,3 +373,17 @@ def test_a_quantised_teacher_is_refused() -> None:
     teacher.classifier.weight = nn.Parameter(weight, requires_grad=False)
     with pytest.raises(CompatibilityError, match=r"`classifier.weight` is torch.int8.*unquantised"):
         by_layers(teacher, 2)
+
+
+def test_a_head_that_reads_layers_by_number_keeps_reading_the_same_ones() -> None:
+    config = hf.DPTConfig(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
+        backbone_out_indices=[0, 2, 3, 5], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
+        use_auxiliary_head=False)  # fmt: skip
+    torch.manual_seed(0)
+    teacher = hf.DPTForSemanticSegmentation(config).eval()
+    student = by_layers(teacher, {"keep": [0, 2, 3, 5]}).model
+    assert student.config.backbone_out_indices == [0, 1, 2, 3]
+    assert student(pixel_values=torch.zeros(1, 3, 32, 32)).logits.shape[:2] == (1, 2)
+    with pytest.raises(CompatibilityError, match=r"what leaves layer 2.*not kept"):
+        by_layers(teacher, {"keep": [0, 3, 5]})

@@ -40,6 +40,9 @@ def keeping(config: PreTrainedConfig, stack: LayerStack, kept: Kept) -> Changes:
     if values.get("out_indices") is not None:
         changes[*section, "out_features"] = None  # follow from the indices
         changes[*section, "out_indices"] = _outputs(values["out_indices"], stack, kept[0])
+    if values.get("backbone_out_indices") is not None:  # DPT's, which count layers and not what lies between them
+        between = [output + 1 for output in values["backbone_out_indices"]]
+        changes[*section, "backbone_out_indices"] = [one - 1 for one in _outputs(between, stack, kept[0])]
     return changes
 
 
@@ -72,7 +75,8 @@ def _outputs(outputs: Sequence[int], stack: LayerStack, kept: Sequence[int]) -> 
     for output in wanted:
         if output not in places:
             raise CompatibilityError(
-                f"stack `{stack.name}`: the model reads what leaves layer {output - 1} (`out_indices` "
-                f"{list(outputs)}), which is not kept; got {list(kept)}. Keep it too."
+                f"stack `{stack.name}`: the model reads what leaves layer {output - 1} (of layers "
+                f"{[one - 1 for one in wanted]}, its config's `out_indices`), which is not kept; got {list(kept)}. Keep it "
+                "too."
             )
     return [places[output] for output in wanted]
