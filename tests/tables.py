@@ -134,6 +134,7 @@ IN_CHINESE = {
     "question-answering": "段落中回答问题的片段，或没有答案。",
     "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
     "image-classification": "图片：一个类别、多个标签或一个数值。",
+    "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
@@ -166,6 +167,7 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
+    from stilla.tasks.vision.segmentation import SemanticSegmentation
     from stilla.tasks.vision_text.image_text import ImageText
 
     task = find(kind)
@@ -176,6 +178,8 @@ def _measures(kind: str) -> list[str]:
     if issubclass(task, Classification):
         exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
         return [exam.metrics()[0].name for exam in exams]
+    if issubclass(task, SemanticSegmentation):
+        return [metric.name for metric in task(Problem("class", ())).exam().metrics()]
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
     assert issubclass(task, Vocabulary)

@@ -26,6 +26,7 @@ from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
+from tests.tasks.vision import scenes
 from tests.tasks.vision_text.setting import captioned, clip_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -103,6 +104,12 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                  for seed, (split, size) in enumerate({"train": 16, "validation": 8, "test": 8}.items())}
         return [*(f"data.{split}={path}" for split, path in files.items()),
                 f"teacher.model={clip_folder(folder / 'teacher', layers=12)}", "data.max_length=32"]
+    if recipe.task == "semantic-segmentation":
+        files = {split: scenes.table(folder / f"{split}.parquet", size, 100 * number)
+                 for number, (split, size) in enumerate({"train": 24, "validation": 8, "test": 8}.items())}
+        teacher = scenes.segformer(folder / "teacher", scenes.NAMES[1:], depths=[2, 2, 2, 2])
+        return [*(f"data.{split}={path}" for split, path in files.items()), "data.mask=mask", f"teacher.model={teacher}",
+                f"student.model={scenes.segformer(folder / 'student', scenes.NAMES[1:], depths=[1, 1, 1, 1])}"]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

@@ -40,6 +40,7 @@ class Batch(dict[str, Any]):
       texts that are read; `numbers`: (texts,) its number among all, equal for equal texts; `of`: (texts,) whose it is, an
       example of the batch.
     - `start`: where its vectors stand among those of the optimiser step.
+    - `sizes`: (batch, 2) where every place of a picture is answered, the height and width of the picture itself.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """
@@ -241,10 +242,11 @@ Pooling = Literal["mean", "first", "last", "max"]
 class Stack:
     """The hidden states of one layer stack: [0] enters the first layer, [i] leaves layer i - 1.
 
-    `mask` is True at valid tokens; `None` where every position is valid (images).
+    `mask` is True at valid tokens; `None` where every position is valid (images). Stages of a model for pictures have each
+    their own number of positions and width.
     """
 
-    hidden_states: Sequence[Float[Tensor, "batch positions width"]]
+    hidden_states: Sequence[Float[Tensor, "batch _positions _width"]]
     mask: Bool[Tensor, "batch positions"] | None = None
 
     def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
@@ -302,6 +304,8 @@ class Signals:
     """Where rows are a query's candidates, which query each belongs to: 0, 1, ... in rising order."""
     pairs: Pairs | None = None
     """Where `embeddings` are of pictures (`image`) and texts (`text`), which of them belong together."""
+    grid: tuple[int, int] | None = None
+    """Where rows are places in pictures, how many lie below and beside each other in each: pictures x down x across."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,20 @@ class Ranking(Checked):
     kind: ClassVar[str] = "ranking"
 
 
-View = Text | Picture | Ranking
+@dataclass(frozen=True)
+class Overlays(Checked):
+    """A picture, and with what each subject (empty: the data) says of its pixels in colours, as `data:` URIs. `legend`: names
+    of the colours, as #rrggbb."""
+
+    uri: str
+    said: Mapping[str, str]
+    legend: tuple[tuple[str, str], ...] = ()
+
+    kind: ClassVar[str] = "overlays"
+
+
+View = Text | Picture | Ranking | Overlays
+_KINDS = (Text, Picture, Ranking, Overlays)
 
 
 def plain(view: View) -> dict[str, Any]:
@@ -96,10 +109,10 @@ def view_of(stored: Any) -> View:
     Raises:
         ValueError: a kind that this version does not know, or other fields than that kind has.
     """
-    if isinstance(stored, Text | Picture | Ranking):
+    if isinstance(stored, _KINDS):
         return stored
     kind = stored.get("kind") if isinstance(stored, Mapping) else None
-    found = next((one for one in (Text, Picture, Ranking) if one.kind == kind), None)
+    found = next((one for one in _KINDS if one.kind == kind), None)
     if found is None:
         raise ValueError(f"a view of the kind {kind!r:.50} is not known")
     values = {name: value for name, value in stored.items() if name != "kind"}

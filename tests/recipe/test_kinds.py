@@ -18,6 +18,7 @@ from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqDa
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.tasks.vision.segmentation_section import SemanticSegmentationData
 from stilla.tasks.vision_text.sections import ImageTextData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
@@ -27,6 +28,7 @@ SECTIONS = {
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
+    "semantic-segmentation": (SemanticSegmentationData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate
@@ -121,14 +123,16 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
 @pytest.mark.parametrize(
     ("task", "field", "said"),
     [
-        ("text-classification", "data.image=x", "data.image: a field of image-classification and image-text; "
+        ("text-classification", "data.image=x", "data.image: a field of image-classification, semantic-segmentation and "
+         "image-text; "
          "text-classification takes text, max_length, label, labels, kind, label_separator, label_weights, augment, "
          "thresholds and clean_passes"),
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "
          "causal-lm, masked-lm, embedding, reranking and image-text; image-classification takes image, label, labels, kind, "
          "label_separator, label_weights, augment and thresholds"),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
-        ("seq2seq", "data.augment=light", "data.augment: a field of text-classification and image-classification; seq2seq"),
+        ("seq2seq", "data.augment=light", "data.augment: a field of text-classification, image-classification and "
+         "semantic-segmentation; seq2seq"),
         ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq and causal-lm; masked-lm takes "
          "baseline, seeds, metric, batch_size, slices, resamples and speed"),
         ("text-classification", "data.lable=x", "data.lable: unknown key. Did you mean label?"),

@@ -16,7 +16,16 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stilla.data import columnar, delimited, in_columns, json_rows, picture_folders, plain_text, retrieval_folders
+from stilla.data import (
+    columnar,
+    delimited,
+    in_columns,
+    json_rows,
+    mask_folders,
+    picture_folders,
+    plain_text,
+    retrieval_folders,
+)
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
@@ -205,12 +214,20 @@ def _image_folder(folder: Path) -> dict[str, Dataset]:
     Splits are only what the first level of folders says: a picture called `cat/test_3.png` is none of the test split.
     """
     said = {entry.name: _split_in(entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()}
-    splits = {split: name for name, split in said.items() if split and name.lower() in ALIASES[split]}
+    splits = _whole_names(said)
     described = any(path.name in picture_folders.METADATA for path in picture_folders.files_in(folder))
     with _readable(str(folder)):
         if described:
             return picture_folders.with_metadata(folder, splits, lambda path, notes: _one_file(path, "paragraph", notes))
+        if mask_folders.is_one(folder, list(splits.values())):
+            inner = _whole_names({name: _split_in(name) for name in mask_folders.inner_of(folder)})
+            return mask_folders.read(folder, splits, inner)
         return picture_folders.by_class(folder, splits)
+
+
+def _whole_names(said: Mapping[str, str | None]) -> dict[str, str]:
+    """Folders by their split, where their whole name says it."""
+    return {split: name for name, split in said.items() if split and name.lower() in ALIASES[split]}
 
 
 def _saved(folder: Path) -> dict[str, Dataset]:

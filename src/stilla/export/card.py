@@ -24,8 +24,9 @@ _HUB_METRICS = {
 }
 # What transformers and the Hub call the pipelines of tasks that have another name here.
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
-              "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification"}
-_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."'}
+              "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification",
+              "semantic-segmentation": "image-segmentation"}
+_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"'}
 _SEQ2SEQ_USAGE = """\
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

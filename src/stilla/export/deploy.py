@@ -64,7 +64,7 @@ def write_folder(
         made = main_file(new)
         assert made is not None  # what `write` wrote
         text = writing_readme(made, said) if isinstance(task, Writes) else towers_readme(made, said) if task.towers else \
-            readme(OnnxModel(made), said, config)
+            readme(OnnxModel(made), said, config, task.reading)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
 
@@ -135,16 +135,17 @@ print(vectors("{TOWER}", pictures) @ vectors("text_model.onnx", texts).T)
 """
 
 
-def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:
-    """What is in the file and how to run it, as a program that works in the folder."""
+def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, reading: str = "") -> str:
+    """What is in the file and how to run it, as a program that works in the folder. `reading`: what prints an answer, of
+    `labels` and the file's output, where it is not the likeliest class of a row."""
     main = next((name for name in file.inputs if name in _PREPARING), None)
     preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
-    imports, labels, reading = "", "", file.output
+    imports, labels, printed = "", "", f"print({file.output})"
     if config is not None and config.id2label and file.output == "logits":
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
-        reading = _READING.get(kind, _CLASSES)
+        printed = reading.strip() or f"print({_READING.get(kind, _CLASSES)})"
     return f"""\
 # {MODEL}
 
@@ -156,6 +157,6 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None) -> str:
 session = onnxruntime.InferenceSession("{MODEL}", providers=["CPUExecutionProvider"])
 names = [one.name for one in session.get_inputs()]
 ({file.output},) = session.run(["{file.output}"], {{name: inputs[name] for name in names}})
-{labels}print({reading})
+{labels}{printed}
 ```
 """

@@ -13,6 +13,7 @@ from stilla.runtime.imports import import_path
 if TYPE_CHECKING:
     from stilla.objectives.affinities import Affinities
     from stilla.objectives.base import Objective, Term
+    from stilla.objectives.channels import Channels
     from stilla.objectives.contrastive import Contrastive
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
     from stilla.objectives.margins import Margins
+    from stilla.objectives.pairwise import Pairwise
     from stilla.objectives.ranking import Ranking
     from stilla.objectives.similarities import Similarities
 
 __all__ = [
-    "DIST", "DKD", "KINDS", "Affinities", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels", "Logits", "Margins",
-    "Ranking", "Similarities", "Term", "find", "problems", "term",
+    "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
+    "Logits", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -42,7 +44,9 @@ KINDS: Mapping[str, str] = {
     "ranking": "stilla.objectives.ranking:Ranking",
     "contrastive": "stilla.objectives.contrastive:Contrastive",
     "interactive": "stilla.objectives.interactive:Interactive",
+    "channels": "stilla.objectives.channels:Channels",
     "affinities": "stilla.objectives.affinities:Affinities",
+    "pairwise": "stilla.objectives.pairwise:Pairwise",
 }
 
 

@@ -44,6 +44,8 @@ KINDS: Mapping[str, Kind] = {
                     "stilla.tasks.language.sections:Seq2SeqData", "stilla.tasks.language.sections:WritingEvaluate"),
     "image-classification": Kind("stilla.tasks.vision.image_classification:ImageClassification",
                                  "stilla.tasks.vision.sections:ImageClassificationData"),
+    "semantic-segmentation": Kind("stilla.tasks.vision.segmentation:SemanticSegmentation",
+                                  "stilla.tasks.vision.segmentation_section:SemanticSegmentationData"),
     "causal-lm": Kind("stilla.tasks.language.causal_lm:CausalLM",
                       "stilla.tasks.language.sections:CausalLMData", "stilla.tasks.language.sections:WritingEvaluate"),
     "masked-lm": Kind("stilla.tasks.language.masked_lm:MaskedLM",

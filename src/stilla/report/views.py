@@ -10,13 +10,14 @@ from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
 from stilla.report.table import subject_title
-from stilla.views import Listed, Mark, Picture, Ranking, Text, View
+from stilla.views import Listed, Mark, Overlays, Picture, Ranking, Text, View
 
 _LONGEST_TEXT = 600
 _LONGEST_ENTRY = 160
 # Only raster pictures: an SVG could bring scripts and addresses of its own.
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
 
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
 _PLACE = "▁▁"
 """Where something stands that is decided about."""
 
@@ -33,9 +34,25 @@ def draw(view: View, label: str) -> Drawn:
     """`label`: what is right, for whoever cannot see a picture."""
     if isinstance(view, Picture) and _PICTURE.fullmatch(view.uri):
         return Drawn(Markup('<img src="{}" alt="example of {}" loading="lazy">').format(view.uri, label), "pictures")
+    if isinstance(view, Overlays):
+        return Drawn(_overlays(view, label), "texts")
     if isinstance(view, Ranking):
         return Drawn(_side_by_side(view), "texts")
     return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
+
+
+def _overlays(view: Overlays, label: str) -> Markup:
+    """The picture, and beside it what the data and each subject say of it."""
+    pictures = {"the picture": (view.uri, ""), **{subject_title(one) if one else "the data": (uri, one)
+                                                  for one, uri in view.said.items()}}
+    figure = Markup('<figure class="{}"><img src="{}" alt="{}, at an example of {}" loading="lazy">'
+                    "<figcaption>{}</figcaption></figure>")
+    shown = Markup("").join(
+        figure.format(subject_style(subject).colour if subject else "data", uri, title, label, title)
+        for title, (uri, subject) in pictures.items() if _PICTURE.fullmatch(uri))
+    names = Markup(" ").join(Markup('<span><i style="background:{}"></i>{}</span>').format(colour, name)
+                             for name, colour in view.legend if _COLOUR.fullmatch(colour))
+    return Markup('<div class="overlays">{}<p class="legend">{}</p></div>').format(shown, names)
 
 
 def _side_by_side(view: Ranking) -> Markup:

@@ -59,7 +59,7 @@ def _logits(outputs: Any, axes: int) -> Tensor:
         outputs = outputs[0]
     logits = outputs if isinstance(outputs, Tensor) else outputs.logits
     if not isinstance(logits, Tensor) or logits.dim() != axes:
-        wanted = "(batch, labels)" if axes == 2 else "(batch, positions, labels)"
+        wanted = {2: "(batch, labels)", 3: "(batch, positions, labels)"}.get(axes, "(batch, labels, height, width)")
         raise CompatibilityError(f"the model's logits are {_shape(logits)}; expected {wanted}.")
     return logits
 

@@ -70,7 +70,7 @@ class Pictures:
         Raises:
             OSError: it cannot be read.
         """
-        with _opened(self.rows[int(row)][self.column]) as picture:
+        with opened(self.rows[int(row)][self.column]) as picture:
             return as_rgb(picture)
 
     def broken(self) -> dict[int, str]:
@@ -95,7 +95,7 @@ class Pictures:
         return f"row {rows_as_read(self.rows, [row])[0]}" + (f" ({stored['path']})" if stored and stored["path"] else "")
 
 
-def _opened(stored: dict[str, Any] | None) -> PIL.Image.Image:
+def opened(stored: dict[str, Any] | None) -> PIL.Image.Image:
     """A picture whose header alone has been read; refused where decoding would take too much memory."""
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise OSError("there is no picture")
@@ -118,7 +118,7 @@ def _formats() -> tuple[str, ...]:
 
 def _why_broken(stored: dict[str, Any] | None) -> str | None:
     try:
-        with _opened(stored) as picture, _turn(picture):
+        with opened(stored) as picture, _turn(picture):
             if picture.mode in _USUAL:
                 picture.draft("RGB", (1, 1))  # a JPEG is then read whole but computed at an eighth of its size
                 picture.load()
@@ -132,7 +132,7 @@ def _why_broken(stored: dict[str, Any] | None) -> str | None:
 def _digest(stored: dict[str, Any] | None) -> bytes:
     """Of what cannot be read, one that no picture has."""
     try:
-        with _opened(stored) as picture, _turn(picture):
+        with opened(stored) as picture, _turn(picture):
             seen = as_rgb(picture)
             return hashlib.blake2b(f"{seen.size} ".encode() + seen.tobytes(), digest_size=16).digest()
     except Exception:  # as for `_why_broken`
