@@ -70,6 +70,9 @@ class Training(Section):
     """AdamW's weight decay."""
     dropout: Dropout = "model"
     """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
+    batch_norm: Literal["model", "frozen"] = "model"
+    """Of layers that normalise by the batch (BatchNorm, as ResNet has it): `frozen` keeps their running statistics and
+    normalises by them in training too, so that a step is the same however it is cut; for models that start trained."""
     patience: int | None = Field(None, ge=1, le=10_000)
     """Stop when so many evaluations in a row brought nothing better on the validation data, and keep the best weights: those
     nearest to the teacher's answers; without a teacher, the best by the task's headline metric."""

@@ -416,4 +416,5 @@ class Stages:
 def _said(stage: Stage) -> dict[str, Any]:
     """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
     effort stands for, other fields say."""
-    return stage.model_dump(mode="json", exclude={"effort"} | ({"unlabelled"} if stage.unlabelled is None else set()))
+    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model"}
+    return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

@@ -90,6 +90,7 @@ def train(
     trainer = DistillationTrainer(
         learner, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
+        batch_norm=training.batch_norm,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],

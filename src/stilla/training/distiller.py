@@ -7,6 +7,7 @@ the wrapped module drifts apart between processes without an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
 from stilla.tasks.forward import listen, listen_within
+from stilla.training.batch_norm import BatchNorm, batch_norms, by_running_statistics
 from stilla.training.reduction import Step
 
 Result = TypeVar("Result")
@@ -43,7 +45,7 @@ _SPREAD = ("the student's weights are spread over processes already, and its pro
 class Distiller(nn.Module):
     """The student with the terms of its loss.
 
-    compile: the row losses over a vocabulary go through torch.compile.
+    compile: the row losses over a vocabulary go through torch.compile. batch_norm: what normalises in training.
 
     Raises:
         CompatibilityError: objectives that cannot work on these models, all at once; to be compiled without a compiler or
@@ -60,6 +62,7 @@ class Distiller(nn.Module):
         teacher_dims: Dims | None = None,
         layer_map: LayerMap | None = None,
         compile: bool = False,
+        batch_norm: BatchNorm = "model",
     ) -> None:
         super().__init__()
         names = [term.name for term in terms]
@@ -93,6 +96,7 @@ class Distiller(nn.Module):
         self.tabled = any(isinstance(one, StepTableObjective) for one in self.coupling.values())
         self.task = task
         self.compiled = compile
+        self._norms, self._frozen = batch_norms(student), batch_norm == "frozen"
         self.recorder = Recorder(student) if any(term.objective.needs_stacks for term in terms) else None
         self._aliases = self._of_tied_weights()
         # Trainer asks a wrapper for this when it loads a checkpoint without them
@@ -105,10 +109,18 @@ class Distiller(nn.Module):
         """
         return call()
 
+    def train(self, mode: bool = True) -> Distiller:
+        super().train(mode)
+        if self._frozen:
+            for one in self._norms:
+                one.eval()
+        return self
+
     @torch.no_grad()
     def survey(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Tensor]:
         """What the step terms sum over the batch, by name; within `forward` where there is a wrapper."""
-        said = listen(self.student, self.task, batch, Side.STUDENT)
+        with self._normalising(batch):
+            said = listen(self.student, self.task, batch, Side.STUDENT)
         return self._sums(*self._aligned(said, teacher, batch), batch, step)
 
     def loss(self, batch: Batch, teacher: Signals | None, step: Step) -> dict[str, Any]:
@@ -125,7 +137,8 @@ class Distiller(nn.Module):
             sums.update(found)
             return made
 
-        said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows)
+        with self._normalising(batch):
+            said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows)
         said, theirs = self._aligned(said, teacher, batch)
         with torch.autocast(loss.device.type, enabled=False):
             for term in self.terms:
@@ -141,6 +154,10 @@ class Distiller(nn.Module):
                 part = step.of_sums(name, own, partial(self.coupling[name].loss, progress=step.progress)).to(loss.dtype)
                 loss, parts[name] = loss + weights[name] * part, part.detach()
             return {"loss": loss, "terms": torch.stack([parts[term.name] for term in self.terms])}
+
+    def _normalising(self, batch: Batch) -> AbstractContextManager[None]:
+        alone = bool(self._norms) and ("void" in batch or len(next(iter(batch.student.values()))) == 1)
+        return by_running_statistics(self._norms) if alone else nullcontext()
 
     def _sums(self, said: Signals, teacher: Signals | None, batch: Batch, step: Step) -> dict[str, Tensor]:
         """What the step terms sum over the batch's rows, by name; nothing of a void batch."""

@@ -32,6 +32,7 @@ from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
 from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
 from stilla.training.averaging import Averaging
+from stilla.training.batch_norm import BatchNorm, SharedStatistics, settle_batch_norm
 from stilla.training.batches import StepBatches
 from stilla.training.continuing import checkpoint_of, refuse_unlike
 from stilla.training.distiller import Distiller
@@ -75,6 +76,7 @@ class DistillationTrainer(Narrowed):
         group_by_length: batches of similar length, where examples have one.
         average: a mean of the student's weights that takes their place in the end, and is what `evaluate` measures.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
+        batch_norm: `frozen` keeps the running statistics of layers that normalise by the batch, and normalises by them.
         unlabelled_share: of every step, examples that nobody has labelled (their label is -100, or NaN where it is a number):
             a share from 0 to 1, or a schedule of it. By default all examples are passed over equally often.
         compute_metrics, preprocess_logits_for_metrics, callbacks, optimizers, optimizer_cls_and_kwargs: as Trainer has them.
@@ -102,6 +104,7 @@ class DistillationTrainer(Narrowed):
         group_by_length: bool = True,
         average: Average | None = None,
         compile: bool = False,
+        batch_norm: BatchNorm = "model",
         unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
@@ -115,6 +118,7 @@ class DistillationTrainer(Narrowed):
         spread = asked_for(args)
         build_whole()
         settle_devices(args)
+        settle_batch_norm(model, batch_norm, args)
         self.task = task_of(model, task, teacher)
         self.reading = Reading.of(self.task, model, teacher, collator=data_collator, processor=processing_class,
                                   unused=not args.remove_unused_columns,
@@ -129,7 +133,7 @@ class DistillationTrainer(Narrowed):
             model, terms, self.task,
             student_dims=dims_of(model, self.task, seen.student if seen else None),
             teacher_dims=None if self.teacher is None else self.teacher.dims(seen),
-            layer_map=_layer_map(student, teacher, stacks), compile=compile,
+            layer_map=_layer_map(student, teacher, stacks), compile=compile, batch_norm=batch_norm,
         )
         refuse_partial(optimizers, distiller)
         if not any(isinstance(term.objective, LogitObjective) for term in terms):
@@ -155,7 +159,8 @@ class DistillationTrainer(Narrowed):
                 # batches arrive ready: what Trainer calls a collator has nothing left to do
                 # the mean first: the guard seals what is in a checkpoint
                 data_collator=lambda batch: batch,
-                callbacks=[*([self.averaging] if self.averaging else []), self.guard, *stores, *(callbacks or ())],
+                callbacks=[SharedStatistics(model), *([self.averaging] if self.averaging else []), self.guard, *stores,
+                           *(callbacks or ())],
                 compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
                 optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             )

@@ -233,6 +233,9 @@ def explained(name: str, key: str) -> Iterator[None]:
         message = (str(error).strip() or repr(error)).splitlines()[0]
         if "trust_remote_code" in str(error):
             why = "comes with code of its own, which is not run unless you say so: trust_remote_code: true"
+        elif "requires the timm library" in str(error):
+            why = ('is a model of timm, which is not installed beside its torchvision: pip install "stilla[timm]", with the '
+                   "torchvision that belongs to your torch")
         elif "Unrecognized model" in message or "model_type" in message:
             why = "has no config.json that says what model it is"
         elif re.search(r"model type .* does not recognize", str(error)):

@@ -165,7 +165,7 @@ def processor_for(source: ModelSource) -> Any:
     place, options = loading.where_processor(source)
     folder = Path(place).expanduser()
     files = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
-    if folder.is_dir() and not any((folder / name).is_file() for name in files):
+    if folder.is_dir() and not (any((folder / name).is_file() for name in files) or _tells_transforms(folder)):
         raise CompatibilityError(
             f"{place!r} holds no image processor; copy its preprocessor_config.json there, or name its "
             "place: processor."
@@ -178,6 +178,12 @@ def _undecoded(split: Dataset, columns: Sequence[str]) -> Dataset:
     for column in columns:
         split = split.cast_column(column, Image(decode=False))
     return split
+
+
+def _tells_transforms(folder: Path) -> bool:
+    """Whether it holds a model of timm, whose config says how pictures are prepared."""
+    config = folder / "config.json"
+    return config.is_file() and '"pretrained_cfg"' in config.read_text(encoding="utf-8")
 
 
 def usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:

@@ -28,6 +28,9 @@ class Processor:
 
     def __init__(self, processor: Any, sample: PIL.Image.Image) -> None:
         self.processor = processor
+        if "image_mean" not in processor.to_dict():  # timm's transforms: one step, taken as it is
+            self.grey, self.exact = False, False
+            return
         self.grey = len(_per_channel(processor.image_mean)) == 1
         scale = processor.rescale_factor if processor.do_rescale else 1.0
         mean, std = (_per_channel(processor.image_mean), _per_channel(processor.image_std))
