@@ -56,6 +56,24 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry and entry["stage"].startswith("student")]
 
 
+def test_views_are_answered_once_and_the_student_is_the_same(tmp_path: Path, asked: list[int]) -> None:
+    options = {"data": {"augment": "light", "views": 2}, "distill": {"epochs": 4, "trainer": {"logging_steps": 1}}}
+    run(recipe(tmp_path, "live", cache="none", **options))
+    assert sum(asked) == 4 * 120
+    asked.clear()
+    stored = recipe(tmp_path, "stored", **options)
+    run(stored)
+    assert sum(asked) == 2 * 120
+    assert losses(tmp_path / "stored") == losses(tmp_path / "live")
+    asked.clear()
+    before = recipe(tmp_path, "before", **options)
+    capture(before)
+    assert sum(asked) == 2 * 120
+    run(before)
+    assert sum(asked) == 2 * 120
+    assert losses(tmp_path / "before") == losses(tmp_path / "live")
+
+
 def test_the_teacher_is_asked_once_and_the_student_is_the_same(tmp_path: Path, asked: list[int]) -> None:
     plain = {"distill": {"trainer": {"logging_steps": 1}}, "evaluate": {"seeds": 2}}
     run(recipe(tmp_path, "live", cache="none", **json.loads(json.dumps(plain))))

@@ -267,6 +267,9 @@ def _misfits(
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]
+    if objective.count == "labelled" and prepared.collate([prepared.examples[0]]).labels is None:
+        return ["learns from labels, and no training example has one: all are mixed with others (mixup and cutmix of "
+                "data.augment are 1 together), of which only the teacher says what they are. Leave it out, or mix fewer"]
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +69,10 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if section.form == "none":
         return []
     found = []
-    if prepared.on_epoch is not None:
+    if prepared.on_epoch is not None and prepared.views is None:
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
-                     "every epoch, so nothing would ever be found. Use data.augment: none (for masked-lm "
-                     "data.fresh_masks: false), or cache: none")
+                     "every epoch, so nothing would ever be found. Use data.views: 8, which draws eight forms of each once, "
+                     "data.augment: none (for masked-lm data.fresh_masks: false), or cache: none")
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
                      "dense, which is exact too and smaller")
@@ -120,7 +121,7 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
     else:
         coder = DenseCoder(classes, section.precision or "float32")
     rows = counts["rows" if task.distributions else "examples"]
-    total: float = scale * (rows * coder.row_bytes() + 32.0 * counts["examples"]) + head
+    total: float = scale * (prepared.views or 1) * (rows * coder.row_bytes() + 32.0 * counts["examples"]) + head
     return total
 
 
@@ -206,7 +207,8 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float) ->
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
     passes = recipe.evaluate.seeds * sum(passes_of(stage, share * len(prepared)) for stage in recipe.distill)
-    return (prepared.on_epoch is None and passes > 1 and len({precision_of(stage) for stage in recipe.distill}) == 1
+    asked_again = passes > (1 if prepared.on_epoch is None else prepared.views or math.inf)
+    return (asked_again and len({precision_of(stage) for stage in recipe.distill}) == 1
             and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
 
 

@@ -119,7 +119,7 @@ def capture_all(
         if workers:
             done = capture_with_ray(teacher, task, prepared, places[-1], kept, made_from, workers=workers,
                                     batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
-            _counted(done, len(prepared))
+            _counted(done, prepared)
             continue
         remembers = CapturingTeacher(
             LiveTeacher(teacher, task, stacks=stacks), task, places[-1], kept, made_from,
@@ -127,15 +127,15 @@ def capture_all(
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=halved):
                 _counted(capture(remembers, prepared, batch_size=stage.batch_size, device=device,
-                                 share=(state.process_index, state.num_processes)), len(prepared))
+                                 share=(state.process_index, state.num_processes)), prepared)
         finally:
             remembers.close()
         state.wait_for_everyone()
     return places
 
 
-def _counted(done: Iterable[int], examples: int) -> None:
-    with progress("capture", examples) as advance:
+def _counted(done: Iterable[int], prepared: Prepared) -> None:
+    with progress("capture", len(prepared) * (prepared.views or 1)) as advance:
         for one in done:
             advance(one)
 

@@ -55,6 +55,8 @@ class Prepared:
     lengths: Sequence[int] | None = None
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
+    views: int | None = None
+    """After so many epochs the same changed examples come again, whatever the seed; None: never, or they do not change."""
     packed: bool = False
     """Whether an example of a batch may hold several documents."""
     aligned: bool = True

@@ -265,13 +265,27 @@ def capture(
     """
     refuse_random(prepared)
     teacher.to(device)
-    for number, chosen in enumerate(batches_of(prepared, batch_size)):
+    for number, (view, chosen) in enumerate(asked_about(prepared, batch_size)):
         if number % share[1] == share[0]:
-            batch = prepared.collate([prepared.examples[index] for index in chosen])
+            batch = batch_of(prepared, view, chosen)
             if not teacher.holds(batch):
                 teacher(batch.to(device))
         yield len(chosen)
     teacher.flush()
+
+
+def asked_about(prepared: Prepared, batch_size: int) -> Iterator[tuple[int, list[int]]]:
+    """The view and the examples of every batch, all of one view before the next."""
+    for view in range(prepared.views or 1):
+        for chosen in batches_of(prepared, batch_size):
+            yield view, chosen
+
+
+def batch_of(prepared: Prepared, view: int, chosen: Sequence[int]) -> Batch:
+    """These examples as they are in this view of them."""
+    if prepared.on_epoch is not None:
+        prepared.on_epoch(view)
+    return prepared.collate([prepared.examples[index] for index in chosen])
 
 
 def batches_of(prepared: Prepared, batch_size: int) -> Iterator[list[int]]:
@@ -288,7 +302,7 @@ def refuse_random(prepared: Prepared) -> None:
     """Raises:
         CacheError: examples that are never the same twice cannot be found again.
     """
-    if prepared.on_epoch is not None:
+    if prepared.on_epoch is not None and prepared.views is None:
         raise CacheError("a cache finds the teacher's answers by what it was asked, and these examples change at random "
-                         "in every epoch: nothing would ever be found. Use data.augment: none (and fixed masks), or "
-                         "cache: none")
+                         "in every epoch: nothing would ever be found. Use data.views: 8 (eight forms of each, drawn once), "
+                         "data.augment: none (and fixed masks), or cache: none")

@@ -14,7 +14,7 @@ from torch import nn
 
 from stilla.errors import CacheError
 from stilla.tasks.base import Prepared, Task
-from stilla.teachers.capture import CapturingTeacher, batches_of, refuse_random
+from stilla.teachers.capture import CapturingTeacher, asked_about, batch_of, refuse_random
 from stilla.teachers.keeping import Keep
 from stilla.teachers.live import LiveTeacher
 
@@ -52,7 +52,7 @@ def capture_with_ray(
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     task_reference = ray.put((teacher, task, prepared, path, keep, dict(made_from), batch_size, halved))
-    groups = -(-len(list(batches_of(prepared, batch_size))) // GROUP)
+    groups = -(-len(list(asked_about(prepared, batch_size))) // GROUP)
     # items, not a range: reading a range takes a processor that the workers have
     items = ray.data.from_items([{"id": group} for group in range(groups)], override_num_blocks=groups)
     done = items.map_batches(
@@ -70,7 +70,7 @@ class _Worker:
 
         teacher, task, prepared, path, keep, made_from, batch_size, halved = ray.get(reference)
         self.prepared, self.halved = prepared, halved
-        self.batches = list(batches_of(prepared, batch_size))
+        self.batches = list(asked_about(prepared, batch_size))
         self.device = torch.device("cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu")
         part = f"ray.{str(ray.get_runtime_context().get_actor_id())[:12]}"
         self.teacher = CapturingTeacher(LiveTeacher(teacher, task, stacks=bool(keep.states)), task, path, keep, made_from,
@@ -82,10 +82,10 @@ class _Worker:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.halved):
             for group in groups["id"]:
                 mine = self.batches[int(group) * GROUP : (int(group) + 1) * GROUP]
-                for chosen in mine:
-                    batch = self.prepared.collate([self.prepared.examples[index] for index in chosen])
+                for view, chosen in mine:
+                    batch = batch_of(self.prepared, view, chosen)
                     if not self.teacher.holds(batch):
                         self.teacher(batch.to(self.device))
                 self.teacher.flush()
-                counts.append(sum(map(len, mine)))
+                counts.append(sum(len(chosen) for _, chosen in mine))
         return {"examples": counts}

@@ -40,7 +40,7 @@ def settle_batch_norm(student: nn.Module, how: BatchNorm, args: TrainingArgument
     """Refuse what would train wrongly, and say what a cut step makes of these layers.
 
     Raises:
-        CompatibilityError: no such layers, or no statistics, to freeze; one example at a time, by which nothing is normalised.
+        CompatibilityError: no such layers, or no statistics, to freeze; one example at a time.
     """
     norms, name = batch_norms(student), type(student).__name__
     problems = []
@@ -57,9 +57,9 @@ def settle_batch_norm(student: nn.Module, how: BatchNorm, args: TrainingArgument
         raise all_at_once(problems, CompatibilityError)
     pieces = args.gradient_accumulation_steps * args.world_size
     if how == "model" and norms and pieces > 1:
-        logger.warning("%s normalises by the batch (BatchNorm): each of a step's %d micro-batches of %d examples by itself, so "
-                       "that another cut of the step gives other losses. One larger batch, or batch_norm: frozen, has no such "
-                       "difference", name, pieces, args.per_device_train_batch_size)
+        logger.warning("%s normalises by the batch (BatchNorm): each of a step's %d micro-batches of %d examples by "
+                       "itself, so that another cut of the step gives other losses. One larger batch, or batch_norm: frozen, "
+                       "has no such difference", name, pieces, args.per_device_train_batch_size)
 
 
 @contextmanager

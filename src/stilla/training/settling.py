@@ -127,7 +127,8 @@ def training_data(
     prepared = reading.prepared(dataset, training=True)
     if prepared is None:
         return None, None
-    needed = prepared is not dataset or any(term.objective.needs_stacks for term in terms)
+    needed = prepared is not dataset or any(term.objective.needs_stacks or term.objective.count == "labelled"
+                                            for term in terms)
     first = prepared.collate([prepared.examples[0]]) if needed else None
     refuse_misfits(terms, prepared, first)
     return prepared, first
@@ -174,8 +175,8 @@ def refuse_misfits(terms: Sequence[Term], prepared: Prepared | None, batch: Batc
              for problem in term.objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
     if batch is not None and batch.labels is None:
         wrong += [f"`{term.name}` needs labels, and the dataset's batches have none: {sorted(batch.student)}; name the "
-                  f"label column "
-                  "`labels`, or leave the objective out" for term in terms if term.objective.count == "labelled"]
+                  "label column `labels`, or leave the objective out (where every picture is mixed, none has a label)"
+                  for term in terms if term.objective.count == "labelled"]
     if wrong:
         raise all_at_once(wrong, CompatibilityError)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, RecipeError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.tasks.base import Prepared
 from stilla.tasks.text.perturbation import nearest
@@ -17,11 +17,13 @@ from stilla.tasks.text.text_classification import TextClassification
 from tests import tiny
 
 
-def task(augment: str = "light", clean_passes: int | None = None) -> tuple[TextClassification, Dataset]:
+def task(
+    augment: str = "light", clean_passes: int | None = None, views: int | None = None
+) -> tuple[TextClassification, Dataset]:
     rows = [{"text": " ".join(tiny.FILLER[: 3 + index % 7]), "label": ["a", "b"][index % 2]} for index in range(64)]
     split = Dataset.from_list(rows)
     return TextClassification.understand(TextClassificationData(
-        train="memory", augment=augment, clean_passes=clean_passes), {"train": split}), split
+        train="memory", augment=augment, clean_passes=clean_passes, views=views), {"train": split}), split
 
 
 def embedding(size: int = 200) -> torch.Tensor:
@@ -31,9 +33,10 @@ def embedding(size: int = 200) -> torch.Tensor:
 
 
 def prepared(
-    augment: str = "light", *, training: bool = True, teacher: bool = True, seed: int = 3, clean_passes: int | None = None
+    augment: str = "light", *, training: bool = True, teacher: bool = True, seed: int = 3, clean_passes: int | None = None,
+    views: int | None = None,
 ) -> Prepared:
-    made, split = task(augment, clean_passes)
+    made, split = task(augment, clean_passes, views)
     made = replace(made, embedding=embedding())
     tokenizer = tiny.tokenizer()
     return made.prepare(split, tokenizer, tokenizer if teacher else None, training=training, seed=seed)
@@ -170,3 +173,26 @@ def test_pairs_of_texts_are_left_as_they_are() -> None:
     section = TextClassificationData(train="memory", text=("one", "two"))
     made = TextClassification.understand(section, {"train": split})
     assert made.settled(ModelSource(model="./bert"), StudentSpec(layers=1)).resolved(section).augment == "none"
+
+
+def test_views_are_as_many_forms_of_each_text_whatever_the_seed_and_clean_passes_come_before() -> None:
+    made, other = prepared(views=2, clean_passes=1), prepared(views=2, clean_passes=1, seed=9)
+    assert made.views == 3
+    seen = []
+    for epoch in range(6):
+        for one in (made, other):
+            assert one.on_epoch is not None
+            one.on_epoch(epoch)
+        seen.append(ids(made, list(range(64))).student["input_ids"])
+        assert torch.equal(ids(other, list(range(64))).student["input_ids"], seen[-1])
+    assert torch.equal(seen[0], ids(prepared("none"), list(range(64))).student["input_ids"])
+    first, second = seen[1], seen[2]
+    assert not torch.equal(first, second)
+    assert all(torch.equal(one, expected) for one, expected in zip(seen[3:], (first, second, first), strict=True))
+
+
+def test_views_of_texts_that_auto_leaves_alone_are_refused() -> None:
+    split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": [0.25, 0.5] * 8})
+    made = TextClassification.understand(TextClassificationData(train="memory", views=2), {"train": split})
+    with pytest.raises(RecipeError, match=r"data\.views: .*`augment: auto` is none for these models and data"):
+        made.settled(ModelSource(model="./bert"), StudentSpec(layers=1))

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError
+from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import Answers
@@ -79,6 +79,9 @@ class Classification(Task[ClassifiedT]):
         if self.section is None or self.section.augment != "auto":
             return self
         chosen = self.augmentation(teacher, student)
+        if chosen == "none" and self.section.views is not None:
+            raise RecipeError("data.views: they are of examples that change, and `augment: auto` is none for these models "
+                              "and data. Leave views out, or say `augment: light`")
         return replace(self, section=self.section.model_copy(update={"augment": chosen, **self.with_augmentation(chosen)}))
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stilla.recipe import Data, Strings
-from stilla.recipe.section import TOKENS
+from stilla.recipe.section import TOKENS, Section
 
 
 class Labelled(Data):
@@ -38,11 +38,20 @@ class Labelled(Data):
 class Classified(Labelled):
     """Of whole examples with a class, several labels, or a number, that may be changed at random."""
 
-    augment: Literal["auto", "none", "light"] = "auto"
+    augment: Literal["auto", "none", "light", "strong"] | Section = "auto"
     """`light` changes training examples at random, the same for teacher and student; `auto` leaves it to the task."""
     thresholds: Literal["half", "tuned"] = "half"
     """Of several labels, from which probability on one applies: a half, or for each label where its F1 on validation data is
     highest, which is saved in the model's config (`thresholds`)."""
+    views: int | None = Field(None, ge=1, le=1000)
+    """Draw so many changed forms of every training example once, whatever the seed; passes take them in turn, so that the
+    teacher's answers can be stored. By default every pass draws new ones."""
+
+    @model_validator(mode="after")
+    def _views_of_what_changes(self) -> Classified:
+        if self.views is not None and self.augment == "none":
+            raise ValueError("views: they are of examples that change, and augment is none; leave one of both out")
+        return self
 
 
 class Texts(Data):

@@ -36,16 +36,17 @@ class Perturbation:
 
     def __init__(
         self, tokens: Tokens, special: Sequence[int], embedding: Float[Tensor, "vocabulary width"], seed: int,
-        untouched: int = 0,
+        untouched: int = 0, views: int | None = None,
     ) -> None:
         """`embedding`: the teacher's, of every token. Only tokens that the training data use replace others. `untouched`: the
-        first so many passes, in which nothing is replaced."""
+        first so many passes, in which nothing is replaced. `views`: how many changed forms there are of each text, which
+        later passes take in turn; None: new ones every pass."""
         words = np.setdiff1d(tokens.ids, special)
         self.similar = nearest(embedding[torch.from_numpy(words).long()])
         self.words = words
         self.place = np.full(len(embedding), -1, np.int64)
         self.place[words] = np.arange(len(words))
-        self.seed, self.untouched = seed, untouched
+        self.seed, self.untouched, self.views = seed, untouched, views
         # shared, so that the loader's processes see it change
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -59,8 +60,11 @@ class Perturbation:
         ids, valid = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
         changed = np.zeros(len(keys), bool)
         choices = self.similar.shape[1] if int(self.epoch) >= self.untouched else 0
+        view = int(self.epoch)
+        if self.views is not None:
+            view = self.untouched + (view - self.untouched) % self.views
         for row, key in enumerate(keys):
-            draw = np.random.default_rng((self.seed, int(self.epoch), int(key)))
+            draw = np.random.default_rng((self.seed, view, int(key)))
             if draw.random() >= SHARE or choices == 0:
                 continue
             # drawn by place among the valid tokens, so that padding to another length changes nothing

@@ -136,7 +136,7 @@ class TextClassification(Classification[TextClassificationData]):
         others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
-        perturbation = None
+        perturbation, views, clean = None, self.section.views, self.section.clean_passes or 0
         if training and teacher is not None and self.section.augment == "light":
             if not shared:
                 raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
@@ -145,7 +145,8 @@ class TextClassification(Classification[TextClassificationData]):
                 raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher "
                                          "has no embedding of tokens that says which are. Use augment: none.")
             embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
-            perturbation = Perturbation(tokens, student.all_special_ids, embedding, seed, self.section.clean_passes or 0)
+            drawn = seed if views is None else 0
+            perturbation = Perturbation(tokens, student.all_special_ids, embedding, drawn, clean, views)
         return Prepared(
             examples=Positions(len(keys)),
             collate=_Collate(tokens, others, labels, keys, perturbation, known),
@@ -153,6 +154,7 @@ class TextClassification(Classification[TextClassificationData]):
             lengths=tokens.lengths.tolist(),
             references=labels,
             on_epoch=None if perturbation is None else perturbation.set_epoch,
+            views=None if perturbation is None or views is None else clean + views,
             aligned=shared,
         )
 

@@ -18,6 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource
 from stilla.signals import Batch
+from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
@@ -30,7 +31,7 @@ from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
-from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.tasks.vision.sections import STRONG, Augment, ImageClassificationData
 from stilla.views import Picture, View
 
 logger = logging.getLogger(__name__)
@@ -110,21 +111,34 @@ class ImageClassification(Classification[ImageClassificationData]):
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
-        augment = training and self.section.augment == "light"
+        augment = training and self.section.augment not in ("auto", "none")
         sample = pictures.rgb(keys[0])
         own = Processor(student, sample)
         shared = teacher is None or settings(student) == settings(teacher)
         other = own if teacher is None or shared else Processor(teacher, sample)
-        source = Source(pictures, keys, own, other, seed if augment else None)
+        views = self.section.views
+        source = Source(pictures, keys, own, other, (seed if views is None else 0) if augment else None,
+                        how=self._changes(answered=teacher is not None), views=views)
         labels = self.encoded(split, keys)
+        all_mixed = augment and source.how is not None and source.how.mixup + source.how.cutmix >= 1
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(source if augment else keep(source), labels, keys),
+            collate=_Collate(source if augment else keep(source), None if all_mixed else labels, keys),
             keys=keys,
             references=labels,
             on_epoch=source.set_epoch if augment else None,
+            views=views if augment else None,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
         )
+
+    def _changes(self, *, answered: bool) -> Augment | None:
+        """How training pictures are changed, where not lightly. `answered`: by a teacher, without whom none is mixed: what
+        the label of a mixture should be is nobody's word."""
+        given = None if self.section is None else self.section.augment
+        how = STRONG if given == "strong" else given
+        if not isinstance(how, Augment):
+            return None
+        return how if answered else how.alone
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         found = bound(pool, self._seen, called, _pictures.holds_pictures, "pictures", usual_pictures, self.problem.columns)
@@ -227,6 +241,9 @@ class _Collate:
             teacher = {"pixel_values": torch.from_numpy(self.source.teacher.finish(theirs))}
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]))
         if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(examples)])
+            labels = self.labels[list(examples)]
+            mixed = [row for row, position in enumerate(examples) if self.source.mix(position) is not None]
+            labels[mixed] = np.nan if labels.dtype.kind == "f" else NO_ANSWER
+            batch["labels"] = torch.from_numpy(labels)
         return batch
 

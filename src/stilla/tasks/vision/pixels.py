@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.runtime.narrate import tracked
+from stilla.tasks.vision.fresh import Mix, View
 from stilla.tasks.vision.pictures import Pictures, light
+from stilla.tasks.vision.sections import Augment
 
 _KEEP = 2**29  # bytes of finished pictures that a split may keep in memory
 
@@ -96,9 +98,14 @@ class Source:
         student: Processor,
         teacher: Processor,
         seed: int | None,
+        *,
+        how: Augment | None = None,
+        views: int | None = None,
     ) -> None:
-        """`seed`: of the augmentation; None for none."""
+        """`seed`: of the augmentation; None for none. `how` it changes pictures, where not lightly. `views`: how many there
+        are of each; None: new ones every epoch."""
         self.pictures, self.keys, self.seed = pictures, keys, seed
+        self.how, self.views = how, views
         self.student, self.teacher = student, teacher
         # shared, so that the loader's processes see it change
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -106,15 +113,33 @@ class Source:
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
+    def mix(self, position: int) -> Mix | None:
+        """With what the picture at this position is mixed in this epoch."""
+        view = self._drawn(position)
+        return None if view is None else view.mix(position, len(self.keys))
+
     def picture(self, position: int) -> PIL.Image.Image:
+        picture, view, mix = self._read(position), self._drawn(position), self.mix(position)
+        if view is None:
+            return picture if self.seed is None else light(picture, (self.seed, self._view, int(self.keys[position])))
+        picture = view.own(picture)
+        return picture if mix is None else mix.of(picture, view.partners(self._read(mix.partner)))
+
+    @property
+    def _view(self) -> int:
+        return int(self.epoch) if self.views is None else int(self.epoch) % self.views
+
+    def _drawn(self, position: int) -> View | None:
+        if self.seed is None or self.how is None:
+            return None
+        return View(self.how, self.seed, self._view, int(self.keys[position]))
+
+    def _read(self, position: int) -> PIL.Image.Image:
         key = int(self.keys[position])
         try:
-            picture = self.pictures.rgb(key)
+            return self.pictures.rgb(key)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{self.pictures.name(key)} cannot be read: {error}") from error
-        if self.seed is None:
-            return picture
-        return light(picture, (self.seed, int(self.epoch), key))
 
     def pixels(self, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
         """What `Processor.geometry` makes of the pictures for student and teacher; one array if shared."""
@@ -131,6 +156,9 @@ class Kept:
     def __init__(self, source: Source, student: NDArray[Any], teacher: NDArray[Any]) -> None:
         self.student, self.teacher = source.student, source.teacher
         self.arrays = student, teacher
+
+    def mix(self, position: int) -> None:
+        """What is kept is as it was read."""
 
     def pixels(self, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
         student, teacher = self.arrays

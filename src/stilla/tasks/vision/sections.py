@@ -4,12 +4,50 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, model_validator
+
+from stilla.recipe.section import Section
 from stilla.tasks.shared.sections import Classified, Pictures
+
+
+class Augment(Section):
+    """How training pictures are changed at random, the same for teacher and student."""
+
+    crop: float = Field(1.0, gt=0, le=1)
+    """Crops of at least this share of the picture, in shapes of 3:4 to 4:3 against its own; 1: the whole picture."""
+    flip: bool = False
+    """Mirror half of them; not where that makes something else of them (digits, letters, signs)."""
+    colour: float = Field(0.0, ge=0, lt=1)
+    """Change brightness, contrast and saturation by up to this share."""
+    mixup: float = Field(0.0, ge=0, le=1)
+    """Blend this share of them with another picture each. A mixed picture has no label, only the teacher's answer; where no
+    teacher answers, none is mixed."""
+    cutmix: float = Field(0.0, ge=0, le=1)
+    """Put a box of another picture into this share of them; likewise. At most 1 with `mixup`."""
+
+    @model_validator(mode="after")
+    def _something_changes(self) -> Augment:
+        if self.mixup + self.cutmix > 1:
+            raise ValueError(f"got mixup {self.mixup:g} and cutmix {self.cutmix:g}, shares of the pictures; expected at most "
+                             "1 together")
+        if self == Augment.model_construct():
+            raise ValueError("nothing would change; expected one of crop, flip, colour, mixup and cutmix, or `augment: none`")
+        return self
+
+    @property
+    def alone(self) -> Augment:
+        """The same without mixing."""
+        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+
+
+STRONG = Augment(crop=0.35, colour=0.4, mixup=0.4, cutmix=0.4)
+"""What `strong` stands for."""
 
 
 class ImageClassificationData(Classified, Pictures):
     """Pictures with a class, several labels, or a number."""
 
-    augment: Literal["auto", "none", "light"] = "auto"
-    """`light` changes training pictures at random, the same for teacher and student: crops, brightness and contrast (no
-    flips, as not every picture may be mirrored). `auto` is `none`."""
+    augment: Literal["auto", "none", "light", "strong"] | Augment = "auto"
+    """Changes training pictures at random, the same for teacher and student. `light`: crops of 85 % and more of each side,
+    brightness and contrast. `strong`: `{crop: 0.35, colour: 0.4, mixup: 0.4, cutmix: 0.4}`; or such fields. Nothing is
+    mirrored unless `flip: true` says so, as not every picture may be. `auto` is `none`."""
