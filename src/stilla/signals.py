@@ -239,15 +239,25 @@ Pooling = Literal["mean", "first", "last", "max"]
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Where in a picture positions lie: row by row, after the first `prefix` of them, which show no place (a class token)."""
+
+    height: int
+    width: int
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
 class Stack:
     """The hidden states of one layer stack: [0] enters the first layer, [i] leaves layer i - 1.
 
-    `mask` is True at valid tokens; `None` where every position is valid (images). Stages of a model for pictures have each
-    their own number of positions and width.
+    `mask` is True at valid tokens; `None` where every position is valid (images). `grids`: of each state of a picture, where
+    its positions lie; None where that is not known, empty where nothing is.
     """
 
-    hidden_states: Sequence[Float[Tensor, "batch _positions _width"]]
-    mask: Bool[Tensor, "batch positions"] | None = None
+    hidden_states: Sequence[Float[Tensor, "batch _ _"]]  # positions and width: stages change both
+    mask: Bool[Tensor, "batch _"] | None = None
+    grids: Sequence[Grid | None] = ()
 
     def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
         """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them,

@@ -273,7 +273,7 @@ def _misfits(
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
-                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
+                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed)]
 
 
 def _doubled(place: str, specs: Sequence[ObjectiveSpec]) -> list[str]:

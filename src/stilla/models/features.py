@@ -16,6 +16,10 @@ from transformers import PreTrainedModel
 from stilla.errors import CompatibilityError
 from stilla.models.configs import config_sections
 from stilla.models.stacks import LayerStack, find_stacks
+from stilla.signals import Grid
+
+_PREFIX = 16
+"""Tokens before the patches at most (a class, a distillation token, registers): more stand behind them (YOLOS)."""
 
 # A tensor, and how often it had been changed in place when it was recorded.
 _Seen = tuple[Tensor, int]
@@ -36,13 +40,15 @@ class Recorder:
         if not self.stacks:
             raise CompatibilityError(
                 f"{type(model).__name__} has no stack of layers whose states could be recorded: its layers "
-                "share their weights, or no number in a config counts them. Leave `hidden` out."
+                "share their weights, or no number in a config counts them. Leave `hidden` and `maps` out."
             )
         self._layers = {stack.name: stack.layers(model) for stack in self.stacks}
         # looked at once: it takes as long as a small layer's forward
         self._channels_first = frozenset(
             (name, index) for name, layers in self._layers.items() for index, layer in enumerate(layers)
             if _holds_convolutions(layer))
+        inside = {id(one) for layers in self._layers.values() for layer in layers for one in layer.modules()}
+        self._embeds = [one for one in model.modules() if isinstance(one, nn.Conv2d) and id(one) not in inside]
         self._model = model
 
     @contextmanager
@@ -54,6 +60,7 @@ class Recorder:
         """
         record = Record({name: len(layers) for name, layers in self._layers.items()}, self._channels_first)
         handles: list[RemovableHandle] = [self._model.register_forward_pre_hook(record._starts)]
+        handles += [one.register_forward_hook(record._embedded) for one in self._embeds]
         for name, layers in self._layers.items():
             for index, layer in enumerate(layers):
                 handles.append(layer.register_forward_pre_hook(record._enters(name, index), with_kwargs=True))
@@ -77,6 +84,7 @@ class Record:
         self._left: dict[str, dict[int, _Seen]] = {name: {} for name in depths}
         self._channels_first = channels_first
         self._needs_graph = False
+        self._patches: tuple[int, int] | None = None
 
     @property
     def hidden_states(self) -> dict[str, tuple[Float[Tensor, "batch positions width"], ...]]:
@@ -88,14 +96,38 @@ class Record:
         Raises:
             CompatibilityError: a state was changed in place since, or is no sequence of positions.
         """
-        return {name: self._states(name) for name, left in self._left.items() if left}
+        return {name: tuple(self._sequence(seen, name, index) for seen, index in self._in_order(name))
+                for name, left in self._left.items() if left}
 
-    def _states(self, name: str) -> tuple[Tensor, ...]:
+    @property
+    def grids(self) -> dict[str, tuple[Grid | None, ...]]:
+        """Per stack, where in a picture the positions of each of its `hidden_states` lie; None where that is not known.
+
+        A map tells it. Of a sequence, it is the grid of the map that was cut into patches before the layers (the output of
+        the last convolution there), with what stands before it, or that grid made coarser by stages (Swin).
+        """
+        return {name: tuple(self._grid(seen[0], name, index) for seen, index in self._in_order(name))
+                for name, left in self._left.items() if left}
+
+    def _in_order(self, name: str) -> list[tuple[_Seen, int]]:
+        """What was seen, with the number of the layer that gave it (of the first, that got it)."""
         left = self._left[name]
-        states = [self._sequence(self._entered[name], name, min(left))]
+        found = [(self._entered[name], min(left))]
         for index in range(self._depths[name]):
-            states.append(self._sequence(left[index], name, index) if index in left else states[-1])
-        return tuple(states)
+            found.append((left[index], index) if index in left else found[-1])
+        return found
+
+    def _grid(self, state: Tensor, name: str, index: int) -> Grid | None:
+        if state.dim() == 4:
+            return Grid(*(state.shape[2:] if (name, index) in self._channels_first else state.shape[1:3]))
+        if self._patches is None or state.dim() != 3:
+            return None
+        (height, width), positions = self._patches, state.shape[1]
+        prefix = positions - height * width
+        if prefix >= 0:
+            return Grid(height, width, prefix) if prefix <= _PREFIX else None
+        coarser = ((-(-height // by), -(-width // by)) for by in (2, 4, 8, 16, 32))
+        return next((Grid(*one) for one in coarser if one[0] * one[1] == positions), None)
 
     def _sequence(self, seen: _Seen, name: str, index: int) -> Tensor:
         state, version = seen
@@ -113,6 +145,10 @@ class Record:
                 "(batch, positions, width), or maps. Leave this stack out of `hidden`."
             )
         return state
+
+    def _embedded(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and not any(self._left.values()):
+            self._patches = output.shape[2], output.shape[3]
 
     def _starts(self, model: nn.Module, args: tuple[Any, ...]) -> None:
         self._needs_graph = torch.is_grad_enabled()

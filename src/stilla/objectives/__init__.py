@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stilla.objectives.interactive import Interactive
     from stilla.objectives.labels import Labels
     from stilla.objectives.logits import Logits
+    from stilla.objectives.maps import Maps
     from stilla.objectives.margins import Margins
     from stilla.objectives.pairwise import Pairwise
     from stilla.objectives.ranking import Ranking
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Logits", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
+    "Logits", "Maps", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -38,6 +39,7 @@ KINDS: Mapping[str, str] = {
     "dkd": "stilla.objectives.dkd:DKD",
     "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
+    "maps": "stilla.objectives.maps:Maps",
     "embedding": "stilla.objectives.embedding:Embedding",
     "similarities": "stilla.objectives.similarities:Similarities",
     "margins": "stilla.objectives.margins:Margins",

@@ -32,13 +32,14 @@ class Objective(nn.Module):
     """Base of the three kinds below; final classes derive from one of those.
 
     - `needs_teacher`: whether it compares with a teacher at all.
-    - `needs_stacks`: whether it reads hidden states.
+    - `needs_stacks`: whether it reads hidden states. `needs_grids`: and where in a picture their positions lie.
     - `count`: what its sum over the optimiser step is divided by: a name that the task counts (`rows`, `examples`, `words`).
     - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
     """
 
     needs_teacher: ClassVar[bool] = True
     needs_stacks: ClassVar[bool] = False
+    needs_grids: ClassVar[bool] = False
     count: str = "rows"
     pooling: Pooling | None = None
 
@@ -70,8 +71,9 @@ class Objective(nn.Module):
         """Why there is nothing that it could be made of, in words; empty if there is."""
         return []
 
-    def misfits(self, *, aligned: bool, packed: bool) -> list[str]:
-        """Why it cannot work on examples that both models cut alike or not, and that hold one document or several."""
+    def misfits(self, *, aligned: bool, packed: bool, framed: bool = True) -> list[str]:
+        """Why it cannot work on examples that both models cut alike or not, that hold one document or several, and of which
+        both see the same part or not."""
         if not self.needs_stacks:
             return []
         if self.pooling is None and not aligned:

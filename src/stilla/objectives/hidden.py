@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
+from stilla.objectives._distances import Distance, distance, projected
 from stilla.objectives.base import FeatureObjective, LayerMap
 from stilla.signals import Dims, Pooling, Signals, Stack
 
-Distance = Literal["mse", "relative_mse", "cosine"]
 Pair = tuple[str, int, int]
 """Stack, student layer, teacher layer."""
 
@@ -91,7 +90,7 @@ class Hidden(FeatureObjective):
     def _sum(self, stack: str, layer: int, said: Stack, answered: int, told: Stack) -> Tensor:
         if self.pooling is not None:
             state, target = said.pooled(layer + 1, self.pooling), told.pooled(answered + 1, self.pooling)
-            return _distance(self._projected(stack, layer, state), target, self.distance).sum()
+            return distance(self._projected(stack, layer, state), target, self.distance).sum()
         state, target = said.hidden_states[layer + 1], told.hidden_states[answered + 1]
         if state.shape[:2] != target.shape[:2]:
             raise CompatibilityError(
@@ -100,7 +99,7 @@ class Hidden(FeatureObjective):
                 "size, compare one vector per example (`pooling: mean`), or leave `hidden` out")
         state = self._projected(stack, layer, state)
         exact = torch.promote_types(state.dtype, torch.float32)
-        distances = _distance(state.to(exact), target.to(exact), self.distance)
+        distances = distance(state.to(exact), target.to(exact), self.distance)
         if said.mask is None:
             return distances.mean(-1).sum()
         return torch.where(said.mask, distances, 0).sum()
@@ -109,9 +108,7 @@ class Hidden(FeatureObjective):
         name = _name(stack, layer)
         if name not in self.projections:
             return state
-        weight = self.projections[name].get_parameter("weight")
-        exact = torch.promote_types(state.dtype, torch.float32)  # one of both may be kept in bfloat16
-        return F.linear(state.to(exact), weight.to(exact))
+        return projected(state, self.projections[name].get_parameter("weight"))
 
     def _pairs(self, student: Dims, teacher: Dims, automatic: LayerMap) -> tuple[Pair, ...]:
         wanted = self._wanted(student, automatic)
@@ -141,18 +138,6 @@ class Hidden(FeatureObjective):
             raise CompatibilityError(f"`hidden`: the student has the stacks {sorted(student.widths)}: give `layer_map` by "
                                      "stack, {name: [..]}")
         return {next(iter(student.widths)): tuple(self.layer_map)}
-
-
-def _distance(
-    state: Float[Tensor, "*places width"], target: Float[Tensor, "*places width"], kind: Distance
-) -> Float[Tensor, "*places"]:
-    if kind == "cosine":
-        return 1 - F.cosine_similarity(state, target, dim=-1)
-    if kind == "mse":
-        return (state - target).square().mean(-1)
-    # a state of size zero (an all-zero padding position) must not divide by zero
-    size = target.square().sum(-1).clamp_min(torch.finfo(target.dtype).tiny)
-    return (state - target).square().sum(-1) / size
 
 
 def _name(stack: str, layer: int) -> str:

@@ -82,6 +82,9 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     elif section.form in ("top_k", "samples") and task.places:
         found.append(f"cache.form: {section.form} stores the likeliest classes, and a short text may have fewer places than "
                      "these; use dense")
+    if any(one.objective.needs_grids for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+        found.append("cache: it holds no feature maps, which `maps` compares at every place; use cache: none, or `hidden` "
+                     "with `pooling: mean`")
     if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
                      f"{all_of(list(stacks))}. Use cache: none, or compare one of them (`layer_map` of the objective)")

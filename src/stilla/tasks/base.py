@@ -61,6 +61,8 @@ class Prepared:
     """Whether an example of a batch may hold several documents."""
     aligned: bool = True
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
+    framed: bool = True
+    """Whether both models see the same part of an example, at whatever size; not where one processor cuts borders off."""
     references: Given | None = None
     """What answers are compared with, one per example; None where those are the batches' labels."""
     unlabelled: NDArray[np.bool_] | None = None

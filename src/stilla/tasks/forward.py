@@ -88,4 +88,6 @@ def _tapped(
 
 
 def _stacks(record: Record, task: Task, batch: Batch, side: Side) -> dict[str, Stack]:
-    return {name: Stack(states, task.stack_mask(batch, side, name)) for name, states in record.hidden_states.items()}
+    grids = record.grids
+    return {name: Stack(states, task.stack_mask(batch, side, name), grids[name])
+            for name, states in record.hidden_states.items()}

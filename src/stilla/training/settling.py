@@ -172,7 +172,8 @@ def refuse_endless(args: TrainingArguments) -> None:
 def refuse_misfits(terms: Sequence[Term], prepared: Prepared | None, batch: Batch | None) -> None:
     """Terms that cannot work on these examples."""
     wrong = [f"`{term.name}` {problem}" for term in terms if prepared is not None
-             for problem in term.objective.misfits(aligned=prepared.aligned, packed=prepared.packed)]
+             for problem in term.objective.misfits(aligned=prepared.aligned, packed=prepared.packed,
+                                                   framed=prepared.framed)]
     if batch is not None and batch.labels is None:
         wrong += [f"`{term.name}` needs labels, and the dataset's batches have none: {sorted(batch.student)}; name the "
                   "label column `labels`, or leave the objective out (where every picture is mixed, none has a label)"

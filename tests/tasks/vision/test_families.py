@@ -15,7 +15,7 @@ from transformers.utils import is_timm_available
 from stilla import DistillationTrainer, Term
 from stilla.errors import CompatibilityError
 from stilla.export import onnx
-from stilla.objectives import Labels, Logits
+from stilla.objectives import Labels, Logits, Maps
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.stages.starting import start_student
 from tests.tasks.tiny import image_processor, labels_of, vit_config
@@ -139,3 +139,39 @@ def test_a_processor_of_transforms_is_taken_as_it_is() -> None:
     alone = task_of(rows).prepare(rows, image_processor(9, image_mean=[0.2] * 3), None, training=True).collate([2, 1])
     torch.testing.assert_close(batch.teacher["pixel_values"], alone.student["pixel_values"])
     assert batch.student["pixel_values"].shape[-1] == 6
+
+
+# --- maps between families ---
+
+
+@pytest.mark.parametrize(("teacher", "student", "distance"), [
+    ("vit", "resnet", "cosine"), ("resnet", "vit", "attention"), ("swin", "convnext", "mse")])
+@pytest.mark.slow
+def test_maps_are_learnt_in_all_directions_however_a_step_is_cut(
+    tmp_path: Path, teacher: str, student: str, distance: Any
+) -> None:
+    rows = rows_of(8)
+    task = task_of(rows)
+    torch.manual_seed(0)
+    told = FAMILIES[teacher]()
+    found = []
+    for pieces in ((8, 1), (2, 4)):
+        torch.manual_seed(1)
+        made = FAMILIES[student]()
+        frozen = any(isinstance(one, torch.nn.BatchNorm2d) for one in made.modules())
+        if frozen:
+            with torch.no_grad():
+                made.train()(pixel_values=torch.randn(8, 3, SIZE, SIZE))
+        set_seed(0)
+        prepared = task.prepare(rows, image_processor(SIZE), image_processor(SIZE), training=True)
+        trainer = DistillationTrainer(
+            made, told, terms=[Term(Maps(distance=distance, pairs="all"))], task=task, train_dataset=prepared,
+            batch_norm="frozen" if frozen else "model",
+            args=TrainingArguments(str(tmp_path), per_device_train_batch_size=pieces[0], logging_steps=1,
+                                   gradient_accumulation_steps=pieces[1], max_steps=12, learning_rate=1e-2, use_cpu=True,
+                                   report_to=[], save_strategy="no", disable_tqdm=True))
+        trainer.train()
+        found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert found[0] == pytest.approx(found[1], rel=2e-2)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
+    assert found[0][-1] < 0.9 * found[0][0]

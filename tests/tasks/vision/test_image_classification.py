@@ -93,6 +93,16 @@ def test_two_processors_see_the_same_crop_each_in_its_own_way(augment: str) -> N
     assert task_of(rows).prepare(rows, small, image_processor(6, image_mean=[0.9] * 3), training=True).aligned
 
 
+@pytest.mark.parametrize(("other", "framed"), [
+    (image_processor(16), True), (image_processor(5), True),
+    (ConvNextImageProcessorPil(size={"shortest_edge": 8}, crop_pct=0.5), False),
+    (ConvNextImageProcessorPil(size={"shortest_edge": 384}), True),
+])
+def test_it_is_known_whether_two_processors_see_the_same_part_of_a_picture(other: Any, framed: bool) -> None:
+    rows = rows_of()
+    assert task_of(rows).prepare(rows, image_processor(8), other, training=True).framed == framed
+
+
 def test_equal_processors_share_their_pixels() -> None:
     rows = rows_of()
     batch = task_of(rows).prepare(rows, image_processor(), image_processor(), training=True).collate([0])

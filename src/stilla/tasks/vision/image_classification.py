@@ -30,7 +30,7 @@ from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
-from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, same_part, settings
 from stilla.tasks.vision.sections import STRONG, Augment, ImageClassificationData
 from stilla.views import Picture, View
 
@@ -129,6 +129,7 @@ class ImageClassification(Classification[ImageClassificationData]):
             on_epoch=source.set_epoch if augment else None,
             views=views if augment else None,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
+            framed=shared or same_part(own, other),
         )
 
     def _changes(self, *, answered: bool) -> Augment | None:

@@ -41,7 +41,7 @@ class Processor:
         self.factor = (scale / std).astype(np.float32).reshape(1, -1, 1, 1)
         self.offset = (-mean / std).astype(np.float32).reshape(1, -1, 1, 1)
         self.exact = True
-        whole = self._floats(sample)
+        whole = self.floats(sample)
         bytes_ = self.geometry(sample)
         self.exact = bytes_.dtype == np.uint8 and bool(
             np.allclose(self.finish(bytes_[None])[0], whole, rtol=1e-4, atol=1e-5)
@@ -50,7 +50,7 @@ class Processor:
     def geometry(self, picture: PIL.Image.Image) -> NDArray[Any]:
         """(channels, height, width) bytes; final floats where the steps cannot be told apart."""
         if not self.exact:
-            return self._floats(picture)
+            return self.floats(picture)
         found: NDArray[Any] = np.asarray(
             self.processor(self._seen(picture), do_rescale=False, do_normalize=False)["pixel_values"][0]
         )
@@ -65,7 +65,8 @@ class Processor:
         finished += self.offset
         return finished
 
-    def _floats(self, picture: PIL.Image.Image) -> NDArray[np.float32]:
+    def floats(self, picture: PIL.Image.Image) -> NDArray[np.float32]:
+        """(channels, height, width) as the processor itself gives them."""
         return np.asarray(self.processor(self._seen(picture))["pixel_values"][0], np.float32)
 
     def _seen(self, picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -86,6 +87,29 @@ def geometry_of(processor: Any) -> dict[str, Any]:
     """What decides which part of the picture each place shows."""
     values = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor", "resample")
     return {name: value for name, value in settings(processor).items() if name not in values}
+
+
+def same_part(one: Processor, other: Processor) -> bool:
+    """Whether both see the same part of a picture, to a thirtieth of it, at whatever size: no processor is asked by name what
+    it does; a ramp across and one down say which part is left of them."""
+    return bool(np.allclose(_part(one), _part(other), atol=1 / 30))
+
+
+def _part(processor: Processor) -> list[float]:
+    """Left, right, top and bottom edge of what is seen of a picture, in shares of its width and height."""
+    width, height = 192, 128
+    across = np.tile(np.linspace(0, 255, width), (height, 1))
+    down = np.tile(np.linspace(0, 255, height)[:, None], (1, width))
+    black, white, *ramps = (processor.floats(PIL.Image.fromarray(np.repeat(one[..., None], 3, -1).round().astype(np.uint8)))
+                            for one in (0 * across, 0 * across + 255, across, down))
+    found: list[float] = []
+    for axis, ramp in zip((2, 1), ramps, strict=True):
+        levels = ((ramp - black) / (white - black))[0].mean(2 - axis)
+        places = np.arange(len(levels)) + 0.5
+        inner = slice(len(levels) // 4, len(levels) - len(levels) // 4)  # borders may be padded, or sharpened
+        slope, start = np.polyfit(places[inner], levels[inner], 1)
+        found += [start, start + slope * len(levels)]
+    return found
 
 
 class Source:
