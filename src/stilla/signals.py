@@ -299,6 +299,15 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """Two answers of a student that has a head for either (DeiT's distillation token): one learns from the labels, the other
+    from the teacher. What it says in the end is their mean."""
+
+    labels: Dense
+    teacher: Dense
+
+
+@dataclass(frozen=True)
 class Signals:
     """What one model said about one batch. A field is added only when two tasks or two objectives need it."""
 
@@ -310,6 +319,8 @@ class Signals:
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     embeddings: Mapping[str, Float[Tensor, "batch width"]] = field(default_factory=dict)
     """By name, one vector of every example: of a text, of a query and of what stands beside it."""
+    heads: Heads | None = None
+    """Of a student with two of them; `logits` is their mean."""
     queries: Int[Tensor, " rows"] | None = None
     """Where rows are a query's candidates, which query each belongs to: 0, 1, ... in rising order."""
     pairs: Pairs | None = None

@@ -13,8 +13,9 @@ from scipy.special import log_softmax
 
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Logits
+from stilla.objectives.base import Softened
 from stilla.rows import row_loss
-from stilla.signals import Dense, Dims
+from stilla.signals import Dense, Dims, TopK
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd")
 SKEWED = ("skew_kl", "skew_reverse_kl")
@@ -254,3 +255,42 @@ def test_a_divergence_that_is_unknown_is_refused_from_python_too() -> None:
 def test_without_a_teacher_it_says_so() -> None:
     with pytest.raises(CompatibilityError, match="teacher's logits"):
         Logits().losses(torch.randn(2, 3), None, None, 0.0)
+
+
+def hard_oracle(student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log q of the teacher's likeliest class, and its gradient q - onehot."""
+    q = np.exp(student - student.max(-1, keepdims=True))
+    q /= q.sum(-1, keepdims=True)
+    onehot = np.eye(student.shape[1])[teacher.argmax(-1)]
+    return -np.log((q * onehot).sum(-1)), q - onehot
+
+
+@pytest.mark.parametrize("form", ["dense", "top_k"])
+def test_the_teachers_likeliest_class_as_a_label_equals_the_textbook(form: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    told: Any = Dense(teacher)
+    if form == "top_k":
+        ids = teacher.topk(2, -1).indices.sort(-1).values
+        told = TopK(ids, teacher.log_softmax(-1).gather(-1, ids), torch.zeros(6, dtype=torch.float64), 4.0)
+    objective = Logits(divergence="hard")
+    losses = objective.losses(student, told, None, 0.0)
+    (automatic,) = torch.autograd.grad(losses.sum(), student)
+    expected, slope = hard_oracle(student.detach().numpy(), teacher.numpy())
+    np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(automatic.numpy(), slope, atol=1e-12)
+    value, gradient = objective.losses_and_gradients(Softened(student.detach()), told, None, 0.0)
+    np.testing.assert_allclose(value.numpy(), expected, rtol=1e-12)
+    whole = sum(part * factor for part, factor in gradient.parts)
+    assert gradient.ids is not None
+    assert gradient.values is not None
+    np.testing.assert_allclose(whole.scatter_add(-1, gradient.ids, gradient.values).numpy(), slope, atol=1e-12)
+
+
+def test_a_hard_label_takes_no_temperature_and_no_spread() -> None:
+    for options in ({"temperature": 2.0}, {"standardise": True}):
+        with pytest.raises(RecipeError, match="`hard` asks for the teacher's likeliest class alone"):
+            Logits(divergence="hard", **options)
+    assert Logits(divergence="hard").temperatures == ()
+    assert len(Logits(divergence="hard").problems(Dims(1), Dims(1), {})) == 1

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+NO_LABEL = -100
+
 
 class Softened:
     """A block of logits, and its softmax at every temperature that is asked for, made once for all who ask."""
@@ -48,6 +50,24 @@ class Softened:
         # one kernel that keeps a row in the cache; at the largest class, 1 / total is what it gave
         probabilities = torch.softmax(_over(self.logits, temperature), -1)
         return probabilities, largest - probabilities.amax(-1, keepdim=True).log_()
+
+
+def cross_entropy(
+    student: Softened, labels: Int[Tensor, " rows"], smoothing: float = 0.0
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """-Σ_c t_c log softmax(student)_c, t = (1 - s) onehot + s / classes, of every row, and its gradient; zero where the label
+    is -100."""
+    logits = student.logits
+    known = (labels != NO_LABEL).unsqueeze(-1)
+    chosen, counted = torch.where(known, labels.unsqueeze(-1), 0), known.to(logits.dtype)
+    probabilities, log_z = student.softmax()
+    losses = log_z - (1 - smoothing) * logits.gather(-1, chosen)
+    parts: tuple[tuple[Tensor, Tensor], ...] = ((probabilities, counted),)
+    if smoothing:
+        losses -= smoothing * logits.mean(-1, keepdim=True)
+        parts = (*parts, (logits.new_ones(1, 1), counted * (-smoothing / logits.shape[-1])))
+    gradient = Gradient(parts, chosen, counted * (smoothing - 1))
+    return torch.where(known, losses, 0).squeeze(-1), gradient
 
 
 def _squared(probabilities: Tensor, log_z: Tensor) -> tuple[Tensor, Tensor]:

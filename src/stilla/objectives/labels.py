@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
+from stilla.objectives._analytic import cross_entropy
 from stilla.objectives.base import Gradient, RowObjective, Softened
 from stilla.signals import Form
-
-_NO_LABEL = -100
 
 
 class Labels(RowObjective):
@@ -58,14 +57,4 @@ class Labels(RowObjective):
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
         if labels is None or labels.is_floating_point() or student.logits.shape[-1] == 1:
             return super().losses_and_gradients(student, teacher, labels, progress)
-        logits, smoothing = student.logits, self.label_smoothing
-        known = (labels != _NO_LABEL).unsqueeze(-1)
-        chosen, counted = torch.where(known, labels.unsqueeze(-1), 0), known.to(logits.dtype)
-        probabilities, log_z = student.softmax()
-        losses = log_z - (1 - smoothing) * logits.gather(-1, chosen)
-        parts: tuple[tuple[Tensor, Tensor], ...] = ((probabilities, counted),)
-        if smoothing:
-            losses -= smoothing * logits.mean(-1, keepdim=True)
-            parts = (*parts, (logits.new_ones(1, 1), counted * (-smoothing / logits.shape[-1])))
-        gradient = Gradient(parts, chosen, counted * (smoothing - 1))
-        return torch.where(known, losses, 0).squeeze(-1), gradient
+        return cross_entropy(student, labels, self.label_smoothing)

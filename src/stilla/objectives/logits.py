@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
-from stilla.objectives._analytic import before_standardising, standardised
+from stilla.objectives._analytic import NO_LABEL, before_standardising, cross_entropy, standardised
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
@@ -20,7 +21,7 @@ from stilla.signals import Dense, Dims, Form, Samples, TopK
 
 __all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "mse"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "mse", "hard"]
 _SKEWED = ("skew_kl", "skew_reverse_kl")
 
 
@@ -36,12 +37,13 @@ class Logits(RowObjective):
     - `skew_reverse_kl`: T² KL(q || s q + (1 - s) p), at most -T² log s.
     - `tvd`: T Σ |p - q| / 2. Bounded gradient.
     - `mse`: the mean over classes of (teacher - student)² of the logits themselves; takes no temperature.
+    - `hard`: -log softmax(student) of the teacher's likeliest class; takes no temperature. Not zero at a perfect match.
 
     s is `skew` (0.1 unless given): the share that the *compared* distribution, p or q, has in the mixture. It keeps the
     loss bounded where the other side has no mass (DistiLLM, Ko et al. 2024, arXiv:2402.03898, where it is α).
 
     T² (T for `tvd`, which is of first order in the difference) keeps the gradient's scale independent of T, so
-    that weights mean the same at every temperature. All are zero at a perfect match. Several labels per example
+    that weights mean the same at every temperature. All but `hard` are zero at a perfect match. Several labels per example
     come as rows of two classes: per-label Bernoulli distributions.
 
     A teacher's likeliest k classes (`TopK`) are compared together with one more class for the mass of all others: a lower
@@ -68,6 +70,9 @@ class Logits(RowObjective):
             raise RecipeError(f"divergence: got {divergence!r}; expected {one_of(known)}.{did_you_mean(divergence, known)}")
         if divergence == "mse" and temperature is not None:
             raise RecipeError("temperature: `mse` compares the logits themselves and takes none; leave it out")
+        if divergence == "hard" and (temperature is not None or standardise):
+            raise RecipeError("divergence: `hard` asks for the teacher's likeliest class alone, which is the same at every "
+                              "temperature; leave temperature and standardise out")
         if skew is not None and divergence not in _SKEWED:
             raise RecipeError(f"skew: `{divergence}` mixes nothing and takes none; leave it out, or use "
                               "`divergence: skew_kl` or `skew_reverse_kl`")
@@ -99,7 +104,7 @@ class Logits(RowObjective):
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        return () if self.divergence == "mse" or self.standardise else tuple(self.temperature.values())
+        return () if self.divergence in ("mse", "hard") or self.standardise else tuple(self.temperature.values())
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         number = (f"`logits` with {self.divergence} needs at least two classes, and these models have one output (a "
@@ -121,6 +126,8 @@ class Logits(RowObjective):
     ) -> Float[Tensor, " rows"]:
         if self.standardise:
             logits, teacher = standardised(logits)[0], Dense(standardised(self.given(teacher, logits))[0])
+        if self.divergence == "hard":
+            return F.cross_entropy(logits, self._favourites(teacher, logits), reduction="none")
         if self.divergence == "mse":
             return (self.given(teacher, logits) - logits).square().mean(-1)
         temperature = self._temperature(teacher, progress)
@@ -146,6 +153,8 @@ class Logits(RowObjective):
         self, student: Softened, teacher: Form | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
         logits = student.logits
+        if self.divergence == "hard":
+            return cross_entropy(student, self._favourites(teacher, logits))
         if self.divergence == "mse":
             gap = logits - self.given(teacher, logits)
             return gap.square().mean(-1), Gradient(((gap, 2 / gap.shape[-1]),))
@@ -159,6 +168,14 @@ class Logits(RowObjective):
         if self.divergence != "forward_kl" or logits.device.type != "cpu":
             return divergences.dense(how, target, student, temperature)
         return divergences.dense_forward_kl(target, student, temperature)
+
+    def _favourites(self, teacher: Form | None, like: Tensor) -> Int[Tensor, " rows"]:
+        """The teacher's likeliest class of every row; NO_LABEL where nothing that was stored is left."""
+        if not isinstance(teacher, TopK):
+            return self.given(teacher, like).argmax(-1)
+        largest, place = teacher.log_probs.max(-1)
+        found = teacher.ids.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+        return torch.where(largest > -torch.inf, found, NO_LABEL)
 
     def _temperature(self, teacher: Form | None, progress: float) -> float:
         """This moment's, which must be that of a teacher that has only one."""

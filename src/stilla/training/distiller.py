@@ -22,6 +22,7 @@ from stilla.models.stacks import find_stacks
 from stilla.objectives.base import (
     FeatureObjective,
     LayerMap,
+    LogitObjective,
     RowObjective,
     StepFeatureObjective,
     StepObjective,
@@ -174,8 +175,9 @@ class Distiller(nn.Module):
                     found[name] = step.placed(objective.entries(said, teacher, progress), batch.get("start", 0),
                                               void="void" in batch)
                 else:
-                    assert isinstance(said.logits, Dense)  # a vocabulary's were refused
-                    logits = said.logits.logits.to(torch.promote_types(said.logits.logits.dtype, torch.float32))
+                    answer = self._answer(said, objective.needs_teacher)
+                    assert isinstance(answer, Dense)  # a vocabulary's were refused
+                    logits = answer.logits.to(torch.promote_types(answer.logits.dtype, torch.float32))
                     told = None if teacher is None else teacher.logits
                     found[name] = share * objective.sums(logits, told, said.labels, progress)
         return found
@@ -189,13 +191,35 @@ class Distiller(nn.Module):
         """The row terms' part of the loss, and their sums by name."""
         rows = {term.name: (term.objective, term.weight_at(progress) * scales[term.name]) for term in self.terms
                 if isinstance(term.objective, RowObjective)}
-        if not rows or said.logits is None:
-            return torch.zeros((), device=next(self.parameters()).device), {}
-        with torch.autocast(said.logits.device.type, enabled=False):
-            loss, sums = row_loss(
-                tuple(rows.values()), said.logits, teacher.logits if teacher else None, said.labels, progress,
-                weights=said.weights, compile=self.compiled)
-        return loss, dict(zip(rows, sums, strict=True))
+        loss, sums = torch.zeros((), device=next(self.parameters()).device), dict[str, Tensor]()
+        groups = [rows]
+        if self._is_apart(said):
+            groups = [{name: one for name, one in rows.items() if one[0].needs_teacher == answering}
+                      for answering in (False, True)]
+        for some in groups:
+            if not some or said.logits is None:
+                continue
+            answer = self._answer(said, next(iter(some.values()))[0].needs_teacher)
+            with torch.autocast(said.logits.device.type, enabled=False):
+                part, found = row_loss(
+                    tuple(some.values()), answer, teacher.logits if teacher else None, said.labels, progress,
+                    weights=said.weights, compile=self.compiled)
+            loss, sums = loss + part, sums | dict(zip(some, found, strict=True))
+        return loss, sums
+
+    def _is_apart(self, said: Signals) -> bool:
+        """Whether labels and teacher are learnt by a head each: where the student has both, and its terms ask for both.
+
+        By one kind of terms alone the other head would stay what it was, and half of the answer with it.
+        """
+        kinds = {term.objective.needs_teacher for term in self.terms if isinstance(term.objective, LogitObjective)}
+        return said.heads is not None and len(kinds) == 2
+
+    def _answer(self, said: Signals, answering: bool) -> Any:
+        """What of the student's answer learns: `answering` what the teacher says, or the labels."""
+        if said.heads is None or not self._is_apart(said):
+            return said.logits
+        return said.heads.teacher if answering else said.heads.labels
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Without the aliases of tied weights, which safetensors refuses to store twice."""

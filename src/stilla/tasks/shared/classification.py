@@ -20,7 +20,7 @@ from typing_extensions import TypeVar
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.recipe import ModelSource, StudentSpec
-from stilla.signals import Batch, Dense, Side, Signals
+from stilla.signals import Batch, Dense, Heads, Side, Signals
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.shared.activations import activation_of, read_beside
@@ -98,9 +98,8 @@ class Classification(Task[ClassifiedT]):
         return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment, "label_weights": weights}
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
-        logits, labels = self.outputs(outputs), batch.labels
+        logits, labels = self._rows(self.outputs(outputs)), batch.labels
         if self.problem.kind == "multi_label":
-            logits = torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
             labels = None if labels is None else _flags(labels).flatten()
         elif self.problem.kind == "regression":
             labels = None if labels is None else labels.float().flatten()
@@ -111,7 +110,19 @@ class Classification(Task[ClassifiedT]):
                 'example. For several labels set config.problem_type = "multi_label_classification".'
             )
         weights = None if labels is None or not self.problem.weights else weights_of_rows(self.problem, labels)
-        return Signals(logits=Dense(logits), labels=labels, weights=weights)
+        return Signals(logits=Dense(logits), labels=labels, weights=weights,
+                       heads=self._heads(outputs) if side is Side.STUDENT else None)
+
+    def _rows(self, logits: Tensor) -> Tensor:
+        if self.problem.kind != "multi_label":
+            return logits
+        return torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
+
+    def _heads(self, outputs: Any) -> Heads | None:
+        """What transformers calls so in its classes `...WithTeacher` (DeiT, LeViT); their `logits` are the mean."""
+        if self.problem.kind == "regression" or not isinstance(outputs, Mapping) or "distillation_logits" not in outputs:
+            return None
+        return Heads(*(Dense(self._rows(outputs[name])) for name in ("cls_logits", "distillation_logits")))
 
     def exam(self) -> ClassExam:
         return ClassExam(self.problem, self.show, tuned=self.settles)
