@@ -36,6 +36,7 @@ def start_student(
     student, loaded = _started(spec, task, teacher, origin, cut)
     model = task.started(student.model, spec)
     student, loaded = replace(student, model=model), replace(loaded, model=model)
+    loaded = task.seeing(loaded, spec)
     if smaller is not None:
         loaded = smaller.of(loaded)
         student = replace(student, model=loaded.model)

@@ -187,6 +187,14 @@ class Task(ABC, Generic[SectionT]):
         """
         return model
 
+    def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
+        """The student with the processor that it is trained and handed over with, where that is another than it came with.
+
+        Raises:
+            CompatibilityError: there is no such processor, or the student cannot see what it makes.
+        """
+        return student
+
     def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:
         """By what a student learns whose recipe names no objectives; None: by labels and logits."""
         return None

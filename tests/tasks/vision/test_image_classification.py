@@ -14,13 +14,15 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from torch.utils.data import DataLoader
+from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from stilla import data, tasks
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import ModelSource
+from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Dense
+from stilla.stages.starting import start_student
 from stilla.tasks.base import Side
 from stilla.tasks.vision import pixels as _pixels
 from stilla.tasks.vision.image_classification import ImageClassification
@@ -409,3 +411,47 @@ def test_class_columns_name_the_classes() -> None:
     rows = rows_of().remove_columns("label").add_column("label", [0, 1, 1, 0])
     rows = rows.cast_column("label", ClassLabel(names=["zebra", "ant"]))
     assert task_of(rows).class_names() == ("zebra", "ant")
+
+
+# --- another resolution than the teacher's ---
+
+
+@pytest.mark.parametrize(("processor", "framed"), [
+    (image_processor(16), True), (ConvNextImageProcessorPil(size={"shortest_edge": 16}, crop_pct=0.5), True)])
+def test_a_student_sees_the_same_crop_at_its_own_resolution(processor: Any, framed: bool) -> None:
+    rows, small = rows_of(size=40), _pixels.at_resolution(processor, 8)
+    prepared = task_of(rows).prepare(rows, small, processor, training=True)
+    batch = prepared.collate([1])
+    assert batch.student["pixel_values"].shape[-2:] == (8, 8)
+    assert batch.teacher["pixel_values"].shape[-2:] == (16, 16)
+    assert prepared.framed == framed
+    assert not prepared.aligned
+    assert settings_of(processor) == settings_of(_pixels.at_resolution(small, 16))
+
+
+def settings_of(processor: Any) -> dict[str, Any]:
+    return _pixels.settings(processor)
+
+
+@pytest.mark.parametrize(("spec", "section", "size"), [
+    ({"config": {"image_size": 4}}, {}, 4), ({"config": {"hidden_size": 8}}, {}, 8), ({"layers": 1}, {}, 8),
+    ({"model": "resnet"}, {"resolution": 32}, 32)])
+def test_the_students_processor_follows_from_the_recipe(tmp_path: Path, spec: Any, section: Any, size: int) -> None:
+    theirs = vit_folder(tmp_path / "vit", **labels_of("cat", "dog"))
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], **labels_of("cat", "dog"))
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    image_processor().save_pretrained(tmp_path / "resnet")
+    if "model" in spec:
+        spec = {"model": str(tmp_path / spec["model"])}
+    task = task_of(rows_of(), **section)
+    teacher = task.load(ModelSource(model=str(theirs)), labelled=True)
+    _, loaded = start_student(StudentSpec(**spec), task.adapted_to(teacher), teacher)
+    assert dict(loaded.processor.to_dict()["size"]) == {"height": size, "width": size}
+    assert dict(teacher.processor.to_dict()["size"]) == {"height": 8, "width": 8}
+
+
+def test_a_student_that_cannot_see_that_resolution_is_refused(tmp_path: Path) -> None:
+    task = task_of(rows_of(), resolution=4)
+    teacher = task.load(ModelSource(model=str(vit_folder(tmp_path, **labels_of("cat", "dog")))), labelled=True)
+    with pytest.raises(CompatibilityError, match=r"its forward fails on pixel_values \(2, 3, 4, 4\)"):
+        start_student(StudentSpec(layers=1), task.adapted_to(teacher), teacher)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Data, ModelSource
+from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Side
@@ -30,7 +30,16 @@ from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
-from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, same_part, settings
+from stilla.tasks.vision.pixels import (
+    Kept,
+    Processor,
+    Source,
+    at_resolution,
+    geometry_of,
+    keep,
+    same_part,
+    settings,
+)
 from stilla.tasks.vision.sections import STRONG, Augment, ImageClassificationData
 from stilla.views import Picture, View
 
@@ -91,12 +100,15 @@ class ImageClassification(Classification[ImageClassificationData]):
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForImageClassification
         model = loading.classifier(source, self.problem, auto, labelled=labelled)
-        processor = processor_for(source)
-        blank = PIL.Image.new("RGB", (48, 64))
-        pixels = Processor(processor, blank)
-        batch = {"pixel_values": torch.from_numpy(pixels.finish(np.stack([pixels.geometry(blank)] * 2)))}
-        check_answers(model, batch, source.model)
-        return Loaded(model, processor, source.model)
+        return _answering(Loaded(model, processor_for(source), source.model))
+
+    def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
+        asked = None if self.section is None else self.section.resolution
+        if asked is None and spec.config is not None:
+            asked = spec.config.get("image_size")
+        if asked is None or isinstance(asked, list | tuple):
+            return student
+        return _answering(replace(student, processor=at_resolution(student.processor, int(asked))))
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
@@ -173,6 +185,19 @@ class ImageClassification(Classification[ImageClassificationData]):
 
     def show(self, split: Dataset, key: int) -> View:
         return Picture(_pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN))
+
+
+def _answering(loaded: Loaded) -> Loaded:
+    """The same.
+
+    Raises:
+        CompatibilityError: the model cannot see what its processor makes of a picture.
+    """
+    blank = PIL.Image.new("RGB", (48, 64))
+    pixels = Processor(loaded.processor, blank)
+    batch = {"pixel_values": torch.from_numpy(pixels.finish(np.stack([pixels.geometry(blank)] * 2)))}
+    check_answers(loaded.model, batch, loaded.source)
+    return loaded
 
 
 def processor_for(source: ModelSource) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,29 @@ def geometry_of(processor: Any) -> dict[str, Any]:
     """What decides which part of the picture each place shows."""
     values = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor", "resample")
     return {name: value for name, value in settings(processor).items() if name not in values}
+
+
+def at_resolution(processor: Any, side: int) -> Any:
+    """The same processor for pictures of another size: all that it measures in pixels, by the same factor.
+
+    Raises:
+        CompatibilityError: it says no size, or gives another one whatever it says.
+    """
+    sample = PIL.Image.new("RGB", (64, 48))
+    before = np.asarray(processor(sample)["pixel_values"][0]).shape[-2:]
+    if before == (side, side):
+        return processor
+    sizes = {name: dict(value) for name, value in processor.to_dict().items()
+             if name in ("size", "crop_size") and isinstance(value, Mapping)}
+    for measured in sizes.values():
+        measured.update({name: round(pixels * side / before[-1]) for name, pixels in measured.items() if pixels is not None})
+    made = type(processor).from_dict({**processor.to_dict(), **sizes}) if sizes else processor
+    after = np.asarray(made(sample)["pixel_values"][0]).shape[-2:]
+    if after != (side, side):
+        raise CompatibilityError(f"resolution: got {side}, and {type(processor).__name__} makes pictures of {after[0]} x "
+                                 f"{after[1]} pixels of it, from {before[0]} x {before[1]} before. Set its size in the "
+                                 "student's preprocessor_config.json, and leave resolution out")
+    return made
 
 
 def same_part(one: Processor, other: Processor) -> bool:

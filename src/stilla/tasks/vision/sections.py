@@ -47,6 +47,9 @@ STRONG = Augment(crop=0.35, colour=0.4, mixup=0.4, cutmix=0.4)
 class ImageClassificationData(Classified, Pictures):
     """Pictures with a class, several labels, or a number."""
 
+    resolution: int | None = Field(None, ge=4, le=4096)
+    """Pixels a side of what the student sees; the teacher sees what its own image processor makes, of the same crop. By
+    default what the student's processor says, or `image_size` of `student: {config: ...}`."""
     augment: Literal["auto", "none", "light", "strong"] | Augment = "auto"
     """Changes training pictures at random, the same for teacher and student. `light`: crops of 85 % and more of each side,
     brightness and contrast. `strong`: `{crop: 0.35, colour: 0.4, mixup: 0.4, cutmix: 0.4}`; or such fields. Nothing is
