@@ -3,12 +3,21 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import SegformerConfig, SegformerForImageClassification
+from transformers import (
+    BertConfig,
+    BertModel,
+    ResNetConfig,
+    ResNetModel,
+    SegformerConfig,
+    SegformerForImageClassification,
+    ViTModel,
+)
 
 from stilla.errors import StillaError
 from stilla.evaluate import count_flops, count_parameters, stored_bytes
 from stilla.evaluate.flops import count_tokens
 from stilla.tasks.shared.int8 import quantise
+from tests.tasks.tiny import vit_config
 
 
 class Tied(nn.Module):
@@ -82,7 +91,10 @@ def test_what_cannot_be_counted_is_said(model: nn.Module, reason: str) -> None:
         count_flops(model, {"x" if isinstance(model, Broken) else "input": torch.zeros(1, 3)})
 
 
-def test_a_model_that_has_no_embedding_to_ask_for_has_no_tokens() -> None:
-    model = SegformerForImageClassification(SegformerConfig(
-        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=8))
-    assert count_tokens(model) is None
+def test_models_of_pictures_have_no_tokens() -> None:
+    config = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    assert count_tokens(BertModel(config)) == 40
+    assert count_tokens(ViTModel(vit_config())) is None
+    assert count_tokens(ResNetModel(ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1]))) is None
+    assert count_tokens(SegformerForImageClassification(SegformerConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=8))) is None

@@ -127,3 +127,12 @@ MANY = np.zeros((3, 5000), np.float32)
 ])
 def test_thousands_of_classes_take_a_byte_each(metric: Metric, labels: Array) -> None:
     assert np.asarray(metric.statistics(MANY, labels)).nbytes == 3 * 3 * 5000
+
+
+def test_the_label_among_the_likeliest_is_scikit_learns() -> None:
+    logits, labels = single(9)
+    for most in (1, 3, 5):
+        expected = sk.top_k_accuracy_score(labels, logits, k=most, labels=np.arange(9))
+        metric = metrics.among(most)
+        assert metric.name == f"top_{most}_accuracy"
+        assert metric.compute(logits, labels) == pytest.approx(expected, abs=1e-12)

@@ -42,7 +42,6 @@ FAMILIES: Mapping[str, Callable[[], PreTrainedModel]] = {
         image_size=SIZE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, **LABELS)),
     "vit": lambda: hf.ViTForImageClassification(vit_config(image_size=SIZE, patch_size=8, **LABELS)),
 }
-families = pytest.mark.parametrize("name", sorted(FAMILIES))
 
 
 def folder_of(place: Path, name: str) -> str:
@@ -100,7 +99,7 @@ def test_a_resnet_is_distilled_into_a_smaller_one_and_into_fewer_of_its_layers(t
     assert cut.config.depths == [1, 2]
 
 
-@families
+@pytest.mark.parametrize("name", ["regnet", "convnext", "efficientnet"])  # others: tests/export
 @pytest.mark.slow
 def test_an_exported_graph_answers_like_the_model(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
@@ -145,7 +144,7 @@ def test_a_processor_of_transforms_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("teacher", "student", "distance"), [
-    ("vit", "resnet", "cosine"), ("resnet", "vit", "attention"), ("swin", "convnext", "mse")])
+    ("vit", "resnet", "cosine"), ("resnet", "vit", "attention")])
 @pytest.mark.slow
 def test_maps_are_learnt_in_all_directions_however_a_step_is_cut(
     tmp_path: Path, teacher: str, student: str, distance: Any
@@ -168,7 +167,7 @@ def test_maps_are_learnt_in_all_directions_however_a_step_is_cut(
             made, told, terms=[Term(Maps(distance=distance, pairs="all"))], task=task, train_dataset=prepared,
             batch_norm="frozen" if frozen else "model",
             args=TrainingArguments(str(tmp_path), per_device_train_batch_size=pieces[0], logging_steps=1,
-                                   gradient_accumulation_steps=pieces[1], max_steps=12, learning_rate=1e-2, use_cpu=True,
+                                   gradient_accumulation_steps=pieces[1], max_steps=8, learning_rate=1e-2, use_cpu=True,
                                    report_to=[], save_strategy="no", disable_tqdm=True))
         trainer.train()
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from sklearn.metrics import f1_score
 from torch.utils.data import DataLoader
 from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
@@ -23,6 +24,7 @@ from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Dense
 from stilla.stages.starting import start_student
+from stilla.tasks.answers import Answers
 from stilla.tasks.base import Side
 from stilla.tasks.vision import pixels as _pixels
 from stilla.tasks.vision.image_classification import ImageClassification
@@ -455,3 +457,24 @@ def test_a_student_that_cannot_see_that_resolution_is_refused(tmp_path: Path) ->
     teacher = task.load(ModelSource(model=str(vit_folder(tmp_path, **labels_of("cat", "dog")))), labelled=True)
     with pytest.raises(CompatibilityError, match=r"its forward fails on pixel_values \(2, 3, 4, 4\)"):
         start_student(StudentSpec(layers=1), task.adapted_to(teacher), teacher)
+
+
+# --- metrics ---
+
+
+@pytest.mark.parametrize(("classes", "named"), [(3, False), (7, True)])
+def test_of_many_classes_the_five_likeliest_are_measured_and_of_all_each(classes: int, named: bool) -> None:
+    names = [f"class {index}" for index in range(classes)]
+    rows = rows_of(2 * classes).remove_columns("label").add_column("label", names * 2)
+    exam = task_of(rows).exam()
+    metrics = {metric.name: metric for metric in exam.metrics()}
+    assert next(iter(metrics)) == "accuracy"
+    assert ("top_5_accuracy" in metrics) == named
+    logits = np.random.default_rng(0).normal(size=(2 * classes, classes))
+    labels = np.arange(2 * classes) % classes
+    answers = Answers(np.arange(2 * classes), logits, labels)
+    by_class = exam.by_class(answers)
+    assert by_class is not None
+    assert by_class.names == tuple(sorted(names))
+    expected = f1_score(labels, logits.argmax(-1), average=None, labels=range(classes), zero_division=0)
+    np.testing.assert_allclose(by_class.values, expected)

@@ -27,6 +27,15 @@ def single_label() -> tuple[Metric, ...]:
     )
 
 
+def among(most: int) -> Metric:
+    """Whether the label is among so many likeliest classes; classes as likely as the label do not count against it."""
+    def hits(logits: Array, labels: Array) -> Array:
+        own = logits[np.arange(len(labels)), labels]
+        return _counted((logits > own[:, None]).sum(-1) < most)
+
+    return by_sums(f"top_{most}_accuracy", hits, _mean)
+
+
 def multi_label() -> tuple[Metric, ...]:
     return (
         by_sums("micro_f1", _flag_counts, lambda sums: float(_f1(*_thirds(sums).sum(1)))),

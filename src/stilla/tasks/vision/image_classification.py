@@ -18,15 +18,17 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch
-from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.answers import NO_ANSWER, Metric
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
 from stilla.tasks.shared.label_weights import problem_of
+from stilla.tasks.shared.metrics import among
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.pictures import Pictures
@@ -46,6 +48,7 @@ from stilla.views import Picture, View
 logger = logging.getLogger(__name__)
 
 _SHOWN = 96  # pixels
+_FEW = 5  # classes
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,19 @@ class ImageClassification(Classification[ImageClassificationData]):
     def mask(self, batch: Batch, side: Side) -> None:
         return None
 
+    def exam(self) -> ClassExam:
+        return _Exam(self.problem, self.show, tuned=self.settles)
+
     def show(self, split: Dataset, key: int) -> View:
         return Picture(_pictures.data_uri(Pictures.of(split.select([int(key)]), self.image).rgb(0), _SHOWN))
+
+
+class _Exam(ClassExam):
+    """The same as of texts; of many classes, also whether the right one is among the likeliest five."""
+
+    def metrics(self) -> tuple[Metric, ...]:
+        many = self.problem.kind == "single_label" and len(self.problem.names) > _FEW
+        return (*super().metrics(), among(_FEW)) if many else super().metrics()
 
 
 def _answering(loaded: Loaded) -> Loaded:
