@@ -66,8 +66,9 @@ class Maps(FeatureObjective):
         """Grids may differ, and so may sizes of the pictures; not what of them is seen."""
         if framed:
             return []
-        return ["compares what is seen at each place, and the two image processors see different parts of a picture (one "
-                "cuts its borders off). Give both the same crop (do_center_crop, crop_pct), at whatever resolution"]
+        return ["compares what is seen at each place, and the two models see different parts of a picture (an image "
+                "processor cuts its borders off), or other pictures (teacher.data). Give both the same crop (do_center_crop, "
+                "crop_pct), at whatever resolution"]
 
     def reads(self, layer_map: LayerMap) -> LayerMap:
         """Nothing that a cache could hold: it knows no grids."""
@@ -150,7 +151,8 @@ def resized(
 
 
 def _unit(seen: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch places"]:
-    return F.normalize(seen.flatten(1), dim=1, eps=torch.finfo(seen.dtype).tiny)
+    found: Tensor = F.normalize(seen.flatten(1), dim=1, eps=torch.finfo(seen.dtype).tiny)
+    return found
 
 
 def _stack_of(dims: Dims, whose: str, layer_map: LayerMap) -> str:

@@ -85,6 +85,7 @@ def test_every_family_teaches_and_learns_from_another(tmp_path: Path, teacher: s
     assert type(found) is type(FAMILIES[student]())
 
 
+@pytest.mark.slow
 def test_a_resnet_is_distilled_into_a_smaller_one_and_into_fewer_of_its_layers(tmp_path: Path) -> None:
     teacher = folder_of(tmp_path / "teacher", "resnet")
     smaller = distilled(tmp_path / "a", teacher, StudentSpec(config={"hidden_sizes": [4, 4, 8], "embedding_size": 4}))

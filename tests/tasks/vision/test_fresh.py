@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from datasets import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
@@ -234,3 +236,19 @@ def test_views_of_examples_that_do_not_change_are_refused() -> None:
         ImageClassificationData.model_validate({"train": "x", "augment": "none", "views": 4})
 
 
+
+
+# --- a teacher that sees another column ---
+
+
+def test_a_teachers_own_pictures_are_mixed_like_the_students() -> None:
+    rows = rows_of(8)
+    stored = rows.cast_column("image", Image(decode=False))["image"]
+    rows = rows.add_column("large", list(stored), feature=rows.features["image"])  # the same ones, to be compared
+    task = replace(task_of(rows, augment=MIXING, image="image"), teachers="large")
+    prepared = task.prepare(rows, *PAIR, training=True, seed=3)
+    batch = prepared.collate([prepared.examples[index] for index in range(8)])
+    assert torch.equal(back(batch.student["pixel_values"], PAIR[0]), back(batch.teacher["pixel_values"], PAIR[1]))
+    assert batch.labels is None  # all are mixed
+    assert torch.equal(batch.student["pixel_values"], prepared_of(MIXING).collate(list(range(8))).student["pixel_values"])
+    assert not prepared.framed

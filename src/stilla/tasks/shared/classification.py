@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, RecipeError
-from stilla.recipe import ModelSource, StudentSpec
+from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Heads, Side, Signals
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Task
@@ -51,7 +51,7 @@ class Classification(Task[ClassifiedT]):
     section: ClassifiedT | None = None
     """None for a model whose batches a person makes."""
 
-    data_section = Classified
+    data_section: ClassVar[type[Data]] = Classified
     forms: ClassVar[Mapping[str | None, Form]] = {
         "single_label_classification": "class",
         "multi_label_classification": "indicators",

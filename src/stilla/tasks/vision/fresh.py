@@ -101,8 +101,9 @@ def changed(picture: PIL.Image.Image, how: Augment, draw: np.random.Generator) -
 def _box(size: tuple[int, int], least: float, draw: np.random.Generator) -> tuple[float, float, float, float]:
     """A crop (left, top, right, bottom) of at least this share of the area, in another shape (Szegedy et al. 2015)."""
     width, height = size
+    narrowest, widest = (math.log(one) for one in _SHAPES)
     for _ in range(_TRIES):
-        area, shape = draw.uniform(least, 1), math.exp(draw.uniform(*map(math.log, _SHAPES)))
+        area, shape = draw.uniform(least, 1), math.exp(draw.uniform(narrowest, widest))
         wide, high = width * math.sqrt(area * shape), height * math.sqrt(area / shape)
         if wide <= width and high <= height:
             left, top = draw.uniform(0, width - wide), draw.uniform(0, height - high)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import PIL.Image
@@ -106,54 +106,63 @@ class ImageClassification(Classification[ImageClassificationData]):
         return _answering(Loaded(model, processor_for(source), source.model))
 
     def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
-        asked = None if self.section is None else self.section.resolution
+        asked: Any = None if self.section is None else self.section.resolution
         if asked is None and spec.config is not None:
             asked = spec.config.get("image_size")
-        if asked is None or isinstance(asked, list | tuple):
+        if not isinstance(asked, int):  # [height, width]: which processor makes them, a person has to say
             return student
-        return _answering(replace(student, processor=at_resolution(student.processor, int(asked))))
+        return _answering(replace(student, processor=at_resolution(student.processor, asked)))
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        if teacher is not None and self.teachers:
-            return side_by_side(self.prepare(split, student, None, training=training, seed=seed),
-                                self.of_teacher().prepare(split, teacher, None, training=training, seed=seed))
+        if teacher is None or not self.teachers:
+            return self._prepared(split, student, teacher, self._changes(training, answered=teacher is not None), seed)
+        how = self._changes(training, answered=True)  # the same is drawn for both: it follows from the key
+        return side_by_side(self._prepared(split, student, None, how, seed),
+                            self.of_teacher()._prepared(split, teacher, None, how, seed))
+
+    def _prepared(
+        self, split: Dataset, student: Any, teacher: Any | None, how: Augment | Literal["light"] | None, seed: int
+    ) -> Prepared:
+        """`how`: pictures are changed."""
+        assert self.section is not None
         pictures = Pictures.of(split, self.image)
         skipped = pictures.broken() if self.section.broken == "skip" else {}
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
-        augment = training and self.section.augment not in ("auto", "none")
         sample = pictures.rgb(keys[0])
         own = Processor(student, sample)
         shared = teacher is None or settings(student) == settings(teacher)
         other = own if teacher is None or shared else Processor(teacher, sample)
-        views = self.section.views
-        source = Source(pictures, keys, own, other, (seed if views is None else 0) if augment else None,
-                        how=self._changes(answered=teacher is not None), views=views)
+        views = None if how is None else self.section.views
+        source = Source(pictures, keys, own, other, None if how is None else seed if views is None else 0, views=views,
+                        how=how if isinstance(how, Augment) else None)
         labels = self.encoded(split, keys)
-        all_mixed = augment and source.how is not None and source.how.mixup + source.how.cutmix >= 1
+        all_mixed = isinstance(how, Augment) and how.mixup + how.cutmix >= 1
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(source if augment else keep(source), None if all_mixed else labels, keys),
+            collate=_Collate(keep(source) if how is None else source, None if all_mixed else labels, keys),
             keys=keys,
             references=labels,
-            on_epoch=source.set_epoch if augment else None,
-            views=views if augment else None,
+            on_epoch=None if how is None else source.set_epoch,
+            views=views,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher),
             framed=shared or same_part(own, other),
         )
 
-    def _changes(self, *, answered: bool) -> Augment | None:
-        """How training pictures are changed, where not lightly. `answered`: by a teacher, without whom none is mixed: what
-        the label of a mixture should be is nobody's word."""
+    def _changes(self, training: bool, *, answered: bool) -> Augment | Literal["light"] | None:
+        """How pictures are changed in training. `answered`: by a teacher, without whom none is mixed: what the label of a
+        mixture should be is nobody's word."""
         given = None if self.section is None else self.section.augment
-        how = STRONG if given == "strong" else given
-        if not isinstance(how, Augment):
+        if not training or given in (None, "auto", "none"):
             return None
+        if given == "light":
+            return "light"
+        how = given if isinstance(given, Augment) else STRONG
         return how if answered else how.alone
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
