@@ -129,7 +129,8 @@ def feature_map(stack: Stack, index: int, whose: str) -> Float[Tensor, "batch ch
                                  "picture. Use `hidden` with `pooling: mean`, which needs no places")
     state = stack.hidden_states[index]
     state = state.to(torch.promote_types(state.dtype, torch.float32))
-    return state[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.height, grid.width))
+    found: Tensor = state[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.height, grid.width))
+    return found
 
 
 def attention(state: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
