@@ -135,6 +135,7 @@ IN_CHINESE = {
     "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
+    "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
@@ -156,6 +157,7 @@ def tasks(language: str) -> list[str]:
 def _measures(kind: str) -> list[str]:
     """The headline metric of everything that the task may have to predict, and those of texts, where its models write."""
     from stilla.tasks import find
+    from stilla.tasks.audio.audio_classification import AudioClassification, SoundExam
     from stilla.tasks.language.vocabulary import Vocabulary
     from stilla.tasks.language.writing import Writes
     from stilla.tasks.retrieval.embedding import Embedding
@@ -176,7 +178,8 @@ def _measures(kind: str) -> list[str]:
     if issubclass(task, QuestionAnswering):
         return [metric.name for metric in answer_metrics(False, "en")]
     if issubclass(task, Classification):
-        exams = [ClassExam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
+        kind_of_exam = SoundExam if issubclass(task, AudioClassification) else ClassExam
+        exams = [kind_of_exam(Problem(form, ("label",), ("a", "b")), task.show) for form in ("class", "columns", "number")]
         return [exam.metrics()[0].name for exam in exams]
     if issubclass(task, SemanticSegmentation):
         return [metric.name for metric in task(Problem("class", ())).exam().metrics()]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -94,8 +94,17 @@ class Overlays(Checked):
     kind: ClassVar[str] = "overlays"
 
 
-View = Text | Picture | Ranking | Overlays
-_KINDS = (Text, Picture, Ranking, Overlays)
+@dataclass(frozen=True)
+class Sound(Checked):
+    """A sound, as a `data:` URI, and what is said in it: by the data, under the name `right`, and by each subject."""
+
+    uri: str
+    texts: Mapping[str, Text] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "sound"
+
+
+View = Text | Picture | Ranking | Overlays | Sound
 
 
 def plain(view: View) -> dict[str, Any]:
@@ -109,10 +118,10 @@ def view_of(stored: Any) -> View:
     Raises:
         ValueError: a kind that this version does not know, or other fields than that kind has.
     """
-    if isinstance(stored, _KINDS):
+    if isinstance(stored, View):
         return stored
     kind = stored.get("kind") if isinstance(stored, Mapping) else None
-    found = next((one for one in _KINDS if one.kind == kind), None)
+    found = next((one for one in get_args(View) if one.kind == kind), None)
     if found is None:
         raise ValueError(f"a view of the kind {kind!r:.50} is not known")
     values = {name: value for name, value in stored.items() if name != "kind"}

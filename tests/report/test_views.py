@@ -10,7 +10,7 @@ import pytest
 
 from stilla.report.views import Drawn, draw
 from stilla.scores import Scores
-from stilla.views import Listed, Mark, Picture, Ranking, Text, View, plain, view_of
+from stilla.views import Listed, Mark, Picture, Ranking, Sound, Text, View, plain, view_of
 
 from . import fakes
 
@@ -33,6 +33,7 @@ def words(markup: str) -> str:
 
 @pytest.mark.parametrize("view", [Text("a"), Text("a cat", (Mark(0, 1), Mark(2, 5, "animal", "teacher"), Mark(5, 5))),
                                   Picture("data:image/png;base64,AA=="),
+                                  Sound("data:audio/mpeg;base64,AA==", {"right": Text("a b", (Mark(0, 1),))}),
                                   Ranking("a?", {"teacher": (Listed("b", True, 0.5),), "student": ()})])
 def test_a_view_is_read_back_as_it_was_written(view: View, tmp_path: Path) -> None:
     assert view_of(plain(view)) == view
@@ -140,6 +141,19 @@ def test_a_picture_is_one_only_if_it_is_raster() -> None:
     for uri in ("data:image/svg+xml;base64,AA==", "https://example.org/a.png", 'data:image/png;base64,AA" onload="x'):
         assert draw(Picture(uri), "3").layout == "texts"
         assert "<img" not in str(draw(Picture(uri), "3").html)
+
+
+def test_a_sound_is_played_only_if_it_is_one_and_what_is_said_in_it_stands_below() -> None:
+    said = {"right": Text("a cat"), "student": Text("a hat", (Mark(2, 5, "", "student"),))}
+    good = draw(Sound("data:audio/mpeg;base64,AA==", said), "a cat")
+    assert good.layout == "texts"
+    assert str(good.html).startswith('<audio controls preload="none" src="data:audio/mpeg;base64,AA==">')
+    assert "right</th><td>a cat</td>" in str(good.html)
+    assert ">hat</mark>" in str(good.html)
+    for uri in ("data:image/svg+xml;base64,AA==", "https://example.org/a.mp3", 'data:audio/mpeg;base64,AA" onload="x'):
+        found = str(draw(Sound(uri, {EVIL: Text(EVIL)}), "3").html)
+        assert "<audio" not in found
+        assert EVIL not in found
 
 
 def test_lists_stand_side_by_side_with_what_was_looked_for_marked() -> None:

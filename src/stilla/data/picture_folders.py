@@ -1,4 +1,4 @@
-"""Folders of pictures: a class for each folder of the first level, or what a metadata file says of each picture."""
+"""Folders of pictures or sounds: a class for each folder of the first level, or what a metadata file says of each file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image
@@ -19,6 +21,21 @@ from stilla.errors import DataError, all_of, quoted
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class Media:
+    """What lies in such a folder: how its files' names end, the column that they become, of what type, and its name in words,
+    of several and of one."""
+
+    suffixes: frozenset[str]
+    column: str
+    feature: Any
+    named: str
+    one: str
+
+
+PICTURES = Media(SUFFIXES, "image", Image(), "pictures", "picture")
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -39,8 +56,9 @@ def _files_in(folder: Path, within: frozenset[str]) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def by_class(folder: Path, splits: Mapping[str, str]) -> dict[str, Dataset]:
-    """The pictures of each split with the class that their folder says: the first below the split's, as everywhere else.
+def by_class(folder: Path, splits: Mapping[str, str], media: Media = PICTURES) -> dict[str, Dataset]:
+    """The pictures (or sounds) of each split with the class that their folder says: the first below the split's, as
+    everywhere else.
 
     `splits`: the folders of the splits by their names; empty where the folder is one split.
 
@@ -48,30 +66,31 @@ def by_class(folder: Path, splits: Mapping[str, str]) -> dict[str, Dataset]:
         DataError: pictures that lie beside the folders of classes, or all in one folder of folders.
     """
     roots = {split: folder / name for split, name in splits.items()} or {"train": folder}
-    found = {split: [path for path in files_in(root) if path.suffix.lower() in SUFFIXES] for split, root in roots.items()}
+    found = {split: [path for path in files_in(root) if path.suffix.lower() in media.suffixes]
+             for split, root in roots.items()}
     found = {split: paths for split, paths in found.items() if paths}
     notes: Notes = []
     if splits:
-        others = sorted({path.relative_to(folder).parts[0] for path in files_in(folder) if path.suffix.lower() in SUFFIXES}
-                        - set(splits.values()))
+        others = sorted({path.relative_to(folder).parts[0] for path in files_in(folder)
+                         if path.suffix.lower() in media.suffixes} - set(splits.values()))
         if others:
-            notes.append((WARNING, f"{str(folder)!r}: pictures in {all_of([quoted(one) for one in others[:5]])} are left "
-                                   f"out, as {all_of(sorted(splits.values()))} are the splits"))
+            notes.append((WARNING, f"{str(folder)!r}: {media.named} in {all_of([quoted(one) for one in others[:5]])} are "
+                                   f"left out, as {all_of(sorted(splits.values()))} are the splits"))
     classes = {split: [_class(path, roots[split]) for path in paths] for split, paths in found.items()}
     names = sorted({name for several in classes.values() for name in several if name is not None})
-    _refuse_unclear(folder, roots, found, classes, names)
+    _refuse_unclear(folder, roots, found, classes, names, media)
     if len(names) > 1 and _deep(roots, found):
         notes.append((INFO, f"{str(folder)!r}: the folders of the first level are the classes ({all_of(names[:5])}"
                             f"{' ...' * (len(names) > 5)}); folders within them say nothing"))
     labelled = len(names) > 1
-    features = Features({"image": Image(), **({"label": ClassLabel(names=names)} if labelled else {})})
+    features = Features({media.column: media.feature, **({"label": ClassLabel(names=names)} if labelled else {})})
     index = {name: position for position, name in enumerate(names)}
     loaded = {}
     for split, paths in found.items():
         labels = [index[name] for name in classes[split] if name is not None] if labelled else None
         listed = [os.path.abspath(path) for path in paths]
-        loaded[split] = _kept(_listed(listed, labels, features, notes if split == next(iter(found)) else []),
-                              [*listed, *names, str(labels), str(notes)])
+        loaded[split] = _kept(_listed(listed, labels, features, notes if split == next(iter(found)) else [], media.column),
+                              [media.column, *listed, *names, str(labels), str(notes)])
     return loaded
 
 
@@ -81,15 +100,15 @@ def _class(path: Path, root: Path) -> str | None:
 
 
 def _refuse_unclear(folder: Path, roots: Mapping[str, Path], found: Mapping[str, Sequence[Path]],
-                    classes: Mapping[str, Sequence[str | None]], names: Sequence[str]) -> None:
+                    classes: Mapping[str, Sequence[str | None]], names: Sequence[str], media: Media) -> None:
     loose = [path for split, paths in found.items() for path, name in zip(paths, classes[split]) if name is None]
     if loose and names:
         raise DataError(f"{str(loose[0])!r}: lies beside the folders of classes ({all_of(names[:5])}): which class is it? "
                         "Move it into one of them, or away.")
     if len(names) == 1 and (inner := _deep(roots, found)):
-        raise DataError(f"{str(folder)!r}: all pictures lie in {names[0]!r}, in folders within ({all_of(inner[:5])}): is it "
-                        f"a class, or a folder around the classes? Name {str(folder / names[0])!r} itself as the data if "
-                        "these are classes.")
+        raise DataError(f"{str(folder)!r}: all {media.named} lie in {names[0]!r}, in folders within ({all_of(inner[:5])}): "
+                        f"is it a class, or a folder around the classes? Name {str(folder / names[0])!r} itself as the data "
+                        "if these are classes.")
 
 
 def _deep(roots: Mapping[str, Path], found: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -99,13 +118,13 @@ def _deep(roots: Mapping[str, Path], found: Mapping[str, Sequence[Path]]) -> lis
 
 
 def _listed(
-    paths: Sequence[str], labels: Sequence[int] | None, features: Features, notes: Notes
+    paths: Sequence[str], labels: Sequence[int] | None, features: Features, notes: Notes, column: str
 ) -> Callable[[Notes], Iterator[pa.Table]]:
     def tables(said: Notes) -> Iterator[pa.Table]:
         said += notes
         for start in range(0, len(paths), _AT_ONCE):
             some = list(paths[start:start + _AT_ONCE])
-            columns = [pa.array([{"bytes": None, "path": path} for path in some], features.arrow_schema.field("image").type)]
+            columns = [pa.array([{"bytes": None, "path": path} for path in some], features.arrow_schema.field(column).type)]
             if labels is not None:
                 columns.append(pa.array(labels[start:start + _AT_ONCE], pa.int64()))
             yield pa.table(columns, schema=features.arrow_schema)
@@ -122,9 +141,10 @@ def _kept(tables: Callable[[Notes], Iterator[pa.Table]], said: Sequence[str]) ->
 
 
 def with_metadata(
-    folder: Path, splits: Mapping[str, str], read: Callable[[Path, Notes], Iterator[pa.Table]]
+    folder: Path, splits: Mapping[str, str], read: Callable[[Path, Notes], Iterator[pa.Table]], media: Media = PICTURES
 ) -> dict[str, Dataset]:
-    """The rows of the metadata files of each split: `file_name` (or `x_file_name`) is a picture, relative to the file.
+    """The rows of the metadata files of each split: `file_name` (or `x_file_name`) is a picture (or sound), relative to
+    the file.
 
     Raises:
         DataError: no such column, or a name of what is no file within the folder.
@@ -138,31 +158,36 @@ def with_metadata(
         if len({path.suffix for path in files}) > 1:
             raise DataError(f"{str(root)!r}: holds {all_of(sorted({path.name for path in files}))}; keep one of them.")
         names = hashlib.blake2b("\n".join(map(str, files_in(root))).encode(errors="surrogateescape")).hexdigest()
-        loaded[split] = kept(functools.partial(_described, files, folder, read), files, ["metadata", names])
+        loaded[split] = kept(functools.partial(_described, files, folder, read, media), files,
+                             ["metadata", media.column, names])
     return loaded
 
 
 def _described(
-    files: Sequence[Path], folder: Path, read: Callable[[Path, Notes], Iterator[pa.Table]], notes: Notes
+    files: Sequence[Path], folder: Path, read: Callable[[Path, Notes], Iterator[pa.Table]], media: Media, notes: Notes
 ) -> Iterator[pa.Table]:
     for path in files:
         for table in read(path, notes):
             columns = [name for name in table.column_names if name == "file_name" or name.endswith("_file_name")]
             if not columns:
-                raise DataError(f"{str(path)!r}: has no column `file_name` that says which picture each row is about.")
+                raise DataError(f"{str(path)!r}: has no column `file_name` that says which {media.one} each row is about.")
             for column in columns:
-                table = _pictures(table, column, path, folder)
+                table = _named_files(table, column, path, folder, media)
             yield table
 
 
-def _pictures(table: pa.Table, column: str, path: Path, folder: Path) -> pa.Table:
-    kind = Image().pa_type
-    stored = [None if name is None else {"bytes": None, "path": resolved(str(name), path.parent, folder, path)}
+def _named_files(table: pa.Table, column: str, path: Path, folder: Path, media: Media) -> pa.Table:
+    name = column.removesuffix("file_name").removesuffix("_") or media.column
+    return named_files(table, column, name, lambda one: resolved(one, path.parent, folder, path), media.feature)
+
+
+def named_files(table: pa.Table, column: str, called: str, place: Callable[[str], str], feature: Any) -> pa.Table:
+    """The table with a column of names as files of this type. `called`: the column's new name. `place`: the whole path."""
+    stored = [None if name is None else {"bytes": None, "path": place(str(name))}
               for name in table.column(column).to_pylist()]
-    name = column.removesuffix("file_name").removesuffix("_") or "image"
-    features = Features({**Features.from_arrow_schema(table.schema), column: Image()})
-    place = table.column_names.index(column)
-    table = table.set_column(place, column, pa.array(stored, kind)).cast(features.arrow_schema)
-    names = [name if one == column else one for one in table.column_names]
+    features = Features({**Features.from_arrow_schema(table.schema), column: feature})
+    index = table.column_names.index(column)
+    table = table.set_column(index, column, pa.array(stored, feature.pa_type)).cast(features.arrow_schema)
+    names = [called if one == column else one for one in table.column_names]
     renamed = Features({new: features[old] for new, old in zip(names, table.column_names)})
     return table.rename_columns(names).replace_schema_metadata(renamed.arrow_schema.metadata)

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 import datasets
 import pyarrow as pa
-from datasets import Dataset, DatasetDict
+from datasets import Audio, Dataset, DatasetDict
 
 from stilla.data import (
     columnar,
@@ -25,6 +25,7 @@ from stilla.data import (
     picture_folders,
     plain_text,
     retrieval_folders,
+    sound_folders,
 )
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
@@ -47,8 +48,9 @@ READERS: Mapping[str, str] = {
     ".iob2": "columns",
     ".bio": "columns",
 }
-Unit = Document | Literal["columns"]
-"""What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences."""
+Unit = Document | Literal["columns", "sound"]
+"""What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
+row is a sound: files are named in tables, or lie in a folder."""
 _AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -65,10 +67,15 @@ def read(
 
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
     has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
+    Where it is `sound`, names of sounds in tables are read as sounds, and folders in any of the ways that speech comes in.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
     """
+    return {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, hub=hub).items()}
+
+
+def _read(name: str, config: str | None, revision: str | None, document: Unit, *, hub: bool) -> dict[str, Dataset]:
     path = Path(name).expanduser()
     if path.is_file():
         return _files({"train": [path]}, document)
@@ -77,6 +84,14 @@ def read(
     if hub and not _means_a_path(name):
         return _hub(name, config, revision)
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
+
+
+def _undecoded(split: Dataset) -> Dataset:
+    """Sounds as they are stored: `datasets` would decode them with a package of its own whenever a row is looked at."""
+    decoded = [name for name, feature in split.features.items() if isinstance(feature, Audio) and feature.decode]
+    for name in decoded:
+        split = split.cast_column(name, Audio(decode=False))
+    return split
 
 
 def near(path: Path, usable: Callable[[Path], bool] = lambda entry: suffix(entry) in READERS) -> str:
@@ -108,6 +123,9 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
         return retrieval_folders.read(folder)
     with _readable(str(folder)):
         inside = picture_folders.files_in(folder)
+        if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
+            return sound_folders.read(folder, inside, _split_folders(folder), _split_in,
+                                      lambda path, notes: _one_file(path, "paragraph", notes))
     images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]
     tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
@@ -191,7 +209,8 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
 
 def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
     for table in _reader(READERS[suffix(path)])(path, document, notes):
-        yield with_own_files(table, path)
+        table = with_own_files(table, path)
+        yield sound_folders.with_named_sounds(table, path) if document == "sound" else table
 
 
 def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
@@ -200,7 +219,8 @@ def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
         "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes),
         "json": lambda path, _, __: json_rows.tables(path),
         "text": lambda path, unit, notes: (
-            in_columns.tables(path, notes) if unit == "columns" else plain_text.tables(path, unit, notes)),
+            in_columns.tables(path, notes) if unit == "columns" else
+            plain_text.tables(path, "line" if unit == "sound" else unit, notes)),
         "columns": lambda path, _, notes: in_columns.tables(path, notes),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),
         "arrow": lambda path, _, __: columnar.arrow_tables(path),
@@ -213,8 +233,7 @@ def _image_folder(folder: Path) -> dict[str, Dataset]:
 
     Splits are only what the first level of folders says: a picture called `cat/test_3.png` is none of the test split.
     """
-    said = {entry.name: _split_in(entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()}
-    splits = _whole_names(said)
+    splits = _split_folders(folder)
     described = any(path.name in picture_folders.METADATA for path in picture_folders.files_in(folder))
     with _readable(str(folder)):
         if described:
@@ -223,6 +242,11 @@ def _image_folder(folder: Path) -> dict[str, Dataset]:
             inner = _whole_names({name: _split_in(name) for name in mask_folders.inner_of(folder)})
             return mask_folders.read(folder, splits, inner)
         return picture_folders.by_class(folder, splits)
+
+
+def _split_folders(folder: Path) -> dict[str, str]:
+    """Folders of the first level that are called like a split, by split."""
+    return _whole_names({entry.name: _split_in(entry.name) for entry in sorted(folder.iterdir()) if entry.is_dir()})
 
 
 def _whole_names(said: Mapping[str, str | None]) -> dict[str, str]:

@@ -31,6 +31,18 @@ from transformers import AutoImageProcessor
 processor = AutoImageProcessor.from_pretrained(".", backend="pil")
 inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="np")
 """,
+    **dict.fromkeys(("input_values", "input_features"), """\
+import numpy as np
+import soundfile
+from transformers import AutoFeatureExtractor
+
+extractor = AutoFeatureExtractor.from_pretrained(".")
+samples, rate = soundfile.read("sound.wav", dtype="float32", always_2d=True)
+if rate != extractor.sampling_rate:
+    raise ValueError(f"resample the sound from {rate} to {extractor.sampling_rate} Hz")
+inputs = dict(extractor(samples.mean(1), sampling_rate=rate, return_tensors="np"))
+inputs["attention_mask"] = np.ones(inputs[extractor.model_input_names[0]].shape[:2], np.int64)
+"""),
 }
 
 _READING = {

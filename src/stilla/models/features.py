@@ -21,6 +21,11 @@ from stilla.signals import Grid
 _PREFIX = 16
 """Tokens before the patches at most (a class, a distillation token, registers): more stand behind them (YOLOS)."""
 
+_WAVE = 8_000
+"""Samples of a made-up wave."""
+_SPECTROGRAM = 24
+"""Frames of a made-up spectrogram of any length."""
+
 # A tensor, and how often it had been changed in place when it was recorded.
 _Seen = tuple[Tensor, int]
 
@@ -221,7 +226,7 @@ def _run_on_made_up_inputs(model: nn.Module) -> None:
 
 
 def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
-    """One example for models that read token ids, pictures or both.
+    """One example for models that read token ids, pictures or both, or hear sounds.
 
     Raises:
         TypeError: it is not a Hugging Face model.
@@ -241,7 +246,20 @@ def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
         height, width = (size, size) if isinstance(size, int) else size
         shape = (1, _first_value(model, "num_channels", 3), height, width)
         inputs["pixel_values"] = torch.zeros(shape, device=model.device, dtype=model.dtype)
-    return inputs
+    return inputs | _made_up_sounds(model, accepted)
+
+
+def _made_up_sounds(model: PreTrainedModel, accepted: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A wave where the config has convolutions over time, else a spectrogram of as many bins and frames as it says."""
+    bins = _first_value(model, "num_mel_bins", 0)
+    waves = _first_value(model, "conv_kernel", None) is not None or not bins
+    positions = _first_value(model, "max_source_positions", None)
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_values": (1, _WAVE) if waves else (1, _first_value(model, "max_length", 1024), bins),
+        "input_features": (1, _SPECTROGRAM, _first_value(model, "feature_projection_input_dim", bins))
+        if positions is None else (1, bins, 2 * positions)}
+    return {name: torch.zeros(shape, device=model.device, dtype=model.dtype) for name, shape in shapes.items()
+            if name in accepted}
 
 
 def varied_inputs(model: nn.Module) -> dict[str, Tensor]:
@@ -259,7 +277,7 @@ def varied_inputs(model: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     varied: dict[str, Tensor] = {}
     for name, value in made.items():
-        if name == "pixel_values":
+        if value.is_floating_point():
             varied[name] = torch.randn((2, *value.shape[1:]), generator=generator).to(value)
             continue
         end = int(value.max())

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
-TextUnit = Literal["paragraph", "line", "file", "columns"]
-"""What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags."""
+TextUnit = Literal["paragraph", "line", "file", "columns", "sound"]
+"""What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags; `sound`: none,
+as rows are sounds, which files and folders name."""
 
 
 class Split(Section):
@@ -147,7 +148,7 @@ class Data(Section):
         return "paragraph"
 
     @property
-    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound"]:
         """The same of unlabelled examples."""
         said = None if self.unlabelled is None else self.unlabelled.document
         return said or "line"

@@ -61,7 +61,8 @@ class Stage(Training):
     learning_rate: float | None = Field(None, gt=0, le=RATE)
     """Peak learning rate; by default by the student's width, and more for random weights (docs/defaults.md)."""
     dropout: Dropout = 0.0
-    """Probability of every dropout in student and baseline; `model` leaves them their own."""
+    """Probability of every dropout in student and baseline, with LayerDrop and SpecAugment off; `model` leaves them their
+    own."""
     objectives: Annotated[
         tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(as_tuple)
     ] = None

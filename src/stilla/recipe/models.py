@@ -69,7 +69,8 @@ class Training(Section):
     weight_decay: float = Field(0.01, ge=0, le=RATE)
     """AdamW's weight decay."""
     dropout: Dropout = "model"
-    """Probability of every dropout in the model while it is trained; `model` leaves it its own."""
+    """Probability of every dropout in the model while it is trained, with LayerDrop and SpecAugment off; `model` leaves it
+    its own."""
     batch_norm: Literal["model", "frozen"] = "model"
     """Of layers that normalise by the batch (BatchNorm, as ResNet has it): `frozen` keeps their running statistics and
     normalises by them in training too, so that a step is the same however it is cut; for models that start trained."""

@@ -89,8 +89,8 @@ def write_page(target: Path, template: str, values: Mapping[str, object]) -> Pat
         style=Markup(_asset("page.css") + _asset("charts.css")),
         script=Markup(script),
         # Nothing is ever fetched, and no script runs but ours, whatever stands in the data.
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-               "base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+               f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, html)

@@ -10,12 +10,15 @@ from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
 from stilla.report.table import subject_title
-from stilla.views import Listed, Mark, Overlays, Picture, Ranking, Text, View
+from stilla.views import Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View
 
+RIGHT = "right"
+"""Under which name a sound's view has what the data say."""
 _LONGEST_TEXT = 600
 _LONGEST_ENTRY = 160
 # Only raster pictures: an SVG could bring scripts and addresses of its own.
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
+_SOUND = re.compile(r"data:audio/(?:mpeg|wav|ogg|flac);base64,[A-Za-z0-9+/=\s]+")
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _PLACE = "▁▁"
@@ -38,6 +41,8 @@ def draw(view: View, label: str) -> Drawn:
         return Drawn(_overlays(view, label), "texts")
     if isinstance(view, Ranking):
         return Drawn(_side_by_side(view), "texts")
+    if isinstance(view, Sound):
+        return Drawn(_played(view), "texts")
     return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
 
 
@@ -53,6 +58,15 @@ def _overlays(view: Overlays, label: str) -> Markup:
     names = Markup(" ").join(Markup('<span><i style="background:{}"></i>{}</span>').format(colour, name)
                              for name, colour in view.legend if _COLOUR.fullmatch(colour))
     return Markup('<div class="overlays">{}<p class="legend">{}</p></div>').format(shown, names)
+def _played(view: Sound) -> Markup:
+    """A player, and below it a line for what everybody says is said."""
+    known = _SOUND.fullmatch(view.uri) is not None
+    player = Markup('<audio controls preload="none" src="{}"></audio>').format(view.uri) if known else _folded(Text(view.uri))
+    rows = [Markup('<tr><th class="{}">{}</th><td>{}</td></tr>').format(
+        "" if name == RIGHT else subject_style(name).colour, "right" if name == RIGHT else subject_title(name),
+        _pieces(text, 0, len(text.text))) for name, text in view.texts.items()]
+    table = Markup('<div class="scroll"><table class="said"><tbody>{}</tbody></table></div>').format(Markup("").join(rows))
+    return player + (table if rows else Markup(""))
 
 
 def _side_by_side(view: Ranking) -> Markup:

@@ -56,9 +56,11 @@ def of_model(model: nn.Module) -> Task:
     Raises:
         CompatibilityError: none that Stilla knows.
     """
-    for kind in KINDS:
-        task = find(kind)
-        if type(model).__name__.endswith(task.heads):
-            return task.of_model(model)
-    raise CompatibilityError(f"no task is known for a {type(model).__name__}; give one of {one_of(kinds())} "
+    name = type(model).__name__
+    # the ending that says most: a Wav2Vec2ForSequenceClassification hears
+    fitting = [(len(head), -place, task) for place, task in enumerate(map(find, KINDS)) for head in task.heads
+               if name.endswith(head)]
+    if fitting:
+        return max(fitting, key=lambda one: one[:2])[2].of_model(model)
+    raise CompatibilityError(f"no task is known for a {name}; give one of {one_of(kinds())} "
                              "as `task`.")

@@ -73,7 +73,7 @@ OURS: Mapping[str, str] = {
                     "by a measure of the task or of `compute_metrics`; there is no `eval_loss`. What is lower the better "
                     "is known, and "
                     "what is undefined is worse than anything"),
-    "ddp_find_unused_parameters": "set where hidden states alone are compared",
+    "ddp_find_unused_parameters": "set where hidden states alone are compared, or LayerDrop or SpecAugment leave weights out",
     "logging_nan_inf_filter": "off in effect: a loss that is not finite stops the training",
     "save_only_model": "works; such a checkpoint cannot be continued exactly",
     "max_steps": "needed for a stream",

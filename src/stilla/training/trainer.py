@@ -36,6 +36,7 @@ from stilla.training.batch_norm import BatchNorm, SharedStatistics, settle_batch
 from stilla.training.batches import StepBatches
 from stilla.training.continuing import checkpoint_of, refuse_unlike
 from stilla.training.distiller import Distiller
+from stilla.training.dropout import leaves_out
 from stilla.training.guard import Guard, KeepUp
 from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
@@ -136,8 +137,8 @@ class DistillationTrainer(Narrowed):
             layer_map=_layer_map(student, teacher, stacks), compile=compile, batch_norm=batch_norm,
         )
         refuse_partial(optimizers, distiller)
-        if not any(isinstance(term.objective, LogitObjective) for term in terms):
-            args.ddp_find_unused_parameters = True  # hidden states alone leave the head without gradients
+        if leaves_out(model) or not any(isinstance(term.objective, LogitObjective) for term in terms):
+            args.ddp_find_unused_parameters = True  # hidden states alone, or LayerDrop, leave weights without
         eval_data = self._eval_data(eval_dataset)
         by_teacher = model_of(teacher) if self.task.distributions and self.task.row_classes() > 1 else None
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None, kl=by_teacher is not None)

@@ -21,7 +21,7 @@ from stilla.runtime.imports import import_path
 
 logger = logging.getLogger(__name__)
 
-_MAIN = ("input_ids", "pixel_values")
+_MAIN = ("input_ids", "pixel_values", "input_values", "input_features")
 _WRAPPED = ("state_dict", "model_state_dict", "model")  # what training scripts store a state dict under
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -51,11 +52,17 @@ def classifier(source: ModelSource, problem: Problem, auto: Any, *, labelled: bo
         model = _trained(source, problem, auto)
     else:
         model = _to_be_trained(source, problem, auto)
-    if labelled and source.precision == "bfloat16":
-        model.to(torch.bfloat16)
-    if labelled and source.precision == "int8":
-        quantise(model)
+    if labelled:
+        lowered(model, source)
     return model
+
+
+def lowered(model: nn.Module, source: ModelSource) -> None:
+    """A model that only answers, in the precision that the recipe asks for; in place."""
+    if source.precision == "bfloat16":
+        model.to(torch.bfloat16)
+    if source.precision == "int8":
+        quantise(model)
 
 
 def _config_for(problem: Problem) -> PreTrainedConfig:

@@ -46,6 +46,12 @@ def multi_label() -> tuple[Metric, ...]:
     )
 
 
+def average_precision() -> Metric:
+    """Mean over the labels that occur of the average precision: what sounds and pictures with several labels are compared by
+    (AudioSet's mAP). A label that no example has says nothing."""
+    return Metric("mean_average_precision", _scored, from_list=_average_precision)
+
+
 def regression() -> tuple[Metric, ...]:
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
@@ -152,6 +158,26 @@ def applies(given: Array) -> NDArray[np.bool_]:
     thresholds that stand behind them."""
     decided: NDArray[np.bool_] = given > 0 if given.ndim < 3 else given[..., 0] > given[..., 1]
     return decided
+
+
+def _scored(logits: Array, labels: Array) -> Array:
+    """(examples, 2, labels)."""
+    return np.stack([logits.astype(np.float64), (labels > 0).astype(np.float64)], axis=1)
+
+
+def _average_precision(scored: Array, counts: NDArray[np.int64]) -> float:
+    """AP = Σ_n (R_n - R_(n-1)) P_n over the thresholds in falling order, examples of one score together."""
+    found = []
+    for label in range(scored.shape[2]):
+        order = np.argsort(-scored[:, 0, label], kind="stable")
+        scores, there = scored[order, 0, label], scored[order, 1, label]
+        weights = counts[order]
+        last = np.append(scores[1:] != scores[:-1], True)
+        hits = np.cumsum(there * weights)[last]
+        if hits[-1] > 0:
+            precision = ratio(hits, np.cumsum(weights)[last])
+            found.append(float(np.diff(hits, prepend=0.0) @ precision / hits[-1]))
+    return float(np.mean(found)) if found else float("nan")
 
 
 # --- numbers ---

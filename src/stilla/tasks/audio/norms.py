@@ -1,0 +1,73 @@
+"""Group norms over time that do not look at padding.
+
+wav2vec2-base, HuBERT-base, WavLM-base and others normalise the channels of their first convolution over all of a sound's time
+(`feat_extract_norm: group`). Of a padded sound that is the padding's time too: the same sound answers otherwise beside a
+longer one, mask or not (differences of 0.1 in logits, and word error rates of 35 instead of 22 percent, transformers#18501).
+Here padding is marked in the wave itself, by NaN, and the mean and variance are those of the frames before it: a padded sound
+then answers as it does alone. Nothing of the model that is saved changes; without marks it computes what it always did.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def leave_padding_out(model: nn.Module) -> bool:
+    """Change such layers of a model in place, once. Returns whether there are any."""
+    found = False
+    for module in model.modules():
+        if _normalises_time(module):
+            found = True
+            kind = type(module)
+            if not issubclass(kind, _Marked):
+                module.__class__ = _marked(kind)
+    return found
+
+
+def _normalises_time(module: nn.Module) -> bool:
+    """A first convolution with a group for every channel."""
+    inside: dict[str, Any] = dict(module.named_children())
+    conv, norm = inside.get("conv"), inside.get("layer_norm")
+    return (isinstance(conv, nn.Conv1d) and isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels
+            and conv.in_channels == 1 and "activation" in inside)
+
+
+class _Marked(nn.Module):
+    """In front of a layer's class: the same layer, where nothing is marked."""
+
+    conv: nn.Conv1d
+    layer_norm: nn.GroupNorm
+    activation: nn.Module
+
+    def forward(self, hidden_states: Float[Tensor, "batch 1 samples"]) -> Float[Tensor, "batch channels frames"]:
+        there = ~hidden_states.isnan()
+        frames = self.conv(torch.where(there, hidden_states, 0.0))
+        # a frame is the sound's own if its last sample is
+        (kernel,), (stride,) = self.conv.kernel_size, self.conv.stride
+        own = there[:, :, kernel - 1 :: stride]
+        normed: Tensor = self.activation(normalised(frames, own, self.layer_norm))
+        return torch.where(own, normed, 0.0)
+
+
+def normalised(
+    frames: Float[Tensor, "batch channels frames"], own: Bool[Tensor, "batch 1 frames"], norm: nn.GroupNorm
+) -> Float[Tensor, "batch channels frames"]:
+    """(x - mean) / sqrt(var + eps) · weight + bias of each channel, mean and variance over a sound's own frames."""
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    values, share = frames.to(wide), own.to(wide)
+    count = share.sum(-1, keepdim=True).clamp_min(1)
+    mean = (values * share).sum(-1, keepdim=True) / count
+    centred = (values - mean) * share
+    variance = centred.square().sum(-1, keepdim=True) / count
+    scaled = centred * torch.rsqrt(variance + norm.eps)
+    return (scaled * norm.weight[:, None] + norm.bias[:, None]).to(frames.dtype)
+
+
+@functools.cache
+def _marked(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(kind.__name__, (_Marked, kind), {"__module__": kind.__module__})

@@ -1,0 +1,142 @@
+"""Speech and sounds in the ways that they come in, and what is never opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Audio, ClassLabel, Dataset
+
+from stilla.data import fingerprint, sources
+from stilla.errors import DataError
+
+soundfile = pytest.importorskip("soundfile")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
+
+
+def sound(path: Path, value: float = 0.1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(400, value), 4000)
+    return path
+
+
+def read(path: Path) -> dict[str, Dataset]:
+    return sources.read(str(path), document="sound")
+
+
+def named(split: Dataset, column: str, audio: str = "audio") -> dict[str, object]:
+    assert split.features[audio] == Audio(decode=False)
+    return {Path(one[audio]["path"]).name: one[column] for one in split}
+
+
+def test_folders_of_classes_are_labels(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        for kind in ("yes", "no"):
+            sound(tmp_path / "d" / split / kind / f"{kind}.wav")
+    found = read(tmp_path / "d")
+    assert sorted(found) == ["train", "validation"]
+    assert found["train"].features["label"] == ClassLabel(names=["no", "yes"])
+    assert named(found["train"], "label") == {"no.wav": 0, "yes.wav": 1}
+
+
+def test_a_metadata_file_says_what_each_sound_is(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        sound(tmp_path / "d" / split / "clips" / "a.flac")
+        (tmp_path / "d" / split / "metadata.csv").write_text("file_name,transcription\nclips/a.flac,a b\n")
+    found = read(tmp_path / "d")
+    assert named(found["test"], "transcription") == {"a.flac": "a b"}
+
+
+def test_librispeech_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
+    for part in ("train-clean-100", "train-other-500", "dev-clean", "test-clean"):
+        place = tmp_path / "L" / part / "19" / "198"
+        sound(place / "19-198-0000.flac")
+        (place / "19-198.trans.txt").write_text(f"19-198-0000 {part.upper()} SAYS\n")
+    found = read(tmp_path / "L")
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 2, "validation": 1, "test": 1}
+    assert found["test"][0]["text"] == "TEST-CLEAN SAYS"
+    assert found["test"][0]["speaker"] == "19"
+    place = tmp_path / "L" / "dev-clean" / "19" / "198" / "19-198.trans.txt"
+    place.write_text("19-198-0009 GONE\n")
+    with pytest.raises(DataError, match=r"line 1: names '19-198-0009', and no sound beside it is called so"):
+        read(tmp_path / "L")
+
+
+def test_common_voice_is_read_with_its_clips(tmp_path: Path) -> None:
+    folder = tmp_path / "cv"
+    sound(folder / "clips" / "a.wav")
+    for name in ("train", "dev", "test", "other"):
+        (folder / f"{name}.tsv").write_text(f"client_id\tpath\tsentence\n1\ta.wav\t{name} it\n")
+    found = read(folder)
+    assert sorted(found) == ["test", "train", "validation"]
+    assert named(found["validation"], "sentence", "path") == {"a.wav": "dev it"}
+    assert named(read(folder / "other.tsv")["train"], "sentence", "path") == {"a.wav": "other it"}
+
+
+def test_a_manifest_names_files_with_durations(tmp_path: Path) -> None:
+    sound(tmp_path / "m" / "wav" / "a.wav")
+    manifest = tmp_path / "m" / "train.jsonl"
+    lines = [{"audio_filepath": name, "duration": 0.1, "text": "a"} for name in
+             ("wav/a.wav", str(tmp_path / "m" / "wav" / "a.wav"))]
+    manifest.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    found = read(manifest)["train"]
+    assert found.features["audio_filepath"] == Audio(decode=False)
+    assert len(found) == 2
+    assert sources.read(str(manifest))["train"][0]["audio_filepath"] == "wav/a.wav"  # of a task on texts, a text
+
+
+def test_kaldi_folders_are_read_with_segments_and_no_command_is_run(tmp_path: Path) -> None:
+    folder = tmp_path / "k" / "train"
+    sound(folder / "a.wav")
+    (folder / "wav.scp").write_text("rec1 a.wav\n")
+    (folder / "text").write_text("utt1 one two\nutt2 three\n")
+    (folder / "segments").write_text("utt1 rec1 0.0 0.05\nutt2 rec1 0.05 0.1\n")
+    found = read(tmp_path / "k")["train"]
+    assert [(row["text"], row["offset"], round(row["duration"], 3)) for row in found] == [
+        ("one two", 0.0, 0.05), ("three", 0.05, 0.05)]
+    (folder / "wav.scp").write_text("rec1 touch pwned |\n")
+    with pytest.raises(DataError, match=r"line 1: is a command, 'touch pwned |'; none is run"):
+        read(tmp_path / "k")
+    assert not (folder / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["../secret.wav", "/etc/secret.wav", "http://x.org/a.wav", "pipe.wav", "gone.wav"])
+def test_only_regular_files_within_the_folder_are_opened(tmp_path: Path, name: str) -> None:
+    sound(tmp_path / "secret.wav")
+    folder = tmp_path / "d"
+    sound(folder / "a.wav")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "list.csv").write_text(f"file_name,text\na.wav,a\n{name},b\n")
+    with pytest.raises(DataError, match=r"lies outside of|is no file in|nothing is fetched"):
+        read(folder / "list.csv")
+
+
+def test_parquet_with_bytes_is_read_without_being_decoded(tmp_path: Path) -> None:
+    whole = sound(tmp_path / "a.wav").read_bytes()
+    table = pa.table({"audio": pa.array([{"bytes": whole, "path": "x.wav"}]), "text": ["a"]})
+    features = datasets.Features({"audio": Audio(sampling_rate=16_000), "text": datasets.Value("string")})
+    table = table.cast(features.arrow_schema)
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read(tmp_path / "t.parquet")["train"]
+    assert found[0]["audio"]["bytes"] == whole
+    assert sources.read(str(tmp_path / "t.parquet"))["train"][0]["text"] == "a"
+
+
+def test_sounds_count_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    one, other = sound(tmp_path / "one" / "x" / "a.wav"), sound(tmp_path / "other" / "x" / "b.wav")
+    sound(tmp_path / "one" / "y" / "c.wav", 0.2)
+    sound(tmp_path / "other" / "y" / "d.wav", 0.2)
+    prints = [fingerprint.of_splits(read(path.parents[1])) for path in (one, other)]
+    assert prints[0] == prints[1]
+    sound(other, 0.3)
+    assert fingerprint.of_splits(read(other.parents[1])) != prints[0]
