@@ -21,6 +21,11 @@ def flowers(folder: Path | None) -> Path:
     return _data(folder, "flower_photos_lowres", "TensorFlow's flower_photos: columns image, label")
 
 
+def spoken_digits(folder: Path | None, name: str) -> Path:
+    return _data(folder, name, "the Free Spoken Digit Dataset: folders train, validation and test, each with metadata.csv",
+                 "train/metadata.csv")
+
+
 def classic_books(folder: Path | None) -> Path:
     return _data(folder, "classic_books", "English novels in the public domain, a paragraph a row: column text")
 
@@ -70,10 +75,10 @@ def minilm() -> Path:
     return Path(found.submodule_search_locations[0]) / "model"
 
 
-def _data(folder: Path | None, name: str, what: str) -> Path:
+def _data(folder: Path | None, name: str, what: str, file: str = "train.parquet") -> Path:
     if folder is None:
-        raise SystemExit(f"skipped: no data; give --data or $STILLA_DATA, a folder with {name}/train.parquet ({what})")
+        raise SystemExit(f"skipped: no data; give --data or $STILLA_DATA, a folder with {name}/{file} ({what})")
     for place in (Path(folder) / name, Path(folder)):
-        if (place / "train.parquet").is_file():
+        if (place / file).is_file():
             return place
-    raise SystemExit(f"skipped: {folder} has neither {name}/train.parquet nor train.parquet ({what})")
+    raise SystemExit(f"skipped: {folder} has neither {name}/{file} nor {file} ({what})")

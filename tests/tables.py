@@ -113,6 +113,7 @@ def formats() -> list[str]:
 
 
 def metrics() -> list[str]:
+    from stilla.tasks.audio.speech_exam import speech_metrics
     from stilla.tasks.language.token_exam import PERPLEXITY, TOKEN_ACCURACY
     from stilla.tasks.shared import metrics as _metrics
     from stilla.tasks.text.qa_exam import answer_metrics
@@ -122,6 +123,7 @@ def metrics() -> list[str]:
              "entities": lambda: entity_metrics(("O", "B-X", "I-X"), "iob2"),
              "a tag for every word": lambda: tag_metrics(("X",)),
              "a piece of a passage": lambda: answer_metrics(True, "en"),
+             "what is said": speech_metrics,
              "tokens of a vocabulary": lambda: (PERPLEXITY, TOKEN_ACCURACY)}
     return table(("Task predicts", "Metrics"),
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
@@ -136,6 +138,7 @@ IN_CHINESE = {
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
+    "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC）。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
@@ -158,6 +161,8 @@ def _measures(kind: str) -> list[str]:
     """The headline metric of everything that the task may have to predict, and those of texts, where its models write."""
     from stilla.tasks import find
     from stilla.tasks.audio.audio_classification import AudioClassification, SoundExam
+    from stilla.tasks.audio.speech_exam import speech_metrics
+    from stilla.tasks.audio.speech_recognition import SpeechRecognition
     from stilla.tasks.language.vocabulary import Vocabulary
     from stilla.tasks.language.writing import Writes
     from stilla.tasks.retrieval.embedding import Embedding
@@ -183,6 +188,8 @@ def _measures(kind: str) -> list[str]:
         return [exam.metrics()[0].name for exam in exams]
     if issubclass(task, SemanticSegmentation):
         return [metric.name for metric in task(Problem("class", ())).exam().metrics()]
+    if issubclass(task, SpeechRecognition):
+        return [metric.name for metric in speech_metrics()]
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
     assert issubclass(task, Vocabulary)

@@ -22,6 +22,7 @@ from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.audio import setting as sounds
+from tests.tasks.audio import speakers
 from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
@@ -111,6 +112,9 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         teacher = scenes.segformer(folder / "teacher", scenes.NAMES[1:], depths=[2, 2, 2, 2])
         return [*(f"data.{split}={path}" for split, path in files.items()), "data.mask=mask", f"teacher.model={teacher}",
                 f"student.model={scenes.segformer(folder / 'student', scenes.NAMES[1:], depths=[1, 1, 1, 1])}"]
+    if recipe.task == "speech-recognition":
+        return [f"data.train={speakers.utterances(folder / 'speech', 24)}",
+                f"teacher.model={speakers.folder(folder / 'teacher', num_hidden_layers=12)}"]
     if recipe.task == "audio-classification":
         return [f"data.train={sounds.folders(folder / 'sounds', 24)}",
                 f"teacher.model={sounds.folder(folder / 'teacher', num_hidden_layers=12)}"]

@@ -41,6 +41,8 @@ class Batch(dict[str, Any]):
       example of the batch.
     - `start`: where its vectors stand among those of the optimiser step.
     - `sizes`: (batch, 2) where every place of a picture is answered, the height and width of the picture itself.
+    - `frames`: by side (batch, frames) bool, where examples are sounds, which frames of hidden states are the sound's own.
+    - `scribe`: where frames are of speech, what their classes stand for.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """
@@ -308,6 +310,20 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """Utterances as frames, and what is said in them without a place in time.
+
+    lengths: how many of an utterance's frames are its own. targets: its symbols, -100 behind the last; none where nobody
+    has said what they are. blank: the class that stands for no symbol.
+    """
+
+    logits: Float[Tensor, "batch frames classes"]
+    lengths: Int[Tensor, " batch"]
+    targets: Int[Tensor, "batch symbols"]
+    blank: int
+
+
+@dataclass(frozen=True)
 class Signals:
     """What one model said about one batch. A field is added only when two tasks or two objectives need it."""
 
@@ -327,6 +343,8 @@ class Signals:
     """Where `embeddings` are of pictures (`image`) and texts (`text`), which of them belong together."""
     grid: tuple[int, int] | None = None
     """Where rows are places in pictures, how many lie below and beside each other in each: pictures x down x across."""
+    spoken: Spoken | None = None
+    """Where rows are frames of utterances, all of them with what is said."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""A tiny teacher that hears, its student, and sounds of ragged lengths. Also run as a program by launchers."""
+"""Tiny teachers that hear, their students, and sounds of ragged lengths. Also run as a program by launchers."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,37 +11,47 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Term, data
-from stilla.objectives import Hidden, Labels, Logits
+from stilla.objectives import CTC, Hidden, Labels, Logits
+from stilla.recipe import ModelSource
 from stilla.students import by_layers
 from stilla.tasks.audio.audio_classification import AudioClassification
-from stilla.tasks.audio.hearing import ear_of
 from stilla.tasks.audio.norms import leave_padding_out
-from stilla.tasks.audio.sections import AudioClassificationData
-from stilla.teachers import Teacher
+from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecognitionData
+from stilla.tasks.audio.speech_recognition import SpeechRecognition
 from stilla.training.dropout import dropping
 from tests.equivalence.setting import losses, weights
-from tests.tasks.audio.setting import LABELS, extractor, folders, model
+from tests.tasks.audio import speakers
+from tests.tasks.audio.setting import folder, folders
+
+KINDS = {
+    "sounds": lambda: [Term(Labels()), Term(Logits(), weight=2.0), Term(Hidden(), weight=0.1)],
+    "speech": lambda: [Term(CTC(), weight=0.3), Term(Logits(temperature=1.0), weight=2.0), Term(Hidden(), weight=0.1)],
+}
 
 
-def trainer(place: Path, number: int = 21, teacher: Teacher | None = None, **options: Any) -> DistillationTrainer:
-    sounds = place.parent / "sounds"
-    if not sounds.exists():
-        folders(sounds, number, splits=("train", "validation"))
-    section = AudioClassificationData(train=str(sounds))
+def trainer(place: Path, kind: str = "sounds", number: int = 21, **options: Any) -> DistillationTrainer:
+    rows = place.parent / "rows"
+    task: Any
+    if kind == "sounds":
+        section: Any = AudioClassificationData(train=str(rows))
+        made = folders(rows, number, splits=("train", "validation")) if not rows.exists() else str(rows)
+        of, teachers = AudioClassification, folder(place.parent / "teacher", norm="group")
+    else:
+        section = SpeechRecognitionData(train=str(rows))
+        made = speakers.utterances(rows, number) if not rows.exists() else str(rows)
+        of, teachers = SpeechRecognition, speakers.folder(place.parent / "teacher")
     splits = data.load(section, seed=0)
-    made = model("wav2vec2", "group")
-    task = AudioClassification.understand(section, splits)
-    assert task.class_names() == tuple(sorted(LABELS["label2id"]))
-    ear = ear_of(extractor(), made)
+    task = of.understand(section.model_copy(update={"train": made}), splits)
+    loaded = task.load(ModelSource(model=teachers), labelled=True)
+    task = task.adapted_to(loaded)
     set_seed(0)
-    student = by_layers(made, 1)
+    student = by_layers(loaded.model, 1)
     leave_padding_out(student.model)
-    prepared = task.prepare(splits["train"], ear, ear, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 2e-2, "optim": "sgd",
+    prepared = task.prepare(splits["train"], loaded.processor, loaded.processor, training=True)
+    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
-        student, teacher or made, terms=[Term(Labels()), Term(Logits(), weight=2.0), Term(Hidden(), weight=0.1)], task=task,
-        train_dataset=prepared,
+        student, loaded.model, terms=KINDS[kind](), task=task, train_dataset=prepared,
         args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
                                remove_unused_columns=False, **arguments))
 
@@ -52,8 +63,9 @@ def trained(made: DistillationTrainer, **options: Any) -> DistillationTrainer:
 
 
 if __name__ == "__main__":
-    folder, batch, accumulate = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    made = trainer(folder / "run", per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
-                   ddp_find_unused_parameters=False)
-    trained(made)
-    torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")
+    here, kind, batch, accumulate = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    own = here / os.environ["RANK"] / "run"  # of each process, as both would write the data
+    started = trainer(own, kind, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
+                      ddp_find_unused_parameters=False)
+    trained(started)
+    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")

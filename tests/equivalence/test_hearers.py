@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.equivalence.hearers import trained, trainer
+from tests.equivalence.hearers import KINDS, trained, trainer
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
 from tests.equivalence.test_resume import StopAt
@@ -16,9 +16,10 @@ pytestmark = pytest.mark.slow
 CLOSE = 3e-6
 
 
-def test_four_micro_batches_equal_one_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_four_micro_batches_equal_one_batch(tmp_path: Path, kind: str) -> None:
     cut = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
-    one, four = (trainer(tmp_path / str(number), **options) for number, options in enumerate(({}, cut)))
+    one, four = (trainer(tmp_path / str(number), kind, **options) for number, options in enumerate(({}, cut)))
     start = weights(one)
     trained(one)
     trained(four)
@@ -39,9 +40,10 @@ def test_stop_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
     assert distance(weights(whole), weights(second)) == 0
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.hearers", 8, 1)
-    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.hearers", 2, 2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_equal_one(tmp_path: Path, kind: str) -> None:
+    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.hearers", kind, 8, 1)
+    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.hearers", kind, 2, 2)
     assert distance(first, second) == 0
     assert distance(alone, first) < CLOSE
     for a, b in zip(said_alone, said, strict=True):

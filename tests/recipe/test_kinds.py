@@ -14,7 +14,7 @@ from stilla.recipe.file import draft, from_options, read
 from stilla.recipe.kinds import COMMON, KINDS, PLACES, sections
 from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
-from stilla.tasks.audio.sections import AudioClassificationData
+from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecognitionData
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
@@ -25,7 +25,7 @@ from stilla.tasks.vision_text.sections import ImageTextData
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
 SECTIONS = {
     "text-classification": (TextClassificationData, Evaluate), "image-classification": (ImageClassificationData, Evaluate),
-    "audio-classification": (AudioClassificationData, Evaluate),
+    "audio-classification": (AudioClassificationData, Evaluate), "speech-recognition": (SpeechRecognitionData, Evaluate),
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),

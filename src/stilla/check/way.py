@@ -14,6 +14,7 @@ from stilla.check.found import Found, warnings_as
 from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
+from stilla.objectives.base import OF_LABELS
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
@@ -263,7 +264,7 @@ def _misfits(
     if not _is_usable(spec):
         return []
     objective = objectives.term(spec).objective
-    if (objective.count == "labelled" or not objective.needs_teacher) and not labelled:
+    if (objective.count in OF_LABELS or not objective.needs_teacher) and not labelled:
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]

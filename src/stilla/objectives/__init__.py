@@ -35,6 +35,7 @@ __all__ = [
 
 KINDS: Mapping[str, str] = {
     "labels": "stilla.objectives.labels:Labels",
+    "ctc": "stilla.objectives.ctc:CTC",
     "logits": "stilla.objectives.logits:Logits",
     "dkd": "stilla.objectives.dkd:DKD",
     "dist": "stilla.objectives.dist:DIST",

@@ -28,6 +28,10 @@ LayerMap = Mapping[str, tuple[int, ...]]
 """Per stack, for every student layer the teacher layer it answers to (both from 0)."""
 
 
+OF_LABELS = frozenset({"labelled", "symbols"})
+"""What objectives are divided by that learn from labels: rows with one, symbols of transcripts."""
+
+
 class Objective(nn.Module):
     """Base of the three kinds below; final classes derive from one of those.
 

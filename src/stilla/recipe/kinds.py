@@ -48,6 +48,8 @@ KINDS: Mapping[str, Kind] = {
                                   "stilla.tasks.vision.segmentation_section:SemanticSegmentationData"),
     "audio-classification": Kind("stilla.tasks.audio.audio_classification:AudioClassification",
                                  "stilla.tasks.audio.sections:AudioClassificationData"),
+    "speech-recognition": Kind("stilla.tasks.audio.speech_recognition:SpeechRecognition",
+                               "stilla.tasks.audio.sections:SpeechRecognitionData"),
     "causal-lm": Kind("stilla.tasks.language.causal_lm:CausalLM",
                       "stilla.tasks.language.sections:CausalLMData", "stilla.tasks.language.sections:WritingEvaluate"),
     "masked-lm": Kind("stilla.tasks.language.masked_lm:MaskedLM",

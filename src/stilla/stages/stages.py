@@ -328,15 +328,14 @@ class Stages:
     def _baselines(self, written: Completed | None, examples: Dataset) -> tuple[Stage, ...]:
         """The stages on labels alone, for as many steps as the student, of whose texts some were left out, or which has
         `examples` that nobody has labelled."""
-        stages = self.recipe.distill
+        stages, labels = self.recipe.distill, self.place.task.labels_by()
         if self.place.pool is None:
-            return tuple(labels_alone(stage, written.share if written else 1.0, by=self.place.task.labels_by())
-                         for stage in stages)
+            return tuple(labels_alone(stage, written.share if written else 1.0, by=labels) for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
         done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
         # what may end early ends by itself: a student's steps are no measure for its baseline
         return tuple(labels_alone(stage, share, None if one is None or stage.patience is not None else one["steps"],
-                                  by=self.place.task.labels_by(), passes=cache_choice.passes_of(stage, len(examples)))
+                                  by=labels, passes=cache_choice.passes_of(stage, len(examples)))
                      for stage, one in zip(stages, done, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:

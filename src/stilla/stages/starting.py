@@ -108,6 +108,7 @@ def labels_alone(
     """The same training without the teacher: the baseline's.
 
     Args:
+        labels: by what labels are learnt.
         share: how many examples the student trains on, against the labelled ones, over which the baseline passes for as many
             steps.
         steps: of the student's training, where they are known.

@@ -144,10 +144,10 @@ class Distiller(nn.Module):
         with torch.autocast(loss.device.type, enabled=False):
             for term in self.terms:
                 if isinstance(term.objective, FeatureObjective):
-                    if theirs is None:
+                    if theirs is None and term.objective.needs_teacher:
                         raise CompatibilityError(
                             f"`{term.name}` needs a teacher, and this batch came without its signals")
-                    total = term.objective.total(said, theirs, step.progress)
+                    total = term.objective.total(said, said if theirs is None else theirs, step.progress)
                     loss = loss + weights[term.name] * scales[term.name] * total
                     sums[term.name] = total.detach()
             parts = {name: scales[name] * total for name, total in sums.items()}

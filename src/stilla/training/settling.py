@@ -14,7 +14,7 @@ from transformers.optimization import GreedyLR
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from stilla.errors import CompatibilityError, RecipeError, all_at_once, all_of, did_you_mean, one_of
-from stilla.objectives.base import Term
+from stilla.objectives.base import OF_LABELS, Term
 from stilla.recipe.schedule import Schedule, schedule
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Task
@@ -177,7 +177,7 @@ def refuse_misfits(terms: Sequence[Term], prepared: Prepared | None, batch: Batc
     if batch is not None and batch.labels is None:
         wrong += [f"`{term.name}` needs labels, and the dataset's batches have none: {sorted(batch.student)}; name the "
                   "label column `labels`, or leave the objective out (where every picture is mixed, none has a label)"
-                  for term in terms if term.objective.count == "labelled"]
+                  for term in terms if term.objective.count in OF_LABELS]
     if wrong:
         raise all_at_once(wrong, CompatibilityError)
 

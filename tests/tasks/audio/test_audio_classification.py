@@ -183,6 +183,12 @@ def test_mean_average_precision_is_scikit_learns_and_skips_labels_that_nobody_ha
     assert metric.from_list is not None
     assert metric.from_list(metric.statistics(logits, labels), counts) == pytest.approx(again, abs=1e-12)
     assert np.isnan(metric.compute(logits, np.zeros_like(labels)))
+    holes = labels.copy()
+    holes[::3, 0] = -100
+    kept = holes[:, 0] != -100
+    first = average_precision_score(labels[kept, 0], logits[kept, 0])
+    others = [average_precision_score(labels[:, one], logits[:, one]) for one in (1, 3)]
+    assert metric.compute(logits, holes) == pytest.approx(np.mean([first, *others]), abs=1e-12)
     exam = SoundExam(Problem("list", ("label",), ("a", "b")), lambda split, key: Sound(""))
     assert exam.metrics()[0].name == "mean_average_precision"
 

@@ -34,12 +34,12 @@ from stilla.tasks.audio.sections import AudioClassificationData
 from stilla.tasks.audio.sounds import Sounds, data_uri, has_parts, holds_sounds
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared import labels as _labels
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
+from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.metrics import average_precision
 from stilla.views import Sound, View
 
@@ -96,7 +96,7 @@ class AudioClassification(Classification[AudioClassificationData]):
         if not absent:
             for name, split in splits.items() if audio else ():
                 attempt(problems, checked, section, name, split, audio)
-            problem = attempt(problems, _labels.understand, section, label, splits) if label else None
+            problem = attempt(problems, problem_of, section, label, splits) if label else None
         problems += absent
         if problems or problem is None or audio is None:
             raise all_at_once(problems, DataError)
@@ -121,8 +121,8 @@ class AudioClassification(Classification[AudioClassificationData]):
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        shared = teacher is None or hearing.same(student, teacher)
-        ears = (student,) if shared else (student, teacher)
+        other: hearing.Ear = student if teacher is None or hearing.same(student, teacher) else teacher
+        ears: tuple[hearing.Ear, ...] = (student,) if other is student else (student, other)
         sounds = Sounds.of(split, self.audio)
         known = sounds.check()
         cut = pieces(known, window_of(self.section, ears))
@@ -135,14 +135,14 @@ class AudioClassification(Classification[AudioClassificationData]):
             tell_rates(known, ears)
         keys = np.array([one.row for one in cut], np.int64)
         augment = training and self.section.augment == "light"
-        source = Source(sounds, cut, student, student if shared else teacher, seed if augment else None,
+        source = Source(sounds, cut, student, other, seed if augment else None,
                         training=training)
         labels = self.encoded(split, keys)
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, labels, keys), keys=keys, references=labels,
-            lengths=None if student.fixed and ears[-1].fixed else [round(one.seconds * 1000) for one in cut],
+            lengths=None if student.fixed and other.fixed else [round(one.seconds * 1000) for one in cut],
             on_epoch=source.set_epoch if augment else None,
-            aligned=shared or hearing.same_frames(student, teacher))
+            aligned=other is student or hearing.same_frames(student, teacher))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, self.problem.columns)
@@ -173,7 +173,7 @@ class AudioClassification(Classification[AudioClassificationData]):
         return found
 
     def exam(self) -> SoundExam:
-        return SoundExam(self.problem, self.show)
+        return SoundExam(self.problem, self.show, tuned=self.settles)
 
     def show(self, split: Dataset, key: int) -> View:
         return Sound(data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN))

@@ -177,7 +177,8 @@ def same_frames(one: Any, other: Any) -> bool:
 def sample(ear: Ear) -> dict[str, Tensor]:
     """Two made-up sounds of different lengths, as inputs."""
     draw = np.random.default_rng(0)
-    waves = [Wave(draw.standard_normal(length, np.float32) / 10, ear.rate) for length in (ear.rate // 2, ear.rate // 4)]
+    waves = [Wave(draw.standard_normal(length, np.float32) * np.float32(0.1), ear.rate)
+             for length in (ear.rate // 2, ear.rate // 4)]
     return ear.batch([ear.features(wave) for wave in waves])
 
 

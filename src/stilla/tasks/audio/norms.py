@@ -9,7 +9,6 @@ then answers as it does alone. Nothing of the model that is saved changes; witho
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -68,6 +67,11 @@ def normalised(
     return (scaled * norm.weight[:, None] + norm.bias[:, None]).to(frames.dtype)
 
 
-@functools.cache
 def _marked(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (_Marked, kind), {"__module__": kind.__module__})
+    """The same class every time, so that equal models are."""
+    if kind not in _known:
+        _known[kind] = type(kind.__name__, (_Marked, kind), {"__module__": kind.__module__})
+    return _known[kind]
+
+
+_known: dict[Any, type[nn.Module]] = {}

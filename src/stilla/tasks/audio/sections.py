@@ -34,3 +34,13 @@ class AudioClassificationData(Classified, Sounds):
     augment: Literal["auto", "none", "light"] = "auto"
     """`light` changes training sounds at random, the same for teacher and student: louder or softer, a little earlier or
     later, with some noise. `auto` is `none`."""
+
+
+class SpeechRecognitionData(Sounds):
+    """Sounds with what is said in them."""
+
+    text: str | None = None
+    """The transcript's column; only where the names do not say it themselves."""
+    frames: Literal["around", "spoken", "all"] = "around"
+    """At which frames a student is compared with its teacher: those where the teacher hears a symbol and their neighbours,
+    those alone, or all, most of which are blanks."""

@@ -235,17 +235,15 @@ def _soundfile() -> Any:
 
 
 def data_uri(wave: Wave, seconds: float) -> str:
-    """For a page: the beginning, at most so long, as MP3 of one channel and 16 kHz."""
+    """For a page: the beginning, at most so long, as MP3 of one channel; where that cannot be written, three seconds at most
+    as WAV at 8 kHz, so that a page of sixty stays small."""
     soundfile = _soundfile()
-    rate = min(wave.rate, 16_000)
-    kind, mime = ("MP3", "mpeg") if "MP3" in soundfile.available_formats() and rate in _MP3_RATES else ("WAV", "wav")
+    mp3 = "MP3" in soundfile.available_formats()
+    rate = 16_000 if mp3 and wave.rate > 8_000 else 8_000
+    kind, mime, most = ("MP3", "mpeg", seconds) if mp3 else ("WAV", "wav", min(seconds, 3.0))
     written = BytesIO()
-    samples = np.clip(wave.part(0, seconds).at(rate), -1, 1)
-    soundfile.write(written, samples, rate, format=kind)
+    soundfile.write(written, np.clip(wave.part(0, most).at(rate), -1, 1), rate, format=kind)
     return f"data:audio/{mime};base64,{base64.b64encode(written.getvalue()).decode()}"
-
-
-_MP3_RATES = frozenset({8_000, 11_025, 12_000, 16_000})
 
 
 def light(wave: Wave, seed: tuple[int, ...]) -> Wave:

@@ -161,17 +161,21 @@ def applies(given: Array) -> NDArray[np.bool_]:
 
 
 def _scored(logits: Array, labels: Array) -> Array:
-    """(examples, 2, labels)."""
-    return np.stack([logits.astype(np.float64), (labels > 0).astype(np.float64)], axis=1)
+    """(examples, 2, labels): logits, and whether the label is there; NaN where nobody knows."""
+    scores = logits[..., 0] if logits.ndim == 3 else logits
+    there = np.where(labels == NO_ANSWER, np.nan, labels > 0)
+    return np.stack([scores.astype(np.float64), there], axis=1)
 
 
 def _average_precision(scored: Array, counts: NDArray[np.int64]) -> float:
     """AP = Σ_n (R_n - R_(n-1)) P_n over the thresholds in falling order, examples of one score together."""
     found = []
     for label in range(scored.shape[2]):
-        order = np.argsort(-scored[:, 0, label], kind="stable")
-        scores, there = scored[order, 0, label], scored[order, 1, label]
-        weights = counts[order]
+        known = np.flatnonzero(~np.isnan(scored[:, 1, label]))
+        order = known[np.argsort(-scored[known, 0, label], kind="stable")]
+        scores, there, weights = scored[order, 0, label], scored[order, 1, label], counts[order]
+        if not there.any():
+            continue
         last = np.append(scores[1:] != scores[:-1], True)
         hits = np.cumsum(there * weights)[last]
         if hits[-1] > 0:

@@ -1,0 +1,346 @@
+"""Speech recognition: sounds and what is said in them, by frames that each stand for a symbol or none (CTC)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Audio, Dataset
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForCTC
+
+from stilla.data import are_unlabelled
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
+from stilla.signals import Batch, Dense, Side, Signals, Spoken
+from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.audio import hearing
+from stilla.tasks.audio.audio_classification import refuse_other_frames
+from stilla.tasks.audio.frames import best_of, chosen, needed, renumbered, some_of
+from stilla.tasks.audio.letters import Scribe, symbols_for
+from stilla.tasks.audio.norms import leave_padding_out
+from stilla.tasks.audio.reading import (
+    Piece,
+    Source,
+    audio_column,
+    checked,
+    frames_of,
+    pieces,
+    tell_rates,
+    usual_sounds,
+    window_of,
+)
+from stilla.tasks.audio.sections import SpeechRecognitionData
+from stilla.tasks.audio.sounds import Known, Sounds, data_uri, has_parts, holds_sounds
+from stilla.tasks.audio.speech_exam import SpeechExam
+from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import loading
+from stilla.tasks.shared.bound import bound
+from stilla.tasks.shared.broken import refuse_empty, refuse_or_leave_out
+from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.shared.label_checks import rows_in_words
+
+logger = logging.getLogger(__name__)
+
+TRANSCRIPTS = ("transcription", "transcript", "text", "sentence", "normalized_text", "transcripts", "words")
+_SHOWN = 15.0  # seconds
+
+
+@dataclass(frozen=True)
+class SpeechRecognition(Task[SpeechRecognitionData]):
+    """What is said in a sound, by frames that each stand for a symbol or none (CTC)."""
+
+    section: SpeechRecognitionData
+    audio: str
+    text: str
+    """The columns."""
+    scribe: Scribe | None = None
+    """Of the models that are asked: the student's, once it is known; before, the teacher's."""
+    theirs: Scribe | None = None
+    """The teacher's."""
+
+    kind: ClassVar[str] = "speech-recognition"
+    data_section = SpeechRecognitionData
+    heads: ClassVar[tuple[str, ...]] = ("ForCTC",)
+    counted: ClassVar[tuple[str, ...]] = ("rows", "symbols", "tokens", "examples")
+    answer: ClassVar[str] = "frame_logits"
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "input_values": ("batch", "samples"), "input_features": ("batch", "steps"), "attention_mask": ("batch", "samples")}
+
+    @classmethod
+    def understand(cls, section: SpeechRecognitionData, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        audio = attempt(problems, audio_column, section, train)
+        text = attempt(problems, _text_column, section, train)
+        absent = _columns.missing([one for one in (audio, text) if one], splits)
+        if not absent:
+            for name, split in splits.items():
+                if audio:
+                    attempt(problems, checked, section, name, split, audio)
+                if text:
+                    attempt(problems, refuse_empty, section, name, split, [_columns.values(split, text)], repr(text))
+        problems += absent
+        if problems or audio is None or text is None:
+            raise all_at_once(problems, DataError)
+        return cls(section, audio, text)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        raise CompatibilityError("speech-recognition: which frames are a sound's own, and what its classes stand for, is "
+                                 "known only of data that Stilla reads itself. Use a recipe (`stilla.distill`).")
+
+    def resolved(self, section: SpeechRecognitionData) -> SpeechRecognitionData:
+        return section.model_copy(update={"audio": self.audio, "text": self.text})
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        return replace(self, scribe=teacher.processor, theirs=teacher.processor)
+
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        return replace(self, scribe=student.processor, theirs=teacher.processor)
+
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        refuse_other_frames(spec)
+        leave_padding_out(model)
+        return model
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        return ObjectiveSpec(kind="ctc", weight=0.5), ObjectiveSpec(kind="logits", weight=0.5, temperature=1.0)
+
+    def labels_by(self) -> ObjectiveSpec:
+        return ObjectiveSpec(kind="ctc")
+
+    def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        symbols = symbols_for(source)
+        config = loading.read_config(source)
+        if labelled or config.vocab_size == len(symbols):
+            if config.vocab_size < len(symbols) or config.pad_token_id != symbols.pad_token_id:
+                raise CompatibilityError(
+                    f"{source.model!r} gives {config.vocab_size} classes with {config.pad_token_id} for the blank, and its "
+                    f"tokenizer has {len(symbols)} symbols with {symbols.pad_token_id}: it is another model's. Name its own "
+                    "(processor:)")
+        else:
+            config.vocab_size, config.pad_token_id = len(symbols), symbols.pad_token_id
+        model, info = loading.from_pretrained(source, config, AutoModelForCTC, ignore_mismatched_sizes=not labelled)
+        fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
+        loading.refuse_lost_body(model, [name for name in fresh if "masked_spec_embed" not in name], source)
+        if labelled and fresh:
+            raise CompatibilityError(f"{source.model!r} has no trained head over symbols: its checkpoint lacks "
+                                     f"{all_of(fresh[:5])}. Train it first: teacher: {{model: {source.model}, train: {{}}}}.")
+        if labelled:
+            loading.lowered(model, source)
+        scribe = Scribe(hearing.ear_for(source, model), symbols)
+        _refuse_unknown_frames(scribe, model, source.model)
+        return Loaded(model, scribe, source.model)
+
+    def prepare(
+        self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
+    ) -> Prepared:
+        if teacher is not None and (why := _unlike(student, teacher)):
+            raise CompatibilityError(f"speech-recognition: {why}, so that no frame of one answers to one of the other. Learn "
+                                     "from transcripts alone (objectives: [{kind: ctc}]), or take a student with its "
+                                     "teacher's frames and symbols (student: {layers: ...})")
+        own: hearing.Ear = student.ear
+        other: hearing.Ear = own if teacher is None or hearing.same(own, teacher.ear) else teacher.ear
+        ears = (own,) if other is own else (own, other)
+        sounds = Sounds.of(split, self.audio)
+        known = sounds.check()
+        longest = window_of(self.section, ears)
+        cut, targets = self._spoken(split, known, longest, student, training=training)
+        if not cut:
+            raise DataError(f"there is nothing left to hear in {self.audio!r}: all {len(split)} examples are left out.")
+        if training:
+            tell_rates(known, ears)
+        keys = np.array([one.row for one in cut], np.int64)
+        source = Source(sounds, cut, own, other, None, training=training)
+        said = _columns.values(split, self.text) if self.text in split.column_names else [None] * len(split)
+        references = None if any(said[row] is None for row in keys) else [said[row] for row in keys]
+        return Prepared(
+            examples=Positions(len(keys)), collate=_Collate(source, student, targets, keys), keys=keys, references=references,
+            lengths=[round(one.seconds * 1000) for one in cut])
+
+    def _spoken(
+        self, split: Dataset, known: Sequence[Known], longest: float, scribe: Scribe, *, training: bool
+    ) -> tuple[list[Piece], list[NDArray[np.int64]]]:
+        """What is heard, and its symbols. What cannot be learnt is refused, or left out and counted."""
+        free = are_unlabelled(split)
+        texts = _columns.values(split, self.text) if self.text in split.column_names else [""] * len(split)
+        said = {row: str(text) for row, text in enumerate(texts)
+                if not free[row] and text is not None and text.strip() and known[row].broken is None}
+        case = scribe.case_of(list(said.values()))
+        ids = {row: scribe.ids(text, case) for row, text in said.items()}
+        out: dict[str, list[int]] = {
+            f"is longer than {longest:g} seconds, and nobody knows where its transcript could be cut (data.window)":
+                [row for row in ids if known[row].seconds > longest + 1e-6]}
+        if training:  # whatever is measured may be too short, or hold anything
+            out["has characters in its transcript that the models have no symbol for"] = [
+                row for row, own in ids.items() if scribe.unknown(own)]
+            out["has more symbols in its transcript than frames (a repeated symbol needs one more)"] = [
+                row for row, own in ids.items()
+                if needed(own) > _frames(scribe, known[row].seconds) and known[row].seconds <= longest + 1e-6]
+        left: set[int] = set()
+        for why, rows in out.items():
+            if rows:
+                refuse_or_leave_out(self.section, f"data: {len(rows)} of {len(said)} examples: each {why}",
+                                    rows_in_words(split, rows))
+                left |= set(rows)
+        heard = [Piece(row, 0.0, known[row].seconds) for row in ids if row not in left]
+        pool = [one for one in pieces(known, longest) if free[one.row]]
+        whole = sorted([*heard, *pool], key=lambda one: one.row)
+        none = np.zeros(0, np.int64)
+        return whole, [np.array(ids[one.row], np.int64) if one.row in ids else none for one in whole]
+
+    # --- without labels ---
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, (self.text,))
+        return found.cast_column(self.audio, Audio(decode=False))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        known = checked(self.section, "unlabelled", pool, self.audio)
+        fine = [row for row, one in enumerate(known) if one.broken is None]
+        return pool if len(fine) == len(pool) else pool.select(fine)
+
+    def beside(self, split: Dataset) -> Dataset:
+        if has_parts(split):
+            raise CompatibilityError("data.unlabelled: the labelled sounds are parts of files (columns offset and duration), "
+                                     "which unlabelled ones cannot stand beside; cut them into files of their own")
+        return split.select_columns([self.audio, self.text]).cast_column(self.audio, Audio(decode=False))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
+        return ((digest,) for digest in Sounds.of(split, self.audio).digests())
+
+    # --- rows ---
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """Rows are frames; symbols those of transcripts."""
+        labels, frames = batch.labels, int(self.mask(batch, Side.STUDENT).sum())
+        return {"rows": frames, "symbols": 0 if labels is None else int((labels != NO_ANSWER).sum()), "tokens": frames,
+                "examples": len(next(iter(batch.student.values())))}
+
+    def mask(self, batch: Batch, side: Side) -> Bool[Tensor, "batch frames"]:
+        found: Tensor = batch["frames"][side.value]
+        return found
+
+    def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        logits, own = self.outputs(outputs), self.mask(batch, side)
+        logits = logits[:, : own.shape[1]]
+        labels = batch.labels
+        if labels is None:
+            labels = torch.full((len(logits), 1), NO_ANSWER, device=logits.device)
+        spoken = Spoken(logits, own.sum(1), labels, batch["scribe"].blank) if side is Side.STUDENT else None
+        return Signals(logits=Dense(logits[own]), spoken=spoken)
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        """The teacher's classes in the student's order, and of both the frames that are compared."""
+        if student.logits is None or teacher.logits is None or self.scribe is None:
+            raise CompatibilityError("speech-recognition: needs what both models say of every frame")
+        told = teacher.logits
+        if self.theirs is not None and self.theirs.names != self.scribe.names:
+            order = self.scribe.order_of(self.theirs)
+            assert order is not None  # refused when examples were prepared
+            told = renumbered(told, torch.from_numpy(order).to(told.device))
+        own = self.mask(batch, Side.STUDENT)
+        kept = chosen(best_of(told) != self.scribe.blank, own.to(told.device), self.section.frames)
+        return (replace(student, logits=some_of(student.logits, kept.to(student.logits.device))),
+                replace(teacher, logits=some_of(told, kept)))
+
+    def alone(self, student: Signals, batch: Batch) -> Signals:
+        return student
+
+    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
+        return replace(teacher, spoken=None)
+
+    def row_classes(self) -> int:
+        return 2 if self.scribe is None else len(self.scribe.names)
+
+    def numbers_of(self, length: int) -> int:
+        """`length`: in milliseconds."""
+        return self.row_classes() * (1 if self.scribe is None else _frames(self.scribe, length / 1000))
+
+    def alike(self, student: Any, teacher: Any) -> bool:
+        """Whether both hear the same frames in the same symbols."""
+        return hearing.same(student.ear, teacher.ear) and student.names == teacher.names
+
+    def comparable(self, student: Any, teacher: Any) -> bool:
+        return not _unlike(student, teacher)
+
+    def exam(self) -> SpeechExam:
+        order = None if self.scribe is None or self.theirs is None else self.scribe.order_of(self.theirs)
+        return SpeechExam(order, self.show)
+
+    def show(self, split: Dataset, key: int) -> str:
+        return data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN)
+
+
+def _frames(scribe: Scribe, seconds: float) -> int:
+    frames, ear = scribe.ear.frames, scribe.ear
+    assert frames is not None  # refused when it was loaded
+    return frames.number(max(int(seconds * ear.rate), frames.least(1)))
+
+
+def _unlike(student: Scribe, teacher: Scribe) -> str:
+    """Why frames of two models cannot be compared; empty if they can."""
+    if not hearing.same_frames(student.ear, teacher.ear):
+        return "teacher and student make other frames of a sound (another rate or feature extractor)"
+    if student.order_of(teacher) is None:
+        ours, theirs = set(student.names), set(teacher.names)
+        odd = sorted(ours ^ theirs)[:8]
+        return f"teacher and student have other symbols ({all_of([repr(one) for one in odd])} in one of them only)"
+    return ""
+
+
+def _refuse_unknown_frames(scribe: Scribe, model: nn.Module, where: str) -> None:
+    """Frames have to be counted before a model is asked."""
+    if scribe.ear.frames is None:
+        raise CompatibilityError(f"{where!r}: how a {type(model).__name__} makes frames of a sound is not known (its config "
+                                 "names no conv_kernel and conv_stride). Known are wav2vec2, HuBERT, WavLM, data2vec, "
+                                 "UniSpeech and others that hear waves")
+    inputs = hearing.sample(scribe.ear)
+    valid = scribe.ear.valid(inputs)
+    with torch.no_grad():
+        dtype = next(model.parameters()).dtype
+        cast = {name: one.to(dtype) if one.is_floating_point() else one for name, one in inputs.items()}
+        said = model.eval()(**cast)["logits"]
+    assert valid is not None
+    if said.shape[1] != valid.shape[1]:
+        raise CompatibilityError(f"{where!r}: gives {said.shape[1]} frames where its config says {valid.shape[1]} (an "
+                                 "adapter, or pooling): its frames cannot be counted")
+
+
+def _text_column(section: SpeechRecognitionData, train: Dataset) -> str:
+    if section.text is not None:
+        return _columns.existing("text", (section.text,), train, _columns.is_text, "text")[0]
+    lower = {name.lower(): name for name in reversed(train.column_names) if _columns.is_text(train.features[name])}
+    usual = [lower[name] for name in TRANSCRIPTS if name in lower]
+    if len(usual) == 1:
+        return str(usual[0])
+    why = f"{all_of(usual)} could be it" if usual else "no column is called text, sentence, transcription or the like"
+    raise DataError(f"data.text: which column is what is said? {why}. {_columns.columns_of(train)} Set data.text.")
+
+
+@dataclass(frozen=True)
+class _Collate:
+    source: Source
+    scribe: Scribe
+    targets: Sequence[NDArray[np.int64]]
+    keys: NDArray[np.int64]
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        student, teacher = self.source.batch(examples)
+        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]))
+        batch["frames"] = frames_of(self.source, student, teacher)
+        batch["scribe"] = self.scribe
+        some = [self.targets[one] for one in examples]
+        labels = np.full((len(some), max(1, *(len(one) for one in some))), NO_ANSWER, np.int64)
+        for row, one in enumerate(some):
+            labels[row, : len(one)] = one
+        batch["labels"] = torch.from_numpy(labels)
+        return batch
