@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets import Audio, Dataset, DatasetDict
 
 from stilla.data import (
+    atomic,
     columnar,
     delimited,
     in_columns,
@@ -47,6 +48,9 @@ READERS: Mapping[str, str] = {
     ".iob": "columns",
     ".iob2": "columns",
     ".bio": "columns",
+    ".inter": "atomic",
+    ".item": "atomic",
+    ".user": "atomic",
 }
 Unit = Document | Literal["columns", "sound"]
 """What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
@@ -130,6 +134,8 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
+    # beside events, tables of items and users say what those are
+    tables = [path for path in tables if suffix(path) not in (".item", ".user")] or tables
     if len(images) > len(tables):
         return _image_folder(folder)
     if not tables:
@@ -199,7 +205,7 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
                 columns = frozenset(table.column_names)
                 if twice := [name for name in columns if table.column_names.count(name) > 1]:
                     raise DataError(f"{str(path)!r}: two columns are called {quoted(twice[0])}; expected a name for each.")
-            if kind in ("csv", "tsv", "parquet", "arrow") and columns != set(table.column_names):
+            if kind in ("csv", "tsv", "parquet", "arrow", "atomic") and columns != set(table.column_names):
                 odd = sorted(columns ^ set(table.column_names))[:8]
                 listed = all_of([quoted(one) for one in odd])
                 raise DataError(f"{str(path)!r}: has other columns than {paths[0].name} ({listed} in one of them only); "
@@ -222,6 +228,7 @@ def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
             in_columns.tables(path, notes) if unit == "columns" else
             plain_text.tables(path, "line" if unit == "sound" else unit, notes)),
         "columns": lambda path, _, notes: in_columns.tables(path, notes),
+        "atomic": lambda path, _, notes: atomic.tables(path, notes),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),
         "arrow": lambda path, _, __: columnar.arrow_tables(path),
     }

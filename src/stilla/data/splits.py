@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
-from stilla.data import sources
+from stilla.data import histories, sources, user_splits
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data, Split
 
@@ -87,7 +87,7 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
             )
         else:
             found["test"] = own["test"]
-    found = _draw_splits(found, section, seed) | {name: split for name, split in beside.items() if split is not None}
+    found = _parted(found, {name: split for name, split in beside.items() if split is not None}, section, seed)
     for name, split in found.items():
         if len(split) == 0:
             problems.append(f"{_place(name)}: there are no examples in it.")
@@ -98,6 +98,16 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
         left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
         found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
     return {name: found[name] for name in ("train", "validation", "test", *beside) if name in found}
+
+
+def _parted(
+    found: dict[str, Dataset], beside: dict[str, Dataset], section: Data, seed: int
+) -> dict[str, Dataset]:
+    """With what is missing of validation and test taken from the training data; where rows are events, a row a user."""
+    if section.events is None:
+        return _draw_splits(found, section, seed) | beside
+    return user_splits.parted(found, beside, section, section.events, lambda some: _draw_splits(some, section, seed),
+                              learnt_from=("train", TEACHER))
 
 
 def to_learn_from(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -118,7 +128,7 @@ def _measured(problems: list[str], section: Data) -> dict[str, Dataset]:
     problems += [f"data.{name}: there are no examples in it." for name, split in found.items() if len(split) == 0]
     if problems:
         raise all_at_once(problems, DataError)
-    return found
+    return found if section.events is None else user_splits.parted({}, found, section, section.events, dict)
 
 
 def load_one(name: str, section: Data | None = None) -> Dataset:
@@ -132,7 +142,10 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
     splits = sources.read(name, hub=False, document="paragraph" if section is None else section.text_unit)
     if len(splits) > 1 and "test" not in splits:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
-    return splits["test"] if "test" in splits else next(iter(splits.values()))
+    split = splits["test"] if "test" in splits else next(iter(splits.values()))
+    if section is None or section.events is None:
+        return split
+    return histories.ending(histories.gathered(split, section.events)).dataset()
 
 
 def from_all_over(split: Dataset, count: int) -> Dataset:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, concatenate_datasets
 from numpy.typing import NDArray
 
-from stilla.data import sources
+from stilla.data import histories, sources
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data
 
@@ -36,7 +36,8 @@ def load_unlabelled(section: Data) -> dict[str, Dataset]:
             splits = sources.read(name, config=asked.config or (section.config if of_train else None),
                                   revision=asked.revision or (section.revision if of_train else None),
                                   document=section.unlabelled_unit)
-            found[name] = _chosen(name, splits, asked.split)
+            chosen = _chosen(name, splits, asked.split)
+            found[name] = chosen if section.events is None else histories.gathered(chosen, section.events).dataset()
         except DataError as error:
             problems.append(f"data.unlabelled: {error}")
     if problems:

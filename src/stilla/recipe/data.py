@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from stilla.recipe.events import Events
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
@@ -93,8 +94,8 @@ class Data(Section):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["train"]}, {"required": ["unlabelled"]}]})
 
     train: PathName | None = None
-    """A file (csv, tsv, jsonl, json, parquet, arrow, txt; conll, conllu, iob2), a folder (of such files, or of images by
-    class) or a Hugging Face dataset. Only with `unlabelled` it may be missing."""
+    """A file (csv, tsv, jsonl, json, parquet, arrow, txt; conll, conllu, iob2; inter), a folder (of such files, or of images
+    by class) or a Hugging Face dataset. Only with `unlabelled` it may be missing."""
     validation: PathName | Split | None = None
     """A file, a folder or `{split: 0.1}`; by default the dataset's own, else a tenth of the training data."""
     test: PathName | Split | None = None
@@ -146,6 +147,11 @@ class Data(Section):
     def text_unit(self) -> TextUnit:
         """What one example is in a file of plain text."""
         return "paragraph"
+
+    @property
+    def events(self) -> Events | None:
+        """How rows that are events become examples; None where a row is one."""
+        return None
 
     @property
     def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound"]:

@@ -1,0 +1,1 @@
+"""What somebody takes next."""
