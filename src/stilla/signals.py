@@ -43,6 +43,7 @@ class Batch(dict[str, Any]):
     - `sizes`: (batch, 2) where every place of a picture is answered, the height and width of the picture itself.
     - `frames`: by side (batch, frames) bool, where examples are sounds, which frames of hidden states are the sound's own.
     - `scribe`: where frames are of speech, what their classes stand for.
+    - `seen`: (batch, most), where rows are items, which of them an example has already; negative behind the last.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def test_other_formats_say_the_same(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [
-    ("lists.jsonl", "\n".join(json.dumps({"user": user, "items": items}) for user, items in (("a", [1, 2, 3]), ("b", [2, 1])))),
+    ("lists.jsonl", '{"user": "a", "items": [1, 2, 3]}\n{"user": "b", "items": [2, 1]}\n'),
     ("lists.inter", "user_id:token\titem_id:token_seq\na\t1 2 3\nb\t2 1\n"),
 ])
 def test_a_row_with_a_list_is_a_user_already(tmp_path: Path, name: str, text: str) -> None:
@@ -164,14 +163,17 @@ def test_a_limit_is_of_users_who_are_learnt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rows", "names", "said", "why"), [
     (EVENTS, "who,item,time", {}, r"data\.user: which column says the user\? None is called user, user_id, userid or uid"),
     (EVENTS, "user,item,time", {"time": "tiem"}, r"data\.time: there is no column 'tiem'\. Did you mean time\?"),
-    ([*EVENTS, ("a", "x", 9)], "user,item,time", {}, r"the same user, item and time stand there before in 1 of 8 events \(rows 7\)"),
+    ([*EVENTS, ("a", "x", 9)], "user,item,time", {},
+     r"the same user, item and time stand there before in 1 of 8 events \(rows 7\)"),
     ([*EVENTS, ("", "x", 9)], "user,item,time", {}, r"data\.train: 'user' is null in 1 of 8 events \(rows 7\)"),
-    ([*EVENTS, ("a", "x", "soon")], "user,item,time", {}, r"'time' is no time: expected numbers, or dates .* in 1 of 8 events"),
+    ([*EVENTS, ("a", "x", "soon")], "user,item,time", {},
+     r"'time' is no time: expected numbers, or dates .* in 1 of 8 events"),
     ([("a", "x", 0), ("a", "y", 1), ("b", "y", 0), ("b", "z", 1)], "user,item,time", {},
      r"'time' is no time: it only counts the events of every user.*data\.order: time"),
     (EVENTS, "user,item,n", {"order": "n", "hold_out": "time"}, r"hold_out: time: there is no column of times"),
     ([("a", "x", 1), ("b", "x", 7)], "user,item,time", {"hold_out": "last"}, r"no user has three events or more"),
-    (EVENTS, "user,item,time", {"hold_out": "last", "test": Split(split=0.2)}, r"data\.test: a share, and hold_out: last takes"),
+    (EVENTS, "user,item,time", {"hold_out": "last", "test": Split(split=0.2)},
+     r"data\.test: a share, and hold_out: last takes"),
     (EVENTS, "user,item,time", {"items": "item"}, r"data\.items: 'item' holds no lists"),
 ])
 def test_events_that_cannot_be_meant_are_refused_in_words(

@@ -22,9 +22,10 @@ from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.teachers import LiveTeacher, Teacher
 from tests.equivalence.setting import losses, weights
 from tests.tasks import pairs
+from tests.tasks.recommendation import setting as histories
 from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
 
-KINDS = ("causal", "masked", "seq2seq")
+KINDS = ("causal", "masked", "seq2seq", "next item", "hidden items")
 
 
 def trainer(
@@ -58,6 +59,11 @@ def _made(kind: str, examples: int) -> tuple[Task, Dataset, Any, Any, Any]:
         teacher = pairs.model("t5", layers=3)
         task: Task = Seq2Seq.understand(Seq2SeqData(train="x"), {"train": split})
         return task, split, pairs.processor("t5", teacher), teacher, pairs.model("t5", layers=1, width=8)
+    if kind in ("next item", "hidden items"):
+        split = histories.split(examples)
+        items = histories.task(split, mask=0.3 if kind == "hidden items" else None)
+        one, other = histories.loaded(items), histories.loaded(items, **smaller)
+        return items, split, one.processor, one.model, other.model
     split = Dataset.from_dict({"text": sentences(examples)})
     if kind in ("causal", "unpacked", "untied"):
         task = CausalLM.understand(CausalLMData(train="x", max_length=80, pack=kind != "unpacked"), {"train": split})

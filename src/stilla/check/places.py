@@ -110,7 +110,7 @@ def missing_folders(recipe: Recipe) -> list[str]:
 
 def has_to_be_downloaded(source: ModelSource) -> bool:
     """Whether the Hugging Face Hub has the model, and this machine does not."""
-    if ":" in source.model or _is_path(source.model) or _is_here(source.model):
+    if source.config is not None or ":" in source.model or _is_path(source.model) or _is_here(source.model):
         return False
     from huggingface_hub import try_to_load_from_cache
 

@@ -31,10 +31,12 @@ AllAnswers = Mapping[str, Mapping[str, Sequence[Answers]]]
 
 @dataclass(frozen=True)
 class Examined:
-    """One exam, and what the subjects answered. Not every subject sits every exam (not every file can write)."""
+    """One exam, and what the subjects answered. Not every subject sits every exam (not every file can write). `simple`: those
+    that are no models."""
 
     exam: Exam
     answers: AllAnswers
+    simple: tuple[str, ...] = ()
 
 
 def make_scores(
@@ -82,7 +84,8 @@ def make_scores(
     said += _disturbed(costs)
     choice = _on_validation(chosen, by_split, seed)
     deploy = advice(choice, higher_is_better=chosen.higher_is_better)
-    said += _of_the_other(subjects, deploy)
+    simple = {name for one in examined for name in one.simple}
+    said += _of_the_other([name for name in subjects if name not in simple], deploy)
     teacher, student = main.sampled["teacher", chosen.name], main.sampled["student", chosen.name]
     kept, why = retention(chosen, teacher, student, seed)
     against = _against_baseline(chosen, main, seed)

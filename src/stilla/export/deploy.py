@@ -76,7 +76,7 @@ def write_folder(
         made = main_file(new)
         assert made is not None  # what `write` wrote
         text = writing_readme(made, said) if isinstance(task, Writes) else towers_readme(made, said) if task.towers else \
-            readme(OnnxModel(made), said, config, task.reading)
+            readme(OnnxModel(made), said, config, task)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
 
@@ -147,17 +147,19 @@ print(vectors("{TOWER}", pictures) @ vectors("text_model.onnx", texts).T)
 """
 
 
-def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, reading: str = "") -> str:
-    """What is in the file and how to run it, as a program that works in the folder. `reading`: what prints an answer, of
-    `labels` and the file's output, where it is not the likeliest class of a row."""
+def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Task | None = None) -> str:
+    """What is in the file and how to run it, as a program that works in the folder."""
     main = next((name for name in file.inputs if name in _PREPARING), None)
     preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
+    reading = "" if task is None else task.reading.strip()
     imports, labels, printed = "", "", f"print({file.output})"
-    if config is not None and config.id2label and file.output == "logits":
+    if task is not None and task.preparing:
+        preparing, printed = task.preparing, reading
+    elif config is not None and config.id2label and file.output == "logits":
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
-        printed = reading.strip() or f"print({_READING.get(kind, _CLASSES)})"
+        printed = reading or f"print({_READING.get(kind, _CLASSES)})"
     return f"""\
 # {MODEL}
 

@@ -57,6 +57,8 @@ KINDS: Mapping[str, Kind] = {
     "embedding": Kind("stilla.tasks.retrieval.embedding:Embedding", "stilla.tasks.retrieval.sections:EmbeddingData"),
     "reranking": Kind("stilla.tasks.retrieval.reranking:Reranking", "stilla.tasks.retrieval.sections:RerankingData"),
     "image-text": Kind("stilla.tasks.vision_text.image_text:ImageText", "stilla.tasks.vision_text.sections:ImageTextData"),
+    "recommendation": Kind("stilla.tasks.recommendation.recommendation:Recommendation",
+                           "stilla.tasks.recommendation.sections:RecommendationData"),
 }
 
 

@@ -20,6 +20,9 @@ class ModelSource(Section):
 
     model: PathName
     """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
+    config: Mapping[str, Any] | None = None
+    """Fields of its configuration, where `model` names an architecture (`llama`, `bert`) to be trained from random weights;
+    for task: recommendation, whose models need no tokenizer."""
     weights: PathName | None = None
     """Checkpoint file for `package.module:callable`: safetensors, or `.pth` read with `weights_only=True`."""
     processor: PathName | None = None

@@ -5,7 +5,7 @@ files through their own runtime.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,7 @@ def measure(
             examined += compared.examined(exam, splits, prepared)
             said += compared.remarks(prepared[timed])
     said += compared.vocabulary(timed, splits[timed])
+    costs |= compared.simple
     return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, slices=slices, notes=said,
                        resamples=recipe.evaluate.resamples, seed=recipe.seed)
 
@@ -158,6 +159,8 @@ class Compared:
     made: Mapping[str, Sequence[Loaded]]
     files: Mapping[str, Any]
     device: torch.device
+    simple: dict[str, Cost] = field(default_factory=dict)
+    """What was answered without a model, and what it costs."""
 
     @property
     def student(self) -> Loaded:
@@ -196,12 +199,13 @@ class Compared:
             yield Examined(apart, self._answers(
                 apart, splits, lambda split: self._apart(split, splits[split], _apart_exam)))
         if self.beside:
-            yield Examined(exam, self._answers(exam, splits, lambda split: self._beside(split, prepared[split])))
+            answers = self._answers(exam, splits, lambda split: self._beside(split, prepared[split]))
+            yield Examined(exam, answers, tuple(self.simple))
         else:
             said = self._answers(
                 exam, splits, lambda split: self._apart(split, splits[split], lambda task: task.exam()))
             if apart is None or _of_the_same(said):
-                yield Examined(exam, said)
+                yield Examined(exam, said, tuple(self.simple))
 
     def _answers(
         self, exam: Exam, splits: Iterable[str], said: Callable[[str], Mapping[str, Answers]]
@@ -209,9 +213,17 @@ class Compared:
         """By subject, then by split, one per seed."""
         found: dict[str, dict[str, list[Answers]]] = {}
         for split in splits:
-            for name, seeds in self._by_subject(said(split)).items():
+            answers = said(split)
+            for name, seeds in [*self._by_subject(answers).items(), *self._without_a_model(exam, answers)]:
                 found.setdefault(name, {})[split] = seeds
         return self._settled(exam, found) if VALIDATION in found["student"] else found
+
+    def _without_a_model(self, exam: Exam, said: Mapping[str, Answers]) -> Iterator[tuple[str, list[Answers]]]:
+        """What needs none, as a subject of its own; what it is made of is all that it costs."""
+        any_ = next(iter(said.values()))
+        for name, one in exam.without_a_model(any_).items():
+            self.simple[name] = Cost(parameters=one.numbers, bytes=4 * one.numbers)
+            yield name, [any_.but(one.given)]
 
     def _settled(self, exam: Exam, said: AllAnswers) -> dict[str, dict[str, list[Answers]]]:
         """With what each model chooses on validation data; exported files, what the student that they hold has chosen."""

@@ -27,6 +27,7 @@ from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import term
 from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, Recipe, Stage, Training, Width
+from stilla.recipe import Teacher as TeacherSource
 from stilla.recipe.written import brief, dump
 from stilla.runtime.environment import describe
 from stilla.runtime.files import signed
@@ -161,7 +162,7 @@ def teacher_of(place: Place) -> Loaded:
     place = replace(place, task=task.of_teacher())
     if source.train is None:
         return task.load(source, labelled=True)
-    inputs = {**place.inputs, "teacher": source.model_dump(mode="json"), "seed": seed}
+    inputs = {**place.inputs, "teacher": _named(source), "seed": seed}
     if place.to_do("teacher", inputs, place.folder.teacher):
         set_seed(seed)
         start = task.load(source, labelled=False)
@@ -410,6 +411,12 @@ class Stages:
     def _asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""
         return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
+
+
+def _named(source: TeacherSource) -> dict[str, Any]:
+    """What the training of a teacher depends on of its section; no config, where it says none, as runs of before knew of
+    none."""
+    return source.model_dump(mode="json", exclude={"config"} if source.config is None else set())
 
 
 def _said(stage: Stage) -> dict[str, Any]:

@@ -123,9 +123,12 @@ class Task(ABC, Generic[SectionT]):
     towers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parts of its models that answer by themselves, each in an exported file of its own: their names, with the inputs that
     each takes. Their answers stand one after the other in `outputs`."""
+    preparing: ClassVar[str] = ""
+    """What makes `inputs` of an example beside an exported file, as lines of Python for its README, where neither a tokenizer
+    nor an image processor of transformers does it."""
     reading: ClassVar[str] = ""
-    """What prints an answer of an exported file, as lines of Python for its README (of `inputs`, `logits` and `labels`),
-    where it is not the likeliest class of a row."""
+    """What prints an answer of an exported file, likewise (of `inputs`, `logits` and `labels`), where it is not the likeliest
+    class of a row."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
 

@@ -31,6 +31,14 @@ class ClassValues:
     values: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Simple:
+    """Answers that need no model. `numbers`: how many they are made of."""
+
+    given: Given
+    numbers: int
+
+
 class Exam(ABC):
     """How answers are judged. The first metric is the headline."""
 
@@ -72,6 +80,11 @@ class Exam(ABC):
     def constant(self, answers: Answers) -> Given | None:
         """Answers that are the same whatever the example, as good as such answers can be; None where there are none."""
         return None
+
+    def without_a_model(self, answers: Answers) -> Mapping[str, Simple]:
+        """By name what can be answered from the training data alone, and is measured beside the models (the most popular
+        items of a catalogue); by default nothing is."""
+        return {}
 
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> Given | None:
         """Each example with the answer to another one; None where that means nothing."""

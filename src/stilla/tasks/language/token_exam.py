@@ -77,7 +77,7 @@ class TokenExam(ForwardExam):
         """The rows as signals; a file is asked for a few examples at a time."""
         if isinstance(forward, nn.Module):
             return Heard(listen(forward, self.task, batch, side), side)
-        return Heard(_of_file(forward, self.task, batch, side), side)
+        return Heard(of_file(forward, self.task, batch, side), side)
 
     def given(self, said: Heard, batch: Batch, teacher: Heard | None) -> NDArray[Any]:
         return array(measured(self.task, said.signals, batch, None if teacher is None else teacher.signals, said.side))
@@ -149,7 +149,8 @@ class TokenExam(ForwardExam):
         return remarks
 
 
-def _of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary, batch: Batch, side: Side) -> Signals:
+def of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary, batch: Batch, side: Side) -> Signals:
+    """What an exported file says of a batch's rows, asked for a few examples at a time."""
     positions = batch[side.value]["input_ids"].shape[1]
     size = max(1, _LOGITS // max(1, positions * task.row_classes()))
     count = len(batch[side.value]["input_ids"])

@@ -133,6 +133,10 @@ def read_config(source: ModelSource) -> Any:
     Raises:
         CompatibilityError: as for `classifier`.
     """
+    if source.config is not None:
+        raise CompatibilityError("config: a model of random weights, made of a config alone, is for task: recommendation; "
+                                 "models of this task need a tokenizer or an image processor. Leave config out, and name a "
+                                 "folder or a Hugging Face model")
     check_place(source.model, "model")
     with explained(source.model, "model"):
         config = AutoConfig.from_pretrained(source.model, **_where(source))
