@@ -144,6 +144,7 @@ IN_CHINESE = {
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
     "reranking": "一起读取查询与候选文本并给出分数：单输出的交叉编码器。",
     "image-text": "图片与文本的向量，用于零样本分类和互相检索：CLIP、SigLIP 等双塔模型。",
+    "recommendation": "用户接下来会选什么，在全部物品中排序：以物品目录为词表的解码器（SASRec）与编码器（BERT4Rec）。",
 }
 
 

@@ -23,6 +23,7 @@ from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.audio import setting as sounds
 from tests.tasks.audio import speakers
+from tests.tasks.recommendation.setting import histories
 from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
@@ -58,7 +59,8 @@ def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     stages = ["teacher.train", *(f"distill.{number}" for number in range(len(written.distill)))]
     steps = [f"{stage}.{field}" for stage in stages for field in ("max_steps=3", "batch_size=8", "precision=float32")]
     run = stilla.distill(recipe, *_tiny(written, tmp_path), *QUICK, *steps)
-    assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
+    simple = {"popularity"} if written.task == "recommendation" else set()
+    assert set(run.scores.subjects) == {"teacher", "student", "baseline", *simple}
     assert run.report.exists()
     assert run.scores.student[run.scores.metric] is not None
     assert bool(run.scores.learnt.get("unlabelled")) == (written.data.unlabelled is not None)
@@ -118,6 +120,12 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     if recipe.task == "audio-classification":
         return [f"data.train={sounds.folders(folder / 'sounds', 24)}",
                 f"teacher.model={sounds.folder(folder / 'teacher', num_hidden_layers=12)}"]
+    if recipe.task == "recommendation":
+        path = folder / "events.csv"
+        rows = [f"{user},{item},{1000 + 7 * place + user / 99}" for user, line in enumerate(histories(60))
+                for place, item in enumerate(line)]
+        path.write_text("\n".join(["user,item,time", *rows]) + "\n", encoding="utf-8")
+        return [f"data.train={path}", "teacher.config.hidden_size=16", "data.validation.split=0.2", "data.test.split=0.2"]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

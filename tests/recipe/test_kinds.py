@@ -16,6 +16,7 @@ from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
 from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecognitionData
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
+from stilla.tasks.recommendation.sections import RecommendationData
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
@@ -31,6 +32,7 @@ SECTIONS = {
     "question-answering": (QuestionAnsweringData, Evaluate),
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
     "semantic-segmentation": (SemanticSegmentationData, Evaluate),
+    "recommendation": (RecommendationData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate

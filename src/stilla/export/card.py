@@ -25,7 +25,7 @@ _HUB_METRICS = {
 # What transformers and the Hub call the pipelines of tasks that have another name here.
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
               "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification",
-              "semantic-segmentation": "image-segmentation"}
+              "semantic-segmentation": "image-segmentation", "recommendation": "other"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"'}
 _SEQ2SEQ_USAGE = """\
 ```python
@@ -61,8 +61,36 @@ classify = pipeline("zero-shot-image-classification", model="path/to/this/folder
 print(classify("picture.png", candidate_labels=["daisy", "rose"], hypothesis_template="a photo of a {}"))
 ```
 """
+_RECOMMENDATION_USAGE = """\
+```python
+import json
+from pathlib import Path
+
+import torch
+import transformers
+
+folder = "path/to/this/folder"
+known = json.loads(Path(folder, "items.json").read_text(encoding="utf-8"))
+numbers = {item: number for number, item in enumerate(known["items"])}
+model = getattr(transformers, known["model"]).from_pretrained(folder)
+
+
+def recommend(history, k=10):
+    \"\"\"The ids of the k items that fit best behind these, the latest last.\"\"\"
+    taken = [numbers[item] for item in history if item in numbers]
+    ids = taken + ([] if known["mask"] is None else [known["mask"]])
+    with torch.no_grad():
+        scores = model(input_ids=torch.tensor([ids[-known["max_length"]:]])).logits[0, -1, :len(numbers)]
+    if known["seen"] == "leave_out":
+        scores[taken] = -torch.inf
+    return [known["items"][number] for number in scores.topk(k).indices]
+
+
+print(recommend(known["items"][:3]))
+```
+"""
 _OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE,
-                "image-text": _IMAGE_TEXT_USAGE}
+                "image-text": _IMAGE_TEXT_USAGE, "recommendation": _RECOMMENDATION_USAGE}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

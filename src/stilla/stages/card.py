@@ -14,6 +14,12 @@ from stilla.stages.words import how
 from stilla.tasks.base import Loaded
 
 
+def _teacher(recipe: Recipe) -> str:
+    """Its name or place; of random weights only what it is: that is no model that anybody could load."""
+    source = recipe.teacher
+    return source.model if source.config is None else f"a {source.model} of random weights, trained here"
+
+
 def card(
     recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded, model: Loaded, *, plain: bool
 ) -> Path:
@@ -22,7 +28,7 @@ def card(
     name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
     text = model_card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
-        parts=markdown_parts(scores), teacher=recipe.teacher.model,
+        parts=markdown_parts(scores), teacher=_teacher(recipe),
         student=how(recipe.student, teacher.model, model.model),
         data=recipe.data.train or str(recipe.data.validation), usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)

@@ -29,9 +29,10 @@ QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16, "precision": "float32", 
 def recipe(place: Path, mask: float | None = None, **changes: Any) -> dict[str, Any]:
     kind = "llama" if mask is None else "bert"
     held = [] if mask is None else [("mask", mask)]
-    data = {"train": events(place / "train.csv", 120, segments=True), "validation": events(place / "v.csv", 40, 1, segments=True),
-            "test": events(place / "t.csv", 40, 2, segments=True), "max_length": 8, **dict(held)}
-    return {"task": "recommendation", "teacher": {"model": kind, "config": CONFIGS[kind], "train": {**QUICK, "epochs": 4}},
+    files = {name: events(place / f"{name}.csv", users, seed, segments=True)
+             for seed, (name, users) in enumerate({"train": 120, "validation": 40, "test": 40}.items())}
+    data = {**files, "max_length": 8, **dict(held)}
+    return {"task": "recommendation", "teacher": {"model": kind, "config": CONFIGS[kind], "train": {**QUICK, "epochs": 4 if mask is None else 25}},
             "student": {"layers": 1}, "distill": QUICK, "evaluate": {"resamples": 100, "speed": False},
             "allow_weak_teacher": True, "output": str(place / "run"), **changes, "data": {**data, **changes.get("data", {})}}
 
@@ -54,8 +55,9 @@ def test_from_events_to_files_that_recommend(tmp_path: Path, mask: float | None)
     plain = auto.from_pretrained(run.student)
     ids = torch.tensor([[1, 2, 3], [4, 5, 24]])
     inputs = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
+    file = OnnxModel(run.folder / "export/onnx/model.onnx")
     with torch.no_grad():
-        np.testing.assert_allclose(OnnxModel(run.folder / "export/onnx/model.onnx")(inputs), plain(**inputs).logits, atol=1e-4)
+        np.testing.assert_allclose(file(inputs), plain(**inputs).logits, atol=1e-4)
     shown = [view_of(flip.shown) for flip in Scores.load(run.folder / "scores.json").flips]
     assert shown
     assert all(isinstance(one, Ranking) and {"teacher", "student"} <= set(one.lists) for one in shown)
@@ -71,7 +73,8 @@ def test_the_readme_of_an_exported_folder_runs(tmp_path: Path) -> None:
     run = stilla.distill(recipe(tmp_path, export=["onnx"]))
     page = (run.folder / "export/onnx/README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", code], cwd=run.folder / "export/onnx", capture_output=True, text=True, check=True)
+    place = run.folder / "export/onnx"
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout.replace("'", '"'))) == 10
     card = (run.student / "README.md").read_text(encoding="utf-8")
     assert "base_model" not in card
