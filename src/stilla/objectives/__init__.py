@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from stilla.objectives.base import Objective, Term
     from stilla.objectives.channels import Channels
     from stilla.objectives.contrastive import Contrastive
+    from stilla.objectives.ctc import CTC
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
     from stilla.objectives.embedding import Embedding
     from stilla.objectives.hidden import Hidden
     from stilla.objectives.interactive import Interactive
     from stilla.objectives.labels import Labels
+    from stilla.objectives.listwise import Listwise
     from stilla.objectives.logits import Logits
     from stilla.objectives.maps import Maps
     from stilla.objectives.margins import Margins
@@ -29,17 +31,17 @@ if TYPE_CHECKING:
     from stilla.objectives.similarities import Similarities
 
 __all__ = [
-    "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Logits", "Maps", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
+    "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
+    "Listwise", "Logits", "Maps", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
     "labels": "stilla.objectives.labels:Labels",
-    "ctc": "stilla.objectives.ctc:CTC",
     "logits": "stilla.objectives.logits:Logits",
     "dkd": "stilla.objectives.dkd:DKD",
     "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
+    "ctc": "stilla.objectives.ctc:CTC",
     "maps": "stilla.objectives.maps:Maps",
     "embedding": "stilla.objectives.embedding:Embedding",
     "similarities": "stilla.objectives.similarities:Similarities",
@@ -50,6 +52,7 @@ KINDS: Mapping[str, str] = {
     "channels": "stilla.objectives.channels:Channels",
     "affinities": "stilla.objectives.affinities:Affinities",
     "pairwise": "stilla.objectives.pairwise:Pairwise",
+    "listwise": "stilla.objectives.listwise:Listwise",
 }
 
 
