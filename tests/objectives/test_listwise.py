@@ -40,8 +40,8 @@ def test_only_the_order_of_the_favourites_counts() -> None:
     one = Listwise(top=3).losses(student, Dense(teacher), None, 0.0)
     assert torch.equal(Listwise(top=3).losses(student, Dense(5 * teacher - 3), None, 0.0), one)
     best = teacher.topk(3).indices
-    behind = teacher.min() - 1 + torch.rand(teacher.shape, dtype=torch.float64)
-    assert torch.equal(Listwise(top=3).losses(student, Dense(behind.scatter(1, best, teacher.gather(1, best))), None, 0.0), one)
+    others = (teacher.min() - 1 + torch.rand(teacher.shape, dtype=torch.float64)).scatter(1, best, teacher.gather(1, best))
+    assert torch.equal(Listwise(top=3).losses(student, Dense(others), None, 0.0), one)
     assert not torch.equal(Listwise(top=3).losses(student, Dense(-teacher), None, 0.0), one)
 
 

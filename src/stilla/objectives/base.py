@@ -121,6 +121,11 @@ class LogitObjective(Objective):
         return ""
 
     @property
+    def likeliest(self) -> int:
+        """How many of a teacher's likeliest classes it needs at least, where only those are told."""
+        return 1
+
+    @property
     def temperatures(self) -> tuple[float, ...]:
         """All temperatures that it softens the teacher by in the course of training; empty if it does not."""
         return ()

@@ -226,11 +226,15 @@ def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:
     form, found = _FORMS[section.form or "dense"], []
     for one in terms:
         objective = one.objective
-        if isinstance(objective, LogitObjective) and objective.needs_teacher and form in (TopK, Samples) \
-                and form not in objective.accepts:
+        if not isinstance(objective, LogitObjective) or not objective.needs_teacher:
+            continue
+        if form in (TopK, Samples) and form not in objective.accepts:
             otherwise = f", or {objective.instead}" if objective.instead else ""
             found.append(f"`{one.name}` cannot use cache.form: {section.form}, which holds a part of a distribution; use "
                          f"dense or hidden{otherwise}")
+        if form is TopK and section.k < objective.likeliest:
+            found.append(f"`{one.name}` needs the {objective.likeliest} likeliest classes, and cache.k is {section.k}; store "
+                         "as many, or compare fewer")
     asked = temperatures_of(terms)
     if section.form == "samples" and any(one != 1 for one in asked):
         found.append(f"cache.form: samples are drawn at temperature 1, and the objectives ask for "

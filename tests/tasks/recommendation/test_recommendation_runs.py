@@ -32,7 +32,8 @@ def recipe(place: Path, mask: float | None = None, **changes: Any) -> dict[str, 
     files = {name: events(place / f"{name}.csv", users, seed, segments=True)
              for seed, (name, users) in enumerate({"train": 120, "validation": 40, "test": 40}.items())}
     data = {**files, "max_length": 8, **dict(held)}
-    return {"task": "recommendation", "teacher": {"model": kind, "config": CONFIGS[kind], "train": {**QUICK, "epochs": 4 if mask is None else 25}},
+    longer = {**QUICK, "epochs": 4 if mask is None else 25}
+    return {"task": "recommendation", "teacher": {"model": kind, "config": CONFIGS[kind], "train": longer},
             "student": {"layers": 1}, "distill": QUICK, "evaluate": {"resamples": 100, "speed": False},
             "allow_weak_teacher": True, "output": str(place / "run"), **changes, "data": {**data, **changes.get("data", {})}}
 
@@ -66,14 +67,14 @@ def test_from_events_to_files_that_recommend(tmp_path: Path, mask: float | None)
     stilla.distill(ask)  # finished: nothing is done again
     assert json.loads((run.folder / "stages.json").read_text()) == stages
     assert evaluate_run(run.folder, events(tmp_path / "others.csv", 30, 3)).metric == "ndcg_at_10"
+    if mask is None:
+        programs_run(run)
 
 
-@pytest.mark.slow
-def test_the_readme_of_an_exported_folder_runs(tmp_path: Path) -> None:
-    run = stilla.distill(recipe(tmp_path, export=["onnx"]))
-    page = (run.folder / "export/onnx/README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+def programs_run(run: stilla.Run) -> None:
+    """The README beside the file, and the student's model card."""
     place = run.folder / "export/onnx"
+    (code,) = re.findall(r"```python\n(.*?)```", (place / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout.replace("'", '"'))) == 10
     card = (run.student / "README.md").read_text(encoding="utf-8")
@@ -85,14 +86,13 @@ def test_the_readme_of_an_exported_folder_runs(tmp_path: Path) -> None:
 
 
 LEVERS: dict[str, dict[str, Any]] = {
-    "top k": {"cache": {"form": "top_k", "k": 5}},
-    "float16": {"cache": {"form": "float16"}},
-    "int8": {"cache": {"form": "int8"}},
-    "samples": {"cache": {"form": "samples"}, "distill": {**QUICK, "objectives": [{"kind": "logits", "temperature": 1.0}]}},
-    "hidden": {"distill": {**QUICK, "objectives": [{"kind": "logits"}, {"kind": "hidden"}]}},
-    "narrower": {"student": {"width": 0.5}},
-    "config": {"student": {"config": {"hidden_size": 8, "intermediate_size": 16}}},
-    "size": {"student": {"size": 0.5}},
+    "stored hidden states, layers compared, lists": {"cache": {"form": "hidden"}, "distill": {**QUICK, "objectives": [
+        {"kind": "logits"}, {"kind": "hidden"}, {"kind": "listwise", "top": 5, "weight": 0.2}]}},
+    "the likeliest, a narrower student": {"cache": {"form": "top_k", "k": 5}, "student": {"width": 0.5}, "distill": {
+        **QUICK, "objectives": [{"kind": "logits"}, {"kind": "listwise", "top": 5}]}},
+    "draws, a student of another config": {
+        "cache": {"form": "samples"}, "student": {"config": {"hidden_size": 8, "intermediate_size": 16}},
+        "distill": {**QUICK, "objectives": [{"kind": "logits", "temperature": 1.0}]}},
 }
 
 
@@ -104,41 +104,23 @@ def test_what_other_tasks_have_this_one_has(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask", [None, 0.3], ids=["next", "hidden"])
-def test_a_cache_changes_nothing(tmp_path: Path, mask: float | None) -> None:
+def test_a_cache_changes_nothing(tmp_path: Path) -> None:
     found = []
-    for form in ("none", "float32"):
+    for form in ("none", "dense"):
         (tmp_path / form).mkdir()
-        # what is hidden is another thing every epoch: the first is stored
-        stage = {**QUICK, "epochs": 1}
-        run = stilla.distill(recipe(tmp_path / form, mask, cache={"form": form}, distill=stage))
-        found.append(run.scores.student.quality)
+        found.append(stilla.distill(recipe(tmp_path / form, cache={"form": form})).scores.student.quality)
     for split, metrics in found[0].items():
         for metric, one in metrics.items():
-            assert found[1][split][metric].value == pytest.approx(one.value, abs=2e-2)
+            assert found[1][split][metric].value == pytest.approx(one.value, abs=5e-3)
 
 
 @pytest.mark.slow
-def test_adapters_are_merged_into_a_folder_that_loads(tmp_path: Path) -> None:
+def test_adapters_learn_from_histories_of_which_only_the_teacher_says_what_follows(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    run = stilla.distill(recipe(tmp_path, student={"layers": 1, "lora": {"r": 4}}))
-    assert not AutoModelForCausalLM.from_pretrained(run.student).training
-
-
-@pytest.mark.slow
-def test_histories_of_others_stand_beside_and_only_the_teacher_says_what_follows(tmp_path: Path) -> None:
     pool = events(tmp_path / "pool.csv", 50, 7)
-    run = stilla.distill(recipe(tmp_path, data={"unlabelled": pool}))
-    assert run.scores.learnt["unlabelled"] == 50
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("hold_out", ["last", "users"])
-def test_one_table_is_enough(tmp_path: Path, hold_out: str) -> None:
-    ask = recipe(tmp_path)
-    ask["data"] = {"train": ask["data"]["train"], "hold_out": hold_out, "max_length": 8}
-    run = stilla.distill(ask)
-    assert run.scores.split == ("test" if hold_out == "last" else "validation")
+    run = stilla.distill(recipe(tmp_path, data={"unlabelled": pool}, student={"layers": 1, "lora": {"r": 4}}))
+    assert run.scores.learnt["unlabelled"] > 40
+    assert not AutoModelForCausalLM.from_pretrained(run.student).training
 
 
 @pytest.mark.slow
@@ -148,6 +130,8 @@ def test_one_table_is_enough(tmp_path: Path, hold_out: str) -> None:
     ({"distill": {"objectives": [{"kind": "dist"}]}}, "over a vocabulary their logits are never there at once"),
     ({"evaluate": {"metric": "hr_at_20"}}, "evaluate.metric: got 'hr_at_20'"),
     ({"data": {"users": "same"}}, "none of its users is in the files before"),
+    ({"cache": {"form": "top_k", "k": 3}, "distill": {"objectives": [{"kind": "listwise"}]}},
+     "`listwise` needs the 10 likeliest classes, and cache.k is 3"),
 ])
 def test_what_makes_no_sense_is_refused_by_a_check(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
     found = check(from_options(recipe(tmp_path, **changes)))
@@ -155,7 +139,10 @@ def test_what_makes_no_sense_is_refused_by_a_check(tmp_path: Path, changes: dict
 
 
 @pytest.mark.slow
-def test_a_check_of_a_teacher_of_random_weights_finds_nothing_wrong(tmp_path: Path) -> None:
-    found = check(from_options(recipe(tmp_path)))
+@pytest.mark.parametrize("hold_out", ["last", "users"])
+def test_a_check_of_one_table_and_a_teacher_of_random_weights_finds_nothing_wrong(tmp_path: Path, hold_out: str) -> None:
+    ask = recipe(tmp_path, student={"size": 0.6})
+    ask["data"] = {"train": ask["data"]["train"], "hold_out": hold_out, "max_length": 8}
+    found = check(from_options(ask))
     assert not found.problems
     assert found.estimate is not None

@@ -114,7 +114,10 @@ print([known["items"][number] for number in best])
         return self.alike(student, teacher)
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
-        raise refusal("models of `recommendation` read items and no text: their vocabulary is the catalogue")
+        raise _no_text()
+
+    def tokenizer_of(self, processor: Any) -> Any:
+        raise _no_text()
 
     # --- models ---
 
@@ -238,6 +241,10 @@ print([known["items"][number] for number in best])
     def popularity(self) -> NDArray[np.int64]:
         """(items,) how often each was taken in the training data."""
         return np.array([self.taken.get(item, 0) for item in self.catalogue.items], np.int64)
+
+
+def _no_text() -> CompatibilityError:
+    return refusal("models of `recommendation` read items and no text: their vocabulary is the catalogue")
 
 
 def _following(found: Read, catalogue: Catalogue, silent: NDArray[np.bool_]) -> Prepared:
