@@ -34,6 +34,17 @@ class ModelSource(Section):
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 
+    @model_validator(mode="after")
+    def _a_config_is_of_an_architecture(self) -> Self:
+        if self.config is None:
+            return self
+        beside = [name for name in ("weights", "processor", "revision") if getattr(self, name) is not None]
+        if ":" in self.model or beside:
+            got = f"{self.model!r}" if ":" in self.model else all_of(beside)
+            raise ValueError(f"config: got {got} beside it; expected the name of an architecture alone (`model: llama`), "
+                             "whose weights are random")
+        return self
+
 
 Dropout = Annotated[float, Field(ge=0, lt=1)] | Literal["model"]
 
@@ -126,6 +137,12 @@ class Teacher(ModelSource):
     """Columns that it alone reads, by the field of `data` that says what a student reads instead: `{text: english}`."""
     train: TeacherTraining | None = None
     """Train it first, on the labels; skipped when it has been."""
+
+    @model_validator(mode="after")
+    def _random_weights_are_trained(self) -> Self:
+        if self.config is not None and self.train is None:
+            raise ValueError("config: a model of random weights knows nothing; train it first (`train: {epochs: 20}`)")
+        return self
 
     @property
     def own_data(self) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
@@ -18,7 +19,7 @@ from stilla import tasks
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine
 from stilla.objectives import Labels, Logits
-from stilla.recipe import ModelSource, StudentSpec
+from stilla.recipe import ModelSource, StudentSpec, Teacher
 from stilla.rows import row_loss
 from stilla.signals import Dense, Side, TopK
 from stilla.stages.starting import start_student
@@ -108,6 +109,22 @@ def test_the_most_popular_items_are_measured_without_a_model() -> None:
     assert simple.numbers == 4
     assert simple.given[:, RANK].tolist() == [1, 4]  # c and d are as popular as each other
     assert simple.given[:, LIST].tolist() == [1, 0]
+
+
+def test_what_is_popular_is_ranked_as_any_scores_are() -> None:
+    draw = np.random.default_rng(0)
+    made = exam(40, at=(5,))
+    counts = draw.integers(0, 6, 40)
+    wanted = [Wanted(int(draw.integers(-1, 40)), np.unique(draw.integers(0, 40, 3)).astype(np.int32)) for _ in range(50)]
+    said = Answers(np.arange(50), np.zeros((50, 8)), wanted)
+    scores = torch.from_numpy(counts).double().expand(50, 40)
+    seen = [np.pad(one.seen, (0, 3 - len(one.seen)), constant_values=-1) for one in wanted if one.seen is not None]
+    expected = judged(scores, torch.tensor([one.item for one in wanted]), torch.from_numpy(np.stack(seen)).long(), 5)
+    found = made._by_number(counts, said)
+    np.testing.assert_array_equal(found[:, RANK], expected[:, RANK])
+    listed, theirs = found[:, LIST:].astype(int), expected[:, LIST:].long().numpy()
+    np.testing.assert_array_equal(counts[listed], counts[theirs])  # of equal ones any
+    assert not any(set(row) & set(one.tolist()) for row, one in zip(listed.tolist(), seen))
 
 
 # --- data ---
@@ -315,6 +332,16 @@ def test_a_teacher_of_other_items_is_told_what_it_does_not_know(tmp_path: Path, 
 def test_a_config_that_cannot_be_meant_is_refused(mask: float | None, source: dict[str, Any], why: str) -> None:
     with pytest.raises(CompatibilityError, match=why):
         task(mask=mask).load(ModelSource(**source), labelled=False)
+
+
+@pytest.mark.parametrize(("source", "why"), [
+    ({"model": "llama", "config": {}}, "a model of random weights knows nothing; train it first"),
+    ({"model": "mine:model", "config": {}, "train": {}}, "got 'mine:model' beside it; expected the name of an architecture"),
+    ({"model": "llama", "config": {}, "train": {}, "processor": "there"}, "got processor beside it"),
+])
+def test_a_recipe_says_of_a_config_what_it_is_of(source: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Teacher.model_validate(source)
 
 
 def test_random_weights_are_no_teacher_and_no_model_of_other_tasks(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class RecommendationExam(ForwardExam):
         """What is taken next most often, to everybody."""
         wanted = np.array([one.item for one in answers.references])
         counts = np.bincount(wanted[wanted >= 0], minlength=self.task.row_classes())
-        return self._of_scores(counts, answers)
+        return self._by_number(counts, answers)
 
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> None:
         """A list is about what its own user took."""
@@ -123,16 +123,23 @@ class RecommendationExam(ForwardExam):
         counts = self.task.popularity()
         if not counts.any():
             return {}
-        return {POPULARITY: Simple(self._of_scores(counts, answers), len(counts))}
+        return {POPULARITY: Simple(self._by_number(counts, answers), len(counts))}
 
-    def _of_scores(self, counts: NDArray[np.int64], answers: Answers) -> NDArray[Any]:
-        """The same scores for everybody."""
-        scores = torch.log(torch.from_numpy(counts).double().clamp_min(1e-3))
-        found = []
-        for one in answers.references:
-            seen = None if one.seen is None else torch.from_numpy(one.seen.astype(np.int64))[None]
-            found.append(array(judged(scores[None], torch.tensor([one.item]), seen, max(self.at), None)))
-        return np.concatenate(found)
+    def _by_number(self, counts: NDArray[np.int64], answers: Answers) -> NDArray[np.float64]:
+        """The same order of the items for everybody, by how often each is taken: as `judged`, without a row of all items."""
+        longest, order = max(self.at), np.argsort(-counts, kind="stable")
+        ahead = len(counts) - np.searchsorted(np.sort(counts), counts, side="left")
+        found = np.full((len(answers), LIST + longest), -1.0)
+        for row, one in enumerate(answers.references):
+            seen = np.zeros(0, np.int64) if one.seen is None else one.seen
+            wanted = one.item >= 0 and one.item not in seen
+            found[row, RANK] = ahead[one.item] - (counts[seen] >= counts[one.item]).sum() if wanted else 0
+            listed = order[: longest + len(seen)]
+            listed = listed[~np.isin(listed, seen)][:longest]
+            found[row, LIST : LIST + len(listed)] = listed
+            left = counts.sum() - counts[seen].sum()
+            found[row, CONFIDENCE] = np.log(counts[listed[0]] / left) if len(listed) and counts[listed[0]] else 0.0
+        return found
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Ranking:
         """What the user has taken, and what each would recommend; what he took next is marked."""

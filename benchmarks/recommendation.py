@@ -1,0 +1,78 @@
+"""How much of a recommender of two layers, 96 wide, is left in one of 16, and what ways of teaching it are worth.
+
+    python -m benchmarks.recommendation --data DATA
+
+Visits to areas of a web site (msweb), held out by users: each is measured on the area that he visited last, among all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stilla
+from benchmarks.inputs import add_data_option, data_set
+from stilla.report.table import markdown_table
+from stilla.scores import Scores
+
+WAYS: dict[str, list[dict[str, Any]]] = {
+    "labels and logits": [{"kind": "labels", "weight": 0.3}, {"kind": "logits", "temperature": 2.0, "weight": 0.7}],
+    "logits": [{"kind": "logits", "temperature": 1.0}],
+    "labels and lists": [{"kind": "labels", "weight": 0.5}, {"kind": "listwise", "weight": 0.5}],
+}
+METRICS = ("ndcg_at_10", "hr_at_10", "mrr", "coverage_at_10")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_option(parser)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--width", type=int, default=16, help="of the student")
+    parser.add_argument("--epochs", type=float, default=8.0)
+    parser.add_argument("--teacher-epochs", type=float, default=6.0)
+    parser.add_argument("--users", type=int, help="so many to learn from, drawn at random; by default all")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/recommendation"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    folder = data_set(options.data, "msweb", "Anonymous Microsoft Web Data of UCI: columns user_id, item_id, in order")
+    teacher: Any = None
+    for way in options.ways:
+        run = stilla.distill(recipe(options, folder, way, teacher))
+        teacher = teacher or str(run.folder / "teacher")
+        print(f"\n### {way}\n\n{markdown_table(run.scores)}\n\n{_quality(run.scores)}\n\n{run.scores.verdict}\n")
+
+
+def recipe(options: argparse.Namespace, folder: Path, way: str, teacher: Any) -> dict[str, Any]:
+    """`teacher`: of the way before; None trains it."""
+    common = {"batch_size": 256, "precision": "float32"}
+    first = {"model": "llama", "train": {"epochs": options.teacher_epochs, "learning_rate": 1e-3, **common},
+             "config": {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+                        "intermediate_size": 192, "attention_dropout": 0.1}}
+    width = options.width
+    return {
+        "task": "recommendation", "teacher": teacher or first,
+        "data": {**{split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")},
+                 "users": "apart", "max_length": 20, **({} if options.users is None else {"limit": options.users})},
+        "student": {"config": {"hidden_size": width, "num_hidden_layers": 1, "intermediate_size": 2 * width,
+                               "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": width // 2}},
+        "distill": {"epochs": options.epochs, "learning_rate": 3e-3, "objectives": WAYS[way], **common},
+        "evaluate": {"baseline": way == options.ways[0], "seeds": options.seeds, "speed": False},
+        "export": ["onnx"] if way == options.ways[0] else [],
+        "output": str(options.output / way.replace(" ", "-"))}
+
+
+def _quality(scores: Scores) -> str:
+    lines = [["", *METRICS], ["---"] * (len(METRICS) + 1)]
+    lines += [[name, *(f"{one.quality[scores.split][metric].value:.4f}" for metric in METRICS)]
+              for name, one in scores.subjects.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
