@@ -20,6 +20,7 @@ ITEMS = 24
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
               "intermediate_size": 32, "tie_word_embeddings": True},
+    "gpt2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
     "bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
              "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
 }

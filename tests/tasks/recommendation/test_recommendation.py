@@ -21,7 +21,7 @@ from stilla.evaluate import Asked, examine
 from stilla.objectives import Labels, Logits
 from stilla.recipe import ModelSource, StudentSpec, Teacher
 from stilla.rows import row_loss
-from stilla.signals import Dense, Side, TopK
+from stilla.signals import Batch, Dense, Side, TopK
 from stilla.stages.starting import start_student
 from stilla.tasks.answers import Answers
 from stilla.tasks.forward import listen
@@ -29,7 +29,7 @@ from stilla.tasks.recommendation.catalogue import Catalogue
 from stilla.tasks.recommendation.exam import LIST, RANK, RecommendationExam, Wanted, judged
 from stilla.tasks.recommendation.recommendation import Recommendation
 from stilla.views import Ranking
-from tests.tasks.recommendation.setting import ITEMS, folder, histories, loaded, split, task
+from tests.tasks.recommendation.setting import ITEMS, folder, histories, loaded, split, spread, task
 
 both = pytest.mark.parametrize("mask", [None, 0.3], ids=["next", "hidden"])
 
@@ -164,6 +164,18 @@ def test_a_table_says_what_items_are_called(tmp_path: Path) -> None:
         task(names=str(tmp_path / "none.csv"))
 
 
+def test_a_report_says_that_leave_last_out_looks_ahead(tmp_path: Path) -> None:
+    def said(**how: Any) -> list[str]:
+        section = task(**how).section
+        assert section is not None
+        splits = spread(tmp_path, **how)
+        return Recommendation.understand(section, splits).exam().remarks({}, Batch())
+
+    assert "may lie before what was learnt of others" in said()[0]
+    assert said(hold_out="last") == said()
+    assert said(hold_out="users") == []
+
+
 # --- examples ---
 
 
@@ -256,6 +268,7 @@ def test_the_likeliest_items_are_all_items_where_there_are_no_more(divergence: A
     torch.testing.assert_close(objective.losses(student, everything, None, 0.0), whole, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @both
 def test_a_student_of_fewer_layers_reads_the_same_items(mask: float | None) -> None:
     made = task(mask=mask)
@@ -266,6 +279,22 @@ def test_a_student_of_fewer_layers_reads_the_same_items(mask: float | None) -> N
     assert student.model.config.num_hidden_layers == 1
     narrow, _ = start_student(StudentSpec(config={"hidden_size": 8, "intermediate_size": 16}), made, teacher)
     assert narrow.model.get_input_embeddings().weight.shape == (made.catalogue.outputs, 8)
+
+
+def test_a_student_of_another_family_reads_the_same_items(tmp_path: Path) -> None:
+    made = task()
+    teacher = loaded(made)
+    made = made.adapted_to(teacher)
+    other = loaded(made, "gpt2")
+    other.model.save_pretrained(tmp_path)
+    other.processor.save_pretrained(tmp_path)
+    student, ours = start_student(StudentSpec(model=str(tmp_path)), made, teacher)
+    assert student.model.config.model_type == "gpt2"
+    batch = made.prepare(split(), ours.processor, teacher.processor, training=True).collate([0, 1, 2])
+    said, told = made.align(listen(student.model, made, batch, Side.STUDENT),
+                            listen(teacher.model, made, batch, Side.TEACHER), batch)
+    assert len(said.logits) == len(told.logits) == made.counts(batch)["rows"]
+    assert said.logits.head.classes == told.logits.head.classes == ITEMS
 
 
 # --- folders ---
@@ -366,6 +395,7 @@ def test_models_of_other_items_cannot_be_compared() -> None:
         made.prepare(split(), Catalogue(("a", "b")), made.catalogue, training=True)
 
 
+@pytest.mark.slow
 def test_a_student_that_reads_less_than_the_recipe_says_is_refused() -> None:
     made = task(mask=0.2, max_length=20)
     teacher = loaded(made)

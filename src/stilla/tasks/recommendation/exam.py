@@ -39,6 +39,10 @@ none is left)."""
 
 POPULARITY = "popularity"
 
+AHEAD = ("measured is the last event of every user, which may lie before what was learnt of others: what all took later is "
+         "known already, and numbers are better than they will be. data.hold_out: time parts by a moment, where there "
+         "are times")
+
 _SHOWN, _HISTORY = 10, 15
 """Items of a list, and of a history, that a person is shown."""
 
@@ -153,6 +157,9 @@ class RecommendationExam(ForwardExam):
             Listed(catalogue.called(int(item)), int(item) == wanted.item, 1 / (rank + 1))
             for rank, item in enumerate(np.asarray(one.given)[example, LIST : LIST + _SHOWN]) if item >= 0)
             for subject, one in answers.items()})
+
+    def remarks(self, said: Mapping[str, Any], batch: Batch) -> list[str]:
+        return [AHEAD] if self.task.looks_ahead else []
 
     def named(self, decision: Any) -> str:
         return self.task.catalogue.called(int(decision))

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stilla.data import TEACHER, to_measure
-from stilla.data.histories import ITEMS, NEXT, USER
+from stilla.data.histories import ITEMS, NEXT, TIMES, USER
 from stilla.errors import CompatibilityError, DataError, all_at_once, one_of
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.students.vocabulary.refusal import refusal
@@ -44,6 +44,8 @@ class Recommendation(Vocabulary[RecommendationData]):
     """Of the training data, and of the models once there are some."""
     taken: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     """How often every item was, in the training data."""
+    looks_ahead: bool = False
+    """Whether what one user is measured on may lie before what was learnt of another: the last events of all are held out."""
 
     kind: ClassVar[str] = "recommendation"
     data_section = RecommendationData
@@ -81,7 +83,7 @@ print([known["items"][number] for number in best])
         if section.names is not None:
             catalogue = replace(catalogue, titles=titles(section, catalogue))
         task = cls(section=section.model_copy(update={"seen": "keep" if comes_back else "leave_out"}), classes=len(items),
-                   catalogue=catalogue, taken=taken)
+                   catalogue=catalogue, taken=taken, looks_ahead=_looks_ahead(section, splits))
         for name, split in to_measure(splits).items() if items else ():
             _tell_unknown(name, split, catalogue)
         return task
@@ -278,6 +280,16 @@ def _comes_back(split: Dataset) -> bool:
     items, lengths = _flat(split)
     pairs = np.stack([np.repeat(np.arange(len(lengths)), lengths), items.dictionary_encode().indices.to_numpy()], 1)
     return len(np.unique(pairs, axis=0)) < len(pairs)
+
+
+def _looks_ahead(section: RecommendationData, splits: Mapping[str, Dataset]) -> bool:
+    """Whether users are measured who are learnt from too, and no moment parts the two; files that go on are another's cut."""
+    measured = [split for name, split in to_measure(splits).items() if name in ("validation", "test")]
+    if section.users is not None or "train" not in splits or not measured or USER not in splits["train"].column_names:
+        return False
+    learnt = set(splits["train"][USER][:])
+    by_time = TIMES in splits["train"].column_names and section.hold_out != "last"
+    return not by_time and any(not learnt.isdisjoint(split[USER][:]) for split in measured if USER in split.column_names)
 
 
 def _tell_unknown(name: str, split: Dataset, catalogue: Catalogue) -> None:
