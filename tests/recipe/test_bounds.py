@@ -21,7 +21,8 @@ SMALL = {"task": "text-classification", "data": "reviews.csv", "teacher": "./ber
 OTHERWISE = {
     "cache.temperatures": "by a validator", "distill.objectives.weight": "by a validator",
     "distill.unlabelled": "by a validator",
-    "student.config": "by the architecture's config", "teacher.train.trainer": "by training/ranges.py",
+    "student.config": "by the architecture's config", "teacher.config": "by the architecture's config",
+    "teacher.train.trainer": "by training/ranges.py",
     "distill.trainer": "by training/ranges.py",
 }
 """Fields whose numbers pydantic does not bound, and what does."""
