@@ -58,7 +58,8 @@ def recipe(options: argparse.Namespace, folder: Path, way: str, teacher: Any) ->
     return {
         "task": "recommendation", "teacher": teacher or first,
         "data": {**{split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")},
-                 "users": "apart", "max_length": 20, **({} if options.users is None else {"limit": options.users})},
+                 "names": str(folder / "items.parquet"), "users": "apart", "max_length": 20,
+                 **({} if options.users is None else {"limit": options.users})},
         "student": {"config": {"hidden_size": width, "num_hidden_layers": 1, "intermediate_size": 2 * width,
                                "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": width // 2}},
         "distill": {"epochs": options.epochs, "learning_rate": 3e-3, "objectives": WAYS[way], **common},

@@ -40,7 +40,7 @@ def test_compiling_reaches_the_losses_and_changes_nothing_else(tmp_path: Path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["causal", "seq2seq"])  # the first with a tied head, which is within the wrapper twice
+@pytest.mark.parametrize("kind", ["causal", "seq2seq", "next item"])  # the first with a tied head, within the wrapper twice
 def test_two_processes_equal_one(kind: str, tmp_path: Path) -> None:
     ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.language", kind, 8, 1)
     (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.language", kind, 2, 2)

@@ -91,7 +91,7 @@ def test_what_was_seen_stands_in_no_list_and_to_want_it_is_a_miss() -> None:
     scores = torch.tensor([[5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]])
     found = judged(scores, torch.tensor([1, 0]), torch.tensor([[0, -1], [0, 1]]), 3)
     assert found[:, RANK].tolist() == [1, 0]
-    assert found[:, LIST:].tolist() == [[1, 2, 3], [2, 3, -1]]
+    assert found[:, LIST : LIST + 3].tolist() == [[1, 2, 3], [2, 3, -1]]
 
 
 def test_what_nobody_knows_is_a_miss_and_no_number_is_none() -> None:
@@ -122,7 +122,7 @@ def test_what_is_popular_is_ranked_as_any_scores_are() -> None:
     expected = judged(scores, torch.tensor([one.item for one in wanted]), torch.from_numpy(np.stack(seen)).long(), 5)
     found = made._by_number(counts, said)
     np.testing.assert_array_equal(found[:, RANK], expected[:, RANK])
-    listed, theirs = found[:, LIST:].astype(int), expected[:, LIST:].long().numpy()
+    listed, theirs = found[:, LIST : LIST + 5].astype(int), expected[:, LIST : LIST + 5].long().numpy()
     np.testing.assert_array_equal(counts[listed], counts[theirs])  # of equal ones any
     assert not any(set(row) & set(one.tolist()) for row, one in zip(listed.tolist(), seen))
 
@@ -233,7 +233,7 @@ def test_padded_and_unpadded_histories_get_the_same_list(mask: float | None) -> 
     prepared = made.prepare(split(), one.processor, None, training=False)
     together, alone = (examine(made.exam(), {"student": Asked(one.model)}, prepared, batch_size=size)["student"].given
                        for size in (60, 1))
-    np.testing.assert_array_equal(np.asarray(together)[:, LIST:], np.asarray(alone)[:, LIST:])
+    np.testing.assert_array_equal(np.asarray(together)[:, LIST : LIST + 10], np.asarray(alone)[:, LIST : LIST + 10])
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
@@ -315,7 +315,7 @@ def test_a_folder_is_loaded_by_transformers_and_recommends_what_was_measured(tmp
     assert one.processor == made.catalogue
     said = examine(made.exam(), {"student": Asked(one.model)}, prepared)["student"].given
     for user, line in enumerate(histories()[:5]):
-        listed = [made.catalogue.items[int(item)] for item in np.asarray(said)[user, LIST:]]
+        listed = [made.catalogue.items[int(item)] for item in np.asarray(said)[user, LIST : LIST + 5]]
         assert there["recommend"](line[:-1], 5) == listed
 
 
@@ -422,4 +422,8 @@ def test_a_person_sees_a_history_and_both_lists_with_what_was_taken_next_marked(
     shown = made.exam().view(rows, {"teacher": said, "student": said}, 0, 0)
     assert isinstance(shown, Ranking)
     assert shown.question == "ann: i1 → i2"
-    assert [(one.text, one.right) for one in shown.lists["student"]][:2] == [("i3", True), ("i4", False)]
+    probabilities = scores[0].softmax(-1).sort(descending=True).values
+    listed = [(one.text, one.right, one.value) for one in shown.lists["student"]]
+    assert len(listed) == 3
+    assert listed[:2] == [("i3", True, pytest.approx(float(probabilities[0]), abs=1e-4)),
+                          ("i4", False, pytest.approx(float(probabilities[1]), abs=1e-4))]

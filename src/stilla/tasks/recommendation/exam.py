@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 RANK, CONFIDENCE, DIVERGENCE, LIST = range(4)
 """What is kept of a user: where the item stands that he took next (1: first; 0: nowhere), the log-probability of what stands
-first, KL(teacher || model) in nats where the teacher was asked too (else -1), and from here on the items of the list (-1:
-none is left)."""
+first, KL(teacher || model) in nats where the teacher was asked too (else -1), from here on the items of the list (-1: none is
+left), and behind them the log-probability of each."""
 
 POPULARITY = "popularity"
 
@@ -58,7 +58,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class RecommendationExam(ForwardExam):
-    """An answer is (3 + items of the longest list) numbers, see above."""
+    """An answer is (3 + twice the longest list) numbers, see above."""
 
     task: Recommendation
 
@@ -133,7 +133,8 @@ class RecommendationExam(ForwardExam):
         """The same order of the items for everybody, by how often each is taken: as `judged`, without a row of all items."""
         longest, order = max(self.at), np.argsort(-counts, kind="stable")
         ahead = len(counts) - np.searchsorted(np.sort(counts), counts, side="left")
-        found = np.full((len(answers), LIST + longest), -1.0)
+        found = np.full((len(answers), LIST + 2 * longest), -1.0)
+        found[:, LIST + longest :] = 0.0
         for row, one in enumerate(answers.references):
             seen = np.zeros(0, np.int64) if one.seen is None else one.seen
             wanted = one.item >= 0 and one.item not in seen
@@ -141,8 +142,9 @@ class RecommendationExam(ForwardExam):
             listed = order[: longest + len(seen)]
             listed = listed[~np.isin(listed, seen)][:longest]
             found[row, LIST : LIST + len(listed)] = listed
-            left = counts.sum() - counts[seen].sum()
-            found[row, CONFIDENCE] = np.log(counts[listed[0]] / left) if len(listed) and counts[listed[0]] else 0.0
+            left = max(1, counts.sum() - counts[seen].sum())
+            found[row, LIST + longest :][: len(listed)] = np.log(np.maximum(counts[listed], 1e-3) / left)
+            found[row, CONFIDENCE] = found[row, LIST + longest]
         return found
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Ranking:
@@ -154,8 +156,8 @@ class RecommendationExam(ForwardExam):
         names = [catalogue.called(number) for number in catalogue.read(taken[-_HISTORY:]).tolist()]
         question = f"{row.get(USER) or 'a user'}: {'... → ' if len(taken) > _HISTORY else ''}{' → '.join(names)}"
         return Ranking(question, {subject: tuple(
-            Listed(catalogue.called(int(item)), int(item) == wanted.item, 1 / (rank + 1))
-            for rank, item in enumerate(np.asarray(one.given)[example, LIST : LIST + _SHOWN]) if item >= 0)
+            Listed(catalogue.called(int(item)), int(item) == wanted.item, round(float(np.exp(sure)), 4))
+            for item, sure in list(zip(*np.split(np.asarray(one.given)[example, LIST:], 2)))[:_SHOWN] if item >= 0)
             for subject, one in answers.items()})
 
     def remarks(self, said: Mapping[str, Any], batch: Batch) -> list[str]:
@@ -185,11 +187,11 @@ def judged(
     rank = torch.where(there, (scores >= mine).sum(1, keepdim=True), 0).double()
     best, listed = scores.topk(min(longest, items), 1)
     listed = torch.where(best > -torch.inf, listed, -1)
-    short = torch.full((users, longest - listed.shape[1]), -1, device=listed.device)
-    sure = (best[:, :1] - scores.logsumexp(1, keepdim=True)).nan_to_num(nan=0.0)
+    short = torch.full((users, longest - listed.shape[1]), -1.0, dtype=scores.dtype, device=scores.device)
+    sure = torch.where(listed < 0, 0.0, best - scores.logsumexp(1, keepdim=True))
     apart = torch.full_like(rank, -1) if teacher is None else forward_kl(
         teacher.double().log_softmax(-1), logits.double().log_softmax(-1))[:, None]
-    columns = torch.cat([rank, sure, apart, listed.double(), short.double()], 1)
+    columns = torch.cat([rank, sure[:, :1], apart, listed.double(), short, sure, torch.zeros_like(short)], 1)
     return torch.where(broken[:, None], torch.nan, columns)
 
 
