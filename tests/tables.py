@@ -24,11 +24,13 @@ from stilla.recipe import (
     Generation,
     ObjectiveSpec,
     Recipe,
+    Search,
     Section,
     Stage,
     StudentSpec,
     Teacher,
     Unlabelled,
+    Until,
     VocabularySpec,
     Width,
 )
@@ -46,6 +48,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
     "generation": Generation, "unlabelled": Unlabelled,
+    "search": Search, "until": Until,
 }
 
 

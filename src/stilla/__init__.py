@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stilla.recipe import Recipe
     from stilla.run import Run, capture, distill
     from stilla.scores import Scores
+    from stilla.series import search
     from stilla.signals import Batch, Signals
     from stilla.students import Student, by_layers
     from stilla.training.trainer import DistillationTrainer
@@ -56,6 +57,7 @@ __all__ = [
     "distill",
     "evaluate_run",
     "objectives",
+    "search",
 ]
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "Scores": "scores",
     "Term": "objectives.base",
     "evaluate_run": "after",
+    "search": "series",
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from stilla import data, tasks
 from stilla.check import refuse_known_problems, refuse_wrong_names
+from stilla.errors import RecipeError
 from stilla.recipe import Recipe
 from stilla.report import write_report
 from stilla.runtime.narrate import say
@@ -73,7 +74,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         KeyboardInterrupt: a training was stopped; running again continues it.
     """
     with _at_work(recipe, overwrite=overwrite) as folder:
-        stages = _with_teacher(recipe, folder).resolved().chosen()
+        stages = with_teacher(recipe, folder).resolved().chosen()
         written = stages.completions()
         stages = layering.placed(sizing.sized(stages, written), written)
         cut = stages.narrowed(written)
@@ -99,7 +100,7 @@ def capture(
         StillaError: whatever a person has to put right; another cache lies there.
     """
     with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
-        stages = _with_teacher(asked, folder).resolved(beforehand=True).chosen()
+        stages = with_teacher(asked, folder).resolved(beforehand=True).chosen()
         written = stages.completions()
         return layering.placed(sizing.sized(stages, written), written).capture(written, workers)
 
@@ -119,6 +120,9 @@ def _called(
 @contextmanager
 def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
     """The run's folder, which is this run's alone until the end."""
+    if recipe.search is not None:
+        raise RecipeError("search: this recipe has values to be tried: `stilla search` tries them, and `stilla run` of the "
+                          "best.yaml that it writes makes the student. Or run it with the values that it has: search=null")
     quiet_libraries()
     say(f"running in {in_words()}")
     on_main(lambda: refuse_known_problems(recipe))
@@ -130,7 +134,7 @@ def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
         folder.close()
 
 
-def _with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
+def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)

@@ -107,3 +107,15 @@ def test_what_is_no_import_path_is_not_imported(path, evil):
     with pytest.raises(RecipeError, match="is no import path; expected package"):
         import_path(path)
     assert not evil()
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "what"),
+    [("student.model", ["./small", "evil:f"], "evil:f"),
+     ("distill.objectives", [[{"kind": "labels"}], [{"kind": "evil:X"}]], "evil:X"),
+     ("teacher.trust_remote_code", [False, True], "code that comes with ./bert"),
+     ("task", ["text-classification", "evil:Task"], "evil:Task")],
+)  # fmt: skip
+def test_code_is_found_among_the_values_of_a_search(path, values, what):
+    found = code_in({**SMALL, "search": {"over": {path: values, "distill.epochs": {"low": 1, "high": 3}}}})
+    assert found == (Code(f"search.over.{path}[1]", what),)

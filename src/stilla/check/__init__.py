@@ -21,6 +21,7 @@ from stilla.check.places import (
     trainings,
     unknown_names,
 )
+from stilla.check.spaces import cost_in_words, look_at_values, wrong_places
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
 from stilla.secrets import without_secrets
@@ -54,9 +55,11 @@ def check_draft(draft: Draft) -> Findings:
     if draft.recipe is None:
         return Findings(_clean(found.problems), ())
     look_by_itself(draft.recipe, found)
-    from stilla.check.way import look
+    from stilla.check.way import look, wrong_terms
 
     ready = look(draft.recipe, found)
+    if not found.problems:
+        look_at_values(draft.recipe, found, look, wrong_terms)
     if ready is None or found.problems:
         return Findings(_clean(found.problems), _clean(found.notes))
     from stilla.check.estimate import estimate
@@ -64,12 +67,14 @@ def check_draft(draft: Draft) -> Findings:
     cost = estimate(ready.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
                     ready.pool)
     found.problems += cost.problems(Path(draft.recipe.output))
+    if draft.recipe.search is not None:
+        found.notes.append(cost_in_words(draft.recipe.search, cost, draft.recipe.evaluate.seeds))
     return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
 
 
 def look_by_itself(recipe: Recipe, found: Found) -> None:
     """What a recipe says of names, packages, code and its output, without data and models."""
-    found.problems += [*unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe)]
+    found.problems += [*unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe), *wrong_places(recipe)]
     look_at_code(recipe, found)
     look_at_output(recipe, found)
 
@@ -84,7 +89,8 @@ def refuse_wrong_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: names in no table, packages that are missing, a run folder with something else in it; at once.
     """
-    found = Found([*told_secrets(recipe), *unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe)])
+    found = Found([*told_secrets(recipe), *unknown_names(recipe), *missing_packages(recipe), *lacking_examples(recipe),
+                   *wrong_places(recipe)])
     look_at_output(recipe, found)
     if found.problems:
         raise found.error()
@@ -97,12 +103,14 @@ def refuse_known_problems(recipe: Recipe) -> None:
         StillaError: all that is known to keep it from working, at once.
     """
     refuse_wrong_names(recipe)
-    from stilla.check.way import look
+    from stilla.check.way import look, wrong_terms
     from stilla.runtime.processes import processes
     from stilla.training.spreading import alone_problems
 
     found = Found([])
     look(recipe, found)
+    if not found.problems:
+        look_at_values(recipe, found, look, wrong_terms)
     found.problems += [problem for place, training in trainings(recipe) for problem in
                        alone_problems(training.trainer, f"{place}.trainer", processes().num_processes)]
     if found.problems:

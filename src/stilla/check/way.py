@@ -55,16 +55,19 @@ class Ready:
 def look(recipe: Recipe, found: Found) -> Ready | None:
     """Everything on the way; None where something on it is wrong, or not on this machine."""
     quiet_libraries()
-    for place, training in places.trainings(recipe):
-        found.problems += training_problems(training, place)
-    found.problems += [problem for number, stage in enumerate(recipe.distill)
-                       for problem in _doubled(places.stage_place(recipe, number), stage.objectives or ())]
-    for place, spec in places.objectives(recipe):
-        found.problems += [f"{place}.{problem}" for problem in _wrong_options(spec)]
+    found.problems += wrong_terms(recipe)
     _note_choices(recipe, found)
     ready = _ready(recipe, found)
     lengths.note(recipe if ready is None else ready.recipe, found)
     return ready
+
+
+def wrong_terms(recipe: Recipe) -> list[str]:
+    """What is wrong with trainings and objectives by themselves."""
+    return [*(problem for place, training in places.trainings(recipe) for problem in training_problems(training, place)),
+            *(problem for number, stage in enumerate(recipe.distill)
+              for problem in _doubled(places.stage_place(recipe, number), stage.objectives or ())),
+            *(f"{place}.{problem}" for place, spec in places.objectives(recipe) for problem in _wrong_options(spec))]
 
 
 def _ready(recipe: Recipe, found: Found) -> Ready | None:

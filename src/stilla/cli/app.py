@@ -149,6 +149,38 @@ def plan(
 
 
 @app.command()
+def search(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    open_: options.Open = False,
+) -> None:
+    """Try values of a recipe's fields, as its `search` says, and write the best as a recipe.
+
+    Trials are judged on validation data alone. The same command again goes on where it was stopped; started several times
+    at once, all share the trials.
+    """
+    from stilla.check import refuse_wrong_names
+    from stilla.cli.failures import run_folder
+    from stilla.cli.recipes import gathered
+
+    recipe = gathered(arguments, task, teacher, student, data, output).complete()
+    run_folder.set(Path(recipe.output))
+    refuse_wrong_names(recipe)
+    from stilla.cli.printing import open_page, print_search
+    from stilla.series import search as search_recipe
+
+    found = search_recipe(recipe, overwrite=overwrite)
+    print_search(found)
+    if open_:
+        open_page(found.page)
+
+
+@app.command()
 def capture(
     arguments: options.Arguments = None,
     task: options.Task = None,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stilla.report.table import ScoreTable
     from stilla.run import Run
     from stilla.scores import Part, Scores
+    from stilla.series import Searched
 
 
 @lru_cache(maxsize=1)
@@ -175,6 +176,24 @@ def print_plan(plan: Plan) -> None:
     for note in plan.notes:
         show(_hanging("  · ", note))
     show("", "Estimate of the run, on this machine:", _pairs(costs(plan)))
+
+
+def print_search(found: Searched) -> None:
+    """The best trials, why there are no more, what is open, and how to go on."""
+    from stilla.report.searched import in_short, search_table
+
+    shown = search_table(found.trials, found.best)
+    table = _plain_table("trial", *(column.title for column in shown.columns), first_width=8)
+    for row in shown.rows[:MOST_PARTS]:
+        table.add_row(row.title, *(cell.text for cell in row.cells))
+    show("", table)
+    if len(shown.rows) > MOST_PARTS:
+        show(Text(f"... and {len(shown.rows) - MOST_PARTS} more on the page", style="dim"))
+    show("", Text(in_short(found.trials, found.best), style="bold"), f"It ended, as {found.why}.")
+    for remark in found.remarks:
+        show(_hanging("  · ", remark))
+    print_places({"best": found.best_recipe, "page": found.page})
+    show("", f"`stilla run {_near(found.best_recipe)}` measures it on test data, exports and reports; it is trained already.")
 
 
 def print_comparison(folders: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ from stilla.recipe.data import Data, Named, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.search import Range, Search, Until
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
 from stilla.recipe.whole import Recipe, long_form, recipe_for
@@ -26,8 +27,10 @@ __all__ = [
     "ModelSource",
     "Named",
     "ObjectiveSpec",
+    "Range",
     "Recipe",
     "Scheduled",
+    "Search",
     "Section",
     "Split",
     "Stage",
@@ -36,6 +39,7 @@ __all__ = [
     "Teacher",
     "Training",
     "Unlabelled",
+    "Until",
     "VocabularySpec",
     "Width",
     "long_form",

@@ -8,7 +8,9 @@ from typing import Any
 
 from stilla.errors import all_of, short
 from stilla.recipe.kinds import KINDS
+from stilla.recipe.overrides import apply
 from stilla.recipe.whole import Recipe, long_form
+from stilla.recipe.yaml import flow
 from stilla.runtime.imports import is_import_path
 
 
@@ -26,7 +28,8 @@ class Code:
 def code_in(recipe: Recipe | Mapping[str, Any]) -> tuple[Code, ...]:
     """Every place of a recipe that is code; of plain values too, whose shape nobody has looked at: that would import."""
     plain = recipe.model_dump() if isinstance(recipe, Recipe) else long_form(recipe)
-    return tuple(_found(plain))
+    found = tuple(_found(plain))
+    return (*found, *_searched(plain, {one.what for one in found}))
 
 
 def untrusted(recipe: Recipe | Mapping[str, Any], trusted: Collection[Code] = ()) -> tuple[Code, ...]:
@@ -62,6 +65,16 @@ def _found(plain: Mapping[str, Any]) -> Iterator[Code]:
     generation = _section(_section(plain.get("evaluate")).get("generation"))
     for index, metric in enumerate(_list(generation.get("metrics"))):
         yield from _import_path(f"evaluate.generation.metrics[{index}]", metric)
+
+
+def _searched(plain: Mapping[str, Any], known: Collection[str]) -> Iterator[Code]:
+    """What a recipe would name with the values that a search tries."""
+    over = _section(_section(plain.get("search")).get("over"))
+    rest = {name: value for name, value in plain.items() if name != "search"}
+    for path, values in over.items():
+        for number, value in enumerate(values if isinstance(values, list | tuple) else ()):
+            changed, _, _ = apply(rest, [f"{path}={flow(value)}"])  # what cannot be there is refused elsewhere
+            yield from (Code(f"search.over.{path}[{number}]", one.what) for one in _found(changed) if one.what not in known)
 
 
 def _of_model(role: str, section: Mapping[str, Any]) -> Iterator[Code]:

@@ -22,10 +22,10 @@ from stilla.recipe.code import Code, in_words, untrusted
 from stilla.recipe.in_words import MOST, Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.in_words import Path as Place
 from stilla.recipe.limits import SIZE, beyond, too_large
-from stilla.recipe.overrides import apply
+from stilla.recipe.overrides import COMMAND_LINE, apply
 from stilla.recipe.paths import named
 from stilla.recipe.whole import Recipe
-from stilla.recipe.yaml import load
+from stilla.recipe.yaml import flow, load
 from stilla.runtime.paths import meant
 
 
@@ -153,11 +153,18 @@ def _near(file: Path) -> str:
     return f" Did you mean {folder / close[0]}?" if close else ""
 
 
+def with_values(recipe: Recipe, values: Mapping[str, Any], said_in: str) -> Draft:
+    """A recipe with other values of some fields, by their paths as on the command line. `said_in`: where they stand."""
+    overrides = [f"{path}={flow(value)}" for path, value in values.items()]
+    return _drafted(recipe.model_dump(mode="json", exclude={"search"}), overrides, "recipe", None, beside=None,
+                    said_in=said_in)
+
+
 def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, output: str | None,
-             beside: Path | None) -> Draft:
+             beside: Path | None, said_in: str = COMMAND_LINE) -> Draft:
     if problem := too_large(plain):
         raise RecipeError(f"{source}: {problem}; a recipe has a few")
-    changed, places, wrong = apply(plain, overrides)
+    changed, places, wrong = apply(plain, overrides, said_in)
     changed.setdefault("output", output or f"runs/{_stem(changed)}")
     stages = changed.get("distill")
     single_stage = not isinstance(stages, list) or len(stages) == 1
@@ -165,7 +172,7 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
     def where(path: Place) -> str:
         overridden = any(path[: len(place)] == place or (place[: len(path)] == path and path[0] not in plain)
                          for place in places)
-        return f"{'command line' if overridden else source}: {shown_path(path, single_stage)}"
+        return f"{said_in if overridden else source}: {shown_path(path, single_stage)}"
 
     recipe, found = _validated(changed)
     found += secrets(changed)

@@ -14,6 +14,8 @@ from stilla.recipe.whole import long_form
 from stilla.recipe.yaml import load
 
 EXAMPLE = "for example distill.epochs=1"
+COMMAND_LINE = "command line"
+"""Where overrides stand, in messages."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Override:
     value: Any
 
 
-def parse(text: str) -> Override:
-    """Read `distill.objectives.1.temperature=4`; `[1]` for `.1` works too. Values are YAML.
+def parse(text: str, source: str = COMMAND_LINE) -> Override:
+    """Read `distill.objectives.1.temperature=4`; `[1]` for `.1` works too. Values are YAML. `source`: where it stands.
 
     Raises:
         RecipeError: no `=`, no key before it, or a value that is not YAML.
@@ -34,11 +36,11 @@ def parse(text: str) -> Override:
     key, equals, value = text.partition("=")
     steps = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
     if not equals or not all(re.fullmatch(r"[\w-]+", step) for step in steps):
-        raise RecipeError(f"command line: got {short(text, LONGEST)!r}; expected key=value, {EXAMPLE}")
+        raise RecipeError(f"{source}: got {short(text, LONGEST)!r}; expected key=value, {EXAMPLE}")
     if len(steps) > DEPTH:
-        raise RecipeError(f"command line: got {short(text, LONGEST)!r}; nothing in a recipe is {len(steps)} levels deep")
+        raise RecipeError(f"{source}: got {short(text, LONGEST)!r}; nothing in a recipe is {len(steps)} levels deep")
     path = tuple(int(step) if _is_index(step) else step for step in steps)
-    return Override(text, path, load(value, f"command line: {short(key, LONGEST)}"))
+    return Override(text, path, load(value, f"{source}: {short(key, LONGEST)}"))
 
 
 LONGEST = 120
@@ -49,15 +51,17 @@ def _is_index(step: str) -> bool:
     return step.isascii() and step.isdecimal() and len(step) <= 9
 
 
-def apply(plain: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path], list[str]]:
+def apply(
+    plain: Mapping[str, Any], overrides: Sequence[str], source: str = COMMAND_LINE
+) -> tuple[dict[str, Any], list[Path], list[str]]:
     """The long form with every override in its place, these places, and the other overrides' problems."""
     changed = long_form({key: _copied(value) for key, value in plain.items()})
     places: list[Path] = []
     problems: list[str] = []
     for text in overrides:
         try:
-            override = parse(text)
-            places.append(_put(changed, override))
+            override = parse(text, source)
+            places.append(_put(changed, override, source))
             changed = long_form(changed)
         except RecipeError as error:
             problems.append(str(error))
@@ -73,7 +77,7 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _put(plain: dict[str, Any], override: Override) -> Path:
+def _put(plain: dict[str, Any], override: Override, source: str) -> Path:
     """Set the value and return where it is in the long form."""
     if override.path[0] == "distill" and len(override.path) > 1:
         plain.setdefault("distill", [{}])
@@ -85,7 +89,7 @@ def _put(plain: dict[str, Any], override: Override) -> Path:
         try:
             step = _step(node, steps[0], said)
         except RecipeError as error:
-            raise RecipeError(f"command line: {short(override.text, LONGEST)}: {error}") from None
+            raise RecipeError(f"{source}: {short(override.text, LONGEST)}: {error}") from None
         place.append(step)
         if str(step) == str(steps[0]):  # else the only stage was meant, without its number
             steps.pop(0)

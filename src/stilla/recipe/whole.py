@@ -28,6 +28,7 @@ from stilla.recipe.kinds import Place, Sections, sections_or_any
 from stilla.recipe.learning import Cache, Completions, Stage
 from stilla.recipe.models import StudentSpec, Teacher
 from stilla.recipe.paths import PathName
+from stilla.recipe.search import Search
 from stilla.recipe.section import SEED, Section, Strings, as_tuple
 from stilla.recipe.width import of_all_kinds
 
@@ -49,6 +50,8 @@ class Recipe(Section):
     """Store the teacher's answers while the student passes over the data for the first time, and read them from then
     on; `cache: none` switches it off."""
     evaluate: SerializeAsAny[Evaluate] = Field(default_factory=Evaluate)
+    search: Search | None = None
+    """What `stilla search` tries: values of fields, by their paths."""
     export: Strings = ()
     """Formats to write beside the Hugging Face folder: onnx, int8."""
     output: PathName

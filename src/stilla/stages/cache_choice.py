@@ -44,17 +44,18 @@ _FORMS = {"dense": Dense, "hidden": Headed, "top_k": TopK, "samples": Samples}
 
 
 def resolved(
-    recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, share: float, *, beforehand: bool = False
+    recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, share: float, *, beforehand: bool = False,
+    of_many: bool = False,
 ) -> Cache:
     """The section with its form and temperatures chosen.
 
     prepared: some training examples, of which all are `share` times as many. beforehand: for a capture before any training,
-    which is to store something also where a run would not by default.
+    which is to store something also where a run would not by default. of_many: other runs will ask the same.
     """
     section = recipe.cache
     if section.form is None or (beforehand and section.form == "none"):
         section = _stored(recipe, task) or section.model_copy(
-            update={"form": _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand)})
+            update={"form": _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand, of_many=of_many)})
     if section.form == "top_k" and section.temperatures is None:
         asked = {one for stage in recipe.distill for one in temperatures_of(terms_of(recipe, stage, task))}
         section = section.model_copy(update={"temperatures": tuple(sorted(asked)) or (1.0,)})
@@ -193,10 +194,10 @@ def _stored(recipe: Recipe, task: Task) -> Cache | None:
 
 
 def _chosen(
-    recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, share: float, *, beforehand: bool
+    recipe: Recipe, task: Task, teacher: nn.Module, prepared: Prepared, share: float, *, beforehand: bool, of_many: bool
 ) -> str:
     """Something exact, so that the loss stays what it is, where the same is asked more than once and it is small."""
-    if not (beforehand or _asks_again(recipe, task, prepared, share)):
+    if not (beforehand or _asks_again(recipe, task, prepared, share, of_many=of_many)):
         return "none"
     otherwise = "top_k" if beforehand else "none"
     if not task.vocabulary:
@@ -206,12 +207,13 @@ def _chosen(
     return "hidden" if bytes_of(recipe, exact, task, teacher, prepared, share) <= LARGEST else otherwise
 
 
-def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float) -> bool:
+def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *, of_many: bool) -> bool:
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
     passes = recipe.evaluate.seeds * sum(passes_of(stage, share * len(prepared)) for stage in recipe.distill)
-    asked_again = passes > (1 if prepared.on_epoch is None else prepared.views or math.inf)
-    return (asked_again and len({precision_of(stage) for stage in recipe.distill}) == 1
+    forms = 1 if prepared.on_epoch is None else prepared.views or math.inf
+    again = passes > forms or (of_many and forms < math.inf)
+    return (again and len({precision_of(stage) for stage in recipe.distill}) == 1
             and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
 
 

@@ -30,6 +30,7 @@ from stilla.runtime.paths import TRIAL, obstacle
 from stilla.secrets import hidden, without_secrets
 from stilla.stages import record, steps
 from stilla.stages.lock import LOCK, OWNER, Lock
+from stilla.stages.shelf import Shelf
 
 
 def is_run(path: Path) -> bool:
@@ -38,11 +39,13 @@ def is_run(path: Path) -> bool:
 
 
 class RunFolder:
-    """A run's folder on disk. Only the main process writes to it. processes: how many share a training."""
+    """A run's folder on disk. Only the main process writes to it. processes: how many share a training. shelf: where stages
+    lie that runs beside it have finished."""
 
-    def __init__(self, path: Path, processes: int = 1) -> None:
+    def __init__(self, path: Path, processes: int = 1, shelf: Shelf | None = None) -> None:
         self.path = path
         self._processes = processes
+        self._shelf = shelf
         self.recipe = path / "recipe.yaml"
         self.environment = path / "environment.json"
         self.scores = path / "scores.json"
@@ -93,6 +96,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others in."""
+        if self._shelf is not None:
+            self._shelf.release()
         self._lock.release()
 
     @contextmanager
@@ -149,7 +154,7 @@ class RunFolder:
         Raises:
             RecipeError: it was begun or finished with others; what differs, and the way on.
         """
-        known = record.read(self._stages).get(stage)
+        known = self._known_or_taken(stage, inputs)
         if known is None:
             return False
         if not known.fits(inputs, self._processes):
@@ -161,7 +166,7 @@ class RunFolder:
 
     def fits(self, stage: str, inputs: Plain) -> bool:
         """Whether a stage that may be repeated at little cost was finished with these very inputs."""
-        known = record.read(self._stages).get(stage)
+        known = self._known_or_taken(stage, inputs)
         return known is not None and known.done and known.fingerprint == fingerprint(inputs)
 
     def refuse_other_steps(self, recipe: Plain) -> None:
@@ -175,6 +180,8 @@ class RunFolder:
         """`made`: the file or folder that the stage made, whose content is written down."""
         self._record(stage, inputs, done=True, made=made)
         shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        if self._shelf is not None:
+            self._shelf.give(stage, inputs, self.path, record.read(self._stages)[stage])
 
     def damage(self, stage: str) -> list[str]:
         """What of the files that a finished stage made is missing, or is not what was written; in words."""
@@ -250,6 +257,19 @@ class RunFolder:
         """Whether a run may begin there: nothing lies there, or what a demo lays ready before its run."""
         names = {path.name for path in self.path.iterdir() if not path.name.startswith(TRIAL)} - {LOCK, OWNER}
         return not names or ("demo.yaml" in names and names <= {"data", "start", "demo.yaml", ".laid.new"})
+
+    def _known_or_taken(self, stage: str, inputs: Plain) -> record.Record | None:
+        """What is known of a stage; what is not finished here may be on the shelf."""
+        records = record.read(self._stages)
+        known = records.get(stage)
+        if self._shelf is None or (known is not None and known.done):
+            return known
+        taken = self._shelf.take(stage, inputs, self.path)
+        if taken is None:
+            return known
+        record.write(self._stages, {**records, stage: taken})
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        return taken
 
     def _record(self, stage: str, inputs: Plain, *, done: bool, made: Path | None = None) -> None:
         known = record.read(self._stages)

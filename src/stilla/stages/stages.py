@@ -209,15 +209,17 @@ class Stages:
     def with_recipe(self, recipe: Recipe) -> Stages:
         return replace(self, place=replace(self.place, recipe=recipe))
 
-    def resolved(self, *, beforehand: bool = False) -> Stages:
+    def resolved(self, *, beforehand: bool = False, of_many: bool = False) -> Stages:
         """The same with the recipe's open defaults chosen, and printed. `beforehand`: for a capture before any training.
+        `of_many`: of one of many runs that ask the teacher the same, whose answers are then worth keeping; not printed.
 
         Raises:
             RecipeError: a section that cannot serve the others.
         """
         task, (prepared, share) = self.place.task, self.sample()
         recipe = effort.settled(self.recipe, self.teacher.model, share * len(prepared))
-        cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand)
+        cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand,
+                                      of_many=of_many)
         if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
@@ -228,7 +230,8 @@ class Stages:
         recipe = recipe.model_copy(update={
             "distill": stages, "data": task.resolved(recipe.data), "cache": cache,
             "evaluate": resolved_writing(recipe.evaluate, task)})
-        say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")
+        if not of_many:
+            say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")
         return self.with_recipe(recipe)
 
     def chosen(self) -> Stages:
@@ -347,7 +350,7 @@ class Stages:
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
-            self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self._asked(),
+            self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self.asked(),
             student.layer_map, workers=workers)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
@@ -405,10 +408,10 @@ class Stages:
     ) -> AbstractContextManager[nn.Module | Teacher | None]:
         """The teacher for one training: as it is, or with what it says stored and read again."""
         return caching.remembering(
-            self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self._asked(),
+            self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self.asked(),
             cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)
 
-    def _asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""
         return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
 

@@ -65,9 +65,9 @@ class Estimate:
 
     def lines(self) -> list[tuple[str, str]]:
         """What, how much: for a table."""
-        parts = ", ".join(f"{name} {_duration(one.high)}" for name, one in self.seconds.items())
+        parts = ", ".join(f"{name} {duration(one.high)}" for name, one in self.seconds.items())
         return [
-            ("time", f"{_duration(self.total.low)} to {_duration(self.total.high)} (at most: {parts})"),
+            ("time", f"{duration(self.total.low)} to {duration(self.total.high)} (at most: {parts})"),
             ("memory", f"{_size(self.memory.low)} to {_size(self.memory.high)} on the {self.device}"),
             ("disk", f"about {_size(self.disk)}"),
         ]
@@ -240,7 +240,8 @@ def _memory_left(device: str) -> float | None:
     return None
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words: `12 min`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:

@@ -1,0 +1,118 @@
+"""What a search cannot try, known before anything is trained: fields that are not there, values that they do not take."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stilla.check.found import Found
+from stilla.check.places import objectives, unknown_names
+from stilla.recipe import Range, Recipe, Search
+from stilla.recipe.file import with_values
+from stilla.recipe.yaml import flow
+
+if TYPE_CHECKING:
+    from stilla.check.estimate import Estimate
+
+SAID_IN = "search.over"
+_MEASURED = "by it all trials are compared, so it has to be the same for all"
+FIXED = {
+    "task": "the same for all trials", "output": "every trial has a folder of its own in it",
+    "search": "it cannot search for itself", "evaluate": _MEASURED, "export": "trials export nothing",
+    "seed": "a lucky seed is no better student; `search.seeds` trains each trial from several",
+    "allow_weak_teacher": "the same for all trials", "cache.path": "trials find their caches by themselves",
+    **dict.fromkeys(("data.train", "data.config", "data.revision"), "validation data may be drawn from it, and " + _MEASURED),
+    **dict.fromkeys(("data.validation", "data.broken"), _MEASURED),
+    **dict.fromkeys(("data.test", "data.shifted"), "no trial ever looks at it"),
+}
+"""Fields, with all that is in them, that no search tries."""
+
+
+@dataclass(frozen=True)
+class Corner:
+    """One value of one field: of a list each, of a range its ends."""
+
+    path: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}={flow(self.value)}"
+
+
+def corners(search: Search) -> Iterator[Corner]:
+    for path, values in search.over.items():
+        yield from (Corner(path, value) for value in
+                    ((values.low, values.high) if isinstance(values, Range) else values))
+
+
+def wrong_places(recipe: Recipe) -> list[str]:
+    """What is wrong with a recipe's search by its shape, without torch."""
+    search = recipe.search
+    if search is None:
+        return []
+    found = [f"{SAID_IN}.{path}: {why}" for path in search.over if (why := _why_not(path))]
+    if importlib.util.find_spec("optuna") is None:
+        found.append('search: needs optuna, which is not installed: pip install "stilla[search]"')
+    known = set(unknown_names(recipe))
+    for corner in corners(search):
+        if not _why_not(corner.path):
+            draft = with_values(recipe, {corner.path: corner.value}, SAID_IN)
+            found += draft.problems
+            if draft.recipe is not None and not draft.problems:
+                found += [f"{SAID_IN}: {one}" for one in unknown_names(draft.recipe) if one not in known]
+    return list(dict.fromkeys(found))
+
+
+def look_at_values(
+    recipe: Recipe, found: Found, look: Callable[[Recipe, Found], object], terms: Callable[[Recipe], list[str]]
+) -> None:
+    """Each value by itself on the way that a run would go, of a recipe that has no problems. `look`: at a whole recipe.
+    `terms`: what is wrong with its trainings and objectives, which no model has to be loaded for."""
+    if recipe.search is None:
+        return
+    before = set(found.problems)
+    for corner in corners(recipe.search):
+        changed = with_values(recipe, {corner.path: corner.value}, SAID_IN).complete()
+        alone = Found(terms(changed))
+        if not alone.problems and not corner.path.startswith("distill"):
+            look(changed, alone)
+        found.problems += [f"{SAID_IN}: {corner}: {one}" for one in alone.problems if one not in before]
+
+
+def takes_whole_numbers(recipe: Recipe, path: str, values: Range) -> bool:
+    """Whether the field takes only whole numbers, where both ends of its range are such."""
+    said = (values.low, values.high, 1 if values.step is None else values.step)
+    if not all(isinstance(one, int) for one in said):
+        return False
+    draft = with_values(recipe, {path: values.low + 0.5}, SAID_IN)
+    if draft.problems or draft.recipe is None:
+        return True
+    from stilla import objectives as kinds
+
+    return any(kinds.problems(spec) for _, spec in objectives(draft.recipe))
+
+
+def cost_in_words(search: Search, cost: Estimate, seeds: int) -> str:
+    """Of all trials, each like the recipe's own run. `seeds`: students that such a run trains."""
+    from stilla.check.estimate import duration
+
+    each = ("student", "evaluation")
+    low, high = (sum(getattr(cost.seconds[name], end) * (search.seeds / seeds if name == "student" else 1) for name in each)
+                 for end in ("low", "high"))
+    one = f"one trial with the recipe's own values takes {duration(low)} to {duration(high)}"
+    once = [name for name in ("teacher", "unlabelled", "writing") if name in cost.seconds]
+    shared = f"; made once for all: {', '.join(once)}" if once else ""
+    if search.most is None:
+        return f"search: {one}; no trial begins after {search.minutes:g} minutes of trials{shared}"
+    end = "" if search.minutes is None else f", and none begins after {search.minutes:g} minutes of trials"
+    return (f"search: {one}; at most {search.most:,} trials take {duration(search.most * low)} to "
+            f"{duration(search.most * high)}{end}{shared}")
+
+
+def _why_not(path: str) -> str | None:
+    for field, why in FIXED.items():
+        if path == field or path.startswith(f"{field}."):
+            return f"cannot be searched: {why}"
+    return None

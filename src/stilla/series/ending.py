@@ -1,0 +1,96 @@
+"""When a search is over and why, and what its end leaves open: was there enough of everything?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import log
+
+from stilla.recipe import Range, Recipe, Search, Until
+from stilla.report import numbers
+from stilla.scores import metric_title
+from stilla.series.space import Space
+from stilla.series.trials import Reached, Trial, best_of, in_order, since_better
+
+EDGE = 0.05
+"""Share of a range within which a value lies at its end."""
+
+
+def why_over(search: Search, space: Space, trials: Sequence[Trial]) -> str | None:
+    """Why no further trial begins, in words; None where one does. Trials that are being made count as used."""
+    done, best = in_order(trials), best_of(trials)
+    if best is not None and (reached := _target_reached(search, best)):
+        return reached
+    if search.patience is not None and len(done) > search.patience and since_better(trials) >= search.patience:
+        return f"{search.patience} trials in a row brought nothing better"
+    if search.most is not None and len(trials) >= search.most:
+        return f"all {search.most:,} trials were made"
+    spent = sum(one.reached.seconds for one in done if one.reached is not None) / 60
+    if search.minutes is not None and spent >= search.minutes:
+        return f"the trials took {spent:.0f} minutes together, of {search.minutes:g}"
+    if len(trials) >= space.size:
+        return f"all {len(trials):,} combinations were tried"
+    return None
+
+
+def _target_reached(search: Search, best: Trial) -> str | None:
+    assert best.reached is not None
+    until, made = search.until, best.reached
+    if until is None:
+        return None
+    if until.retention is not None and made.retention is not None and made.retention >= until.retention:
+        return (f"trial {best.number} reached a retention of {numbers.percent(made.retention)}, of "
+                f"{numbers.percent(until.retention)} that were asked for")
+    if until.quality is not None and made.score >= (until.quality if made.higher_is_better else -until.quality):
+        return (f"trial {best.number} reached {_said(made.metric, made.quality.value)}, of "
+                f"{numbers.quality(made.metric, until.quality)} that were asked for")
+    return None
+
+
+def remarks(recipe: Recipe, space: Space, trials: Sequence[Trial]) -> Iterator[str]:
+    """What may still be gained, and what the numbers cannot say."""
+    search, best = recipe.search, best_of(trials)
+    assert search is not None
+    if best is None or best.reached is None:
+        return
+    made = best.reached
+    if search.until is not None and _target_reached(search, best) is None:
+        yield _missed(search.until, made)
+    order = [one.number for one in in_order(trials)]
+    if len(order) > 3 and best.number in order[-max(1, len(order) // 4):] and len(trials) < space.size:
+        yield "the best came among the last trials: more of them may find better (raise `trials`, the search goes on)"
+    yield from (f"{path}: the best value ({value:g}) lies at the {end} end of what is tried; widen it" for path, value, end in
+                _at_an_end(space, best))
+    yield from (f"trial {best.number}: {one}" for one in made.growing)
+    close = [one.number for one in in_order(trials) if one.reached is not None and one is not best
+             and one.reached.score >= (made.quality.low if made.higher_is_better else -made.quality.high)]
+    if close:
+        yield (f"{len(close)} other trial{'s' if len(close) > 1 else ''} lie{'' if len(close) > 1 else 's'} within the best "
+               "one's interval: that they are worse is not measured")
+    yield (f"the best of {len(order)} is chosen by its validation {metric_title(made.metric)}, which flatters it; test data, "
+           "which no trial has seen, say what it is worth")
+    failed = [one for one in trials if one.problem is not None]
+    if failed:
+        yield f"{len(failed)} trial{'s' if len(failed) > 1 else ''} could not be made; the first: {failed[0].problem}"
+
+
+def _missed(until: Until, made: Reached) -> str:
+    if until.retention is None:
+        asked, there = numbers.quality(made.metric, until.quality or 0.0), _said(made.metric, made.quality.value)
+    else:
+        asked = numbers.percent(until.retention)
+        there = "a retention that is not defined here" if made.retention is None else numbers.percent(made.retention)
+    return f"the target ({asked}) was not reached: the best has {there}"
+
+
+def _at_an_end(space: Space, best: Trial) -> Iterator[tuple[str, float, str]]:
+    for path, values in space.values.items():
+        if isinstance(values, Range):
+            scale: Callable[[float], float] = log if values.log else float
+            low, high, value = scale(values.low), scale(values.high), scale(best.values[path])
+            where = (value - low) / (high - low)
+            if where <= EDGE or where >= 1 - EDGE:
+                yield path, best.values[path], "lower" if where <= EDGE else "upper"
+
+
+def _said(metric: str, value: float) -> str:
+    return f"{metric_title(metric)} {numbers.quality(metric, value)}"

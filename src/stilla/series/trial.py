@@ -1,0 +1,108 @@
+"""One trial: a student is trained in a run folder of its own, and measured on validation data alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stilla.recipe import Recipe
+from stilla.report.curves import Points, read_log
+from stilla.run import with_teacher
+from stilla.runtime.differences import fingerprint
+from stilla.scores import metric_title
+from stilla.series.trials import Reached
+from stilla.stages import cache_choice, caching
+from stilla.stages.folder import RunFolder
+from stilla.stages.measuring import VALIDATION, measure
+from stilla.stages.scoring import saved_student
+from stilla.stages.sizing import sized
+from stilla.stages.stages import Stages
+
+LATE, MUCH = 0.2, 0.05
+"""A training's last part, and the share of all its progress that it should not have made only there."""
+
+
+def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
+    """What a recipe's student reaches on validation data.
+
+    `folder`: open, and with a shelf for what other trials make too. `shared`: where caches lie.
+
+    Raises:
+        StillaError: the trial cannot be made.
+        Interrupted: stopped; the same again goes on.
+    """
+    started = time.monotonic()
+    stages = _blind(with_teacher(recipe, folder)).resolved(of_many=True).chosen()
+    written = stages.completions()
+    stages = sized(stages, written)
+    cache = _cache_of(stages, shared)
+    if cache is not None:
+        section = stages.recipe.cache.model_copy(update={"path": cache})
+        stages = stages.with_recipe(stages.recipe.model_copy(update={"cache": section}))
+    cut = stages.narrowed(written)
+    for seed in range(recipe.evaluate.seeds):
+        stages.student("student", seed, written, cut)
+    return _measured(stages, time.monotonic() - started)
+
+
+def drop_weights(folder: RunFolder) -> None:
+    """Of a trial that is not the best: what it reached and how stays."""
+    for made in (folder.student, folder.path / "seeds", folder.path / "stages", folder.teacher):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _blind(stages: Stages) -> Stages:
+    """Without test data, and those from elsewhere: what is chosen by them could not be measured on them any more."""
+    seen = {name: split for name, split in stages.place.splits.items() if name in ("train", VALIDATION, "teacher")}
+    return replace(stages, place=replace(stages.place, splits=seen))
+
+
+def _cache_of(stages: Stages, shared: Path) -> str | None:
+    """Where the answers lie of all trials that ask the teacher for the same: by all that these depend on."""
+    recipe, task = stages.recipe, stages.place.task
+    if recipe.cache.form == "none":
+        return None
+    if recipe.cache.path is not None:
+        return recipe.cache.path
+    asked: dict[str, Any] = {"asked": stages.asked(), **caching.settings(recipe.cache)}
+    if any(cache_choice.reads(recipe, task)):  # which of its layers are compared follows from the student's
+        asked |= {"student": recipe.student.model_dump(mode="json"),
+                  "objectives": [[one.model_dump(mode="json") for one in stage.objectives or ()] for stage in recipe.distill]}
+    return str(shared / f"cache-{fingerprint(asked)[:16]}")
+
+
+def _measured(stages: Stages, seconds: float) -> Reached:
+    recipe, place = stages.recipe, stages.place
+    made = [saved_student(recipe, place.folder, place.task, "student", seed) for seed in range(recipe.evaluate.seeds)]
+    scores = measure(recipe, place.task, {VALIDATION: place.splits[VALIDATION]}, stages.teacher, {"student": made}, {})
+    student, metric = scores.student, scores.metric
+    return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
+                   None if scores.retention is None else scores.retention.value, student.cost.parameters,
+                   round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
+                   tuple(_growing(place.folder.log)))
+
+
+def _growing(log: Path) -> Iterator[str]:
+    """Trainings, the teacher's among them, that made much of their progress in their last part."""
+    for stage in read_log(log)[0].stages:
+        measure = "kl" if "kl" in stage.evaluations else next(iter(stage.evaluations), None)
+        if measure is None or stage.seed:
+            continue
+        late = _late_progress(stage.evaluations[measure])
+        if late is not None and late > MUCH:
+            yield (f"the {stage.subject}'s training made {late:.0%} of its progress in {metric_title(measure)} in its last "
+                   f"{LATE:.0%}; a longer one may gain more")
+
+
+def _late_progress(points: Points) -> float | None:
+    """Which share of all that was gained, in either direction, came at the end; None of too few points to say so."""
+    if len(points) < 5:
+        return None
+    first, last = points[0][1], points[-1][1]
+    then = next(value for step, value in reversed(points[:-1]) if step <= (1 - LATE) * points[-1][0]) \
+        if points[0][0] <= (1 - LATE) * points[-1][0] else first
+    return None if first == last else (last - then) / (last - first)
