@@ -23,6 +23,7 @@ from stilla.recipe import (
     Evaluate,
     Generation,
     ObjectiveSpec,
+    PerClass,
     Recipe,
     Search,
     Section,
@@ -48,7 +49,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
     "generation": Generation, "unlabelled": Unlabelled,
-    "search": Search, "until": Until,
+    "search": Search, "limit": PerClass, "until": Until,
 }
 
 

@@ -47,7 +47,7 @@ def test_unlabelled_examples_that_the_teacher_has_seen_stay(tmp_path: Path) -> N
     recipe = from_options(few(tmp_path))
     splits = data.load(recipe.data, seed=0, teachers=recipe.teacher.own_data)
     task = tasks.find(recipe.task).understand(recipe.data, splits)
-    named = data.load_unlabelled(recipe.data)
+    named = data.load_unlabelled(recipe.data, seed=recipe.seed)
     without = {name: split for name, split in splits.items() if name != data.TEACHER}
     found, expected = (unlabelled.read(recipe, task, some, named) for some in (splits, without))
     assert found is not None

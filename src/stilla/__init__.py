@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stilla.recipe import Recipe
     from stilla.run import Run, capture, distill
     from stilla.scores import Scores
-    from stilla.series import search
+    from stilla.series import curve, search
     from stilla.signals import Batch, Signals
     from stilla.students import Student, by_layers
     from stilla.training.trainer import DistillationTrainer
@@ -54,6 +54,7 @@ __all__ = [
     "TrainingError",
     "by_layers",
     "capture",
+    "curve",
     "distill",
     "evaluate_run",
     "objectives",
@@ -71,7 +72,7 @@ _HOMES = {
     "Scores": "scores",
     "Term": "objectives.base",
     "evaluate_run": "after",
-    "search": "series",
+    **dict.fromkeys(("curve", "search"), "series"),
 }
 
 

@@ -121,7 +121,8 @@ def export_run(
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
             splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
-            pool = None if "train" in splits else unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
+            pool = None if "train" in splits else unlabelled.read(
+                recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
         for name in names:
             export_one(name, recipe, folder, task, splits, pool)
         score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)

@@ -138,7 +138,7 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
-        named = data.load_unlabelled(recipe.data)
+        named = data.load_unlabelled(recipe.data, seed=recipe.seed)
     task = tasks.of_recipe(recipe, splits).settled(recipe.teacher, recipe.student)
     pool = unlabelled.read(recipe, task, splits, named)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from stilla import data
 from stilla.data import sources, splits
 from stilla.errors import DataError
-from stilla.recipe import Data
+from stilla.recipe import Data, PerClass
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData
 from stilla.tasks.shared.sections import Labelled
 
@@ -521,3 +521,37 @@ def test_a_split_of_the_dataset_can_be_from_elsewhere(tmp_path: Path) -> None:
 def test_what_names_no_data_from_elsewhere_is_refused(shifted: Any) -> None:
     with pytest.raises(ValidationError):
         Data(train="train.csv", shifted=shifted)
+
+
+def few(folder: Path, seed: int = 0, **limit: int) -> list[str]:
+    rows = {"text": [f"text {i}" for i in range(90)], "label": ["rare" if i < 5 else "ab"[i % 2] for i in range(90)]}
+    made = Data(train=str(write(folder / "few.csv", rows)), limit=PerClass(**limit))
+    return list(data.load(made, seed=seed)["train"]["text"])
+
+
+def test_a_limit_by_class_takes_as_many_of_each_and_all_of_a_rare_one(tmp_path: Path) -> None:
+    rows = {"text": [f"text {i}" for i in range(90)], "label": ["rare" if i < 5 else "ab"[i % 2] for i in range(90)]}
+    found = data.load(Data(train=str(write(tmp_path / "few.csv", rows)), limit=PerClass(per_class=8)), seed=0)["train"]
+    rare = sum(one == "rare" for one in found["label"])
+    assert Counter(found["label"]) == {"a": 8, "b": 8, "rare": rare}
+    assert 3 <= rare <= 5, "but for those that were drawn as validation data"
+
+
+def test_a_limit_by_class_grows_by_adding_and_every_draw_is_another(tmp_path: Path) -> None:
+    assert set(few(tmp_path, per_class=4)) < set(few(tmp_path, per_class=8))
+    assert few(tmp_path, per_class=4) == few(tmp_path, per_class=4)
+    assert len({tuple(few(tmp_path, per_class=4, draw=draw)) for draw in range(5)}) == 5
+
+
+def test_a_limit_by_class_is_the_same_on_every_machine(tmp_path: Path) -> None:
+    """NumPy's PCG64 and the order of the class' names are the same everywhere; these were drawn once."""
+    assert few(tmp_path, per_class=1, seed=7) == ["text 1", "text 39", "text 44"]
+
+
+def test_a_limit_by_class_without_classes_is_refused(tmp_path: Path) -> None:
+    names = write(tmp_path / "names.csv", {"text": ["a"] * 9, "label": [f"name {i}" for i in range(9)]})
+    with pytest.raises(DataError, match=r"data\.limit\.per_class: 'label' holds no classes"):
+        load(names, limit=PerClass(per_class=2))
+    plain = write(tmp_path / "plain.csv", {"text": ["a"] * 9, "other": ["b"] * 9})
+    with pytest.raises(DataError, match=r"data\.limit\.per_class: no column holds one class"):
+        load(plain, limit=PerClass(per_class=2))

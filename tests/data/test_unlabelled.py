@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from pydantic import ValidationError
 
 from stilla.data import are_unlabelled, joined, load, load_unlabelled
 from stilla.data.unlabelled import MARK, some_of
 from stilla.errors import DataError
-from stilla.recipe import Data, Unlabelled
+from stilla.recipe import Data, PerClass, Split, Unlabelled
 from stilla.tasks.language.sections import CausalLMData
 
 
@@ -30,7 +31,7 @@ def test_files_folders_and_several_of_them_are_read(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("c\nd\n\ne\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x.csv").write_text("text,label\nf,1\n")
-    found = load_unlabelled(section(tmp_path, examples=(one, str(tmp_path / "b.txt"), str(tmp_path / "folder"))))
+    found = load_unlabelled(section(tmp_path, examples=(one, str(tmp_path / "b.txt"), str(tmp_path / "folder"))), seed=0)
     assert [split["text"][:] for split in found.values()] == [["a", "b"], ["c", "d", "e"], ["f"]]
 
 
@@ -43,7 +44,7 @@ def test_in_plain_text_a_line_is_an_example_unless_texts_are_what_is_learnt(
 ) -> None:
     (tmp_path / "b.txt").write_text("c\nd\n\ne\n")
     made = kind(train="x", unlabelled=Unlabelled(examples=(str(tmp_path / "b.txt"),), **said))
-    (found,) = load_unlabelled(made).values()
+    (found,) = load_unlabelled(made, seed=0).values()
     assert found["text"][:] == expected
 
 
@@ -51,15 +52,15 @@ def test_of_several_splits_the_unlabelled_one_is_taken_or_the_named_one(tmp_path
     one, two, three = (Dataset.from_dict({"text": [text]}) for text in "abc")
     DatasetDict({"train": one, "unsupervised": two, "test": three}).save_to_disk(str(tmp_path / "d"))
     place = (str(tmp_path / "d"),)
-    assert load_unlabelled(section(tmp_path, examples=place))[place[0]]["text"][:] == ["b"]
-    assert load_unlabelled(section(tmp_path, examples=place, split="test"))[place[0]]["text"][:] == ["c"]
+    assert load_unlabelled(section(tmp_path, examples=place), seed=0)[place[0]]["text"][:] == ["b"]
+    assert load_unlabelled(section(tmp_path, examples=place, split="test"), seed=0)[place[0]]["text"][:] == ["c"]
     with pytest.raises(DataError, match=r"data\.unlabelled: .* has no split 'tset', only .*Did you mean test\?"):
-        load_unlabelled(section(tmp_path, examples=place, split="tset"))
+        load_unlabelled(section(tmp_path, examples=place, split="tset"), seed=0)
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
-        load_unlabelled(section(tmp_path, examples=(str(tmp_path / "x.txt"), str(tmp_path / "y.csv"))))
+        load_unlabelled(section(tmp_path, examples=(str(tmp_path / "x.txt"), str(tmp_path / "y.csv"))), seed=0)
     assert [problem.partition("'")[0] for problem in raised.value.problems] == ["data.unlabelled: "] * 2
 
 
@@ -117,3 +118,32 @@ def test_what_the_unlabelled_lack_is_nothing_whatever_its_type() -> None:
 def test_columns_of_another_type_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.unlabelled: its columns cannot be read"):
         joined(Dataset.from_dict({"text": ["x"]}), Dataset.from_dict({"text": [["z"]]}))
+
+
+def labelled(folder: Path, **more: Any) -> Data:
+    rows = [{"text": f"text {number}", "label": "abc"[number % 3]} for number in range(60)]
+    return Data(train=lines(folder / "train.jsonl", rows), unlabelled=Unlabelled(rest=True), **more)
+
+
+def test_what_a_limit_leaves_is_unlabelled_and_nothing_of_it_is_labelled_or_measured(tmp_path: Path) -> None:
+    made = labelled(tmp_path, limit=PerClass(per_class=4), test=Split(split=0.2))
+    splits, (rest,) = load(made, seed=3), load_unlabelled(made, seed=3).values()
+    few, measured = set(splits["train"]["text"]), {*splits["validation"]["text"], *splits["test"]["text"]}
+    assert len(few) == 12
+    assert not few & set(rest["text"])
+    assert not measured & set(rest["text"])
+    assert len(few) + len(rest) + len(measured) == 60
+
+
+def test_a_limit_that_leaves_nothing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="keeps all 54 training examples, so that nothing is left without labels"):
+        load_unlabelled(labelled(tmp_path, limit=54), seed=0)
+
+
+@pytest.mark.parametrize(("said", "words"), [
+    ({"train": "a.csv", "unlabelled": {"rest": True}}, "expected `train`, and"),
+    ({"train": "a.csv", "unlabelled": {}}, "examples are missing"),
+])
+def test_a_rest_needs_a_limit(said: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Data.model_validate(said)

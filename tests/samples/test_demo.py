@@ -80,7 +80,7 @@ def test_the_student_has_few_labels_and_the_teacher_all(prepared):
     file, _ = prepared
     recipe = read(file)
     splits = data.load(recipe.data, seed=0, teachers=recipe.teacher.own_data)
-    (pool,) = data.load_unlabelled(recipe.data).values()
+    (pool,) = data.load_unlabelled(recipe.data, seed=recipe.seed).values()
     own, everything = splits["train"], splits[data.TEACHER]
     assert len(own) + len(pool) == len(everything) > 5 * len(own)
     column = "image" if recipe.task == "image-classification" else "text"

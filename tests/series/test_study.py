@@ -14,7 +14,7 @@ from stilla.series.ending import remarks, why_over
 from stilla.series.space import Space
 from stilla.series.study import Open, Study
 from stilla.series.trials import Reached, Trial, best_of, since_better
-from stilla.stages.searches import SearchFolder
+from stilla.stages.together import TogetherFolder
 
 RATE = {"distill.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}
 GRID = {"student.layers": [1, 2, 3], "distill.epochs": [2.0, 4.0]}
@@ -26,8 +26,8 @@ def recipe(over: Any = RATE, **search: Any) -> Recipe:
 
 
 def study(folder: Path, asked: Recipe) -> Study:
-    place = SearchFolder(folder / "run")
-    place.open(asked, overwrite=False)
+    place = TogetherFolder(folder / "run", "search")
+    place.open({}, overwrite=False)
     return Study(asked, place, Space.of(asked))
 
 

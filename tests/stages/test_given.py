@@ -353,7 +353,7 @@ def test_unlabelled_examples_may_be_whatever_labelled_ones_may(pool: Any, tmp_pa
     assert recipe.data.unlabelled is not None
     (place,) = recipe.data.unlabelled.examples
     assert place.startswith(str(tmp_path / "run" / "data" / "unlabelled-"))
-    (found,) = data.load_unlabelled(recipe.data).values()
+    (found,) = data.load_unlabelled(recipe.data, seed=recipe.seed).values()
     assert found["text"][:] == ["a drum", "a race"]
     assert recipe.data.unlabelled.min_confidence == (0.5 if isinstance(pool, dict) and "min_confidence" in pool else None)
     again = written(tmp_path / "run", data={"train": TEXTS, "validation": "v.csv", "unlabelled": pool})

@@ -14,7 +14,7 @@ from stilla.recipe.in_words import secrets, shown_path
 from stilla.runtime.differences import differences
 from stilla.runtime.paths import obstacle
 from stilla.stages.folder import RunFolder, is_run
-from stilla.stages.searches import SearchFolder
+from stilla.stages.together import TogetherFolder
 
 
 def stage_place(recipe: Recipe, number: int) -> str:
@@ -144,7 +144,7 @@ def look_at_output(recipe: Recipe, found: Found) -> None:
         found.problems.append(f"output: {why}")
         return
     with found.attempt():
-        (RunFolder if recipe.search is None else SearchFolder)(folder).refuse_strangers()
+        (RunFolder(folder) if recipe.search is None else TogetherFolder(folder, "search")).refuse_strangers()
     if not is_run(folder) or not (folder / "recipe.yaml").is_file():
         return
     changed = _changes(recipe, folder / "recipe.yaml")

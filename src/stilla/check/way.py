@@ -107,7 +107,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
 
 def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found: Found) -> Pool | None:
     found.problems += opinions.problems(recipe.data.unlabelled, task)
-    pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data))
+    pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
     if pool is None:
         return None
     answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"

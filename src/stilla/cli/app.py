@@ -181,6 +181,38 @@ def search(
 
 
 @app.command()
+def curve(
+    arguments: options.Arguments = None,
+    task: options.Task = None,
+    teacher: options.Teacher = None,
+    student: options.Student = None,
+    data: options.Data = None,
+    output: options.Output = None,
+    per_class: options.PerClass = "4,8,16,32,64",
+    draws: options.Draws = 3,
+    overwrite: options.Overwrite = False,
+    open_: options.Open = False,
+) -> None:
+    """Show what labels are worth: quality against labels per class, alone, distilled, and with the rest unlabelled.
+
+    The same command again goes on where it was stopped, and adds sizes and draws.
+    """
+    from stilla.cli.failures import run_folder
+    from stilla.cli.printing import open_page, print_curve
+    from stilla.cli.recipes import gathered, numbers_in
+
+    sizes = numbers_in("--per-class", per_class)
+    recipe = gathered(arguments, task, teacher, student, data, output).complete()
+    run_folder.set(Path(recipe.output))
+    from stilla.series import curve as label_curve
+
+    found = label_curve(recipe, per_class=sizes, draws=draws, overwrite=overwrite)
+    print_curve(found)
+    if open_:
+        open_page(found.page)
+
+
+@app.command()
 def capture(
     arguments: options.Arguments = None,
     task: options.Task = None,

@@ -43,6 +43,8 @@ Workers = Annotated[
 CachePath = Annotated[str, _argument("PATH", "A cache: a folder (RUN/cache) or a URL that fsspec reaches.")]
 Run = Annotated[str, _argument("RUN", "A run folder (`stilla list runs`).")]
 Runs = Annotated[list[str], _argument("RUN", "Run folders.")]
+PerClass = Annotated[str, typer.Option("--per-class", metavar="N,N,...", help="Labels of each class.")]
+Draws = Annotated[int, typer.Option("--draws", metavar="N", min=1, max=1000, help="So many draws of each number of labels.")]
 NewData = Annotated[str | None, _given("--data", "FILE", "New data with the same columns: a file or a folder.")]
 Trust = Annotated[bool, typer.Option(
     "--trust-remote-code", help="Let code run that the run's recipe names, or that comes with its models.")]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stilla.report.table import ScoreTable
     from stilla.run import Run
     from stilla.scores import Part, Scores
-    from stilla.series import Searched
+    from stilla.series import Curve, Searched
 
 
 @lru_cache(maxsize=1)
@@ -194,6 +194,21 @@ def print_search(found: Searched) -> None:
         show(_hanging("  · ", remark))
     print_places({"best": found.best_recipe, "page": found.page})
     show("", f"`stilla run {_near(found.best_recipe)}` measures it on test data, exports and reports; it is trained already.")
+
+
+def print_curve(found: Curve) -> None:
+    """Every number of labels, and what the numbers are of."""
+    from stilla.report.curve import curve_table, in_short, remarks
+    from stilla.series.label_curve import KINDS
+
+    shown = curve_table(found, KINDS)
+    table = _plain_table("labels", *(column.title for column in shown.columns), first_width=12)
+    for row in shown.rows:
+        table.add_row(row.title, *(f"{cell.text} {cell.detail}".rstrip() for cell in row.cells))
+    show("", Text(in_short(found, KINDS), style="bold"), "", table, "")
+    for remark in remarks(found, KINDS):
+        show(_hanging("  · ", remark))
+    print_places({"page": found.page})
 
 
 def print_comparison(folders: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from stilla.errors import RecipeError, all_of, did_you_mean, one_of
+from stilla.errors import RecipeError, all_of, did_you_mean, one_of, short
 from stilla.export import missing_packages
 from stilla.recipe import Recipe, StudentSpec, Teacher
 from stilla.recipe.file import Draft, draft, draft_of_options, read, task_in
@@ -78,6 +78,18 @@ def _of_section(name: str, key: str, fields: Collection[str], values: Sequence[s
             yield f"{name}.{key}={flow(value)}"
         else:
             yield f"{name}={value}"
+
+
+def numbers_in(option: str, text: str) -> list[int]:
+    """`4,8,16`.
+
+    Raises:
+        RecipeError: something else.
+    """
+    parts = [one.strip() for one in text.split(",")]
+    if not all(one.isascii() and one.isdecimal() and len(one) <= 9 and int(one) > 0 for one in parts):
+        raise RecipeError(f"{option}: got {short(text, 80)!r}; expected numbers from 1 on, as in {option} 4,8,16")
+    return [int(one) for one in parts]
 
 
 def data_fields(task: str | None) -> frozenset[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stilla.data import histories, sources, user_splits
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
-from stilla.recipe import Data, Split
+from stilla.recipe import Data, PerClass, Split
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +93,8 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
             problems.append(f"{_place(name)}: there are no examples in it.")
     if problems:
         raise all_at_once(problems, DataError)
-    if section.limit is not None and section.limit < len(found["train"]):
-        train = found["train"]
-        left_out = _draw(train, len(train) - section.limit, section, (seed, _SALTS["limit"]))
-        found["train"] = train.select(np.setdiff1d(np.arange(len(train)), left_out))
+    if section.limit is not None:
+        found["train"] = found["train"].select(_kept(found["train"], section, seed))
     return {name: found[name] for name in ("train", "validation", "test", *beside) if name in found}
 
 
@@ -108,6 +106,20 @@ def _parted(
         return _draw_splits(found, section, seed) | beside
     return user_splits.parted(found, beside, section, section.events, lambda some: _draw_splits(some, section, seed),
                               learnt_from=("train", TEACHER))
+
+
+def left_out(section: Data, *, seed: int) -> Dataset:
+    """What `limit` leaves of the training data.
+
+    Raises:
+        DataError: it leaves none; every problem with the named sources.
+    """
+    train = load(section.model_copy(update={"limit": None, "shifted": {}}), seed=seed)["train"]
+    rest = np.setdiff1d(np.arange(len(train)), _kept(train, section, seed))
+    if not len(rest):
+        raise DataError(f"data.unlabelled.rest: data.limit keeps all {len(train):,} training examples, so that nothing is "
+                        "left without labels; take less of them, or leave `rest` out.")
+    return train.select(rest)
 
 
 def to_learn_from(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -257,6 +269,29 @@ def _draw_splits(found: dict[str, Dataset], section: Data, seed: int) -> dict[st
     return found
 
 
+def _kept(train: Dataset, section: Data, seed: int) -> NDArray[np.int64]:
+    """Indices of the training examples that `limit` keeps, in order."""
+    limit, whole = section.limit, np.arange(len(train))
+    if isinstance(limit, PerClass):
+        return _of_each_class(train, section, limit, seed)
+    if limit is None or limit >= len(train):
+        return whole
+    return np.setdiff1d(whole, _draw(train, len(train) - limit, section, (seed, _SALTS["limit"])))
+
+
+def _of_each_class(train: Dataset, section: Data, limit: PerClass, seed: int) -> NDArray[np.int64]:
+    """Each class is put in an order of its own, of which the first are kept: those of a smaller limit are among them."""
+    classes = _classes(train, section)
+    if classes is None:
+        column = label_column(train, section)
+        what = "no column holds one class for each example" if column is None else f"{column!r} holds no classes"
+        raise DataError(f"data.limit.per_class: {what}, and there is nothing to count by; expected a number of examples, "
+                        "data.limit: 100.")
+    generator = np.random.default_rng((seed, _SALTS["limit"], limit.draw))
+    return np.sort(np.concatenate([generator.permutation(np.flatnonzero(classes == one))[: limit.per_class]
+                                   for one in np.unique(classes)]))
+
+
 def _draw(split: Dataset, count: int, section: Data, seed: Sequence[int]) -> NDArray[np.int64]:
     """Indices of `count` examples in order, drawn at random, in the proportions of the classes if any.
 
@@ -285,20 +320,25 @@ def _quotas(sizes: NDArray[np.int64], count: int, generator: np.random.Generator
 
 def _strata(split: Dataset, section: Data) -> NDArray[np.int64]:
     """The class of each example as a number; all zero where the label is no class."""
-    one = np.zeros(len(split), np.int64)
+    classes = _classes(split, section)
+    return np.zeros(len(split), np.int64) if classes is None else classes
+
+
+def _classes(split: Dataset, section: Data) -> NDArray[np.int64] | None:
+    """The class of each example as a number; None where the label is no class."""
     column = label_column(split, section)
     if column is None or section.label_is_amount:
-        return one
+        return None
     feature = split.features[column]
     if not isinstance(feature, ClassLabel) and not (
         isinstance(feature, Value)
         and feature.dtype.startswith(("string", "large_string", "int", "uint", "bool"))
     ):
-        return one
+        return None
     values = ["" if value is None else str(value) for value in split.with_format(None)[column][:]]
     kinds, strata = np.unique(np.array(values), return_inverse=True)
     nearly_all_different = 2 * len(kinds) > len(values)  # an amount or a name, no class
-    return one if nearly_all_different else strata
+    return None if nearly_all_different else strata
 
 
 def _labels_are_hidden(split: Dataset, section: Data) -> bool:

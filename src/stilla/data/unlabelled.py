@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetInfo, Features, concatenate_datasets
 from numpy.typing import NDArray
 
 from stilla.data import histories, sources
+from stilla.data.splits import left_out
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data
 
@@ -18,11 +19,13 @@ MARK = "stilla_unlabelled"
 """A column of training data: whether an example comes from `data.unlabelled`, so that nobody has labelled it."""
 SPLITS = ("unlabelled", "unlabeled", "unsupervised", "train")
 """Of a dataset with several splits, the one that is taken where the recipe does not say which."""
+REST = "rest of the training data"
+"""What `limit` leaves, among what is named."""
 _SALT = 4  # of the draw; the splits' are 1 to 3
 
 
-def load_unlabelled(section: Data) -> dict[str, Dataset]:
-    """What `data.unlabelled` names, each as it is, by its name.
+def load_unlabelled(section: Data, *, seed: int) -> dict[str, Dataset]:
+    """What `data.unlabelled` names, each as it is, by its name; with `rest` what `limit`, drawn with this seed, leaves.
 
     Raises:
         DataError: every problem with what is named, all at once.
@@ -40,6 +43,8 @@ def load_unlabelled(section: Data) -> dict[str, Dataset]:
             found[name] = chosen if section.events is None else histories.gathered(chosen, section.events).dataset()
         except DataError as error:
             problems.append(f"data.unlabelled: {error}")
+    if asked.rest and not problems:
+        found[REST] = left_out(section, seed=seed)
     if problems:
         raise all_at_once(problems, DataError)
     return found

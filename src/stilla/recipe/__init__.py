@@ -3,7 +3,7 @@
 Nothing in this wing needs torch or the network.
 """
 
-from stilla.recipe.data import Data, Named, Split, Unlabelled
+from stilla.recipe.data import Data, Named, PerClass, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
@@ -27,6 +27,7 @@ __all__ = [
     "ModelSource",
     "Named",
     "ObjectiveSpec",
+    "PerClass",
     "Range",
     "Recipe",
     "Scheduled",

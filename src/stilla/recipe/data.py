@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stilla.recipe.events import Events
 from stilla.recipe.paths import PathName
@@ -32,6 +32,16 @@ class Split(Section):
         return self
 
 
+class PerClass(Section):
+    """How many labels a student gets, class by class: what stays of the training data."""
+
+    per_class: int = Field(ge=1, le=EXAMPLES)
+    """So many examples of each class, drawn with the recipe's seed, the same on every machine; of a class with fewer, all.
+    Those of a smaller number are among those of a larger one."""
+    draw: int = Field(0, ge=0, le=1_000_000)
+    """Which draw: `1`, `2` ... are others, of the same training, validation and test data."""
+
+
 class Unlabelled(Section):
     """Examples that nobody has labelled: only the teacher says what they are. What stands in them as a label is not read.
 
@@ -39,8 +49,10 @@ class Unlabelled(Section):
     """
 
     examples: Annotated[tuple[PathName, ...], Field(min_length=1), BeforeValidator(
-        lambda value: (value,) if isinstance(value, str) else as_tuple(value))]
-    """Files, folders and Hugging Face datasets, as for `train`."""
+        lambda value: (value,) if isinstance(value, str) else as_tuple(value))] = ()
+    """Files, folders and Hugging Face datasets, as for `train`; they may be missing only with `rest`."""
+    rest: bool = False
+    """Also, or alone, what `data.limit` leaves of the training data, without its labels."""
     config: str | None = None
     """Configuration of the Hugging Face datasets among them; by default `data.config` for that of `train`."""
     revision: str | None = None
@@ -66,6 +78,13 @@ class Unlabelled(Section):
     hidden states: `0.95` keeps what lies as near as 95 % of them."""
     keep: str | None = None
     """`package.module:function` of (example, what the teacher says of it) that says whether to keep it."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Unlabelled:
+        if not self.examples and not self.rest:
+            raise ValueError("examples are missing; expected files, folders or Hugging Face datasets, or `rest: true` for "
+                             "what data.limit leaves of the training data")
+        return self
 
 
 def _unlabelled_in_short(value: object) -> object:
@@ -111,13 +130,24 @@ class Data(Section):
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
-    limit: int | None = Field(None, ge=1, le=EXAMPLES)
-    """Use only so many training examples, drawn at random."""
+    limit: Annotated[int, Field(ge=1, le=EXAMPLES)] | PerClass | None = None
+    """Use only so many training examples, drawn at random in the proportions of the classes; or `{per_class: 8}`, so many of
+    each class (`draw: 1` for others)."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Examples that cannot be read (broken images, empty texts): stop and name them, or leave them out."""
 
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _some_examples(cls, limit: object) -> object:
+        if isinstance(limit, int) and limit < 1:  # of two forms, the words would be of both
+            raise ValueError(f"got {limit}; expected at least 1")
+        return limit
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> Data:
+        if self.unlabelled is not None and self.unlabelled.rest and (self.train is None or self.limit is None):
+            raise ValueError("unlabelled.rest is what `limit` leaves of the labelled training data; expected `train`, and "
+                             "`limit: 100` or `limit: {per_class: 8}`")
         if self.train is not None:
             return self
         if self.unlabelled is None:

@@ -28,8 +28,10 @@ from stilla.series.study import Open, Study
 from stilla.series.trial import drop_weights, tried
 from stilla.series.trials import Reached, Trial, best_of
 from stilla.stages.given import Call, Source
-from stilla.stages.searches import SearchFolder
+from stilla.stages.together import TogetherFolder
 
+BUDGET = ("trials", "minutes", "patience", "until")
+"""Of a search: what may change when it goes on."""
 FAILURES = 5
 """Trials in a row that could not be made, after which nothing better can be hoped for."""
 
@@ -68,8 +70,8 @@ def search(recipe: Source = None, *overrides: str, overwrite: bool = False, **op
 def _search(recipe: Recipe, *, overwrite: bool) -> Searched:
     quiet_libraries()
     _refuse(recipe)
-    folder, space = SearchFolder(Path(recipe.output)), Space.of(recipe)
-    folder.open(recipe, overwrite=overwrite)
+    folder, space = TogetherFolder(Path(recipe.output), "search"), Space.of(recipe)
+    folder.open(_inputs(recipe), overwrite=overwrite)
     study = Study(recipe, folder, space)
     while True:
         trial, why = study.next()
@@ -81,6 +83,11 @@ def _search(recipe: Recipe, *, overwrite: bool) -> Searched:
             why = f"{FAILURES} trials in a row could not be made: {study.trials()[-1].problem}"
             break
     return _ended(recipe, folder, study, why)
+
+
+def _inputs(recipe: Recipe) -> dict[str, Any]:
+    """All that the trials depend on; not when there are enough of them."""
+    return recipe.model_dump(mode="json", exclude={"output": True, "search": set(BUDGET)})
 
 
 def _refuse(recipe: Recipe) -> None:
@@ -95,7 +102,7 @@ def _refuse(recipe: Recipe) -> None:
     refuse_known_problems(recipe)
 
 
-def _make(recipe: Recipe, folder: SearchFolder, study: Study, trial: Open) -> None:
+def _make(recipe: Recipe, folder: TogetherFolder, study: Study, trial: Open) -> None:
     """Train and measure one, and write down what came of it."""
     say(f"trial {trial.number}: {values_in_words(trial.values)}")
     try:
@@ -124,7 +131,7 @@ def trial_of(recipe: Recipe, values: dict[str, Any], output: Path) -> Recipe:
     return changed.model_copy(update={"evaluate": evaluate, "export": (), "output": str(output)})
 
 
-def _best_recipe(recipe: Recipe, folder: SearchFolder, best: Trial) -> Recipe:
+def _best_recipe(recipe: Recipe, folder: TogetherFolder, best: Trial) -> Recipe:
     """What a run makes the best trial's student of: it lies in the trial's folder already, and is not trained again."""
     assert best.reached is not None
     changed = with_values(recipe, best.values, SAID_IN).complete()
@@ -132,7 +139,7 @@ def _best_recipe(recipe: Recipe, folder: SearchFolder, best: Trial) -> Recipe:
                                       "cache": Cache.model_validate(best.reached.cache)})
 
 
-def _write(recipe: Recipe, folder: SearchFolder, study: Study, why: str = "") -> None:
+def _write(recipe: Recipe, folder: TogetherFolder, study: Study, why: str = "") -> None:
     """The best recipe and the page, and away with what only other trials would need."""
     with folder.choosing():
         trials = study.trials()
@@ -147,7 +154,7 @@ def _write(recipe: Recipe, folder: SearchFolder, study: Study, why: str = "") ->
         write_search(folder.path.name, trials, best, why, said, folder.page)
 
 
-def _ended(recipe: Recipe, folder: SearchFolder, study: Study, why: str) -> Searched:
+def _ended(recipe: Recipe, folder: TogetherFolder, study: Study, why: str) -> Searched:
     trials = study.trials()
     best = best_of(trials)
     if best is None:

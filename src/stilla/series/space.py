@@ -56,7 +56,7 @@ class Space:
 
     def named(self, values: Mapping[str, Any]) -> Params | None:
         """The values as Optuna has them; None where one of them is not among those that are tried."""
-        params = {}
+        params: Params = {}
         for path, tried in self.values.items():
             value = values.get(path)
             if isinstance(tried, Range):

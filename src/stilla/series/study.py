@@ -27,7 +27,7 @@ from stilla.series.ending import why_over
 from stilla.series.space import Params, Space
 from stilla.series.trials import Reached, Trial, in_order
 from stilla.stages.folder import RunFolder
-from stilla.stages.searches import SearchFolder
+from stilla.stages.together import TogetherFolder
 
 RESULT, PROBLEM, REPEATS = "result", "problem", "repeats"
 FIRST = 10
@@ -46,7 +46,7 @@ class Open:
 class Study:
     """One process's way to the trials."""
 
-    def __init__(self, recipe: Recipe, folder: SearchFolder, space: Space) -> None:
+    def __init__(self, recipe: Recipe, folder: TogetherFolder, space: Space) -> None:
         assert recipe.search is not None
         self.recipe, self.search, self.folder, self.space = recipe, recipe.search, folder, space
         optuna.logging.set_verbosity(optuna.logging.WARNING)

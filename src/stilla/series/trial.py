@@ -7,15 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from stilla.recipe import Recipe
 from stilla.report.curves import Points, read_log
 from stilla.run import with_teacher
-from stilla.runtime.differences import fingerprint
 from stilla.scores import metric_title
+from stilla.series.answers import with_shared_cache
 from stilla.series.trials import Reached
-from stilla.stages import cache_choice, caching
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import VALIDATION, measure
 from stilla.stages.scoring import saved_student
@@ -38,11 +36,7 @@ def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
     started = time.monotonic()
     stages = _blind(with_teacher(recipe, folder)).resolved(of_many=True).chosen()
     written = stages.completions()
-    stages = sized(stages, written)
-    cache = _cache_of(stages, shared)
-    if cache is not None:
-        section = stages.recipe.cache.model_copy(update={"path": cache})
-        stages = stages.with_recipe(stages.recipe.model_copy(update={"cache": section}))
+    stages = with_shared_cache(sized(stages, written), shared)
     cut = stages.narrowed(written)
     for seed in range(recipe.evaluate.seeds):
         stages.student("student", seed, written, cut)
@@ -59,20 +53,6 @@ def _blind(stages: Stages) -> Stages:
     """Without test data, and those from elsewhere: what is chosen by them could not be measured on them any more."""
     seen = {name: split for name, split in stages.place.splits.items() if name in ("train", VALIDATION, "teacher")}
     return replace(stages, place=replace(stages.place, splits=seen))
-
-
-def _cache_of(stages: Stages, shared: Path) -> str | None:
-    """Where the answers lie of all trials that ask the teacher for the same: by all that these depend on."""
-    recipe, task = stages.recipe, stages.place.task
-    if recipe.cache.form == "none":
-        return None
-    if recipe.cache.path is not None:
-        return recipe.cache.path
-    asked: dict[str, Any] = {"asked": stages.asked(), **caching.settings(recipe.cache)}
-    if any(cache_choice.reads(recipe, task)):  # which of its layers are compared follows from the student's
-        asked |= {"student": recipe.student.model_dump(mode="json"),
-                  "objectives": [[one.model_dump(mode="json") for one in stage.objectives or ()] for stage in recipe.distill]}
-    return str(shared / f"cache-{fingerprint(asked)[:16]}")
 
 
 def _measured(stages: Stages, seconds: float) -> Reached:

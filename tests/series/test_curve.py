@@ -1,0 +1,102 @@
+"""Label curves: which students there are at every point, who taught them, and that a stopped one goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stilla
+from stilla.cli.recipes import numbers_in
+from stilla.errors import RecipeError
+from stilla.report.curve import curve_table, in_short, remarks
+from stilla.scores import Interval
+from stilla.series import label_curve as module
+from stilla.series.label_curve import DISTILLED, KINDS, LABELS, REST, Curve, Point
+from tests import tiny
+
+
+def recipe(folder: Path) -> dict[str, Any]:
+    found = tiny.recipe(folder)
+    found["data"]["augment"] = "none"
+    found["teacher"]["train"]["epochs"] = 4
+    found["distill"]["epochs"] = 1
+    return found
+
+
+def logged(folder: Path, stage: str) -> list[Path]:
+    return [path for path in folder.rglob("log.jsonl") if f'"stage": "{stage}"' in path.read_text()]
+
+
+@pytest.mark.slow
+def test_every_point_has_its_students_and_all_have_one_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = stilla.curve(recipe(tmp_path), per_class=[2, 4], draws=1)
+    folder = tmp_path / "run"
+    assert [(one.per_class, one.labelled) for one in found.points] == [(2, 6), (4, 12)]
+    assert all(set(one.quality) == set(KINDS) for one in found.points)
+    assert found.points[0].steps == {LABELS: 1, DISTILLED: 1, REST: 4}
+    assert len(logged(folder, "teacher")) == 1
+    assert len(logged(folder, "student")) == 4
+    assert len(logged(folder, "baseline")) == 2
+    assert found.split == "test"
+    learnt = json.loads((folder / "points" / "2-0-rest" / "unlabelled" / "learnt.json").read_text())["student"]
+    assert learnt["labelled"] == 6
+    assert learnt["unlabelled"] + learnt["left out"].get("in validation or test data", 0) <= 114
+    page = (folder / "curve.html").read_text()
+    assert page.count("<svg") >= 1
+    assert "distilled, the rest unlabelled" in page
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("what is there is not made again")
+
+    monkeypatch.setattr(module, "_reached", refused)
+    assert stilla.curve(recipe(tmp_path), per_class=[4], draws=1).points == found.points[1:]
+    with pytest.raises(RecipeError, match=r"holds another curve. What differs:\n  distill.0.warmup"):
+        stilla.curve(recipe(tmp_path) | {"distill": {**recipe(tmp_path)["distill"], "warmup": 0.5}}, per_class=[2], draws=1)
+
+
+@pytest.mark.parametrize(("changes", "given", "said"), [
+    ({"search": {"over": {"student.layers": [1, 2]}}}, {}, "values to be searched"),
+    ({}, {"per_class": [0, 4]}, "expected numbers from 1 on"), ({}, {"draws": 0}, "expected numbers from 1 on"),
+    ({"data": {"unlabelled": "x.txt", "validation": "y.csv"}, "teacher": "./bert"}, {}, "no labelled training data"),
+])
+def test_what_has_no_curve_is_refused(tmp_path: Path, changes: dict[str, Any], given: Any, said: str) -> None:
+    plain = {"task": "text-classification", "data": "x.csv", "teacher": "./bert", "student": 2,
+             "output": str(tmp_path / "run")}
+    with pytest.raises(RecipeError, match=said):
+        stilla.curve({**plain, **changes}, **given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["4,x", "", "0", "4,-8", "4 8"])
+def test_numbers_on_the_command_line_are_numbers(text: str) -> None:
+    with pytest.raises(RecipeError, match="--per-class: got"):
+        numbers_in("--per-class", text)
+    assert numbers_in("--per-class", "4, 8,16") == [4, 8, 16]
+
+
+def made(values: dict[int, list[float]]) -> Curve:
+    points = [Point(size, draw, 3 * size, {LABELS: Interval(one, one - 0.2, one + 0.2)}, {LABELS: 7})
+              for size, each in values.items() for draw, one in enumerate(each)]
+    return Curve(Path("x"), "accuracy", True, "test", 0.9, tuple(points), Path("x/curve.html"))
+
+
+def test_intervals_are_over_the_draws() -> None:
+    """t of 2 degrees of freedom: 4.303; the standard error of 0.5, 0.6 and 0.7: 0.0577."""
+    mean = made({4: [0.5, 0.6, 0.7]}).mean(4, LABELS)
+    assert mean is not None
+    assert (round(mean.value, 6), round(mean.high - mean.value, 4)) == (0.6, 0.2484)
+    assert made({4: [0.5]}).mean(4, LABELS) == Interval(0.5, 0.3, 0.7)
+    assert made({4: [0.5]}).mean(4, REST) is None
+
+
+def test_the_table_says_what_each_number_is_of() -> None:
+    found = made({4: [0.5, 0.6], 8: [0.7, 0.8]})
+    table = curve_table(found, KINDS)
+    assert [row.title for row in table.rows] == ["4 a class", "8 a class"]
+    assert [cell.text for cell in table.rows[0].cells] == ["12", "55.0 %", "–", "–", "7 / – / –"]
+    assert in_short(found, KINDS) == ("With 4 labels a class: labels alone 55.0 % accuracy on test data; the teacher has "
+                                      "90.0 %.")
+    assert "means over 2 draws" in remarks(found, KINDS)[0]
