@@ -24,6 +24,7 @@ from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages import completions, layering, sizing, unlabelled
+from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
 from stilla.stages.scoring import export_all, score
@@ -76,7 +77,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
     with _at_work(recipe, overwrite=overwrite) as folder:
         stages = with_teacher(recipe, folder).resolved().chosen()
         written = stages.completions()
-        stages = layering.placed(sizing.sized(stages, written), written)
+        stages = with_student(stages, written)
         cut = stages.narrowed(written)
         for seed in range(recipe.evaluate.seeds):
             stages.student("student", seed, written, cut)
@@ -102,7 +103,7 @@ def capture(
     with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
         stages = with_teacher(asked, folder).resolved(beforehand=True).chosen()
         written = stages.completions()
-        return layering.placed(sizing.sized(stages, written), written).capture(written, workers)
+        return with_student(stages, written).capture(written, workers)
 
 
 @contextmanager
@@ -147,6 +148,11 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     place = replace(place, task=task.adapted_to(teacher))
     refuse_weak(place, teacher)
     return Stages(place, teacher)
+
+
+def with_student(stages: Stages, written: Completed | None) -> Stages:
+    """The same with a student whose size and layers are named, where the recipe leaves them open."""
+    return layering.placed(sizing.sized(stages, written), written)
 
 
 def _measured(stages: Stages) -> None:

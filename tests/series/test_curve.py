@@ -100,3 +100,15 @@ def test_the_table_says_what_each_number_is_of() -> None:
     assert in_short(found, KINDS) == ("With 4 labels a class: labels alone 55.0 % accuracy on test data; the teacher has "
                                       "90.0 %.")
     assert "means over 2 draws" in remarks(found, KINDS)[0]
+
+
+def test_the_terminal_shows_a_curve(capsys: pytest.CaptureFixture[str]) -> None:
+    from stilla.cli.printing import console, print_curve
+
+    console.cache_clear()
+    print_curve(made({4: [0.5, 0.6], 8: [0.7, 0.8]}))
+    said = capsys.readouterr().out
+    assert "55.0 %" in said
+    assert "Student's t intervals" in said
+    assert "x/curve.html" in said.replace("\n", "")
+    console.cache_clear()

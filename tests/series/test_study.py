@@ -93,6 +93,15 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_up_and_one_at_work_is_not(tm
     assert other.next()[0] is None, "trials that are being made count"
 
 
+def test_half_a_line_of_a_killed_process_costs_nothing_that_was_written_whole(tmp_path: Path) -> None:
+    asked = recipe(trials=3)
+    made(study(tmp_path, asked), 0.5)
+    journal = tmp_path / "run" / "trials.log"
+    journal.write_bytes(journal.read_bytes() + b'{"op_code":4,"worker_id":"a')
+    made(study(tmp_path, asked), 0.6)
+    assert [one.reached.quality.value for one in study(tmp_path, asked).trials() if one.reached] == [0.5, 0.6]
+
+
 def test_a_search_for_an_error_keeps_the_smallest(tmp_path: Path) -> None:
     one = study(tmp_path, recipe(trials=3))
     for value in (0.5, 0.2, 0.4):
@@ -139,13 +148,16 @@ def test_a_target_of_an_error_is_reached_from_above() -> None:
 def test_what_is_open_at_the_end_is_said() -> None:
     asked = recipe(until={"retention": 0.99}, trials=9)
     found = list(remarks(asked, Space.of(asked), [
-        *finished(0.5, 0.6, None, 0.7),
-        Trial(4, {"distill.learning_rate": 9.5e-3}, quality(0.705, growing=("the student's training made 20 %",)), None, 4)]))
+        *finished(0.5, 0.6, None),
+        Trial(3, {"distill.learning_rate": 4e-4}, quality(0.7, growing={"teacher": "made 30 %", "student": "x"}), None, 3),
+        Trial(4, {"distill.learning_rate": 9.5e-3}, quality(0.705, growing={"student": "made 20 %"}), None, 4)]))
     said = "\n".join(found)
     assert "the target (99.0 %) was not reached: the best has 78.3 %" in said
     assert "the best came among the last trials" in said
     assert "distill.learning_rate: the best value (0.0095) lies at the upper end" in said
     assert "trial 4: the student's training made 20 %" in said
+    assert "the teacher's training made 30 %" in said, "whichever trial trained it"
+    assert "trial 3" not in said
     assert "1 other trial lies within the best one's interval" in said
     assert "the best of 5 is chosen by its validation accuracy, which flatters it" in said
     assert "1 trial could not be made; the first: refused" in said
@@ -183,3 +195,13 @@ def test_lists_hold_anything(tmp_path: Path) -> None:
         found.append(asked.values)
     assert {"student.layers": {"keep": [0, 3]}, "student.vocabulary": None} in found
     assert len(found) == 4
+
+
+def test_late_progress_is_told_from_an_end_that_is_level() -> None:
+    from stilla.series.trial import _late_progress
+
+    falling = [(float(step), 1.0 - 0.1 * step) for step in range(1, 11)]
+    level = [(float(step), max(0.5, 1.0 - 0.1 * step)) for step in range(1, 11)]
+    assert _late_progress(falling) == pytest.approx(2 / 9)
+    assert _late_progress(level) == 0
+    assert _late_progress(falling[:4]) is None, "too few points to say so"

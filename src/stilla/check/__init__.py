@@ -21,7 +21,7 @@ from stilla.check.places import (
     trainings,
     unknown_names,
 )
-from stilla.check.spaces import cost_in_words, look_at_values, wrong_places
+from stilla.check.spaces import cost_in_words, look_at_values, of_a_trial, wrong_places
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
 from stilla.secrets import without_secrets
@@ -64,11 +64,15 @@ def check_draft(draft: Draft) -> Findings:
         return Findings(_clean(found.problems), _clean(found.notes))
     from stilla.check.estimate import estimate
 
-    cost = estimate(ready.recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
-                    ready.pool)
+    def cost_of(recipe: Recipe) -> Estimate:
+        return estimate(recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
+                        ready.pool)
+
+    cost = cost_of(ready.recipe)
     found.problems += cost.problems(Path(draft.recipe.output))
     if draft.recipe.search is not None:
-        found.notes.append(cost_in_words(draft.recipe.search, cost, draft.recipe.evaluate.seeds))
+        search = draft.recipe.search
+        found.notes.append(cost_in_words(search, cost_of(of_a_trial(ready.recipe, search.seeds))))
     return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
 
 

@@ -94,21 +94,26 @@ def takes_whole_numbers(recipe: Recipe, path: str, values: Range) -> bool:
     return any(kinds.problems(spec) for _, spec in objectives(draft.recipe))
 
 
-def cost_in_words(search: Search, cost: Estimate, seeds: int) -> str:
-    """Of all trials, each like the recipe's own run. `seeds`: students that such a run trains."""
+def of_a_trial(recipe: Recipe, seeds: int) -> Recipe:
+    """The recipe with nothing but students, from so many seeds, and what is needed to judge them."""
+    evaluate = recipe.evaluate.model_copy(update={"baseline": False, "speed": False, "slices": (), "seeds": seeds})
+    return recipe.model_copy(update={"evaluate": evaluate, "export": ()})
+
+
+def cost_in_words(search: Search, cost: Estimate) -> str:
+    """`cost`: of a trial with the recipe's own values."""
     from stilla.check.estimate import duration
 
-    each = ("student", "evaluation")
-    low, high = (sum(getattr(cost.seconds[name], end) * (search.seeds / seeds if name == "student" else 1) for name in each)
-                 for end in ("low", "high"))
-    one = f"one trial with the recipe's own values takes {duration(low)} to {duration(high)}"
-    once = [name for name in ("teacher", "unlabelled", "writing") if name in cost.seconds]
+    each = [cost.seconds[name] for name in ("student", "evaluation")]
+    low, high = sum(one.low for one in each), sum(one.high for one in each)
+    said = f"search: one trial with the recipe's own values takes {duration(low)} to {duration(high)}"
+    once = [name for name in cost.seconds if name not in ("student", "evaluation")]
     shared = f"; made once for all: {', '.join(once)}" if once else ""
     if search.most is None:
-        return f"search: {one}; no trial begins after {search.minutes:g} minutes of trials{shared}"
+        return f"{said}; no trial begins after {search.minutes:g} minutes of trials{shared}"
     end = "" if search.minutes is None else f", and none begins after {search.minutes:g} minutes of trials"
-    return (f"search: {one}; at most {search.most:,} trials take {duration(search.most * low)} to "
-            f"{duration(search.most * high)}{end}{shared}")
+    return (f"{said}; at most {search.most:,} trials take {duration(search.most * low)} to {duration(search.most * high)}"
+            f"{end}{shared}")
 
 
 def _why_not(path: str) -> str | None:

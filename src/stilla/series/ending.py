@@ -60,7 +60,12 @@ def remarks(recipe: Recipe, space: Space, trials: Sequence[Trial]) -> Iterator[s
         yield "the best came among the last trials: more of them may find better (raise `trials`, the search goes on)"
     yield from (f"{path}: the best value ({value:g}) lies at the {end} end of what is tried; widen it" for path, value, end in
                 _at_an_end(space, best))
-    yield from (f"trial {best.number}: {one}" for one in made.growing)
+    if "student" in made.growing:
+        yield f"trial {best.number}: the student's training {made.growing['student']}"
+    told = [one.reached.growing for one in trials if one.reached is not None]
+    taught = [one["teacher"] for one in told if "teacher" in one]
+    if taught:  # by one trial for all
+        yield f"the teacher's training {taught[0]}"
     close = [one.number for one in in_order(trials) if one.reached is not None and one is not best
              and one.reached.score >= (made.quality.low if made.higher_is_better else -made.quality.high)]
     if close:

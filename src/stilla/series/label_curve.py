@@ -16,7 +16,7 @@ from stilla.evaluate import headline_split
 from stilla.recipe import PerClass, Recipe, Teacher, Unlabelled
 from stilla.report.curve import write_curve
 from stilla.report.curves import read_log
-from stilla.run import with_teacher
+from stilla.run import with_student, with_teacher
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import processes
@@ -27,7 +27,6 @@ from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
 from stilla.stages.measuring import measure
 from stilla.stages.scoring import saved_student
-from stilla.stages.sizing import sized
 from stilla.stages.starting import trained
 from stilla.stages.together import TogetherFolder
 
@@ -186,7 +185,7 @@ def _made(recipe: Recipe, folder: TogetherFolder, name: str) -> bool:
 def _reached(recipe: Recipe, place: RunFolder, shared: Path) -> dict[str, Any]:
     stages = with_teacher(recipe, place).resolved(of_many=True).chosen()
     written = stages.completions()
-    stages = with_shared_cache(sized(stages, written), shared)
+    stages = with_shared_cache(with_student(stages, written), shared)
     cut = stages.narrowed(written)
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     for role in roles:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stilla.check import refuse_known_problems, refuse_wrong_names
-from stilla.check.spaces import SAID_IN
+from stilla.check.spaces import SAID_IN, of_a_trial
 from stilla.errors import FolderError, RecipeError, StillaError, all_of
 from stilla.recipe import Cache, Recipe
 from stilla.recipe.file import with_values
@@ -125,10 +125,8 @@ def trial_of(recipe: Recipe, values: dict[str, Any], output: Path) -> Recipe:
         RecipeError: values that do not go together.
     """
     assert recipe.search is not None
-    changed = with_values(recipe, values, SAID_IN).complete()
-    evaluate = changed.evaluate.model_copy(update={"baseline": False, "speed": False, "slices": (),
-                                                   "seeds": recipe.search.seeds})
-    return changed.model_copy(update={"evaluate": evaluate, "export": (), "output": str(output)})
+    changed = of_a_trial(with_values(recipe, values, SAID_IN).complete(), recipe.search.seeds)
+    return changed.model_copy(update={"output": str(output)})
 
 
 def _best_recipe(recipe: Recipe, folder: TogetherFolder, best: Trial) -> Recipe:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,8 @@ from stilla.stages.folder import RunFolder
 from stilla.stages.together import TogetherFolder
 
 RESULT, PROBLEM, REPEATS = "result", "problem", "repeats"
+WRITING = 0.5
+"""Seconds in which a line is written whole, if its writer lives."""
 FIRST = 10
 """Trials that are drawn at random, before what they reached is gone by."""
 
@@ -50,7 +55,8 @@ class Study:
         assert recipe.search is not None
         self.recipe, self.search, self.folder, self.space = recipe, recipe.search, folder, space
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with _warnings_apart():
+        with folder.choosing(), _warnings_apart():
+            _mend(folder.journal)
             self._storage = JournalStorage(JournalFileBackend(str(folder.journal)))
             # what is told is such that more is better
             self._study = optuna.create_study(study_name="search", storage=self._storage, direction="maximize",
@@ -156,6 +162,15 @@ class Study:
             problem = "it was stopped"
         reached = Reached.of(json.loads(result)) if result is not None and one.state == TrialState.COMPLETE else None
         return Trial(one.number, self.space.meant(one.params), reached, problem, order)
+
+
+def _mend(journal: Path) -> None:
+    """Cut off half a line, which a process left that was killed as it wrote: what is written behind it would be lost too."""
+    content = journal.read_bytes() if journal.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        time.sleep(WRITING)
+        if journal.read_bytes() == content:  # else somebody was writing just now
+            os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _at(plain: Any, path: str) -> Any:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from stilla.recipe import Recipe
 from stilla.report.curves import Points, read_log
-from stilla.run import with_teacher
+from stilla.run import with_student, with_teacher
 from stilla.scores import metric_title
 from stilla.series.answers import with_shared_cache
 from stilla.series.trials import Reached
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import VALIDATION, measure
 from stilla.stages.scoring import saved_student
-from stilla.stages.sizing import sized
 from stilla.stages.stages import Stages
 
 LATE, MUCH = 0.2, 0.05
@@ -36,7 +35,7 @@ def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
     started = time.monotonic()
     stages = _blind(with_teacher(recipe, folder)).resolved(of_many=True).chosen()
     written = stages.completions()
-    stages = with_shared_cache(sized(stages, written), shared)
+    stages = with_shared_cache(with_student(stages, written), shared)
     cut = stages.narrowed(written)
     for seed in range(recipe.evaluate.seeds):
         stages.student("student", seed, written, cut)
@@ -63,19 +62,19 @@ def _measured(stages: Stages, seconds: float) -> Reached:
     return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
                    None if scores.retention is None else scores.retention.value, student.cost.parameters,
                    round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
-                   tuple(_growing(place.folder.log)))
+                   dict(_growing(place.folder.log)))
 
 
-def _growing(log: Path) -> Iterator[str]:
-    """Trainings, the teacher's among them, that made much of their progress in their last part."""
+def _growing(log: Path) -> Iterator[tuple[str, str]]:
+    """Trainings, the teacher's among them, that made much of their progress in their last part: whose, and how much."""
     for stage in read_log(log)[0].stages:
         measure = "kl" if "kl" in stage.evaluations else next(iter(stage.evaluations), None)
         if measure is None or stage.seed:
             continue
         late = _late_progress(stage.evaluations[measure])
         if late is not None and late > MUCH:
-            yield (f"the {stage.subject}'s training made {late:.0%} of its progress in {metric_title(measure)} in its last "
-                   f"{LATE:.0%}; a longer one may gain more")
+            yield stage.subject, (f"made {late:.0%} of its progress in {metric_title(measure)} in its last {LATE:.0%}; a "
+                                  "longer one may gain more")
 
 
 def _late_progress(points: Points) -> float | None:

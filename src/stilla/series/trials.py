@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stilla.scores import Interval
@@ -12,7 +12,8 @@ from stilla.scores import Interval
 @dataclass(frozen=True)
 class Reached:
     """On validation data. `cache`: the recipe's section as the trial had it, with what was left open. `seeds`: the metric of
-    each, where there are several. `growing`: whose training was still getting better when it ended, in words."""
+    each, where there are several. `growing`: whose training (the student's, the
+    teacher's) was still getting better when it ended, and how much."""
 
     metric: str
     higher_is_better: bool
@@ -23,7 +24,7 @@ class Reached:
     seconds: float
     cache: Mapping[str, Any]
     seeds: tuple[float, ...] = ()
-    growing: tuple[str, ...] = ()
+    growing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -36,8 +37,7 @@ class Reached:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Reached:
-        return cls(**{**plain, "quality": Interval(*plain["quality"]), "seeds": tuple(plain["seeds"]),
-                      "growing": tuple(plain["growing"])})
+        return cls(**{**plain, "quality": Interval(*plain["quality"]), "seeds": tuple(plain["seeds"])})
 
 
 @dataclass(frozen=True)
