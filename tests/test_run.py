@@ -63,6 +63,8 @@ def test_the_log_counts_seconds_by_the_clock_and_of_the_processor(done: tuple[Pa
             told = [entry[clock] for entry in entries]
             assert 0 < told[0] < told[-1]
             assert told == sorted(told)
+    assert set(done[1].scores.spent) == {"teacher", "student", "baseline"}
+    assert any(note.startswith("cost: training the student took ") for note in done[1].scores.notes)
 
 
 def test_the_student_is_a_plain_hugging_face_folder(done: tuple[Path, stilla.Run]) -> None:

@@ -194,6 +194,7 @@ class Scores(Checked):
     `class_metric`: what `classes` hold of every class.
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, and how
     many were left out, by the reason.
+    `spent`: by training, its `seconds` by the clock and its `processor_seconds`, as far as they are known.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     """
@@ -218,6 +219,7 @@ class Scores(Checked):
     decided: int = 0
     class_metric: str = "f1"
     learnt: Mapping[str, int] = field(default_factory=dict)
+    spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     slices: tuple[Part, ...] = ()
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"

@@ -15,7 +15,7 @@ from stilla.recipe import ModelSource, Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
-from stilla.stages import learnt
+from stilla.stages import learnt, spent
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
@@ -115,6 +115,7 @@ def score(
             say("scores: measured before, skipped")
             return found
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
+    scores = spent.said_in(scores, spent.of(folder.log))
     scores.dump(folder.scores)
     for role, models in made.items():
         plain = not isinstance(models[0].model, PreTrainedModel)
