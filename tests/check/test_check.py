@@ -261,7 +261,7 @@ def test_a_pass_over_more_examples_shares_what_every_pass_costs():
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_are_said_in_their_unit(seconds, said):
-    assert estimates._duration(seconds) == said
+    assert estimates.duration(seconds) == said
 
 
 @pytest.fixture
