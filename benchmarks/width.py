@@ -34,12 +34,12 @@ from stilla.recipe.file import from_options
 from stilla.report import numbers
 from stilla.runtime.quiet import quiet_libraries
 from stilla.stages import narrowing
-from stilla.stages.defaults import objectives_for
 from stilla.stages.folder import RunFolder
 from stilla.stages.starting import start_student, trained, transformer, whole_width
 from stilla.stages.training import train
 from stilla.students import Plan, by_width
 from stilla.tasks.base import Loaded, Task
+from stilla.tasks.shared.learning import objectives_for
 
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "neurons 0.67": {"ffn": 0.67}, "neurons 0.5": {"ffn": 0.5}, "neurons 0.25": {"ffn": 0.25},

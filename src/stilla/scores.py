@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,13 +23,16 @@ from stilla.views import Checked, View
 _TITLES = {
     "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
     "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
+    "mean_retention": "quality over all tasks",
     "matthews": "Matthews correlation", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
 }
 
 
 def metric_title(metric: str) -> str:
     """What a metric is called in a sentence or above a column: 'macro F1' of 'macro_f1'."""
-    return _TITLES.get(metric, metric.replace("_", " "))
+    part, _, own = metric.rpartition("/")  # of one of several tasks
+    title = _TITLES.get(own, own.replace("_", " "))
+    return f"{part.replace('_', ' ')}: {title}" if part else title
 
 
 def task_title(kind: str) -> str:
@@ -197,6 +200,7 @@ class Scores(Checked):
     `spent`: by training, its `seconds` by the clock and its `processor_seconds`, as far as they are known.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
+    `parts`: of several tasks that are learnt at once, the scores of each by itself.
     """
 
     task: str
@@ -223,6 +227,7 @@ class Scores(Checked):
     slices: tuple[Part, ...] = ()
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"
+    parts: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def teacher(self) -> Measured:
@@ -238,9 +243,13 @@ class Scores(Checked):
 
     def dump(self, path: Path) -> None:
         """Write as JSON with a checksum, whole or not at all; `load` reads the same back."""
-        stored = asdict(self)
+        write_whole(path, sealed(self._stored(), allow_nan=False))
+
+    def _stored(self) -> dict[str, Any]:
+        stored = asdict(replace(self, parts={}))
         stored["flips"] = [{**asdict(flip), "shown": views.plain(flip.shown)} for flip in self.flips]
-        write_whole(path, sealed(stored, allow_nan=False))
+        parts = {name: one._stored() for name, one in self.parts.items()}
+        return {**{name: value for name, value in stored.items() if name != "parts"}, **({"parts": parts} if parts else {})}
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -296,4 +305,6 @@ def _lacking(scores: Scores) -> str | None:
     for name, one in scores.subjects.items():
         if name in MODELS and scores.metric not in one.quality.get(scores.split, {}):
             return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
-    return None if "teacher" in scores.subjects else "subjects: there is no teacher"
+    if "teacher" not in scores.subjects:
+        return "subjects: there is no teacher"
+    return next((f"parts.{name}.{wrong}" for name, one in scores.parts.items() if (wrong := _lacking(one))), None)

@@ -346,6 +346,8 @@ class Signals:
     """Where rows are places in pictures, how many lie below and beside each other in each: pictures x down x across."""
     spoken: Spoken | None = None
     """Where rows are frames of utterances, all of them with what is said."""
+    parts: Mapping[str, Signals] = field(default_factory=dict)
+    """Of several tasks at once, by name what was said of each one's examples."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def plan(recipe: Recipe) -> Plan:
         raise RecipeError("plan: the teacher is not on this machine yet, and its sizes are not known; run `stilla run`, "
                           "which downloads it, or give a folder")
     how = recipe.student.latency or Latency()
+    ready = replace(ready, teacher=ready.task.pattern(ready.teacher))
     tried, by = _tried(Path(recipe.output))
     some = data.from_all_over(unlabelled.to_look_at(ready.task, ready.splits, ready.pool), COUNTED)
     counting, sample = Counting(ready.task, (some,)), _prepared(ready)

@@ -11,10 +11,10 @@ from datasets import Dataset
 from stilla import data, objectives, tasks
 from stilla.check import lengths, places, size
 from stilla.check.found import Found, warnings_as
-from stilla.errors import did_you_mean, one_of
+from stilla.errors import CompatibilityError, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
-from stilla.objectives.base import OF_LABELS
+from stilla.objectives.base import OF_LABELS, Objective
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
@@ -253,8 +253,11 @@ def _fit(
     for number, stage in enumerate(recipe.distill):
         place = f"{places.stage_place(recipe, number)}.objectives"
         if stage.objectives is None:
-            listed = ", ".join(f"{spec.kind} × {spec.weight(0):g}" for spec in chosen)
+            listed = ", ".join(f"{spec.part + ': ' if spec.part else ''}{spec.kind} × {spec.weight(0):g}" for spec in chosen)
             found.notes.append(f"{place}: none are named; chosen: {listed}")
+        if all(_is_usable(spec) for spec in stage.objectives or chosen):
+            found.problems += [f"{place}: {problem}" for problem in task.idle([objectives.term(spec) for spec in
+                                                                              stage.objectives or chosen])]
         for index, spec in enumerate(stage.objectives or chosen):
             misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
@@ -266,7 +269,17 @@ def _misfits(
     """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
     if not _is_usable(spec):
         return []
-    objective = objectives.term(spec).objective
+    try:
+        terms = task.terms([objectives.term(spec)])
+    except CompatibilityError as error:
+        return list(error.problems)
+    return [problem for term in terms
+            for problem in _misfits_of(term.objective, task, dims, student, prepared, labelled=labelled)]
+
+
+def _misfits_of(
+    objective: Objective, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared, *, labelled: bool
+) -> list[str]:
     if (objective.count in OF_LABELS or not objective.needs_teacher) and not labelled:
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"

@@ -1,6 +1,7 @@
 """What a recipe names -> splits of examples, and their content as a fingerprint."""
 
 from stilla.data import fingerprint, sources
+from stilla.data.several import PART, part_of
 from stilla.data.splits import (
     LABEL_NAMES,
     SHIFTED,
@@ -9,6 +10,7 @@ from stilla.data.splits import (
     label_column,
     load,
     load_one,
+    of_part,
     rows_as_read,
     to_learn_from,
     to_measure,
@@ -16,6 +18,7 @@ from stilla.data.splits import (
 from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with_nulls
 
 __all__ = [
-    "LABEL_NAMES", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column", "load",
-    "load_one", "load_unlabelled", "rows_as_read", "sources", "to_learn_from", "to_measure", "with_nulls",
+    "LABEL_NAMES", "PART", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column",
+    "load", "load_one", "load_unlabelled", "of_part", "part_of", "rows_as_read", "sources", "to_learn_from", "to_measure",
+    "with_nulls",
 ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
-from stilla.data import histories, sources, user_splits
+from stilla.data import histories, several, sources, user_splits
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data, PerClass, Split
 
@@ -64,6 +64,8 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
         DataError: every problem with the named sources, all at once.
     """
     problems: list[str] = []
+    if section.each:
+        return _of_each(section.each, seed, teachers)
     if section.train is None:
         return _measured(problems, section)
     own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
@@ -120,6 +122,27 @@ def left_out(section: Data, *, seed: int) -> Dataset:
         raise DataError(f"data.unlabelled.rest: data.limit keeps all {len(train):,} training examples, so that nothing is "
                         "left without labels; take less of them, or leave `rest` out.")
     return train.select(rest)
+
+
+def _of_each(sections: Mapping[str, Data], seed: int, teachers: str | None) -> dict[str, Dataset]:
+    """Those of several tasks, in one table a split."""
+    problems, found = [], {}
+    if teachers is not None:
+        problems.append(f"teacher.train.data: got {teachers!r}; a teacher of several tasks learns from the data of each; "
+                        "leave it out.")
+    for name, section in sections.items():
+        try:
+            found[name] = load(section, seed=seed)
+        except DataError as error:
+            problems += [of_part(name, problem) for problem in error.problems]
+    if problems:
+        raise all_at_once(problems, DataError)
+    return several.united(found)
+
+
+def of_part(name: str, problem: str) -> str:
+    """What is wrong with the data of one of several tasks, with its place in the recipe."""
+    return f"data.parts.{name}.{problem}" if problem.startswith("data.") else f"data.parts.{name}: {problem}"
 
 
 def to_learn_from(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:

@@ -118,7 +118,23 @@ def make_scores(
         slices=sliced(main, chosen, slices, seed),
         shifted=shifted(beside, main, chosen, seed),
         deploy=deploy,
+        parts=_by_task(splits, examined, costs, resamples, seed),
     )
+
+
+def _by_task(
+    splits: Mapping[str, Dataset], examined: Sequence[Examined], costs: Mapping[str, Cost], resamples: int, seed: int
+) -> dict[str, Scores]:
+    """Of several tasks that are answered at once, the scores of each by itself."""
+    found = {}
+    for one in examined:
+        for name, exam in one.exam.parts().items():
+            own = {subject: {split: [one.exam.split_of(name, splits[split], answers)[1] for answers in seeds]
+                             for split, seeds in answered.items()} for subject, answered in one.answers.items()}
+            first = next(iter(one.answers.values()))
+            examples = {split: one.exam.split_of(name, splits[split], seeds[0])[0] for split, seeds in first.items()}
+            found[name] = make_scores(name, examples, [Examined(exam, own)], costs, resamples=resamples, seed=seed)
+    return found
 
 
 @dataclass(frozen=True)

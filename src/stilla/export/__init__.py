@@ -29,8 +29,9 @@ KINDS: Mapping[str, str] = {
 NEEDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("onnx", "onnxruntime", "onnxscript"))
 """Packages that a format needs beside Stilla's own; `pip install "stilla[onnx]"` brings them."""
 
-MODEL, ENCODER, TOWER = "model.onnx", "encoder_model.onnx", "vision_model.onnx"
-"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder, or towers."""
+MODEL, ENCODER, TOWER, HEADS = "model.onnx", "encoder_model.onnx", "vision_model.onnx", "heads.json"
+"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder, or towers; or
+the list of its heads, each of which lies in a folder of its own."""
 
 
 def tower_file(tower: str) -> str:
@@ -40,7 +41,7 @@ def tower_file(tower: str) -> str:
 
 def main_file(folder: Path) -> Path | None:
     """The file that stands for a format; None where there is none."""
-    return next((folder / name for name in (MODEL, ENCODER, TOWER) if (folder / name).is_file()), None)
+    return next((folder / name for name in (MODEL, ENCODER, TOWER, HEADS) if (folder / name).is_file()), None)
 
 
 _LAZY = {
@@ -87,8 +88,10 @@ def export(kind: str, model: nn.Module, processor: Any | None, task: Task, prepa
         RecipeError: no such format.
         ExportError: packages are missing, the format cannot hold the model, the disk is full.
     """
-    from stilla.export.deploy import write_folder
+    from stilla.export.deploy import write_folder, write_heads
 
+    if heads := task.handed_over(model, processor, prepared):
+        return write_heads(find(kind), heads, folder)
     return write_folder(find(kind), model, processor, task, prepared, folder)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
@@ -150,8 +151,16 @@ def model_card(
     return f"---\n{front}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
 
 
-def transformers_usage(kind: str) -> str:
-    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline, but for language models)."""
+def transformers_usage(kind: str, heads: Mapping[str, str] = MappingProxyType({})) -> str:
+    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline, but for language models).
+
+    heads: of a student of several tasks, by name what each head does.
+    """
+    if heads:
+        lines = "".join(f'{name} = pipeline("{head}", model="path/to/this/folder/{name}")\nprint({name}("An example."))\n'
+                        for name, head in heads.items())
+        return ("Every head lies in a folder of its own, with the encoder that all share.\n\n```python\n"
+                f"from transformers import pipeline\n\n{lines}```\n")
     if kind in _OTHER_USAGE:
         return _OTHER_USAGE[kind]
     given = _GIVEN.get(kind, '"picture.png"' if kind.startswith("image") else '"An example."')
@@ -210,12 +219,15 @@ def _ece(one: Measured, split: str) -> float | None:
     return None if calibration is None else calibration.ece
 
 
-def _hub_task(scores: Scores) -> str:
+def _hub_task(scores: Scores) -> str | None:
+    if scores.parts:
+        return None  # a folder of several, none of which it is itself
     pipeline = _PIPELINES.get(scores.task, scores.task)
     return "summarization" if pipeline == "translation" and scores.metric.startswith("rouge") else pipeline
 
 
 def _hub_metric(metric: str) -> str:
+    metric = metric.rpartition("/")[2]
     averaged = "rouge" if metric.startswith("rouge") else metric.removeprefix("macro_").removeprefix("micro_")
     return _HUB_METRICS.get(averaged, averaged)
 

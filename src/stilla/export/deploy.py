@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.export import ENCODER, MODEL, TOWER, main_file
+from stilla.export import ENCODER, HEADS, MODEL, TOWER, main_file
 from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.session import OnnxModel
-from stilla.tasks.base import Prepared, Task
+from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
 
 _PREPARING = {
@@ -79,6 +80,18 @@ def write_folder(
             readme(OnnxModel(made), said, config, task)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
+
+
+def write_heads(write: Writer, heads: Mapping[str, Head], folder: Path) -> Path:
+    """A folder for each of several heads, each to be deployed by itself, and the list of them."""
+    require_onnx()
+    older = main_file(folder)
+    numbers = sum(value.numel() for one in heads.values() for value in one.model.state_dict().values())
+    with replaced(folder, needed=5 * numbers, holds=HEADS if older is None else older.name) as new:
+        for name, one in heads.items():
+            write_folder(write, one.model, one.processor, one.task, one.prepared, new / name)
+        (new / HEADS).write_text(json.dumps({name: f"{name}/{MODEL}" for name in heads}, indent=1), encoding="utf-8")
+    return folder / HEADS
 
 
 _WRITING = {

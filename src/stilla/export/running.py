@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers import (
 
 from stilla.errors import ExportError
 from stilla.evaluate.generate import Decoding, Writer, Written, ends, split_at_ends, with_settings
-from stilla.export import ENCODER, TOWER, tower_file
+from stilla.export import ENCODER, HEADS, TOWER, tower_file
 from stilla.export.session import OnnxModel, Session
 
 Inputs = Mapping[str, Tensor]
@@ -35,6 +36,8 @@ DECODER, WITH_PAST = "decoder_model.onnx", "decoder_with_past_model.onnx"
 
 def open_exported(path: Path) -> Any:
     """What lies in a format's folder as a function from model inputs to logits; what writes has a `writer` as well."""
+    if path.name == HEADS:
+        return OnnxHeads(path)
     if path.name == ENCODER:
         return OnnxPair(path.parent)
     if path.name == TOWER:
@@ -57,6 +60,23 @@ class OnnxTowers:
     def __call__(self, inputs: Inputs) -> Tensor:
         """(pictures and texts, width) in float32."""
         return torch.cat([one(inputs) for one in self._towers if any(name in inputs for name in one.inputs)])
+
+
+class OnnxHeads:
+    """The exported heads of one model: from inputs named `head/input` to what each of them answers, by name."""
+
+    def __init__(self, path: Path) -> None:
+        listed: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        self.path = path
+        self.each = {name: OnnxModel(path.parent / file) for name, file in listed.items()}
+        self.bytes = sum(one.bytes for one in self.each.values())
+
+    def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
+        own: dict[str, dict[str, Tensor]] = {}
+        for key, value in inputs.items():
+            name, _, inside = key.partition("/")
+            own.setdefault(name, {})[inside] = value
+        return {name: self.each[name](values) for name, values in own.items()}
 
 
 class OnnxWriter:

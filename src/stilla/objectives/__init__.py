@@ -108,7 +108,8 @@ def term(spec: ObjectiveSpec) -> Term:
     cls = find(spec.kind)
     options = options_model(cls)(**spec.options)
     objective = cls(**{name: getattr(options, name) for name in type(options).model_fields})
-    return Term(objective, spec.weight, spec.name or spec.kind.rpartition(":")[2])
+    name = spec.name or "/".join([*([spec.part] if spec.part else []), spec.kind.rpartition(":")[2]])
+    return Term(objective, spec.weight, name, spec.part)
 
 
 def _in_words(error: Mapping[str, Any], cls: type[Objective]) -> str:

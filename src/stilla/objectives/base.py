@@ -235,16 +235,18 @@ class FeatureObjective(Objective):
 
     @abstractmethod
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
-        """Sum over the batch, in at least float32."""
+        """Sum over the batch, in at least float32. `teacher`: empty where none was asked and none is needed."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """An objective with its weight in the loss (a number or a schedule) and its name in the log."""
+    """An objective with its weight in the loss (a number or a schedule) and its name in the log. `part`: of several tasks,
+    the one that it is of."""
 
     objective: Objective
     weight: Schedule | Mapping[str, Any] | float = 1.0
     name: str = ""
+    part: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", schedule(self.weight))

@@ -164,6 +164,28 @@ class Data(Section):
         return self
 
     @property
+    def each(self) -> Mapping[str, Data]:
+        """By name the data of every task that is learnt, where there are several."""
+        return {}
+
+    @property
+    def tasks(self) -> Mapping[str, str]:
+        """By name what every task is, where there are several."""
+        return {}
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are labelled examples to learn from."""
+        return self.train is not None or any(one.is_labelled for one in self.each.values())
+
+    @property
+    def named(self) -> str:
+        """What is learnt from, in words; without labelled examples what is measured on."""
+        if self.each:
+            return ", ".join(one.named for one in self.each.values())
+        return self.train or str(self.validation)
+
+    @property
     def label_columns(self) -> tuple[str, ...] | None:
         """Where the labels stand by which draws are stratified; None leaves it to the columns' names."""
         return None

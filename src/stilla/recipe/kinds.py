@@ -59,6 +59,7 @@ KINDS: Mapping[str, Kind] = {
     "image-text": Kind("stilla.tasks.vision_text.image_text:ImageText", "stilla.tasks.vision_text.sections:ImageTextData"),
     "recommendation": Kind("stilla.tasks.recommendation.recommendation:Recommendation",
                            "stilla.tasks.recommendation.sections:RecommendationData"),
+    "several": Kind("stilla.tasks.several.several:Several", "stilla.tasks.several.sections:SeveralData"),
 }
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stilla.recipe.models import Dropout, Training
 from stilla.recipe.paths import PathName
@@ -35,6 +43,8 @@ class ObjectiveSpec(Section):
     """A number or a schedule; used as written, never normalised."""
     name: str | None = None
     """Its name in the log; by default its kind."""
+    part: str | None = None
+    """Of several tasks, the one that it is of; by default all, each by itself."""
 
     @field_validator("weight")
     @classmethod
@@ -44,6 +54,12 @@ class ObjectiveSpec(Section):
         if max(weight.values()) > WEIGHT:
             raise ValueError(f"got {weight.plain()}; expected at most {WEIGHT:,.0f}")
         return weight
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a part where none is said: what was written before there were parts stays what it was."""
+        plain: dict[str, Any] = dump(self)
+        return {name: value for name, value in plain.items() if name != "part" or value is not None}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -51,6 +51,11 @@ def named(section: Section) -> Iterator[tuple[Place, str]]:
                 yield from (((name, number), path) for number, path in enumerate(value) if isinstance(path, str))
         elif isinstance(value, str) and _is_path((*field.metadata, field.annotation)):
             yield (name,), value
+        elif isinstance(value, Mapping) and any(isinstance(one, Section) for one in value.values()):
+            yield from (((name, key, *place), path) for key, one in value.items() if isinstance(one, Section)
+                        for place, path in named(one))
+            yield from (((name, key), path) for key, path in value.items()
+                        if isinstance(path, str) and _is_path((field.annotation,)))
         elif isinstance(value, Mapping) and _is_path((field.annotation,)):
             yield from (((name, key), path) for key, path in value.items() if isinstance(path, str))
         elif name == "trainer" and isinstance(value, Mapping):

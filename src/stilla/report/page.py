@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +35,15 @@ def write_report(folder: Path) -> Path:
         DataError: the folder holds no readable scores.json.
     """
     run = read_run(Path(folder))
+    for name, scores in run.scores.parts.items():
+        own = replace(run, scores=scores, name=f"{run.name}: {name}")
+        write_page(run.path / _of_task(name), "page.html.j2", page_values(own))
     return write_page(run.path / "report.html", "page.html.j2", page_values(run))
+
+
+def _of_task(name: str) -> str:
+    """The page of one of several tasks."""
+    return f"report/{name}.html"
 
 
 def page_values(run: RunFolder) -> dict[str, object]:
@@ -54,6 +63,7 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "full_heads": [subject_title(name) for name in ordered_subjects(scores)],
         "full_lines": full_table(scores),
         "notes": (*unsaid(scores), *run.problems),
+        "tasks": [(name, one, score_table(one), _of_task(name)) for name, one in scores.parts.items()],
         "slices": parts_table(scores, scores.slices) if scores.slices else None,
         "slices_said": summary(scores, scores.slices, "slices"),
         "shifted": parts_table(scores, scores.shifted) if scores.shifted else None,
@@ -152,7 +162,7 @@ def _decision_summary(scores: Scores) -> str:
 def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """The sections that are there, for the line of links."""
     return [(target, name) for target, name, needs in (
-        ("scores", "Scores", ("table",)), ("notes", "Notes", ("notes",)),
+        ("scores", "Scores", ("table",)), ("tasks", "Tasks", ("tasks",)), ("notes", "Notes", ("notes",)),
         ("slices", "Slices", ("slices",)), ("shifted", "Shifted data", ("shifted",)),
         ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
         ("training", "Training", ("losses", "evaluation")),

@@ -70,7 +70,7 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if section.form == "none":
         return []
     found = []
-    if prepared.on_epoch is not None and prepared.views is None:
+    if prepared.changes and prepared.views is None:
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
                      "every epoch, so nothing would ever be found. Use data.views: 8, which draws eight forms of each once, "
                      "data.augment: none (for masked-lm data.fresh_masks: false), or cache: none")
@@ -211,7 +211,7 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *,
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
     passes = recipe.evaluate.seeds * sum(passes_of(stage, share * len(prepared)) for stage in recipe.distill)
-    forms = 1 if prepared.on_epoch is None else prepared.views or math.inf
+    forms = prepared.views or math.inf if prepared.changes else 1
     again = passes > forms or (of_many and forms < math.inf)
     return (again and len({precision_of(stage) for stage in recipe.distill}) == 1
             and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))

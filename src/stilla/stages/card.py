@@ -24,12 +24,12 @@ def card(
     recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded, model: Loaded, *, plain: bool
 ) -> Path:
     """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
-    usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task)
+    usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task, recipe.data.tasks)
     name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
     text = model_card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
         parts=markdown_parts(scores), teacher=_teacher(recipe),
         student=how(recipe.student, teacher.model, model.model),
-        data=recipe.data.train or str(recipe.data.validation), usage=usage, transformers=not plain,
+        data=recipe.data.named, usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
     return write_card(folder.model(role, 0), text)

@@ -9,6 +9,7 @@ from stilla.recipe.schedule import schedule
 from stilla.stages.unlabelled import is_written
 from stilla.tasks.base import Task
 from stilla.tasks.language.writing import Writes
+from stilla.tasks.shared.learning import objectives_for
 
 
 def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
@@ -39,26 +40,14 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
 def are_labelled(recipe: Recipe, task: Task) -> bool:
     """Whether a student's training examples have labels: people's, or texts that the teacher writes."""
-    return (recipe.data.train is not None and task.has_labels) or is_written(task)
+    return (recipe.data.is_labelled and task.has_labels) or is_written(task)
 
 
 def without_labels(recipe: Recipe, task: Task) -> list[str]:
     """Why nothing can be learnt from labels alone where a recipe asks for that, in words."""
     asked = [name for name, wanted in (("evaluate.baseline", recipe.evaluate.baseline), ("teacher.train",
              recipe.teacher.train is not None)) if wanted]
-    if task.has_labels or recipe.data.train is None:
+    if task.has_labels or not recipe.data.is_labelled:
         return []
     return [f"{name}: learns from labels alone, and these data say of no example what is right (pairs with a score do, and "
             "queries with what answers them and what does not). Leave it out" for name in asked]
-
-
-def objectives_for(classes: int, *, written: bool = False) -> tuple[ObjectiveSpec, ...]:
-    """The labels and the teacher's logits, softened; a number (one output) is compared as it is.
-
-    Hidden states are not among them: on students cut from a fine-tuned encoder they cost accuracy. What the teacher has
-    `written` is learnt as it is (Kim and Rush 2016).
-    """
-    if written:
-        return (ObjectiveSpec(kind="labels"),)
-    logits = {"divergence": "mse"} if classes == 1 else {"temperature": 2.0}
-    return ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, **logits)

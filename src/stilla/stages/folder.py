@@ -296,9 +296,9 @@ class RunFolder:
 
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
-_OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "log.jsonl", "teacher", "student", "baseline",
-         "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints", "profile", "evaluations",
-         "trackers", "set-aside", "error.txt", "stages.json")
+_OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
+         "baseline", "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints", "profile",
+         "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

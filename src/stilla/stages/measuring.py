@@ -48,7 +48,7 @@ from stilla.stages.vocabulary import cost_of
 from stilla.stages.words import narrowed
 from stilla.tasks.answers import Answers, in_common
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.tasks.exam import Exam, ForwardExam
+from stilla.tasks.exam import Exam, ForwardExam, by_task
 from stilla.tasks.language.writing import WrittenExam
 
 LOOKED_AT = 10_000
@@ -69,13 +69,15 @@ def check_teacher(task: Task, teacher: Loaded, validation: Dataset, recipe: Reci
     exam = task.exam()
     said = examine(exam, {"teacher": Asked(teacher.model)}, prepared, batch_size=recipe.evaluate.batch_size,
                    title="checking the teacher")["teacher"]
-    if is_weak(exam, said, seed=recipe.seed):
-        quality, chance = compared_with_chance(exam, said, seed=recipe.seed)
-        raise CompatibilityError(
-            f"the teacher is no better than chance on the {len(said):,} validation examples: {exam.metrics()[0].name} "
-            f"{quality.value:.3f} (95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong "
-            f"label column, label order or preparation looks like this. {_way_out(recipe)}, or go on with "
-            "--allow-weak-teacher")
+    for name, (own, answers) in by_task(exam, said).items():
+        if is_weak(own, answers, seed=recipe.seed):
+            quality, chance = compared_with_chance(own, answers, seed=recipe.seed)
+            whose = f"the teacher of {name}" if name else "the teacher"
+            raise CompatibilityError(
+                f"{whose} is no better than chance on the {len(answers):,} validation examples: {own.metrics()[0].name} "
+                f"{quality.value:.3f} (95 % interval {quality.low:.3f} to {quality.high:.3f}), chance {chance:.3f}. A wrong "
+                f"label column, label order or preparation looks like this. {_way_out(recipe)}, or go on with "
+                "--allow-weak-teacher")
 
 
 def _way_out(recipe: Recipe) -> str:

@@ -52,6 +52,7 @@ def _started(
                              trust_remote_code=spec.trust_remote_code)
         loaded = task.load(source, labelled=False)
         return given(loaded.model, teacher.model), loaded
+    teacher = task.pattern(teacher)
     student = whole_width(spec, task, teacher, origin)
     if spec.width is not None:
         model = transformer(student)
@@ -67,9 +68,9 @@ def whole_width(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSou
     Raises:
         CompatibilityError: see `start_student`.
     """
-    whole = teacher.model
+    whole = task.pattern(teacher).model
     if origin is not None and origin.precision != "float32":
-        whole = task.load(origin.model_copy(update={"precision": "float32"}), labelled=True).model
+        whole = task.pattern(task.load(origin.model_copy(update={"precision": "float32"}), labelled=True)).model
     if spec.config is not None:
         return fresh(whole, spec.config)
     return entire(whole) if spec.layers is None else by_layers(whole, spec.layers)

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import TypeVar
 
 from stilla.errors import CompatibilityError
+from stilla.objectives.base import Term
 from stilla.recipe import Data, Evaluate, ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dims, Signals
 from stilla.signals import Side as Side
@@ -57,6 +58,8 @@ class Prepared:
     """Called with the epoch before its first batch, where examples are augmented at random."""
     views: int | None = None
     """After so many epochs the same changed examples come again, whatever the seed; None: never, or they do not change."""
+    redrawn: bool = False
+    """Whether `on_epoch` only says which examples come, each of which is always the same."""
     packed: bool = False
     """Whether an example of a batch may hold several documents."""
     aligned: bool = True
@@ -70,6 +73,21 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def changes(self) -> bool:
+        """Whether an example may be another one in the next epoch."""
+        return self.on_epoch is not None and not self.redrawn
+
+
+@dataclass(frozen=True)
+class Head:
+    """One of several heads as a model of its own, with what it is exported by."""
+
+    model: nn.Module
+    processor: Any
+    task: Task
+    prepared: Prepared
 
 
 @dataclass(frozen=True)
@@ -197,6 +215,28 @@ class Task(ABC, Generic[SectionT]):
             CompatibilityError: there is no such processor, or the student cannot see what it makes.
         """
         return student
+    def pattern(self, teacher: Loaded) -> Loaded:
+        """What a student is cut from, or made like; by default the teacher itself."""
+        return teacher
+
+    def idle(self, terms: Sequence[Term]) -> list[str]:
+        """Why these terms leave something unlearnt that the task has, in words; empty if they do not."""
+        return []
+
+    def terms(self, terms: Sequence[Term]) -> tuple[Term, ...]:
+        """The terms of a loss as they are for this task; of several tasks, those of each.
+
+        Raises:
+            CompatibilityError: a term is of a part that there is not.
+        """
+        if parted := [term for term in terms if term.part is not None]:
+            raise CompatibilityError(f"`{parted[0].name}`: part: got {parted[0].part!r}, and `{self.kind}` is one task, which "
+                                     "has no parts; leave it out")
+        return tuple(terms)
+
+    def handed_over(self, model: nn.Module, processor: Any, prepared: Prepared) -> Mapping[str, Head]:
+        """By name the heads that a model is handed over as, one file or folder each; none where it is one itself."""
+        return {}
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:
         """By what a student learns whose recipe names no objectives; None: by labels and logits."""

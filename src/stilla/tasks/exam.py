@@ -61,6 +61,18 @@ class Exam(ABC):
         other: not where models read other tokens."""
         return True
 
+    def parts(self) -> Mapping[str, Exam]:
+        """Where several tasks are answered at once, each one's own exam, by name."""
+        return {}
+
+    def of_part(self, name: str, answers: Answers) -> Answers:
+        """The answers to one task's examples, as its own exam has them."""
+        raise NotImplementedError
+
+    def split_of(self, name: str, split: Dataset, answers: Answers) -> tuple[Dataset, Answers]:
+        """One task's examples of a split, and the answers to them by their place among these."""
+        raise NotImplementedError
+
     def settled(self, answers: Answers, validation: Answers) -> Answers:
         """A model's answers with what is chosen on its answers to validation data (a threshold); by default nothing is."""
         return answers
@@ -138,6 +150,11 @@ class ForwardExam(Exam):
     def remarks(self, said: Mapping[str, Any], batch: Batch) -> list[str]:
         """What a reader has to know of what these models said of a few examples, by subject."""
         return []
+
+
+def by_task(exam: Exam, answers: Answers) -> dict[str, tuple[Exam, Answers]]:
+    """The exam and the answers of each of several tasks, by name; of a single one these themselves, without a name."""
+    return {name: (one, exam.of_part(name, answers)) for name, one in exam.parts().items()} or {"": (exam, answers)}
 
 
 def any_of(answers: Mapping[str, Answers]) -> Answers:

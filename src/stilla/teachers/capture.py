@@ -302,7 +302,7 @@ def refuse_random(prepared: Prepared) -> None:
     """Raises:
         CacheError: examples that are never the same twice cannot be found again.
     """
-    if prepared.on_epoch is not None and prepared.views is None:
+    if prepared.changes and prepared.views is None:
         raise CacheError("a cache finds the teacher's answers by what it was asked, and these examples change at random "
                          "in every epoch: nothing would ever be found. Use data.views: 8 (eight forms of each, drawn once), "
                          "data.augment: none (and fixed masks), or cache: none")

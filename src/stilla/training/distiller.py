@@ -69,6 +69,7 @@ class Distiller(nn.Module):
         names = [term.name for term in terms]
         problems = [] if terms else ["there is no term, so nothing would be learnt; expected for example Term(Logits())"]
         problems += [f"two terms are called {name!r}; give one a `name`" for name in {*names} if names.count(name) > 1]
+        problems += task.idle(terms)
         problems += [problem for term in terms
                      for problem in term.objective.problems(student_dims, teacher_dims, layer_map or {})
                      if not term.objective.unmade(student_dims)]
@@ -147,7 +148,7 @@ class Distiller(nn.Module):
                     if theirs is None and term.objective.needs_teacher:
                         raise CompatibilityError(
                             f"`{term.name}` needs a teacher, and this batch came without its signals")
-                    total = term.objective.total(said, said if theirs is None else theirs, step.progress)
+                    total = term.objective.total(said, Signals() if theirs is None else theirs, step.progress)
                     loss = loss + weights[term.name] * scales[term.name] * total
                     sums[term.name] = total.detach()
             parts = {name: scales[name] * total for name, total in sums.items()}

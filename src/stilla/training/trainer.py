@@ -121,6 +121,7 @@ class DistillationTrainer(Narrowed):
         settle_devices(args)
         settle_batch_norm(model, batch_norm, args)
         self.task = task_of(model, task, teacher)
+        terms = self.task.terms(terms)
         self.reading = Reading.of(self.task, model, teacher, collator=data_collator, processor=processing_class,
                                   unused=not args.remove_unused_columns,
                                   seed=args.data_seed if args.data_seed is not None else args.seed)

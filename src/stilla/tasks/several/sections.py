@@ -1,0 +1,103 @@
+"""What recipes may tell a task that is made of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from stilla.errors import all_of, one_of, short
+from stilla.recipe import Data, ModelSource
+from stilla.recipe.kinds import sections_or_any
+from stilla.recipe.section import TEMPERATURE, Section
+
+KINDS = ("text-classification", "token-classification")
+"""The tasks that can be one of several: those whose models are an encoder with a head on it."""
+
+NAME = r"^[a-z][a-z0-9_]{0,39}$"
+"""A part's name: of a folder, and of a head within the model."""
+
+_OF_THE_WHOLE = ("train", "validation", "test", "config", "revision", "limit")
+_NOT_OF_A_PART = ("unlabelled", "shifted")
+_NOT_YET = ("examples without labels, and from elsewhere, cannot be given where several tasks are learnt at once; leave them "
+            "out")
+
+
+def _named_alone(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class Part(Section):
+    """One of several tasks."""
+
+    task: str
+    """What its head does: text-classification (classes, several labels, or a number) or token-classification."""
+    data: SerializeAsAny[Data]
+    """Its examples: all that a recipe of this task alone may say under `data`."""
+    teacher: Annotated[ModelSource | None, BeforeValidator(_named_alone, json_schema_input_type=ModelSource | str | None)] = (
+        None)
+    """The model that knows it; by default the recipe's teacher."""
+
+    @field_validator("task")
+    @classmethod
+    def _with_a_head(cls, task: str) -> str:
+        if task not in KINDS:
+            raise ValueError(f"got {short(task, 80)!r}; expected {one_of(KINDS)}: only their models are an encoder with a "
+                             "head, which others can share")
+        return task
+
+    @field_validator("data", mode="wrap")
+    @classmethod
+    def _of_its_task(cls, value: Any, usual: object, info: ValidationInfo) -> Data:
+        section = sections_or_any(info.data.get("task")).data
+        made = section.model_validate({"train": value} if isinstance(value, str) else value)
+        if more := [name for name in _NOT_OF_A_PART if getattr(made, name)]:
+            raise ValueError(f"got {all_of(more)}; {_NOT_YET}, or distil that task alone")
+        return made
+
+    @field_validator("teacher")
+    @classmethod
+    def _of_the_library(cls, teacher: ModelSource | None) -> ModelSource | None:
+        if teacher is not None and (":" in teacher.model or teacher.trust_remote_code):
+            raise ValueError(f"got {teacher.model!r}, which is code; expected a folder or a Hugging Face name: a head is "
+                             "made of the class that transformers has for it")
+        return teacher
+
+
+class SeveralData(Data):
+    """Several tasks for one student: the examples of each, and how often each comes."""
+
+    model_config = ConfigDict(json_schema_extra={})
+
+    parts: Mapping[Annotated[str, Field(pattern=NAME)], Part] = Field(min_length=1)
+    """By name the tasks: `{intents: {task: text-classification, data: intents.csv}, tags: {...}}`. Every name is a head of
+    the student, and a folder in its folder."""
+    temperature: float = Field(1.0, ge=1, le=TEMPERATURE)
+    """How evenly tasks of different size come: an epoch has as many examples as there are, of which a task with n of them
+    gets a share of n^(1/T). 1 passes over all equally often, larger numbers take more of the small ones."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> SeveralData:
+        if said := [name for name in _OF_THE_WHOLE if getattr(self, name) is not None]:
+            raise ValueError(f"got {all_of(said)}; every task has data of its own: parts: {{name: {{task: ..., data: "
+                             "{train: ...}}}")
+        if said := [name for name in _NOT_OF_A_PART if getattr(self, name)]:
+            raise ValueError(f"got {all_of(said)}; {_NOT_YET}")
+        return self
+
+    @property
+    def each(self) -> Mapping[str, Data]:
+        return {name: part.data for name, part in self.parts.items()}
+
+    @property
+    def tasks(self) -> Mapping[str, str]:
+        return {name: part.task for name, part in self.parts.items()}
