@@ -14,7 +14,7 @@ from stilla.check.found import Found, warnings_as
 from stilla.errors import CompatibilityError, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
-from stilla.objectives.base import OF_LABELS, Objective
+from stilla.objectives.base import OF_LABELS, Objective, Term
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
@@ -243,7 +243,7 @@ def _fit(
 ) -> None:
     """Every objective against both models. `chosen`: for stages that name none."""
     named = [spec for stage in recipe.distill for spec in stage.objectives or chosen]
-    stacks = any(objectives.term(spec).objective.needs_stacks for spec in named if _is_usable(spec))
+    stacks = any(term.objective.needs_stacks for spec in named for term in _terms(spec, task)[0])
     batch = prepared.collate([prepared.examples[0]]) if stacks else None
     dims = (
         dims_of(student.model, task, batch.student if batch else None),
@@ -267,14 +267,20 @@ def _misfits(
     spec: ObjectiveSpec, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared, *, labelled: bool
 ) -> list[str]:
     """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
+    terms, wrong = _terms(spec, task)
+    return wrong or [problem for term in terms
+                     for problem in _misfits_of(term.objective, task, dims, student, prepared, labelled=labelled)]
+
+
+def _terms(spec: ObjectiveSpec, task: Task) -> tuple[tuple[Term, ...], list[str]]:
+    """An objective as the task has it, of several tasks one for each; or why there is none for it, in words. Neither where its
+    options are wrong, which is said elsewhere."""
     if not _is_usable(spec):
-        return []
+        return (), []
     try:
-        terms = task.terms([objectives.term(spec)])
+        return task.terms([objectives.term(spec)]), []
     except CompatibilityError as error:
-        return list(error.problems)
-    return [problem for term in terms
-            for problem in _misfits_of(term.objective, task, dims, student, prepared, labelled=labelled)]
+        return (), list(error.problems)
 
 
 def _misfits_of(

@@ -230,8 +230,8 @@ class Task(ABC, Generic[SectionT]):
             CompatibilityError: a term is of a part that there is not.
         """
         if parted := [term for term in terms if term.part is not None]:
-            raise CompatibilityError(f"`{parted[0].name}`: part: got {parted[0].part!r}, and `{self.kind}` is one task, which "
-                                     "has no parts; leave it out")
+            raise CompatibilityError(f"`{parted[0].name}`: part: got {parted[0].part!r}, and `{self.kind}` is one task, "
+                                     "which has no parts; leave it out")
         return tuple(terms)
 
     def handed_over(self, model: nn.Module, processor: Any, prepared: Prepared) -> Mapping[str, Head]:

@@ -85,7 +85,8 @@ class SeveralModel(PreTrainedModel):
         """A copy of an encoder with a copy of every model's head: where it does not fit the encoder, a new one (seeded by the
         caller)."""
         config = SeveralConfig.of(models, encoder.config)
-        whole = cls(config).to(next(encoder.parameters()).device)
+        whole = cls(config)
+        whole.to(next(encoder.parameters()).device)
         _filled(whole.encoder, encoder.state_dict())
         for name, model in models.items():
             head, body = whole.heads[_key(name)], f"{model.base_model_prefix}."
@@ -93,7 +94,8 @@ class SeveralModel(PreTrainedModel):
             theirs = head.state_dict()
             if own.keys() == theirs.keys() and all(own[key].shape == theirs[key].shape for key in own):
                 _filled(head, own)
-        return whole.eval()
+        whole.eval()
+        return whole
 
     def forward(self, **inputs: Tensor) -> dict[str, Any]:
         """`parts`: by name what each head says. `logits`: all of theirs in a row."""
@@ -102,7 +104,7 @@ class SeveralModel(PreTrainedModel):
 
     def head(self, name: str) -> PreTrainedModel:
         """One head with the encoder, within this model: its forward and its config."""
-        found: PreTrainedModel = self.heads[_key(name)]  # type: ignore[assignment]
+        found: PreTrainedModel = self.heads[_key(name)]
         return found
 
     def alone(self, name: str) -> PreTrainedModel:
@@ -124,7 +126,7 @@ class SeveralModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.encoder.set_input_embeddings(value)
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
         """The whole, and in a folder of its name every head with the encoder: what `from_pretrained` and `pipeline` load."""
         super().save_pretrained(save_directory, *args, **options)
         if options.get("is_main_process", True) and options.get("state_dict") is None:
