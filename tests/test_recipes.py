@@ -86,6 +86,12 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         return _writing(folder, recipe)
     if recipe.task == "token-classification":
         return _words(folder, recipe)
+    if recipe.task == "several":
+        files = {"intents": tiny.texts(folder / "intents", train=48, validation=24, test=24),
+                 "tags": {split: taggers.conllu(folder / f"{split}.conllu", size, "upos", seed)
+                          for seed, (split, size) in enumerate((("train", 48), ("validation", 12), ("test", 12)))}}
+        return [*(f"data.parts.{name}.data.{split}={path}" for name, own in files.items() for split, path in own.items()),
+                "data.parts.intents.data.label=topic", f"teacher.model={tiny.bert(folder / 'teacher', layers=12, width=16)}"]
     if recipe.task == "question-answering":
         files = {split: answerers.squad(folder / f"{split}.json", size, seed)
                  for seed, (split, size) in enumerate((("train", 64), ("test", 16)))}

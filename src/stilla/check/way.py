@@ -273,8 +273,8 @@ def _misfits(
 
 
 def _terms(spec: ObjectiveSpec, task: Task) -> tuple[tuple[Term, ...], list[str]]:
-    """An objective as the task has it, of several tasks one for each; or why there is none for it, in words. Neither where its
-    options are wrong, which is said elsewhere."""
+    """An objective as the task has it, of several tasks one for each; or why there is none for it, in words. Neither where
+    its options are wrong, which is said elsewhere."""
     if not _is_usable(spec):
         return (), []
     try:

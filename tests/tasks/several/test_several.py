@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,22 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import TrainingArguments, set_seed
 
-from stilla import data, tasks
+from stilla import DistillationTrainer, data, tasks
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine
 from stilla.models.fingerprint import of_model
-from stilla.objectives import DIST, Hidden, Labels, Logits, Term
-from stilla.recipe import ModelSource, Recipe
+from stilla.objectives import DIST, Hidden, Labels, Logits, Term, term
+from stilla.recipe import ModelSource, Recipe, StudentSpec
 from stilla.signals import Side
 from stilla.stages.starting import start_student
 from stilla.tasks.base import Loaded
 from stilla.tasks.several.batching import parts_of
 from stilla.tasks.several.model import SeveralModel, Teachers
 from stilla.tasks.several.several import Several
+from tests import tiny
+from tests.equivalence.setting import distance, losses, weights
 from tests.tasks.several import setting
 
 
@@ -227,6 +231,7 @@ def _changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
     (_changed(student={"width": 0.5}), "student.width"),
     (_changed(student={"vocabulary": "data"}), "student.vocabulary"),
     (_changed(student={"size": 0.5}), "sizes are not searched"),
+    (_changed(student={"layers": 2, "layers_by": "influence"}), "which layers matter"),
     (lambda plain: plain["teacher"].update(train={"epochs": 1}), "names teachers of words: which is meant"),
     (_changed(teacher={"model": "mine:Model"}), "is code"),
 ])
@@ -289,3 +294,78 @@ def test_the_temperature_says_how_often_a_task_comes(tmp_path: Path) -> None:
     first = prepared.collate([prepared.examples[one] for one in range(100, 110)])
     prepared.on_epoch(1)
     assert not torch.equal(first["keys"], prepared.collate([prepared.examples[one] for one in range(100, 110)])["keys"])
+
+
+def _of_every_kind(folder: Path) -> tuple[Several, dict[str, Dataset], Loaded]:
+    """Classes, several labels, a number, and words with tags; and a model of all, untrained."""
+    draw = np.random.default_rng(0)
+    files = tiny.texts(folder / "topics", train=20, validation=12, test=12)
+    rows = {split: [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+            for split, file in files.items()}
+    places: dict[str, dict[str, Any]] = {"several": {}, "stars": {}}
+    for split, texts in rows.items():
+        for name, value in (("several", lambda row: [row["topic"], "new"][: int(draw.integers(1, 3))]),
+                            ("stars", lambda row: round(float(draw.uniform(0, 5)), 3))):
+            file = folder / f"{name}-{split}.jsonl"
+            file.write_text("".join(json.dumps({"text": row["text"], "label": value(row)}) + "\n" for row in texts),
+                            encoding="utf-8")
+            places[name][split] = str(file)
+    made = setting.parts(folder / "data", train=(20, 12))
+    made["topics"]["data"] = files
+    made["several"] = {"task": "text-classification", "data": {**places["several"], "thresholds": "tuned"}}
+    made["stars"] = {"task": "text-classification", "data": {**places["stars"], "kind": "regression"}}
+    for part in made.values():
+        if part["task"] == "text-classification":
+            part["data"] = {**part["data"], "augment": "none"}
+    recipe = Recipe.model_validate({
+        "task": "several", "data": {"parts": made, "temperature": 2.0}, "output": "run", "student": 2,
+        "teacher": setting.topics(folder / "start", width=16)})
+    splits = data.load(recipe.data, seed=0)
+    task = tasks.find("several").understand(recipe.data, splits).settled(recipe.teacher, recipe.student)
+    assert isinstance(task, Several)
+    torch.manual_seed(0)
+    loaded = task.load(recipe.teacher, labelled=False)
+    return task.adapted_to(loaded), splits, loaded
+
+
+@pytest.mark.slow
+def test_classes_several_labels_numbers_and_words_are_learnt_together_however_a_step_is_cut(tmp_path: Path) -> None:
+    task, splits, teacher = _of_every_kind(tmp_path)
+    found = []
+    for batch, accumulate in ((16, 1), (4, 4)):
+        set_seed(1)
+        student, _ = start_student(StudentSpec(layers=1), task, teacher)
+        prepared = task.prepare(splits["train"], teacher.processor, teacher.processor, training=True)
+        trainer = DistillationTrainer(
+            student, teacher.model, terms=[term(spec) for spec in task.learns_by()], task=task, train_dataset=prepared,
+            args=TrainingArguments(output_dir=str(tmp_path / "out"), per_device_train_batch_size=batch, max_steps=3,
+                                   gradient_accumulation_steps=accumulate, learning_rate=0.05, report_to=[], use_cpu=True,
+                                   save_strategy="no", logging_steps=1, disable_tqdm=True, optim="sgd"))
+        trainer.train()
+        found.append((weights(trainer), losses(trainer)))
+    assert distance(found[0][0], found[1][0]) < 3e-6
+    assert {name for name in found[0][1][0] if name.startswith("terms/")} == {
+        f"terms/{name}/{kind}" for name in task.parts for kind in ("labels", "logits")}
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_what_is_chosen_on_validation_data_is_saved_with_its_head(tmp_path: Path) -> None:
+    task, splits, loaded = _of_every_kind(tmp_path)
+    assert task.settles
+    prepared = task.prepare(splits["validation"], loaded.processor, None, training=False)
+    said = examine(task.exam(), {"student": Asked(loaded.model)}, prepared)["student"]
+    task.settle(loaded.model, said)
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.processor.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "several" / "config.json").read_text(encoding="utf-8"))
+    assert set(config["thresholds"]) == {*tiny.TOPICS, "new"}
+    again = task.load(ModelSource(model=str(tmp_path / "saved")), labelled=True)
+    assert isinstance(again.model, SeveralModel)
+    assert again.model.head("several").config.thresholds == config["thresholds"]
+    exam = task.exam()
+    settled = exam.settled(said, said)
+    (own,) = (metric for metric in exam.metrics() if metric.name == "several/micro_f1")
+    alone = exam.exams["several"].settled(exam.of_part("several", said), exam.of_part("several", said))
+    assert own.compute(settled.given, settled.references) == pytest.approx(
+        exam.exams["several"].metrics()[0].compute(alone.given, alone.references))

@@ -20,8 +20,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from stilla.errors import CompatibilityError
 
 MODEL_TYPE = "stilla-several"
-LABELS = ("id2label", "label2id", "problem_type", "sentence_transformers")
-"""Fields of a config that are of a head: names of its labels, and how its logits are meant."""
+LABELS = ("id2label", "label2id", "problem_type", "sentence_transformers", "thresholds")
+"""Fields of a config that are of a head: names of its labels, how its logits are meant, and from where on labels apply."""
 
 
 class SeveralConfig(PreTrainedConfig):
@@ -118,6 +118,11 @@ class SeveralModel(PreTrainedModel):
             owner, _, attribute = key.rpartition(".")
             setattr(model.get_submodule(owner), attribute, tensors[key])
         return model.eval()
+
+    def remember_heads(self) -> None:
+        """Take what heads have in their configs into that of the whole, with which it is saved."""
+        for name in self.config.heads:
+            self.config.heads[name]["labels"] = labels_of(self.head(name).config)
 
     def get_input_embeddings(self) -> nn.Module:
         found: nn.Module = self.encoder.get_input_embeddings()

@@ -24,7 +24,7 @@ from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec, Tea
 from stilla.recipe.kinds import KINDS
 from stilla.runtime.imports import import_path
 from stilla.signals import Batch, Dense, Form, Side, Signals
-from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.base import Head, Loaded, Prepared, Segment, Task
 from stilla.tasks.exam import Exam
 from stilla.tasks.several.batching import Union, parts_of, places_in, references_of
@@ -105,6 +105,9 @@ class Several(Task[SeveralData]):
              "narrower model (`student: {model: ...}`)"),
             ("vocabulary", student.vocabulary, "heads that share a tokenizer keep all of it; leave it out"),
         ) if given is not None]
+        if student.layers_by != "spaced":
+            problems.append(f"student.layers_by: got {student.layers_by!r}; which layers matter to several heads is not "
+                            "measured; expected 'spaced', or say which (`layers: {keep: [0, 2, 5]}`)")
         if student.limited:
             problems.append("student: sizes are not searched for several heads; say how many layers (`student: 3`)")
         if problems:
@@ -300,6 +303,17 @@ class Several(Task[SeveralData]):
 
     def exams(self, section: Evaluate) -> tuple[Exam, ...]:
         return (replace(self.exam(), beside_teacher=True),)
+
+    @property
+    def settles(self) -> bool:
+        return any(task.settles for task in self.parts.values())
+
+    def settle(self, model: nn.Module, validation: Answers) -> None:
+        assert isinstance(model, SeveralModel)
+        for name, task in self.parts.items():
+            if task.settles:
+                task.settle(model.head(name), self.exam().of_part(name, validation))
+        model.remember_heads()
 
     def alike(self, student: Any, teacher: Any) -> bool:
         return all(task.alike(student[name], teacher[name]) for name, task in self.parts.items())

@@ -32,7 +32,7 @@ class _Rows:
     logits: Float[Tensor, "rows classes"]
     teacher: Form | None
     labels: Tensor | None
-    weights: Float[Tensor, " rows"] | None = None
+    weights: Tensor | None = None
 
 
 class _Parted:
@@ -78,8 +78,9 @@ class OfPart(_Parted, FeatureObjective):
         rows = self.rows(student, teacher)
         if rows is None:
             return torch.zeros((), device=_device(student))
-        return row_loss(((self.inner, 1.0),), Dense(rows.logits), rows.teacher, rows.labels, progress,
-                        weights=rows.weights)[0]
+        loss, _ = row_loss(((self.inner, 1.0),), Dense(rows.logits), rows.teacher, rows.labels, progress,
+                           weights=rows.weights)
+        return loss
 
 
 class OfPartOverSteps(_Parted, StepFeatureObjective):
