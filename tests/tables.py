@@ -146,6 +146,7 @@ IN_CHINESE = {
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
+    "several": "同时学习多个任务：一个编码器，每个任务各有一个头、自己的数据、教师和指标。",
     "reranking": "一起读取查询与候选文本并给出分数：单输出的交叉编码器。",
     "image-text": "图片与文本的向量，用于零样本分类和互相检索：CLIP、SigLIP 等双塔模型。",
     "recommendation": "用户接下来会选什么，在全部物品中排序：以物品目录为词表的解码器（SASRec）与编码器（BERT4Rec）。",
@@ -172,6 +173,8 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.language.writing import Writes
     from stilla.tasks.retrieval.embedding import Embedding
     from stilla.tasks.retrieval.reranking import Reranking
+    from stilla.tasks.several.exam import RETENTION
+    from stilla.tasks.several.several import Several
     from stilla.tasks.shared.class_exam import ClassExam
     from stilla.tasks.shared.classification import Classification
     from stilla.tasks.shared.labels import Problem
@@ -183,6 +186,8 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.vision_text.image_text import ImageText
 
     task = find(kind)
+    if issubclass(task, Several):
+        return [RETENTION]
     if issubclass(task, TokenClassification):
         return [made[0].name for made in (entity_metrics(("O", "B-X", "I-X"), "iob2"), tag_metrics(("X",)))]
     if issubclass(task, QuestionAnswering):
