@@ -143,7 +143,7 @@ def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
     """A part of a recipe in a recipe that is otherwise right."""
     assert set(part) <= set(Recipe.model_fields)
     data = part.get("data", {})
-    if isinstance(data, Mapping) and "train" not in data:
+    if isinstance(data, Mapping) and not {"train", "parts"} & set(data):
         part = {**part, "data": {"train": "reviews.csv", **data}}
     return {**WHOLE, **part}
 

@@ -18,6 +18,7 @@ from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecogniti
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
 from stilla.tasks.recommendation.sections import RecommendationData
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
+from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import ImageClassificationData
 from stilla.tasks.vision.segmentation_section import SemanticSegmentationData
@@ -31,7 +32,7 @@ SECTIONS = {
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
-    "semantic-segmentation": (SemanticSegmentationData, Evaluate),
+    "semantic-segmentation": (SemanticSegmentationData, Evaluate), "several": (SeveralData, Evaluate),
     "recommendation": (RecommendationData, Evaluate),
 }  # fmt: skip
 OWN = """\
@@ -88,10 +89,11 @@ def own(tmp_path, monkeypatch):
 
 @every_task
 def test_a_recipe_has_the_sections_of_its_task(task):
-    recipe = from_options({**SMALL, "task": task})
+    least = dict(sections(task).data.example())
+    recipe = from_options({**SMALL, "task": task, "data": least})
     assert (type(recipe.data), type(recipe.evaluate)) == SECTIONS[task]
-    assert Recipe.model_validate({**SMALL, "task": task, "output": "x"}).data == recipe.data
-    assert Recipe(task=task, data={"train": "rows.csv"}, teacher=recipe.teacher, student=recipe.student,
+    assert Recipe.model_validate({**SMALL, "task": task, "data": least, "output": "x"}).data == recipe.data
+    assert Recipe(task=task, data=least, teacher=recipe.teacher, student=recipe.student,
                   output="x").data == recipe.data
 
 
@@ -116,7 +118,7 @@ def test_every_field_of_a_task_is_explained(task):
 
 @every_task
 def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
-    recipe = from_options({**SMALL, "task": task})
+    recipe = from_options({**SMALL, "task": task, "data": dict(sections(task).data.example())})
     (tmp_path / "recipe.yaml").write_text(dump(recipe))
     assert read(tmp_path / "recipe.yaml") == recipe
 
@@ -266,10 +268,12 @@ def test_reading_a_recipe_of_any_task_and_what_is_wrong_with_it_needs_no_models_
     code = f"""
 import sys, time
 from stilla.recipe.file import draft_of_options
+from stilla.recipe.kinds import sections
 for task in {list(KINDS)!r}:
-    plain = {{"task": task, "data": {{"train": "x"}}, "teacher": "./t", "student": 3}}
+    least = dict(sections(task).data.example())
+    plain = {{"task": task, "data": least, "teacher": "./t", "student": 3}}
     assert not draft_of_options(plain).problems
-    assert draft_of_options({{**plain, "data": {{"train": "x", "imge": 1, "prefix": 2, "image": "x"}}}}).problems
+    assert draft_of_options({{**plain, "data": {{**least, "imge": 1, "prefix": 2, "image": "x"}}}}).problems
 heavy = {{"torch", "transformers", "datasets", "numpy", "accelerate"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else "slow" if time.process_time() > 3 else 0)
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -162,6 +162,11 @@ class Data(Section):
             raise ValueError("limit is of the labelled training data, and there are none; expected `unlabelled: {limit: "
                              "...}`")
         return self
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """The least that it takes, for lists of what it may say."""
+        return {"train": "reviews.csv"}
 
     @property
     def each(self) -> Mapping[str, Data]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from stilla.errors import all_of
-from stilla.recipe.data import Split
+from stilla.recipe.data import Data, Split
 from stilla.recipe.kinds import COMMON, KINDS, PLACES, Place, sections
 from stilla.recipe.section import Section
 from stilla.recipe.whole import Recipe, recipe_for
@@ -34,9 +34,11 @@ def every_field(task: str | None = None) -> str:
     Raises:
         RecipeError: no such task.
     """
-    example = Recipe.model_validate({"task": next(iter(KINDS)), "data": "reviews.csv", "teacher": "./bert", "student": 3,
+    least = Data.example() if task is None else sections(task).data.example()
+    example = Recipe.model_validate({"task": next(iter(KINDS)), "data": Data.example(), "teacher": "./bert", "student": 3,
                                      "output": "runs/reviews"})
-    common = {"data": COMMON.data(train=example.data.train), "evaluate": COMMON.evaluate()}
+    # unchecked: of a task that is made of others, the examples are those of its parts
+    common = {"data": COMMON.data.model_construct(train=least.get("train")), "evaluate": COMMON.evaluate()}
     recipe = example.model_copy(update={**common, **({} if task is None else {"task": task})})
     more: dict[str, list[str]] = {
         place: list(_of_tasks(place) if task is None else _of_task(place, task)) for place in PLACES}
@@ -48,7 +50,9 @@ def _of_task(place: Place, task: str) -> Iterator[str]:
     found = sections(task)
     for name in found.own(place):
         field = found.at(place).model_fields[name]
-        yield from _commented(f"  {name}: {_default(field)}".rstrip(), field.description or "")
+        least = sections(task).data.example().get(name) if place == "data" else None
+        shown = _default(field) if least is None else flow(least)
+        yield from _commented(f"  {name}: {shown}".rstrip(), field.description or "")
 
 
 def _of_tasks(place: Place) -> Iterator[str]:

@@ -94,6 +94,10 @@ class SeveralData(Data):
             raise ValueError(f"got {all_of(said)}; {_NOT_YET}")
         return self
 
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        return {"parts": {"intents": {"task": "text-classification", "data": "intents.csv"}}}
+
     @property
     def each(self) -> Mapping[str, Data]:
         return {name: part.data for name, part in self.parts.items()}
