@@ -38,6 +38,10 @@ def ud_english(folder: Path | None) -> Path:
     return _data(folder, "ud_english_ewt", "Universal Dependencies' UD_English-EWT: columns tokens, upos")
 
 
+def bccd(folder: Path | None) -> Path:
+    return _data(folder, "bccd", "github.com/Shenggan/BCCD_Dataset: columns image, objects {bbox, category}")
+
+
 def xquad(folder: Path | None) -> Path:
     """Questions on paragraphs, as English Parquet files.
 

@@ -143,6 +143,7 @@ IN_CHINESE = {
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC）。",
+    "object-detection": "图片中的物体及其边框：transformers 的任何检测器。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
     "embedding": "文本的向量，用于搜索、配对和近邻：任何编码器加池化。",
@@ -182,6 +183,7 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
+    from stilla.tasks.vision.detection import Detection
     from stilla.tasks.vision.segmentation import SemanticSegmentation
     from stilla.tasks.vision_text.image_text import ImageText
 
@@ -202,6 +204,8 @@ def _measures(kind: str) -> list[str]:
         return [metric.name for metric in speech_metrics()]
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
+    if issubclass(task, Detection):
+        return [metric.name for metric in task(Problem("class", (), ("a",), ("a",))).exam().metrics()]
     assert issubclass(task, Vocabulary)
     return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]
 

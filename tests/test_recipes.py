@@ -29,7 +29,7 @@ from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
-from tests.tasks.vision import scenes
+from tests.tasks.vision import detecting, scenes
 from tests.tasks.vision_text.setting import captioned, clip_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -132,6 +132,13 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                 for place, item in enumerate(line)]
         path.write_text("\n".join(["user,item,time", *rows]) + "\n", encoding="utf-8")
         return [f"data.train={path}", "teacher.config.hidden_size=16", "data.validation.split=0.2", "data.test.split=0.2"]
+    if recipe.task == "object-detection":
+        files = {split: detecting.coco(folder / split, size, seed)
+                 for seed, (split, size) in enumerate({"train": 16, "validation": 8}.items())}
+        models = {who: detecting.folder(folder / who, "rt-detr-v2", seed=seed)
+                  for seed, who in enumerate(("teacher", "student"))}
+        return [*(f"data.{split}={path}" for split, path in files.items()),
+                *(f"{who}.model={path}" for who, path in models.items())]
     if recipe.task == "image-classification":
         data, teacher = _pictures(folder, recipe), vit_folder(folder / "teacher", num_hidden_layers=12)
     else:

@@ -62,6 +62,43 @@ class Picture(Checked):
 
 
 @dataclass(frozen=True)
+class Box(Checked):
+    """A box in a picture, its sides as shares of the picture's width and height.
+
+    label: what it is said to be. by: who says so, a subject; empty: the data.
+
+    Raises:
+        ValueError: it does not lie in the picture.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    label: str = ""
+    by: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.left <= self.right <= 1 and 0 <= self.top <= self.bottom <= 1):
+            raise ValueError(f"a box from {self.left}, {self.top} to {self.right}, {self.bottom}; a picture is 0 to 1")
+
+
+@dataclass(frozen=True)
+class Boxed(Checked):
+    """A picture, as a `data:` URI, with boxes. `ratio`: of its width to its height."""
+
+    uri: str
+    ratio: float
+    boxes: tuple[Box, ...] = ()
+
+    kind: ClassVar[str] = "boxes"
+
+    def __post_init__(self) -> None:
+        if not 0.001 <= self.ratio <= 1000:
+            raise ValueError(f"a picture that is {self.ratio} times as wide as high")
+
+
+@dataclass(frozen=True)
 class Listed(Checked):
     """One entry of a list. `right`: whether it is what was looked for. `value`: how it came to stand there."""
 
@@ -104,7 +141,7 @@ class Sound(Checked):
     kind: ClassVar[str] = "sound"
 
 
-View = Text | Picture | Ranking | Overlays | Sound
+View = Text | Picture | Boxed | Ranking | Overlays | Sound
 
 
 def plain(view: View) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stilla.tasks.recommendation.sections import RecommendationData
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
-from stilla.tasks.vision.sections import ImageClassificationData
+from stilla.tasks.vision.sections import DetectionData, ImageClassificationData
 from stilla.tasks.vision.segmentation_section import SemanticSegmentationData
 from stilla.tasks.vision_text.sections import ImageTextData
 
@@ -34,6 +34,7 @@ SECTIONS = {
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
     "semantic-segmentation": (SemanticSegmentationData, Evaluate), "several": (SeveralData, Evaluate),
     "recommendation": (RecommendationData, Evaluate),
+    "object-detection": (DetectionData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate

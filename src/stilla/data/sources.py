@@ -18,6 +18,8 @@ from datasets import Audio, Dataset, DatasetDict
 
 from stilla.data import (
     atomic,
+    box_folders,
+    box_forms,
     columnar,
     delimited,
     in_columns,
@@ -82,6 +84,9 @@ def read(
 def _read(name: str, config: str | None, revision: str | None, document: Unit, *, hub: bool) -> dict[str, Dataset]:
     path = Path(name).expanduser()
     if path.is_file():
+        if box_forms.is_coco(path):
+            with _readable(str(path)):
+                return {"train": box_folders.coco_file(path)}
         return _files({"train": [path]}, document)
     if path.is_dir():
         return _folder(path, document)
@@ -126,6 +131,8 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     if retrieval_folders.is_one(folder):
         return retrieval_folders.read(folder)
     with _readable(str(folder)):
+        if (layout := box_folders.layout(folder)) is not None:
+            return box_folders.read(folder, layout, _split_in)
         inside = picture_folders.files_in(folder)
         if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
             return sound_folders.read(folder, inside, _split_folders(folder), _split_in,

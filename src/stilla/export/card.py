@@ -27,7 +27,8 @@ _HUB_METRICS = {
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
               "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification",
               "semantic-segmentation": "image-segmentation", "recommendation": "other"}
-_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"'}
+_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"',
+          "object-detection": '"picture.png"'}
 _SEQ2SEQ_USAGE = """\
 ```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer

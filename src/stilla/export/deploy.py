@@ -50,6 +50,14 @@ _READING = {
     "multi_label_classification": "[[labels[str(index)] for index in (row > 0).nonzero()[0]] for row in logits]",
     "regression": "logits[:, 0]",
 }
+_LABELS = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
+_FOUND = "detections"
+"""What detectors give."""
+_BOXES = f"""\
+A row of `{_FOUND}` is a guess: for each class the log-odds that it is one (a sigmoid gives the probability; most guesses are
+nothing), then x and y of the centre, width and height, as shares of the picture.
+"""
+_BOXES_READ = "[(labels[str(row[:-4].argmax())], row[:-4].max(), row[-4:]) for row in detections[0] if row[:-4].max() > 0]"
 _CLASSES = "[labels[str(index)] for index in logits.argmax(-1)]"
 
 Writer = Callable[[nn.Module, Task, Prepared, Path], str]
@@ -163,6 +171,7 @@ print(vectors("{TOWER}", pictures) @ vectors("text_model.onnx", texts).T)
 def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Task | None = None) -> str:
     """What is in the file and how to run it, as a program that works in the folder."""
     main = next((name for name in file.inputs if name in _PREPARING), None)
+    told = ""
     preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
     reading = "" if task is None else task.reading.strip()
     imports, labels, printed = "", "", f"print({file.output})"
@@ -170,14 +179,21 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Ta
         preparing, printed = task.preparing, reading
     elif config is not None and config.id2label and file.output == "logits":
         imports = "import json\nfrom pathlib import Path\n\n"
-        labels = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
+        labels = _LABELS
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
         printed = reading or f"print({_READING.get(kind, _CLASSES)})"
+    if config is not None and file.output == _FOUND:
+        imports, told, printed = "import json\nfrom pathlib import Path\n\n", f"\n{_BOXES}", f"print({_BOXES_READ})"
+        labels = _LABELS
+        if "pixel_mask" in file.inputs:  # a canvas of one size, and where the picture ends on it
+            height, width = file.shapes["pixel_values"][2:]
+            size = f'{{"height": {height}, "width": {width}}}'
+            preparing = preparing.replace("return_tensors", f"pad_size={size}, return_tensors")
     return f"""\
 # {MODEL}
 
 {said} Inputs: {', '.join(f'`{name}`' for name in file.inputs)}; output: `{file.output}`. Any batch size.
-
+{told}
 ```python
 {imports}import onnxruntime
 {preparing}

@@ -21,7 +21,7 @@ from stilla.export._folders import replaced
 from stilla.export._models import label_names, own_module
 from stilla.export._quiet import quiet
 from stilla.export.card import plain_usage
-from stilla.models.configs import as_delivered
+from stilla.models.configs import as_delivered, attention_of
 from stilla.students import has_adapters, merged, put_back
 
 WEIGHTS = "model.safetensors"
@@ -88,7 +88,7 @@ def _reloaded(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """What a user would get, with the attention that the model computes with."""
     try:
         written, info = type(model).from_pretrained(
-            folder, attn_implementation=model.config._attn_implementation, use_safetensors=True,
+            folder, attn_implementation=attention_of(model.config), use_safetensors=True,
             local_files_only=True, output_loading_info=True)
     except Exception as error:  # anything in the model's own class
         raise ExportError(f"{type(model).__name__} cannot be loaded from what its save_pretrained wrote: {error}") from error

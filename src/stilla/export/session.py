@@ -60,7 +60,7 @@ class Session:
 
 class OnnxModel:
     """Logits, or what else is answered, from named inputs. `inputs`: the names that the file takes (a student may not read
-    `token_type_ids`). `output`: that of the answer.
+    `token_type_ids`), with their `shapes`. `output`: that of the answer.
 
     Raises:
         ExportError: onnxruntime is missing or cannot read the file.
@@ -69,6 +69,7 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         self._session = Session(path)
         self.path, self.inputs, self.bytes = path, self._session.inputs, self._session.bytes
+        self.shapes = self._session.shapes
         (self.output,) = self._session.outputs
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -131,6 +131,15 @@ def _copy_implementations(old: PreTrainedConfig, new: PreTrainedConfig) -> None:
             _copy_implementations(value, twin)
 
 
+def attention_of(config: PreTrainedConfig) -> str | dict[str, str]:
+    """Which attention a model computes with, as `from_pretrained` takes it: by part, where parts (a backbone that has none)
+    differ."""
+    parts = {name: inner for name, value in vars(config).items()
+             if isinstance(value, PreTrainedConfig) and isinstance(inner := attention_of(value), str)}
+    own: str = config._attn_implementation
+    return own if {*parts.values()} <= {own} else {"": own, **parts}
+
+
 @contextmanager
 def as_delivered(model: PreTrainedModel) -> Iterator[None]:
     """A model that writes text comes with its cache of keys and values switched on; whole forwards run without."""

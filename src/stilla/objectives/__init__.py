@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from stilla.objectives.logits import Logits
     from stilla.objectives.maps import Maps
     from stilla.objectives.margins import Margins
+    from stilla.objectives.objects import Objects
     from stilla.objectives.pairwise import Pairwise
+    from stilla.objectives.queries import Queries
     from stilla.objectives.ranking import Ranking
     from stilla.objectives.similarities import Similarities
 
 __all__ = [
     "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Listwise", "Logits", "Maps", "Margins", "Pairwise", "Ranking", "Similarities", "Term", "find", "problems", "term",
+    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Similarities", "Term", "find",
+    "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -53,6 +56,8 @@ KINDS: Mapping[str, str] = {
     "affinities": "stilla.objectives.affinities:Affinities",
     "pairwise": "stilla.objectives.pairwise:Pairwise",
     "listwise": "stilla.objectives.listwise:Listwise",
+    "objects": "stilla.objectives.objects:Objects",
+    "queries": "stilla.objectives.queries:Queries",
 }
 
 

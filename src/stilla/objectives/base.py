@@ -102,8 +102,8 @@ class LogitObjective(Objective):
     def unmade(self, student: Dims) -> list[str]:
         if student.classes:
             return []
-        return ["is made of logits, and these examples have none: a text by itself has a vector, and scores come of what is "
-                "compared with it. Use `embedding`, or give pairs or candidates"]
+        return ["is made of logits, and these examples have none: a text by itself has a vector (use `embedding`, or give "
+                "pairs or candidates), a picture has objects in it (use `objects` and `queries`)"]
 
     @property
     def accepts(self) -> tuple[type, ...]:
@@ -228,6 +228,17 @@ class StepTableObjective(Objective):
     @abstractmethod
     def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
         """The loss of a step, of all its entries; nothing divides it any more."""
+
+
+class TargetObjective(Objective):
+    """Gets a student's whole signals, with what the data say of the examples, and returns the sum of its losses over what
+    `count` counts. For labels that are no class or number of a row (objects in a picture)."""
+
+    needs_teacher: ClassVar[bool] = False
+
+    @abstractmethod
+    def total(self, student: Signals, progress: float) -> Float[Tensor, ""]:
+        """Sum over the batch, in at least float32; nothing of examples that nobody has labelled."""
 
 
 class FeatureObjective(Objective):

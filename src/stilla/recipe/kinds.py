@@ -50,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
                                  "stilla.tasks.audio.sections:AudioClassificationData"),
     "speech-recognition": Kind("stilla.tasks.audio.speech_recognition:SpeechRecognition",
                                "stilla.tasks.audio.sections:SpeechRecognitionData"),
+    "object-detection": Kind("stilla.tasks.vision.detection:Detection", "stilla.tasks.vision.sections:DetectionData"),
     "causal-lm": Kind("stilla.tasks.language.causal_lm:CausalLM",
                       "stilla.tasks.language.sections:CausalLMData", "stilla.tasks.language.sections:WritingEvaluate"),
     "masked-lm": Kind("stilla.tasks.language.masked_lm:MaskedLM",

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
 from stilla.report.table import subject_title
-from stilla.views import Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View
+from stilla.views import Box, Boxed, Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View
 
 RIGHT = "right"
 """Under which name a sound's view has what the data say."""
@@ -21,6 +21,10 @@ _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0
 _SOUND = re.compile(r"data:audio/(?:mpeg|wav|ogg|flac);base64,[A-Za-z0-9+/=\s]+")
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
+_WIDE = 320
+"""Units of a picture with boxes from left to right."""
+_LETTERS = 9
+
 _PLACE = "▁▁"
 """Where something stands that is decided about."""
 
@@ -39,6 +43,8 @@ def draw(view: View, label: str) -> Drawn:
         return Drawn(Markup('<img src="{}" alt="example of {}" loading="lazy">').format(view.uri, label), "pictures")
     if isinstance(view, Overlays):
         return Drawn(_overlays(view, label), "texts")
+    if isinstance(view, Boxed) and _PICTURE.fullmatch(view.uri):
+        return Drawn(_with_boxes(view, label), "pictures")
     if isinstance(view, Ranking):
         return Drawn(_side_by_side(view), "texts")
     if isinstance(view, Sound):
@@ -67,6 +73,26 @@ def _played(view: Sound) -> Markup:
         _pieces(text, 0, len(text.text))) for name, text in view.texts.items()]
     table = Markup('<div class="scroll"><table class="said"><tbody>{}</tbody></table></div>').format(Markup("").join(rows))
     return player + (table if rows else Markup(""))
+
+
+def _with_boxes(view: Boxed, label: str) -> Markup:
+    """The picture, and over it the boxes in the colours of who says them; the data's broken."""
+    height = _WIDE / view.ratio
+    boxes = Markup("").join(_box(one, height) for one in view.boxes)
+    return Markup('<svg class="boxes" viewBox="0 0 {} {:.1f}" role="img" aria-label="example of {}">'
+                  '<image href="{}" width="{}" height="{:.1f}"/>{}</svg>').format(
+                      _WIDE, height, label, view.uri, _WIDE, height, boxes)
+
+
+def _box(one: Box, height: float) -> Markup:
+    left, top = one.left * _WIDE, one.top * height
+    colour = subject_style(one.by).colour if one.by else "data"
+    rect = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+        colour, left, top, one.right * _WIDE - left, one.bottom * height - top)
+    # inside, where there is no room above
+    place = top - 2 if top > _LETTERS else top + _LETTERS
+    text = Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(colour, left + 1, place, one.label)
+    return rect + text if one.label else rect
 
 
 def _side_by_side(view: Ranking) -> Markup:

@@ -27,6 +27,7 @@ from stilla.objectives.base import (
     StepFeatureObjective,
     StepObjective,
     StepTableObjective,
+    TargetObjective,
     Term,
 )
 from stilla.rows import compiler_problem, row_loss
@@ -149,8 +150,12 @@ class Distiller(nn.Module):
                         raise CompatibilityError(
                             f"`{term.name}` needs a teacher, and this batch came without its signals")
                     total = term.objective.total(said, Signals() if theirs is None else theirs, step.progress)
-                    loss = loss + weights[term.name] * scales[term.name] * total
-                    sums[term.name] = total.detach()
+                elif isinstance(term.objective, TargetObjective):
+                    total = term.objective.total(said, step.progress)
+                else:
+                    continue
+                loss = loss + weights[term.name] * scales[term.name] * total
+                sums[term.name] = total.detach()
             parts = {name: scales[name] * total for name, total in sums.items()}
             for name, own in self._sums(said, theirs, batch, step).items():
                 part = step.of_sums(name, own, partial(self.coupling[name].loss, progress=step.progress)).to(loss.dtype)

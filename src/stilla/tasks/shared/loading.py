@@ -31,13 +31,16 @@ logger = logging.getLogger(__name__)
 Classifier: TypeAlias = PreTrainedModel | ImportedModel
 
 
-def classifier(source: ModelSource, problem: Problem, auto: Any, *, labelled: bool, axes: int = 2) -> Classifier:
+def classifier(
+    source: ModelSource, problem: Problem, auto: Any, *, labelled: bool, axes: int = 2, heads: Sequence[str] = ()
+) -> Classifier:
     """The model that a recipe names, with the problem's labels written into its config.
 
     Args:
         auto: the `AutoModelFor...` of the task.
         labelled: see `Task.load`.
         axes: of its logits: (batch, labels), or (batch, positions, labels).
+        heads: parts of the names of heads that stand within the body.
 
     Raises:
         CompatibilityError: nothing there, no weights, a pickle, code that is not trusted, a head that does
@@ -51,7 +54,7 @@ def classifier(source: ModelSource, problem: Problem, auto: Any, *, labelled: bo
     elif labelled:
         model = _trained(source, problem, auto)
     else:
-        model = _to_be_trained(source, problem, auto)
+        model = _to_be_trained(source, problem, auto, heads)
     if labelled:
         lowered(model, source)
     return model
@@ -91,14 +94,14 @@ def _trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedMode
     return model
 
 
-def _to_be_trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedModel:
+def _to_be_trained(source: ModelSource, problem: Problem, auto: Any, heads: Sequence[str] = ()) -> PreTrainedModel:
     """A checkpoint's body, and its head if that was made for these labels in this order; else a new one."""
     config = read_config(source)
     theirs = names_of(config)
     config.num_labels = max(1, len(problem.names))
     model, info = from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
     fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
-    refuse_lost_body(model, fresh, source)
+    refuse_lost_body(model, [name for name in fresh if not any(head in name for head in heads)], source)
     if not fresh and theirs not in (None, problem.names):
         logger.warning("%s: a new head; its own is for other labels, or in another order", source.model)
         model = _with_new_head(model)

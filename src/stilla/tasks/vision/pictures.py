@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 MOST_PIXELS = 100_000_000
 """Of a picture, by its header: more are refused before anything is decoded (10,000 x 10,000 take 300 MB as RGB)."""
 
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""Orientations of EXIF that exchange width and height."""
 _AT_ONCE = 256
 _LARGE = 2**24  # pixels; larger ones are checked one at a time, others side by side
 _ONE_BY_ONE = threading.Lock()
@@ -72,6 +75,19 @@ class Pictures:
         """
         with opened(self.rows[int(row)][self.column]) as picture:
             return as_rgb(picture)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Width and height of one picture, upright, by its header alone.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with _opened(self.rows[int(row)][self.column]) as picture:
+            try:
+                turned = picture.getexif().get(_ORIENTATION) in _TURNED
+            except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # as for `_upright`
+                turned = False
+            return (picture.height, picture.width) if turned else picture.size
 
     def broken(self) -> dict[int, str]:
         """Rows whose pictures cannot be read, and why; each is decoded once, small where that is enough."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from stilla.recipe import Strings
 from stilla.recipe.section import Section
 from stilla.tasks.shared.sections import Classified, Pictures
 
@@ -54,3 +55,16 @@ class ImageClassificationData(Classified, Pictures):
     """Changes training pictures at random, the same for teacher and student. `light`: crops of 85 % and more of each side,
     brightness and contrast. `strong`: `{crop: 0.35, colour: 0.4, mixup: 0.4, cutmix: 0.4}`; or such fields. Nothing is
     mirrored unless `flip: true` says so, as not every picture may be. `auto` is `none`."""
+
+
+class DetectionData(Pictures):
+    """Pictures with boxes around the objects in them: COCO's JSON, VOC's XML, YOLO's folders, or tables with lists of
+    objects."""
+
+    objects: str | None = None
+    """The column with each picture's objects: `{bbox, category}`, lists of both or a list of such; by default one called
+    `objects`, or the only one of that form."""
+    boxes: Literal["xywh", "xyxy"] = "xywh"
+    """How that column writes a box in pixels: left, top, width, height (as COCO does), or left, top, right, bottom."""
+    labels: Strings | None = None
+    """Names of the classes in the order of their numbers, where neither data nor teacher say it."""

@@ -1,0 +1,218 @@
+"""Objects in columns: which one holds them, what their classes are called, and boxes that can be used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, LargeList, List, Value
+from numpy.typing import NDArray
+
+from stilla.data import are_unlabelled
+from stilla.errors import DataError, all_of, one_of
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.labels import Problem
+from stilla.tasks.vision.pictures import Pictures
+from stilla.tasks.vision.sections import DetectionData
+
+logger = logging.getLogger(__name__)
+
+BOXES = ("bbox", "bboxes", "boxes", "box")
+CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "class_id", "class_label", "name")
+CROWDS = ("iscrowd", "is_crowd", "crowd", "difficult")
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the objects stand: a column with a list of mappings, or a mapping of lists; and what its parts are called."""
+
+    name: str
+    box: str
+    kind: str
+    crowd: str | None
+
+    def of(self, row: Any) -> list[tuple[Any, Any, bool]]:
+        """Box, class and whether it is a crowd, of every object of a row."""
+        if row is None:
+            return []
+        if isinstance(row, Mapping):
+            crowds = (row.get(self.crowd) if self.crowd else None) or [False] * len(row[self.box] or ())
+            return [(box, kind, bool(crowd)) for box, kind, crowd in zip(row[self.box] or (), row[self.kind] or (), crowds)]
+        return [(one[self.box], one[self.kind], bool(one.get(self.crowd) if self.crowd else False)) for one in row]
+
+
+def inside(feature: Any) -> Mapping[str, Any] | None:
+    """The parts of an object, where a column holds such: each by its own type."""
+    if isinstance(feature, List | LargeList) and isinstance(feature.feature, Mapping):
+        return feature.feature
+    if isinstance(feature, Mapping) and "bytes" not in feature:
+        parts = {name: part.feature for name, part in feature.items() if isinstance(part, List | LargeList)}
+        return parts or None
+    return None
+
+
+def column_of(section: DetectionData, split: Dataset) -> Column:
+    """Raises:
+        DataError: no column holds objects, several do, or the one that is named does not.
+    """
+    fitting = {name: found for name, feature in split.features.items() if (found := _parts(name, feature)) is not None}
+    if section.objects is not None:
+        _columns.existing("objects", (section.objects,), split)
+        if section.objects not in fitting:
+            raise DataError(f"data.objects: {section.objects!r} holds {_columns.said(split.features[section.objects])}; "
+                            f"expected objects with {one_of(BOXES[:3])} and {one_of(CLASSES[:4])}.")
+        return fitting[section.objects]
+    if "objects" in fitting or len(fitting) == 1:
+        return fitting.get("objects") or next(iter(fitting.values()))
+    why = f"{one_of([*fitting])} could be it" if fitting else "no column holds objects ({bbox, category})"
+    raise DataError(f"data.objects: which column holds the objects? {why}. {_columns.columns_of(split)} Set data.objects.")
+
+
+def _parts(name: str, feature: Any) -> Column | None:
+    parts = inside(feature)
+    if parts is None:
+        return None
+    box, kind, crowd = (next((one for one in names if one in parts), None) for names in (BOXES, CLASSES, CROWDS))
+    return Column(name, box, kind, crowd) if box is not None and kind is not None else None
+
+
+def understand(section: DetectionData, column: Column, splits: Mapping[str, Dataset]) -> Problem:
+    """The classes by name, in the order of their numbers, or of the alphabet.
+
+    Raises:
+        DataError: numbers without names where there are fewer names, classes that are null or neither text nor number.
+    """
+    first = splits.get("train", next(iter(splits.values())))
+    feature = (inside(first.features[column.name]) or {})[column.kind]
+    values = {kind for split in splits.values() for row in _columns.values(split, column.name)
+              for _, kind, _ in column.of(row)}
+    if None in values:
+        raise DataError(f"data.objects: {column.name!r} has objects without a class (null in {column.kind!r}).")
+    if isinstance(feature, ClassLabel):
+        return _numbered(column, [*feature.names], values)
+    if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint")):
+        if section.labels is not None:
+            return _numbered(column, [*section.labels], values)
+        raw = tuple(str(one) for one in sorted(values))
+        return Problem("class", (column.name,), raw, raw, named=False)
+    if _columns.is_text(feature):
+        names = tuple(sorted(values))
+        if section.labels is not None:
+            if unknown := sorted(values - {*section.labels}):
+                raise DataError(f"data.labels: lacks {all_of([repr(one) for one in unknown[:_LISTED]])}, which stand in "
+                                f"{column.name!r}.")
+            names = section.labels
+        return Problem("class", (column.name,), names, names)
+    raise DataError(f"data.objects: {column.kind!r} of {column.name!r} is neither text nor a whole number.")
+
+
+def _numbered(column: Column, names: Sequence[str], values: Any) -> Problem:
+    outside = sorted(one for one in values if not 0 <= one < len(names))
+    if outside:
+        listed = all_of([str(one) for one in outside[:_LISTED]])
+        raise DataError(f"data.objects: {column.name!r} has the classes {listed}, and there are {len(names)} names (0 to "
+                        f"{len(names) - 1}).")
+    return Problem("class", (column.name,), tuple(names), tuple(str(number) for number in range(len(names))))
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Of every picture of a split (there, 6): left, top, right, bottom in its pixels, class in the models' order, crowd; None
+    where nobody has said it."""
+
+    rows: Sequence[NDArray[np.float64] | None]
+
+    def targets(self, picture: int, size: tuple[int, int]) -> NDArray[np.float32] | None:
+        """(there, 5): class, centre x, y, width, height in shares of the picture; without crowds."""
+        found = self.rows[picture]
+        if found is None:
+            return None
+        found = found[found[:, 5] == 0]
+        span = np.array(size, float)
+        low, high = found[:, :2] / span, found[:, 2:4] / span
+        whole: NDArray[np.float32] = np.column_stack([found[:, 4], (low + high) / 2, high - low]).astype(np.float32)
+        return whole
+
+
+def read(
+    section: DetectionData, problem: Problem, column: Column, split: Dataset, sizes: Mapping[int, tuple[int, int]]
+) -> Objects:
+    """Boxes cut to their pictures; those of no size, or outside, left out: `refuse_bad` has said so."""
+    index = {raw: place for place, raw in enumerate(problem.raw)}
+    unlabelled = are_unlabelled(split)
+    rows: list[NDArray[np.float64] | None] = []
+    named = column.name in split.column_names
+    values = _columns.values(split, column.name) if named else [None] * len(split)
+    for row, value in enumerate(values):
+        if unlabelled[row] or not named or row not in sizes:
+            rows.append(None)
+            continue
+        found = _numbers(section, [box for box, _, _ in column.of(value)])
+        kinds = np.array([[index[str(kind)], crowd] for _, kind, crowd in column.of(value)], float)
+        cut = _cut(found, sizes[row])
+        rows.append(np.column_stack([cut, kinds.reshape(-1, 2)])[_usable(cut)])
+    return Objects(rows)
+
+
+def refuse_bad(
+    section: DetectionData, name: str, column: Column, split: Dataset, pictures: Pictures,
+    sizes: Mapping[int, tuple[int, int]],
+) -> None:
+    """Name and count boxes that are none: of no size, outside of their picture, or no four numbers. What only reaches over an
+    edge is cut there, and counted.
+
+    Raises:
+        DataError: there are some, and the recipe does not leave them out.
+    """
+    empty, outside, over, total = list[str](), list[str](), 0, 0
+    for row, value in enumerate(_columns.values(split, column.name)):
+        if row not in sizes:
+            continue
+        boxes = [box for box, _, _ in column.of(value)]
+        bad = [box for box in boxes if box is None or len(box) != 4]
+        if bad:
+            raise DataError(f"data.{name}: {pictures.name(row)} has a box {bad[0]!r}; expected four numbers.")
+        found = _numbers(section, boxes)
+        cut, total = _cut(found, sizes[row]), total + len(found)
+        for box, rest in zip(found, cut):
+            said = f"{pictures.name(row)}: {_in_words(box)} of {sizes[row][0]} x {sizes[row][1]}"
+            if not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
+                empty.append(said)
+            elif not (rest[2:] > rest[:2]).all():
+                outside.append(said)
+            else:
+                over += bool(np.abs(box - rest).max() > 1)
+    if over:
+        logger.warning("data.%s: %d of %d boxes reach over the edge of their picture: cut there", name, over, total)
+    for what, which in (("have no size", empty), ("lie outside of their picture", outside)):
+        if which:
+            listed = "; ".join(which[:_LISTED]) + (" ..." if len(which) > _LISTED else "")
+            refuse_or_leave_out(section, f"data.{name}: {len(which)} of {total} boxes {what}", listed)
+
+
+def _in_words(box: NDArray[np.float64]) -> str:
+    return f"[{', '.join(f'{number:g}' for number in box)}] (left, top, right, bottom)"
+
+
+def _numbers(section: DetectionData, boxes: Sequence[Any]) -> NDArray[np.float64]:
+    """(there, 4): left, top, right, bottom."""
+    found = np.array([[np.nan if one is None else one for one in box] for box in boxes], float).reshape(-1, 4)
+    if section.boxes == "xywh":
+        found[:, 2:] += found[:, :2]
+    return found
+
+
+def _cut(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    cut: NDArray[np.float64] = boxes.clip(0, np.array([*size, *size], float))
+    return cut
+
+
+def _usable(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    found = np.isfinite(boxes) & np.concatenate([boxes[:, 2:] > boxes[:, :2]] * 2, 1)
+    usable: NDArray[np.bool_] = np.all(found, axis=1)
+    return usable
