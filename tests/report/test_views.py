@@ -10,7 +10,7 @@ import pytest
 
 from stilla.report.views import Drawn, draw
 from stilla.scores import Scores
-from stilla.views import Listed, Mark, Picture, Ranking, Sound, Text, View, plain, view_of
+from stilla.views import Box, Boxed, Listed, Mark, Picture, Ranking, Sound, Text, View, plain, view_of
 
 from . import fakes
 
@@ -164,3 +164,16 @@ def test_lists_stand_side_by_side_with_what_was_looked_for_marked() -> None:
     assert re.findall("<mark[^>]*>(.*?)</mark>", markup) == ["an &lt;b&gt;answer&lt;/b&gt;"]
     assert re.findall("<th class=[^>]*>(.*?)</th>", markup) == ["teacher", "student"]
     assert words(markup).startswith("a question")
+
+
+def test_boxes_are_drawn_over_their_picture_and_labels_are_text() -> None:
+    view = Boxed("data:image/png;base64,AA==", 2.0, (Box(0.1, 0.2, 0.5, 0.9, "<b>cell</b>"), Box(0, 0, 1, 1, "", "student")))
+    drawn = draw(view, "cell")
+    assert drawn.layout == "pictures"
+    assert drawn.html.count("<rect") == 2
+    assert "&lt;b&gt;cell" in drawn.html
+    assert '<rect class="data" x="32.0" y="32.0" width="128.0" height="112.0"/>' in drawn.html
+    assert view_of(plain(view)) == view
+    assert "<image" not in draw(Boxed("https://elsewhere/x.png", 1.0), "cell").html
+    with pytest.raises(ValueError, match="a box from"):
+        Box(0.5, 0, 0.4, 1)

@@ -263,3 +263,16 @@ def test_every_object_is_decided_by_the_surest_that_overlaps_it() -> None:
     by_class = exam.by_class(Answers(np.array([4]), [found], [there]))
     assert by_class.support.tolist() == [1, 1, 0]
     assert by_class.values.tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
+def test_a_person_is_shown_the_object_and_what_lies_near_it() -> None:
+    task = Detection.of_model(model("yolos"))
+    exam = replace(task.exam(), names=NAMES, shown=lambda split, key: ("data:image/png;base64,AA==", 100, 50))
+    there = np.array([[0, 0, 10, 10, 0, 0], [40, 20, 60, 40, 1, 0]], float)
+    found = np.array([[0, 0, 10, 9, 2, 0.9], [40, 20, 61, 40, 0, 0.8], [90, 40, 130, 60, 0, 0.5], [1, 1, 9, 9, 1, 0.1]])
+    said = Answers(np.array([4]), [found], [there])
+    view = exam.view(rows(), {"student": said}, 0, 1)
+    assert [(one.label, one.by) for one in view.boxes] == [
+        ("", ""), ("square?", ""), ("", "student"), ("circle 0.80", "student"), ("", "student")]
+    assert (view.boxes[4].left, view.boxes[4].right, view.boxes[1].top) == (0.9, 1.0, 0.4)
+    assert view.ratio == 2

@@ -26,6 +26,8 @@ _MOST = 100
 """Detections of a picture that are kept, as COCO's rules have it."""
 _SHOWN = 0.3
 """How sure a detection has to be that a person is shown."""
+_NEAR = 0.3
+"""By how much it has to overlap the object in question that it is named."""
 _BOXES = 40
 
 Shown = Callable[[Dataset, int], tuple[str, int, int]]
@@ -96,7 +98,8 @@ class DetectionExam(ForwardExam):
         return ClassValues(self.names, support, np.nan_to_num(values))
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Boxed:
-        """The picture with all objects, the one in question named, and what each model is sure to find."""
+        """The picture with all objects, the one in question named, and what each model is sure to find; named where it
+        overlaps that one."""
         any_one = next(iter(answers.values()))
         uri, width, height = self.shown(split, int(any_one.keys[example]))
         there = any_one.references[example]
@@ -104,8 +107,10 @@ class DetectionExam(ForwardExam):
                  for row, one in enumerate(there[:_BOXES])]
         for name, said in answers.items():
             sure = said.given[example]
-            found += [_box(one, f"{self.names[int(one[4])]} {one[5]:.2f}", name, width, height)
-                      for one in sure[sure[:, 5] >= _SHOWN][:_BOXES]]
+            sure = sure[sure[:, 5] >= _SHOWN][:_BOXES]
+            near = boxes.overlaps(sure[:, :4], there[place : place + 1, :4])[:, 0] >= _NEAR
+            found += [_box(one, f"{self.names[int(one[4])]} {one[5]:.2f}" if close else "", name, width, height)
+                      for one, close in zip(sure, near)]
         return Boxed(uri, width / height, tuple(found))
 
     def shuffled(self, answers: Answers, generator: np.random.Generator) -> Given:
