@@ -67,6 +67,7 @@ def test_folders_of_classes_become_rows_of_their_model(tmp_path: Path) -> None:
                                                                           splits["train"].select(range(3))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wav2vec2", "ast", "whisper"])
 def test_hidden_states_are_of_the_frames_that_are_not_padding(tmp_path: Path, kind: str) -> None:
     task, splits = understood(folders(tmp_path / "d", 6))
@@ -79,6 +80,7 @@ def test_hidden_states_are_of_the_frames_that_are_not_padding(tmp_path: Path, ki
     assert hidden_widths(made.model, find_stacks(made.model)) == {"layers": (16,) * 3}
 
 
+@pytest.mark.slow
 def test_a_long_sound_is_answered_by_the_mean_of_its_windows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = tmp_path / "d"
     for split in ("train", "validation"):
@@ -99,6 +101,7 @@ def test_a_long_sound_is_answered_by_the_mean_of_its_windows(tmp_path: Path, cap
     np.testing.assert_allclose(answers.given, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_models_that_hear_otherwise_hear_the_same_moments(tmp_path: Path) -> None:
     task, splits = understood(folders(tmp_path / "d", 6, rate=8000))
     teacher, student = loaded(task, folder(tmp_path / "t", "ast")), loaded(task, folder(tmp_path / "s"))
@@ -112,6 +115,7 @@ def test_two_models_that_hear_otherwise_hear_the_same_moments(tmp_path: Path) ->
     torch.testing.assert_close(alone.student["input_values"], batch.teacher["input_values"])
 
 
+@pytest.mark.slow
 def test_changes_at_random_are_the_same_for_both_models_and_after_a_resume(tmp_path: Path) -> None:
     task, splits = understood(folders(tmp_path / "d", 6), augment="light")
     one, other = loaded(task, folder(tmp_path / "t")), loaded(task, folder(tmp_path / "s", norm="group"))
@@ -148,6 +152,7 @@ def test_rates_channels_and_silence_are_said(tmp_path: Path, caplog: pytest.LogC
     assert "3 of 7 sounds are resampled from 8,000 to 4,000 Hz" in caplog.text
 
 
+@pytest.mark.slow
 def test_broken_sounds_are_refused_by_name_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = folders(tmp_path / "d")
     (Path(place) / "train" / "low" / "x.wav").write_text("nothing")
@@ -202,6 +207,7 @@ def test_a_sound_is_shown_with_a_player(tmp_path: Path) -> None:
     assert view_of(plain(view)) == view
 
 
+@pytest.mark.slow
 def test_a_student_cut_by_layers_hears_as_its_teacher_and_is_a_plain_folder(tmp_path: Path) -> None:
     task, splits = understood(folders(tmp_path / "d", 6))
     made = loaded(task, folder(tmp_path / "m", norm="group"))
@@ -217,6 +223,7 @@ def test_a_student_cut_by_layers_hears_as_its_teacher_and_is_a_plain_folder(tmp_
     assert (said - alone).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_task_of_a_model_that_hears_is_known_by_its_class() -> None:
     assert isinstance(of_model(model()), AudioClassification)
     assert isinstance(of_model(model("ast")), AudioClassification)

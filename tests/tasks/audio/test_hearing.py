@@ -77,6 +77,7 @@ def test_padding_would_have_changed_the_answers_of_a_group_norm() -> None:
     assert differs.abs().max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "norm"), [("wav2vec2", "layer"), ("wav2vec2", "group"), ("wavlm", "layer")])
 def test_frames_are_counted_as_the_model_makes_them(kind: str, norm: str) -> None:
     made, ear = heard(kind, norm)
@@ -134,6 +135,7 @@ def test_what_an_extractor_makes_of_a_window_is_what_it_makes_of_a_whole_sound()
     np.testing.assert_array_equal(ear.features(whole.part(0, 0.4)), ear.features(Wave(whole.samples[:1600], RATE)))
 
 
+@pytest.mark.slow
 def test_equal_extractors_hear_the_same_and_others_do_not(tmp_path: Path) -> None:
     one, again, group = (folder(tmp_path / name, norm=norm) for name, norm in (("a", "layer"), ("b", "layer"),
                                                                                       ("c", "group")))

@@ -119,6 +119,7 @@ def test_changes_at_random_come_from_the_seed_alone() -> None:
     assert peak(once.samples, 4000) == pytest.approx(300, abs=5)
 
 
+@pytest.mark.slow
 def test_a_clip_for_a_page_is_small_and_can_be_played() -> None:
     uri = sounds.data_uri(Wave(tone(300, 60, 44_100), 44_100), 5.0)
     assert uri.startswith(("data:audio/mpeg;base64,", "data:audio/wav;base64,"))

@@ -74,6 +74,7 @@ def test_frames_become_rows_and_the_loss_is_ctc_of_each_utterance_alone(tmp_path
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_teacher_with_another_order_of_symbols_teaches_the_same(tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"))
     student = loaded(task, folder(tmp_path / "s", norm="layer"))
@@ -95,6 +96,7 @@ def test_a_teacher_with_another_order_of_symbols_teaches_the_same(tmp_path: Path
     assert any(losses[1])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_its_own_teacher_has_nothing_to_learn_from_it(tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"))
     made = loaded(task, folder(tmp_path / "m"))
@@ -114,6 +116,7 @@ def test_frames_are_chosen_by_the_teacher_within_an_utterance() -> None:
     assert chosen(heard, own, "all").all()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learnt_is_refused_or_left_out_with_its_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,6 +180,7 @@ def test_symbols_are_read_in_the_case_that_a_model_knows(tmp_path: Path) -> None
     assert scribe.heard(np.array([0, 5, 5, 0, 5, 6, 6, 0, 4, 0, 6])) == "AAB B"
 
 
+@pytest.mark.slow
 def test_two_models_that_cannot_be_compared_frame_by_frame_are_refused_in_words(tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"))
     made = loaded(task, folder(tmp_path / "m"))
@@ -188,6 +192,7 @@ def test_two_models_that_cannot_be_compared_frame_by_frame_are_refused_in_words(
             task.prepare(splits["train"], student.processor, made.processor, training=True)
 
 
+@pytest.mark.slow
 def test_a_model_without_symbols_of_its_own_is_refused(tmp_path: Path) -> None:
     task, _ = understood(utterances(tmp_path / "d"))
     place = folder(tmp_path / "m")
@@ -203,6 +208,7 @@ def test_a_model_without_symbols_of_its_own_is_refused(tmp_path: Path) -> None:
         of_model(recogniser())
 
 
+@pytest.mark.slow
 def test_a_new_head_is_made_for_other_symbols(tmp_path: Path) -> None:
     task, _ = understood(utterances(tmp_path / "d"))
     place = folder(tmp_path / "m")
@@ -231,6 +237,7 @@ def test_a_sound_is_shown_with_what_every_model_heard() -> None:
     assert exam.metrics()[0].compute(exam.constant(said["student"]), said["student"].references) == 1
 
 
+@pytest.mark.slow
 def test_a_student_is_a_plain_folder_that_hears_one_sound_as_it_does_here(tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"))
     made = loaded(task, folder(tmp_path / "m"))
