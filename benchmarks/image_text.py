@@ -1,11 +1,13 @@
 """A small model of two towers learns flowers and their names, and is distilled into two of its six layers for pictures.
 
     python -m benchmarks.image_text --data FLOWER_PHOTOS
+    python -m benchmarks.image_text --data FLOWER_PHOTOS --labelled 250
     python -m benchmarks.image_text --captions COCO_MINI --layers 1
 
 Photos of five kinds, at 48 by 48 pixels, with texts made of the kind by three templates; everything from random weights.
-What is each way of teaching worth over the pairs alone (`contrastive`)? With `--captions`: a folder with pictures and five
-captions each (a smoke test: 26 pictures teach nothing). The same command again continues.
+What is each way of teaching worth over the pairs alone (`contrastive`)? With `--labelled`: where only so many photos have a
+name, the others are pictures by themselves, and the teacher has seen all names. With `--captions`: a folder with pictures and
+five captions each (a smoke test: 26 pictures teach nothing). The same command again continues.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main() -> None:
     made = parser(__doc__, "runs/benchmarks/image_text", layers=[2], teacher_epochs=20.0, teacher_learning_rate=1e-3,
                   epochs=10.0, learning_rate=1e-3, batch_size=64)
     made.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    made.add_argument("--labelled", type=int, help="photos of which the student and labels alone are told the name")
     made.add_argument("--captions", type=Path, help="a folder of pictures with captions, in place of the flowers")
     add_data_option(made)
     options = made.parse_args()
@@ -50,11 +53,18 @@ def main() -> None:
     if not (start / "config.json").is_file():
         begin(start)
     for layers in options.layers:
-        base = {"task": "image-text", "data": {**data, "image": "image", "limit": options.limit}, "allow_weak_teacher": True,
-                "student": {"layers": {"vision": layers, "text": 1}}}
+        base: dict[str, Any] = {
+            "task": "image-text", "data": {**data, "image": "image", "limit": options.limit}, "allow_weak_teacher": True,
+            "student": {"layers": {"vision": layers, "text": 1}}}
         output = options.output
         options.output = output / str(layers)
-        runs = taught(options, base, start, {way: WAYS[way] for way in options.ways})
+        ways = {way: WAYS[way] for way in options.ways}
+        runs = taught(options, base, start, ways)
+        if options.labelled and not options.captions:
+            teacher = options.output / options.ways[0].replace(" ", "-") / "teacher"
+            some = {**base["data"], "limit": options.labelled, "unlabelled": str(flowers(options.data) / "train.parquet")}
+            options.output = options.output / f"labelled-{options.labelled}"
+            runs = taught(options, {**base, "data": some}, teacher, ways, trained=True)
         options.output = output
         scores = {way: run.scores for way, run in runs.items()}
         show(f"### {name}, {layers} layers for pictures", qualities(scores), differences(scores),
