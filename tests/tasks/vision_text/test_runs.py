@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset, Features, Image, Value
 
 import stilla
+from stilla.after import evaluate_run
 from stilla.check import check
 from stilla.export import main_file
 from stilla.export.running import OnnxTowers, open_exported
@@ -83,6 +84,8 @@ def test_captions_are_found_and_shown(tmp_path: Path) -> None:
     page = run.report.read_text(encoding="utf-8")
     assert page.count("<img") >= len(shown)
     assert len(page) < 2_000_000
+    again = evaluate_run(run.folder, captioned(tmp_path / "others.parquet", 6, 30, each=2))
+    assert again.metric == run.scores.metric
 
 
 @pytest.mark.slow
