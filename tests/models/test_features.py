@@ -290,7 +290,7 @@ def test_states_that_are_no_sequences_are_refused() -> None:
 
 
 def test_a_model_without_stacks_is_refused() -> None:
-    with pytest.raises(CompatibilityError, match=r"AlbertModel has no stack of layers.*Leave `hidden` out"):
+    with pytest.raises(CompatibilityError, match=r"AlbertModel has no stack of layers.*Leave `hidden` and `maps` out"):
         Recorder(hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=2, embedding_size=8)))
 
 

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Logits
 from stilla.objectives.base import Softened
-from stilla.rows import row_loss
+from stilla.rows import fused_divergence, row_loss
 from stilla.signals import Dense, Dims, TopK
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd")
@@ -294,3 +294,12 @@ def test_a_hard_label_takes_no_temperature_and_no_spread() -> None:
             Logits(divergence="hard", **options)
     assert Logits(divergence="hard").temperatures == ()
     assert len(Logits(divergence="hard").problems(Dims(1), Dims(1), {})) == 1
+
+
+def test_a_hard_label_over_a_vocabulary_equals_the_textbook_in_chunks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(7, 4, generator=generator, requires_grad=True), torch.randn(7, 5, generator=generator)
+    small, large = torch.randn(50, 4, generator=generator), torch.randn(50, 5, generator=generator)
+    loss = fused_divergence(ours, small, theirs, large, divergence="hard")
+    expected, _ = hard_oracle((ours.detach() @ small.T).numpy(), (theirs @ large.T).numpy())
+    assert loss.item() == pytest.approx(expected.mean(), rel=1e-5)

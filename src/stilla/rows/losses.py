@@ -95,7 +95,7 @@ def fused_divergence(
     if student.device != teacher.device:
         raise CompatibilityError(f"the student is on {student.device}, the teacher on {teacher.device}; move one to the "
                                  "other")
-    objective = Logits(divergence=divergence, temperature=None if divergence == "mse" else temperature)
+    objective = Logits(divergence=divergence, temperature=None if divergence in ("mse", "hard") else temperature)
     told = Headed(teacher.hidden.detach(), teacher.head)
     loss, _ = row_loss([(objective, 1 / max(1, len(student)))], student, told, None, 0.0, compile=compile)
     return loss
