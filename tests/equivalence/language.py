@@ -53,7 +53,7 @@ def trainer(
 
 def _made(kind: str, examples: int) -> tuple[Task, Dataset, Any, Any, Any]:
     """Task, data, tokenizer, teacher and a student of one layer and half the width."""
-    smaller = {"num_hidden_layers": 1, "hidden_size": 8}
+    smaller: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 8}
     if kind == "seq2seq":
         split = Dataset.from_dict(pairs.pairs(examples))
         teacher = pairs.model("t5", layers=3)

@@ -82,7 +82,7 @@ class Pictures:
         Raises:
             OSError: it cannot be read.
         """
-        with _opened(self.rows[int(row)][self.column]) as picture:
+        with opened(self.rows[int(row)][self.column]) as picture:
             try:
                 turned = picture.getexif().get(_ORIENTATION) in _TURNED
             except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # as for `_upright`
