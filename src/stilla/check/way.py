@@ -175,6 +175,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
                 size.note_the_width(recipe.student.width, teacher, loaded, found)
             if smaller is not None:
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
+            found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]
             task = task.between(loaded, teacher)
             sample = data.from_all_over(unlabelled.to_look_at(task, splits, pool), SAMPLE)
             chosen = objectives_of(recipe, task)

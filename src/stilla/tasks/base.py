@@ -238,6 +238,10 @@ class Task(ABC, Generic[SectionT]):
         """By name the heads that a model is handed over as, one file or folder each; none where it is one itself."""
         return {}
 
+    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
+        """Why a model like this cannot be exported in these formats, in words, as far as it is known without trying."""
+        return []
+
     def learns_by(self) -> tuple[ObjectiveSpec, ...] | None:
         """By what a student learns whose recipe names no objectives; None: by labels and logits."""
         return None

@@ -109,6 +109,9 @@ class Detection(Task[DetectionData]):
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         return detectors.of_one_group(model)
 
+    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
+        return detectors.unwritten(model, formats)
+
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return self.labels_by(), ObjectiveSpec(kind="queries")
 

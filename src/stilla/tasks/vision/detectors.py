@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,24 @@ def queries_of(model: nn.Module) -> int:
         raise CompatibilityError(f"{type(model).__name__} does not say how many queries it has: expected {_QUERIES[0]} in "
                                  "its config.")
     return int(found[0])
+
+
+_UNTRACED = {
+    **dict.fromkeys(("rt_detr", "rt_detr_v2"), "its graph would hold for one number of pictures only"),
+    **dict.fromkeys(("d_fine", "deimv2"), "torch's exporter cannot hold its forward"),
+}
+
+
+def unwritten(model: nn.Module, formats: Sequence[str]) -> list[str]:
+    """Why it cannot be exported so."""
+    config: Any = model.config
+    found = []
+    if "onnx" in formats and (why := _UNTRACED.get(config.model_type)):
+        found.append(f"onnx: a {type(model).__name__} cannot be written, as {why}. Leave it out, or take a DETR, a "
+                     "Deformable or LW-DETR or a YOLOS as student")
+    if "int8" in formats:
+        found.append("int8: detectors have not been measured in it; use onnx")
+    return found
 
 
 def detections(outputs: Any, classes: int) -> Detections:
