@@ -119,3 +119,12 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
     assert not folder.checkpoints("teacher").exists()
     assert (folder.checkpoints("student") / "checkpoint-1").exists()
+
+
+def test_a_stage_that_another_version_began_says_so_where_nothing_of_the_recipe_differs(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.open(overwrite=False)
+    folder.begin("teacher", {"rate": 0.1})
+    with pytest.raises(RecipeError, match=r"What differs:\n  nothing that the recipe says: another version of Stilla"):
+        folder.finished("teacher", {"rate": 0.1, "new": None})
+    folder.close()

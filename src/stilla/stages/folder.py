@@ -37,6 +37,8 @@ def is_run(path: Path) -> bool:
     """Whether a run lies there, finished or not."""
     return (path / "stages.json").is_file() or (path / "scores.json").is_file()
 
+_ANOTHER_VERSION = "  nothing that the recipe says: another version of Stilla began it, which wrote down other fields"
+
 
 class RunFolder:
     """A run's folder on disk. Only the main process writes to it. processes: how many share a training. shelf: where stages
@@ -160,7 +162,7 @@ class RunFolder:
         if not known.fits(inputs, self._processes):
             changed = "\n".join(f"  {_in_words(line)}" for line in differences(known.inputs, record.plain(inputs)))
             raise RecipeError(
-                f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed}\n"
+                f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed or _ANOTHER_VERSION}\n"
                 "Give another `output`, or --overwrite (in Python, overwrite=True) to throw the old run away")
         return known.done
 

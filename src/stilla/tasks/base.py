@@ -215,6 +215,7 @@ class Task(ABC, Generic[SectionT]):
             CompatibilityError: there is no such processor, or the student cannot see what it makes.
         """
         return student
+
     def pattern(self, teacher: Loaded) -> Loaded:
         """What a student is cut from, or made like; by default the teacher itself."""
         return teacher
