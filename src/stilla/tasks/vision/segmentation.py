@@ -18,13 +18,13 @@ from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task
-from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision import segmentation_data, segmentation_models
+from stilla.tasks.vision.image_classification import usual_pictures
 from stilla.tasks.vision.masks import Ids, Masks, References, look
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
@@ -155,7 +155,7 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         image = self._found().image
-        found = bound(pool, (image,), called, holds_pictures, "pictures", _usual_pictures, (self._found().mask,))
+        found = bound(pool, (image,), called, holds_pictures, "pictures", usual_pictures, (self._found().mask,))
         return found.cast_column(image, Image(decode=False))
 
     def usable(self, pool: Dataset) -> Dataset:
@@ -239,11 +239,6 @@ def _grid_of(batch: Batch) -> Tensor:
         raise CompatibilityError(f"semantic-segmentation: got labels of shape {got}; expected (pictures, height, width): the "
                                  "places where models are compared, -100 where there is no class")
     return labels
-
-
-def _usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
-    usual = [name for name in fitting if name.lower() in _columns.IMAGES]
-    return next((found for found in (fitting, usual) if len(found) == 1), None)
 
 
 @dataclass(frozen=True)
