@@ -46,7 +46,9 @@ def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[st
 def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
     """How the data are read, wherever they come from."""
     resolved: Data = task.resolved(recipe.data)
-    return resolved.model_dump(mode="json", exclude=set(WHERE))
+    # of several tasks the data lie elsewhere each, and their teachers count by their weights
+    parts: Any = {name: {"data": set(WHERE), "teacher": True} for name in resolved.each}
+    return resolved.model_dump(mode="json", exclude={**dict.fromkeys(WHERE, True), **({"parts": parts} if parts else {})})
 
 
 def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMap) -> None:

@@ -20,6 +20,7 @@ from stilla.models.fingerprint import of_model
 from stilla.objectives import DIST, Hidden, Labels, Logits, Term, term
 from stilla.recipe import ModelSource, Recipe, StudentSpec
 from stilla.signals import Side
+from stilla.stages import caching
 from stilla.stages.starting import start_student
 from stilla.tasks.base import Loaded
 from stilla.tasks.several.batching import parts_of
@@ -66,6 +67,15 @@ def test_examples_stand_in_one_table_and_each_task_gets_its_own_back(made: Made)
     assert words.column_names == ["tokens", "tags"]
     assert rows.tolist() == list(range(120, 168))
     assert words[0]["tags"][0] in setting.TAGS
+
+
+def test_where_data_and_teachers_lie_is_nothing_to_how_they_are_read(made: Made) -> None:
+    read = caching.reading(made.recipe, made.task)
+    assert set(read["parts"]) == {"topics", "words"}
+    assert read["parts"]["words"]["data"]["tags"] == "tags"
+    assert read["temperature"] == 1.0
+    assert "teacher" not in read["parts"]["words"]
+    assert str(Path(made.recipe.output).parent) not in str(read)
 
 
 def test_every_task_is_bound_by_its_own_data(made: Made) -> None:
