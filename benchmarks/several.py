@@ -47,7 +47,8 @@ def _files(folder: Path) -> dict[str, Any]:
 
 def _learning(options: argparse.Namespace, output: Path) -> dict[str, Any]:
     return {
-        "teacher": {"model": str(inputs.minilm()), "train": {"epochs": options.epochs, "learning_rate": 2e-4}},
+        "teacher": {"model": str(inputs.minilm()), "train": {
+            "epochs": options.teacher_epochs, "learning_rate": options.teacher_rate, "dropout": options.teacher_dropout}},
         "student": {"layers": 3},
         "distill": {"epochs": options.epochs, "learning_rate": 3e-4},
         "evaluate": {"baseline": True, "speed": options.speed},
@@ -69,7 +70,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/several"))
     parser.add_argument("--intents", type=int, default=3000, help="training examples of CLINC150")
     parser.add_argument("--tags", type=int, default=1500, help="training sentences of UD English EWT")
-    parser.add_argument("--epochs", type=float, default=3.0, help="of teacher, student and baseline")
+    parser.add_argument("--epochs", type=float, default=3.0, help="of student and baseline")
+    parser.add_argument("--teacher-epochs", type=float, default=6.0)
+    parser.add_argument("--teacher-rate", type=float, default=3e-4)
+    parser.add_argument("--teacher-dropout", type=float, default=0.0, help="0.1 is the model's own, too much for so few steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of data.temperature")
     parser.add_argument("--apart", action="store_true", help="every task by itself")
     parser.add_argument("--speed", action="store_true", help="measure latency and throughput too")
