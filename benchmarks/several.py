@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=3.0, help="of student and baseline")
     parser.add_argument("--teacher-epochs", type=float, default=6.0)
     parser.add_argument("--teacher-rate", type=float, default=3e-4)
-    parser.add_argument("--teacher-dropout", type=float, default=0.0, help="0.1 is the model's own, too much for so few steps")
+    parser.add_argument("--teacher-dropout", type=float, default=0.0, help="the model's own is 0.1")
     parser.add_argument("--temperature", type=float, default=1.0, help="of data.temperature")
     parser.add_argument("--apart", action="store_true", help="every task by itself")
     parser.add_argument("--speed", action="store_true", help="measure latency and throughput too")
