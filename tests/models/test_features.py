@@ -312,8 +312,10 @@ def test_widths_need_no_batch_where_inputs_can_be_made_up(name: str) -> None:
 
 
 def test_widths_ask_for_a_batch_where_none_can_be_made_up() -> None:
-    model = named("wav2vec2").build()
-    with pytest.raises(CompatibilityError, match=r"no inputs could be made up for Wav2Vec2ForCTC.*small batch"):
+    model = hf.PatchTSTForPrediction(hf.PatchTSTConfig(
+        num_input_channels=1, context_length=16, patch_length=4, d_model=8, num_attention_heads=2, ffn_dim=8,
+        num_hidden_layers=2, prediction_length=4))
+    with pytest.raises(CompatibilityError, match=r"no inputs could be made up for PatchTSTForPrediction.*small batch"):
         hidden_widths(model, find_stacks(model))
     with pytest.raises(CompatibilityError, match=r"made up for Own.*not a Hugging Face model"):
         hidden_widths(Own(), [STACK])
