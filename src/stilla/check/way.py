@@ -291,7 +291,8 @@ def _misfits_of(
         lacking = "there are no labelled training data (data.train)" if task.has_labels else \
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]
-    if objective.count == "labelled" and prepared.collate([prepared.examples[0]]).labels is None:
+    first = prepared.collate([prepared.examples[0]])
+    if objective.count == "labelled" and first.labels is None and not task.counts(first)["labelled"]:
         return ["learns from labels, and no training example has one: all are mixed with others (mixup and cutmix of "
                 "data.augment are 1 together), of which only the teacher says what they are. Leave it out, or mix fewer"]
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)

@@ -122,7 +122,7 @@ def training_data(
         refuse_endless(args)
         source = Source(reading.rows_of(dataset))
         batch = first_batch(source, reading, dataset)
-        refuse_misfits(terms, None, batch)
+        refuse_misfits(reading.task, terms, None, batch)
         return source, batch
     prepared = reading.prepared(dataset, training=True)
     if prepared is None:
@@ -130,7 +130,7 @@ def training_data(
     needed = prepared is not dataset or any(term.objective.needs_stacks or term.objective.count == "labelled"
                                             for term in terms)
     first = prepared.collate([prepared.examples[0]]) if needed else None
-    refuse_misfits(terms, prepared, first)
+    refuse_misfits(reading.task, terms, prepared, first)
     return prepared, first
 
 
@@ -169,12 +169,13 @@ def refuse_endless(args: TrainingArguments) -> None:
         raise all_at_once(problems, CompatibilityError)
 
 
-def refuse_misfits(terms: Sequence[Term], prepared: Prepared | None, batch: Batch | None) -> None:
+def refuse_misfits(task: Task, terms: Sequence[Term], prepared: Prepared | None, batch: Batch | None) -> None:
     """Terms that cannot work on these examples."""
     wrong = [f"`{term.name}` {problem}" for term in terms if prepared is not None
              for problem in term.objective.misfits(aligned=prepared.aligned, packed=prepared.packed,
                                                    framed=prepared.framed)]
-    if batch is not None and batch.labels is None:
+    # what belongs together says what is right, too, where there are no labels
+    if batch is not None and batch.labels is None and not task.counts(batch).get("labelled"):
         wrong += [f"`{term.name}` needs labels, and the dataset's batches have none: {sorted(batch.student)}; name the "
                   "label column `labels`, or leave the objective out (where every picture is mixed, none has a label)"
                   for term in terms if term.objective.count in OF_LABELS]
