@@ -27,8 +27,9 @@ from stilla.stages import completions, layering, sizing, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
+from stilla.stages.place import Place, refuse_weak, teacher_of
 from stilla.stages.scoring import export_all, score
-from stilla.stages.stages import Place, Stages, refuse_weak, teacher_of
+from stilla.stages.stages import Stages
 
 
 @dataclass(frozen=True)

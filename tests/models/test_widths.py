@@ -185,8 +185,11 @@ def test_a_deep_model_is_looked_at_in_two_layers() -> None:
 
 
 def test_a_model_that_cannot_be_run_on_made_up_inputs_is_refused_in_words() -> None:
-    with pytest.raises(CompatibilityError, match="Wav2Vec2ForCTC could not be run on made-up inputs, to see which of its"):
-        find_widths(named("wav2vec2").build(), ALL)
+    model = hf.PatchTSTForPrediction(hf.PatchTSTConfig(
+        num_input_channels=1, context_length=16, patch_length=4, d_model=8, num_attention_heads=2, ffn_dim=8,
+        num_hidden_layers=2, prediction_length=4))
+    with pytest.raises(CompatibilityError, match="PatchTSTForPrediction could not be run on made-up inputs, to see which of"):
+        find_widths(model, ALL)
 
 
 def test_units_that_are_left_are_numbered_anew() -> None:

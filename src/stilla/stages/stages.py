@@ -1,16 +1,11 @@
-"""The trainings of a run, each in its place: skipped if it is finished with the same inputs, refused if it was begun with
-others, kept when it is done.
-
-Teacher, student and baseline are the same training with other terms.
-"""
+"""The trainings of a run after the teacher's: student and baseline are the same training with other terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -19,18 +14,14 @@ from torch import nn
 from transformers import set_seed
 
 from stilla import data
-from stilla.data import TEACHER, from_all_over
-from stilla.errors import RecipeError, all_at_once, all_of
-from stilla.evaluate import Asked, examine
-from stilla.export import restore, save_student
+from stilla.data import from_all_over
+from stilla.errors import RecipeError, all_at_once
+from stilla.export import restore
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import term
 from stilla.objectives.base import Term
-from stilla.recipe import ModelSource, Recipe, Stage, Training, Width
-from stilla.recipe import Teacher as TeacherSource
-from stilla.recipe.written import brief, dump
-from stilla.runtime.environment import describe
-from stilla.runtime.files import signed
+from stilla.recipe import ModelSource, Recipe, Stage, Width
+from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages import (
@@ -41,17 +32,12 @@ from stilla.stages import (
     learnt,
     narrowing,
     opinions,
-    steps,
     unlabelled,
 )
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
-from stilla.stages.folder import RunFolder
-from stilla.stages.measuring import check_teacher
-from stilla.stages.origin import Origin
+from stilla.stages.place import Place
 from stilla.stages.starting import labels_alone, start_student, trained, transformer, whole_width
-from stilla.stages.training import train
-from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller
 from stilla.students import Cut, Plan, Student
 from stilla.tasks.base import Loaded, Prepared, Task
@@ -59,131 +45,6 @@ from stilla.teachers import Teacher
 
 SAMPLE = 64
 """Training examples that are looked at to choose what the recipe leaves open."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run's trainings happen, and what all of them depend on. `splits`: labelled examples, whose fingerprint is
-    `content`. `pool`: the unlabelled ones, on which only the student depends."""
-
-    recipe: Recipe
-    folder: RunFolder
-    splits: Mapping[str, Dataset]
-    content: str
-    task: Task
-    pool: Pool | None = None
-
-    @cached_property
-    def reading(self) -> dict[str, Any]:
-        """How the data are read."""
-        return caching.reading(self.recipe, self.task)
-
-    @cached_property
-    def inputs(self) -> dict[str, Any]:
-        """What a training depends on of its data: their content, and how they are read."""
-        return {"data": self.content, "task": self.task.kind, "reading": self.reading}
-
-    def to_do(
-        self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None,
-        by_parts: bool = False,
-    ) -> bool:
-        """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes. `can_begin`: raises
-        where it cannot be; a stage that was refused has not begun. `by_parts`: only files that are lost are made again.
-
-        Raises:
-            RecipeError: it was begun or finished with other inputs.
-        """
-        if on_main(lambda: self.folder.finished(stage, inputs)):
-            wrong = on_main(lambda: self._wrong_with(stage, made))
-            if not wrong:
-                say(f"{stage}: finished before, skipped")
-                return False
-            say(f"{stage}: finished before, but {all_of(wrong)}; done again")
-            on_main(lambda: self.folder.clear(stage, made, by_parts=by_parts))  # what is left there would be in the way
-        if steps.sizes(inputs, 1):
-            on_main(lambda: self.folder.refuse_other_steps(self.recipe.model_dump(mode="json")))
-        on_main(can_begin)
-        on_main(lambda: self._begin(stage, inputs))
-        return True
-
-    def _wrong_with(self, stage: str, made: Path) -> list[str]:
-        """What is wrong with what a finished stage made."""
-        if not any(any(made.glob(kind)) for kind in ("*.safetensors", "*.parquet")):
-            return [f"{made} holds nothing of it any more"]
-        return self.folder.damage(stage)
-
-    def train(
-        self, stage: str, model: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term],
-        training: Training, processors: tuple[Any, Any], seed: int, *, examples: Dataset | None = None,
-    ) -> None:
-        """`processors`: the student's and the teacher's. `examples`: by default the training split."""
-        split = self.splits["train"] if examples is None else examples
-        prepared, marks = self.task.prepare(split, *processors, training=True, seed=seed), data.are_unlabelled(split)
-        if marks.any():
-            prepared = replace(prepared, unlabelled=marks[prepared.keys])
-        done = train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
-                     train_data=prepared,
-                     validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
-        if done is not None and self.pool is not None:
-            found, left_out = learnt.examples_in(prepared, marks, done), self.pool.left_out
-            on_main(lambda: learnt.note(self.folder, stage, found, left_out))
-
-    def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
-        """Write a trained model down, and the stage as finished."""
-        some = self.splits["validation"]  # the first may be left out as broken
-        one = self.task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
-        batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
-        if self.task.settles:
-            on_main(lambda: self._settle(made))
-        on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
-        on_main(lambda: self.folder.finish(stage, inputs, path))
-
-    def _settle(self, made: Loaded) -> None:
-        """What is chosen of its answers to validation data."""
-        whole = self.task.prepare(self.splits["validation"], made.processor, None, training=False)
-        said = examine(self.task.exam(), {"student": Asked(made.model)}, whole, title="choosing on validation data",
-                       batch_size=self.recipe.evaluate.batch_size)
-        self.task.settle(made.model, said["student"])
-
-    def write_down(self) -> None:
-        """Write down what is being made. Not before it is known to fit: a refused recipe leaves the old one in place."""
-        self.folder.write(self.folder.recipe, signed(dump(self.recipe)))
-        self.folder.write(self.folder.environment,
-                          {**describe(self.recipe.seed), "places": Origin.here(self.folder).plain()})
-
-    def _begin(self, stage: str, inputs: Mapping[str, Any]) -> None:
-        self.write_down()
-        self.folder.begin(stage, inputs)
-
-
-def teacher_of(place: Place) -> Loaded:
-    """Given, or trained on the labels first."""
-    source, task, seed = place.recipe.teacher, place.task, place.recipe.seed
-    place = replace(place, task=task.of_teacher())
-    if source.train is None:
-        return task.load(source, labelled=True)
-    inputs = {**place.inputs, "teacher": _named(source), "seed": seed}
-    if place.to_do("teacher", inputs, place.folder.teacher):
-        set_seed(seed)
-        start = task.load(source, labelled=False)
-        labels = [term(task.labels_by())]
-        place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed,
-                    examples=place.splits.get(TEACHER))
-        place.keep("teacher", inputs, start, place.folder.teacher)
-    return task.load(trained(source, place.folder.teacher), labelled=True)
-
-
-def refuse_weak(place: Place, teacher: Loaded) -> None:
-    """A teacher that is no better than chance would teach nothing, without a sign.
-
-    Raises:
-        CompatibilityError: it is not, and the recipe does not allow it.
-    """
-    inputs = {"data": place.content, "teacher": of_model(teacher.model)}
-    if place.recipe.allow_weak_teacher or on_main(lambda: place.folder.fits("teacher-check", inputs)):
-        return
-    on_main(lambda: check_teacher(place.task, teacher, place.splits["validation"], place.recipe))
-    on_main(lambda: place.folder.finish("teacher-check", inputs))
 
 
 @dataclass(frozen=True)
@@ -308,7 +169,8 @@ class Stages:
         texts, pool = (written, place.pool) if helped else (None, None)
         inputs: dict[str, Any] = {
             **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
-            "student": self.recipe.student.model_dump(mode="json"), "distill": [],
+            # which layers, `layers` says by now
+            "student": self.recipe.student.model_dump(mode="json", exclude={"layers_by"}), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **({} if pool is None else {"unlabelled": pool.fingerprint}),
@@ -414,12 +276,6 @@ class Stages:
     def asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""
         return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
-
-
-def _named(source: TeacherSource) -> dict[str, Any]:
-    """What the training of a teacher depends on of its section; no config, where it says none, as runs of before knew of
-    none."""
-    return source.model_dump(mode="json", exclude={"config"} if source.config is None else set())
 
 
 def _said(stage: Stage) -> dict[str, Any]:
