@@ -7,16 +7,13 @@ returns a task that knows its inputs, its labels and their names. Nothing here t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self
 
 import numpy as np
-import torch
 from datasets import Dataset
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import TypeVar
 
@@ -26,58 +23,17 @@ from stilla.recipe import Data, Evaluate, ModelSource, ObjectiveSpec, StudentSpe
 from stilla.signals import Batch, Dims, Signals
 from stilla.signals import Side as Side
 from stilla.students.vocabulary.refusal import refusal
-from stilla.tasks.answers import NO_ANSWER, Answers, Given
+from stilla.tasks.answers import Answers
 from stilla.tasks.exam import Exam, ForwardExam
+from stilla.tasks.prepared import Loaded as Loaded
+from stilla.tasks.prepared import Prepared as Prepared
+from stilla.tasks.prepared import Segment as Segment
+from stilla.tasks.prepared import Texts as Texts
+from stilla.tasks.prepared import content as content
+from stilla.tasks.prepared import without_row
 
 SectionT = TypeVar("SectionT", bound=Data, default=Any)
 """The section of a recipe's `data` that a task declares."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model, what makes its inputs (tokenizer or image processor), and where both came from."""
-
-    model: nn.Module
-    processor: Any
-    source: str
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One split, ready for training: `examples[i]` is what the collator takes.
-
-    `lengths`: number of tokens per example, for length-grouped batches; `None` where examples have no length.
-    `keys`: the index of each example in the split it came from (some may have been skipped).
-    """
-
-    examples: TorchDataset[Any]
-    collate: Callable[[Sequence[Any]], Batch]
-    keys: NDArray[np.int64]
-    lengths: Sequence[int] | None = None
-    on_epoch: Callable[[int], None] | None = None
-    """Called with the epoch before its first batch, where examples are augmented at random."""
-    views: int | None = None
-    """After so many epochs the same changed examples come again, whatever the seed; None: never, or they do not change."""
-    redrawn: bool = False
-    """Whether `on_epoch` only says which examples come, each of which is always the same."""
-    packed: bool = False
-    """Whether an example of a batch may hold several documents."""
-    aligned: bool = True
-    """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
-    framed: bool = True
-    """Whether both models see the same part of an example, at whatever size; not where one processor cuts borders off."""
-    references: Given | None = None
-    """What answers are compared with, one per example; None where those are the batches' labels."""
-    unlabelled: NDArray[np.bool_] | None = None
-    """(examples,) which of them nobody has labelled; None where nobody has to know it to draw them, or to count them."""
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def changes(self) -> bool:
-        """Whether an example may be another one in the next epoch."""
-        return self.on_epoch is not None and not self.redrawn
 
 
 @dataclass(frozen=True)
@@ -88,30 +44,6 @@ class Head:
     processor: Any
     task: Task
     prepared: Prepared
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The smallest piece of a batch that a model answers by itself: what attends to nothing outside of it.
-
-    `content`: all that the teacher's answer depends on, as bytes; equal content has an equal answer, in whatever
-    batch, order or block it stands. `rows`: which of the batch's rows it answers. `example`, `positions`: where in
-    the batch it stands, for hidden states; without positions it is all of the example's valid ones.
-    """
-
-    content: bytes
-    rows: slice
-    example: int
-    positions: slice | None = None
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What models read and write of a split, text by text; of very long ones the beginning. `length`: how many tokens of each
-    they read at most; None: all."""
-
-    lines: Iterable[str]
-    length: int | None
 
 
 class Task(ABC, Generic[SectionT]):
@@ -446,28 +378,5 @@ class Task(ABC, Generic[SectionT]):
             raise CompatibilityError(
                 f"{self.kind}: the {examples} examples of a batch have {ends[-1]} rows by themselves and {rows} together, so "
                 "that nobody knows whose a teacher's answer is. `segments` of the task has to say it (or cache: none)")
-        return [Segment(content(batch.teacher, one) + _without_row(batch, one), slice(ends[one], ends[one + 1]), one)
+        return [Segment(content(batch.teacher, one) + without_row(batch, one), slice(ends[one], ends[one + 1]), one)
                 for one in range(examples)]
-
-
-def content(inputs: Mapping[str, Tensor], example: int) -> bytes:
-    """One example of a batch as bytes: names, types, shapes and values, without what is padded after or before it."""
-    mask = inputs.get("attention_mask")
-    valid = None if mask is None else mask[example].bool().cpu()
-    parts = []
-    for name in sorted(inputs):
-        value = inputs[name][example].detach().cpu()
-        if valid is not None and value.shape[:1] == valid.shape:
-            value = value[valid]
-        parts.append(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        parts.append(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    return b"".join(parts)
-
-
-def _without_row(batch: Batch, example: int) -> bytes:
-    """Where labels stand at the teacher's positions: those of an example that have none, of what is not padded."""
-    labels, mask = batch.labels, batch.teacher.get("attention_mask")
-    if labels is None or mask is None or labels.shape != mask.shape:
-        return b""
-    silent = (labels[example] == NO_ANSWER)[mask[example].bool()].nonzero()
-    return silent.cpu().numpy().astype(np.int32).tobytes()
