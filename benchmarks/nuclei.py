@@ -22,9 +22,10 @@ import stilla
 from benchmarks.inputs import add_data_option, data_set
 from stilla.report.table import markdown_table
 
-LABELS, LOGITS = {"kind": "labels", "weight": 0.3}, {"kind": "logits", "weight": 0.7}
+LABELS, LOGITS = {"kind": "labels", "weight": 0.3}, {"kind": "logits", "weight": 0.7, "temperature": 1.0}
 WAYS: dict[str, list[dict[str, Any]]] = {
     "pixels": [LABELS, LOGITS],
+    "soft": [LABELS, {**LOGITS, "temperature": 2.0}],
     "channels": [LABELS, LOGITS, {"kind": "channels", "weight": 0.03}],
     "pairwise": [LABELS, LOGITS, {"kind": "pairwise", "weight": 3.0}],
 }

@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, ConvNextConfig
 
-from stilla import data
+from stilla import data, objectives
 from stilla.errors import CompatibilityError
 from stilla.objectives import Channels, Labels, Logits
 from stilla.recipe import ModelSource
@@ -22,6 +22,7 @@ from stilla.signals import Batch, Dense, Side
 from stilla.tasks import of_model
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.forward import listen
+from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision.segmentation import SemanticSegmentation
 from stilla.tasks.vision.segmentation_models import on_grid, scores, whole_pictures
 from stilla.teachers import CachedTeacher, CapturingTeacher, LiveTeacher
@@ -357,3 +358,12 @@ def test_folders_without_processor_or_of_other_heads_are_refused(tmp_path: Path)
     (place / "preprocessor_config.json").unlink()
     with pytest.raises(CompatibilityError, match="holds no image processor"):
         loaded(task, place)
+
+
+def test_a_teachers_pixels_are_learnt_as_they_are() -> None:
+    """Softened, the pixels of which it is sure would drown the rest."""
+    labels, logits = SemanticSegmentation(Problem("class", ())).learns_by()
+    assert (labels.kind, labels.weight(0)) == ("labels", 0.3)
+    made = objectives.term(logits).objective
+    assert isinstance(made, Logits)
+    assert (logits.weight(0), made.temperatures) == (0.7, (1.0,))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError
-from stilla.recipe import ModelSource, StudentSpec
+from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task
@@ -115,6 +115,11 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
                                      "nothing says whether these masks are meant so. Set data.reduce_labels: true, or false "
                                      "where id 0 is the first class")
         return replace(self, problem=adapted(self.problem, teacher.model.config, teacher.source))
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        """At temperature 1: softened, the many pixels of which a teacher is sure ask for its margins, and what is rare
+        waits (measured; docs/semantic-segmentation.md)."""
+        return ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, temperature=1.0)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         size = None if self.section is None else self.section.size
