@@ -56,7 +56,7 @@ def write_decoder(model: nn.Module, batches: Sequence[Inputs], path: Path) -> Pa
     else:
         _write_causal(ready, batches[0], path)
     made = path.parent / ENCODER if ready.config.is_encoder_decoder else path
-    graphs.check(made, lambda inputs: _whole(ready, inputs), batches)
+    graphs.check(open_exported(made), lambda inputs: _whole(ready, inputs), batches)
     _check_steps(made, ready, batches[-1])
     return made
 

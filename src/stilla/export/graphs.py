@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from stilla.errors import ExportError, all_of
 from stilla.export._quiet import quiet
-from stilla.export.session import OnnxModel
 from stilla.tasks.base import Prepared
 
 Inputs = Mapping[str, Tensor]
@@ -92,9 +91,8 @@ def clean(path: Path, axes: Mapping[str, Mapping[int, str]]) -> None:
     onnx.save(graph, path)
 
 
-def check(path: Path, model: Callable[[Inputs], Tensor], batches: Sequence[Inputs]) -> None:
-    """Raise an ExportError unless the file answers every batch as the model does."""
-    file = OnnxModel(path)
+def check(file: Callable[[Inputs], Tensor], model: Callable[[Inputs], Tensor], batches: Sequence[Inputs]) -> None:
+    """Raise an ExportError unless the file, which is open, answers every batch as the model does."""
     for batch in batches:
         with torch.no_grad():
             expected = model(batch)

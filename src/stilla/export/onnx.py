@@ -14,6 +14,7 @@ from stilla.export import tower_file
 from stilla.export._quiet import require_onnx
 from stilla.export.decoders import write_decoder
 from stilla.export.graphs import Inputs, check, clean, examples, ready, trace
+from stilla.export.session import OnnxModel
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.language.writing import Writes
 
@@ -62,7 +63,7 @@ def export_onnx(
     shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batches[0])
     trace(whole, batches[0], shapes, [name], path, type(model).__name__)
     clean(path, {name: dict(enumerate(named)) for name, named in axes.items()})
-    check(path, lambda inputs: whole(*inputs.values()), batches)
+    check(OnnxModel(path), lambda inputs: whole(*inputs.values()), batches)
 
 
 def _write_towers(model: nn.Module, task: Task, batches: Sequence[Inputs], path: Path) -> None:
