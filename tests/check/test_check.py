@@ -194,6 +194,11 @@ def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
     resolved = recipe("distill.objectives=[{kind: labels}]", "data.augment=light")
     (tmp_path / "run" / "recipe.yaml").write_text(dump(resolved))
     assert any("holds a run of this recipe" in note for note in check(recipe()).notes)
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(recipe("distill.objectives=[{kind: labels}]", "data.augment=light",
+                                                              "student.layers={keep: [0]}", "data.label_weights={}")))
+    asked = recipe("student.layers=1", "student.layers_by=lowest", "data.label_weights=balanced")
+    assert any("holds a run of this recipe" in note for note in check(asked).notes)
+    (tmp_path / "run" / "recipe.yaml").write_text(dump(resolved))
     changed = [note for note in check(recipe("distill.warmup=0.5")).notes if "another recipe" in note]
     assert changed[0].endswith(": distill.warmup: 0.06 -> 0.5")
     other = [note for note in check(recipe("distill.objectives=[{kind: labels, label_smoothing: 0.1}]")).notes

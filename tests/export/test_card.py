@@ -50,6 +50,13 @@ def test_hub_reads_the_front_matter() -> None:
                      ("test", "f1", "macro f1"): 0.9, ("test", "matthews_correlation", "matthews"): 0.8}
 
 
+def test_tasks_are_called_as_the_hub_calls_them() -> None:
+    scores = replace(SCORES, task="speech-recognition")
+    data: Any = ModelCard(model_card(scores, name="x", table=TABLE, teacher="t", student="3 layers", data="d", usage="")).data
+    assert data.pipeline_tag == "automatic-speech-recognition"
+    assert {one.task_type for one in data.eval_results} == {"automatic-speech-recognition"}
+
+
 def test_the_front_matter_is_of_the_datas_own_splits() -> None:
     student = SCORES.student
     beside = replace(student, quality={**student.quality, "shifted.typos": {"accuracy": interval(0.5)}})

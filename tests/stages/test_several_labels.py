@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 from transformers import AutoConfig, pipeline
 
 import stilla
+from stilla.after import export_run
 from stilla.recipe.file import read
 from tests import tiny
 
@@ -32,6 +33,10 @@ def test_a_student_has_thresholds_of_its_own_and_is_judged_by_them(tmp_path: Pat
     resolved = read(run.folder / "recipe.yaml")
     assert np.isclose(resolved.data.label_weights["food"], 2.0)  # a third of the examples has it
     assert resolved.data.label_weights["loud"] > 1.5
+    # an exported file is read by them too
+    (file,) = export_run(run.folder, ["onnx"]).values()
+    program = (file / "README.md").read_text()
+    assert "> thresholds[name]" in program
     # measured again with the thresholds that were saved, on what is known of the test data
     rows = [json.loads(line) for line in Path(said["data"]["test"]).read_text().splitlines()]
     scores = pipeline("text-classification", str(run.student), top_k=None)([row["text"] for row in rows])

@@ -168,6 +168,10 @@ def _changes(recipe: Recipe, file: Path) -> list[str]:
     old, new = (one.model_dump(mode="json", exclude={"output", "allow_weak_teacher"}) for one in (before, recipe))
     if recipe.student.limited:  # a run writes what it chose
         old["student"] = new["student"]
+    if recipe.student.layers_by != "spaced":  # likewise
+        old["student"] |= {name: new["student"][name] for name in ("layers", "layers_by")}
+    if new["data"].get("label_weights") == "balanced":
+        old["data"]["label_weights"] = "balanced"
     left_open = [number for number, stage in enumerate(recipe.distill) if stage.objectives is None]
     chosen = tuple(f"distill.{number}.objectives" for number in left_open)
     changed = [line.split(": ", 1) for line in differences(old, new)

@@ -17,6 +17,7 @@ from stilla.export._quiet import quiet, require_onnx
 from stilla.export.session import OnnxModel
 from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
+from stilla.tasks.shared.classification import THRESHOLDS
 
 _PREPARING = {
     "input_ids": """\
@@ -50,6 +51,9 @@ _READING = {
     "multi_label_classification": "[[labels[str(index)] for index in (row > 0).nonzero()[0]] for row in logits]",
     "regression": "logits[:, 0]",
 }
+_TUNED = ("[[name for name, logit in zip(labels.values(), row) if 1 / (1 + math.exp(-logit)) > thresholds[name]] "
+          "for row in logits]")
+"""Of several labels, by the thresholds that were chosen on validation data."""
 _LABELS = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
 _FOUND = "detections"
 """What detectors give."""
@@ -182,6 +186,10 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Ta
         labels = _LABELS
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
         printed = reading or f"print({_READING.get(kind, _CLASSES)})"
+        if THRESHOLDS in vars(config) and not reading:
+            imports = imports.replace("import json\n", "import json\nimport math\n")
+            labels += 'thresholds = json.loads(Path("config.json").read_text(encoding="utf-8"))["thresholds"]\n'
+            printed = f"print({_TUNED})"
     if config is not None and file.output == _FOUND:
         imports, told, printed = "import json\nfrom pathlib import Path\n\n", f"\n{_BOXES}", f"print({_BOXES_READ})"
         labels = _LABELS

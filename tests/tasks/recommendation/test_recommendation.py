@@ -162,6 +162,12 @@ def test_a_table_says_what_items_are_called(tmp_path: Path) -> None:
     (tmp_path / "none.csv").write_text("item_id,price\ni3,4\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"data\.names: .* has no column of names"):
         task(names=str(tmp_path / "none.csv"))
+    (tmp_path / "two.csv").write_text("item_id,title\ni3,One\ni3,One\ni3,Other\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has two names for the item 'i3': 'One' and 'Other'"):
+        task(names=str(tmp_path / "two.csv"))
+    (tmp_path / "empty.csv").write_text("item_id,title\ni3,\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"'title' of .* is empty for all 1 items"):
+        task(names=str(tmp_path / "empty.csv"))
 
 
 def test_a_report_says_that_leave_last_out_looks_ahead(tmp_path: Path) -> None:

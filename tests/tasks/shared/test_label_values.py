@@ -231,3 +231,8 @@ def test_names_with_a_mark_between_them_are_several_labels() -> None:
 def test_marks_between_names_that_are_none(rows: dict[str, list[Any]], section: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         problem_of(rows, label_separator=";", **section)
+
+
+def test_a_mark_that_stands_nowhere_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    problem_of({"label": ["a", "b", "a"]}, label_separator=";")
+    assert "';' stands in no text of 'label' in train: every example has a single label" in caplog.text

@@ -139,6 +139,11 @@ def test_an_empty_place_among_several_labels_is_not_known_rather_than_0() -> Non
     assert problem(texts, ("rude", "long")).encode(Dataset.from_dict(texts))[2].tolist() == [NO_ANSWER, 1]
 
 
+def test_how_many_are_not_known_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    several()
+    assert "data.train: whether 'rude' applies is not known of 1 of 6 examples" in caplog.text
+
+
 def test_a_label_that_is_not_known_has_no_gradient_and_is_not_counted() -> None:
     logits = torch.randn(3, 2, requires_grad=True)
     labels = torch.tensor([[1, NO_ANSWER], [0, 1], [NO_ANSWER, NO_ANSWER]])

@@ -78,6 +78,7 @@ def test_similar_words_are_for_teachers_that_read_the_same() -> None:
 
 @pytest.mark.parametrize(("told", "words"), [
     ({"txt": ("hint",)}, r"teacher\.data: got 'txt'; expected text"),
+    ({"text": ("label",)}, r"teacher\.data: 'label' is the label: the teacher would read the answer"),
     ({"text": ("hints",)}, r"teacher\.data: data\.train: there is no column 'hints'.*Did you mean hint"),
 ])
 def test_columns_that_are_not_there(told: dict[str, tuple[str, ...]], words: str) -> None:
@@ -119,9 +120,10 @@ def picture(size: int, shade: int) -> dict[str, Any]:
 
 
 def test_a_teacher_sees_another_picture() -> None:
-    features = Features({"small": Image(decode=False), "large": Image(decode=False), "label": Value("string")})
+    features = Features({"small": Image(decode=False), "large": Image(decode=False), "label": Value("string"),
+                         "note": Value("string")})
     sizes = {"small": [picture(4, one) for one in (10, 20)], "large": [picture(16, one) for one in (90, 100)]}
-    split = Dataset.from_dict({**sizes, "label": ["x", "y"]}, features=features)
+    split = Dataset.from_dict({**sizes, "label": ["x", "y"], "note": ["x", "y"]}, features=features)
     section = ImageClassificationData.model_validate({"train": "x", "image": "small", "label": "label"})
     task = ImageClassification.understand(section, {"train": split}).taught_from({"image": ("large",)}, {"train": split})
     small, large = tiny.image_processor(4), tiny.image_processor(16)
@@ -130,8 +132,8 @@ def test_a_teacher_sees_another_picture() -> None:
     assert batch.teacher["pixel_values"].shape == (2, 3, 16, 16)
     assert (batch.teacher["pixel_values"].mean((1, 2, 3)) > batch.student["pixel_values"].mean((1, 2, 3))).all()
     assert set(task.beside(split).column_names) == {"small", "large", "label"}
-    with pytest.raises(DataError, match=r"'label' of data\.train holds no pictures"):
-        task.taught_from({"image": ("label",)}, {"train": split})
+    with pytest.raises(DataError, match=r"'note' of data\.train holds no pictures"):
+        task.taught_from({"image": ("note",)}, {"train": split})
 
 
 # --- vectors ---

@@ -95,6 +95,11 @@ def test_what_cannot_be_read_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'caption' says nothing in 1 of 2 examples: row 1"):
         understood(made("c", "caption", ["x", " "], Value("string")))
     assert understood(made("d", "caption", ["x", " "], Value("string")), broken="skip")
+    files = {split: made(split, column, ["x", "y"], Value("string"))
+             for split, column in (("train", "caption"), ("test", "label"))}
+    splits = {name: data.sources.read(path)["train"] for name, path in files.items()}
+    section = ImageTextData.model_validate({"train": "x"})
+    assert ImageText.understand(section, splits)  # captions to learn from, classes to be measured by
     with pytest.raises(DataError, match="holds 1 classes"):
         understood(made("e", "label", ["x", "x"], Value("string")))
     with pytest.raises(DataError, match="which is no column"):

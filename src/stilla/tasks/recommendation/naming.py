@@ -30,10 +30,20 @@ def titles(section: RecommendationData, catalogue: Catalogue) -> dict[int, str]:
         raise DataError(f"data.names: {section.names!r} has no column of {what}; there are {one_of(table.column_names)}")
     arrow = table.with_format("arrow")[:]
     said = zip(texts(arrow.column(item)).to_pylist(), texts(arrow.column(title)).to_pylist())
-    known = {catalogue.numbers[one]: str(name) for one, name in said if one in catalogue.numbers and name}
-    if not known:
-        raise DataError(f"data.names: none of the ids in {quoted(item)} of {section.names!r} is an item of the training data")
-    return known
+    found_names: dict[int, str] = {}
+    there = 0
+    for one, name in said:
+        if one not in catalogue.numbers:
+            continue
+        there += 1
+        if name and found_names.setdefault(catalogue.numbers[one], str(name)) != str(name):
+            raise DataError(f"data.names: {section.names!r} has two names for the item {quoted(one)}: "
+                            f"{quoted(found_names[catalogue.numbers[one]])} and {quoted(name)}. Leave one of them")
+    if not found_names:
+        why = f"none of the ids in {quoted(item)} of {section.names!r} is an item of the training data" if not there else \
+            f"{quoted(title)} of {section.names!r} is empty for all {there} items of the training data"
+        raise DataError(f"data.names: {why}")
+    return found_names
 
 
 def _column(table: Dataset, names: list[str] | tuple[str, ...]) -> str | None:

@@ -107,7 +107,7 @@ class Embedding(Task[EmbeddingData]):
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         # splits of another form, a search or pairs, are the same for both
         alike = {name: split for name, split in splits.items() if self._form(split) is self.form}
-        found = columns_of_teacher(columns, "text", alike)
+        found = columns_of_teacher(columns, "text", alike, self._labels())
         if found and len(found) != len(self.form.columns):
             raise DataError(f"teacher.data: got {len(found)} columns for the {len(self.form.columns)} texts of an example "
                             f"({_columns.named(self.form.columns)}); expected as many.")

@@ -57,9 +57,12 @@ def notation_of(section: Labelled, column: str, where: str, split: Dataset) -> N
     if isinstance(feature, ClassLabel) or not is_text(feature):
         return "boolean" if isinstance(feature, Value) and feature.dtype == "bool" else "number" if isinstance(
             feature, Value) else "plain"
-    if section.label_separator is not None:
-        return Joined(section.label_separator)
     counts = Counter(values(split, column))
+    if section.label_separator is not None:
+        if not any(section.label_separator in text for text in counts):
+            logger.warning("data.label_separator: %r stands in no text of %r in %s: every example has a single label",
+                           section.label_separator, column, where)
+        return Joined(section.label_separator)
     if section.labels is not None and set(counts) <= set(section.labels):
         return "plain"
     declared = section.kind == "single_label"

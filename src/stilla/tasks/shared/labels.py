@@ -344,7 +344,7 @@ def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mappin
                 raise DataError(f"data.{name}: {column!r} is empty in every example: it says of none whether the label "
                                 "applies. Leave the column out of data.label.")
             if unknown:
-                logger.info("data.%s: whether %r applies is not known of %d of %d examples: neither learnt nor judged there",
+                logger.warning("data.%s: whether %r applies is not known of %d of %d examples: not learnt or judged there",
                             name, column, unknown, len(values))
     if section.labels is not None and set(section.labels) != set(columns):
         raise DataError(f"data.labels: got {one_of(section.labels)}; expected the label columns "

@@ -3,7 +3,7 @@ and Izmailov 2015, jmlr.org/papers/v16/vapnik15b; Lopez-Paz et al. 2016, arXiv:1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,16 +18,18 @@ from stilla.tasks.shared.columns import missing
 
 
 def columns_of_teacher(
-    columns: Mapping[str, tuple[str, ...]], field: str, splits: Mapping[str, Dataset]
+    columns: Mapping[str, tuple[str, ...]], field: str, splits: Mapping[str, Dataset], labels: Collection[str] = ()
 ) -> tuple[str, ...]:
     """What the recipe says a teacher reads in place of the columns in this field; empty: the same.
 
     Raises:
-        DataError: another field is named, or columns that some of the data have not.
+        DataError: another field is named, or columns that some of the data have not, or one of the labels.
     """
     if unknown := [name for name in columns if name != field]:
         raise DataError(f"teacher.data: got {unknown[0]!r}; expected {one_of([field])}, by which students read.")
     found = columns.get(field, ())
+    if told := [name for name in found if name in labels]:
+        raise DataError(f"teacher.data: {told[0]!r} is the label: the teacher would read the answer instead of finding it.")
     problems = [f"teacher.data: {one}" for one in missing(found, splits)]
     if problems:
         raise all_at_once(problems, DataError)

@@ -76,7 +76,7 @@ class TextClassification(Classification[TextClassificationData]):
         return section.model_copy(update={**self.labels_resolved(), "text": self.text, "clean_passes": clean})
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
-        found = columns_of_teacher(columns, "text", splits)
+        found = columns_of_teacher(columns, "text", splits, self.problem.columns)
         if found and self.section is not None and self.section.augment == "light":
             raise DataError("data.augment: light replaces words in what both models read, and here the teacher reads "
                             "something else (teacher.data). Use augment: none.")

@@ -84,7 +84,7 @@ class ImageClassification(Classification[ImageClassificationData]):
         return cls(problem, section, image)
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
-        found = columns_of_teacher(columns, "image", splits)
+        found = columns_of_teacher(columns, "image", splits, self.problem.columns)
         if not found or found == (self.image,):
             return self
         if len(found) > 1:

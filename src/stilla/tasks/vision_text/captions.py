@@ -154,7 +154,8 @@ def refuse_silent(section: ImageTextData, said: Said, name: str, split: Dataset)
         DataError: there are some, and the recipe does not leave them out.
     """
     rows = [row for row, texts in enumerate(said.texts(split)) if not texts]
-    if rows and any(column in split.column_names for column in said.columns):
-        what = _columns.named(said.captions or said.columns)
+    read = said.captions or said.columns
+    if rows and any(column in split.column_names for column in read):  # else it has classes, of which texts are made
+        what = _columns.named(read)
         refuse_or_leave_out(section, f"data.{name}: {what} says nothing in {len(rows)} of {len(split)} examples",
                             rows_in_words(split, rows))
