@@ -57,7 +57,10 @@ class Processor:
         return found
 
     def finish(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """(batch, channels, height, width) of what `geometry` gave, as the model takes them."""
+        """(batch, channels, height, width) of what `geometry` gave, as the model takes them; in that order in memory too."""
+        # processors give views of (height, width, channels), and copies of views keep their order: tensors made of them
+        # are "channels last", with which a convolution of 1 x 1 that leaves places out spoils memory in torch's backward
+        pixels = np.ascontiguousarray(pixels)
         if not self.exact:
             return pixels
         finished: NDArray[np.float32] = pixels.astype(np.float32)
