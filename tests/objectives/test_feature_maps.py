@@ -101,6 +101,15 @@ def test_a_projection_over_channels_is_learnt_where_widths_differ_and_attention_
         assert gradient.abs().max() > 0
 
 
+@pytest.mark.parametrize(("ours", "theirs", "whose"), [
+    (Grid(1, 1), Grid(4, 4), "student's layer 1"), (Grid(4, 4), Grid(1, 1, prefix=1), "teacher's layer 2")])
+def test_where_a_model_looks_is_not_asked_of_one_with_a_single_place(ours: Grid, theirs: Grid, whose: str) -> None:
+    signals = said(ours, 3, 2, 1), said(theirs, 5, 3, 2)
+    with pytest.raises(CompatibilityError, match=f"the {whose} has a single place"):
+        ready(dims(2, 3), dims(3, 5), distance="attention").total(*signals, 0.0)
+    assert ready(dims(2, 3), dims(3, 5), distance="cosine").total(*signals, 0.0) > 0
+
+
 def test_a_coarser_map_is_seen_between_its_places() -> None:
     coarse = torch.randn(1, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = zoom(coarse.numpy(), (1, 1, 2, 2), order=1, mode="nearest", grid_mode=True)

@@ -298,6 +298,7 @@ def _misfits_of(
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
+                     *objective.unpictured(pictures=task.pictures),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed)]
 
 

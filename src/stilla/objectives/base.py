@@ -71,6 +71,13 @@ class Objective(nn.Module):
         """Why it cannot work where models do not read pictures and the texts that belong to them."""
         return []
 
+    def unpictured(self, *, pictures: bool) -> list[str]:
+        """Why it cannot work where examples are no pictures, so that nothing has a place in one."""
+        if pictures or not self.needs_grids:
+            return []
+        return ["compares what is seen at each place of a picture, and these examples are no pictures. Use `hidden`, which "
+                "needs no places"]
+
     def unmade(self, student: Dims) -> list[str]:
         """Why there is nothing that it could be made of, in words; empty if there is."""
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -91,6 +92,7 @@ class Maps(FeatureObjective):
         state, target = feature_map(said, ours + 1, "student"), feature_map(told, theirs + 1, "teacher")
         grid = state.shape[2:]
         if self.distance == "attention":
+            _refuse_single_places({"student": (ours, state), "teacher": (theirs, target)})
             seen, wanted = attention(state), resized(attention(target), grid)
             return (_unit(seen) - _unit(wanted)).square().sum()
         kind: Distance = self.distance
@@ -149,6 +151,18 @@ def resized(
     if coarser != tuple(grid):
         state = F.interpolate(state, size=tuple(grid), mode="bilinear", align_corners=False)
     return state
+
+
+def _refuse_single_places(maps: Mapping[str, tuple[int, Tensor]]) -> None:
+    """Raises:
+        CompatibilityError: all of a picture is one place, so that every map looks there and nothing is learnt.
+    """
+    for whose, (layer, state) in maps.items():
+        if state.shape[2:].numel() == 1:
+            raise CompatibilityError(
+                f"`maps`: distance: attention compares where in a picture both look, and the {whose}'s layer {layer} has a "
+                "single place (1 x 1), so that there is nothing to compare. Name earlier layers in `pairs`, let the models "
+                "see larger pictures, or use distance: cosine")
 
 
 def _unit(seen: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch places"]:

@@ -189,6 +189,11 @@ class Task(ABC, Generic[SectionT]):
         return False
 
     @property
+    def pictures(self) -> bool:
+        """Whether its examples are pictures, so that hidden states have places in them (`Stack.grids`)."""
+        return "pixel_values" in self.axes
+
+    @property
     def has_labels(self) -> bool:
         """Whether the labelled data say what is right for an example, so that it can be learnt without a teacher."""
         return True

@@ -81,6 +81,8 @@ class Distiller(nn.Module):
         problems += [f"`{term.name}` {problem}" for term in terms
                      for problem in term.objective.unplaced(places=task.places)]
         problems += [f"`{term.name}` {problem}" for term in terms for problem in term.objective.unpaired(pairs=task.pairs)]
+        problems += [f"`{term.name}` {problem}" for term in terms
+                     for problem in term.objective.unpictured(pictures=task.pictures)]
         if compile:
             problems += compile_problems(task)
         if problems:

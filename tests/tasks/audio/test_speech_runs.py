@@ -100,6 +100,8 @@ def test_what_makes_no_sense_is_said_before_a_run(tmp_path: Path) -> None:
     for changes, words in (
         ({"student": {"model": other}}, "make other frames of a sound"),
         ({"distill": {**QUICK["distill"], "objectives": [{"kind": "labels"}]}}, "the number of labelled, which this task"),
+        ({"distill": {**QUICK["distill"], "objectives": [{"kind": "ctc"}, {"kind": "maps"}]}},
+         r"\(maps\): compares what is seen at each place of a picture, and these examples are no pictures"),
     ):
         found = check(from_options(recipe(tmp_path, **changes)))
         assert any(re.search(words, one) for one in found.problems), (words, found.problems)
