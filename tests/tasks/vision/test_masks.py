@@ -145,10 +145,20 @@ def test_what_cannot_be_used_is_left_out_if_the_recipe_says_so(caplog: pytest.Lo
     assert prepared.keys.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("labels", [None, ["tree"], ["background", "tree"]])
+def test_masks_of_0_and_1_have_one_class_once_they_are_reduced(labels: list[str] | None) -> None:
+    train = rows([(one, png((drawn(place)[1] == 1).astype(np.uint8))) for place, (one, _) in enumerate(good(0))])
+    with pytest.raises(DataError, match=r"holds one class only, .* They also hold 0, which data.reduce_labels takes for no"):
+        SemanticSegmentation.understand(section(labels=labels, reduce_labels=True), {"train": train})
+
+
 def test_masks_of_0_and_255_are_asked_about_and_not_ignored_away() -> None:
     train = rows([(one, png(255 * (drawn(place)[1] == 1).astype(np.uint8))) for place, (one, _) in enumerate(good(0))])
     with pytest.raises(DataError, match=r"holds one class only, 0: .* They also hold 255, which data.ignore takes for no"):
         SemanticSegmentation.understand(section(labels=None), {"train": train})
+    for labels in (["background", "tree"], {0: "background", 1: "tree"}):
+        with pytest.raises(DataError, match=r"holds one class only, background: .* They also hold 255"):
+            SemanticSegmentation.understand(section(labels=labels), {"train": train})
     task = SemanticSegmentation.understand(section(labels={0: "background", 255: "tree"}, ignore=[]), {"train": train})
     assert task.problem.names == ("background", "tree")
 

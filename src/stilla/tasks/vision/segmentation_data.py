@@ -161,10 +161,11 @@ def _ids(section: SemanticSegmentationData, image: str, mask: str, splits: Mappi
                 f"{all_of([str(one + reduced) for one in names][:12])}{' ...' * (len(names) > 12)}. Name them in "
                 "data.labels, or say in data.ignore that they are none")
         elif not ids:
-            problems.append(f"data.{name}: no pixel of any mask is of a class{_all_ignored(seen[name], ignored)}")
-    if not problems and len(names) < 2:
-        problems.append(f"data.mask: {mask!r} holds one class only, {all_of(list(names.values()))}: there is nothing to tell "
-                        f"apart{_all_ignored(seen[where], ignored)}")
+            problems.append(f"data.{name}: no pixel of any mask is of a class{_all_ignored(seen[name], ignored, reduced)}")
+    held = there[where] if where == "train" else names.keys()  # of pictures to be asked about, one may be all there is
+    if not problems and len(held) < 2:
+        problems.append(f"data.mask: {mask!r} holds one class only, {all_of([names[one] for one in held])}: there is nothing "
+                        f"to tell apart{_all_ignored(seen[where], ignored, reduced)}")
     if problems:
         raise all_at_once(problems, DataError)
     absent = [name for one, name in names.items() if one not in there[where]]
@@ -177,9 +178,11 @@ def _meant(stored: set[int], ignored: set[int], reduced: bool) -> set[int]:
     return {one - reduced for one in stored if one not in ignored and not (reduced and one == 0)}
 
 
-def _all_ignored(looked: Looked, ignored: set[int]) -> str:
-    """Of masks of 0 and 255, as programs for drawing write them, 255 is no border."""
+def _all_ignored(looked: Looked, ignored: set[int], reduced: bool) -> str:
+    """Of masks of 0 and 255, as programs for drawing write them, 255 is no border; of 0 and 1, 0 is a class."""
     beside = sorted(looked.all() & ignored)
+    if reduced and 0 in looked.all() - ignored:
+        return ". They also hold 0, which data.reduce_labels takes for no class: if it is one, set data.reduce_labels: false"
     if not beside:
         return ""
     listed = all_of(list(map(str, beside[:5])))
