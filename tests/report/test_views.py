@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,13 @@ def test_a_sound_is_played_only_if_it_is_one_and_what_is_said_in_it_stands_below
         found = str(draw(Sound(uri, {EVIL: Text(EVIL)}), "3").html)
         assert "<audio" not in found
         assert EVIL not in found
+
+
+def test_what_is_said_in_a_sound_stands_at_the_left_and_long_words_break() -> None:
+    css = (resources.files("stilla.report") / "assets" / "page.css").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^\.said td, \.said th \{(.*)\}$", css, re.MULTILINE)
+    assert "text-align: left" in rule
+    assert "overflow-wrap: anywhere" in rule
 
 
 def test_lists_stand_side_by_side_with_what_was_looked_for_marked() -> None:
