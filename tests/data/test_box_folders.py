@@ -144,6 +144,8 @@ def _changed(path: Path, change: Callable[[dict[str, Any]], object]) -> str:
     (lambda whole: whole["annotations"][0].update(image_id=99), "1 of 3 annotations have a image_id that none .* has: 99"),
     (lambda whole: whole["images"].append(dict(whole["images"][0])), "1 ids of a image stand there more than once: 0"),
     (lambda whole: whole["annotations"][0].pop("bbox"), "there is no 'bbox'"),
+    (lambda whole: whole.pop("categories"), "is no file of boxes in COCO's form: there is no 'categories'"),
+    (lambda whole: whole.pop("images"), "is no file of boxes in COCO's form: there is no 'images'"),
     (lambda whole: whole["images"][0].update(file_name="../elsewhere.png"), "which is no picture in"),
     (lambda whole: whole["images"][1].update(file_name="lost.png"), "which is no file in"),
     (lambda whole: whole["images"][1].update(file_name="/etc/hostname"), "lies outside of"),
@@ -153,6 +155,13 @@ def test_what_is_wrong_with_a_file_of_coco_is_named(
 ) -> None:
     with pytest.raises(DataError, match=words):
         read(_changed(tmp_path / "data", change), hub=False)
+
+
+def test_captions_beside_boxes_are_no_boxes(tmp_path: Path) -> None:
+    folder = coco_layout(tmp_path / "data")
+    said = {"images": _coco(folder)["images"], "annotations": [{"id": 1, "image_id": 0, "caption": "a cat"}]}
+    (folder / "annotations" / "captions_train2017.json").write_text(json.dumps(said))
+    assert read(str(folder), hub=False).keys() == {"train"}
 
 
 @pytest.mark.parametrize(("line", "words"), [

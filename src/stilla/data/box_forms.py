@@ -57,7 +57,8 @@ def _table(rows: Sequence[Pictured]) -> pa.Table:
 
 
 def is_coco(path: Path) -> bool:
-    """Whether a `.json` is COCO's: an object with lists of images, annotations and categories."""
+    """Whether a `.json` means to be COCO's boxes: an object with lists of images, annotations and categories, or of
+    annotations and one other where boxes are meant (captions have none). What it lacks is said by who reads it."""
     if path.suffix.lower() != ".json":
         return False
     with path.open("rb") as file:
@@ -69,7 +70,14 @@ def is_coco(path: Path) -> bool:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return False  # whoever reads it says what is wrong
-    return isinstance(whole, dict) and all(isinstance(whole.get(name), list) for name in _PARTS)
+    return isinstance(whole, dict) and _means_boxes(whole)
+
+
+def _means_boxes(whole: Mapping[str, Any]) -> bool:
+    images, annotations, categories = (isinstance(whole.get(name), list) for name in _PARTS)
+    if not annotations or not (images or categories):
+        return False
+    return categories or any(isinstance(one, dict) and "bbox" in one for one in whole["annotations"])
 
 
 _PARTS = ("images", "annotations", "categories")
