@@ -62,6 +62,19 @@ A row of `{_FOUND}` is a guess: for each class the log-odds that it is one (a si
 nothing), then x and y of the centre, width and height, as shares of the picture.
 """
 _BOXES_READ = "[(labels[str(row[:-4].argmax())], row[:-4].max(), row[-4:]) for row in detections[0] if row[:-4].max() > 0]"
+_ON_CANVAS = """\
+from PIL import Image
+from transformers import AutoImageProcessor
+
+processor = AutoImageProcessor.from_pretrained(".", backend="pil")
+pictures, canvas = [Image.open("picture.png").convert("RGB")], {{"height": {height}, "width": {width}}}
+size = {{}}  # the processor's own
+high, wide = processor(pictures, do_pad=False, return_tensors="np")["pixel_values"].shape[2:]
+if high > canvas["height"] or wide > canvas["width"]:  # as on end, where all others lay: as large as fits
+    size = {{"size": {{"max_height": canvas["height"], "max_width": canvas["width"]}}}}
+inputs = processor(pictures, pad_size=canvas, return_tensors="np", **size)
+"""
+"""Of detectors that read pictures of several sizes: on one of a single size, with a mask that says where they end."""
 _CLASSES = "[labels[str(index)] for index in logits.argmax(-1)]"
 
 Writer = Callable[[nn.Module, Task, Prepared, Path], str]
@@ -195,8 +208,9 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Ta
         labels = _LABELS
         if "pixel_mask" in file.inputs:  # a canvas of one size, and where the picture ends on it
             height, width = file.shapes["pixel_values"][2:]
-            size = f'{{"height": {height}, "width": {width}}}'
-            preparing = preparing.replace("return_tensors", f"pad_size={size}, return_tensors")
+            preparing = _ON_CANVAS.format(height=height, width=width)
+            told += (f"\nIt takes pictures of up to {height} x {width} pixels (height, width), with zeros below and to the\n"
+                     "right of them up to that; the program makes those smaller that the processor leaves larger.\n")
     return f"""\
 # {MODEL}
 

@@ -112,6 +112,27 @@ def test_files_answer_as_their_models_do_with_any_number_of_pictures(tmp_path: P
     assert (run.folder / "export/onnx/model.onnx").is_file()  # compared with the model's own answers as it is written
 
 
+@pytest.mark.slow
+def test_the_program_beside_a_file_takes_pictures_on_end_where_all_others_lay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = {name: coco(tmp_path / name, 6, sizes=((64, 48),)) for name in ("train", "validation")}
+    run = stilla.distill(recipe(tmp_path, "detr", data=lying, student={"model": folder(tmp_path / "student", "detr", seed=3)},
+                                distill={**QUICK["distill"], "epochs": 1}, export=["onnx"]))
+    (program,) = re.findall(r"```python\n(.*?)```", (run.folder / "export/onnx/README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(run.folder / "export/onnx")
+    picture, found = PIL.Image.open(lying["train"].replace("boxes.json", "1.png")), dict[str, Any]()
+    for size in ((640, 480), (480, 640), (500, 500), (30, 90)):
+        picture.resize(size).save("picture.png")
+        exec(program, found)
+        mask = found["inputs"]["pixel_mask"][0]
+        assert mask.sum(0).max() / mask.sum(1).max() == pytest.approx(size[1] / size[0], rel=0.1)
+        assert np.isfinite(found["detections"]).all()
+        if size == (640, 480):  # as the run had them
+            own = found["processor"](found["pictures"], return_tensors="np")["pixel_values"]
+            np.testing.assert_array_equal(found["inputs"]["pixel_values"], own)
+
+
 @pytest.mark.parametrize(("family", "words"), [
     ("rt-detr", "export: onnx: a RTDetrForObjectDetection cannot be written, as its graph would hold for one number"),
     ("d-fine", "export: onnx: a DFineForObjectDetection cannot be written, as torch's exporter cannot hold"),
