@@ -213,6 +213,43 @@ def test_boxes_over_the_edge_are_cut_and_counted(tmp_path: Path, caplog: pytest.
     assert (target[1] + target[3] / 2).item() == pytest.approx(1)
 
 
+def _boxed(boxes: list[list[float]], size: tuple[int, int] = (40, 20)) -> Dataset:
+    """A picture for each box, which has it alone."""
+    objects = List({"bbox": List(Value("float64")), "category": ClassLabel(names=["a", "b"])})
+    return Dataset.from_dict({"image": [PIL.Image.new("RGB", size)] * len(boxes),
+                              "objects": [[{"bbox": box, "category": 0}] for box in boxes]},
+                             Features({"image": Image(), "objects": objects}))
+
+
+@pytest.mark.parametrize("boxes", ["xywh", "xyxy"])
+def test_boxes_that_are_shares_of_their_pictures_are_refused(boxes: Any) -> None:
+    shares = [[0.1, 0.2, 0.6, 0.9], [0.5, 0.5, 0.9, 1.0]]
+    with pytest.raises(DataError, match=r"data.train: no box reaches further than pixel .*, as shares of 0 to 1 do"):
+        Detection.understand(section(boxes=boxes), {"train": _boxed(shares)})
+    one_in_pixels = _boxed([*shares, [1, 1, 9, 9]])
+    assert Detection.understand(section(boxes=boxes), {"train": one_in_pixels}).class_names() == ("a", "b")
+
+
+def test_training_pictures_without_an_object_are_refused_whatever_others_hold() -> None:
+    some = rows(names=True, plain=True)
+    with pytest.raises(DataError, match=r"data.train: 'objects' holds no object in any of 1 pictures"):
+        Detection.understand(section(), {"train": some.select([1]), "validation": some})
+    assert Detection.understand(section(), {"train": some, "validation": some.select([1])}).class_names()
+
+
+@pytest.mark.parametrize(("boxes", "hinted"), [
+    ([[20, 5, 30, 15], [25, 10, 39, 19], [2, 2, 5, 5]], True), ([[20, 5, 30, 15], [2, 2, 5, 5], [2, 2, 5, 5]], False)])
+def test_corners_that_are_read_as_sizes_are_hinted_at(
+    boxes: list[list[float]], hinted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    Detection.understand(section(), {"train": _boxed(boxes)})
+    assert "over the edge of their picture: cut there" in caplog.text
+    assert ("most of them: if the column holds left, top, right and bottom, set data.boxes: xyxy" in caplog.text) == hinted
+    caplog.clear()
+    Detection.understand(section(boxes="xyxy"), {"train": _boxed(boxes)})
+    assert "xyxy" not in caplog.text
+
+
 def test_broken_pictures_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     made = DetectionData(train=coco(tmp_path / "t", 6), validation=coco(tmp_path / "v"))
     (tmp_path / "t/2.png").write_bytes(b"no picture")

@@ -75,6 +75,8 @@ class Detection(Task[DetectionData]):
         if problems or column is None or image is None:
             raise all_at_once(problems, DataError)
         problem = attempt(problems, detection_data.understand, section, column, splits)
+        if "train" in splits:
+            attempt(problems, detection_data.refuse_none, "train", column, train)
         seen: set[Size] = set()
         for name, split in splits.items():
             attempt(problems, broken_pictures, section, name, split, image)
@@ -82,7 +84,7 @@ class Detection(Task[DetectionData]):
             sizes = sizes_of(pictures)
             seen |= {*sizes.values()}
             attempt(problems, detection_data.refuse_bad, section, name, column, split, pictures, sizes)
-        if problem is not None and not problem.names:
+        if problem is not None and not problem.names and "train" not in splits:
             problems.append(f"data.objects: {column.name!r} holds no object in any picture, so there is nothing to find.")
         if problems or problem is None:
             raise all_at_once(problems, DataError)

@@ -25,6 +25,9 @@ BOXES = ("bbox", "bboxes", "boxes", "box")
 CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "class_id", "class_label", "name")
 CROWDS = ("iscrowd", "is_crowd", "crowd", "difficult")
 _LISTED = 5
+_SHARES = 2.0
+"""What no number of a split's boxes goes beyond where all are shares: an edge lies at 1 at most, at 2 where it was added up
+of two edges. In so few pixels there is nothing to be seen."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,9 @@ def refuse_bad(
     edge is cut there, and counted.
 
     Raises:
-        DataError: there are some, and the recipe does not leave them out.
+        DataError: there are some, and the recipe does not leave them out; or all are read as something that they are not.
     """
-    empty, outside, over, total = list[str](), list[str](), 0, 0
+    empty, outside, over, total, largest = list[str](), list[str](), 0, 0, 0.0
     for row, value in enumerate(_columns.values(split, column.name)):
         if row not in sizes:
             continue
@@ -179,6 +182,7 @@ def refuse_bad(
             raise DataError(f"data.{name}: {pictures.name(row)} has a box {bad[0]!r}; expected four numbers.")
         found = _numbers(section, boxes)
         cut, total = _cut(found, sizes[row]), total + len(found)
+        largest = max(largest, float(np.abs(found[np.isfinite(found)]).max(initial=0.0)))
         for box, rest in zip(found, cut):
             said = f"{pictures.name(row)}: {_in_words(box)} of {sizes[row][0]} x {sizes[row][1]}"
             if not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
@@ -187,12 +191,36 @@ def refuse_bad(
                 outside.append(said)
             else:
                 over += bool(np.abs(box - rest).max() > 1)
+    _refuse_shares(name, largest)
     if over:
-        logger.warning("data.%s: %d of %d boxes reach over the edge of their picture: cut there", name, over, total)
+        hint = _CORNERS if 2 * over > total and section.boxes == "xywh" else ""
+        logger.warning("data.%s: %d of %d boxes reach over the edge of their picture: cut there%s", name, over, total, hint)
     for what, which in (("have no size", empty), ("lie outside of their picture", outside)):
         if which:
             listed = "; ".join(which[:_LISTED]) + (" ..." if len(which) > _LISTED else "")
             refuse_or_leave_out(section, f"data.{name}: {len(which)} of {total} boxes {what}", listed)
+
+
+_CORNERS = ". That is most of them: if the column holds left, top, right and bottom, set data.boxes: xyxy"
+
+
+def _refuse_shares(name: str, largest: float) -> None:
+    """Raises:
+        DataError: every number of every box is so small that they lie within the first pixels: shares of the picture.
+    """
+    if 0 < largest <= _SHARES:
+        raise DataError(f"data.{name}: no box reaches further than pixel {largest:g} of its picture, as shares of 0 to 1 do "
+                        "where they are read as pixels. Multiply them by the picture's width and height, or give them as "
+                        "YOLO's folders do, whose boxes are shares.")
+
+
+def refuse_none(name: str, column: Column, split: Dataset) -> None:
+    """Raises:
+        DataError: pictures are labelled, and not one has an object in it.
+    """
+    if not any(column.of(row) for row in _columns.values(split, column.name)):
+        raise DataError(f"data.{name}: {column.name!r} holds no object in any of {len(split)} pictures, so there is nothing "
+                        "to find. Give pictures with objects in them, or these as data.unlabelled beside others.")
 
 
 def _in_words(box: NDArray[np.float64]) -> str:
