@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_intervals_are_over_the_draws() -> None:
     assert (round(mean.value, 6), round(mean.high - mean.value, 4)) == (0.6, 0.2484)
     assert made({4: [0.5]}).mean(4, LABELS) == Interval(0.5, 0.3, 0.7)
     assert made({4: [0.5]}).mean(4, REST) is None
+
+
+def test_no_interval_leaves_the_chart() -> None:
+    from stilla.report.charts.marks import subject_style
+    from stilla.report.charts.scatter import Axis
+    from stilla.report.charts.spans import HEIGHT, Span, spans
+
+    wide = Span("labels alone", subject_style("baseline"), [(4.0, 50.0, -320.0, 420.0), (8.0, 99.0, 97.0, 101.0)])
+    drawn = str(spans([wide], "labels", Axis("accuracy (%)", limits=(0.0, 100.0)), 95.0, "teacher", "words"))
+    ends = [float(end) for end in re.findall(r' y[12]="([-0-9.]+)"', drawn)]
+    assert min(ends) >= 0
+    assert max(ends) <= HEIGHT
+    assert "[-320, 420]" in drawn, "what is cut off is still said"
 
 
 def test_the_table_says_what_each_number_is_of() -> None:

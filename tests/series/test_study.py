@@ -173,11 +173,22 @@ def test_patience_counts_from_the_last_better_one() -> None:
     ("distill.epochs", {"low": 1, "high": 4}, False, float("inf")),
     ("distill.batch_size", {"low": 8, "high": 64, "log": True}, True, 57),
     ("distill.warmup", {"low": 0.0, "high": 0.5}, False, float("inf")),
+    ("distill.epochs", {"low": 0.5, "high": 1, "step": 0.5}, False, 2),
+    ("distill.warmup", {"low": 0.1, "high": 0.45, "step": 0.1}, False, 4),
+    ("distill.epochs", {"low": 1, "high": 4, "step": 1}, False, 4),
 ])
 def test_a_field_of_whole_numbers_gets_whole_numbers(path: str, given: Any, whole: bool, size: float) -> None:
     found = Space.of(recipe({path: given}))
     assert (path in found.whole) is whole
     assert found.size == size
+
+
+def test_a_range_of_fractional_steps_ends_when_each_was_tried_once(tmp_path: Path) -> None:
+    one = study(tmp_path, recipe({"distill.warmup": {"low": 0.1, "high": 0.7, "step": 0.1}}, trials=20))
+    while made(one, 0.5):
+        pass
+    assert sorted(each.values["distill.warmup"] for each in one.trials()) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert one.next()[1] == "all 7 combinations were tried"
 
 
 def test_options_of_objectives_get_whole_numbers_too() -> None:

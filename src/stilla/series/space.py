@@ -46,12 +46,18 @@ class Space:
             elif path in self.whole:
                 found[path] = IntDistribution(int(values.low), int(_last(values)), values.log, int(values.step or 1))
             else:
-                found[path] = FloatDistribution(values.low, _last(values), values.log, values.step)
+                found[path] = FloatDistribution(values.low, self._on_a_step(path, values, _last(values)), values.log,
+                                                values.step)
         return found
 
     def meant(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The values as a recipe has them, in the recipe's order."""
-        return {path: params[path] if isinstance(values, Range) else json.loads(params[path])
+        return {path: value if isinstance(self.values[path], Range) else json.loads(value)
+                for path, value in self.exact(params).items()}
+
+    def exact(self, params: Mapping[str, Any]) -> Params:
+        """The same, each number of a range with steps written in one way: 0.3, not 0.1 + 2 · 0.1."""
+        return {path: self._on_a_step(path, values, params[path]) if isinstance(values, Range) else params[path]
                 for path, values in self.values.items()}
 
     def named(self, values: Mapping[str, Any]) -> Params | None:
@@ -62,7 +68,7 @@ class Space:
             if isinstance(tried, Range):
                 if isinstance(value, bool) or not isinstance(value, int | float) or not self._lies_in(path, tried, value):
                     return None
-                params[path] = int(value) if path in self.whole else float(value)
+                params[path] = self._on_a_step(path, tried, float(value))
             elif _name(value) in map(_name, tried):
                 params[path] = _name(value)
             else:
@@ -78,15 +84,33 @@ class Space:
         """All of them, where they are few enough to be listed."""
         if self.size > LISTED:
             return []
-        each = [range(int(values.low), int(_last(values)) + 1, int(values.step or 1)) if isinstance(values, Range)
-                else list(map(_name, values)) for values in self.values.values()]
+        each = [self._numbers(path, values) if isinstance(values, Range) else list(map(_name, values))
+                for path, values in self.values.items()]
         return [dict(zip(self.values, one, strict=True)) for one in itertools.product(*each)]
 
     def _count(self, path: str) -> float:
         values = self.values[path]
         if not isinstance(values, Range):
             return len(values)
-        return (_last(values) - values.low) // (values.step or 1) + 1 if path in self.whole else math.inf
+        step = self._step(path, values)
+        return math.inf if step is None else _steps(values, step) + 1
+
+    def _numbers(self, path: str, values: Range) -> list[float]:
+        step = self._step(path, values)
+        assert step is not None  # else there would be too many to list
+        return [self._on_a_step(path, values, values.low + number * step) for number in range(_steps(values, step) + 1)]
+
+    def _on_a_step(self, path: str, values: Range, value: float) -> float:
+        """The number that its step means, without what was lost in adding up."""
+        if path in self.whole:
+            return int(value)
+        if values.step is None:
+            return value
+        return float(f"{values.low + round((value - values.low) / values.step) * values.step:.12g}")
+
+    def _step(self, path: str, values: Range) -> float | None:
+        """From one number to the next; None where there is another between any two."""
+        return 1 if values.step is None and path in self.whole else values.step
 
     def _lies_in(self, path: str, values: Range, value: float) -> bool:
         steps = 0.0 if values.step is None else (value - values.low) / values.step
@@ -102,4 +126,9 @@ def _last(values: Range) -> float:
     """The highest number that its steps reach."""
     if values.step is None:
         return values.high
-    return values.low + math.floor((values.high - values.low) / values.step + 1e-9) * values.step
+    return values.low + _steps(values, values.step) * values.step
+
+
+def _steps(values: Range, step: float) -> int:
+    """How many lie between its ends."""
+    return math.floor((values.high - values.low) / step + 1e-9)

@@ -115,15 +115,15 @@ class Study:
 
     def _proposed(self) -> FrozenTrial:
         """A trial with values that none before it had, where there are finitely many."""
-        known = [one.params for one in self._all() if self._whole(one) and REPEATS not in one.user_attrs]
+        known = [self.space.exact(one.params) for one in self._all() if self._whole(one) and REPEATS not in one.user_attrs]
         left = [one for one in self.space.combinations() if one not in known]
         if not known and (own := self._own()) is not None:
             self._study.enqueue_trial(own)
         elif left and self.search.most is not None and self.space.size <= self.search.most:
             self._study.enqueue_trial(self._drawn(left))
         one = self._asked()
-        if left and one.params in known:
-            self._note(one.number, REPEATS, known.index(one.params))
+        if left and (exact := self.space.exact(one.params)) in known:
+            self._note(one.number, REPEATS, known.index(exact))
             self._study.tell(one.number, state=TrialState.FAIL)
             self._study.enqueue_trial(self._drawn(left))
             one = self._asked()

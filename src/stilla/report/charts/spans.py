@@ -43,7 +43,8 @@ def spans(found: Sequence[Span], x_title: str, y_axis: Axis, level: float | None
 
 def _span(one: Span, x: Scale, y: Scale, shift: float) -> Markup:
     at = [(x(place) + shift, y(value)) for place, value, _, _ in one.points]
-    bars = [tag("line", x1=left, x2=left, y1=y(low), y2=y(high))
+    # an interval of few draws goes beyond what the metric can be, where the axis ends
+    bars = [tag("line", x1=left, x2=left, y1=y(min(max(low, y.low), y.high)), y2=y(min(max(high, y.low), y.high)))
             for (left, _), (_, _, low, high) in zip(at, one.points, strict=True) if low < high]
     marks = [mark(one.style.shape, left, top, 5, class_=f"mark {one.style.colour}", data_tip=tip, tabindex="0", role="img",
                   aria_label=tip)
