@@ -79,6 +79,10 @@ class FolderError(StillaError):
     """A run's folder cannot be used as it is: somebody is at work in it, or a file in it is not what was written."""
 
 
+class FolderBusyError(FolderError):
+    """Somebody else is at work in a run's folder."""
+
+
 class ExportError(StillaError):
     """A format cannot hold this model, or what was written is not what was meant."""
 
@@ -120,6 +124,11 @@ def all_of(names: Sequence[str]) -> str:
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError:

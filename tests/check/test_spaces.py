@@ -36,6 +36,8 @@ def said_of(over: dict[str, Any]) -> list[str]:
     ({"data.test": ["a.csv", "b.csv"]}, "search.over.data.test: cannot be searched: no trial ever looks at it"),
     ({"seed": [1, 2]}, "a lucky seed is no better student"),
     ({"evaluate.metric": ["accuracy", "macro_f1"]}, "by it all trials are compared"),
+    ({"student.layers": [1, 2], "student": [1, 2]}, "search.over: got student.layers beside student, which holds it"),
+    ({"distill.epochs": [1, 2], "distill.0.epochs": [1, 2]}, "beside distill.epochs, which is the same field"),
     ({"output": ["a", "b"]}, "every trial has a folder of its own"),
 ])
 def test_what_a_recipe_does_not_take_is_refused_by_its_shape(over: dict[str, Any], said: str) -> None:

@@ -11,6 +11,7 @@ from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
 from stilla.scores import Interval
 from stilla.series.ending import remarks, why_over
+from stilla.series.own import why_no_trial_has_them
 from stilla.series.space import Space
 from stilla.series.study import Open, Study
 from stilla.series.trials import Reached, Trial, best_of, since_better
@@ -128,6 +129,8 @@ def finished(*values: float | None, **more: Any) -> list[Trial]:
     ({"minutes": 4}, (0.5, 0.6, 0.7), None),
     ({"patience": 2}, (0.5, 0.6, 0.6, None), "2 trials in a row brought nothing better"),
     ({"patience": 2}, (0.5, 0.4, 0.6), None),
+    ({"patience": 1}, (0.5, 0.4), "1 trial in a row brought nothing better"),
+    ({"trials": 1}, (0.5,), "the only trial was made"),
     ({"until": {"quality": 0.7}}, (0.5, 0.7), "trial 1 reached accuracy 70.0 %, of 70.0 % that were asked for"),
     ({"until": {"quality": 0.71}}, (0.5, 0.7), None),
     ({"until": {"retention": 0.77}}, (0.5, 0.7), "trial 1 reached a retention of 77.8 %, of 77.0 % that were asked for"),
@@ -189,6 +192,42 @@ def test_a_range_of_fractional_steps_ends_when_each_was_tried_once(tmp_path: Pat
         pass
     assert sorted(each.values["distill.warmup"] for each in one.trials()) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert one.next()[1] == "all 7 combinations were tried"
+
+
+LOGITS = {"epochs": 4.0, "objectives": [{"kind": "labels"}, {"kind": "logits"}]}
+
+
+@pytest.mark.parametrize(("distill", "over", "own"), [
+    (LOGITS, {"distill.objectives.1.temperature": [1, 2, 4]}, 2),
+    (LOGITS, {"distill.objectives[1].temperature": {"low": 1, "high": 8}}, 2.0),
+    (LOGITS, {"distill.objectives.0.weight": [0, 0.5, 1]}, 1),
+    (LOGITS, {"distill.epochs": [2, 4]}, 4), (LOGITS, {"distill.warmup": {"low": 0.0, "high": 0.5}}, None),
+])
+def test_a_default_is_the_recipes_own_value(tmp_path: Path, distill: Any, over: Any, own: Any) -> None:
+    asked = from_options({"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 2,
+                          "distill": distill, "search": {"over": over}})
+    path = next(iter(over))
+    first = study(tmp_path, asked).next()[0]
+    assert first is not None
+    assert first.values[path] == (asked.distill[0].warmup if own is None else own)
+    assert list(why_no_trial_has_them(asked, Space.of(asked))) == []
+
+
+def test_it_is_said_why_no_trial_has_the_recipes_own_values() -> None:
+    asked = from_options({"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 5,
+                          "search": {"over": {**RATE, "student.layers": [1, 2]}}})
+    said = list(why_no_trial_has_them(asked, Space.of(asked)))
+    assert said[0].startswith("the recipe leaves distill.learning_rate open, which a run settles")
+    assert said[1].startswith("the recipe's own student.layers (5) is not among what is tried")
+    assert said == list(remarks(asked, Space.of(asked), finished(0.5)))[:2], "on the page too"
+
+
+def test_an_end_of_a_range_is_no_finding_where_others_are_as_good() -> None:
+    asked = recipe()
+    end = Trial(0, {"distill.learning_rate": 9.9e-3}, quality(0.7), None, 0)
+    elsewhere = Trial(1, {"distill.learning_rate": 1e-4}, quality(0.7), None, 1)
+    assert any("lies at the upper end" in one for one in remarks(asked, Space.of(asked), [end]))
+    assert not any("lies at the" in one for one in remarks(asked, Space.of(asked), [end, elsewhere]))
 
 
 def test_options_of_objectives_get_whole_numbers_too() -> None:

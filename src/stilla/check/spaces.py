@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stilla.check.found import Found
 from stilla.check.places import objectives, unknown_names
+from stilla.errors import counted
 from stilla.recipe import Range, Recipe, Search
 from stilla.recipe.file import with_values
+from stilla.recipe.overrides import field_at
 from stilla.recipe.yaml import flow
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ def wrong_places(recipe: Recipe) -> list[str]:
     if search is None:
         return []
     found = [f"{SAID_IN}.{path}: {why}" for path in search.over if (why := _why_not(path))]
+    found += _within_another(search)
     if importlib.util.find_spec("optuna") is None:
         found.append('search: needs optuna, which is not installed: pip install "stilla[search]"')
     known = set(unknown_names(recipe))
@@ -112,8 +116,18 @@ def cost_in_words(search: Search, cost: Estimate) -> str:
     if search.most is None:
         return f"{said}; no trial begins after {search.minutes:g} minutes of trials{shared}"
     end = "" if search.minutes is None else f", and none begins after {search.minutes:g} minutes of trials"
-    return (f"{said}; at most {search.most:,} trials take {duration(search.most * low)} to {duration(search.most * high)}"
-            f"{end}{shared}")
+    most = f"{counted(search.most, 'trial')} take{'s' if search.most == 1 else ''}"
+    return f"{said}; at most {most} {duration(search.most * low)} to {duration(search.most * high)}{end}{shared}"
+
+
+def _within_another(search: Search) -> list[str]:
+    """Fields that lie in another one that is searched: of the two values the one would be lost in the other."""
+    places = {path: field_at(path) for path in search.over}
+    pairs = ((inner, outer) for inner, outer in itertools.permutations(places, 2)
+             if places[inner][:len(places[outer])] == places[outer] and (places[inner] != places[outer] or inner < outer))
+    return [f"{SAID_IN}: got {inner} beside {outer}, which "
+            f"{'is the same field' if places[inner] == places[outer] else 'holds it'}; name one of the two"
+            for inner, outer in pairs]
 
 
 def _why_not(path: str) -> str | None:

@@ -34,17 +34,30 @@ def parse(text: str, source: str = COMMAND_LINE) -> Override:
         RecipeError: no `=`, no key before it, or a value that is not YAML.
     """
     key, equals, value = text.partition("=")
-    steps = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
+    steps = _steps(key)
     if not equals or not all(re.fullmatch(r"[\w-]+", step) for step in steps):
         raise RecipeError(f"{source}: got {short(text, LONGEST)!r}; expected key=value, {EXAMPLE}")
     if len(steps) > DEPTH:
         raise RecipeError(f"{source}: got {short(text, LONGEST)!r}; nothing in a recipe is {len(steps)} levels deep")
-    path = tuple(int(step) if _is_index(step) else step for step in steps)
-    return Override(text, path, load(value, f"{source}: {short(key, LONGEST)}"))
+    return Override(text, _path(steps), load(value, f"{source}: {short(key, LONGEST)}"))
 
 
 LONGEST = 120
 """Characters of an override that an error shows."""
+
+
+def field_at(key: str) -> Path:
+    """Where a key's field stands in the long form: that of the only stage by its number too."""
+    path = _path(_steps(key))
+    return ("distill", 0, *path[1:]) if len(path) > 1 and path[0] == "distill" and not isinstance(path[1], int) else path
+
+
+def _steps(key: str) -> list[str]:
+    return re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
+
+
+def _path(steps: Sequence[str]) -> Path:
+    return tuple(int(step) if _is_index(step) else step for step in steps)
 
 
 def _is_index(step: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from math import log
 
+from stilla.errors import counted
 from stilla.recipe import Range, Recipe, Search, Until
 from stilla.report import numbers
 from stilla.scores import metric_title
+from stilla.series.own import why_no_trial_has_them
 from stilla.series.space import Space
 from stilla.series.trials import Reached, Trial, best_of, in_order, since_better
 
@@ -21,9 +23,9 @@ def why_over(search: Search, space: Space, trials: Sequence[Trial]) -> str | Non
     if best is not None and (reached := _target_reached(search, best)):
         return reached
     if search.patience is not None and len(done) > search.patience and since_better(trials) >= search.patience:
-        return f"{search.patience} trials in a row brought nothing better"
+        return f"{counted(search.patience, 'trial')} in a row brought nothing better"
     if search.most is not None and len(trials) >= search.most:
-        return f"all {search.most:,} trials were made"
+        return "the only trial was made" if search.most == 1 else f"all {search.most:,} trials were made"
     spent = sum(one.reached.seconds for one in done if one.reached is not None) / 60
     if search.minutes is not None and spent >= search.minutes:
         return f"the trials took {spent:.0f} minutes together, of {search.minutes:g}"
@@ -55,11 +57,12 @@ def remarks(recipe: Recipe, space: Space, trials: Sequence[Trial]) -> Iterator[s
     made = best.reached
     if search.until is not None and _target_reached(search, best) is None:
         yield _missed(search.until, made)
+    yield from why_no_trial_has_them(recipe, space)
     order = [one.number for one in in_order(trials)]
     if len(order) > 3 and best.number in order[-max(1, len(order) // 4):] and len(trials) < space.size:
         yield "the best came among the last trials: more of them may find better (raise `trials`, the search goes on)"
     yield from (f"{path}: the best value ({value:g}) lies at the {end} end of what is tried; widen it" for path, value, end in
-                _at_an_end(space, best))
+                _at_an_end(space, trials, best))
     if "student" in made.growing:
         yield f"trial {best.number}: the student's training {made.growing['student']}"
     told = [one.reached.growing for one in trials if one.reached is not None]
@@ -69,13 +72,13 @@ def remarks(recipe: Recipe, space: Space, trials: Sequence[Trial]) -> Iterator[s
     close = [one.number for one in in_order(trials) if one.reached is not None and one is not best
              and one.reached.score >= (made.quality.low if made.higher_is_better else -made.quality.high)]
     if close:
-        yield (f"{len(close)} other trial{'s' if len(close) > 1 else ''} lie{'' if len(close) > 1 else 's'} within the best "
+        yield (f"{counted(len(close), 'other trial')} lie{'' if len(close) > 1 else 's'} within the best "
                "one's interval: that they are worse is not measured")
     yield (f"the best of {len(order)} is chosen by its validation {metric_title(made.metric)}, which flatters it; test data, "
            "which no trial has seen, say what it is worth")
     failed = [one for one in trials if one.problem is not None]
     if failed:
-        yield f"{len(failed)} trial{'s' if len(failed) > 1 else ''} could not be made; the first: {failed[0].problem}"
+        yield f"{counted(len(failed), 'trial')} could not be made; the first: {failed[0].problem}"
 
 
 def _missed(until: Until, made: Reached) -> str:
@@ -87,14 +90,21 @@ def _missed(until: Until, made: Reached) -> str:
     return f"the target ({asked}) was not reached: the best has {there}"
 
 
-def _at_an_end(space: Space, best: Trial) -> Iterator[tuple[str, float, str]]:
+def _at_an_end(space: Space, trials: Sequence[Trial], best: Trial) -> Iterator[tuple[str, float, str]]:
+    """Not of a field with which trials elsewhere are just as good: nothing speaks for its end."""
+    equals = [one for one in trials if one.reached is not None and best.reached is not None
+              and one.reached.score == best.reached.score]
     for path, values in space.values.items():
         if isinstance(values, Range):
-            scale: Callable[[float], float] = log if values.log else float
-            low, high, value = scale(values.low), scale(values.high), scale(best.values[path])
-            where = (value - low) / (high - low)
-            if where <= EDGE or where >= 1 - EDGE:
-                yield path, best.values[path], "lower" if where <= EDGE else "upper"
+            ends = {_end_at(values, one.values[path]) for one in equals}
+            if len(ends) == 1 and (end := ends.pop()) is not None:
+                yield path, best.values[path], end
+
+
+def _end_at(values: Range, value: float) -> str | None:
+    scale: Callable[[float], float] = log if values.log else float
+    where = (scale(value) - scale(values.low)) / (scale(values.high) - scale(values.low))
+    return "lower" if where <= EDGE else "upper" if where >= 1 - EDGE else None
 
 
 def _said(metric: str, value: float) -> str:

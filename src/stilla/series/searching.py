@@ -23,6 +23,7 @@ from stilla.runtime.processes import processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import metric_title
 from stilla.series.ending import remarks
+from stilla.series.own import why_no_trial_has_them
 from stilla.series.space import Space
 from stilla.series.study import Open, Study
 from stilla.series.trial import drop_weights, tried
@@ -73,6 +74,8 @@ def _search(recipe: Recipe, *, overwrite: bool) -> Searched:
     folder, space = TogetherFolder(Path(recipe.output), "search"), Space.of(recipe)
     folder.open(_inputs(recipe), overwrite=overwrite)
     study = Study(recipe, folder, space)
+    for why in why_no_trial_has_them(recipe, space):
+        say(f"search: {why}")
     while True:
         trial, why = study.next()
         if trial is None:

@@ -62,18 +62,21 @@ class Space:
 
     def named(self, values: Mapping[str, Any]) -> Params | None:
         """The values as Optuna has them; None where one of them is not among those that are tried."""
-        params: Params = {}
-        for path, tried in self.values.items():
-            value = values.get(path)
-            if isinstance(tried, Range):
-                if isinstance(value, bool) or not isinstance(value, int | float) or not self._lies_in(path, tried, value):
-                    return None
-                params[path] = self._on_a_step(path, tried, float(value))
-            elif _name(value) in map(_name, tried):
-                params[path] = _name(value)
-            else:
-                return None
-        return params
+        params = {path: self._param(path, tried, values.get(path)) for path, tried in self.values.items()}
+        return None if None in params.values() else params
+
+    def holds(self, path: str, value: Any) -> bool:
+        """Whether the value is among those that are tried of a field."""
+        return self._param(path, self.values[path], value) is not None
+
+    def _param(self, path: str, tried: Range | tuple[Any, ...], value: Any) -> Any:
+        """As Optuna has it; None where it is not tried. A list's 2 is a recipe's 2.0."""
+        if not isinstance(tried, Range):
+            return next((_name(one) for one in tried if _name(one) == _name(value)
+                         or (_is_number(one) and _is_number(value) and one == value)), None)
+        if not _is_number(value) or not self._lies_in(path, tried, value):
+            return None
+        return self._on_a_step(path, tried, float(value))
 
     @property
     def size(self) -> float:
@@ -116,6 +119,10 @@ class Space:
         steps = 0.0 if values.step is None else (value - values.low) / values.step
         return values.low <= value <= values.high and abs(steps - round(steps)) < 1e-9 and (
             path not in self.whole or value == int(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _name(value: Any) -> str:

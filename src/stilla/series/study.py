@@ -23,10 +23,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from stilla.errors import FolderError
+from stilla.errors import FolderBusyError
 from stilla.recipe import Recipe
 from stilla.runtime.narrate import say
 from stilla.series.ending import why_over
+from stilla.series.own import own_values
 from stilla.series.space import Params, Space
 from stilla.series.trials import Reached, Trial, in_order
 from stilla.stages.folder import RunFolder
@@ -103,7 +104,7 @@ class Study:
             folder = self.folder.trial(one.number)
             try:
                 folder.open(overwrite=False)
-            except FolderError:  # its process is at work
+            except FolderBusyError:  # its process is at work
                 continue
             if self._whole(one):
                 say(f"trial {one.number}: was stopped; goes on")
@@ -143,8 +144,7 @@ class Study:
 
     def _own(self) -> Params | None:
         """The recipe's own values, which are tried first: what a search finds is then never worse."""
-        plain = self.recipe.model_dump(mode="json")
-        return self.space.named({path: _at(plain, path) for path in self.space.values})
+        return self.space.named(own_values(self.recipe, self.space))
 
     def _whole(self, one: FrozenTrial) -> bool:
         return set(one.params) == set(self.space.values)
@@ -171,19 +171,6 @@ def _mend(journal: Path) -> None:
         time.sleep(WRITING)
         if journal.read_bytes() == content:  # else somebody was writing just now
             os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def _at(plain: Any, path: str) -> Any:
-    """What stands at a path as it is written on a command line."""
-    steps = path.split(".")
-    if steps[0] == "distill" and len(steps) > 1 and not steps[1].isdecimal():
-        steps.insert(1, "0")
-    for step in steps:
-        if isinstance(plain, list):
-            plain = plain[int(step)] if step.isdecimal() and int(step) < len(plain) else None
-        else:
-            plain = plain.get(step) if isinstance(plain, dict) else None
-    return plain
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stilla.errors import FolderError
+from stilla.errors import FolderBusyError
 from stilla.runtime.files import write_whole
 from stilla.runtime.narrate import say
 
@@ -35,7 +35,7 @@ class Lock:
 
     def take(self) -> None:
         """Raises:
-            FolderError: another run holds it; who, and since when.
+            FolderBusyError: another run holds it; who, and since when.
         """
         if self._held is not None:
             return
@@ -43,8 +43,9 @@ class Lock:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise FolderError(f"{self.folder}: {self._who()} is at work in it. Wait for its end, stop it, or give another "
-                              "`output`. Reading (stilla report, compare, list runs) is safe meanwhile") from None
+            raise FolderBusyError(
+                f"{self.folder}: {self._who()} is at work in it. Wait for its end, stop it, or give another `output`. "
+                "Reading (stilla report, compare, list runs) is safe meanwhile") from None
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise
