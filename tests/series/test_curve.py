@@ -11,11 +11,15 @@ import pytest
 
 import stilla
 from stilla.cli.recipes import numbers_in
-from stilla.errors import RecipeError
+from stilla.errors import FolderError, RecipeError
+from stilla.recipe.file import from_options
 from stilla.report.curve import curve_table, in_short, remarks
+from stilla.runtime.files import sealed
 from stilla.scores import Interval
 from stilla.series import label_curve as module
 from stilla.series.label_curve import DISTILLED, KINDS, LABELS, REST, Curve, Point
+from stilla.stages.folder import RunFolder
+from stilla.stages.together import TogetherFolder
 from tests import tiny
 
 
@@ -69,6 +73,86 @@ def test_what_has_no_curve_is_refused(tmp_path: Path, changes: dict[str, Any], g
     with pytest.raises(RecipeError, match=said):
         stilla.curve({**plain, **changes}, **given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"data": {"train": "x.csv", "limit": 50}}, "data.limit: got 50; .* Leave it out"),
+    ({"data": {"train": "x.csv", "limit": {"per_class": 4}}}, r"data.limit: got {per_class: 4, draw: 0}; "),
+    ({"data": {"train": "x.csv", "shifted": {"later": "y.csv"}}}, "data.shifted: got later; "),
+    ({"evaluate": {"seeds": 3}}, "evaluate.seeds: got 3; .* --draws 3 instead"),
+    ({"evaluate": {"slices": ["length"]}}, "evaluate.slices: got length; "),
+    ({"export": ["onnx"]}, "export: got onnx; .* none is exported"),
+])
+def test_what_a_curve_would_not_do_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    plain = {"task": "text-classification", "data": "x.csv", "teacher": "./bert", "student": 2,
+             "output": str(tmp_path / "run")}
+    with pytest.raises(RecipeError, match=said):
+        stilla.curve({**plain, **changes})
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_leave_nothing_unlabelled_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refused:
+        stilla.curve(recipe(tmp_path), per_class=[4, 64, 100])
+    assert "curve: --per-class 64,100: each is all of the 120 labelled training examples" in str(refused.value)
+    assert "Give --per-class 4, or more training data" in str(refused.value)
+
+
+def point(name: str, value: float) -> dict[str, Any]:
+    role = {"student": [value, value, value]}
+    return {"metric": "accuracy", "higher_is_better": True, "split": "test", "teacher": 0.9, "labelled": 6,
+            "steps": {"student": 1}, "quality": role}
+
+
+def test_who_comes_last_finds_nothing_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process makes a point while this one makes the others, and is done before it."""
+    folder = TogetherFolder(tmp_path / "run", "curve")
+    held = folder.run("2-0")
+    asked = from_options({"task": "text-classification", "data": "x.csv", "teacher": "./bert", "student": 2,
+                          "output": str(tmp_path / "run")})
+    monkeypatch.setattr(module, "_refuse", lambda *_: held.open(overwrite=False))
+
+    def reached(recipe: Any, place: Any, shared: Path) -> dict[str, Any]:
+        if place.path.name == "2-0-rest":
+            (held.path / module.FILE).write_text(sealed(point("2-0", 0.5)))
+            held.close()
+        return point(place.path.name, 0.6)
+
+    monkeypatch.setattr(module, "_reached", reached)
+    folder.open(asked.model_dump(mode="json", exclude={"output"}), overwrite=False)
+    found = module._curve(asked, [2], 1, overwrite=False)
+    assert "curve: 1 number of labels × 1 draw × 3 students" in capsys.readouterr().err
+    assert found.left == 0
+    assert "other processes" not in found.page.read_text()
+    assert {kind: one.value for kind, one in found.points[0].quality.items()} == {DISTILLED: 0.5, REST: 0.6}
+
+
+def test_a_point_whose_folder_is_damaged_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(self: RunFolder, *, overwrite: bool) -> None:
+        raise FolderError("damaged")
+
+    monkeypatch.setattr(RunFolder, "open", damaged)
+    asked = from_options({"task": "text-classification", "data": "x.csv", "teacher": "./bert", "student": 2})
+    with pytest.raises(FolderError, match="damaged"):
+        module._made(asked, TogetherFolder(tmp_path / "run", "curve"), "2-0")
+
+
+def test_an_output_that_holds_something_else_says_what_and_where_to_go(tmp_path: Path) -> None:
+    place = TogetherFolder(tmp_path / "c", "curve")
+    place.open({}, overwrite=False)
+    with pytest.raises(RecipeError, match=r"c holds a curve of Stilla, which is no run; .* output=.*/c-run$"):
+        RunFolder(tmp_path / "c").refuse_strangers()
+    with pytest.raises(RecipeError, match=r"c holds a curve of Stilla, which is no search; .* output=.*/c-search$"):
+        TogetherFolder(tmp_path / "c", "search").refuse_strangers()
+    search = TogetherFolder(tmp_path / "s", "search")
+    search.open({}, overwrite=False)
+    trial = search.trial(2)
+    trial.open(overwrite=False)
+    trial.close()
+    with pytest.raises(RecipeError, match=r"0002 holds a run of Stilla, which is no curve; .* output=.*/s-curve$"):
+        TogetherFolder(trial.path, "curve").refuse_strangers()
 
 
 @pytest.mark.parametrize("text", ["4,x", "", "0", "4,-8", "4 8"])

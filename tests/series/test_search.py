@@ -109,7 +109,7 @@ def test_the_same_search_again_trains_nothing_and_another_is_refused(done: tuple
     assert reached(again) == reached(found)
     with pytest.raises(RecipeError, match=r"holds another search. What differs:\n  distill.0.weight_decay"):
         stilla.search(recipe(folder) | {"distill": {**recipe(folder)["distill"], "weight_decay": 0.5}})
-    with pytest.raises(RecipeError, match="exists and is no run of Stilla"):
+    with pytest.raises(RecipeError, match="holds a search of Stilla, which is no run"):
         distill(recipe(folder), search=None)
 
 

@@ -10,6 +10,7 @@ from stilla.data.splits import (
     label_column,
     load,
     load_one,
+    number_left,
     of_part,
     rows_as_read,
     to_learn_from,
@@ -19,6 +20,6 @@ from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with
 
 __all__ = [
     "LABEL_NAMES", "PART", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column",
-    "load", "load_one", "load_unlabelled", "of_part", "part_of", "rows_as_read", "sources", "to_learn_from", "to_measure",
-    "with_nulls",
+    "load", "load_one", "load_unlabelled", "number_left", "of_part", "part_of", "rows_as_read", "sources", "to_learn_from",
+    "to_measure", "with_nulls",
 ]

@@ -116,12 +116,27 @@ def left_out(section: Data, *, seed: int) -> Dataset:
     Raises:
         DataError: it leaves none; every problem with the named sources.
     """
-    train = load(section.model_copy(update={"limit": None, "shifted": {}}), seed=seed)["train"]
-    rest = np.setdiff1d(np.arange(len(train)), _kept(train, section, seed))
+    train, rest = _with_rest(section, seed)
     if not len(rest):
         raise DataError(f"data.unlabelled.rest: data.limit keeps all {len(train):,} training examples, so that nothing is "
                         "left without labels; take less of them, or leave `rest` out.")
     return train.select(rest)
+
+
+def number_left(section: Data, *, seed: int) -> tuple[int, int]:
+    """How many training examples there are, and how many of them `limit` leaves.
+
+    Raises:
+        DataError: every problem with the named sources.
+    """
+    train, rest = _with_rest(section, seed)
+    return len(train), len(rest)
+
+
+def _with_rest(section: Data, seed: int) -> tuple[Dataset, NDArray[np.int64]]:
+    """All training examples, and the indices of those that `limit` leaves."""
+    train = load(section.model_copy(update={"limit": None, "shifted": {}}), seed=seed)["train"]
+    return train, np.setdiff1d(np.arange(len(train)), _kept(train, section, seed))
 
 
 def _of_each(sections: Mapping[str, Data], seed: int, teachers: str | None) -> dict[str, Dataset]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stilla.errors import counted
 from stilla.report import numbers
 from stilla.report.charts.marks import Style, mark_key, subject_style
 from stilla.report.charts.spans import Span, spans
@@ -68,7 +69,8 @@ def remarks(curve: Curve, kinds: Sequence[str]) -> tuple[str, ...]:
              "every kind is trained as long as the recipe says for what it learns from: with the rest there are more "
              "examples, and, counted in passes over them, more steps (the last column)"]
     if curve.left:
-        notes.append(f"{curve.left} trainings are being made by other processes; the same command again shows them")
+        notes.append(f"{counted(curve.left, 'training')} {'is' if curve.left == 1 else 'are'} being made by other processes; "
+                     f"the same command again shows {'it' if curve.left == 1 else 'them'}")
     return tuple(notes)
 
 

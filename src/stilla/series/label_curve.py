@@ -11,9 +11,10 @@ from scipy import stats
 
 from stilla import data
 from stilla.check import refuse_known_problems, refuse_wrong_names
-from stilla.errors import FolderError, RecipeError
+from stilla.errors import FolderBusyError, FolderError, RecipeError, all_at_once, all_of, counted
 from stilla.evaluate import headline_split
 from stilla.recipe import PerClass, Recipe, Teacher, Unlabelled
+from stilla.recipe.yaml import flow
 from stilla.report.curve import write_curve
 from stilla.report.curves import read_log
 from stilla.run import with_student, with_teacher
@@ -105,23 +106,26 @@ def _curve(recipe: Recipe, sizes: Sequence[int], draws: int, *, overwrite: bool)
     folder = TogetherFolder(Path(recipe.output), "curve")
     folder.open(recipe.model_dump(mode="json", exclude={"output"}), overwrite=overwrite)
     taught = recipe.model_copy(update={"teacher": _teacher(recipe, folder)})
-    say(f"curve: {len(sizes)} numbers of labels × {draws} draws × {len(KINDS)} students")
-    left = 0
-    for draw in range(draws):
-        for size in sizes:
-            for rest in (False, True):
-                left += not _made(_at(taught, size, draw, rest=rest), folder, f"{size}-{draw}{'-rest' if rest else ''}")
-    return _read(recipe, folder, sizes, draws, left)
+    say(f"curve: {counted(len(sizes), 'number')} of labels × {counted(draws, 'draw')} × {len(KINDS)} students")
+    points = [(_name(size, draw, rest=rest), _at(taught, size, draw, rest=rest))
+              for draw in range(draws) for size in sizes for rest in (False, True)]
+    busy = [(name, one) for name, one in points if not _made(one, folder, name)]
+    for name, one in busy:  # whose process has come to its end since, or was stopped
+        _made(one, folder, name)
+    with folder.choosing():  # who comes last sees all, and writes the page
+        return _read(recipe, folder, sizes, draws)
 
 
 def _refuse(recipe: Recipe, sizes: Sequence[int], draws: int) -> None:
     if not sizes or sizes[0] < 1 or draws < 1:
-        raise RecipeError(f"curve: got {list(sizes)} labels a class in {draws} draws; expected numbers from 1 on, as in "
-                          "--per-class 4,8,16 --draws 3")
+        raise RecipeError(f"curve: got {list(sizes)} labels a class in {counted(draws, 'draw')}; expected numbers from 1 on, "
+                          "as in --per-class 4,8,16 --draws 3")
     if recipe.search is not None:
         raise RecipeError("curve: this recipe has values to be searched; give the best.yaml of its search, or search=null")
     if recipe.data.train is None:
         raise RecipeError("curve: the recipe has no labelled training data (data.train) of which some could be taken")
+    if unused := list(_unused(recipe)):
+        raise all_at_once(unused, RecipeError)
     if processes().num_processes > 1:
         raise RecipeError("curve: a launcher lets several processes share one training. Start `stilla curve` several times "
                           "instead: all that work in one folder share its points")
@@ -129,18 +133,59 @@ def _refuse(recipe: Recipe, sizes: Sequence[int], draws: int) -> None:
     folder.refuse_strangers()
     for rest in (False, True):  # what is wrong at one size is wrong at all; of the largest the least is left
         one = _at(recipe, sizes[-1], 0, rest=rest).model_copy(update={"output": str(folder.runs / "0")})
+        if rest:
+            _refuse_all_labels(recipe, sizes)
         refuse_wrong_names(one)
         refuse_known_problems(one)
 
 
+def _unused(recipe: Recipe) -> Iterator[str]:
+    """What the recipe asks for and no point of a curve would do, in words."""
+    section, asked = recipe.data, recipe.evaluate
+    if section.limit is not None:
+        limit = section.limit.model_dump() if isinstance(section.limit, PerClass) else section.limit
+        yield (f"curve: data.limit: got {flow(limit)}; a curve takes so many labels of each class as --per-class says, and "
+               "calls the others unlabelled. Leave it out (data.limit=null)")
+    if asked.seeds > 1:
+        yield (f"curve: evaluate.seeds: got {asked.seeds}; a curve trains one student from each draw of labels. Say "
+               f"--draws {asked.seeds} instead, and evaluate.seeds=1")
+    alone = "the students of a curve are measured as a whole, on one split"
+    if asked.slices:
+        yield f"curve: evaluate.slices: got {all_of(asked.slices)}; {alone}. Leave it out (evaluate.slices=[])"
+    if section.shifted:
+        yield f"curve: data.shifted: got {all_of(list(section.shifted))}; {alone}. Leave it out (data.shifted={{}})"
+    if recipe.export:
+        yield (f"curve: export: got {all_of(recipe.export)}; the students of a curve are measured, and none is exported. "
+               "Leave it out (export=[])")
+
+
+def _refuse_all_labels(recipe: Recipe, sizes: Sequence[int]) -> None:
+    """Where a number of labels takes all training examples, there is no rest to learn from."""
+    if recipe.data.each:  # each task of several has its own data, of which its check speaks
+        return
+    too_large, there = list[int](), 0
+    for size in reversed(sizes):
+        there, left = data.number_left(_at(recipe, size, 0, rest=True).data, seed=recipe.seed)
+        if left:
+            break
+        too_large.insert(0, size)
+    if too_large:
+        fewer = [one for one in sizes if one not in too_large]
+        instead = f"--per-class {','.join(map(str, fewer))}" if fewer else "smaller numbers"
+        raise RecipeError(
+            f"curve: --per-class {','.join(map(str, too_large))}: {'that is' if len(too_large) == 1 else 'each is'} all of "
+            f"the {there:,} labelled training examples, so that nothing is left for {REST!r}. "
+            f"Give {instead}, or more training data")
+
+
 def _at(recipe: Recipe, size: int, draw: int, *, rest: bool) -> Recipe:
     """The recipe of one point. `rest`: what is left of the training data is learnt too, by the teacher's answers."""
-    evaluate = recipe.evaluate.model_copy(update={"baseline": not rest, "speed": False, "slices": (), "seeds": 1})
+    evaluate = recipe.evaluate.model_copy(update={"baseline": not rest, "speed": False})
     named = recipe.data.unlabelled
     unlabelled = Unlabelled(rest=True) if named is None else named.model_copy(update={"rest": True})
     section = recipe.data.model_copy(update={
-        "limit": PerClass(per_class=size, draw=draw), "unlabelled": unlabelled if rest else None, "shifted": {}})
-    changed: dict[str, Any] = {"data": section, "evaluate": evaluate, "export": ()}
+        "limit": PerClass(per_class=size, draw=draw), "unlabelled": unlabelled if rest else None})
+    changed: dict[str, Any] = {"data": section, "evaluate": evaluate}
     if not rest:
         changed["distill"] = tuple(stage.model_copy(update={"unlabelled": None}) for stage in recipe.distill)
         if recipe.completions is not None and recipe.completions.of == "unlabelled":
@@ -171,9 +216,11 @@ def _made(recipe: Recipe, folder: TogetherFolder, name: str) -> bool:
         return True
     try:
         place.open(overwrite=False)
-    except FolderError:
+    except FolderBusyError:
         return False
     try:
+        if (place.path / FILE).is_file():  # by now
+            return True
         say(f"curve: {name}")
         write_whole(place.path / FILE, sealed(_reached(recipe.model_copy(update={"output": str(place.path)}), place,
                                                        folder.shared)))
@@ -202,10 +249,11 @@ def _reached(recipe: Recipe, place: RunFolder, shared: Path) -> dict[str, Any]:
             "quality": {role: [one.value, one.low, one.high] for role, one in quality.items()}}
 
 
-def _read(recipe: Recipe, folder: TogetherFolder, sizes: Sequence[int], draws: int, left: int) -> Curve:
+def _read(recipe: Recipe, folder: TogetherFolder, sizes: Sequence[int], draws: int) -> Curve:
     found = {(size, draw): files for size in sizes for draw in range(draws) if (files := dict(_files(folder, size, draw)))}
     if not found:
         raise FolderError(f"{folder.path}: other processes are making all of its points; run the same again to see them")
+    left = sum(2 - len(found.get((size, draw), {})) for size in sizes for draw in range(draws))
     some = next(iter(next(iter(found.values())).values()))
     points = [_point(size, draw, files) for (size, draw), files in found.items()]
     made = Curve(folder.path, some["metric"], some["higher_is_better"], some["split"], some["teacher"], tuple(points),
@@ -226,6 +274,10 @@ def _point(size: int, draw: int, files: Mapping[bool, Mapping[str, Any]]) -> Poi
 
 def _files(folder: TogetherFolder, size: int, draw: int) -> Iterator[tuple[bool, dict[str, Any]]]:
     for rest in (False, True):
-        file = folder.runs / f"{size}-{draw}{'-rest' if rest else ''}" / FILE
+        file = folder.runs / _name(size, draw, rest=rest) / FILE
         if file.is_file():
             yield rest, unsealed(file.read_text(encoding="utf-8"), needed=True)
+
+
+def _name(size: int, draw: int, *, rest: bool) -> str:
+    return f"{size}-{draw}{'-rest' if rest else ''}"

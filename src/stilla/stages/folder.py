@@ -37,6 +37,21 @@ def is_run(path: Path) -> bool:
     """Whether a run lies there, finished or not."""
     return (path / "stages.json").is_file() or (path / "scores.json").is_file()
 
+
+def kind_at(path: Path) -> str | None:
+    """What of Stilla lies there: a run, a search or a label curve."""
+    if is_run(path):
+        return "run"
+    return next((kind for kind in ("search", "curve") if (path / f"{kind}.json").is_file()), None)
+
+
+def instead_of(path: Path, kind: str) -> str:
+    """The way on where an output holds something else: a place beside it, outside of a search's or a curve's folder."""
+    inside = path.parent.name in ("trials", "points") and kind_at(path.parent.parent) is not None
+    beside = path.parent.parent if inside else path
+    return f"Give another `output`, for example output={beside.with_name(f'{beside.name}-{kind}')}"
+
+
 _ANOTHER_VERSION = "  nothing that the recipe says: another version of Stilla began it, which wrote down other fields"
 
 
@@ -147,8 +162,9 @@ class RunFolder:
         if why := obstacle(self.path):
             raise RecipeError(f"output: {why}")
         if self.path.exists() and not self._stages.is_file() and not self._ready():
-            raise RecipeError(f"output: {self.path} exists and is no run of Stilla; nothing in it was touched. "
-                              "Give another `output`")
+            there = kind_at(self.path)
+            what = "exists and is no run of Stilla" if there is None else f"holds a {there} of Stilla, which is no run"
+            raise RecipeError(f"output: {self.path} {what}; nothing in it was touched. {instead_of(self.path, 'run')}")
 
     def finished(self, stage: str, inputs: Plain) -> bool:
         """Whether the stage was finished with these very inputs, or in steps as large that other processes share.

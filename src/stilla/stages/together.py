@@ -23,7 +23,7 @@ from stilla.errors import FolderError, RecipeError
 from stilla.runtime.differences import differences
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.runtime.paths import obstacle
-from stilla.stages.folder import RunFolder, is_run
+from stilla.stages.folder import RunFolder, instead_of, kind_at
 from stilla.stages.shelf import Shelf
 
 Kind = Literal["search", "curve"]
@@ -51,8 +51,10 @@ class TogetherFolder:
             raise RecipeError(f"output: {why}")
         if not self.path.exists() or self.said.is_file() or all(one.name.startswith(".") for one in self.path.iterdir()):
             return
-        what = f"holds a run, which is no {self.kind}" if is_run(self.path) else f"exists and is no {self.kind} of Stilla"
-        raise RecipeError(f"output: {self.path} {what}; nothing in it was touched. Give another `output`")
+        there = kind_at(self.path)
+        what = f"exists and is no {self.kind} of Stilla" if there is None else \
+            f"holds a {there} of Stilla, which is no {self.kind}"
+        raise RecipeError(f"output: {self.path} {what}; nothing in it was touched. {instead_of(self.path, self.kind)}")
 
     def open(self, inputs: Mapping[str, Any], *, overwrite: bool) -> None:
         """Begin, or take up what is there. `inputs`: all that the runs depend on.
