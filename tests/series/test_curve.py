@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,10 @@ def test_the_terminal_shows_a_curve(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Student's t intervals" in said
     assert "x/curve.html" in said.replace("\n", "")
     console.cache_clear()
+
+
+def test_a_curve_needs_no_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in sys.modules if one.startswith(("stilla.series", "optuna"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert importlib.import_module("stilla.series").curve

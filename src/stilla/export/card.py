@@ -187,8 +187,9 @@ def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
 
 def _front_matter(scores: Scores, subject: str, name: str, teacher: str, data: str, *, transformers: bool) -> str:
     results = [
-        EvalResult(task_type=_hub_task(scores) or scores.task, dataset_type=_last(data), dataset_name=_last(data), dataset_split=split,
-                   metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "), metric_value=round(one.value, 6))
+        EvalResult(task_type=_hub_task(scores) or scores.task, dataset_type=_last(data), dataset_name=_last(data),
+                   dataset_split=split, metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "),
+                   metric_value=round(one.value, 6))
         for split, metrics in scores.subjects[subject].quality.items() if not split.startswith(SHIFTED)  # of other data
         for metric, one in metrics.items()
     ]
