@@ -26,7 +26,7 @@ import stilla
 from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.recipe.file import read
 from stilla.recipe.yaml import flow
-from stilla.stages import stages
+from stilla.stages import place
 from tests import markdown, tiny
 from tests.test_launch import environment
 
@@ -226,7 +226,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     taught = AutoModelForSequenceClassification.from_pretrained(tiny.bert(tmp_path / "bert"))
     Path("recipe.yaml").write_text(flow({**QUICK, "data": str(tmp_path / "texts" / "train.jsonl"), "teacher": "./bert"}))
     names = {"dataset": dataset, "model": taught, "tokenizer": tiny.tokenizer(), "frame": dataset["test"].to_pandas()}
-    monkeypatch.setattr(stages, "check_teacher", lambda *_: None)  # it has learnt nothing
+    monkeypatch.setattr(place, "check_teacher", lambda *_: None)  # it has learnt nothing
     exec(compile(code, "recipe.md", "exec"), names)
     assert {path.name for path in Path("runs").iterdir()} == {"recipe", "b", "text-classification"}
     assert names["scores"].examples == {"new": 16}

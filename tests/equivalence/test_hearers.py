@@ -47,4 +47,4 @@ def test_two_processes_equal_one(tmp_path: Path, kind: str) -> None:
     assert distance(first, second) == 0
     assert distance(alone, first) < CLOSE
     for a, b in zip(said_alone, said, strict=True):
-        assert a == pytest.approx(b, abs=1e-5)
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-5)

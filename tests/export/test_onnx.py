@@ -117,7 +117,7 @@ def test_file_that_answers_differently_is_refused(bert: tuple[Student, Path]) ->
         return logits(student.model.eval()(**inputs)) * 1.01
 
     with pytest.raises(ExportError, match=r"differ from the model's by .* for input_ids \(4, "):
-        exporter.check(path, other, [example])
+        exporter.check(OnnxModel(path), other, [example])
 
 
 @pytest.mark.slow
