@@ -14,7 +14,7 @@ from stilla.check import check
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.recipe.file import from_options
 from stilla.run import distill
-from stilla.stages import surveying
+from stilla.stages import sizing, surveying
 from tests import tiny
 from tests.test_run_vocabulary import recipe as speaking
 
@@ -138,3 +138,17 @@ def test_two_processes_choose_as_one_does(tmp_path: Path) -> None:
     assert [round(each["reached"], 4) for each in plan_of(one)["tried"]] == [
         round(each["reached"], 4) for each in plan_of(two)["tried"]]
     assert largest_difference(one / "student", two / "student") < 5e-5
+
+
+def test_a_narrower_student_that_was_chosen_is_as_large_as_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them learns most is a matter of chance here; so one is taken whatever it has reached."""
+    recipe = tiny.recipe(tmp_path, student={"size": 0.9})
+    recipe["distill"] = {**recipe["distill"], "epochs": 1}
+    monkeypatch.setattr(sizing, "_best", lambda tried, **_: next(one for one in tried if one.candidate.ffn < 1))
+    folder = distill(recipe).folder
+    plan = plan_of(folder)
+    chosen = next(one for one in plan["tried"] if one["ffn"] < 1)
+    written = yaml.safe_load((folder / "recipe.yaml").read_text())["student"]
+    assert written["width"]["ffn"] == plan["chosen"]["width"]["ffn"] == chosen["ffn"]
+    assert parameters(folder / "student") == chosen["parameters"] <= 0.9 * parameters(folder / "teacher")
+    assert all(one["reached"] is not None for one in plan["tried"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers as hf
 
 from stilla.errors import CompatibilityError
-from stilla.students import by_layers
-from stilla.students.candidates import Candidate, Vocabulary, candidates, finalists
+from stilla.recipe import Width
+from stilla.students import by_layers, by_width, first_units
+from stilla.students.candidates import READABLE, Candidate, Vocabulary, candidates, finalists
+from stilla.students.layers import depths
 from stilla.students.vocabulary import size_of_a_token, with_rows
 
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
@@ -95,6 +99,46 @@ def test_finalists_are_about_the_deepest_that_can_read_the_texts() -> None:
 
 def test_with_all_tokens_the_deepest_is_taken() -> None:
     assert [each.layers for each in finalists([Candidate(4, 10), Candidate(3, 8)])] == [4]
+
+
+WIDE = {**SHAPE, "intermediate_size": 256}
+SMALL: list[tuple[hf.PreTrainedModel, bool]] = [
+    (hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=4, **WIDE)), True),
+    (hf.GPT2LMHeadModel(hf.GPT2Config(n_layer=4, n_embd=16, n_head=2, vocab_size=64, n_positions=32)), True),
+    (hf.ViTForImageClassification(hf.ViTConfig(num_hidden_layers=4, hidden_size=16, num_attention_heads=2,
+                                               intermediate_size=64, image_size=8, patch_size=4)), False),
+    (hf.T5ForConditionalGeneration(hf.T5Config(d_model=16, d_kv=8, num_heads=2, d_ff=64, num_layers=2,
+                                               num_decoder_layers=2, vocab_size=64)), True),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("teacher", "reads"), SMALL, ids=lambda one: type(one).__name__)
+def test_narrower_candidates_are_as_large_as_said_and_read_the_texts(teacher: hf.PreTrainedModel, reads: bool) -> None:
+    most = size(by_layers(teacher, depths(teacher)[0]).model) * 2 // 3
+    there = vocabulary(int(teacher.get_input_embeddings().weight.shape[0]), 60) if reads else None
+    found = candidates(teacher, most, there, narrower=True)
+    less = [each for each in found if each.ffn < 1]
+    assert less
+    for each in less:
+        model = by_layers(teacher, each.layers).model
+        assert isinstance(model, hf.PreTrainedModel)
+        student = by_width(model, Width(ffn=each.ffn, rounds=1), first_units).of(model)
+        if each.tokens is not None:
+            student = with_rows(student, range(each.tokens))
+        assert each.parameters == size(student) <= most
+        assert each.kept >= READABLE
+        assert each.spec["width"] == {"ffn": each.ffn}
+    assert [each for each in found if each.ffn == 1] == candidates(teacher, most, there)
+
+
+def test_the_deepest_of_the_narrower_ones_is_tried_where_it_is_deeper() -> None:
+    whole = [one(4, 0.5), one(3, 0.98), one(2, 1.0), one(1, 1.0)]
+    deep, deeper = replace(one(4, 1.0), ffn=0.75), replace(one(5, 0.98), ffn=0.5)
+    tried = finalists([deeper, whole[0], deep, *whole[1:]])
+    assert [(each.layers, each.ffn) for each in tried] == [(5, 0.5), (4, 1.0), (3, 1.0), (2, 1.0)]
+    assert replace(one(3, 1.0), ffn=0.75) not in finalists([replace(one(3, 1.0), ffn=0.75), *whole])
+    assert finalists([deep]) == [deep]
 
 
 def test_a_limit_that_nothing_fits_is_refused() -> None:

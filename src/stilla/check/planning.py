@@ -82,7 +82,7 @@ def plan(recipe: Recipe) -> Plan:
     fast: dict[str, float] = {}
     planned = []
     for one in students:
-        layers = json.dumps(one.layers)
+        layers = json.dumps([one.layers, one.ffn])
         if layers not in fast:
             fast[layers] = latency(one, ready.task, ready.teacher, how, sample)
         reached, chosen = tried.get(json.dumps(one.spec, sort_keys=True), (None, False))
@@ -109,7 +109,7 @@ def _tried(output: Path) -> tuple[Mapping[str, tuple[float | None, bool]], str |
         return {}, None
     reached = {}
     for one in known["tried"]:
-        spec = {"layers": one["layers"], **({} if one["tokens"] is None else {"vocabulary": {"tokens": one["tokens"]}})}
+        spec = Candidate(one["layers"], one["parameters"], one["tokens"], ffn=one.get("ffn", 1.0)).spec
         reached[json.dumps(spec, sort_keys=True)] = (one["reached"], spec == known["chosen"])
     return reached, str(known["by"])
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from stilla.check.planning import Plan, Planned
 
 _COLUMNS = (
-    Column("layers", "layers"), Column("tokens", "tokens", "Of its vocabulary."),
+    Column("layers", "layers"), Column("neurons", "neurons", "Of its feed-forward layers, to the teacher's."),
+    Column("tokens", "tokens", "Of its vocabulary."),
     Column("parameters", "parameters"), Column("size", "size", "Of its weights in float32, to the teacher's."),
     Column("latency", "latency", "Median of a forward on this machine."),
     Column("kept", "texts’ tokens", "How many of the training texts’ tokens it has; the others fall into smaller ones."),
@@ -51,6 +52,7 @@ def _cells(one: Planned, whole: Planned, *, teacher: bool = False) -> tuple[Cell
         f"{name} {value}" for name, value in candidate.layers.items())
     return (
         missing if teacher else Cell(shown, value=float(layers)),
+        missing if candidate.ffn == 1 else Cell(numbers.percent(candidate.ffn), value=candidate.ffn),
         missing if candidate.tokens is None else Cell(f"{candidate.tokens:,}", value=float(candidate.tokens)),
         Cell(numbers.count(candidate.parameters), value=float(candidate.parameters)),
         Cell(numbers.megabytes(1e6 * one.megabytes), "" if teacher else numbers.compared(

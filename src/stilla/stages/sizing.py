@@ -29,7 +29,7 @@ class Tried:
 
     def plain(self) -> dict[str, Any]:
         one = self.candidate
-        return {"layers": one.layers, "tokens": one.tokens, "parameters": one.parameters, "kept": one.kept,
+        return {"layers": one.layers, "ffn": one.ffn, "tokens": one.tokens, "parameters": one.parameters, "kept": one.kept,
                 "reached": self.reached}
 
 

@@ -149,16 +149,24 @@ class Stages:
                   **({} if written is None else {"completions": written.fingerprint})}
         plans = list[Plan]()  # the main process's, and gone at the end: it holds a model as large as the teacher
         if place.to_do("width", inputs, folder, can_begin=lambda: plans.append(self._plan(width))):
-            examples = place.splits["train"] if written is None else self.examples(written)
-            some = place.task.prepare(from_all_over(examples, width.examples), self.teacher.processor, None, training=False,
-                                      seed=self.recipe.seed)
-            on_main(lambda: narrowing.write(narrowing.measure(plans[0], place.task, some), folder))
+            on_main(lambda: narrowing.write(self._matters(plans[0], width, written), folder))
             on_main(lambda: place.folder.finish("width", inputs, folder))
         return on_main(lambda: narrowing.read(folder))
+
+    def measured(self, written: Completed | None) -> Cut | None:
+        """As `narrowed`, of which nothing is kept in the run folder: for a student that may not be the one."""
+        width = self.recipe.student.width
+        return None if width is None else on_main(lambda: self._matters(self._plan(width), width, written))
 
     def _plan(self, width: Width) -> Plan:
         whole = whole_width(self.recipe.student, self.place.task, self.teacher, self._origin())
         return Plan(transformer(whole), width)
+
+    def _matters(self, plan: Plan, width: Width, written: Completed | None) -> Cut:
+        examples = self.place.splits["train"] if written is None else self.examples(written)
+        some = self.place.task.prepare(from_all_over(examples, width.examples), self.teacher.processor, None, training=False,
+                                       seed=self.recipe.seed)
+        return narrowing.measure(plan, self.place.task, some)
 
     def student(self, role: str, seed: int, written: Completed | None, cut: Cut | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""

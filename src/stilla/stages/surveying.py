@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_of
 from stilla.evaluate import Workload, medians
 from stilla.export import export
-from stilla.recipe import StudentSpec, VocabularySpec
+from stilla.recipe import StudentSpec, VocabularySpec, Width
 from stilla.recipe.fitting import Latency, Limits
 from stilla.runtime.files import unsealed
 from stilla.signals import Side
+from stilla.stages import narrowing
+from stilla.stages.starting import transformer
 from stilla.stages.vocabulary import Counting
-from stilla.students import by_layers
+from stilla.students import by_layers, by_width, first_units
 from stilla.students.candidates import Candidate, Vocabulary, candidates
 from stilla.tasks.base import Loaded, Prepared, Task
 
@@ -31,7 +33,7 @@ def surveyed(limits: Limits, task: Task, teacher: Loaded, counting: Counting, pr
         CompatibilityError: the teacher has no layers that could be cut.
     """
     most = limits.parameters(sum(one.numel() for one in teacher.model.parameters()))
-    found = candidates(teacher.model, most, vocabulary_of(teacher, counting))
+    found = candidates(teacher.model, most, vocabulary_of(teacher, counting), narrower=not narrowing.problems(task))
     if limits.max_latency_ms is None:
         return found
     how = limits.latency or Latency()
@@ -56,7 +58,10 @@ def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
 
 def latency(one: Candidate, task: Task, teacher: Loaded, how: Latency, prepared: Prepared) -> float:
     """Milliseconds of a forward, the median: of a student with these layers; its tokens are no work."""
-    return latency_of(by_layers(teacher.model, one.layers).model, teacher.processor, task, how, prepared)
+    model = transformer(by_layers(teacher.model, one.layers))
+    if one.ffn < 1:
+        model = by_width(model, Width(ffn=one.ffn, rounds=1), first_units).of(model)
+    return latency_of(model, teacher.processor, task, how, prepared)
 
 
 def latency_of(model: nn.Module, processor: Any, task: Task, how: Latency, prepared: Prepared) -> float:
@@ -116,6 +121,7 @@ def chosen_before(output: Path, limits: StudentSpec) -> Mapping[str, Any] | None
 
 
 def in_words(spec: Mapping[str, Any]) -> str:
-    layers, tokens = spec["layers"], spec.get("vocabulary", {}).get("tokens")
-    said = f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}"
-    return said if tokens is None else f"{said} and {tokens:,} tokens"
+    layers, tokens, neurons = spec["layers"], spec.get("vocabulary", {}).get("tokens"), spec.get("width", {}).get("ffn", 1)
+    return all_of([f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}",
+                   *([f"{neurons:.0%} of their neurons"] if neurons < 1 else []),
+                   *([f"{tokens:,} tokens"] if tokens is not None else [])])

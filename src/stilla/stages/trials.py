@@ -44,7 +44,7 @@ def reached(stages: Stages, written: Completed | None, spec: StudentSpec, name: 
     alone = {"patience": None, "average": None, "profile": None}
     stage = stages.recipe.distill[0].model_copy(update={"max_steps": steps, **alone})
     there = stages.with_recipe(stages.recipe.model_copy(update={"student": spec}))
-    student, loaded = there.start(0, written)
+    student, loaded = there.start(0, written, there.measured(written))
     place, teacher = there.place_of(loaded), stages.teacher
     terms = [term(each) for each in stage.objectives or ()]
     # what a stopped run left may be of another recipe

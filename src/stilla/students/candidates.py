@@ -1,25 +1,33 @@
-"""Students that stay below a limit: every number of layers, each with as many tokens as there is room for.
+"""Students that stay below a limit: every number of layers, whole or narrower, each with as many tokens as there is room for.
 
-What a student is short of, layers or tokens, is not known before it has learnt; so the best candidates differ in both.
+What a student is short of, layers, neurons or tokens, is not known before it has learnt: the best candidates differ in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
-from stilla.students.layers import depths, outline
+from stilla.models.configs import ConfigPath, edited_config, skeleton
+from stilla.recipe import Width
+from stilla.students.layers import by_layers, depths, outline
+from stilla.students.sizes import Shares, changes, targets
 from stilla.students.vocabulary import size_of_a_token
+from stilla.students.width import Plan
 
 READABLE = 0.97
 """Share of the texts' tokens that a student should still have, where others do."""
 FINALISTS = 3
-"""That are tried."""
+"""That are tried of those with whole layers."""
+NARROWER = (3 / 4, 1 / 2)
+"""Shares of the feed-forward neurons that leave room for more layers or tokens."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +35,20 @@ class Candidate:
     """A student that could be made.
 
     layers: as a recipe says them. tokens: of its vocabulary, None for all. parameters: about how many. kept: the share of the
-    texts' tokens that it has.
+    texts' tokens that it has. ffn: the share of the teacher's feed-forward neurons.
     """
 
     layers: int | Mapping[str, Any]
     parameters: int
     tokens: int | None = None
     kept: float = 1.0
+    ffn: float = 1.0
 
     @property
     def spec(self) -> dict[str, Any]:
         """As a recipe's `student` says it."""
-        return {"layers": self.layers, **({} if self.tokens is None else {"vocabulary": {"tokens": self.tokens}})}
+        return {"layers": self.layers, **({} if self.ffn == 1 else {"width": {"ffn": self.ffn}}),
+                **({} if self.tokens is None else {"vocabulary": {"tokens": self.tokens}})}
 
     @property
     def depth(self) -> int:
@@ -58,29 +68,65 @@ class Vocabulary:
     kept: Callable[[int], float]
 
 
-def candidates(teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None) -> list[Candidate]:
+def candidates(
+    teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None, *, narrower: bool = False
+) -> list[Candidate]:
     """Of each way to keep layers, the one with the most tokens that has at most so many parameters; the deepest first.
+    `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts, also the one with the most
+    neurons of those that have them.
 
     Raises:
         CompatibilityError: the teacher has no layers that could be cut.
     """
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
-    found = []
-    for layers in depths(teacher):
-        size = sum(one.numel() for one in outline(teacher, layers).parameters())
-        if most is None or size <= most:
-            found.append(Candidate(layers, size))
-        elif vocabulary is not None and each:
-            tokens = vocabulary.tokens - -(-(size - most) // each)
-            if tokens >= vocabulary.always:
-                left = size - (vocabulary.tokens - tokens) * each
-                found.append(Candidate(layers, left, tokens, vocabulary.kept(tokens)))
-    return sorted(found, key=lambda one: (one.depth, one.parameters), reverse=True)
+    ways, found = depths(teacher), list[Candidate]()
+    cuts = _cuts(by_layers(teacher, ways[-1]).model) if narrower and most is not None else {}
+    for layers in ways:
+        model = outline(teacher, layers)
+        whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
+        found += [] if whole is None else [whole]
+        if whole is None or whole.kept < READABLE:
+            less = (Candidate(layers, _size(skeleton(model, edited_config(model.config, said))), ffn=share)
+                    for share, said in cuts.items())
+            fitting = (_fitting(one, most, vocabulary, each) for one in less)
+            found += list(islice((one for one in fitting if one is not None and one.kept >= READABLE), 1))
+    return sorted(found, key=lambda one: (one.depth, one.ffn, one.parameters), reverse=True)
+
+
+def _fitting(one: Candidate, most: int | None, vocabulary: Vocabulary | None, each: int) -> Candidate | None:
+    """With all tokens, else with as many as there is room for; None where not even those fit that have to stay. `each`: the
+    parameters of a token."""
+    if most is None or one.parameters <= most:
+        return one
+    if vocabulary is None or not each:
+        return None
+    tokens = vocabulary.tokens - -(-(one.parameters - most) // each)
+    if tokens < vocabulary.always:
+        return None
+    left = one.parameters - (vocabulary.tokens - tokens) * each
+    return replace(one, parameters=left, tokens=tokens, kept=vocabulary.kept(tokens))
+
+
+def _size(model: nn.Module) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+def _cuts(shallow: nn.Module) -> dict[float, Mapping[ConfigPath, object]]:
+    """What a config says of fewer neurons, by their share; nothing where it cannot be said. Of a shallow model, as that is
+    soon seen of one, and a deep one's config says it alike."""
+    cuts: dict[float, Mapping[ConfigPath, object]] = {}
+    assert isinstance(shallow, PreTrainedModel)
+    with suppress(CompatibilityError):
+        plan = Plan(shallow, Width(ffn=min(NARROWER)))
+        for share in NARROWER:
+            cuts[share] = changes(plan.widths, targets(plan.widths, Shares(ffn=share)))
+    return cuts
 
 
 def finalists(found: Sequence[Candidate], most: int = FINALISTS) -> list[Candidate]:
-    """The deepest that can read nearly all of the texts, the next deeper one, and the next shallower ones.
+    """The deepest that can read nearly all of the texts, the next deeper one, and the next shallower ones; and the deepest of
+    the narrower ones.
 
     Raises:
         CompatibilityError: there is no candidate.
@@ -89,8 +135,19 @@ def finalists(found: Sequence[Candidate], most: int = FINALISTS) -> list[Candida
         raise CompatibilityError("student: no number of layers and tokens stays below the limit; a single layer with the "
                                  "tokens that every text needs is larger or slower. Allow more, or give a student of other "
                                  "sizes (`config`)")
-    readable = next((place for place, one in enumerate(found) if one.kept >= READABLE), 0)
+    whole, less = ([one for one in found if (one.ffn == 1) is said] for said in (True, False))
+    least = whole[_readable(whole)].depth if whole else 0
+    deepest = [one for one in less if one.depth > least][:1]
+    return sorted([*_of_whole_layers(whole, most), *deepest], key=lambda one: (one.depth, one.ffn), reverse=True)
+
+
+def _readable(found: Sequence[Candidate]) -> int:
+    """The place of the first that can read nearly all of the texts; of the first, where none can."""
+    return next((place for place, one in enumerate(found) if one.kept >= READABLE), 0)
+
+
+def _of_whole_layers(found: Sequence[Candidate], most: int) -> list[Candidate]:
     if all(one.tokens is None for one in found):  # nothing speaks for fewer layers
         return list(found[:1]) if all(isinstance(one.layers, int) for one in found) else list(found[:most])
-    first = max(0, readable - 1)
+    first = max(0, _readable(found) - 1)
     return list(found[first : first + most])
