@@ -9,6 +9,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from datasets import Image
 
 from stilla.data.sources import read
 from stilla.errors import DataError
@@ -130,6 +131,21 @@ def test_crowds_and_difficult_objects_are_marked(tmp_path: Path) -> None:
         assert [one["crowd"] for one in read(str(name), hub=False)["train"]["objects"][0]] == [True, False]
 
 
+def test_a_picture_of_voc_that_is_lost_keeps_its_row_until_it_is_back(tmp_path: Path) -> None:
+    folder = voc_beside(tmp_path / "voc")
+    lost = folder / "train" / "p1.png"
+    bytes_of = lost.read_bytes()
+    lost.unlink()
+
+    def there() -> list[bool]:
+        rows = read(str(folder), hub=False)["train"].cast_column("image", Image(decode=False))
+        return [Path(one["path"]).is_file() for one in rows["image"]]
+
+    assert there().count(False) == 1
+    lost.write_bytes(bytes_of)
+    assert all(there())
+
+
 def _changed(path: Path, change: Callable[[dict[str, Any]], object]) -> str:
     file = coco_file(path)
     whole = json.loads(file.read_text())
@@ -146,8 +162,7 @@ def _changed(path: Path, change: Callable[[dict[str, Any]], object]) -> str:
     (lambda whole: whole["annotations"][0].pop("bbox"), "there is no 'bbox'"),
     (lambda whole: whole.pop("categories"), "is no file of boxes in COCO's form: there is no 'categories'"),
     (lambda whole: whole.pop("images"), "is no file of boxes in COCO's form: there is no 'images'"),
-    (lambda whole: whole["images"][0].update(file_name="../elsewhere.png"), "which is no picture in"),
-    (lambda whole: whole["images"][1].update(file_name="lost.png"), "which is no file in"),
+    (lambda whole: [one.update(file_name=f"lost{one['id']}.png") for one in whole["images"]], "which is no picture in"),
     (lambda whole: whole["images"][1].update(file_name="/etc/hostname"), "lies outside of"),
 ])
 def test_what_is_wrong_with_a_file_of_coco_is_named(

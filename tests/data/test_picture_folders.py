@@ -116,7 +116,7 @@ def outside(tmp_path: Path) -> dict[str, str]:
     os.mkfifo(tmp_path / "d" / "pipe.png")
     beyond = "lies outside of"
     return {str(tmp_path / "secret.png"): beyond, "../secret.png": beyond, "link.png": beyond, "/etc/passwd": beyond,
-            "/dev/zero": beyond, "pipe.png": "is no file", "nothing.png": "is no file",
+            "/dev/zero": beyond, "pipe.png": "is no file",
             "http://example.com/a.png": "nothing is fetched", "file:///etc/passwd": "nothing is fetched",
             "zip://a.png::b.zip": "nothing is fetched"}
 

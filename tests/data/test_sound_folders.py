@@ -110,7 +110,7 @@ def test_kaldi_folders_are_read_with_segments_and_no_command_is_run(tmp_path: Pa
     assert not (folder / "pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["../secret.wav", "/etc/secret.wav", "http://x.org/a.wav", "pipe.wav", "gone.wav"])
+@pytest.mark.parametrize("name", ["../secret.wav", "/etc/secret.wav", "http://x.org/a.wav", "pipe.wav"])
 def test_only_regular_files_within_the_folder_are_opened(tmp_path: Path, name: str) -> None:
     sound(tmp_path / "secret.wav")
     folder = tmp_path / "d"

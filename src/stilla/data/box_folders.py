@@ -83,8 +83,8 @@ def _coco_tables(path: Path, notes: Notes) -> Iterator[pa.Table]:
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     split = path.stem.split("_")[-1]
     places = [path.parent, *(base / one for one in ("", "images", split, f"images/{split}"))]
-    root = next((place for place in places if (place / names[0]).is_file()), None)
-    if root is None:
+    root = next((place for name in names for place in places if (place / name).is_file()), None)
+    if root is None:  # some may be lost, not all
         listed = one_of([str(place) for place in dict.fromkeys(places)])
         raise DataError(f"{str(path)!r}: names {quoted(names[0])}, which is no picture in {listed}. Put the pictures there.")
     yield from box_forms.tables(Pictured(resolved(name, root, base, path), some) for name, some in zip(names, objects))
@@ -114,7 +114,8 @@ def _voc(folder: Path, split_of: SplitOf) -> dict[str, Dataset]:
         for path in annotations:
             parts = path.relative_to(folder).parts[-2::-1]
             by_split.setdefault(next((one for part in parts if (one := split_of(part))), "train"), []).append(path)
-    return {split: _kept(functools.partial(_voc_rows, paths, folder), [folder, "voc", *paths], paths)
+    pictures = sorted(str(path) for path in files_in(folder) if path.suffix.lower() in SUFFIXES)
+    return {split: _kept(functools.partial(_voc_rows, paths, folder), [folder, "voc", *paths, *pictures], paths)
             for split, paths in by_split.items() if paths}
 
 
@@ -124,9 +125,9 @@ def _voc_rows(paths: Sequence[Path], folder: Path, notes: Notes) -> Iterator[Pic
         name, objects = box_forms.voc(path)
         beside = next((path.with_suffix(ending) for ending in sorted(SUFFIXES) if path.with_suffix(ending).is_file()), None)
         picture = beside or stems.get(path.stem) or stems.get(Path(name).stem)
-        if picture is None:
-            raise DataError(f"{str(path)!r}: there is no picture {quoted(name or path.stem)} in {str(folder)!r}.")
-        yield Pictured(resolved(str(picture.relative_to(folder)), folder, folder, path), objects)
+        # one that is lost is where it would lie: the row is refused or left out like any that cannot be read
+        named = name or f"{path.stem}.jpg" if picture is None else str(picture.relative_to(folder))
+        yield Pictured(resolved(named, folder, folder, path), objects)
 
 
 # --- YOLO ---

@@ -73,7 +73,7 @@ def with_named_sounds(table: pa.Table, path: Path) -> pa.Table:
 
 def _beside(path: Path, name: str) -> str:
     """A file beside the table; or in `clips`, as in Common Voice, where it is not."""
-    if not (path.parent / name).exists() and (path.parent / CLIPS / name).is_file():
+    if not (path.parent / name).exists() and (path.parent / CLIPS).is_dir():
         return resolved(name, path.parent / CLIPS, path.parent, path)
     return resolved(name, path.parent, path.parent, path)
 

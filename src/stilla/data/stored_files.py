@@ -17,10 +17,11 @@ from stilla.errors import DataError, quoted
 
 
 def resolved(name: str, beside: Path, folder: Path, where: Path) -> str:
-    """The absolute path of a file that data name, relative to `beside`, somewhere in `folder`.
+    """The absolute path of a file that data name, relative to `beside`, somewhere in `folder`. Where nothing is there it is
+    named all the same: whoever opens it says so of its row, and leaves it out where the recipe asks for that.
 
     Raises:
-        DataError: `where` names an address, something outside of the folder, or what is no regular file.
+        DataError: `where` names an address, something outside of the folder, or what is there and no regular file.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", name) or "::" in name:
         raise DataError(f"{str(where)!r}: names {quoted(name, 200)}; nothing is fetched from addresses: expected files "
@@ -31,7 +32,7 @@ def resolved(name: str, beside: Path, folder: Path, where: Path) -> str:
     if os.path.commonpath([path, inside]) != inside:
         raise DataError(f"{str(where)!r}: names {quoted(name, 200)}, which lies outside of {str(folder)!r}; only files "
                         "within are opened. Move the files there, or store their bytes.")
-    if not os.path.isfile(path):
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise DataError(f"{str(where)!r}: names {quoted(name, 200)}, which is no file in {str(folder)!r}.")
     return path
 

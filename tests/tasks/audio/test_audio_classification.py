@@ -166,6 +166,20 @@ def test_broken_sounds_are_refused_by_name_or_left_out(tmp_path: Path, caplog: p
     assert len(prepared.collate(list(range(9))).labels) == 9
 
 
+def test_sounds_that_are_named_and_not_there_are_refused_or_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Path(folders(tmp_path / "d")) / "train"
+    names = sorted(str(path.relative_to(place)) for path in place.rglob("*.wav"))
+    lines = [f"{name},{name.partition('/')[0]}" for name in [*names, "gone.wav"]]
+    lines[-1] = lines[-1].replace(",gone.wav", ",low")
+    (place / "metadata.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+    with pytest.raises(DataError, match=r"1 of \d+ sounds cannot be read: row \d+ \(.*gone\.wav\): there is no such file"):
+        understood(str(place), validation=None, test=None)
+    understood(str(place), validation=None, test=None, broken="skip")
+    assert "left out: row" in caplog.text
+
+
 def test_what_is_missing_is_asked_for(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"text": ["a"], "label": ["x"]})
     with pytest.raises(DataError, match=r"data\.audio: which column is the sound\? no column holds sounds"):

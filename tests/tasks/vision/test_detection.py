@@ -260,6 +260,12 @@ def test_broken_pictures_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     task = Detection.understand(skip, splits)
     processor = task.load(ModelSource(model=folder(tmp_path / "m")), labelled=True).processor
     assert task.prepare(splits["train"], processor, None, training=True).keys.tolist() == [0, 1, 3, 4, 5]
+    (tmp_path / "t/0.png").unlink()
+    splits = data.load(made, seed=0)
+    with pytest.raises(DataError, match=r"2 of 6 pictures cannot be read: row 0 .*0\.png\): there is no such file"):
+        Detection.understand(made, splits)
+    task = Detection.understand(skip, splits)
+    assert task.prepare(splits["train"], processor, None, training=True).keys.tolist() == [1, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("change", "words"), [

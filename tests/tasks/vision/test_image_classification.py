@@ -20,6 +20,7 @@ from transformers.models.convnext.image_processing_pil_convnext import ConvNextI
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from stilla import data, tasks
+from stilla.data import sources
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Dense
@@ -314,6 +315,22 @@ def test_broken_pictures_are_skipped_if_the_recipe_says_so(caplog: pytest.LogCap
     assert list(prepared.references) == [0, 1, 1]
     with pytest.raises(DataError, match="there is no picture left"):
         task.prepare(rows.select([1, 2]), image_processor(), None, training=True)
+
+
+def test_pictures_that_are_named_and_not_there_are_skipped_like_broken_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(png(noise(12, number)))
+    lines = [f"{number}.png,{'cat' if number % 2 else 'dog'}" for number in range(6)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+    rows = sources.read(str(tmp_path))["train"]
+    with pytest.raises(DataError, match=r"4\.png\): there is no such file.*leave them out with data\.broken: skip"):
+        task_of(rows)
+    with caplog.at_level(logging.WARNING):
+        task = task_of(rows, broken="skip")
+    assert "2 of 6 pictures cannot be read; left out: row 4" in caplog.text
+    assert task.prepare(rows, image_processor(), None, training=True).keys.tolist() == [0, 1, 2, 3]
 
 
 def test_truncated_jpegs_are_found() -> None:
