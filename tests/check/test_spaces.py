@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from stilla.check import check
-from stilla.check.spaces import wrong_places
+from stilla.check.spaces import out_of_reach, wrong_places
 from stilla.errors import RecipeError
 from stilla.recipe.file import from_options
 from stilla.run import distill
+from stilla.tasks.shared import metrics
 from tests import tiny
 
 OBJECTIVES = [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}]
@@ -61,11 +62,29 @@ def test_a_recipe_with_a_search_is_not_run(tmp_path: Path) -> None:
         distill(tiny.recipe(tmp_path, search={"over": {"student.layers": [1, 2]}}))
 
 
+@pytest.mark.parametrize(("quality", "metric", "said"), [
+    (90, None, "got 90; expected a value that `accuracy` can have: it goes from 0 to 1. Write 0.9 for 90 %."),
+    (-0.5, None, "`accuracy` can have: it goes from 0 to 1."), (0.9, None, None), (90, "pearson", "it goes from -1 to 1."),
+    (-0.5, "pearson", None), (90, "rmse", None), (90, "exact", None),
+])
+def test_a_search_does_not_wait_for_a_value_that_its_metric_never_has(
+    quality: float, metric: str | None, said: str | None
+) -> None:
+    recipe = from_options({
+        "task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3,
+        "evaluate": {"metric": metric}, "search": {"over": {"distill.epochs": [1, 2]}, "until": {"quality": quality}}})
+    found = out_of_reach(recipe, [*metrics.single_label(), *metrics.regression()])
+    assert (found == []) if said is None else (found[0].startswith("search.until.quality: ") and said in found[0])
+
+
 @pytest.mark.slow
 def test_values_are_looked_at_on_the_way_and_the_cost_is_said(tmp_path: Path) -> None:
     over = {"student.layers": [2, 9], "distill.objectives.1.temperature": [1.0, -2.0]}
-    plain = tiny.recipe(tmp_path, search={"over": over, "trials": 7, "minutes": 30.0})
+    plain = tiny.recipe(tmp_path, search={"over": over, "trials": 7, "minutes": 30.0, "until": {"quality": 90}})
     plain["distill"]["objectives"] = OBJECTIVES
+    found = check(from_options(plain))
+    assert [one.partition(";")[0] for one in found.problems] == ["search.until.quality: got 90"]
+    plain["search"]["until"] = {"quality": 0.99}
     found = check(from_options(plain))
     assert any(one.startswith("search.over: student.layers=9: student") for one in found.problems), found.problems
     assert any("search.over: distill.objectives.1.temperature=-2.0: distill.objectives[1].temperature" in one

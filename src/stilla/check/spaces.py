@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from stilla.recipe.yaml import flow
 
 if TYPE_CHECKING:
     from stilla.check.estimate import Estimate
+    from stilla.tasks.answers import Metric
 
 SAID_IN = "search.over"
 _MEASURED = "by it all trials are compared, so it has to be the same for all"
@@ -118,6 +119,20 @@ def cost_in_words(search: Search, cost: Estimate) -> str:
     end = "" if search.minutes is None else f", and none begins after {search.minutes:g} minutes of trials"
     most = f"{counted(search.most, 'trial')} take{'s' if search.most == 1 else ''}"
     return f"{said}; at most {most} {duration(search.most * low)} to {duration(search.most * high)}{end}{shared}"
+
+
+def out_of_reach(recipe: Recipe, metrics: Sequence[Metric]) -> list[str]:
+    """Of a search that ends at a value: why its metric, of these, never has such a one."""
+    until = None if recipe.search is None else recipe.search.until
+    metric = next((one for one in metrics if recipe.evaluate.metric in (None, one.name)), None)
+    if until is None or until.quality is None or metric is None:  # a metric of no such name is refused elsewhere
+        return []
+    low, high = metric.range
+    if low <= until.quality <= high:
+        return []
+    percent = f" Write {until.quality / 100:g} for {until.quality:g} %." if low <= until.quality / 100 <= high else ""
+    return [f"search.until.quality: got {until.quality:g}; expected a value that `{metric.name}` can have: it goes from "
+            f"{low:g} to {high:g}.{percent}"]
 
 
 def _within_another(search: Search) -> list[str]:

@@ -11,6 +11,7 @@ from datasets import Dataset
 from stilla import data, objectives, tasks
 from stilla.check import lengths, places, size
 from stilla.check.found import Found, warnings_as
+from stilla.check.spaces import out_of_reach
 from stilla.errors import CompatibilityError, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
@@ -78,6 +79,8 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
             pool = _unlabelled(recipe, splits, task, found)
             recipe = completions.settled(recipe, task)
             _measured_by(recipe, task, found)
+            found.problems += out_of_reach(recipe, [metric for exam in task.exams(resolved_writing(recipe.evaluate, task))
+                                                    for metric in exam.metrics()])
             if places.has_to_be_downloaded(recipe.teacher):
                 found.notes.append(
                     f"teacher: {recipe.teacher.model} is not on this machine; the run downloads it, and only then "
