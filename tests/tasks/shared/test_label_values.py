@@ -218,7 +218,13 @@ def test_a_column_of_numbers_as_text_is_no_candidate_for_the_text(texts: list[st
 def test_names_with_a_mark_between_them_are_several_labels() -> None:
     problem = problem_of({"label": ["a;b", "b", " c ; a", "b"]}, label_separator=";")
     assert (problem.kind, problem.names) == ("multi_label", ("a", "b", "c"))
-    assert encoded(problem, {"label": ["c;b", "a"]}) == [[0, 1, 1], [1, 0, 0]]
+    assert encoded(problem, {"label": ["c;b", "a", ";", " ; "]}) == [[0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("separator", "said"), [(";", r"Where none of the labels applies, write ';' alone"), (" ", None)])
+def test_of_an_empty_cell_among_joined_names_it_is_said_how_none_is_written(separator: str, said: str | None) -> None:
+    with pytest.raises(DataError, match=said or r"label them\.$"):
+        problem_of({"label": [f"a{separator}b", "b", None]}, label_separator=separator)
 
 
 @pytest.mark.parametrize(("rows", "section", "words"), [

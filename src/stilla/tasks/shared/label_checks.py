@@ -36,8 +36,8 @@ def spelling(value: Any) -> str:
     return str(value)
 
 
-def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
-    """Labels that are missing, or hidden (-1 in a class column).
+def refuse_nulls(column: str, splits: Mapping[str, Dataset], separator: str | None = None) -> None:
+    """Labels that are missing, or hidden (-1 in a class column). `separator`: what stands between several.
 
     Raises:
         DataError: column, counts and first rows, of every split.
@@ -54,7 +54,9 @@ def refuse_nulls(column: str, splits: Mapping[str, Dataset]) -> None:
             problems.append(f"data.{name}: the label {column!r} is missing in {len(bad)} of {len(split)} "
                             f"examples{hidden}: {rows_in_words(split, bad)}.")
     if problems:
-        raise DataError(" ".join([*problems, "Remove these examples, or label them."]))
+        spoken = separator is not None and bool(separator.strip())
+        none = f" Where none of the labels applies, write {quoted(separator)} alone." if spoken else ""
+        raise DataError(" ".join([*problems, f"Remove these examples, or label them.{none}"]))
 
 
 def is_null(value: Any) -> bool:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Joined:
-    """Names of several labels, with this between them."""
+    """Names of several labels, with this between them; it alone where there are none."""
 
     mark: str
 
@@ -115,7 +115,8 @@ def read(split: Dataset, column: str, notation: Notation) -> list[Any]:
     if wrong:
         places = [row for row, text in enumerate(rows) if text in wrong]
         kinds = {"number": "numbers", "boolean": "true and false", "list": "lists"}
-        others = f"names between {notation.mark!r}" if isinstance(notation, Joined) else kinds[notation]
+        others = kinds[notation] if not isinstance(notation, Joined) else (
+            f"names between {notation.mark!r} (it alone where none applies)")
         raise DataError(f"data.label: {column!r} holds {quoted(rows[places[0]])} in row {rows_as_read(split, places[:1])[0]}"
                         f"{f' and {len(places) - 1} more' * (len(places) > 1)}; expected {others}, "
                         "as everywhere else.")
@@ -163,6 +164,8 @@ def _parted(text: str, mark: str) -> list[str]:
     """Raises:
         ValueError: there is nothing between two marks, or before or after one.
     """
+    if text.strip() == mark.strip():
+        return []
     names = [name.strip() for name in text.split(mark)]
     if not all(names):
         raise ValueError(text)

@@ -113,7 +113,7 @@ def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str,
     if len(columns) > 1:
         return _several_columns(section, columns, splits)
     column = columns[0]
-    refuse_nulls(column, splits)
+    refuse_nulls(column, splits, section.label_separator)
     notation = notation_of(section, column, where, train)
     rows = read(train, column, notation)
     feature = feature_of(train.features[column], notation, rows)

@@ -21,7 +21,7 @@ class Labelled(Data):
     """What the label is, where the values leave it open (whole numbers may be classes or amounts)."""
 
     label_separator: str | None = Field(None, min_length=1, max_length=8)
-    """What stands between the names of several labels in one text (`a;b`)."""
+    """What stands between the names of several labels in one text (`a;b`); it alone (`;`) where none of them applies."""
     label_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0, le=1e6)]] | None = None
     """What the labels count in training, by their names; those that are not named count 1. `balanced`: the rarer a class is,
     the more. Of several labels, what it counts that an example has the label."""
