@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 import stilla
 from stilla.check import check
@@ -16,7 +16,7 @@ from stilla.recipe.file import from_options
 from stilla.tasks.text.answer_texts import normalised
 from stilla.tasks.text.question_answering import THRESHOLD
 from tests import markdown
-from tests.tasks.text import answerers
+from tests.tasks.text import answerers, taggers
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +73,23 @@ def test_a_student_learns_from_a_cache_what_it_learns_live(tmp_path: Path) -> No
         assert not hasattr(AutoConfig.from_pretrained(run.student), THRESHOLD)
         losses.append(run.scores.student.kl["test"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_student_with_other_tokens_learns_where_its_teacher_answers(tmp_path: Path) -> None:
+    tokenizer = taggers.byte_level()
+    config = taggers.config("roberta", len(tokenizer), ("start", "end"), hidden_size=32, intermediate_size=64)
+    AutoModelForQuestionAnswering.from_config(config).save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    objectives = [{"kind": "labels", "weight": 0.1}, {"kind": "logits", "temperature": 2.0}]
+    distill = {**QUICK, "epochs": 10, "learning_rate": 5e-3, "objectives": objectives}
+    whole = recipe(tmp_path, student={"model": str(tmp_path / "small")}, distill=distill, cache="dense")
+    assert not check(from_options(whole)).problems
+    hidden = {**distill, "objectives": [*objectives, {"kind": "hidden"}]}
+    assert any("hidden" in one and "token" in one for one in check(from_options({**whole, "distill": hidden})).problems)
+    scores = stilla.distill(**whole).scores
+    assert scores.teacher["f1"] > 0.9
+    assert scores.student["f1"] > 0.8
+    assert 0 < scores.student.kl["test"] < scores.subjects["baseline"].kl["test"]
 
 
 def test_check_says_what_makes_no_sense(tmp_path: Path) -> None:

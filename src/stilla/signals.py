@@ -33,8 +33,11 @@ class Batch(dict[str, Any]):
     - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
       there; absent where there are none.
     - `words`: by side (batch, words), where rows are words, the position that answers for each; negative where there is none.
-    - `places`: (batch, classes), where a row's classes are places in an example, the position of each; negative where
-      none is. `characters`: (batch, classes, 2), what of its text stands there, from and to; both 0 where nothing does.
+    - `places`: by side (batch, classes), where a row's classes are places in an example, the position of each; negative
+      where none is. `characters`: by side (batch, classes, 2), what of its text stands there, from and to; both 0 where
+      nothing does. `across`: where the two models' places differ, (batch, rows of an example, classes) `to`, the student's
+      class that each of the teacher's stands for, and `cells`, that with whose probability each of the student's goes;
+      negative where none is.
     - `queries`: (rows,) where rows are a query's candidates, which query of the batch each belongs to, in rising order.
     - `pictures`: (batch,) which of the pictures each example has, negative where it has none. `texts`: (texts,) which of the
       texts that are read; `numbers`: (texts,) its number among all, equal for equal texts; `of`: (texts,) whose it is, an

@@ -1,7 +1,7 @@
 """Questions with their passages as tokens, in windows: which positions a model may answer at, and what stands there.
 
 A window is what stands before the passage, some tokens of the passage, and what stands behind it. It is cut from the tokens
-of the whole, so that a token is the same in every window; both models read the same windows.
+of the whole, so that a token is the same in every window; both models read the same windows, also where their tokens differ.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from transformers import PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError
 from stilla.runtime.narrate import tracked
 from stilla.signals import Batch, Side
+from stilla.tasks.text.across import FLOOR, NOWHERE, Across, Spans, borders, ranks, stands_for
 from stilla.tasks.text.asked import Question
 from stilla.tasks.text.tokens import Tokens
-from stilla.tasks.text.windows import ends_of, offsets_of, refuse_slow, spans
-
-NOWHERE = -1
-"""In place of a position: no answer can be there (the question, special tokens, padding)."""
+from stilla.tasks.text.windows import common_spans, ends_of, offsets_of, refuse_slow
 
 _AT_ONCE = 1000
 
@@ -45,35 +43,68 @@ class Passages:
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The same windows as both models read them. `across`: which of the one's tokens stand for the other's; None where both
+    have the same. `full`: questions that leave less room than is wanted; `apart`: those with a piece of the passage, longer
+    than a window, in which the two have no border between tokens in common."""
+
+    student: Passages
+    teacher: Passages
+    across: Across | None
+    full: list[int]
+    apart: list[int]
+
+
 def passages(
-    tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question], length: int, overlap: float, least: int
-) -> tuple[Passages, list[int]]:
-    """All windows of at most `length` tokens, and the questions that leave less room than `least` tokens of the passage.
+    tokenizers: Sequence[PreTrainedTokenizerBase], asked: Sequence[Question], length: int, overlap: float, least: int
+) -> Read:
+    """All windows of at most `length` tokens. `tokenizers`: the student's, and the teacher's where that is another. `least`:
+    so many tokens of the passage have to have room.
 
     Raises:
-        CompatibilityError: the tokenizer has no token that stands for a whole text.
+        CompatibilityError: a tokenizer has no token that stands for a whole text.
     """
+    for tokenizer in tokenizers:
+        _refuse_unfit(tokenizer)
+    made: list[list[_Window]] = []
+    full: list[int] = []
+    apart: list[int] = []
+    for start in tracked(range(0, len(asked), _AT_ONCE), "tokenising"):
+        part = asked[start : start + _AT_ONCE]
+        several = [_wholes(tokenizer, part) for tokenizer in tokenizers]
+        for row, one in enumerate(part):
+            wholes = [wholes[row] for wholes in several]
+            rooms = [length - (len(whole.ids) - whole.size) for whole in wholes]
+            parts = _parts(one, wholes)
+            if any(room < min(least, whole.size) for room, whole in zip(rooms, wholes)):
+                full.append(start + row)
+            elif any((np.diff(places) > room).any() for places, room in zip(parts, rooms)):
+                apart.append(start + row)
+            else:
+                made += _cut(start + row, one, wholes, parts, rooms, overlap)
+    sides = [_together([windows[side] for windows in made], tokenizer) for side, tokenizer in enumerate(tokenizers)]
+    across = None if len(sides) == 1 else Across.of([_stand_for(asked[ours.owner], ours, theirs) for ours, theirs in made])
+    return Read(sides[0], sides[-1], across, full, apart)
+
+
+def _refuse_unfit(tokenizer: PreTrainedTokenizerBase) -> None:
     refuse_slow(tokenizer, tokenizer.name_or_path or type(tokenizer).__name__)
     if tokenizer.cls_token_id is None:
         raise CompatibilityError(f"{tokenizer.name_or_path!r}: {type(tokenizer).__name__} has no token that stands for a "
                                  "whole text (cls_token), at which models say that a passage does not answer. Take an "
                                  "encoder, or answer in words: task: seq2seq.")
-    typed = "token_type_ids" in tokenizer.model_input_names
-    made: list[_Window] = []
-    full: list[int] = []
-    for start in tracked(range(0, len(asked), _AT_ONCE), "tokenising"):
-        part = asked[start : start + _AT_ONCE]
-        encoded = tokenizer([one.question for one in part], [one.context for one in part], truncation=False, padding=False,
-                            return_offsets_mapping=True, return_token_type_ids=typed, return_attention_mask=False,
-                            verbose=False)
-        for row, one in enumerate(part):
-            whole = _whole(encoded, row, tokenizer.cls_token_id, typed)
-            room = length - (len(whole.ids) - whole.size)
-            if room < min(least, whole.size):
-                full.append(start + row)
-            else:
-                made += _cut(start + row, one, whole, room, overlap)
-    return _together(made, tokenizer, typed), full
+
+
+def _is_typed(tokenizer: PreTrainedTokenizerBase) -> bool:
+    return "token_type_ids" in tokenizer.model_input_names
+
+
+def _wholes(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question]) -> list[_Whole]:
+    typed = _is_typed(tokenizer)
+    encoded = tokenizer([one.question for one in asked], [one.context for one in asked], truncation=False, padding=False,
+                        return_offsets_mapping=True, return_token_type_ids=typed, return_attention_mask=False, verbose=False)
+    return [_whole(encoded, row, tokenizer.cls_token_id, typed) for row in range(len(asked))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +121,12 @@ class _Whole:
     @property
     def size(self) -> int:
         return self.end - self.first
+
+    @property
+    def passage(self) -> Spans:
+        """The characters of every token of the passage, in order; empty where it holds none."""
+        own = slice(self.first, self.end)
+        return self.begins[own], self.ends[own]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,14 +153,33 @@ def _whole(encoded: Any, row: int, summary: int, typed: bool) -> _Whole:
     return _Whole(ids, types, begins, ends, first, last)
 
 
-def _cut(owner: int, one: Question, whole: _Whole, room: int, overlap: float) -> list[_Window]:
-    found = []
-    for start, stop in spans(np.ones(whole.size, np.int64), room, overlap) if whole.size else [(0, 0)]:
-        chosen = np.r_[0 : whole.first, whole.first + start : whole.first + stop, whole.end : len(whole.ids)]
-        begins, ends = whole.begins[chosen], whole.ends[chosen]
-        types = None if whole.types is None else whole.types[chosen]
-        found.append(_Window(owner, whole.ids[chosen], types, begins, ends, _label(one, begins, ends)))
-    return found
+def _parts(one: Question, wholes: Sequence[_Whole]) -> list[NDArray[np.int64]]:
+    """Where the passage may be cut: before so many tokens of each."""
+    if len(wholes) == 1:
+        return [np.arange(wholes[0].size + 1)]
+    ours, theirs = wholes
+    return list(borders(ranks(one.context), ours.passage, theirs.passage))
+
+
+def _cut(
+    owner: int, one: Question, wholes: Sequence[_Whole], parts: Sequence[NDArray[np.int64]], rooms: Sequence[int],
+    overlap: float,
+) -> list[list[_Window]]:
+    """All windows, each as every tokenizer has it."""
+    cut = common_spans([np.diff(places) for places in parts], rooms, overlap) if len(parts[0]) > 1 else [(0, 0)]
+    return [[_window(owner, one, whole, int(places[start]), int(places[stop])) for whole, places in zip(wholes, parts)]
+            for start, stop in cut]
+
+
+def _window(owner: int, one: Question, whole: _Whole, start: int, stop: int) -> _Window:
+    chosen = np.r_[0 : whole.first, whole.first + start : whole.first + stop, whole.end : len(whole.ids)]
+    begins, ends = whole.begins[chosen], whole.ends[chosen]
+    types = None if whole.types is None else whole.types[chosen]
+    return _Window(owner, whole.ids[chosen], types, begins, ends, _label(one, begins, ends))
+
+
+def _stand_for(one: Question, ours: _Window, theirs: _Window) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    return stands_for(ranks(one.context), (ours.begins, ours.ends), (theirs.begins, theirs.ends))
 
 
 def _label(one: Question, begins: NDArray[np.int32], ends: NDArray[np.int32]) -> tuple[int, int]:
@@ -138,7 +194,8 @@ def _label(one: Question, begins: NDArray[np.int32], ends: NDArray[np.int32]) ->
     return nothing, nothing
 
 
-def _together(made: Sequence[_Window], tokenizer: PreTrainedTokenizerBase, typed: bool) -> Passages:
+def _together(made: Sequence[_Window], tokenizer: PreTrainedTokenizerBase) -> Passages:
+    typed = _is_typed(tokenizer)
     padding: dict[str, int] = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if typed:
         padding["token_type_ids"] = tokenizer.pad_token_type_id
@@ -158,12 +215,22 @@ def _joined(parts: Sequence[NDArray[Any]], kind: Any) -> NDArray[Any]:
 class Collate:
     """Windows as a batch. `width`: classes of a row, the same in every batch: the longest window that there may be."""
 
-    passages: Passages
+    read: Read
     keys: NDArray[np.int64]
     width: int
 
     def __call__(self, chosen: Sequence[int]) -> Batch:
-        tokens = self.passages.tokens
+        sides = {"student": self._side(self.read.student, chosen)}
+        sides["teacher"] = sides["student"] if self.read.across is None else self._side(self.read.teacher, chosen)
+        more = {} if self.read.across is None else {"across": self._across(self.read.across, chosen)}
+        inputs, places, characters = ({name: one[part] for name, one in sides.items()} for part in range(3))
+        return Batch(**inputs, places=places, characters=characters, **more,
+                     labels=torch.from_numpy(self.read.student.labels[list(chosen)]),
+                     keys=torch.from_numpy(self.keys[list(chosen)]))
+
+    def _side(self, passages: Passages, chosen: Sequence[int]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Inputs, the position of every class in them, and what characters it holds."""
+        tokens = passages.tokens
         inputs = tokens.batch(chosen)
         places = np.full((len(chosen), self.width), NOWHERE, np.int64)
         characters = np.full((len(chosen), self.width, 2), NOWHERE, np.int64)
@@ -171,16 +238,20 @@ class Collate:
             own = slice(int(tokens.starts[one]), int(tokens.starts[one + 1]))
             length = own.stop - own.start
             before = inputs["input_ids"].shape[1] - length if tokens.left else 0
-            there = self.passages.ends[own] != NOWHERE
+            there = passages.ends[own] != NOWHERE
             places[row, :length] = np.where(there, np.arange(length) + before, NOWHERE)
-            characters[row, :length, 0], characters[row, :length, 1] = self.passages.begins[own], self.passages.ends[own]
-        side = torch.from_numpy(places)
-        return Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(self.passages.labels[list(chosen)]),
-                     keys=torch.from_numpy(self.keys[list(chosen)]), places=side, characters=torch.from_numpy(characters))
+            characters[row, :length, 0], characters[row, :length, 1] = passages.begins[own], passages.ends[own]
+        return inputs, torch.from_numpy(places), torch.from_numpy(characters)
 
-
-FLOOR = -29952.0
-"""The logit of a class at which no answer can be; a number that float16 and bfloat16 hold too."""
+    def _across(self, across: Across, chosen: Sequence[int]) -> dict[str, Tensor]:
+        found = {}
+        for name, flat, passages in (("to", across.to, self.read.teacher), ("cells", across.cells, self.read.student)):
+            whole = np.full((len(chosen), 2, self.width), NOWHERE, np.int64)
+            for row, one in enumerate(chosen):
+                own = flat[int(passages.tokens.starts[one]) : int(passages.tokens.starts[one + 1])]
+                whole[row, :, : len(own)] = own.T
+            found[name] = torch.from_numpy(whole)
+        return found
 
 
 def by_place(logits: Tensor, places: Int[Tensor, "batch classes"]) -> Tensor:

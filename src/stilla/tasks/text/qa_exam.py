@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from stilla.tasks.answers import Answers, Decisions, Metric
 from stilla.tasks.exam import ForwardExam, any_of, array
 from stilla.tasks.shared.metrics import by_sums
 from stilla.tasks.text import answer_texts, answering
+from stilla.tasks.text.across import carried
 from stilla.tasks.text.answer_texts import Language
 from stilla.tasks.text.asked import Question
 from stilla.tasks.text.passages import by_place
@@ -26,6 +27,22 @@ from stilla.views import Mark, Text
 
 _AROUND = 400
 """Characters before and behind what is marked, of long passages."""
+
+
+class Said(NamedTuple):
+    """What one model says of a batch, at its own places. A tuple, which wrappers of models pass on."""
+
+    logits: Float[Tensor, "batch 2 classes"]
+    side: Side
+
+
+def _at(side: Side, teacher: Said, batch: Batch) -> NDArray[np.float64]:
+    """(batch, 2, classes): what the teacher says, at the places of this side."""
+    logits = teacher.logits
+    if "across" in batch and side is not teacher.side:
+        across = {name: value.to(logits.device) for name, value in batch["across"].items()}
+        logits = carried(logits, across["to"], across["cells"])
+    return array(logits).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -49,15 +66,15 @@ class AnswerExam(ForwardExam):
             return logits
         return torch.stack([outputs["start_logits"], outputs["end_logits"]], -1)
 
-    def ask(self, forward: Any, batch: Batch, side: Side) -> Float[Tensor, "batch 2 classes"]:
+    def ask(self, forward: Any, batch: Batch, side: Side) -> Said:
         inputs = batch[side.value]
         logits = self.outputs(forward(**inputs)) if isinstance(forward, nn.Module) else forward(inputs)
-        return by_place(logits, batch["places"].to(logits.device))
+        return Said(by_place(logits, batch["places"][side.value].to(logits.device)), side)
 
-    def given(self, said: Tensor, batch: Batch, teacher: Tensor | None) -> NDArray[np.float64]:
+    def given(self, said: Said, batch: Batch, teacher: Said | None) -> NDArray[np.float64]:
         """(windows, 1 + BEST, 3)."""
-        logits, characters = array(said).astype(np.float64), array(batch["characters"])
-        apart = np.zeros(len(logits)) if teacher is None else answering.divergences(array(teacher).astype(np.float64), logits)
+        logits, characters = array(said.logits).astype(np.float64), array(batch["characters"][said.side.value])
+        apart = np.zeros(len(logits)) if teacher is None else answering.divergences(_at(said.side, teacher, batch), logits)
         return np.stack([answering.of_window(one, where, self.longest, far)
                          for one, where, far in zip(logits, characters, apart)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.text import asked as _asked
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.across import carried
 from stilla.tasks.text.passages import Collate, by_place, mask_of, passages
 from stilla.tasks.text.qa_exam import AnswerExam
 from stilla.tasks.text.sections import QuestionAnsweringData
@@ -42,7 +43,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     """The piece of a passage that answers a question, or that none does.
 
     Every window of a passage has two rows: at which token the answer starts, and at which it ends. Their classes are the
-    places in the window, as many in every batch; where no answer can be, both models' logits are the same floor. The place of
+    places in the window, as many in every batch; where no answer can be, both models' logits are the same floor. What a
+    teacher with other tokens says of its own places is carried to the student's (`across`). The place of
     the token that stands for the whole text (CLS) says that the window holds no answer.
     """
 
@@ -88,30 +90,34 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
-        if teacher is not None and not _tokens.same(student, teacher):
-            raise CompatibilityError(
-                "question-answering: teacher and student have different tokenizers, and answers begin and end at tokens. "
-                "Take a student with the teacher's tokenizer (student: {layers: ...}, or processor: of the teacher)")
         section = self.section
         known = _asked.usable(section, split)
-        length = _tokens.longest([student], section.max_length)
+        both = [student] if teacher is None or _tokens.same(student, teacher) else [student, teacher]
+        length = _tokens.longest(both, section.max_length)
         rows, questions = np.array(list(known), np.int64), list(known.values())
-        cut, full = passages(student, questions, length, section.overlap, section.longest_answer)
-        if full:
-            refuse_or_leave_out(section, f"data: the question leaves no room for an answer of {section.longest_answer} "
-                                f"tokens (data.longest_answer) in windows of {length} (data.max_length), in {len(full)} of "
-                                f"{len(questions)} examples", rows_in_words(split, rows[full].tolist()))
+        read = passages(both, questions, length, section.overlap, section.longest_answer)
+        for some, why in ((read.full, f"the question leaves no room for an answer of {section.longest_answer} tokens "
+                                      "(data.longest_answer)"),
+                          (read.apart, "teacher and student part the passage into tokens that have no border in common")):
+            if some:
+                refuse_or_leave_out(section, f"data: {why} in windows of {length} (data.max_length), in {len(some)} of "
+                                    f"{len(questions)} examples", rows_in_words(split, rows[some].tolist()))
+        cut = read.student
         if not len(cut.owners):
             raise DataError("there is no question left that fits into a window with its passage (data.max_length).")
         if len(cut.owners) > len(questions):
             logger.info("%d questions are read in %d windows of at most %d tokens", len(questions), len(cut.owners), length)
         keys = rows[cut.owners]
         return Prepared(
-            examples=Positions(len(keys)), collate=Collate(cut, keys, section.max_length), keys=keys,
-            lengths=cut.tokens.lengths.tolist(), references=[questions[one] for one in cut.owners])
+            examples=Positions(len(keys)), collate=Collate(read, keys, section.max_length), keys=keys,
+            lengths=cut.tokens.lengths.tolist(), references=[questions[one] for one in cut.owners],
+            aligned=read.across is None)
 
     def alike(self, student: Any, teacher: Any) -> bool:
         return _tokens.same(student, teacher)
+
+    def comparable(self, student: Any, teacher: Any) -> bool:
+        return True
 
     # --- rows ---
 
@@ -125,12 +131,26 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         labels = batch.labels
-        return Signals(logits=Dense(by_place(self.outputs(outputs), batch["places"]).flatten(0, 1)),
+        return Signals(logits=Dense(by_place(self.outputs(outputs), batch["places"][side.value]).flatten(0, 1)),
                        labels=None if labels is None else labels.flatten())
+
+    def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
+        """The teacher's rows over the student's places, where its tokens are others."""
+        across = batch.get("across")
+        if across is None or teacher.logits is None:
+            return student, teacher
+        if not isinstance(teacher.logits, Dense):
+            raise CompatibilityError("question-answering: teacher and student have different tokenizers, so that all of the "
+                                     "teacher's logits have to be known. Set cache: {form: dense}, or cache: none")
+        logits = carried(teacher.logits.logits.unflatten(0, (-1, 2)), across["to"], across["cells"])
+        return student, replace(teacher, logits=Dense(logits.flatten(0, 1)))
+
+    def alone(self, student: Signals, batch: Batch) -> Signals:
+        return student
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every window, with its places: the same tokens may part otherwise into question and passage."""
-        there = (batch["places"] >= 0).cpu().numpy()
+        there = (batch["places"][Side.TEACHER.value] >= 0).cpu().numpy()
         return [Segment(content(batch.teacher, one) + np.packbits(own).tobytes(), slice(2 * one, 2 * one + 2), one)
                 for one, own in enumerate(there)]
 

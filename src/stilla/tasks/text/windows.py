@@ -111,11 +111,19 @@ def _fitting(
 def spans(needs: Sequence[int] | NDArray[np.int64], room: int, overlap: float) -> list[tuple[int, int]]:
     """(first word, word after the last) of windows of at most `room` tokens, or of a single longer word. `needs`: tokens of
     every word. The next begins so that about `overlap` of a window's words stand in it too, and always goes on."""
-    sums = np.concatenate([[0], np.cumsum(needs)])
-    words, first = len(sums) - 1, 0
+    return common_spans([needs], [room], overlap)
+
+
+def common_spans(
+    needs: Sequence[Sequence[int] | NDArray[np.int64]], rooms: Sequence[int], overlap: float
+) -> list[tuple[int, int]]:
+    """The same for several tokenizers at once: windows that have at most its `room` tokens of each."""
+    counted = [np.concatenate([[0], np.cumsum(one)]) for one in needs]
+    words, first = len(counted[0]) - 1, 0
     found = []
     while True:
-        end = max(first + 1, int(np.searchsorted(sums, sums[first] + room, side="right")) - 1)
+        fitting = [int(np.searchsorted(sums, sums[first] + room, side="right")) - 1 for sums, room in zip(counted, rooms)]
+        end = max(first + 1, min(fitting))
         found.append((first, min(end, words)))
         if end >= words:
             return found
