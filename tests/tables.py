@@ -124,6 +124,7 @@ def metrics() -> list[str]:
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
 
     kinds = {"one label": _metrics.single_label, "several labels": _metrics.multi_label, "a number": _metrics.regression,
+             "several numbers (`a`, `b`)": lambda: _metrics.regression(("a", "b")),
              "entities": lambda: entity_metrics(("O", "B-X", "I-X"), "iob2"),
              "a tag for every word": lambda: tag_metrics(("X",)),
              "a piece of a passage": lambda: answer_metrics(True, "en"),

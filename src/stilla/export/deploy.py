@@ -50,6 +50,7 @@ inputs["attention_mask"] = np.ones(inputs[extractor.model_input_names[0]].shape[
 _READING = {
     "multi_label_classification": "[[labels[str(index)] for index in (row > 0).nonzero()[0]] for row in logits]",
     "regression": "logits[:, 0]",
+    "numbers": "[{labels[str(index)]: float(one) for index, one in enumerate(row)} for row in logits]",
 }
 _TUNED = ("[[name for name, logit in zip(labels.values(), row) if 1 / (1 + math.exp(-logit)) > thresholds[name]] "
           "for row in logits]")
@@ -198,6 +199,7 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Ta
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = _LABELS
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
+        kind = "numbers" if kind == "regression" and len(config.id2label) > 1 else kind
         printed = reading or f"print({_READING.get(kind, _CLASSES)})"
         if THRESHOLDS in vars(config) and not reading:
             imports = imports.replace("import json\n", "import json\nimport math\n")

@@ -80,6 +80,19 @@ def train(
         TrainingError: a loss that is not finite; no room for a checkpoint.
     """
     set_seed(seed)  # before the trainer: it makes projections
+    with task.learning(_model(student)):
+        trainer = _trained(stage, student, teacher, terms, training, task, train_data, validation_data, folder, seed)
+    if train_data.unlabelled is None:
+        return None
+    steps = trainer.state.global_step
+    return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
+
+
+def _trained(
+    stage: str, student: nn.Module | Student, teacher: nn.Module | Teacher | None, terms: Sequence[Term], training: Training,
+    task: Task, train_data: Prepared, validation_data: Prepared, folder: RunFolder, seed: int,
+) -> DistillationTrainer:
+    """What has trained the student in place."""
     # transformers' own place is the checkpoints' folder, which does not outlive the stage
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
@@ -108,10 +121,7 @@ def train(
     if learner is not student:
         _model(student).load_state_dict(gathered(trainer.student, keep=True))
     _say_what_is_kept(stage, trainer)
-    if train_data.unlabelled is None:
-        return None
-    steps = trainer.state.global_step
-    return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
+    return trainer
 
 
 def _say_what_is_kept(stage: str, trainer: DistillationTrainer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self
 
@@ -139,6 +140,10 @@ class Task(ABC, Generic[SectionT]):
             CompatibilityError: that does not go with how it is to be trained.
         """
         return model
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[None]:
+        """While this model is trained, what is otherwise about it (the units of its head); afterwards it is as before."""
+        return nullcontext()
 
     def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
         """The student with the processor that it is trained and handed over with, where that is another than it came with.

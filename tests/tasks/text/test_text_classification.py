@@ -205,7 +205,7 @@ def test_a_number_is_a_row_of_width_one() -> None:
     assert isinstance(signals.logits, Dense)
     assert signals.logits.logits.shape == (2, 1)
     assert signals.labels is not None
-    assert signals.labels.tolist() == [0.5, 1.5]
+    assert signals.labels.tolist() == [-1.0, 1.0]  # in standard units
     decisions = task.exam().decisions(Answers(np.arange(2), np.zeros((2, 1)), np.zeros(2)))
     assert (task.row_classes(), task.class_names(), decisions) == (1, (), None)
 

@@ -114,7 +114,7 @@ class AudioClassification(Classification[AudioClassificationData]):
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         refuse_other_frames(spec)
         leave_padding_out(model)
-        return model
+        return super().started(model, spec)
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0

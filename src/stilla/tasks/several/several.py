@@ -3,7 +3,8 @@ arXiv:1907.04829)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -307,6 +308,14 @@ class Several(Task[SeveralData]):
     @property
     def settles(self) -> bool:
         return any(task.settles for task in self.parts.values())
+
+    @contextmanager
+    def learning(self, model: nn.Module) -> Iterator[None]:
+        assert isinstance(model, SeveralModel)
+        with ExitStack() as stack:
+            for name, task in self.parts.items():
+                stack.enter_context(task.learning(model.head(name)))
+            yield
 
     def settle(self, model: nn.Module, validation: Answers) -> None:
         assert isinstance(model, SeveralModel)

@@ -26,7 +26,7 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True)
 class ClassExam(ForwardExam):
-    """Answers are logits: (classes,), (labels,), or a number (1,), which may be a logit's sigmoid.
+    """Answers are logits: (classes,), (labels,), or numbers (outputs,), a single one of which may be a logit's sigmoid.
 
     `shown`: an example of a split for a person.
     """
@@ -43,8 +43,9 @@ class ClassExam(ForwardExam):
         return logits.float().sigmoid() if self.problem.activation == "sigmoid" else logits
 
     def metrics(self) -> tuple[Metric, ...]:
-        kinds = {"single_label": metrics.single_label, "multi_label": metrics.multi_label}
-        return kinds.get(self.problem.kind, metrics.regression)()
+        if self.problem.kind == "regression":
+            return metrics.regression(self.problem.names)
+        return metrics.single_label() if self.problem.kind == "single_label" else metrics.multi_label()
 
     def decisions(self, answers: Answers) -> Decisions | None:
         """An example is one decision, or one of several labels: each label applies or does not."""
@@ -86,7 +87,7 @@ class ClassExam(ForwardExam):
         """Always the most frequent class (of several labels each label's), or the mean."""
         labels, given = np.asarray(answers.references), np.asarray(answers.given)
         names = self.problem.names
-        one = prior_logits(labels, len(names)) if names else labels.mean()
+        one = np.nanmean(labels, 0) if self.problem.kind == "regression" else prior_logits(labels, len(names))
         return np.broadcast_to(one, given.shape[:2])
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from datasets import Dataset
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor, nn
@@ -27,8 +29,9 @@ from stilla.tasks.shared.activations import activation_of, read_beside
 from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.label_weights import weights_of_rows
-from stilla.tasks.shared.labels import SCALE, Form, Problem
+from stilla.tasks.shared.problem import BETWEEN, Form, Problem
 from stilla.tasks.shared.sections import Classified
+from stilla.tasks.shared.standard import begun, learning, standard
 from stilla.views import View
 
 THRESHOLDS = "thresholds"
@@ -44,7 +47,8 @@ class Classification(Task[ClassifiedT]):
 
     Rows: an example with one label is a row of (classes,); every label of an example with several is a row of
     two classes, (0, z), whose softmax is that label's Bernoulli distribution, so that every objective over
-    rows treats labels as independent; a number is a row of width one.
+    rows treats labels as independent; a number, or each of several, is a row of width one, in standard units
+    (`standard.py`).
     """
 
     problem: Problem
@@ -68,6 +72,7 @@ class Classification(Task[ClassifiedT]):
         read_beside(config, config.name_or_path, local_files_only=True)
         count = len(config.id2label)
         form = cls.forms.get(config.problem_type, "number" if count == 1 else "class")
+        form = "numbers" if form == "number" and count > 1 else form
         names = names_of(config) or tuple(f"LABEL_{index}" for index in range(count))
         activation = activation_of(config, type(model).__name__)
         return cls(Problem(form, (), () if form == "number" else names, activation=activation))
@@ -95,14 +100,19 @@ class Classification(Task[ClassifiedT]):
     def labels_resolved(self) -> dict[str, Any]:
         augment = "none" if self.section is None else self.section.augment
         weights = dict(zip(self.problem.names, self.problem.weights)) or None
-        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment, "label_weights": weights}
+        return {"label": self.problem.columns, "kind": self.problem.kind, "augment": augment, "label_weights": weights,
+                "label_scale": self._scale_resolved()}
+
+    def _scale_resolved(self) -> dict[str, tuple[float, float]] | None:
+        scale, names = self.problem.scale, self.problem.names or self.problem.columns
+        return None if scale is None else dict(zip(names, zip(scale.means, scale.deviations)))
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         logits, labels = self._rows(self.outputs(outputs)), batch.labels
         if self.problem.kind == "multi_label":
             labels = None if labels is None else _flags(labels).flatten()
         elif self.problem.kind == "regression":
-            labels = None if labels is None else labels.float().flatten()
+            labels = None if labels is None else self._standard(labels.float().reshape(len(labels), -1)).flatten()
         elif labels is not None and (labels.is_floating_point() or labels.dim() != 1):
             raise CompatibilityError(
                 f"got labels of shape {tuple(labels.shape)} and type {labels.dtype}; expected one whole "
@@ -114,9 +124,24 @@ class Classification(Task[ClassifiedT]):
                        heads=self._heads(outputs) if side is Side.STUDENT else None)
 
     def _rows(self, logits: Tensor) -> Tensor:
+        if self.problem.kind == "regression":
+            return self._standard(logits).reshape(-1, 1)
         if self.problem.kind != "multi_label":
             return logits
         return torch.stack([torch.zeros_like(logits), logits], dim=-1).flatten(0, 1)
+
+    def _standard(self, numbers: Float[Tensor, "examples outputs"]) -> Float[Tensor, "examples outputs"]:
+        return numbers if self.problem.scale is None else standard(numbers, self.problem.scale)
+
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        if spec.config is not None and self.problem.scale is not None and self.problem.activation == "none":
+            begun(model, self.problem.scale)
+        return model
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[None]:
+        scale = self.problem.scale
+        # of a sigmoid's the logits are of a usual size anyway
+        return nullcontext() if scale is None or self.problem.activation != "none" else learning(model, scale)
 
     def _heads(self, outputs: Any) -> Heads | None:
         """What transformers calls so in its classes `...WithTeacher` (DeiT, LeViT); their `logits` are the mean."""
@@ -167,7 +192,7 @@ class Classification(Task[ClassifiedT]):
     def label_counts(self, batch: Batch) -> Mapping[str, int]:
         """`rows`, `labelled` and `examples` of a batch; -100 marks an example without label."""
         examples = len(next(iter(batch.student.values())))
-        rows = examples * (len(self.problem.names) if self.problem.kind == "multi_label" else 1)
+        rows = examples * (1 if self.problem.kind == "single_label" else self.problem.outputs)
         labels = batch.labels
         if labels is None:
             labelled = 0
@@ -176,7 +201,7 @@ class Classification(Task[ClassifiedT]):
             if self.problem.activation == "sigmoid" and bool(((labels < 0) | (labels > 1)).any()):
                 raise CompatibilityError("got labels outside of 0 to 1; the models answer between 0 and 1 (the sigmoid of "
                                          "their "
-                                         f"logit, says the config). {SCALE}")
+                                         f"logit, says the config). {BETWEEN}")
         else:
             labelled = int((labels != -100).sum())
         return {"rows": rows, "labelled": labelled, "examples": examples}

@@ -11,7 +11,7 @@ from torch import nn
 from stilla.errors import CompatibilityError, all_of
 from stilla.tasks.shared.activations import PLACES, activation_of, write_activation
 from stilla.tasks.shared.label_checks import plainly, spelling
-from stilla.tasks.shared.labels import Kind, Problem
+from stilla.tasks.shared.problem import Kind, Problem, Scale
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def adapted(problem: Problem, config: Any, source: str) -> Problem:
     _refuse_other_kind(problem, config.problem_type, count, source)
     activation = activation_of(config, source)
     if problem.kind == "regression":
-        return replace(problem, activation=activation)
+        return replace(_numbers_in_order(problem, theirs, source), activation=activation)
     if theirs is None:
         return _unnamed(problem, count, source)
     if sorted(theirs) == sorted(_nameless(count)) and not problem.named and set(problem.raw) <= set(map(str, range(count))):
@@ -80,6 +80,20 @@ def adapted(problem: Problem, config: Any, source: str) -> Problem:
         logger.warning("data.label: numbers are read as positions of %s's labels: %s", source, listed)
         return replace(problem, names=theirs, named=True)
     raise CompatibilityError(_other_labels(problem, theirs, source))
+
+
+def _numbers_in_order(problem: Problem, theirs: tuple[str, ...] | None, source: str) -> Problem:
+    """Several numbers in the order of the model's outputs; without names these are believed to have the data's order."""
+    if problem.form != "numbers" or theirs == problem.names:
+        return problem
+    if theirs is None:
+        return _unnamed(problem, len(problem.names), source)
+    if set(theirs) != set(problem.names):
+        raise CompatibilityError(_other_labels(problem, theirs, source))
+    order = [problem.names.index(name) for name in theirs]
+    scale = problem.scale and Scale(tuple(problem.scale.means[one] for one in order),
+                                    tuple(problem.scale.deviations[one] for one in order))
+    return replace(problem, names=theirs, raw=tuple(problem.raw[one] for one in order), scale=scale)
 
 
 def _unnamed(problem: Problem, count: int, source: str) -> Problem:
@@ -99,6 +113,13 @@ def _unnamed(problem: Problem, count: int, source: str) -> Problem:
 
 def _refuse_other_kind(problem: Problem, problem_type: str | None, count: int, source: str) -> None:
     theirs = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem_type), None)
+    if problem.kind == "regression" and count != problem.outputs and (
+            theirs == "regression" or problem.form == "numbers"):
+        raise CompatibilityError(f"{source} answers with {count} numbers, the data have {problem.outputs}. Name the columns "
+                                 "of all of them in data.label, take another teacher, or train this one first (teacher: "
+                                 "{train: {}}).")
+    if theirs is None and problem.form == "numbers" and count == problem.outputs:
+        return  # configs of several numbers often do not say what they are
     if theirs is None and (count == 1) != (problem.kind == "regression"):
         theirs = "regression" if count == 1 else "single_label"
     if theirs is not None and theirs != problem.kind:

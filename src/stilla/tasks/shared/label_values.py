@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any, Literal
 
@@ -137,6 +139,21 @@ def feature_of(feature: Any, notation: Notation, rows: Sequence[Any]) -> Any:
     if notation == "boolean":
         return Value("bool")
     return Value("float64" if any(isinstance(value, float) for value in rows) else "int64")
+
+
+def number_or_none(value: Any) -> float:
+    """NaN where nothing stands there.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return math.nan
+    if isinstance(value, str):
+        return float(_number(value))
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError(value)
+    return float(value)
 
 
 def flags(split: Dataset, column: str) -> list[Any]:

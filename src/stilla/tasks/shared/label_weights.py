@@ -13,17 +13,18 @@ from torch import Tensor
 
 from stilla.errors import DataError, did_you_mean, one_of
 from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.shared.amounts import scaled
 from stilla.tasks.shared.labels import Problem, understand
 from stilla.tasks.shared.sections import Classified
 
 
 def problem_of(section: Classified, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
-    """What the label columns mean, and what each label counts.
+    """What the label columns mean, what each label counts, and in which units numbers are learnt.
 
     Raises:
-        DataError: see `labels.understand`; weights or thresholds of labels that there are not.
+        DataError: see `labels.understand`; weights, thresholds or units of labels that there are not.
     """
-    problem = understand(section, columns, splits)
+    problem = scaled(understand(section, columns, splits), section, splits)
     if section.thresholds == "tuned" and problem.kind != "multi_label":
         what = "a number" if problem.kind == "regression" else "one class, the likeliest"
         raise DataError(f"data.thresholds: tuned is for several labels per example, and here the answer is {what}. Leave it "

@@ -1,8 +1,6 @@
 """What a label column means: one class, several, or a number; the classes' names; and their order in a model.
 
-A class has a *name* (what models and people call it) and a *raw* spelling (what stands in the data). They
-differ only where the data hold numbers and someone else knows the names: the recipe (`data.labels`) or the
-teacher.
+What is found is a `Problem`.
 """
 
 from __future__ import annotations
@@ -10,15 +8,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from datasets import ClassLabel, Dataset, LargeList, List, Value
-from numpy.typing import NDArray
 
 from stilla.errors import DataError, all_of, did_you_mean, one_of, quoted
-from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.shared.amounts import are_numbers, one_number, several_numbers
 from stilla.tasks.shared.columns import said
 from stilla.tasks.shared.label_checks import (
     is_null,
@@ -30,76 +25,15 @@ from stilla.tasks.shared.label_checks import (
     warn_of_twins,
 )
 from stilla.tasks.shared.label_values import Notation, feature_of, flags, notation_of, read
+from stilla.tasks.shared.problem import Activation as Activation
+from stilla.tasks.shared.problem import Kind as Kind
+from stilla.tasks.shared.problem import Problem as Problem
 from stilla.tasks.shared.sections import Labelled
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["single_label", "multi_label", "regression"]
-Form = Literal["class", "columns", "list", "indicators", "number"]
-"""A class; several columns of 0 and 1; a list of classes; a list of 0 and 1; a number."""
-
-SCALE = ("Bring the labels into that range, or take the activation out of the config (`sentence_transformers: "
-         "{activation_fn: torch.nn.modules.linear.Identity}`) if they are logits.")
-"""What can be done about labels that a sigmoid never gives."""
-
-Activation = Literal["none", "sigmoid"]
-
-_LARGEST = float(np.finfo(np.float32).max)
 _EXACT = 2**53  # from here on, not every whole number is a float
 _FEW = 20  # up to so many different whole numbers are classes without asking
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What there is to predict. `columns` is empty for a model whose batches a person makes."""
-
-    form: Form
-    columns: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    """In the models' order; empty for a number."""
-    raw: tuple[str, ...] = ()
-    """How the data spell each of `names`."""
-    named: bool = True
-    """False where `names` are only the data's numbers."""
-    notation: Notation = "plain"
-    """What texts in the column stand for."""
-    activation: Activation = "none"
-    """What makes a model's answer of its logit, where the answer is a number."""
-    weights: tuple[float, ...] = ()
-    """What the label of each of `names` counts in training; empty where all count the same."""
-
-    @property
-    def kind(self) -> Kind:
-        kinds: dict[Form, Kind] = {"class": "single_label", "number": "regression"}
-        return kinds.get(self.form, "multi_label")
-
-    def encode(self, split: Dataset) -> NDArray[Any]:
-        """(examples,) int64 classes; (examples, labels) int64 of 0 and 1, -100 where nobody knows whether a label applies; or
-        (examples,) float32 numbers."""
-        if self.form == "columns":
-            known = [[NO_ANSWER if is_null(value) else value for value in flags(split, column)] for column in self.raw]
-            return np.stack([np.array(one, np.int64) for one in known], axis=1)
-        rows = read(split, self.columns[0], self.notation)
-        if self.form == "number":
-            numbers = np.array(rows, np.float32)
-            outside = [row for row, value in enumerate(numbers) if self.activation == "sigmoid" and not 0 <= value <= 1]
-            if outside:
-                raise DataError(
-                    f"data.label: {self.columns[0]!r} goes from {numbers.min():g} to {numbers.max():g}, first outside of 0 "
-                    f"to 1 in {rows_in_words(split, outside)}; the teacher answers between 0 and 1 (the sigmoid of its "
-                    f"logit, says its config). {SCALE}")
-            return numbers
-        if self.form == "indicators":
-            picked = [int(position) for position in self.raw]
-            return np.array(rows, np.int64)[:, picked]
-        spell = speller(feature_of(split.features[self.columns[0]], self.notation, rows))
-        index = {spelling: position for position, spelling in enumerate(self.raw)}
-        if self.form == "class":
-            return np.array([index[spell(value)] for value in rows], np.int64)
-        encoded = np.zeros((len(rows), len(self.names)), np.int64)
-        for row, several in enumerate(rows):
-            encoded[row, [index[spell(value)] for value in several]] = 1
-        return encoded
 
 
 def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
@@ -125,7 +59,7 @@ def understand(section: Labelled, columns: tuple[str, ...], splits: Mapping[str,
             "or several columns of 0 and 1 in data.label."
         )
     if _is_number(section, column, feature, rows):
-        return _number(column, splits, where, notation)
+        return one_number(column, splits, where, notation)
     spell = speller(feature)
     occurring = Counter(map(spell, rows))
     names, raw, named = _classes(section, column, feature, occurring, len(rows))
@@ -179,17 +113,6 @@ def _is_number(section: Labelled, column: str, feature: Any, rows: Sequence[Any]
         f"{different[-1]} in {len(rows)} examples: are they classes or amounts? Set data.kind: single_label "
         "or regression."
     )
-
-
-def _number(column: str, splits: Mapping[str, Dataset], where: str, notation: Notation) -> Problem:
-    for name, split in splits.items():
-        strange = [row for row, value in enumerate(read(split, column, notation)) if not abs(value) <= _LARGEST]
-        if strange:
-            raise DataError(f"data.{name}: {column!r} is not finite, or too large for 32 bits, in "
-                            f"{rows_in_words(split, strange)}.")
-    if where == "train" and len(set(read(splits[where], column, notation))) < 2:
-        raise DataError(f"data.label: {column!r} is the same number in every training example.")
-    return Problem("number", (column,), notation=notation)
 
 
 def _classes(
@@ -327,18 +250,21 @@ def _width(section: Labelled, column: str, feature: Any, rows: Sequence[Sequence
 
 
 def _several_columns(section: Labelled, columns: tuple[str, ...], splits: Mapping[str, Dataset]) -> Problem:
-    if section.kind in ("single_label", "regression"):
+    if section.kind == "single_label":
         raise DataError(f"data.kind: got {section.kind} with {len(columns)} label columns; expected one "
                         "column.")
     if section.label_separator is not None:
         raise DataError(f"data.label_separator: got {len(columns)} label columns, each of which is one label; leave it out.")
+    if are_numbers(section, columns, splits):
+        return several_numbers(section, columns, splits)
     for column in columns:
         for name, split in splits.items():
             values = flags(split, column)
             wrong = [row for row, value in enumerate(values) if value not in (0, 1) and not is_null(value)]
             if wrong:
                 raise DataError(f"data.{name}: {column!r} is one of several label columns, so expected 0, 1 or nothing where "
-                                f"it is not known; not so in {rows_in_words(split, wrong)}.")
+                                f"it is not known; not so in {rows_in_words(split, wrong)}. If these are numbers to "
+                                "predict, set data.kind: regression.")
             unknown = sum(map(is_null, values))
             if unknown == len(values):
                 raise DataError(f"data.{name}: {column!r} is empty in every example: it says of none whether the label "

@@ -25,6 +25,7 @@ from stilla.tasks.shared.imported import ImportedModel, imported
 from stilla.tasks.shared.int8 import quantise
 from stilla.tasks.shared.label_order import PROBLEM_TYPES, names_of, write_names
 from stilla.tasks.shared.labels import Problem
+from stilla.tasks.shared.standard import begun, last_layer
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +103,24 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any, heads: Sequ
     model, info = from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
     fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
     refuse_lost_body(model, [name for name in fresh if not any(head in name for head in heads)], source)
+    begins = _is_of_head(model, fresh, problem)
     if not fresh and theirs not in (None, problem.names):
         logger.warning("%s: a new head; its own is for other labels, or in another order", source.model)
-        model = _with_new_head(model)
+        model, begins = _with_new_head(model), True
     elif fresh:
         logger.info("%s: new weights, with %d outputs: %s",
                     source.model, config.num_labels, all_of(fresh[:6]))
+    if begins and problem.scale is not None and problem.activation == "none":
+        begun(model, problem.scale)
     write_names(model, problem)
     return model
+
+
+def _is_of_head(model: PreTrainedModel, fresh: Sequence[str], problem: Problem) -> bool:
+    """Whether among these weights are those of the layer that gives the answer."""
+    layer = last_layer(model, problem.outputs)
+    place = next((name for name, module in model.named_modules() if module is layer), None)
+    return any(name.rpartition(".")[0] == place for name in fresh)
 
 
 def refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: ModelSource) -> None:

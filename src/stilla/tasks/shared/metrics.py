@@ -6,7 +6,8 @@ Every value is scikit-learn's, its treatment of absent classes included; tests h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,30 @@ def average_precision() -> Metric:
     return Metric("mean_average_precision", _scored, from_list=_average_precision)
 
 
-def regression() -> tuple[Metric, ...]:
+def regression(outputs: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """Of one number, or of several by these names: then each metric is the mean over them, but for the error, which is said
+    of each in its own unit."""
+    if len(outputs) > 1:
+        return several_numbers(outputs)
     # a correlation of zero means knowing nothing, so that a share of the teacher's has a meaning
     return (
         by_sums("pearson", _moments, _pearson, bounded=False, limits=(-1.0, 1.0)),
         Metric("spearman", _pairs, from_list=_spearman, bounded=False, limits=(-1.0, 1.0)),
         by_sums("rmse", _squares, lambda sums: float(np.sqrt(_mean(sums))), higher=False, bounded=False),
+    )
+
+
+def several_numbers(outputs: Sequence[str]) -> tuple[Metric, ...]:
+    """Examples of which an output is not known (NaN) do not count for it. R² = 1 - Σ (x - y)² / Σ (y - mean y)²."""
+    count = len(outputs)
+    return (
+        by_sums("pearson", _moments_of_each, partial(_mean_of_each, of=_pearson, count=count), bounded=False,
+                limits=(-1.0, 1.0)),
+        Metric("spearman", _pairs_of_each, from_list=_spearman_of_each, bounded=False, limits=(-1.0, 1.0)),
+        by_sums("r2", _moments_of_each, partial(_mean_of_each, of=_explained, count=count), bounded=False,
+                limits=(-np.inf, 1.0)),
+        *(by_sums(f"rmse_{name}", partial(_squares_of, place=place), lambda sums: float(np.sqrt(_mean(sums))), higher=False,
+                  bounded=False) for place, name in enumerate(outputs)),
     )
 
 
@@ -222,3 +241,44 @@ def _spearman(pairs: Array, counts: Array) -> float:
 def _squares(outputs: Array, labels: Array) -> Array:
     x, y = _columns(outputs, labels)
     return _counted((x - y) ** 2)
+
+
+# --- several numbers ---
+
+
+def _moments_of_each(outputs: Array, labels: Array) -> Array:
+    """(examples, 6 * outputs), as `_moments`; zeros where the label is not known."""
+    known = ~np.isnan(labels)
+    x, y = outputs.astype(np.float64), labels.astype(np.float64)
+    middle = np.nanmean(y, axis=0)
+    x, y = np.where(known, x - middle, 0.0), np.where(known, y - middle, 0.0)
+    return np.stack([known.astype(np.float64), x, y, x * x, y * y, x * y], axis=1).reshape(len(labels), -1)
+
+
+def _mean_of_each(sums: Array, *, of: Callable[[Array], float], count: int) -> float:
+    return float(np.mean([of(one) for one in sums.reshape(6, count).T]))
+
+
+def _explained(sums: Array) -> float:
+    n, _, y, xx, yy, xy = sums
+    spread = yy - y * y / n if n else 0.0
+    return float(1 - (xx - 2 * xy + yy) / spread) if spread > 0 else float("nan")
+
+
+def _pairs_of_each(outputs: Array, labels: Array) -> Array:
+    """(examples, 2, outputs)."""
+    return np.stack([outputs.astype(np.float64), labels.astype(np.float64)], axis=1)
+
+
+def _spearman_of_each(pairs: Array, counts: Array) -> float:
+    found = []
+    for place in range(pairs.shape[2]):
+        known = ~np.isnan(pairs[:, 1, place])
+        found.append(_spearman(pairs[known, :, place], counts[known]))
+    return float(np.mean(found))
+
+
+def _squares_of(outputs: Array, labels: Array, *, place: int) -> Array:
+    x, y = outputs[:, place].astype(np.float64), labels[:, place].astype(np.float64)
+    known = ~np.isnan(y)
+    return np.stack([np.where(known, (x - y) ** 2, 0.0), known], axis=1)

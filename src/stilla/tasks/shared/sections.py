@@ -14,7 +14,7 @@ class Labelled(Data):
     """Of examples with a class, several labels, or a number."""
 
     label: Strings | None = None
-    """The label's column; several columns of 0 and 1 mean several labels per example."""
+    """The label's column; several columns of 0 and 1 mean several labels per example, of other numbers several numbers."""
     labels: Strings | None = None
     """Names of the labels in the models' order, where neither data nor teacher say it."""
     kind: Literal["single_label", "multi_label", "regression"] | None = None
@@ -43,6 +43,9 @@ class Classified(Labelled):
     thresholds: Literal["half", "tuned"] = "half"
     """Of several labels, from which probability on one applies: a half, or for each label where its F1 on validation data is
     highest, which is saved in the model's config (`thresholds`)."""
+    label_scale: dict[str, tuple[float, Annotated[float, Field(gt=0)]]] | None = None
+    """Of numbers to predict, by the name of their column, the mean and the standard deviation in whose units they are learnt
+    (`{price: [10000, 1000]}`); by default those of the training data. Answers and scores are in the data's own units."""
     views: int | None = Field(None, ge=1, le=1000)
     """Draw so many changed forms of every training example once, whatever the seed; passes take them in turn, so that the
     teacher's answers can be stored. By default every pass draws new ones."""
