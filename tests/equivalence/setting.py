@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Student, Term
-from stilla.objectives import DIST, DKD, Hidden, Labels, Logits
+from stilla.objectives import DIST, DKD, Hidden, Labels, Logits, Weights
 from stilla.recipe import Average
 from stilla.training.patience import Patience
 
@@ -48,6 +48,7 @@ SETS = {
     "hidden": lambda: [Term(Hidden())],
     "rows": lambda: [Term(Labels(), weight=0.3), Term(Logits(standardise=True), weight=5.0),
                      Term(DKD(), weight={"linear": [1.0, 0.2]})],
+    "weights": lambda: [Term(Labels(), weight=0.3), Term(Weights(["classifier.bias"]), weight=0.5)],
     "dist": lambda: [Term(DIST(temperature=2.0))],
     "dist and others": lambda: [Term(Labels(), weight=0.3), Term(DIST(beta=0.5, gamma=2.0), weight=2.0), Term(Hidden())],
 }

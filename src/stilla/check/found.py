@@ -53,7 +53,7 @@ class Attempt:
         """`teacher.model: ...` of `model: ...`."""
         if problem.startswith(self.place):
             return problem
-        return f"{self.place}{'.' if re.match(r'[a-z_]+: ', problem) else ': '}{problem}"
+        return f"{self.place}{'.' if re.match(r'[a-z_.]+: ', problem) else ': '}{problem}"
 
 
 @contextmanager

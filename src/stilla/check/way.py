@@ -31,6 +31,7 @@ from stilla.training.arguments import precision_of, training_arguments
 from stilla.training.arguments import problems as training_problems
 from stilla.training.distiller import compile_problems
 from stilla.training.plain import dims_of
+from stilla.training.pulling import Anchored
 from stilla.training.validation import measures
 
 SAMPLE = 256
@@ -253,9 +254,12 @@ def _fit(
         dims_of(student.model, task, batch.student if batch else None),
         dims_of(teacher.model, task, batch.teacher if batch else None),
     )
-    labelled = are_labelled(recipe, task)
+    labelled, anchored = are_labelled(recipe, task), Anchored(student, teacher.model, prepared.aligned)
     for number, stage in enumerate(recipe.distill):
-        place = f"{places.stage_place(recipe, number)}.objectives"
+        stage_place = places.stage_place(recipe, number)
+        place = f"{stage_place}.objectives"
+        with found.attempt(stage_place):
+            anchored.of_pull(stage.pull)
         if stage.objectives is None:
             listed = ", ".join(f"{spec.part + ': ' if spec.part else ''}{spec.kind} × {spec.weight(0):g}" for spec in chosen)
             found.notes.append(f"{place}: none are named; chosen: {listed}")
@@ -263,8 +267,17 @@ def _fit(
             found.problems += [f"{place}: {problem}" for problem in task.idle([objectives.term(spec) for spec in
                                                                               stage.objectives or chosen])]
         for index, spec in enumerate(stage.objectives or chosen):
-            misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled)
+            misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled) or _apart(spec, task, anchored)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
+
+
+def _apart(spec: ObjectiveSpec, task: Task, anchored: Anchored) -> list[str]:
+    """Why an objective that compares weights finds none to compare."""
+    try:
+        anchored.of_terms(_terms(spec, task)[0])
+    except CompatibilityError as error:
+        return list(error.problems)
+    return []
 
 
 def _misfits(

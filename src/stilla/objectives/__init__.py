@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from stilla.objectives.queries import Queries
     from stilla.objectives.ranking import Ranking
     from stilla.objectives.similarities import Similarities
+    from stilla.objectives.weights import Weights
 
 __all__ = [
     "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Similarities", "Term", "find",
-    "problems", "term",
+    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Similarities", "Term", "Weights",
+    "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -45,6 +46,7 @@ KINDS: Mapping[str, str] = {
     "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
     "maps": "stilla.objectives.maps:Maps",
+    "weights": "stilla.objectives.weights:Weights",
     "embedding": "stilla.objectives.embedding:Embedding",
     "similarities": "stilla.objectives.similarities:Similarities",
     "margins": "stilla.objectives.margins:Margins",

@@ -33,7 +33,7 @@ OF_LABELS = frozenset({"labelled", "symbols"})
 
 
 class Objective(nn.Module):
-    """Base of the three kinds below; final classes derive from one of those.
+    """Base of the kinds below; final classes derive from one of those.
 
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states. `needs_grids`: and where in a picture their positions lie.
@@ -46,6 +46,11 @@ class Objective(nn.Module):
     needs_grids: ClassVar[bool] = False
     count: str = "rows"
     pooling: Pooling | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether it needs what the teacher says of a batch; not where it compares weights."""
+        return self.needs_teacher
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         """Why it cannot work on these models, in words that say what to do; empty if it can."""
@@ -254,6 +259,24 @@ class FeatureObjective(Objective):
     @abstractmethod
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
         """Sum over the batch, in at least float32. `teacher`: empty where none was asked and none is needed."""
+
+
+class WeightObjective(Objective):
+    """Compares the weights of both models, whatever the examples say: its loss is that of a step, divided by nothing."""
+
+    parts: Sequence[str] | None = None
+    """Which of the student's (`models/parts.py`); None: all."""
+
+    @property
+    def asks(self) -> bool:
+        return False
+
+    def uncounted(self, counted: Sequence[str]) -> list[str]:
+        return []
+
+    @abstractmethod
+    def total(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> Float[Tensor, ""]:
+        """The loss of all weights of the student and those of the teacher that they answer to, which get no gradient."""
 
 
 @dataclass(frozen=True)

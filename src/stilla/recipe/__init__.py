@@ -10,6 +10,7 @@ from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, St
 from stilla.recipe.search import Range, Search, Until
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
+from stilla.recipe.weights import Interpolate, Pull
 from stilla.recipe.whole import Recipe, long_form, recipe_for
 from stilla.recipe.width import Width
 
@@ -22,12 +23,14 @@ __all__ = [
     "Dropout",
     "Evaluate",
     "Generation",
+    "Interpolate",
     "Layers",
     "Lora",
     "ModelSource",
     "Named",
     "ObjectiveSpec",
     "PerClass",
+    "Pull",
     "Range",
     "Recipe",
     "Scheduled",

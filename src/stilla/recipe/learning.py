@@ -30,6 +30,7 @@ from stilla.recipe.section import (
     Section,
     as_tuple,
 )
+from stilla.recipe.weights import Pulled
 
 
 class ObjectiveSpec(Section):
@@ -83,6 +84,9 @@ class Stage(Training):
         tuple[ObjectiveSpec, ...] | None, Field(min_length=1), BeforeValidator(as_tuple)
     ] = None
     """The terms of the loss; by default what measured best for the task (the run's recipe says what)."""
+    pull: Pulled | None = None
+    """Steps towards the teacher's weights beside the optimiser's: `0.1`, or `{share: 0.1, every: 100, parts: [embeddings]}`,
+    where names and shapes agree."""
     unlabelled: ScheduledOrNone = None
     """Share of `data.unlabelled` in every step, a number from 0 to 1 or a schedule; by default all examples of both are
     passed over equally often."""

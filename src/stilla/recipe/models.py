@@ -12,6 +12,7 @@ from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 from stilla.recipe.vocabulary import SmallerVocabulary
+from stilla.recipe.weights import Interpolated
 from stilla.recipe.width import Narrower
 
 
@@ -196,6 +197,12 @@ class StudentSpec(Limits):
     layers."""
     lora: Lora | None = None
     """With `layers`, `width` or `model`: train adapters only, `{r: 8}`; needs peft."""
+    interpolate: Interpolated | None = None
+    """With `config` or `model`: start so far on the way to the teacher's weights, `0.5`, or
+    `{share: 1.0, parts: [embeddings]}`, where names and shapes agree."""
+    freeze: Strings | None = None
+    """Parts of it that are not trained: `embeddings`, `layers`, `layers.0-2`, `head`, or names of the model's own, with `*`
+    for anything."""
     processor: PathName | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None
@@ -224,6 +231,11 @@ class StudentSpec(Limits):
         if self.lora is not None and self.config is not None:
             raise ValueError("lora: a student with random weights (config) has nothing that adapters could build on; "
                              "expected layers, width or model")
+        if self.interpolate is not None and self.config is None and self.model is None:
+            raise ValueError("interpolate: a student that is cut from its teacher starts with the teacher's weights already; "
+                             "expected config or model beside it, or leave it out")
+        if self.lora is not None and self.freeze is not None:
+            raise ValueError("freeze: with lora adapters alone are trained, and all else is frozen; leave one of the two out")
         return self
 
     @property

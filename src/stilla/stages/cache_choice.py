@@ -97,7 +97,7 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
 
 def unasked(recipe: Recipe, task: Task) -> list[str]:
     """Why there is nothing to capture beforehand."""
-    if any(one.objective.needs_teacher for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+    if any(one.objective.asks for stage in recipe.distill for one in terms_of(recipe, stage, task)):
         return []
     why = "The texts that it writes are kept with the run" if recipe.all_written else "The student learns from the data alone"
     return [f"capture: no objective of this recipe asks the teacher anything. {why}; `stilla run` is all that is needed, or "
@@ -168,7 +168,7 @@ def states_of(recipe: Recipe, task: Task, layer_map: LayerMap) -> States:
 
 def reads(recipe: Recipe, task: Task) -> list[bool]:
     """What the stages ask a cache for: answers alone (False), answers with hidden states (True), or one after the other."""
-    helped = [[one for one in terms_of(recipe, stage, task) if one.objective.needs_teacher] for stage in recipe.distill]
+    helped = [[one for one in terms_of(recipe, stage, task) if one.objective.asks] for stage in recipe.distill]
     asked = {any(one.objective.needs_stacks for one in terms) for terms in helped if terms}
     return sorted(asked) or [False]
 
@@ -214,7 +214,7 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *,
     forms = prepared.views or math.inf if prepared.changes else 1
     again = passes > forms or (of_many and forms < math.inf)
     return (again and len({precision_of(stage) for stage in recipe.distill}) == 1
-            and any(one.objective.needs_teacher for one in terms) and not any(one.objective.needs_stacks for one in terms))
+            and any(one.objective.asks for one in terms) and not any(one.objective.needs_stacks for one in terms))
 
 
 def passes_of(stage: Stage, examples: float) -> float:

@@ -61,7 +61,7 @@ def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMa
     for stage in recipe.distill:
         terms = terms_of(recipe, stage, task)
         stacks = any(one.objective.needs_stacks for one in terms)
-        helped = any(one.objective.needs_teacher for one in terms)
+        helped = any(one.objective.asks for one in terms)
         if recipe.cache.form != "none" and helped and exists(states_place(path) if stacks else path):
             made_from = fingerprint(recipe, task, teacher, reading(recipe, task))
             with remembering(teacher.model, task, terms, recipe.cache, path, made_from, states):
@@ -84,7 +84,7 @@ def remembering(
 
     states: what all trainings of the run compare. trusted: not to be held against the labels.
     """
-    if section.form == "none":
+    if section.form == "none" or not any(one.objective.asks for one in terms):
         yield teacher
         return
     stacks = any(one.objective.needs_stacks for one in terms)

@@ -20,7 +20,7 @@ from stilla.export import restore
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import term
 from stilla.objectives.base import Term
-from stilla.recipe import ModelSource, Recipe, Stage, Width
+from stilla.recipe import ModelSource, Recipe, Stage, StudentSpec, Width
 from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
@@ -177,8 +177,7 @@ class Stages:
         texts, pool = (written, place.pool) if helped else (None, None)
         inputs: dict[str, Any] = {
             **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
-            # which layers, `layers` says by now
-            "student": self.recipe.student.model_dump(mode="json", exclude={"layers_by"}), "distill": [],
+            "student": _made(self.recipe.student), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **({} if pool is None else {"unlabelled": pool.fingerprint}),
@@ -268,7 +267,7 @@ class Stages:
         self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset
     ) -> None:
         terms = [term(spec) for spec in stage.objectives or ()]
-        helped = any(one.objective.needs_teacher for one in terms)
+        helped = stage.pull is not None or any(one.objective.needs_teacher for one in terms)
         with self._teaching(place.task, student, terms) if helped else nullcontext() as teacher:
             place.train(name, student, teacher, terms, stage, (loaded.processor, self.teacher.processor if helped else None),
                         self.recipe.seed + seed, examples=examples)
@@ -286,8 +285,15 @@ class Stages:
         return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
 
 
+def _made(spec: StudentSpec) -> dict[str, Any]:
+    """What a training depends on of how its student was made: which layers, `layers` says by now. Without what it leaves
+    open and runs of before knew nothing of."""
+    absent = {name for name, value in (("interpolate", spec.interpolate), ("freeze", spec.freeze)) if value is None}
+    return spec.model_dump(mode="json", exclude={"layers_by", *absent})
+
+
 def _said(stage: Stage) -> dict[str, Any]:
     """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
     effort stands for, other fields say."""
-    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model"}
+    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None}
     return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

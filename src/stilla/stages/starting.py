@@ -14,7 +14,19 @@ from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
 from stilla.recipe.section import STEPS
 from stilla.stages.vocabulary import Smaller
-from stilla.students import Cut, Student, by_layers, by_width, entire, first_units, fresh, given, with_adapters
+from stilla.students import (
+    Cut,
+    Student,
+    by_layers,
+    by_width,
+    entire,
+    first_units,
+    freeze,
+    fresh,
+    given,
+    interpolate,
+    with_adapters,
+)
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
 from stilla.training.validation import KL
@@ -37,9 +49,13 @@ def start_student(
     model = task.started(student.model, spec)
     student, loaded = replace(student, model=model), replace(loaded, model=model)
     loaded = task.seeing(loaded, spec)
+    if spec.interpolate is not None:
+        interpolate(student, teacher.model, spec.interpolate, tokens=_same_tokens(loaded, teacher))
     if smaller is not None:
         loaded = smaller.of(loaded)
         student = replace(student, model=loaded.model)
+    if spec.freeze is not None:
+        freeze(student.model, spec.freeze)
     return (student if spec.lora is None else with_adapters(student, spec.lora)), loaded
 
 
@@ -57,7 +73,7 @@ def _started(
     if spec.width is not None:
         model = transformer(student)
         cut = cut or by_width(model, spec.width.model_copy(update={"rounds": 1}), first_units)
-        student = replace(student, model=cut.of(model))
+        student = replace(student, model=cut.of(model), slices=cut.slices)
     _refuse_few_embeddings(student.model, teacher.processor)
     return student, Loaded(student.model, teacher.processor, teacher.source)
 
@@ -74,6 +90,14 @@ def whole_width(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSou
     if spec.config is not None:
         return fresh(whole, spec.config)
     return entire(whole) if spec.layers is None else by_layers(whole, spec.layers)
+
+
+def _same_tokens(student: Loaded, teacher: Loaded) -> bool:
+    """Whether both number their tokens alike, where they read tokens; by other processors inputs are only seen otherwise."""
+    one, other = (getattr(loaded.processor, "tokenizer", loaded.processor) for loaded in (student, teacher))
+    if not (isinstance(one, PreTrainedTokenizerBase) and isinstance(other, PreTrainedTokenizerBase)):
+        return True
+    return bool(one.get_vocab() == other.get_vocab())
 
 
 def transformer(student: Student) -> PreTrainedModel:
@@ -126,4 +150,4 @@ def labels_alone(
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
         "objectives": (by,), "epochs": stage.passes * share, "unlabelled": None,
-        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}})
+        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}, "pull": None})

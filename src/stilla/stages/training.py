@@ -103,12 +103,14 @@ def _trained(
     trainer = DistillationTrainer(
         learner, teacher, terms=terms, args=args, train_dataset=train_data, eval_dataset=validation_data, task=task,
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
-        batch_norm=training.batch_norm,
+        batch_norm=training.batch_norm, pull=training.pull if isinstance(training, Stage) else None,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],
     )
     trainer.remove_callback(PrinterCallback)
+    for line in trainer.held.described:
+        say(f"{stage}: {line}")
     checkpoint = on_main(lambda: _last_whole(stage, folder))
     on_main(lambda: folder.drop_log_after(stage, checkpoints.step_of(checkpoint) if checkpoint else -1))
     model = _model(learner)

@@ -5,8 +5,9 @@ from stilla.students.given import given
 from stilla.students.importance import importance
 from stilla.students.layers import by_layers, entire
 from stilla.students.lora import has_adapters, merged, put_back, with_adapters
+from stilla.students.moved import freeze, interpolate
 from stilla.students.student import LayerMap, Student, automatic_layer_map
 from stilla.students.width import Cut, Plan, by_width, first_units
 
 __all__ = ["Cut", "LayerMap", "Plan", "Student", "automatic_layer_map", "by_layers", "by_width", "entire", "first_units",
-           "fresh", "given", "has_adapters", "importance", "merged", "put_back", "with_adapters"]
+           "freeze", "fresh", "given", "has_adapters", "importance", "interpolate", "merged", "put_back", "with_adapters"]

@@ -63,7 +63,8 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
             f"Keep a layer of the same kind at that place. {_WAY_OUT}"
         )
     copy_weights(student, teacher, kept)
-    return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks})
+    return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks},
+                     {stack.name: _copied(stack, kept[stack]) for stack in stacks})
 
 
 def depths(teacher: nn.Module) -> list[int | dict[str, Any]]:
@@ -103,7 +104,8 @@ def entire(teacher: nn.Module) -> Student:
     assert isinstance(teacher, PreTrainedModel)
     student = _cut(teacher, {})
     copy_weights(student, teacher, {stack: _whole(stack) for stack in stacks})
-    return _finished(student, teacher, {stack.name: tuple(range(stack.depth)) for stack in stacks})
+    whole = {stack.name: tuple(range(stack.depth)) for stack in stacks}
+    return _finished(student, teacher, whole, whole)
 
 
 def spaced(n: int, depth: int) -> tuple[int, ...]:
@@ -114,11 +116,13 @@ def spaced(n: int, depth: int) -> tuple[int, ...]:
     return tuple(-(-(2 * position * (depth - 1) - gaps) // (2 * gaps)) for position in range(n))
 
 
-def _finished(student: PreTrainedModel, teacher: PreTrainedModel, layer_map: LayerMap) -> Student:
+def _finished(
+    student: PreTrainedModel, teacher: PreTrainedModel, layer_map: LayerMap, copied: LayerMap
+) -> Student:
     if teacher.can_generate():
         student.generation_config = copy.deepcopy(teacher.generation_config)
     student.config.dtype = student.dtype
-    return Student(student.eval(), layer_map)
+    return Student(student.eval(), layer_map, copied)
 
 
 def _transformer(teacher: nn.Module) -> PreTrainedModel:
@@ -252,9 +256,10 @@ def _whole(stack: LayerStack) -> Kept:
 
 
 def _answers(stack: LayerStack, kept: Kept) -> tuple[int, ...]:
-    answers: list[int] = []
-    offset = 0
-    for depth, indices in zip(stack.depths, kept, strict=True):
-        answers += [offset + index for index in (*indices[:-1], depth - 1)]
-        offset += depth
-    return tuple(answers)
+    return _copied(stack, tuple((*indices[:-1], depth - 1) for depth, indices in zip(stack.depths, kept, strict=True)))
+
+
+def _copied(stack: LayerStack, kept: Kept) -> tuple[int, ...]:
+    """Layers of all stages, counted through."""
+    starts = [sum(stack.depths[:stage]) for stage in range(len(stack.depths))]
+    return tuple(start + index for start, indices in zip(starts, kept, strict=True) for index in indices)

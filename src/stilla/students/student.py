@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
+from stilla.models.slices import Slices
 from stilla.models.stacks import LayerStack, find_stacks
 
 LayerMap = dict[str, tuple[int, ...]]
@@ -18,10 +19,20 @@ class Student:
     layer_map: per stack, for every student layer the teacher layer (from 0) whose output its own should
     resemble;
         empty where nothing is known.
+
+    copied: per stack, for every student layer the teacher layer that its weights came from; where nothing was copied, the one
+        that it answers to. slices: of a narrower student, by tensor and axis what it kept of its teacher's.
     """
 
     model: nn.Module
     layer_map: LayerMap
+    copied: LayerMap = field(default_factory=dict)
+    slices: Slices = field(default_factory=dict)
+
+    @property
+    def origins(self) -> LayerMap:
+        """For every layer the teacher's whose weights its own are to be compared with."""
+        return self.copied or self.layer_map
 
 
 def automatic_layer_map(student_model: nn.Module, teacher_model: nn.Module) -> LayerMap:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError, all_at_once
+from stilla.models.counterparts import Counterparts
 from stilla.models.features import Recorder
 from stilla.models.heads import head_of
 from stilla.models.spread import is_spread
@@ -29,12 +30,14 @@ from stilla.objectives.base import (
     StepTableObjective,
     TargetObjective,
     Term,
+    WeightObjective,
 )
 from stilla.rows import compiler_problem, row_loss
 from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
 from stilla.tasks.forward import listen, listen_within
 from stilla.training.batch_norm import BatchNorm, batch_norms, by_running_statistics
+from stilla.training.pulling import pairs
 from stilla.training.reduction import Step
 
 Result = TypeVar("Result")
@@ -47,7 +50,8 @@ _SPREAD = ("the student's weights are spread over processes already, and its pro
 class Distiller(nn.Module):
     """The student with the terms of its loss.
 
-    compile: the row losses over a vocabulary go through torch.compile. batch_norm: what normalises in training.
+    compile: the row losses over a vocabulary go through torch.compile. batch_norm: what normalises in training. anchors: of
+    the terms that compare weights, by name the teacher's that they answer to.
 
     Raises:
         CompatibilityError: objectives that cannot work on these models, all at once; to be compiled without a compiler or
@@ -65,6 +69,7 @@ class Distiller(nn.Module):
         layer_map: LayerMap | None = None,
         compile: bool = False,
         batch_norm: BatchNorm = "model",
+        anchors: Mapping[str, Counterparts] | None = None,
     ) -> None:
         super().__init__()
         names = [term.name for term in terms]
@@ -96,6 +101,7 @@ class Distiller(nn.Module):
         self.student = student
         self.objectives = nn.ModuleDict({name: term.objective for name, term in zip(names, terms, strict=True)})
         self.terms = tuple(terms)
+        self._anchors = {name: one.found for name, one in (anchors or {}).items()}
         self.coupling = {term.name: term.objective for term in terms
                          if isinstance(term.objective, StepObjective | StepFeatureObjective | StepTableObjective)}
         self.tabled = any(isinstance(one, StepTableObjective) for one in self.coupling.values())
@@ -133,7 +139,8 @@ class Distiller(nn.Module):
 
         `loss`: the local part of the step's loss, to be averaged over processes and added over micro-batches.
         `terms`: (terms,) the same parts by term, detached, before the weights."""
-        scales = {term.name: step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
+        scales = {term.name: step.share if isinstance(term.objective, WeightObjective)
+                  else step.coefficient(1.0, term.objective.count, void="void" in batch) for term in self.terms}
         weights = {term.name: term.weight_at(step.progress) for term in self.terms}
         sums: dict[str, Tensor] = {}
 
@@ -154,6 +161,8 @@ class Distiller(nn.Module):
                     total = term.objective.total(said, Signals() if theirs is None else theirs, step.progress)
                 elif isinstance(term.objective, TargetObjective):
                     total = term.objective.total(said, step.progress)
+                elif isinstance(term.objective, WeightObjective):
+                    total = term.objective.total(pairs(self.student, self._anchors[term.name]))
                 else:
                     continue
                 loss = loss + weights[term.name] * scales[term.name] * total

@@ -43,6 +43,11 @@ class Step:
         counted = self.counts[count]
         return 0.0 if void or counted == 0 else weight * self.processes / counted
 
+    @property
+    def share(self) -> float:
+        """What a loss of the whole step, which every forward makes anew, is multiplied by."""
+        return 1.0 / self.micro_batches
+
     def placed(self, entries: Tensor, start: int, *, void: bool = False) -> Tensor:
         """(entries of the step, numbers): these at their places, zero elsewhere, so that the parts of a step add up to the
         table of all of its entries. Nothing of a void batch."""

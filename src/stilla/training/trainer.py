@@ -22,11 +22,11 @@ from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 from stilla.errors import CompatibilityError, all_at_once, one_of
 from stilla.evaluate.asking import Precision
 from stilla.models.spread import gathered, is_spread
-from stilla.objectives.base import LayerMap, LogitObjective, Term
-from stilla.recipe import Average
+from stilla.objectives.base import LogitObjective, Term
+from stilla.recipe import Average, Pull
 from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch, Signals
-from stilla.students import Student, automatic_layer_map
+from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
 from stilla.training.answers import Collected, answers
@@ -44,6 +44,7 @@ from stilla.training.narrowed import Narrowed
 from stilla.training.options import argument_problems, keyword_problems
 from stilla.training.patience import Patience
 from stilla.training.plain import dims_of, save_plain, task_of
+from stilla.training.pulling import Anchored, Held, layer_map_of, spread_problems
 from stilla.training.reading import Collator, Reading, collator_problems, tokenizer_of
 from stilla.training.reduction import count_step
 from stilla.training.settling import (
@@ -75,6 +76,7 @@ class DistillationTrainer(Narrowed):
         task: a task, its name, or None to know it from the student's class.
         data_collator: for datasets that no task prepared; by default transformers' padding collator.
         group_by_length: batches of similar length, where examples have one.
+        pull: steps towards the teacher's weights, beside the optimiser's.
         average: a mean of the student's weights that takes their place in the end, and is what `evaluate` measures.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
         batch_norm: `frozen` keeps the running statistics of layers that normalise by the batch, and normalises by them.
@@ -103,6 +105,7 @@ class DistillationTrainer(Narrowed):
         processing_class: Any = None,
         data_collator: Collator | None = None,
         group_by_length: bool = True,
+        pull: Pull | None = None,
         average: Average | None = None,
         compile: bool = False,
         batch_norm: BatchNorm = "model",
@@ -115,8 +118,8 @@ class DistillationTrainer(Narrowed):
         **trainer: Any,
     ) -> None:
         model = student.model if isinstance(student, Student) else student
-        _refuse(args, trainer, data_collator, terms, teacher, optimizers)
         spread = asked_for(args)
+        _refuse(args, trainer, data_collator, terms, teacher, optimizers, spread_problems(terms, pull, spread))
         build_whole()
         settle_devices(args)
         settle_batch_norm(model, batch_norm, args)
@@ -131,11 +134,13 @@ class DistillationTrainer(Narrowed):
         stacks = batch is not None and any(term.objective.needs_stacks for term in terms)
         seen = batch if stacks else None
         self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
+        aligned = not isinstance(train_data, Prepared) or train_data.aligned
+        self.held = Held.of(Anchored(student, model_of(teacher), aligned), terms, pull)
         distiller = Distiller(
             model, terms, self.task,
             student_dims=dims_of(model, self.task, seen.student if seen else None),
             teacher_dims=None if self.teacher is None else self.teacher.dims(seen),
-            layer_map=_layer_map(student, teacher, stacks), compile=compile, batch_norm=batch_norm,
+            layer_map=layer_map_of(student, teacher, stacks), compile=compile, batch_norm=batch_norm, anchors=self.held.terms,
         )
         refuse_partial(optimizers, distiller)
         if leaves_out(model) or not any(isinstance(term.objective, LogitObjective) for term in terms):
@@ -147,6 +152,7 @@ class DistillationTrainer(Narrowed):
         self.validation = Validation(self.task, splits, by_teacher if goes_by_kl(args) else None)
         self.guard = Guard(distiller)
         self._distiller = distiller
+        self._asks = any(term.objective.asks for term in terms)
         self.averaging = None if average is None else Averaging(model, average)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length = group_by_length
@@ -159,10 +165,10 @@ class DistillationTrainer(Narrowed):
                 model=distiller, args=args, processing_class=processing_class, train_dataset=train_data,
                 eval_dataset=eval_data,
                 # batches arrive ready: what Trainer calls a collator has nothing left to do
-                # the mean first: the guard seals what is in a checkpoint
+                # the mean before the guard, which seals what is in a checkpoint, and of what a pull has made of a step
                 data_collator=lambda batch: batch,
-                callbacks=[SharedStatistics(model), *([self.averaging] if self.averaging else []), self.guard, *stores,
-                           *(callbacks or ())],
+                callbacks=[SharedStatistics(model), *self.held.callbacks, *([self.averaging] if self.averaging else []),
+                           self.guard, *stores, *(callbacks or ())],
                 compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
                 optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             )
@@ -285,7 +291,7 @@ class DistillationTrainer(Narrowed):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _told(self, inputs: Batch) -> Signals | None:
-        return None if self.teacher is None else self.teacher(inputs)
+        return self.teacher(inputs) if self.teacher is not None and self._asks else None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each term by name, as a mean over the steps since the last log."""
@@ -388,20 +394,13 @@ class DistillationTrainer(Narrowed):
 
 def _refuse(
     args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object,
-    optimizers: tuple[Any, Any],
+    optimizers: tuple[Any, Any], whole: Sequence[str],
 ) -> None:
-    """What can be known from the arguments alone."""
+    """What can be known from the arguments alone. `whole`: what is wrong as weights are not whole."""
     problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator),
-                *spreading_problems(args, optimizers)]
+                *spreading_problems(args, optimizers), *whole]
     problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
                  if teacher is None and term.objective.needs_teacher]
     if problems:
         raise all_at_once(problems, CompatibilityError)
 
-
-def _layer_map(student: nn.Module | Student, teacher: object, stacks: bool) -> LayerMap | None:
-    if isinstance(student, Student):
-        return student.layer_map
-    if stacks and isinstance(teacher, nn.Module):
-        return automatic_layer_map(student, teacher)
-    return None

@@ -119,8 +119,8 @@ def of_parts(terms: Sequence[Term], parts: Mapping[str, Task]) -> tuple[Term, ..
             problems.append(f"`{term.name}`: part: got {term.part!r}; expected {one_of(list(parts))}."
                             f"{did_you_mean(term.part, parts)}")
         elif not isinstance(term.objective, RowObjective | StepObjective):
-            problems.append(f"`{term.name}` compares hidden states or vectors, of which every task's teacher has its own; "
-                            "only objectives of logits can be used for several tasks (labels, logits, dkd, dist)")
+            problems.append(f"`{term.name}` compares hidden states, vectors or weights, of which every task's teacher has "
+                            "its own; only objectives of logits can be used for several tasks (labels, logits, dkd, dist)")
         else:
             for name in parts if term.part is None else [term.part]:
                 found.append(_of_part(term, name, parts[name], alone=term.part is not None))
