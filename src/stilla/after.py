@@ -24,8 +24,8 @@ from stilla.stages import unlabelled
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.measuring import measure, sliced_by
 from stilla.stages.origin import Origin, from_anywhere, told_where
-from stilla.stages.scoring import export_one, exported_as, exports_of, saved_student, score, stage_of
-from stilla.stages.starting import trained
+from stilla.stages.scoring import export_one, exported_as, exports_of, score, stage_of
+from stilla.stages.starting import saved_student, trained
 from stilla.tasks.base import Loaded, Task
 
 

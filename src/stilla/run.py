@@ -23,7 +23,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import completions, layering, sizing, unlabelled
+from stilla.stages import completions, layering, sizing, transfer, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
@@ -138,6 +138,7 @@ def _at_work(recipe: Recipe, *, overwrite: bool) -> Iterator[RunFolder]:
 
 def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     """The data read, the teacher there: given, or trained on the labels first."""
+    recipe = transfer.of_runs(recipe)
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
         named = data.load_unlabelled(recipe.data, seed=recipe.seed)

@@ -184,6 +184,26 @@ class Part(Checked):
 
 
 @dataclass(frozen=True)
+class Kept(Checked):
+    """What is left of the task that a student was made for before it learnt this one, on that task's own data and metric.
+
+    `before`: that student. `after`: what student and baseline have become since, as they are where the labels are the same
+    (`whole`), else their body under the head of then. `lost`: after minus before, paired.
+    """
+
+    run: str
+    task: str
+    metric: str
+    higher_is_better: bool
+    split: str
+    examples: int
+    before: Interval
+    after: Mapping[str, Interval]
+    lost: Mapping[str, Interval]
+    whole: bool
+
+
+@dataclass(frozen=True)
 class Scores(Checked):
     """Everything that a run measured.
 
@@ -200,6 +220,7 @@ class Scores(Checked):
     `spent`: by training, its `seconds` by the clock and its `processor_seconds`, as far as they are known.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
+    `kept`: where the student was another run's, what it still knows of that run's task.
     `parts`: of several tasks that are learnt at once, the scores of each by itself.
     """
 
@@ -227,6 +248,7 @@ class Scores(Checked):
     slices: tuple[Part, ...] = ()
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"
+    kept: Kept | None = None
     parts: Mapping[str, Scores] = field(default_factory=dict)
 
     @property

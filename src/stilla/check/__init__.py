@@ -25,6 +25,7 @@ from stilla.check.spaces import cost_in_words, look_at_values, of_a_trial, wrong
 from stilla.recipe import Recipe
 from stilla.recipe.file import Draft
 from stilla.secrets import without_secrets
+from stilla.stages.transfer import of_runs
 
 if TYPE_CHECKING:
     from stilla.check.estimate import Estimate
@@ -54,12 +55,13 @@ def check_draft(draft: Draft) -> Findings:
     found = Found(list(draft.problems))
     if draft.recipe is None:
         return Findings(_clean(found.problems), ())
-    look_by_itself(draft.recipe, found)
+    recipe = _of_runs(draft.recipe, found)
+    look_by_itself(recipe, found)
     from stilla.check.way import look, wrong_terms
 
-    ready = look(draft.recipe, found)
+    ready = look(recipe, found)
     if not found.problems:
-        look_at_values(draft.recipe, found, look, wrong_terms)
+        look_at_values(recipe, found, look, wrong_terms)
     if ready is None or found.problems:
         return Findings(_clean(found.problems), _clean(found.notes))
     from stilla.check.estimate import estimate
@@ -69,11 +71,18 @@ def check_draft(draft: Draft) -> Findings:
                         ready.pool)
 
     cost = cost_of(ready.recipe)
-    found.problems += cost.problems(Path(draft.recipe.output))
-    if draft.recipe.search is not None:
-        search = draft.recipe.search
+    found.problems += cost.problems(Path(recipe.output))
+    if recipe.search is not None:
+        search = recipe.search
         found.notes.append(cost_in_words(search, cost_of(of_a_trial(ready.recipe, search.seeds))))
     return Findings(_clean(found.problems), _clean([*found.notes, *cost.notes()]), cost)
+
+
+def _of_runs(recipe: Recipe, found: Found) -> Recipe:
+    """The recipe with the students of the runs that it names as models."""
+    with found.attempt():
+        return of_runs(recipe)
+    return recipe
 
 
 def look_by_itself(recipe: Recipe, found: Found) -> None:
@@ -112,6 +121,7 @@ def refuse_known_problems(recipe: Recipe) -> None:
     from stilla.training.spreading import alone_problems
 
     found = Found([])
+    recipe = _of_runs(recipe, found)
     look(recipe, found)
     if not found.problems:
         look_at_values(recipe, found, look, wrong_terms)

@@ -20,7 +20,8 @@ class ModelSource(Section):
     """Where a model comes from."""
 
     model: PathName
-    """A folder, a Hugging Face name, or `package.module:callable` that returns an `nn.Module`."""
+    """A folder (a run's stands for its student), a Hugging Face name, or `package.module:callable` that returns an
+    `nn.Module`."""
     config: Mapping[str, Any] | None = None
     """Fields of its configuration, where `model` names an architecture (`llama`, `bert`) to be trained from random weights;
     for task: recommendation, whose models need no tokenizer."""
@@ -188,7 +189,7 @@ class StudentSpec(Limits):
     config: Mapping[str, Any] | None = None
     """The teacher's architecture with these fields of its configuration changed, from random weights."""
     model: PathName | None = None
-    """A folder, a Hugging Face name, or `package.module:callable`."""
+    """A folder (a run's stands for its student), a Hugging Face name, or `package.module:callable`."""
     weights: PathName | None = None
     """As for the teacher."""
     vocabulary: SmallerVocabulary | None = None

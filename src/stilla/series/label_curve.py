@@ -27,8 +27,7 @@ from stilla.series.answers import with_shared_cache
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
 from stilla.stages.measuring import measure
-from stilla.stages.scoring import saved_student
-from stilla.stages.starting import trained
+from stilla.stages.starting import saved_student, trained
 from stilla.stages.together import TogetherFolder
 
 LABELS, DISTILLED, REST = "labels alone", "distilled", "distilled, the rest unlabelled"

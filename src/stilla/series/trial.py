@@ -16,8 +16,8 @@ from stilla.series.answers import with_shared_cache
 from stilla.series.trials import Reached
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import VALIDATION, measure
-from stilla.stages.scoring import saved_student
 from stilla.stages.stages import Stages
+from stilla.stages.starting import saved_student
 
 LATE, MUCH = 0.2, 0.05
 """A training's last part, and the share of all its progress that it should not have made only there."""

@@ -11,16 +11,16 @@ from transformers import PreTrainedModel
 from stilla import data
 from stilla.export import export, main_file
 from stilla.models.fingerprint import of_model
-from stilla.recipe import ModelSource, Recipe
+from stilla.recipe import Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
-from stilla.stages import learnt, spent
+from stilla.stages import kept, learnt, spent, transfer
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
 from stilla.stages.record import NOT_OURS
-from stilla.stages.starting import trained
+from stilla.stages.starting import saved_student
 from stilla.stages.unlabelled import Pool, to_look_at
 from stilla.tasks.base import Loaded, Task
 
@@ -82,15 +82,6 @@ def export_one(
     return made
 
 
-def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed: int) -> Loaded:
-    """Student or baseline of the n-th seed as a user would load it: from its files."""
-    spec, path = recipe.student, folder.model(role, seed)
-    made = spec.model or recipe.teacher.model
-    source = trained(ModelSource(model=made, processor=spec.processor or recipe.teacher.processor,
-                                 trust_remote_code=spec.trust_remote_code or recipe.teacher.trust_remote_code), path)
-    return task.load(source, labelled=True)
-
-
 def score(
     recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
     exported: Mapping[str, Path], *, again: bool = False, written: Recipe | None = None,
@@ -107,6 +98,7 @@ def score(
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
+              **transfer.inputs_of(recipe),
               **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
@@ -116,6 +108,7 @@ def score(
             return found
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
     scores = spent.said_in(scores, spent.of(folder.log))
+    scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)
     scores.dump(folder.scores)
     for role, models in made.items():
         plain = not isinstance(models[0].model, PreTrainedModel)

@@ -32,6 +32,7 @@ from stilla.stages import (
     learnt,
     narrowing,
     opinions,
+    transfer,
     unlabelled,
 )
 from stilla.stages.completions import Completed
@@ -177,7 +178,7 @@ class Stages:
         texts, pool = (written, place.pool) if helped else (None, None)
         inputs: dict[str, Any] = {
             **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
-            "student": _made(self.recipe.student), "distill": [],
+            **transfer.inputs_of(self.recipe), "student": _made(self.recipe.student), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **({} if pool is None else {"unlabelled": pool.fingerprint}),

@@ -11,8 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import ModelSource, ObjectiveSpec, Stage, StudentSpec
+from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Stage, StudentSpec
 from stilla.recipe.section import STEPS
+from stilla.stages.folder import RunFolder
 from stilla.stages.vocabulary import Smaller
 from stilla.students import (
     Cut,
@@ -122,6 +123,15 @@ def trained(source: ModelSource, path: Path) -> ModelSource:
         return ModelSource(model=source.model, weights=str(path / "model.safetensors"), processor=source.processor,
                            precision=source.precision, trust_remote_code=source.trust_remote_code)
     return ModelSource(model=str(path), precision=source.precision, trust_remote_code=source.trust_remote_code)
+
+
+def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed: int) -> Loaded:
+    """Student or baseline of the n-th seed as a user would load it: from its files."""
+    spec, path = recipe.student, folder.model(role, seed)
+    made = spec.model or recipe.teacher.model
+    source = trained(ModelSource(model=made, processor=spec.processor or recipe.teacher.processor,
+                                 trust_remote_code=spec.trust_remote_code or recipe.teacher.trust_remote_code), path)
+    return task.load(source, labelled=True)
 
 
 LABELS = ObjectiveSpec(kind="labels")
