@@ -24,6 +24,7 @@ from stilla.recipe import (
     Generation,
     ObjectiveSpec,
     PerClass,
+    Reasons,
     Recipe,
     Search,
     Section,
@@ -48,7 +49,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
-    "generation": Generation, "unlabelled": Unlabelled,
+    "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled,
     "search": Search, "limit": PerClass, "until": Until,
 }
 

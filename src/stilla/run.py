@@ -27,7 +27,7 @@ from stilla.stages import completions, layering, sizing, transfer, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
-from stilla.stages.place import Place, refuse_weak, teacher_of
+from stilla.stages.place import Place, refuse_weak, teacher_again, teacher_of
 from stilla.stages.scoring import export_all, score
 from stilla.stages.stages import Stages
 
@@ -84,6 +84,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
             stages.student("student", seed, written, cut)
             if recipe.evaluate.baseline:
                 stages.student("baseline", seed, written, cut)
+        teacher_again(stages.place)
         on_main(lambda: _measured(stages))
         return Run.load(folder.path)
 

@@ -185,22 +185,41 @@ class Part(Checked):
 
 @dataclass(frozen=True)
 class Kept(Checked):
-    """What is left of the task that a student was made for before it learnt this one, on that task's own data and metric.
-
-    `before`: that student. `after`: what student and baseline have become since, as they are where the labels are the same
-    (`whole`), else their body under the head of then. `lost`: after minus before, paired.
-    """
+    """What is left of the task that a student was made for before it learnt this one, on that task's own data and metric:
+    of that student, and `after`, as it is where the labels are the same (`whole`), else its body under the head of then."""
 
     run: str
     task: str
     metric: str
-    higher_is_better: bool
     split: str
     examples: int
     before: Interval
     after: Mapping[str, Interval]
     lost: Mapping[str, Interval]
     whole: bool
+
+
+@dataclass(frozen=True)
+class Reason(Checked):
+    """An example (`key`: its row in its file) with what each answer to it rests on, and how far that agrees with the
+    teacher's."""
+
+    key: str
+    shown: Annotated[View, PlainValidator(views.view_of)]
+    label: str
+    agreement: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Reasons(Checked):
+    """Whether answers rest on what the teacher's do: by subject, over examples, Spearman's correlation of integrated
+    gradients of the teacher's class. `ceiling`: that of the teacher trained once more with another seed."""
+
+    examples: int
+    steps: int
+    agreement: Mapping[str, Interval]
+    ceiling: Interval | None = None
+    shown: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,6 +268,7 @@ class Scores(Checked):
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"
     kept: Kept | None = None
+    reasons: Reasons | None = None
     parts: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
@@ -270,6 +290,8 @@ class Scores(Checked):
     def _stored(self) -> dict[str, Any]:
         stored = asdict(replace(self, parts={}))
         stored["flips"] = [{**asdict(flip), "shown": views.plain(flip.shown)} for flip in self.flips]
+        if self.reasons is not None:
+            stored["reasons"]["shown"] = [{**asdict(one), "shown": views.plain(one.shown)} for one in self.reasons.shown]
         parts = {name: one._stored() for name, one in self.parts.items()}
         return {**{name: value for name, value in stored.items() if name != "parts"}, **({"parts": parts} if parts else {})}
 

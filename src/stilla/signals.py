@@ -335,8 +335,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Heads:
-    """Two answers of a student that has a head for either (DeiT's distillation token): one learns from the labels, the other
-    from the teacher. What it says in the end is their mean."""
+    """Two answers of a student with a head to learn labels and one to learn from the teacher; it says their mean."""
 
     labels: Dense
     teacher: Dense
@@ -358,7 +357,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Signals:
-    """What one model said about one batch. A field is added only when two tasks or two objectives need it."""
+    """What one model said about one batch."""
 
     logits: Form | None = None
     labels: Tensor | None = None
@@ -368,6 +367,7 @@ class Signals:
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     embeddings: Mapping[str, Float[Tensor, "batch width"]] = field(default_factory=dict)
     """By name, one vector of every example: of a text, of a query and of what stands beside it."""
+    saliency: Float[Tensor, "batch positions"] | None = None  # how much an answer rests on each (`models/inputs.py`)
     heads: Heads | None = None
     """Of a student with two of them; `logits` is their mean."""
     queries: Int[Tensor, " rows"] | None = None

@@ -141,7 +141,26 @@ class Sound(Checked):
     kind: ClassVar[str] = "sound"
 
 
-View = Text | Picture | Boxed | Ranking | Overlays | Sound
+@dataclass(frozen=True)
+class Weights(Checked):
+    """A text in pieces, and by subject how much each piece weighs in its answer, from -1 (against it) to 1 (for it).
+
+    Raises:
+        ValueError: not a weight for each piece, or one beyond.
+    """
+
+    pieces: tuple[str, ...]
+    said: Mapping[str, tuple[float, ...]]
+
+    kind: ClassVar[str] = "weights"
+
+    def __post_init__(self) -> None:
+        for subject, weights in self.said.items():
+            if len(weights) != len(self.pieces) or not all(-1 <= one <= 1 for one in weights):
+                raise ValueError(f"{len(weights)} weights of {subject!r:.50} for {len(self.pieces)} pieces, from -1 to 1")
+
+
+View = Text | Picture | Boxed | Ranking | Overlays | Sound | Weights
 
 
 def plain(view: View) -> dict[str, Any]:

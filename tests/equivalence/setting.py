@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Student, Term
-from stilla.objectives import DIST, DKD, Hidden, Labels, Logits, Weights
+from stilla.objectives import DIST, DKD, Hidden, Labels, Logits, Saliency, Weights
 from stilla.recipe import Average
 from stilla.training.patience import Patience
 
@@ -49,6 +49,7 @@ SETS = {
     "rows": lambda: [Term(Labels(), weight=0.3), Term(Logits(standardise=True), weight=5.0),
                      Term(DKD(), weight={"linear": [1.0, 0.2]})],
     "weights": lambda: [Term(Labels(), weight=0.3), Term(Weights(["classifier.bias"]), weight=0.5)],
+    "saliency": lambda: [Term(Labels(), weight=0.3), Term(Saliency(), weight=1.0)],
     "dist": lambda: [Term(DIST(temperature=2.0))],
     "dist and others": lambda: [Term(Labels(), weight=0.3), Term(DIST(beta=0.5, gamma=2.0), weight=2.0), Term(Hidden())],
 }

@@ -49,7 +49,7 @@ def test_four_micro_batches_equal_one_batch(tmp_path: Path, name: str, number: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rows", "dist and others", "weights"])
+@pytest.mark.parametrize("name", ["rows", "dist and others", "weights", "saliency"])
 def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
     """Of 17 examples the last step has one, so one process has none; with and without micro-batches."""
     ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.setting", 17, 8, 1, name)

@@ -10,6 +10,7 @@ from stilla.errors import all_of
 from stilla.recipe import Recipe, Training
 from stilla.stages import effort
 from stilla.tasks.base import Loaded
+from stilla.training.arguments import precision_of
 
 SLOW, FEW = 3e-4, 15
 """Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
@@ -41,6 +42,23 @@ def note(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"student: random weights learn slowly. This recipe has {length} at a learning rate of "
                            f"{rate:g}; where it was measured, on a few thousand texts, 10 epochs at 5e-4 were too few and 20 "
                            "at 1e-3 enough for distillation to help (docs/defaults.md)")
+
+
+def note_choices(recipe: Recipe, found: Found) -> None:
+    """What the recipe left open, and what it asks for that costs much."""
+    precisions = {precision_of(training) for _, training in places.trainings(recipe) if training.precision == "auto"}
+    found.notes += [f"precision: auto, which is {precision} on this machine" for precision in precisions]
+    if any(spec.kind == "saliency" for _, spec in places.objectives(recipe)):
+        found.notes.append("saliency: a step is derived twice, and takes about twice as long as what is estimated here")
+    if recipe.asks_for_a_ceiling:
+        found.notes.append("evaluate.saliency: the teacher is trained once more, as the ceiling; ceiling: false leaves it "
+                           "out")
+    seeds = recipe.evaluate.seeds
+    if recipe.evaluate.baseline:
+        again = f"; both {seeds} times" if seeds > 1 else ""
+        found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
+    else:
+        found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
 
 
 def _note_patience(place: str, training: Training, found: Found) -> None:

@@ -16,6 +16,7 @@ from stilla.errors import CompatibilityError, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
 from stilla.objectives.base import OF_LABELS, Objective, Term
+from stilla.objectives.saliency import Saliency
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
@@ -27,8 +28,8 @@ from stilla.stages.unlabelled import Pool
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
-from stilla.training.arguments import precision_of, training_arguments
 from stilla.training.arguments import problems as training_problems
+from stilla.training.arguments import training_arguments
 from stilla.training.distiller import compile_problems
 from stilla.training.plain import dims_of
 from stilla.training.pulling import Anchored
@@ -58,7 +59,7 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     """Everything on the way; None where something on it is wrong, or not on this machine."""
     quiet_libraries()
     found.problems += wrong_terms(recipe)
-    _note_choices(recipe, found)
+    lengths.note_choices(recipe, found)
     ready = _ready(recipe, found)
     lengths.note(recipe if ready is None else ready.recipe, found)
     return ready
@@ -193,7 +194,6 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
     return None
 
 
-
 def _look_at_writing(
     recipe: Recipe, task: Task, teacher: Loaded, splits: Mapping[str, Dataset], pool: Pool | None, found: Found
 ) -> None:
@@ -254,6 +254,9 @@ def _fit(
         dims_of(student.model, task, batch.student if batch else None),
         dims_of(teacher.model, task, batch.teacher if batch else None),
     )
+    if recipe.evaluate.saliency is not None:
+        found.problems += [f"evaluate.saliency: {problem}" for problem in
+                           _misfits_of(Saliency(), task, dims, student, prepared, labelled=True)]
     labelled, anchored = are_labelled(recipe, task), Anchored(student, teacher.model, prepared.aligned)
     for number, stage in enumerate(recipe.distill):
         stage_place = places.stage_place(recipe, number)
@@ -308,13 +311,15 @@ def _misfits_of(
             "these data say of no example what is right"
         return [f"learns from labels, and {lacking}; leave it out"]
     first = prepared.collate([prepared.examples[0]])
-    if objective.count == "labelled" and first.labels is None and not task.counts(first)["labelled"]:
+    counts = task.counts(first)
+    if objective.count == "labelled" and first.labels is None and not counts["labelled"]:
         return ["learns from labels, and no training example has one: all are mixed with others (mixup and cutmix of "
                 "data.augment are 1 together), of which only the teacher says what they are. Leave it out, or mix fewer"]
     wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
                      *objective.unpictured(pictures=task.pictures),
+                     *objective.unrowed(rows=counts.get("rows", 0), examples=counts.get("examples", 0)),
                      *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed)]
 
 
@@ -335,16 +340,3 @@ def _is_usable(spec: ObjectiveSpec) -> bool:
 
 def _is_known(spec: ObjectiveSpec) -> bool:
     return spec.kind in objectives.KINDS or ":" in spec.kind
-
-
-def _note_choices(recipe: Recipe, found: Found) -> None:
-    """What the recipe left open, and what it asks for that costs much."""
-    precisions = {precision_of(training) for _, training in places.trainings(recipe) if training.precision == "auto"}
-    found.notes += [f"precision: auto, which is {precision} on this machine" for precision in precisions]
-    seeds = recipe.evaluate.seeds
-    if recipe.evaluate.baseline:
-        again = f"; both {seeds} times" if seeds > 1 else ""
-        found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
-    else:
-        found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
-

@@ -30,6 +30,16 @@ _SPECTROGRAM = 24
 _Seen = tuple[Tensor, int]
 
 
+@contextmanager
+def replacing(module: nn.Module, made: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What the module gives in forwards inside is what `made` makes of it."""
+    handle = module.register_forward_hook(lambda _, given, output: made(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class Recorder:
     """Records what enters the first layer and what leaves every layer of a model's stacks in one forward.
 

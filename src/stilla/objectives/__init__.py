@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from stilla.objectives.pairwise import Pairwise
     from stilla.objectives.queries import Queries
     from stilla.objectives.ranking import Ranking
+    from stilla.objectives.saliency import Saliency
     from stilla.objectives.similarities import Similarities
     from stilla.objectives.weights import Weights
 
 __all__ = [
     "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Similarities", "Term", "Weights",
-    "find", "problems", "term",
+    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Saliency", "Similarities", "Term",
+    "Weights", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -46,6 +47,7 @@ KINDS: Mapping[str, str] = {
     "dist": "stilla.objectives.dist:DIST",
     "hidden": "stilla.objectives.hidden:Hidden",
     "maps": "stilla.objectives.maps:Maps",
+    "saliency": "stilla.objectives.saliency:Saliency",
     "weights": "stilla.objectives.weights:Weights",
     "embedding": "stilla.objectives.embedding:Embedding",
     "similarities": "stilla.objectives.similarities:Similarities",

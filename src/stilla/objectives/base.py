@@ -37,6 +37,7 @@ class Objective(nn.Module):
 
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states. `needs_grids`: and where in a picture their positions lie.
+      `needs_inputs`: what of its inputs a model's answer rests on.
     - `count`: what its sum over the optimiser step is divided by: a name that the task counts (`rows`, `examples`, `words`).
     - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
     """
@@ -44,6 +45,7 @@ class Objective(nn.Module):
     needs_teacher: ClassVar[bool] = True
     needs_stacks: ClassVar[bool] = False
     needs_grids: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
     count: str = "rows"
     pooling: Pooling | None = None
 
@@ -82,6 +84,10 @@ class Objective(nn.Module):
             return []
         return ["compares what is seen at each place of a picture, and these examples are no pictures. Use `hidden`, which "
                 "needs no places"]
+
+    def unrowed(self, *, rows: int, examples: int) -> list[str]:
+        """Why it cannot work where so many examples make so many rows, in words; empty if it can."""
+        return []
 
     def unmade(self, student: Dims) -> list[str]:
         """Why there is nothing that it could be made of, in words; empty if there is."""

@@ -4,7 +4,7 @@ Nothing in this wing needs torch or the network.
 """
 
 from stilla.recipe.data import Data, Named, PerClass, Split, Unlabelled
-from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation
+from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation, Reasons
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.search import Range, Search, Until
@@ -32,6 +32,7 @@ __all__ = [
     "PerClass",
     "Pull",
     "Range",
+    "Reasons",
     "Recipe",
     "Scheduled",
     "Search",

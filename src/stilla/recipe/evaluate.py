@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from stilla.errors import RecipeError, did_you_mean, one_of
 from stilla.recipe.section import BATCH, BEAMS, EXAMPLES, TOKENS, Section, Strings
@@ -43,6 +44,21 @@ class Generation(Section):
         return names
 
 
+class Reasons(Section):
+    """Whether a student's answers rest on what its teacher's do, by integrated gradients."""
+
+    examples: int = Field(100, ge=1, le=EXAMPLES)
+    """Of the headline split, evenly spread over it."""
+    steps: int = Field(32, ge=2, le=1_000)
+    """Points between nothing and an example at which gradients are taken; each costs a forward and a backward."""
+    ceiling: bool = True
+    """Train the teacher once more with another seed, where the recipe trains it, to see how far two teachers agree."""
+
+
+def _number(value: object) -> object:
+    return {"examples": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Evaluate(Section):
     """What is measured, and what is trained for the comparison."""
 
@@ -61,6 +77,9 @@ class Evaluate(Section):
     """Bootstrap resamples behind every interval."""
     speed: bool = True
     """Measure latency and throughput."""
+    saliency: Annotated[Reasons, BeforeValidator(_number, json_schema_input_type=int | Reasons)] | None = None
+    """Measure on so many examples whether answers rest on what the teacher's do, `100`, or
+    `{examples: 100, steps: 32, ceiling: false}`; for classes of whole texts, pictures and sounds."""
 
     @property
     def writing(self) -> Generation | None:

@@ -66,6 +66,12 @@ class Recipe(Section):
         """Whether the teacher writes all texts that a student learns."""
         return self.completions is not None and self.completions.of == "all"
 
+    @property
+    def asks_for_a_ceiling(self) -> bool:
+        """Whether the teacher is trained once more, to see how far what two of them rest on agrees."""
+        asked = self.evaluate.saliency
+        return asked is not None and asked.ceiling and self.teacher.train is not None
+
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, plain: Any) -> Any:

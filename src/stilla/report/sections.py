@@ -130,6 +130,23 @@ def _decision(flip: Flip) -> Decision:
     return Decision(flip.kind, draw(flip.shown, flip.label), flip.label, tuple(_answer(flip, name) for name in names))
 
 
+@dataclass(frozen=True)
+class Rests:
+    """An example with what answers to it rest on."""
+
+    view: Drawn
+    label: str
+    agreement: str
+
+
+def reasons(scores: Scores) -> tuple[Rests, ...]:
+    """Examples on which student and teacher agree least, then most."""
+    if scores.reasons is None:
+        return ()
+    return tuple(Rests(draw(one.shown, one.label), one.label, ", ".join(
+        f"{subject_title(name)} {value:+.2f}" for name, value in one.agreement.items())) for one in scores.reasons.shown)
+
+
 def _answer(flip: Flip, name: str) -> Answer:
     confidence = flip.confidences.get(name)
     return Answer(subject_title(name), mark_key(subject_style(name)), flip.predictions[name],

@@ -10,12 +10,13 @@ from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
 from stilla.report.table import subject_title
-from stilla.views import Box, Boxed, Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View
+from stilla.views import Box, Boxed, Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View, Weights
 
 RIGHT = "right"
 """Under which name a sound's view has what the data say."""
 _LONGEST_TEXT = 600
 _LONGEST_ENTRY = 160
+_MOST_PIECES = 120
 # Only raster pictures: an SVG could bring scripts and addresses of its own.
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|jpg|gif|webp|bmp);base64,[A-Za-z0-9+/=\s]+")
 _SOUND = re.compile(r"data:audio/(?:mpeg|wav|ogg|flac);base64,[A-Za-z0-9+/=\s]+")
@@ -49,6 +50,8 @@ def draw(view: View, label: str) -> Drawn:
         return Drawn(_side_by_side(view), "texts")
     if isinstance(view, Sound):
         return Drawn(_played(view), "texts")
+    if isinstance(view, Weights):
+        return Drawn(_weighed(view), "texts")
     return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
 
 
@@ -73,6 +76,24 @@ def _played(view: Sound) -> Markup:
         _pieces(text, 0, len(text.text))) for name, text in view.texts.items()]
     table = Markup('<div class="scroll"><table class="said"><tbody>{}</tbody></table></div>').format(Markup("").join(rows))
     return player + (table if rows else Markup(""))
+
+
+def _weighed(view: Weights) -> Markup:
+    """A line for each subject, every piece as strong as it weighs: what speaks for the answer warm, what against it cold."""
+    rows = [Markup('<tr><th class="{}">{}</th><td>{}</td></tr>').format(
+        subject_style(subject).colour, subject_title(subject),
+        Markup(" ").join(map(_piece, view.pieces[:_MOST_PIECES], weights)))
+        for subject, weights in view.said.items()]
+    rest = len(view.pieces) - _MOST_PIECES
+    more = Markup('<p class="hint">and {} pieces more</p>').format(rest) if rest > 0 else Markup("")
+    return Markup('<div class="scroll"><table class="said"><tbody>{}</tbody></table></div>{}').format(
+        Markup("").join(rows), more)
+
+
+def _piece(piece: str, weight: float) -> Markup:
+    colour = "230, 120, 30" if weight > 0 else "40, 110, 220"
+    return Markup('<span style="background:rgba({}, {:.2f})" title="{:+.2f}">{}</span>').format(
+        Markup(colour), 0.75 * abs(weight), weight, piece)
 
 
 def _with_boxes(view: Boxed, label: str) -> Markup:

@@ -86,6 +86,8 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if any(one.objective.needs_grids for stage in recipe.distill for one in terms_of(recipe, stage, task)):
         found.append("cache: it holds no feature maps, which `maps` compares at every place; use cache: none, or `hidden` "
                      "with `pooling: mean`")
+    if any(one.objective.needs_inputs for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+        found.append("cache: it holds answers, and not what they rest on, which `saliency` compares; use cache: none")
     if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
                      f"{all_of(list(stacks))}. Use cache: none, or compare one of them (`layer_map` of the objective)")
@@ -214,7 +216,8 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *,
     forms = prepared.views or math.inf if prepared.changes else 1
     again = passes > forms or (of_many and forms < math.inf)
     return (again and len({precision_of(stage) for stage in recipe.distill}) == 1
-            and any(one.objective.asks for one in terms) and not any(one.objective.needs_stacks for one in terms))
+            and any(one.objective.asks for one in terms)
+            and not any(one.objective.needs_stacks or one.objective.needs_inputs for one in terms))
 
 
 def passes_of(stage: Stage, examples: float) -> float:

@@ -83,7 +83,7 @@ def _measured(run: RunFolder, recipe: Recipe, made: Mapping[str, Loaded]) -> Kep
     asked = {name: Measured(metric, [metric.statistics(one.given, one.references)]) for name, one in answers.items()}
     found = bootstrap(asked, Resampling(len(answers["before"]), recipe.evaluate.resamples, recipe.seed))
     return Kept(
-        run=str(run.path), task=task.kind, metric=metric.name, higher_is_better=metric.higher_is_better, split=split,
+        run=str(run.path), task=task.kind, metric=metric.name, split=split,
         examples=len(splits[split]), before=found["before"].interval(recipe.seed), whole=whole,
         after={name: found[name].interval(recipe.seed) for name in made},
         lost={name: (found[name] - found["before"]).interval(recipe.seed) for name in made})

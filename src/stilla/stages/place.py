@@ -145,15 +145,28 @@ def teacher_of(place: Place) -> Loaded:
     place = replace(place, task=task.of_teacher())
     if source.train is None:
         return task.load(source, labelled=True)
+    _train_teacher(place, "teacher", seed, place.folder.teacher)
+    return task.load(trained(source, place.folder.teacher), labelled=True)
+
+
+def teacher_again(place: Place) -> None:
+    """The same teacher trained with another seed, where the recipe trains it and asks how far two of them agree."""
+    if place.recipe.asks_for_a_ceiling:
+        place = replace(place, task=place.task.of_teacher())
+        _train_teacher(place, "teacher-1", place.recipe.seed + 1, place.folder.model("teacher", 1))
+
+
+def _train_teacher(place: Place, stage: str, seed: int, path: Path) -> None:
+    source, task = place.recipe.teacher, place.task
+    assert source.train is not None  # the caller knows
     inputs = {**place.inputs, "teacher": _named(source), "seed": seed}
-    if place.to_do("teacher", inputs, place.folder.teacher):
+    if place.to_do(stage, inputs, path):
         set_seed(seed)
         start = task.load(source, labelled=False)
         labels = [term(task.labels_by())]
-        place.train("teacher", start.model, None, labels, source.train, (start.processor, None), seed,
+        place.train(stage, start.model, None, labels, source.train, (start.processor, None), seed,
                     examples=place.splits.get(TEACHER))
-        place.keep("teacher", inputs, start, place.folder.teacher)
-    return task.load(trained(source, place.folder.teacher), labelled=True)
+        place.keep(stage, inputs, start, path)
 
 
 def refuse_weak(place: Place, teacher: Loaded) -> None:

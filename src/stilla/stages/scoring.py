@@ -15,12 +15,12 @@ from stilla.recipe import Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
-from stilla.stages import kept, learnt, spent, transfer
+from stilla.stages import kept, learnt, reasons, spent, transfer
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
 from stilla.stages.record import NOT_OURS
-from stilla.stages.starting import saved_student
+from stilla.stages.starting import saved_student, trained_again
 from stilla.stages.unlabelled import Pool, to_look_at
 from stilla.tasks.base import Loaded, Task
 
@@ -99,6 +99,7 @@ def score(
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
               **transfer.inputs_of(recipe),
+              **({"again": contents(folder.model("teacher", 1), NOT_OURS)} if recipe.asks_for_a_ceiling else {}),
               **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
@@ -108,6 +109,7 @@ def score(
             return found
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
     scores = spent.said_in(scores, spent.of(folder.log))
+    scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)
     scores.dump(folder.scores)
     for role, models in made.items():

@@ -134,6 +134,14 @@ def saved_student(recipe: Recipe, folder: RunFolder, task: Task, role: str, seed
     return task.load(source, labelled=True)
 
 
+def trained_again(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded | None:
+    """The teacher trained with another seed; None where it was not."""
+    path = folder.model("teacher", 1)
+    if not (recipe.asks_for_a_ceiling and path.is_dir()):
+        return None
+    return task.load(trained(recipe.teacher, path), labelled=True)
+
+
 LABELS = ObjectiveSpec(kind="labels")
 
 

@@ -15,7 +15,7 @@ from stilla.recipe import StudentSpec, Width
 
 def how(spec: StudentSpec, teacher: nn.Module, student: nn.Module) -> str:
     """As the end of a sentence."""
-    return f"{_model(spec)}{_narrower(spec, teacher, student)}{_tokens(spec)}"
+    return f"{_model(spec)}{_moved(spec)}{_narrower(spec, teacher, student)}{_tokens(spec)}"
 
 
 def narrowed(width: Width, teacher: nn.Module, student: nn.Module) -> str:
@@ -33,6 +33,11 @@ def _model(spec: StudentSpec) -> str:
     if spec.config is not None:
         return f"the same architecture from random weights, with {_plain(dict(spec.config))}"
     return "all of its layers" if spec.layers is None else f"cut from it, layers {_plain(spec.layers)}"
+
+
+def _moved(spec: StudentSpec) -> str:
+    moved = "" if spec.interpolate is None else f", {spec.interpolate.share:.0%} of the way to its weights"
+    return moved + ("" if spec.freeze is None else f", without training {all_of(list(spec.freeze))}")
 
 
 def _narrower(spec: StudentSpec, teacher: nn.Module, student: nn.Module) -> str:

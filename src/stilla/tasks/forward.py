@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from stilla.errors import CompatibilityError
 from stilla.models.features import Record, Recorder
 from stilla.models.heads import head_of, tapped
+from stilla.models.inputs import reading
 from stilla.models.spread import is_spread
-from stilla.signals import Batch, Headed, Signals, Stack
+from stilla.signals import Batch, Dense, Headed, Signals, Stack
 from stilla.tasks.base import Side, Task
 
 
@@ -37,6 +40,33 @@ def listen(
     return said if record is None else replace(said, stacks=_stacks(record, task, batch, side))
 
 
+def explained(
+    model: nn.Module, task: Task, batch: Batch, side: Side, recorder: Recorder | None = None
+) -> Signals:
+    """The same of a model that is not trained, with what its likeliest classes rest on, without a graph."""
+    with torch.enable_grad(), reading(model, _inputs(batch, side)) as (inputs, read), \
+            _recording(model, task, recorder) as record:
+        said = task.signals(model(**inputs), batch, side)
+        logits = dense(said)
+        found = replace(said, logits=Dense(logits.detach()), saliency=read.weighed(logits, logits.argmax(-1)).detach())
+        if record is None:
+            return found
+        stacks = {name: replace(one, hidden_states=[state.detach() for state in one.hidden_states])
+                  for name, one in _stacks(record, task, batch, side).items()}
+        return replace(found, stacks=stacks)
+
+
+def dense(said: Signals) -> Tensor:
+    """All logits, a row for each example.
+
+    Raises:
+        CompatibilityError: there are none.
+    """
+    if not isinstance(said.logits, Dense):
+        raise CompatibilityError("saliency: explains a class, and these answers are none; leave it out")
+    return said.logits.logits
+
+
 def listen_within(
     model: nn.Module,
     task: Task,
@@ -44,8 +74,11 @@ def listen_within(
     side: Side,
     recorder: Recorder | None,
     inside: Callable[[Signals], Tensor],
+    classes: Tensor | None = None,
 ) -> tuple[Signals, Tensor]:
     """The same, and the scalar that `inside` makes of it, still without hidden states.
+
+    `classes`: of the examples, to be told what the answer of each rests on, differentiably.
 
     Over a vocabulary `inside` runs within the head's own forward, where a sharded head is whole, and is the only one to see
     the logits; where logits are dense, after the model.
@@ -53,6 +86,11 @@ def listen_within(
     with _recording(model, task, recorder) as record:
         if task.vocabulary:
             said, made = _tapped(model, task, batch, side, inside)
+        elif classes is not None:
+            with reading(model, _inputs(batch, side)) as (inputs, read):
+                said = task.signals(model(**inputs), batch, side)
+                said = replace(said, saliency=read.weighed(dense(said), classes, again=True))
+            made = inside(said)
         else:
             said = task.signals(model(**_inputs(batch, side)), batch, side)
             made = inside(said)

@@ -12,7 +12,7 @@ from stilla.models.features import Recorder, hidden_widths
 from stilla.models.stacks import find_stacks
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
-from stilla.tasks.forward import listen
+from stilla.tasks.forward import explained, listen
 
 
 class Teacher(Protocol):
@@ -32,10 +32,11 @@ class Teacher(Protocol):
 class LiveTeacher:
     """A frozen model. It stays outside the student's wrapper and state dict, in eval mode, without gradients."""
 
-    def __init__(self, model: nn.Module, task: Task, *, stacks: bool = False) -> None:
-        """`stacks`: whether to record hidden states."""
+    def __init__(self, model: nn.Module, task: Task, *, stacks: bool = False, inputs: bool = False) -> None:
+        """`stacks`: whether to record hidden states. `inputs`: whether to say what of its inputs an answer rests on."""
         self.model = model.requires_grad_(False).eval()
         self.task = task
+        self.inputs = inputs
         self.recorder = Recorder(model) if stacks else None
 
     # not inference_mode: tensors made there cannot be saved for the student's backward
@@ -43,7 +44,8 @@ class LiveTeacher:
     def __call__(self, batch: Batch) -> Signals:
         if self.model.training:  # somebody changed it; asking is cheaper than walking through all modules
             self.model.eval()
-        return listen(self.model, self.task, batch, Side.TEACHER, self.recorder)
+        asked = explained if self.inputs else listen
+        return asked(self.model, self.task, batch, Side.TEACHER, self.recorder)
 
     def to(self, device: torch.device | str) -> None:
         self.model.to(device)

@@ -37,6 +37,7 @@ from stilla.signals import Batch, Dense, Dims, Signals
 from stilla.tasks.base import Side, Task
 from stilla.tasks.forward import listen, listen_within
 from stilla.training.batch_norm import BatchNorm, batch_norms, by_running_statistics
+from stilla.training.explaining import classes_of, explains
 from stilla.training.pulling import pairs
 from stilla.training.reduction import Step
 
@@ -150,7 +151,8 @@ class Distiller(nn.Module):
             return made
 
         with self._normalising(batch):
-            said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows)
+            classes = classes_of(teacher) if explains(self.terms) else None
+            said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows, classes)
         said, theirs = self._aligned(said, teacher, batch)
         with torch.autocast(loss.device.type, enabled=False):
             for term in self.terms:

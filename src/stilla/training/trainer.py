@@ -28,7 +28,7 @@ from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch, Signals
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
-from stilla.teachers import CapturingTeacher, LiveTeacher, Teacher
+from stilla.teachers import CapturingTeacher, Teacher
 from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
 from stilla.training.averaging import Averaging
@@ -37,6 +37,7 @@ from stilla.training.batches import StepBatches
 from stilla.training.continuing import checkpoint_of, refuse_unlike
 from stilla.training.distiller import Distiller
 from stilla.training.dropout import leaves_out
+from stilla.training.explaining import explaining_problems, live
 from stilla.training.guard import Guard, KeepUp
 from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
@@ -119,7 +120,8 @@ class DistillationTrainer(Narrowed):
     ) -> None:
         model = student.model if isinstance(student, Student) else student
         spread = asked_for(args)
-        _refuse(args, trainer, data_collator, terms, teacher, optimizers, spread_problems(terms, pull, spread))
+        _refuse(args, trainer, data_collator, terms, teacher, optimizers,
+                [*spread_problems(terms, pull, spread), *explaining_problems(terms, args)])
         build_whole()
         settle_devices(args)
         settle_batch_norm(model, batch_norm, args)
@@ -133,7 +135,7 @@ class DistillationTrainer(Narrowed):
             train_data = self.reading.with_unlabelled(train_data, train_dataset)
         stacks = batch is not None and any(term.objective.needs_stacks for term in terms)
         seen = batch if stacks else None
-        self.teacher = LiveTeacher(teacher, self.task, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
+        self.teacher = live(teacher, self.task, terms, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
         aligned = not isinstance(train_data, Prepared) or train_data.aligned
         self.held = Held.of(Anchored(student, model_of(teacher), aligned), terms, pull)
         distiller = Distiller(
@@ -155,8 +157,7 @@ class DistillationTrainer(Narrowed):
         self._asks = any(term.objective.asks for term in terms)
         self.averaging = None if average is None else Averaging(model, average)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
-        self._group_by_length = group_by_length
-        self._share = settled_share(unlabelled_share, train_data, args)
+        self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
         self._undefined = Undefined()
         self._resumed: Path | None = None
@@ -394,11 +395,11 @@ class DistillationTrainer(Narrowed):
 
 def _refuse(
     args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object,
-    optimizers: tuple[Any, Any], whole: Sequence[str],
+    optimizers: tuple[Any, Any], known: Sequence[str],
 ) -> None:
-    """What can be known from the arguments alone. `whole`: what is wrong as weights are not whole."""
+    """What can be known from the arguments alone. `known`: what some terms find wrong."""
     problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator),
-                *spreading_problems(args, optimizers), *whole]
+                *spreading_problems(args, optimizers), *known]
     problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
                  if teacher is None and term.objective.needs_teacher]
     if problems:
