@@ -143,7 +143,7 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
         named = data.load_unlabelled(recipe.data, seed=recipe.seed)
-    task = tasks.of_recipe(recipe, splits).settled(recipe.teacher, recipe.student)
+    task = tasks.of_recipe(recipe, splits)
     pool = unlabelled.read(recipe, task, splits, named)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))
     place = Place(completions.settled(recipe, task), folder, splits, learnt, task, pool)

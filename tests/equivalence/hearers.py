@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import TrainingArguments, set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import CTC, Hidden, Labels, Logits
-from stilla.recipe import ModelSource
+from stilla.recipe import ModelSource, StudentSpec
 from stilla.students import by_layers
 from stilla.tasks.audio.audio_classification import AudioClassification
 from stilla.tasks.audio.norms import leave_padding_out
@@ -20,13 +21,17 @@ from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecogniti
 from stilla.tasks.audio.speech_recognition import SpeechRecognition
 from stilla.training.dropout import dropping
 from tests.equivalence.setting import losses, weights
-from tests.tasks.audio import speakers
+from tests.tasks.audio import speakers, writers
 from tests.tasks.audio.setting import folder, folders
 
 KINDS = {
     "sounds": lambda: [Term(Labels()), Term(Logits(), weight=2.0), Term(Hidden(), weight=0.1)],
     "speech": lambda: [Term(CTC(), weight=0.3), Term(Logits(temperature=1.0), weight=2.0), Term(Hidden(), weight=0.1)],
+    "written": lambda: [Term(Labels(), weight=0.3), Term(Logits(), weight=2.0), Term(Hidden(), weight=0.1)],
+    "written of waves": lambda: [Term(Labels(), weight=0.3), Term(Logits(), weight=2.0), Term(Hidden(), weight=0.1)],
 }
+TEACHERS: dict[str, Callable[[Path], str]] = {
+    "speech": speakers.folder, "written": writers.folder, "written of waves": writers.moonshine_folder}
 
 
 def trainer(place: Path, kind: str = "sounds", number: int = 21, **options: Any) -> DistillationTrainer:
@@ -37,15 +42,17 @@ def trainer(place: Path, kind: str = "sounds", number: int = 21, **options: Any)
         made = folders(rows, number, splits=("train", "validation")) if not rows.exists() else str(rows)
         of, teachers = AudioClassification, folder(place.parent / "teacher", norm="group")
     else:
-        section = SpeechRecognitionData(train=str(rows))
+        section = SpeechRecognitionData(train=str(rows), language="en" if kind == "written" else None)
         made = speakers.utterances(rows, number) if not rows.exists() else str(rows)
-        of, teachers = SpeechRecognition, speakers.folder(place.parent / "teacher")
+        of, teachers = SpeechRecognition, TEACHERS[kind](place.parent / "teacher")
     splits = data.load(section, seed=0)
     task = of.understand(section.model_copy(update={"train": made}), splits)
-    loaded = task.load(ModelSource(model=teachers), labelled=True)
+    source = ModelSource(model=teachers)
+    task = task.settled(source, StudentSpec(layers=1))
+    loaded = task.load(source, labelled=True)
     task = task.adapted_to(loaded)
     set_seed(0)
-    student = by_layers(loaded.model, 1)
+    student = by_layers(loaded.model, {"encoder": 1, "decoder": 1} if kind.startswith("written") else 1)
     leave_padding_out(student.model)
     prepared = task.prepare(splits["train"], loaded.processor, loaded.processor, training=True)
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "optim": "sgd",

@@ -27,7 +27,8 @@ from stilla.tasks.vision_text.sections import ImageTextData
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
 SECTIONS = {
     "text-classification": (TextClassificationData, Evaluate), "image-classification": (ImageClassificationData, Evaluate),
-    "audio-classification": (AudioClassificationData, Evaluate), "speech-recognition": (SpeechRecognitionData, Evaluate),
+    "audio-classification": (AudioClassificationData, Evaluate),
+    "speech-recognition": (SpeechRecognitionData, WritingEvaluate),
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),
@@ -134,7 +135,7 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification, image-classification"),
-        ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq and causal-lm; masked-lm takes "
+        ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq, speech-recognition and causal-lm; masked-lm takes "
          "baseline, seeds, metric, batch_size, slices, resamples and speed"),
         ("text-classification", "data.lable=x", "data.lable: unknown key. Did you mean label?"),
         ("seq2seq", "data.prefx=x", "data.prefx: unknown key. Did you mean prefix?"),
@@ -223,7 +224,7 @@ def test_the_whole_list_says_whose_a_field_is_and_reads_back(tmp_path):
     text = every_field()
     assert max(map(len, text.splitlines())) <= 110
     assert "  # document: paragraph         # causal-lm and masked-lm: What is one document" in text
-    assert "  # generation: null            # seq2seq and causal-lm: Let the models write" in text
+    assert "  # generation: null            # seq2seq, speech-recognition and causal-lm: Let the models write" in text
     for task in KINDS:
         for place in PLACES:
             assert all(f"  # {name}: " in text for name in sections(task).own(place))

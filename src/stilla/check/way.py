@@ -99,7 +99,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     found.notes.append(f"data: {sizes} examples")
-    task = tasks.of_recipe(recipe, splits).settled(recipe.teacher, recipe.student)
+    task = tasks.of_recipe(recipe, splits)
     found.problems += without_labels(recipe, task)
     found.problems += narrowing.problems(task) if recipe.student.width is not None else []
     with found.attempt():

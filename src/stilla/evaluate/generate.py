@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, GenerationMixin
 
 from stilla.errors import CompatibilityError
 from stilla.evaluate.asking import evaluating
@@ -102,14 +103,23 @@ def writer(model: nn.Module) -> Writer:
 
     def write(inputs: Inputs, options: Mapping[str, Any], decoding: Decoding) -> list[Written]:
         placed = {name: value.to(device) for name, value in inputs.items()}
-        before = placed["input_ids"].shape[1] if not model.config.is_encoder_decoder else 1  # type: ignore[union-attr]
+        before = read_before(model, placed)
         with evaluating(model, device, "float32"), torch.no_grad():
             config = effective(model, options, decoding, before)
             with _settings(model, config):
-                ids: Tensor = model.generate(**placed, generation_config=GenerationConfig())  # type: ignore[operator]
+                # a class's own may do more around transformers' loop: Whisper's takes the ends of texts off again
+                loop = partial(GenerationMixin.generate, model) if isinstance(model, GenerationMixin) else model.generate
+                ids: Tensor = loop(**placed, generation_config=GenerationConfig())  # type: ignore[operator]
         return list(split_at_ends(ids[:, before:].cpu(), ends(config)))
 
     return write
+
+
+def read_before(model: nn.Module, inputs: Inputs) -> int:
+    """Tokens that stand before the first new one of each text: a prompt, or what a decoder begins with."""
+    if not model.config.is_encoder_decoder:  # type: ignore[union-attr]
+        return inputs["input_ids"].shape[1]
+    return inputs["decoder_input_ids"].shape[1] if "decoder_input_ids" in inputs else 1
 
 
 @contextmanager
@@ -146,9 +156,10 @@ def with_settings(own: GenerationConfig, options: Mapping[str, Any], decoding: D
 
 
 def _room(model: nn.Module) -> int:
-    """How many positions the decoder has."""
-    positions = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)  # type: ignore[union-attr,operator]
-    return positions if isinstance(positions, int) and positions > 0 else 2**31
+    """How many positions the decoder has; decoders of sounds name them apart from those of their encoders."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
+    said = [getattr(config, name, None) for name in ("max_target_positions", "max_position_embeddings")]
+    return next((one for one in said if isinstance(one, int) and one > 0), 2**31)
 
 
 def ends(config: Any) -> tuple[int, ...]:

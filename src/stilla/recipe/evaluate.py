@@ -12,7 +12,7 @@ from stilla.recipe.section import BATCH, BEAMS, EXAMPLES, TOKENS, Section, Strin
 
 TEXT_METRICS: Mapping[str, str | None] = {
     "bleu": "sacrebleu", "chrf": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score",
-    "exact_match": None,
+    "exact_match": None, "wer": None, "cer": None,
 }
 """Measures of written text, and the package that each needs."""
 
@@ -27,8 +27,8 @@ class Generation(Section):
     batch_size: int | None = Field(None, ge=1, le=BATCH)
     """Texts written at a time; by default `evaluate.batch_size`."""
     metrics: Strings | None = None
-    """bleu, chrf, rouge1, rouge2, rougeL, exact_match, or `package.module:function` of (texts, references) that gives
-    one number per text, higher being better. `[]` writes nothing. By default what fits the task."""
+    """bleu, chrf, rouge1, rouge2, rougeL, exact_match, wer, cer, or `package.module:function` of (texts, references) that
+    gives one number per text, higher being better. `[]` writes nothing. By default what fits the task."""
     limit: int | None = Field(None, ge=1, le=EXAMPLES)
     """Write texts for so many examples of each split only, evenly spread over it."""
 

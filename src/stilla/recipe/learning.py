@@ -129,6 +129,9 @@ class Completions(Section):
     """Leave out texts longer than so many tokens."""
     cut: Literal["keep", "drop"] = "keep"
     """What to do with texts that were cut at `max_new_tokens`."""
+    max_wer: float | None = Field(None, ge=0, le=1000)
+    """Leave out what was heard otherwise than the data say it: a word error rate above, of each text against its own
+    transcript (0.1 is one word in ten). Of `speech-recognition`; examples without a transcript stay."""
     keep: str | None = None
     """`package.module:function` of (source, text) that says whether to keep it."""
 

@@ -36,6 +36,7 @@ from stilla.stages.unlabelled import is_written
 from stilla.tasks.base import Loaded, Side, Task
 from stilla.tasks.forward import listen
 from stilla.tasks.language.writing import Asked, Writes
+from stilla.tasks.shared.transcripts import word_error_rate
 
 KEEP = "completions.keep"
 
@@ -71,9 +72,13 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     if recipe.completions is None:
         return []
     if isinstance(task, Writes):
-        return [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)
+        wrong = [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)
+        if recipe.completions.max_wer is not None and not task.dictated:
+            wrong.append(f"completions.max_wer: a text of `{task.kind}` may be right in other words than the data's; leave "
+                         "it out, or filter by min_log_probability or keep")
+        return wrong
     return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
-            "seq2seq, or causal-lm with prompts and completions or conversations"]
+            "seq2seq, speech-recognition by encoder-decoders, or causal-lm with prompts and completions or conversations"]
 
 
 def _keeping(section: Completions) -> list[str]:
@@ -134,8 +139,8 @@ def read(section: Completions, task: Task, split: Dataset, folder: Path) -> Comp
     _tell(rows, why)
     if not kept:
         raise DataError(f"completions: none of the {len(rows):,} texts is kept ({_counted(why)}). Loosen the filters "
-                        "(min_log_probability, min_tokens, max_tokens, cut, keep), or look at what the teacher writes in "
-                        f"{folder}")
+                        "(min_log_probability, min_tokens, max_tokens, cut, max_wer, keep), or look at what the teacher "
+                        f"writes in {folder}")
     chosen = split.select([row["key"] for row in kept])
     texts = _writes(task).answered(chosen, [row["text"] for row in kept], [row["cut"] for row in kept])
     return Completed(texts, len(rows))
@@ -185,6 +190,9 @@ def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str
         return "cut"
     if section.min_log_probability is not None and row["log_probability"] < section.min_log_probability:
         return "unlikely"
+    if section.max_wer is not None and (said := _writes(task).own_text(split, row["key"])) is not None \
+            and word_error_rate(row["text"], said) > section.max_wer:
+        return "heard otherwise than the data say it (max_wer)"
     if section.keep is not None:
         keep = own_function(section.keep, KEEP)
         return None if keep(_writes(task).source_of(split, row["key"]), row["text"]) else f"not kept by {section.keep}"

@@ -19,6 +19,8 @@ def resolved_writing(section: Evaluate, task: Task) -> Evaluate:
         RecipeError: texts are to be measured, and the data ask for none.
     """
     if not isinstance(task, Writes):
+        if section.writing is not None:
+            raise RecipeError(f"evaluate.generation: these models of `{task.kind}` write no texts; leave it out")
         return section
     asked = section.writing or Generation()
     metrics = asked.metrics if asked.metrics is not None else task.text_metrics()

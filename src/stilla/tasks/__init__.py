@@ -42,12 +42,13 @@ def find(kind: str) -> type[Task]:
 
 
 def of_recipe(recipe: Recipe, splits: Mapping[str, Dataset]) -> Task:
-    """The recipe's task, bound to its data.
+    """The recipe's task, bound to its data, and settled for its models.
 
     Raises:
-        DataError, CompatibilityError: see `Task.understand` and `Task.taught_from`.
+        DataError, CompatibilityError: see `Task.understand`, `Task.taught_from` and `Task.settled`.
     """
-    return find(recipe.task).understand(recipe.data, splits).taught_from(recipe.teacher.data, splits)
+    task = find(recipe.task).understand(recipe.data, splits).taught_from(recipe.teacher.data, splits)
+    return task.settled(recipe.teacher, recipe.student)
 
 
 def of_model(model: nn.Module) -> Task:

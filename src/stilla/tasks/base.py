@@ -101,8 +101,9 @@ class Task(ABC, Generic[SectionT]):
     def resolved(self, section: SectionT) -> SectionT:
         """The section with the columns and the kind of label written out that were found."""
 
-    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
-        """The same task with what the recipe leaves to it (`augment: auto`) decided for these models."""
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Task[SectionT]:
+        """The same task with what the recipe leaves to it (`augment: auto`) decided for these models; the form that it has
+        for models of the teacher's class, where there are several (recognisers with frames, and those that write)."""
         return self
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stilla.tasks.audio.speech_exam import speech_metrics
-from stilla.tasks.audio.transcripts import aligned, differing, edits, normalised
+from stilla.tasks.shared.transcripts import aligned, differing, edits, normalised
 
 
 @pytest.mark.parametrize(("text", "expected"), [

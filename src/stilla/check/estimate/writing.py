@@ -12,7 +12,7 @@ from stilla.check.estimate.clock import Stopwatch
 from stilla.check.estimate.passes import device_for
 from stilla.data import joined, to_measure
 from stilla.evaluate import headline_split
-from stilla.evaluate.generate import Decoding, effective, some, writer
+from stilla.evaluate.generate import Decoding, effective, read_before, some, writer
 from stilla.evaluate.texts import number_asked, some_questions
 from stilla.recipe import Recipe
 from stilla.stages.defaults import resolved_writing
@@ -95,7 +95,8 @@ def pace(task: Writes, loaded: Loaded, examples: Dataset, decoding: Decoding, ba
     try:
         write = writer(loaded.model)
         # a context may be full before that
-        room = effective(loaded.model, {}, Decoding(TOKENS + 1), int(asked.tokens.lengths.max())).max_new_tokens
+        before = read_before(loaded.model, asked.tokens.batch(by_length[-1:].tolist()))
+        room = effective(loaded.model, {}, Decoding(TOKENS + 1), before).max_new_tokens
         texts = min(FEW, len(asked))
         stopwatch.once(writing(texts, 1))  # what a first call alone pays for
         texts = min(len(asked), max(texts, int(texts * BUDGET / max(stopwatch.once(writing(texts, 1)), 1e-9))))

@@ -7,6 +7,7 @@ group norm over time would see the padding, it is marked and left out (`norms.py
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import ASTFeatureExtractor, AutoFeatureExtractor, PreTrainedConfig, WhisperFeatureExtractor
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
-from stilla.tasks.audio.norms import leave_padding_out
+from stilla.tasks.audio.norms import leave_padding_out, normalises_whole_sounds
 from stilla.tasks.audio.sounds import Wave
 from stilla.tasks.shared import loading
 
@@ -34,15 +35,25 @@ _FILES = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Frames:
-    """How a model makes frames of a wave's samples: convolutions one after the other, and maybe a pooling (SEW)."""
+    """How a model makes frames of a wave's samples: convolutions one after the other, and maybe a pooling (SEW).
+
+    by_stride: whether a model takes every so many-th place of a mask of samples for the mask of its frames (Moonshine).
+    """
 
     kernels: tuple[int, ...]
     strides: tuple[int, ...]
     pooled: int = 1
+    by_stride: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> Frames | None:
-        """None of a model whose config names none."""
+    def of(cls, model: nn.Module) -> Frames | None:
+        """None of a model whose config names none, and whose convolutions are not known."""
+        whole = next((one for one in model.modules() if normalises_whole_sounds(one)), None)
+        if whole is not None:
+            inside = dict(whole.named_children())
+            convs: list[Any] = [inside[f"conv{place}"] for place in (1, 2, 3)]
+            return cls(tuple(one.kernel_size[0] for one in convs), tuple(one.stride[0] for one in convs), by_stride=True)
+        config = model.config if isinstance(model.config, PreTrainedConfig) else None
         said = vars(config) if isinstance(config, PreTrainedConfig) else {}
         if not {"conv_kernel", "conv_stride"} <= said.keys():
             return None
@@ -53,6 +64,18 @@ class Frames:
         for kernel, stride in zip(self.kernels, self.strides):
             samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
         return samples
+
+    def masked(self, samples: int) -> int:
+        """Places that are 1 in a mask of a sound's samples."""
+        return (self.number(samples) - 1) * math.prod(self.strides) + 1 if self.by_stride else samples
+
+    def own(self, mask: Int[Tensor, "batch samples"]) -> Bool[Tensor, "batch frames"]:
+        """Which frames such masks leave a sound."""
+        whole = self.number(mask.shape[1]) // self.pooled
+        if self.by_stride:
+            return mask[:, :: math.prod(self.strides)][:, :whole].bool()
+        own = torch.tensor([self.number(int(length)) // self.pooled for length in mask.sum(1)])
+        return torch.arange(whole) < own[:, None]
 
     def least(self, frames: int) -> int:
         """Samples that so many frames need."""
@@ -111,7 +134,7 @@ class Ear:
         mask = np.zeros(shape[:2], np.int64)
         for row, one in enumerate(features):
             padded[row, : len(one)] = one
-            mask[row, : len(one)] = 1
+            mask[row, : len(one) if self.frames is None else self.frames.masked(len(one))] = 1
         return {self.name: torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
 
     def valid(self, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "batch frames"] | None:
@@ -121,9 +144,7 @@ class Ear:
             return None
         if self.frames is None:
             return mask.bool() if self.name != "input_values" else None
-        whole = self.frames.number(mask.shape[1]) // self.frames.pooled
-        own = torch.tensor([self.frames.number(int(length)) // self.frames.pooled for length in mask.sum(1)])
-        return torch.arange(whole) < own[:, None]
+        return self.frames.own(mask)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         self.extractor.save_pretrained(folder, **options)
@@ -155,8 +176,7 @@ def ear_for(source: ModelSource, model: nn.Module) -> Ear:
 
 
 def ear_of(extractor: Any, model: nn.Module) -> Ear:
-    config = model.config if isinstance(model.config, PreTrainedConfig) else None
-    return Ear(extractor, Frames.of(config), marked=leave_padding_out(model))
+    return Ear(extractor, Frames.of(model), marked=leave_padding_out(model))
 
 
 def same(one: Any, other: Any) -> bool:

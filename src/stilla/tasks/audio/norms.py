@@ -4,7 +4,8 @@ wav2vec2-base, HuBERT-base, WavLM-base and others normalise the channels of thei
 (`feat_extract_norm: group`). Of a padded sound that is the padding's time too: the same sound answers otherwise beside a
 longer one, mask or not (differences of 0.1 in logits, and word error rates of 35 instead of 22 percent, transformers#18501).
 Here padding is marked in the wave itself, by NaN, and the mean and variance are those of the frames before it: a padded sound
-then answers as it does alone. Nothing of the model that is saved changes; without marks it computes what it always did.
+then answers as it does alone. Moonshine's encoder normalises over all of its first convolution's channels and time, and is
+treated alike. Nothing of the model that is saved changes; without marks it computes what it always did.
 """
 
 from __future__ import annotations
@@ -24,8 +25,22 @@ def leave_padding_out(model: nn.Module) -> bool:
             found = True
             kind = type(module)
             if not issubclass(kind, _Marked):
-                module.__class__ = _marked(kind)
+                module.__class__ = _marked(kind, _Marked)
+        elif normalises_whole_sounds(module):
+            found = True
+            if not isinstance(module, _MarkedSounds):
+                norm: nn.Module = dict(module.named_children())["groupnorm"]
+                norm.__class__ = _marked(type(norm), _MarkedNorm)
+                module.__class__ = _marked(type(module), _MarkedSounds)
     return found
+
+
+def normalises_whole_sounds(module: nn.Module) -> bool:
+    """An encoder of waves with one group for all channels behind its first of three convolutions (Moonshine)."""
+    inside: dict[str, Any] = dict(module.named_children())
+    norm = inside.get("groupnorm")
+    return (isinstance(norm, nn.GroupNorm) and norm.num_groups == 1
+            and all(isinstance(inside.get(f"conv{place}"), nn.Conv1d) for place in (1, 2, 3)))
 
 
 def _normalises_time(module: nn.Module) -> bool:
@@ -67,10 +82,48 @@ def normalised(
     return (scaled * norm.weight[:, None] + norm.bias[:, None]).to(frames.dtype)
 
 
-def _marked(kind: type[nn.Module]) -> type[nn.Module]:
+class _MarkedSounds(nn.Module):
+    """In front of an encoder's class: it hears silence where the padding is marked, and its norm does not look at it."""
+
+    conv1: nn.Conv1d
+    groupnorm: _MarkedNorm
+
+    def forward(self, input_values: Float[Tensor, "batch samples"], *args: Any, **kwargs: Any) -> Any:
+        there = ~input_values.isnan()
+        (kernel,), (stride,) = self.conv1.kernel_size, self.conv1.stride
+        self.groupnorm.own = there[:, None, kernel - 1 :: stride]
+        try:
+            return super().forward(torch.where(there, input_values, 0.0), *args, **kwargs)
+        finally:
+            self.groupnorm.own = None
+
+
+class _MarkedNorm(nn.Module):
+    """In front of a group norm's class: over a sound's own frames, and all channels. `own`: which these are, while the
+    encoder around it runs."""
+
+    own: Tensor | None = None
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def forward(self, frames: Float[Tensor, "batch channels frames"]) -> Float[Tensor, "batch channels frames"]:
+        if self.own is None or bool(self.own.all()):
+            plain: Tensor = super().forward(frames)
+            return plain
+        wide = torch.promote_types(frames.dtype, torch.float32)
+        values, share = frames.to(wide), self.own.to(wide)
+        count = share.sum((1, 2), keepdim=True).clamp_min(1) * frames.shape[1]
+        mean = (values * share).sum((1, 2), keepdim=True) / count
+        centred = (values - mean) * share
+        scaled = centred * torch.rsqrt(centred.square().sum((1, 2), keepdim=True) / count + self.eps)
+        return torch.where(self.own, scaled * self.weight[:, None] + self.bias[:, None], 0.0).to(frames.dtype)
+
+
+def _marked(kind: type[nn.Module], front: type[nn.Module]) -> type[nn.Module]:
     """The same class every time, so that equal models are."""
     if kind not in _known:
-        _known[kind] = type(kind.__name__, (_Marked, kind), {"__module__": kind.__module__})
+        _known[kind] = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
     return _known[kind]
 
 

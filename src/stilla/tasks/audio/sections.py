@@ -41,6 +41,8 @@ class SpeechRecognitionData(Sounds):
 
     text: str | None = None
     """The transcript's column; only where the names do not say it themselves."""
+    language: str | None = None
+    """Its code (`en`), for models that write and know several (Whisper): their decoder is told it before the text."""
     frames: Literal["around", "spoken", "all"] = "around"
-    """At which frames a student is compared with its teacher: those where the teacher hears a symbol and their neighbours,
-    those alone, or all, most of which are blanks."""
+    """Of models with a class for every frame (CTC): at which frames a student is compared with its teacher. Those where the
+    teacher hears a symbol and their neighbours, those alone, or all, most of which are blanks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla.signals import Batch, Side
-from stilla.tasks.answers import Answers, Decisions, Metric
+from stilla.tasks.answers import Answers, Decisions, Given, Metric
 from stilla.tasks.audio.letters import Scribe
-from stilla.tasks.audio.transcripts import aligned, differing, edits, normalised
 from stilla.tasks.exam import ForwardExam, any_of
+from stilla.tasks.language.writing import WrittenExam
+from stilla.tasks.shared.strings import find
+from stilla.tasks.shared.transcripts import aligned, differing, normalised
 from stilla.views import Mark, Sound, Text
 
 Heard = tuple[str, float | None]
@@ -62,17 +64,7 @@ class SpeechExam(ForwardExam):
         return speech_metrics()
 
     def decisions(self, answers: Answers) -> Decisions:
-        """Every word that was said: what stands in its place, "" where nothing does. Words that are too many decide nothing
-        here; the error rates count them."""
-        decided, right, example, place = list[str](), list[str](), list[int](), list[int]()
-        for row, (heard, said) in enumerate(zip(answers.given, answers.references, strict=True)):
-            words = normalised(said).split()
-            decided += [one or "" for one in aligned(normalised(heard[0]).split(), words)]
-            right += words
-            example += [row] * len(words)
-            place += range(len(words))
-        return Decisions(np.array(decided, object), np.array(right, object), np.array(example, np.int64),
-                         np.array(place, np.int64))
+        return words_of([heard for heard, _ in answers.given], answers.references)
 
     def divergence(self, teacher: Answers, answers: Answers) -> NDArray[np.float64] | None:
         """Of every utterance, the mean of its frames."""
@@ -84,17 +76,62 @@ class SpeechExam(ForwardExam):
         return [("", None)] * len(answers)
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Sound:
-        """The sound with what was said in it, and what each model heard, wrong words marked."""
         of = any_of(answers)
-        right = str(of.references[example])
-        words = normalised(right).split()
-        start = sum(len(word) + 1 for word in words[:place])
-        said = Text(" ".join(words), (Mark(start, start + len(words[place]), ""),))
-        heard = {name: _marked(normalised(one.given[example][0]), words, name) for name, one in answers.items()}
-        return Sound(self.shown(split, int(of.keys[example])), {"right": said, **heard})
+        heard = {name: one.given[example][0] for name, one in answers.items()}
+        return compared(self.shown(split, int(of.keys[example])), str(of.references[example]), heard, place)
 
     def named(self, decision: Any) -> str:
-        return str(decision) or "(nothing)"
+        return named(decision)
+
+
+@dataclass(frozen=True)
+class DictationExam(WrittenExam):
+    """Of recognisers that write: answers are texts, references what was said, decisions words. shown: an example's sound."""
+
+    shown: Callable[[Dataset, int], str]
+
+    units: ClassVar[str] = "words"
+
+    def decisions(self, answers: Answers) -> Decisions:
+        return words_of(answers.given, answers.references)
+
+    def constant(self, answers: Answers) -> list[str]:
+        """Nothing: an error rate of 1."""
+        return [""] * len(answers)
+
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Sound:
+        of = any_of(answers)
+        heard = {name: str(one.given[example]) for name, one in answers.items()}
+        return compared(self.shown(split, int(of.keys[example])), str(of.references[example]), heard, place)
+
+    def named(self, decision: Any) -> str:
+        return named(decision)
+
+
+def words_of(heard: Given, references: Given) -> Decisions:
+    """Every word that was said: what stands in its place, "" where nothing does. Words that are too many decide nothing here;
+    the error rates count them."""
+    decided, right, example, place = list[str](), list[str](), list[int](), list[int]()
+    for row, (one, said) in enumerate(zip(heard, references, strict=True)):
+        words = normalised(str(said)).split()
+        decided += [found or "" for found in aligned(normalised(str(one)).split(), words)]
+        right += words
+        example += [row] * len(words)
+        place += range(len(words))
+    return Decisions(np.array(decided, object), np.array(right, object), np.array(example, np.int64),
+                     np.array(place, np.int64))
+
+
+def compared(sound: str, right: str, heard: Mapping[str, str], place: int) -> Sound:
+    """The sound with what was said in it, a word of it marked, and what each model heard, wrong words marked."""
+    words = normalised(right).split()
+    start = sum(len(word) + 1 for word in words[:place])
+    said = Text(" ".join(words), (Mark(start, start + len(words[place]), ""),))
+    return Sound(sound, {"right": said, **{name: _marked(normalised(one), words, name) for name, one in heard.items()}})
+
+
+def named(decision: Any) -> str:
+    return str(decision) or "(nothing)"
 
 
 def frames_in(batch: Batch, said: Tensor) -> list[int]:
@@ -119,22 +156,14 @@ def _marked(heard: str, right: Sequence[str], by: str) -> Text:
 
 
 def speech_metrics() -> tuple[Metric, ...]:
-    """Word and character error rate: edits of all utterances by words (characters) of all, so that a resample recomputes the
-    ratio; and the share of utterances without an edit. Of normalised texts (`transcripts.normalised`)."""
-    rate: dict[str, Any] = {"higher_is_better": False, "bounded": False, "limits": (0.0, float("inf"))}
-    return (Metric("wer", _of_words, _ratio, **rate), Metric("cer", _of_characters, _ratio, **rate),
-            Metric("exact_match", _whole, _ratio))
+    """Word and character error rate of what was heard, and the share of utterances without an edit. Of normalised texts
+    (`transcripts.normalised`)."""
+    return (*(_of_heard(metric) for metric in find(("wer", "cer"))), Metric("exact_match", _whole, _ratio))
 
 
-def _of_words(given: Sequence[Heard], references: Sequence[str]) -> NDArray[np.float64]:
-    """(utterances, 2): edits, words."""
-    pairs = [(normalised(heard[0]).split(), normalised(said).split()) for heard, said in zip(given, references, strict=True)]
-    return np.array([(edits(ours, theirs), len(theirs)) for ours, theirs in pairs], float).reshape(-1, 2)
-
-
-def _of_characters(given: Sequence[Heard], references: Sequence[str]) -> NDArray[np.float64]:
-    pairs = [(normalised(heard[0]), normalised(said)) for heard, said in zip(given, references, strict=True)]
-    return np.array([(edits(ours, theirs), len(theirs)) for ours, theirs in pairs], float).reshape(-1, 2)
+def _of_heard(metric: Metric) -> Metric:
+    """A measure of texts, of texts with what is known of their frames."""
+    return replace(metric, statistics=lambda given, references: metric.statistics([heard for heard, _ in given], references))
 
 
 def _whole(given: Sequence[Heard], references: Sequence[str]) -> NDArray[np.float64]:

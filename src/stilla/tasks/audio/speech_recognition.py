@@ -3,102 +3,86 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Audio, Dataset
+from datasets import Dataset
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForCTC
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.errors import CompatibilityError, DataError, all_of
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals, Spoken
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.audio import hearing
 from stilla.tasks.audio.audio_classification import refuse_other_frames
+from stilla.tasks.audio.dictation import Dictation
 from stilla.tasks.audio.frames import best_of, chosen, needed, renumbered, some_of
 from stilla.tasks.audio.letters import Scribe, symbols_for
 from stilla.tasks.audio.norms import leave_padding_out
 from stilla.tasks.audio.reading import (
     Piece,
     Source,
-    audio_column,
-    checked,
     frames_of,
     pieces,
     tell_rates,
-    usual_sounds,
     window_of,
 )
+from stilla.tasks.audio.recognition import Recognition
 from stilla.tasks.audio.sections import SpeechRecognitionData
-from stilla.tasks.audio.sounds import Known, Sounds, data_uri, has_parts, holds_sounds
+from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speech_exam import SpeechExam
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.bound import bound
-from stilla.tasks.shared.broken import refuse_empty, refuse_or_leave_out
-from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.label_checks import rows_in_words
 
 logger = logging.getLogger(__name__)
 
-TRANSCRIPTS = ("transcription", "transcript", "text", "sentence", "normalized_text", "transcripts", "words")
-_SHOWN = 15.0  # seconds
+_FORMS = {True: "writes token by token", False: "has a symbol for every frame (CTC)"}
 
 
 @dataclass(frozen=True)
-class SpeechRecognition(Task[SpeechRecognitionData]):
-    """What is said in a sound, by frames that each stand for a symbol or none (CTC)."""
+class SpeechRecognition(Recognition):
+    """What is said in a sound: by frames that each stand for a symbol or none (CTC), or written word by word (Whisper)."""
 
-    section: SpeechRecognitionData
-    audio: str
-    text: str
-    """The columns."""
     scribe: Scribe | None = None
     """Of the models that are asked: the student's, once it is known; before, the teacher's."""
     theirs: Scribe | None = None
     """The teacher's."""
 
-    kind: ClassVar[str] = "speech-recognition"
-    data_section = SpeechRecognitionData
     heads: ClassVar[tuple[str, ...]] = ("ForCTC",)
     counted: ClassVar[tuple[str, ...]] = ("rows", "symbols", "tokens", "examples")
     answer: ClassVar[str] = "frame_logits"
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "input_values": ("batch", "samples"), "input_features": ("batch", "steps"), "attention_mask": ("batch", "samples")}
 
-    @classmethod
-    def understand(cls, section: SpeechRecognitionData, splits: Mapping[str, Dataset]) -> Self:
-        train = splits.get("train", next(iter(splits.values())))
-        problems: list[str] = []
-        audio = attempt(problems, audio_column, section, train)
-        text = attempt(problems, _text_column, section, train)
-        absent = _columns.missing([one for one in (audio, text) if one], splits)
-        if not absent:
-            for name, split in splits.items():
-                if audio:
-                    attempt(problems, checked, section, name, split, audio)
-                if text:
-                    attempt(problems, refuse_empty, section, name, split, [_columns.values(split, text)], repr(text))
-        problems += absent
-        if problems or audio is None or text is None:
-            raise all_at_once(problems, DataError)
-        return cls(section, audio, text)
-
-    @classmethod
-    def of_model(cls, model: nn.Module) -> Self:
-        raise CompatibilityError("speech-recognition: which frames are a sound's own, and what its classes stand for, is "
-                                 "known only of data that Stilla reads itself. Use a recipe (`stilla.distill`).")
-
-    def resolved(self, section: SpeechRecognitionData) -> SpeechRecognitionData:
-        return section.model_copy(update={"audio": self.audio, "text": self.text})
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Task[SpeechRecognitionData]:
+        """This form for models of frames, or the one of models that write, as the teacher's class is."""
+        writes = _writes(teacher)
+        other = None if student.model is None else _writes(ModelSource(
+            model=student.model, revision=student.revision, trust_remote_code=student.trust_remote_code))
+        if None not in (writes, other) and writes != other:
+            raise CompatibilityError(
+                f"student.model: {student.model!r} {_FORMS[bool(other)]}, and the teacher {_FORMS[bool(writes)]}: nothing "
+                "that one says can be compared with what the other says. Take a student of the teacher's form")
+        if not writes:
+            if writes is False and self.section.language is not None:
+                raise DataError("data.language: is told to models that write (Whisper); this teacher has a symbol for every "
+                                "frame. Leave it out")
+            return self
+        if self.section.frames != "around":
+            raise DataError(f"data.frames: got {self.section.frames!r}, and this teacher writes tokens, not symbols by "
+                            "frame. Leave it out")
+        return Dictation(section=self.section, audio=self.audio, text=self.text)
 
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, scribe=teacher.processor, theirs=teacher.processor)
@@ -197,26 +181,6 @@ class SpeechRecognition(Task[SpeechRecognitionData]):
         none = np.zeros(0, np.int64)
         return whole, [np.array(ids[one.row], np.int64) if one.row in ids else none for one in whole]
 
-    # --- without labels ---
-
-    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, (self.text,))
-        return found.cast_column(self.audio, Audio(decode=False))
-
-    def usable(self, pool: Dataset) -> Dataset:
-        known = checked(self.section, "unlabelled", pool, self.audio)
-        fine = [row for row, one in enumerate(known) if one.broken is None]
-        return pool if len(fine) == len(pool) else pool.select(fine)
-
-    def beside(self, split: Dataset) -> Dataset:
-        if has_parts(split):
-            raise CompatibilityError("data.unlabelled: the labelled sounds are parts of files (columns offset and duration), "
-                                     "which unlabelled ones cannot stand beside; cut them into files of their own")
-        return split.select_columns([self.audio, self.text]).cast_column(self.audio, Audio(decode=False))
-
-    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
-        return ((digest,) for digest in Sounds.of(split, self.audio).digests())
-
     # --- rows ---
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
@@ -276,8 +240,12 @@ class SpeechRecognition(Task[SpeechRecognitionData]):
         order = None if self.scribe is None or self.theirs is None else self.scribe.order_of(self.theirs)
         return SpeechExam(order, self.show)
 
-    def show(self, split: Dataset, key: int) -> str:
-        return data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN)
+def _writes(source: ModelSource) -> bool | None:
+    """Whether a model has a decoder that writes; None where its config cannot be read, which loading it will say."""
+    try:
+        return bool(loading.read_config(source).is_encoder_decoder)
+    except CompatibilityError:
+        return None
 
 
 def _frames(scribe: Scribe, seconds: float) -> int:
@@ -313,17 +281,6 @@ def _refuse_unknown_frames(scribe: Scribe, model: nn.Module, where: str) -> None
     if said.shape[1] != valid.shape[1]:
         raise CompatibilityError(f"{where!r}: gives {said.shape[1]} frames where its config says {valid.shape[1]} (an "
                                  "adapter, or pooling): its frames cannot be counted")
-
-
-def _text_column(section: SpeechRecognitionData, train: Dataset) -> str:
-    if section.text is not None:
-        return _columns.existing("text", (section.text,), train, _columns.is_text, "text")[0]
-    lower = {name.lower(): name for name in reversed(train.column_names) if _columns.is_text(train.features[name])}
-    usual = [lower[name] for name in TRANSCRIPTS if name in lower]
-    if len(usual) == 1:
-        return str(usual[0])
-    why = f"{all_of(usual)} could be it" if usual else "no column is called text, sentence, transcription or the like"
-    raise DataError(f"data.text: which column is what is said? {why}. {_columns.columns_of(train)} Set data.text.")
 
 
 @dataclass(frozen=True)

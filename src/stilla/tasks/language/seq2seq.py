@@ -173,9 +173,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
         pair = _pairs(processor)
-        ids = Targets(np.concatenate([np.array(one, np.int32) for one in written]),
-                      np.concatenate([[0], np.cumsum([len(one) for one in written])]).astype(np.int64))
-        labels = ids.labels(range(len(written))).to(inputs["input_ids"].device)
+        labels = Targets.of(written).labels(range(len(written))).to(inputs["input_ids"].device)
         whole = {**inputs, "decoder_input_ids": decoder_inputs(labels, pair.start, _padding(pair))}
         return Batch(student=whole, teacher=whole, labels=labels)
 

@@ -229,6 +229,11 @@ class Targets:
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[int] | NDArray[np.int32]]) -> Targets:
+        ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
+        return cls(ids, np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64))
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
@@ -250,6 +255,17 @@ def decoder_inputs(
     return before.masked_fill(before == NO_ROW, padding)
 
 
+def prompted(
+    labels: Int[Tensor, "batch positions"], prompt: Sequence[int], padding: int
+) -> tuple[Int[Tensor, "batch more"], Int[Tensor, "batch more"]]:
+    """Labels and what stands before each of them, where a decoder begins with a prompt of one token or several. The places at
+    which it reads the prompt are no rows."""
+    whole = torch.cat([labels.new_full((len(labels), len(prompt) - 1), NO_ROW), labels], dim=1)
+    before = decoder_inputs(whole, prompt[0], padding)
+    before[:, : len(prompt)] = torch.tensor(list(prompt), device=labels.device)
+    return whole, before
+
+
 def targets(processor: PairProcessor, texts: Sequence[str], cut: Sequence[bool], length: int) -> tuple[Targets, int]:
     """Tokens of target texts, and how many were shortened to `length`.
 
@@ -269,8 +285,7 @@ def targets(processor: PairProcessor, texts: Sequence[str], cut: Sequence[bool],
                 ids = _without_end(ids, special)
             shortened += len(ids) > length
             parts.append(np.array(ids[:length], np.int32))
-    lengths = [len(part) for part in parts]
-    return Targets(np.concatenate(parts), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)), shortened
+    return Targets.of(parts), shortened
 
 
 def _without_end(ids: Sequence[int], special: set[int]) -> list[int]:

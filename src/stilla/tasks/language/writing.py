@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from datasets import Dataset
@@ -17,19 +17,35 @@ from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam, ForwardExam, any_of
 from stilla.tasks.shared.strings import find
-from stilla.tasks.text.tokens import Tokens
-from stilla.views import Text
+from stilla.views import Text, View
+
+
+class Questions(Protocol):
+    """What models are given, one after the other: `Tokens` of texts, or sounds."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Of each, in whatever makes a longer one take longer."""
+        ...
+
+    def select(self, examples: NDArray[np.int64]) -> Questions:
+        """Some of them."""
+        ...
+
+    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """Inputs of some; `decoder_input_ids` among them where a decoder begins with more than one token."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What models are asked to write, one per example.
 
-    `tokens`: of what they are given. `keys`: the examples in their split. `references`: the data's own texts, one each.
+    `tokens`: what they are given. `keys`: the examples in their split. `references`: the data's own texts, one each.
     `options`: of `generate`, which the model could not know (what its decoder begins with).
     """
 
-    tokens: Tokens
+    tokens: Questions
     keys: NDArray[np.int64]
     references: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -39,7 +55,12 @@ class Asked:
 
 
 class Writes(ABC):
-    """A task over a vocabulary whose models continue a prompt or translate a source. Mixed into a `Task`."""
+    """A task over a vocabulary whose models continue a prompt, translate a source or write down what is said. Mixed into a
+    `Task`."""
+
+    dictated: ClassVar[bool] = False
+    """Whether there is one right text, word by word, so that a teacher's can be held against the data's own
+    (`completions.max_wer`)."""
 
     @abstractmethod
     def text_metrics(self) -> tuple[str, ...]:
@@ -60,6 +81,14 @@ class Writes(ABC):
     @abstractmethod
     def source_of(self, split: Dataset, key: int) -> str:
         """What an example asks, as text."""
+
+    def own_text(self, split: Dataset, key: int) -> str | None:
+        """What the data say that an example's text is, where it is `dictated`; None where they do not."""
+        return None
+
+    def written_exam(self, section: Generation) -> WrittenExam:
+        """How its texts are judged."""
+        return WrittenExam(self, section)
 
     @abstractmethod
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
@@ -88,7 +117,7 @@ class WrittenExam(Exam):
     def metrics(self) -> tuple[Metric, ...]:
         return find(self.section.metrics or ())
 
-    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Text:
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
         """What was asked."""
         return Text(self.task.source_of(split, int(any_of(answers).keys[example])))
 
@@ -98,5 +127,5 @@ def exams_of(task: Writes, rows: ForwardExam, section: Evaluate) -> tuple[Exam, 
     generation = section.writing
     if generation is None or not generation.metrics:
         return (rows,)
-    written = WrittenExam(task, generation)
+    written = task.written_exam(generation)
     return (written, rows) if task.text_metrics() else (rows, written)

@@ -18,6 +18,7 @@ from stilla.errors import RecipeError, all_of
 from stilla.recipe import TEXT_METRICS
 from stilla.runtime.imports import own_function
 from stilla.tasks.answers import Metric
+from stilla.tasks.shared.transcripts import edits, normalised
 
 Texts = Sequence[str] | NDArray[Any]
 Numbers = NDArray[np.float64]
@@ -133,6 +134,27 @@ def _exact_match() -> Metric:
     return _by_sums("exact_match", statistics, _mean)
 
 
+def _wer() -> Metric:
+    """Word error rate: edits of words by how many there are."""
+    return _errors("wer", lambda text: text.split())
+
+
+def _cer() -> Metric:
+    """The same of characters."""
+    return _errors("cer", lambda text: text)
+
+
+def _errors(name: str, parts: Callable[[str], Sequence[str]]) -> Metric:
+    """Of all texts together, so that a resample recomputes the ratio; of normalised texts (`transcripts.normalised`)."""
+    def statistics(texts: Texts, references: Texts) -> Numbers:
+        pairs = [(parts(normalised(text)), parts(normalised(right)))
+                 for text, right in zip(_plain(texts), _plain(references), strict=True)]
+        return np.array([(edits(ours, theirs), len(theirs)) for ours, theirs in pairs], np.float64).reshape(-1, 2)
+
+    return Metric(name, statistics, lambda sums: float(sums[0] / sums[1]) if sums[1] else float("nan"),
+                  higher_is_better=False, bounded=False, limits=(0.0, float("inf")))
+
+
 def _own(path: str) -> Metric:
     """A person's function of all texts and references: one number per text, whose mean is the metric."""
     function = own_function(path, "evaluate.generation.metrics")
@@ -163,4 +185,6 @@ _MAKERS: dict[str, Callable[[], Metric]] = {
     "rouge2": lambda: _rouge("rouge2"),
     "rougeL": lambda: _rouge("rougeL"),
     "exact_match": _exact_match,
+    "wer": _wer,
+    "cer": _cer,
 }

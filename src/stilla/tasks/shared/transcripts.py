@@ -25,6 +25,12 @@ def edits(said: Sequence[str], right: Sequence[str]) -> int:
     return int(_table(said, right)[-1, -1])
 
 
+def word_error_rate(said: str, right: str) -> float:
+    """Edits of words by how many are right, of normalised texts; infinite where none are and some are said."""
+    ours, theirs = normalised(said).split(), normalised(right).split()
+    return edits(ours, theirs) / len(theirs) if theirs else (float("inf") if ours else 0.0)
+
+
 def aligned(said: Sequence[str], right: Sequence[str]) -> list[str | None]:
     """Of the words that are right, what is said in the place of each, by an alignment with the fewest edits; None where
     nothing is."""

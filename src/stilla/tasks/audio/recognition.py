@@ -1,0 +1,97 @@
+"""What recognisers of speech have in common, whatever they make of a sound: its column, and the one of what is said in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from datasets import Audio, Dataset
+from torch import nn
+
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.tasks.audio.reading import audio_column, checked, usual_sounds
+from stilla.tasks.audio.sections import SpeechRecognitionData
+from stilla.tasks.audio.sounds import Sounds, data_uri, has_parts, holds_sounds
+from stilla.tasks.base import Task
+from stilla.tasks.language.sections import WritingEvaluate
+from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.bound import bound
+from stilla.tasks.shared.broken import refuse_empty
+from stilla.tasks.shared.classification import attempt
+
+TRANSCRIPTS = ("transcription", "transcript", "text", "sentence", "normalized_text", "transcripts", "words")
+_SHOWN = 15.0  # seconds
+
+
+@dataclass(frozen=True)
+class Recognition(Task[SpeechRecognitionData]):
+    """A task that is bound to sounds and their transcripts. `audio`, `text`: the columns."""
+
+    section: SpeechRecognitionData
+    audio: str = ""
+    text: str = ""
+
+    kind: ClassVar[str] = "speech-recognition"
+    data_section = SpeechRecognitionData
+    evaluate_section = WritingEvaluate
+
+    @classmethod
+    def understand(cls, section: SpeechRecognitionData, splits: Mapping[str, Dataset]) -> Self:
+        train = splits.get("train", next(iter(splits.values())))
+        problems: list[str] = []
+        audio = attempt(problems, audio_column, section, train)
+        text = attempt(problems, _text_column, section, train)
+        absent = _columns.missing([one for one in (audio, text) if one], splits)
+        if not absent:
+            for name, split in splits.items():
+                if audio:
+                    attempt(problems, checked, section, name, split, audio)
+                if text:
+                    attempt(problems, refuse_empty, section, name, split, [_columns.values(split, text)], repr(text))
+        problems += absent
+        if problems or audio is None or text is None:
+            raise all_at_once(problems, DataError)
+        return cls(section=section, audio=audio, text=text)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        raise CompatibilityError("speech-recognition: which frames are a sound's own, and what its classes stand for, is "
+                                 "known only of data that Stilla reads itself. Use a recipe (`stilla.distill`).")
+
+    def resolved(self, section: SpeechRecognitionData) -> SpeechRecognitionData:
+        return section.model_copy(update={"audio": self.audio, "text": self.text})
+
+    # --- without labels ---
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, (self.text,))
+        return found.cast_column(self.audio, Audio(decode=False))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        known = checked(self.section, "unlabelled", pool, self.audio)
+        fine = [row for row, one in enumerate(known) if one.broken is None]
+        return pool if len(fine) == len(pool) else pool.select(fine)
+
+    def beside(self, split: Dataset) -> Dataset:
+        if has_parts(split):
+            raise CompatibilityError("data.unlabelled: the labelled sounds are parts of files (columns offset and duration), "
+                                     "which unlabelled ones cannot stand beside; cut them into files of their own")
+        return split.select_columns([self.audio, self.text]).cast_column(self.audio, Audio(decode=False))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
+        return ((digest,) for digest in Sounds.of(split, self.audio).digests())
+
+    def show(self, split: Dataset, key: int) -> str:
+        return data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN)
+
+
+def _text_column(section: SpeechRecognitionData, train: Dataset) -> str:
+    if section.text is not None:
+        return _columns.existing("text", (section.text,), train, _columns.is_text, "text")[0]
+    lower = {name.lower(): name for name in reversed(train.column_names) if _columns.is_text(train.features[name])}
+    usual = [lower[name] for name in TRANSCRIPTS if name in lower]
+    if len(usual) == 1:
+        return str(usual[0])
+    why = f"{all_of(usual)} could be it" if usual else "no column is called text, sentence, transcription or the like"
+    raise DataError(f"data.text: which column is what is said? {why}. {_columns.columns_of(train)} Set data.text.")
