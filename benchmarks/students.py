@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,13 @@ def parser(description: str | None, output: str, **defaults: Any) -> argparse.Ar
     return made
 
 
-def distil(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path) -> dict[str, Scores]:
-    """The runs' scores by student. `base`: task and data of the recipe; `teacher`: to be trained first."""
+def distil(
+    options: argparse.Namespace, base: Mapping[str, Any], teacher: Path,
+    student: Callable[[int], Mapping[str, Any]] = lambda depth: {"layers": depth},
+    more: Path | None = None,
+) -> dict[str, Scores]:
+    """The runs' scores by student. `base`: task and data of the recipe; `teacher`: to be trained first; `student`: of each
+    depth, as a recipe says it; `more`: examples that the teacher alone learns from, in the place of the students'."""
     torch.set_num_threads(options.threads)
     scores: dict[str, Scores] = {}
     depths = sorted(options.layers, reverse=True)
@@ -50,9 +55,10 @@ def distil(options: argparse.Namespace, base: Mapping[str, Any], teacher: Path) 
         source: dict[str, Any] = {"model": str(options.output / name_of(depths[0]) / "teacher")}
         if depth == depths[0]:
             source = {"model": str(teacher), "train": {
-                "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate}}
+                "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
+                **({} if more is None else {"data": str(more)})}}
         recipe = {
-            **base, "teacher": source, "student": {"layers": depth}, "export": options.export,
+            **base, "teacher": source, "student": student(depth), "export": options.export,
             "distill": {"epochs": options.epochs, "learning_rate": options.learning_rate},
             "evaluate": {"baseline": True, "seeds": options.seeds}, "output": str(options.output / name_of(depth)),
         }

@@ -144,7 +144,7 @@ IN_CHINESE = {
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
-    "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC）。",
+    "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC），或逐词写出（Whisper）。",
     "object-detection": "图片中的物体及其边框：transformers 的任何检测器。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",

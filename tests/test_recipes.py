@@ -22,7 +22,7 @@ from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.audio import setting as sounds
-from tests.tasks.audio import speakers
+from tests.tasks.audio import speakers, writers
 from tests.tasks.recommendation.setting import histories
 from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
@@ -120,6 +120,9 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         teacher = scenes.segformer(folder / "teacher", scenes.NAMES[1:], depths=[2, 2, 2, 2])
         return [*(f"data.{split}={path}" for split, path in files.items()), "data.mask=mask", f"teacher.model={teacher}",
                 f"student.model={scenes.segformer(folder / 'student', scenes.NAMES[1:], depths=[1, 1, 1, 1])}"]
+    if recipe.task == "speech-recognition" and recipe.completions is not None:
+        return [f"data.train={speakers.utterances(folder / 'speech', 24)}", "completions.max_wer=1000",
+                f"teacher.model={writers.folder(folder / 'teacher', encoder_layers=12, decoder_layers=12)}"]
     if recipe.task == "speech-recognition":
         return [f"data.train={speakers.utterances(folder / 'speech', 24)}",
                 f"teacher.model={speakers.folder(folder / 'teacher', num_hidden_layers=12)}"]

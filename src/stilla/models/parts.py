@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import takewhile
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,8 +22,9 @@ def chosen(model: nn.Module, patterns: Sequence[str] | None, place: str) -> tupl
     """The names of the parameters that are meant, in the model's order; all of them where nothing is said.
 
     `embeddings`: all that lies before the layers. `layers`: all layers; `layers.0` and `layers.0-2` are some, counted from 0
-    in every stack. `head`: what comes on top of the base model. Anything else is the name of a parameter or of a module that
-    holds it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
+    in every stack. `head`: what comes on top of the base model. The name of a stack, `encoder`: its layers with all that stands
+    around them (convolutions, norms) and is nobody else's. Anything else is the name of a parameter or of a module that holds
+    it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
 
     Raises:
         CompatibilityError: a pattern that matches nothing; all of them at once.
@@ -72,11 +74,22 @@ class _Parts:
         if numbered and self.stacks:
             first, last = int(numbered[1]), int(numbered[2] or numbered[1])
             return self._below([path for stack in self.stacks for path in layer_paths(stack)[first:last + 1]])
+        if len(self.stacks) > 1 and (named := [stack for stack in self.stacks if stack.name == pattern]):
+            return self._around(named[0])
         return [name for name in self.names if any(fnmatchcase(one, pattern) for one in _holders(name))]
+
+    def _around(self, stack: LayerStack) -> list[str]:
+        """The parameters of the module around a stack's layers, but for those that other parts have too."""
+        steps = [path.split(".")[:-1] for path in stack.paths]
+        same = takewhile(lambda names: len(set(names)) == 1, zip(*steps, strict=False))
+        holder = ".".join(names[0] for names in same)
+        shared = {id(one) for name, one in self.model.named_parameters(remove_duplicate=False) if not _within(name, holder)}
+        return [name for name, one in self.model.named_parameters(remove_duplicate=False)
+                if _within(name, holder) and id(one) not in shared]
 
     def expected(self, pattern: str) -> str:
         tops = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in self.names))
-        known = [one for one in KNOWN if self.meant(one)]
+        known = [*(one for one in KNOWN if self.meant(one)), *(stack.name for stack in self.stacks if len(self.stacks) > 1)]
         depths = [stack.depth for stack in self.stacks]
         numbers = [f"layers.0 to layers.{max(depths) - 1}"] if depths else []
         return (f"expected {one_of([*known, *numbers])}, or a name or pattern of its own: {one_of(tops[:8])}."

@@ -298,7 +298,7 @@ def test_forced_tokens_of_old_checkpoints_are_left_out_and_suppressed_ones_stay(
 def test_features_of_another_model_are_refused(speech: str, tmp_path: Path) -> None:
     place = writers.folder(tmp_path / "w")
     writers.extractor(24).save_pretrained(place)
-    with pytest.raises(CompatibilityError, match="24 mel bins of 200 frames, and the WhisperForConditional.* hears 16"):
+    with pytest.raises(CompatibilityError, match=r"24 mel bins of 200 frames, and the Whisper.* hears 16"):
         ready(speech, place, language="en")
 
 
