@@ -6,8 +6,9 @@ small Whisper, whose students keep its encoder and have fewer layers that write.
     python -m benchmarks.sounds written --data FOLDER_OF_BOTH
 
 `digits` are classes of the Free Spoken Digit Dataset's 3,000 recordings (2,400 to learn from) of six people at 8 kHz;
-`strings` are three to six of them in a row with what is said (480 to learn from), for CTC, and `written` are the same for an
-encoder-decoder, whose teacher also learns from the digits one by one: of strings alone it finds no alignment. The objectives are the defaults. The same command again continues.
+`strings` are three to six of them in a row with what is said (480 to learn from), for CTC. `written` are the same for an
+encoder-decoder, whose teacher also learns from the digits one by one: of so few strings alone it finds no alignment. The
+objectives are the defaults. The same command again continues.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def writer(place: Path) -> None:
 
 
 def with_single_digits(strings: Path, digits: Path, output: Path) -> Path:
-    """A table of the training recordings of both, with what is said in each. The strings' are made of the digits' own splits."""
+    """A table of the training recordings of both, with what is said in each; strings are made of their own split's digits."""
     made, rows = output / "teacher.parquet", list[tuple[Path, str]]()
     for folder, column in ((strings, "transcription"), (digits, "label_name")):
         with (folder / "train" / "metadata.csv").open(encoding="utf-8", newline="") as file:
