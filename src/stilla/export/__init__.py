@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stilla.errors import RecipeError, did_you_mean, one_of
+from stilla.errors import ExportError, RecipeError, did_you_mean, one_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,6 +90,8 @@ def export(kind: str, model: nn.Module, processor: Any | None, task: Task, prepa
     """
     from stilla.export.deploy import write_folder, write_heads
 
+    if why := task.unwritten(model, [kind]):
+        raise ExportError("; ".join(why))
     if heads := task.handed_over(model, processor, prepared):
         return write_heads(find(kind), heads, folder)
     return write_folder(find(kind), model, processor, task, prepared, folder)

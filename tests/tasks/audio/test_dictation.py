@@ -16,8 +16,9 @@ from transformers import WhisperForConditionalGeneration, pipeline
 
 from stilla import data
 from stilla.data import joined
-from stilla.errors import CompatibilityError, DataError
+from stilla.errors import CompatibilityError, DataError, ExportError
 from stilla.evaluate.generate import Decoding, generate, read_before, writer
+from stilla.export import export
 from stilla.recipe import Completions, Generation, ModelSource, StudentSpec
 from stilla.rows import row_measures
 from stilla.signals import Side
@@ -354,6 +355,10 @@ def test_a_prompt_of_one_token_is_what_decoders_of_texts_begin_with() -> None:
     assert before.tolist() == [[3, 5, 6], [3, 8, 9]]
 
 
-def test_export_is_refused_by_name(english: Ready) -> None:
-    task, _, made = english
-    assert "onnx: recognisers that write are not exported yet" in task.unwritten(made.model, ["onnx"])[0]
+@pytest.mark.parametrize("kind", ["onnx", "int8"])
+def test_export_is_refused_by_name(english: Ready, tmp_path: Path, kind: str) -> None:
+    task, splits, made = english
+    prepared = task.prepare(splits["train"], made.processor, None, training=False)
+    with pytest.raises(ExportError, match=f"{kind}: recognisers that write are not exported yet"):
+        export(kind, made.model, made.processor, task, prepared, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
