@@ -24,6 +24,7 @@ from stilla.signals import Batch, Side
 from stilla.tasks.answers import Answers, Given
 from stilla.tasks.base import Prepared
 from stilla.tasks.exam import ForwardExam, array
+from stilla.tasks.forward import cast, dtype_of
 
 Inputs = Mapping[str, Tensor]
 """Keyword arguments of a forward."""
@@ -134,12 +135,12 @@ def evaluating(
     if not isinstance(forward, nn.Module):
         yield forward
         return
-    model, dtype = forward, _dtype(forward)
+    model, dtype = forward, dtype_of(forward)
     with _in_eval_mode(model):
 
         def run(inputs: Inputs) -> Any:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                return within(lambda: model(**_cast(inputs, dtype)))
+                return within(lambda: model(**cast(inputs, dtype)))
 
         yield run
 
@@ -148,14 +149,14 @@ def evaluating(
 def asking(exam: ForwardExam, asked: Asked) -> Iterator[Callable[[Batch], Any]]:
     """What the exam asks of one subject, as a function of a batch; eval mode, no gradients."""
     forward, side = asked.forward, asked.side
-    dtype = _dtype(forward) if isinstance(forward, nn.Module) else torch.float32
+    dtype = dtype_of(forward) if isinstance(forward, nn.Module) else torch.float32
 
     def ask(batch: Batch) -> Any:
         inputs = batch[side.value]
-        cast = batch if dtype == torch.float32 else Batch({**batch, side.value: _cast(inputs, dtype)})
+        given = batch if dtype == torch.float32 else Batch({**batch, side.value: cast(inputs, dtype)})
         kind = next(iter(inputs.values())).device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=asked.precision == "bfloat16"):
-            return asked.within(lambda: exam.ask(forward, cast, side))
+            return asked.within(lambda: exam.ask(forward, given, side))
 
     with _in_eval_mode(forward):
         yield ask
@@ -277,14 +278,3 @@ def _check_keys(batch: Batch, expected: NDArray[np.int64]) -> None:
 def _device(forward: Forward) -> torch.device:
     first = next(forward.parameters(), None) if isinstance(forward, nn.Module) else None
     return torch.device("cpu") if first is None else first.device
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
-
-
-def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    """Pictures come as float32, also to a model whose weights are bfloat16."""
-    if dtype == torch.float32:
-        return inputs
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}

@@ -19,6 +19,7 @@ from stilla.errors import CompatibilityError
 from stilla.evaluate.asking import evaluating
 from stilla.runtime.narrate import progress
 from stilla.tasks.answers import Answers
+from stilla.tasks.forward import cast, dtype_of
 from stilla.tasks.language.writing import Asked, Writes
 
 Inputs = Mapping[str, Tensor]
@@ -102,14 +103,16 @@ def writer(model: nn.Module) -> Writer:
     device = next(model.parameters()).device
 
     def write(inputs: Inputs, options: Mapping[str, Any], decoding: Decoding) -> list[Written]:
-        placed = {name: value.to(device) for name, value in inputs.items()}
+        placed = cast({name: value.to(device) for name, value in inputs.items()}, dtype_of(model))
         before = read_before(model, placed)
         with evaluating(model, device, "float32"), torch.no_grad():
             config = effective(model, options, decoding, before)
             with _settings(model, config):
-                # a class's own may do more around transformers' loop: Whisper's takes the ends of texts off again
-                loop = partial(GenerationMixin.generate, model) if isinstance(model, GenerationMixin) else model.generate
-                ids: Tensor = loop(**placed, generation_config=GenerationConfig())  # type: ignore[operator]
+                loop: Any = model.generate
+                if "decoder_input_ids" in placed and isinstance(model, GenerationMixin):
+                    # what Whisper's own does around transformers' loop makes a prompt, and takes the ends of texts off again
+                    loop = partial(GenerationMixin.generate, model)
+                ids: Tensor = loop(**placed, generation_config=GenerationConfig())
         return list(split_at_ends(ids[:, before:].cpu(), ends(config)))
 
     return write

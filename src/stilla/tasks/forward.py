@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +32,10 @@ def listen(
     with _recording(model, task, recorder) as record:
         if task.vocabulary:
             with tapped(model) as tap:
-                model(**_inputs(batch, side))
+                model(**_inputs(model, batch, side))
             said = task.signals(tap.headed, batch, side)
         else:
-            said = task.signals(model(**_inputs(batch, side)), batch, side)
+            said = task.signals(model(**_inputs(model, batch, side)), batch, side)
     return said if record is None else replace(said, stacks=_stacks(record, task, batch, side))
 
 
@@ -92,7 +91,7 @@ def listen_within(
                 said = replace(said, saliency=read.weighed(dense(said), classes, again=True))
             made = inside(said)
         else:
-            said = task.signals(model(**_inputs(batch, side)), batch, side)
+            said = task.signals(model(**_inputs(model, batch, side)), batch, side)
             made = inside(said)
     return (said if record is None else replace(said, stacks=_stacks(record, task, batch, side))), made
 
@@ -103,8 +102,20 @@ def _recording(model: nn.Module, task: Task, recorder: Recorder | None) -> Abstr
     return recorder.recording() if recorder is not None else nullcontext()
 
 
-def _inputs(batch: Batch, side: Side) -> Any:
-    return batch.student if side is Side.STUDENT else batch.teacher
+def _inputs(model: nn.Module, batch: Batch, side: Side) -> Mapping[str, Tensor]:
+    return cast(batch.student if side is Side.STUDENT else batch.teacher, dtype_of(model))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Of a model's weights in floating point."""
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+
+
+def cast(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """Pictures and sounds come as float32, also to a model whose weights are bfloat16."""
+    if dtype == torch.float32:
+        return inputs
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def _tapped(
@@ -119,7 +130,7 @@ def _tapped(
 
     passing = is_spread(head_of(model).module)
     with tapped(model, use) as tap:
-        empty = model(**_inputs(batch, side))["logits"]
+        empty = model(**_inputs(model, batch, side))["logits"]
     assert tap.headed is not None  # says so if the head was not used
     said, made = done[0]
     return (replace(said, logits=None) if passing else said), made + empty.sum().to(made.dtype)

@@ -12,7 +12,7 @@ from stilla.models.features import Recorder, hidden_widths
 from stilla.models.stacks import find_stacks
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
-from stilla.tasks.forward import explained, listen
+from stilla.tasks.forward import cast, dtype_of, explained, listen
 
 
 class Teacher(Protocol):
@@ -55,5 +55,5 @@ class LiveTeacher:
         if batch is None:
             return sizes
         device = next(self.model.parameters()).device
-        inputs = {name: value.to(device) for name, value in batch.teacher.items()}
+        inputs = cast({name: value.to(device) for name, value in batch.teacher.items()}, dtype_of(self.model))
         return replace(sizes, widths=hidden_widths(self.model, find_stacks(self.model), inputs))

@@ -35,6 +35,7 @@ from stilla.tasks.forward import listen
 from stilla.tasks.language.translations import CUT, prompted
 from stilla.tasks.shared.transcripts import word_error_rate
 from stilla.tasks.text.sequences import NO_ROW
+from stilla.teachers import LiveTeacher
 from stilla.views import Sound
 from tests.tasks.audio import speakers, writers
 from tests.tasks.audio.setting import RATE, tone, wav
@@ -175,7 +176,9 @@ def test_teacher_and_student_hear_their_own_mel_bins_and_number_tokens_as_they_d
     task, splits, theirs = ready(speech, teacher, language="en")
     ours = task.load(ModelSource(model=small), labelled=False)
     task = task.between(ours, theirs)
-    batch = task.prepare(splits["train"], ours.processor, theirs.processor, training=True).collate([0, 1])
+    prepared = task.prepare(splits["train"], ours.processor, theirs.processor, training=True)
+    assert prepared.aligned  # in time
+    batch = prepared.collate([0, 1])
     assert (batch.student["input_features"].shape[1], batch.teacher["input_features"].shape[1]) == (16, 24)
     told_both = (inputs["decoder_input_ids"].flatten().tolist() for inputs in (batch.student, batch.teacher))
     names = [one.processor.tokenizer.convert_ids_to_tokens for one in (ours, theirs)]
@@ -353,6 +356,18 @@ def test_a_prompt_of_one_token_is_what_decoders_of_texts_begin_with() -> None:
     whole, before = prompted(labels, (3,), 0)
     assert torch.equal(whole, labels)
     assert before.tolist() == [[3, 5, 6], [3, 8, 9]]
+
+
+def test_a_teacher_in_bfloat16_hears_sounds_of_float32(speech: str, whisper: str) -> None:
+    source = ModelSource(model=whisper, precision="bfloat16")
+    task, splits = understood(speech, whisper, language="en")
+    made = task.load(source, labelled=True)
+    task = task.adapted_to(made)
+    batch = task.prepare(splits["train"], made.processor, made.processor, training=True).collate([0, 1])
+    said = LiveTeacher(made.model, task)(batch)
+    assert len(said.labels) == task.counts(batch)["rows"]
+    asked = task.asked(splits["test"], made.processor)
+    assert len(generate(made.model, task, asked, made.processor, Decoding(3)).answers) == len(splits["test"])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "int8"])

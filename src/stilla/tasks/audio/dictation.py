@@ -116,7 +116,7 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         lengths = targets.lengths + [size * round(one.seconds * 25) for one in heard]
         collate = _Collate(source, targets, keys, ours, theirs, known)
         return Prepared(examples=Positions(len(keys)), collate=collate, keys=keys,
-                        lengths=lengths.tolist(), aligned=hearing.same_frames(ours.ear, theirs.ear))
+                        lengths=lengths.tolist(), aligned=ours.hears_in_step_with(theirs))
 
     def _heard(
         self, split: Dataset, ours: Stenographer, theirs: Stenographer, *, asked: bool = False, training: bool = False

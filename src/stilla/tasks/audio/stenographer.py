@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
-from stilla.tasks.audio.hearing import Ear
+from stilla.tasks.audio.hearing import Ear, same_frames
 from stilla.tasks.audio.sections import SpeechRecognitionData
 from stilla.tasks.text import tokens
 
@@ -96,6 +96,12 @@ class Stenographer:
             return valid
         assert self.positions is not None  # refused where neither is known
         return torch.ones(len(inputs[self.ear.name]), self.positions, dtype=torch.bool)
+
+    def hears_in_step_with(self, other: Stenographer) -> bool:
+        """Whether hidden state p of both encoders is of the same piece of a sound, in however many mel bins it came."""
+        if self.positions is None or other.positions is None:
+            return same_frames(self.ear, other.ear)
+        return (self.positions, self.ear.window) == (other.positions, other.ear.window)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         self.ear.save_pretrained(folder, **options)
