@@ -24,6 +24,7 @@ from stilla.recipe import (
     Generation,
     ObjectiveSpec,
     PerClass,
+    Personal,
     Reasons,
     Recipe,
     Search,
@@ -48,8 +49,8 @@ PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTAL
 SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
     "latency": Latency,
-    "distill": Stage, "objectives": ObjectiveSpec, "completions": Completions, "cache": Cache, "evaluate": Evaluate,
-    "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled,
+    "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
+    "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled,
     "search": Search, "limit": PerClass, "until": Until,
 }
 

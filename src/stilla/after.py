@@ -22,6 +22,7 @@ from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages import unlabelled
 from stilla.stages.folder import RunFolder, is_run
+from stilla.stages.groups import Parts
 from stilla.stages.measuring import measure, sliced_by
 from stilla.stages.origin import Origin, from_anywhere, told_where
 from stilla.stages.scoring import export_one, exported_as, exports_of, score, stage_of
@@ -76,7 +77,11 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> S
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
     notes = [f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking]
-    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder), notes=notes)
+    parts = [] if recipe.personal is None else [Parts.of(folder, seed) for seed in range(recipe.evaluate.seeds)]
+    if parts and parts[0].by not in split.column_names:
+        parts, by = [], parts[0].by
+        notes.append(f"personal: {Path(shown).name} has no column {by!r}, so nobody's part is asked")
+    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder), parts=parts, notes=notes)
     scores.dump(target)
     return scores
 

@@ -1,6 +1,7 @@
 """The straight line: from a recipe to a deployed student with honest numbers.
 
-    recipe -> data -> teacher -> [unlabelled] -> [completions] -> student (and baseline) -> export -> scores -> report
+    recipe -> data -> teacher -> [unlabelled] -> [completions] -> student (and parts of it, baseline) -> export -> scores
+           -> report
 
 A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
 the run. What is cheap (scores, report) is done again when anything it depends on has changed.
@@ -23,7 +24,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import completions, layering, sizing, transfer, unlabelled
+from stilla.stages import completions, layering, personal, sizing, transfer, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
@@ -82,6 +83,7 @@ def run(recipe: Recipe, *, overwrite: bool = False) -> Run:
         cut = stages.narrowed(written)
         for seed in range(recipe.evaluate.seeds):
             stages.student("student", seed, written, cut)
+            personal.follow(stages, seed, written, cut)
             if recipe.evaluate.baseline:
                 stages.student("baseline", seed, written, cut)
         teacher_again(stages.place)

@@ -223,6 +223,46 @@ class Reasons(Checked):
 
 
 @dataclass(frozen=True)
+class Group(Checked):
+    """A group of examples that has a part of the student to itself, on the headline metric.
+
+    `learnt`: from so many training examples. `difference`: its part minus the shared student, paired; its interval is wide
+    enough for all groups to hold at once in 95 of 100 cases. `outcome`: `win`, `tie` or `loss`; neither, and no difference,
+    where there are too few examples.
+    """
+
+    name: str
+    learnt: int
+    examples: int
+    student: Interval
+    personal: Interval
+    difference: Interval | None
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Grouped(Checked):
+    """Parts of the student for groups (values of the column `by`) against the shared student, on the headline split.
+
+    `cold`: examples of nobody who has a part. `won`, `tied`, `lost`: of the others (`units`), by the metric of each alone;
+    `None` where that says nothing of one. `difference`: of all examples. `parts`: how many there are, each of so many
+    `numbers` and bytes (`size`).
+    """
+
+    by: str
+    groups: tuple[Group, ...]
+    cold: int
+    units: str
+    won: int | None
+    tied: int | None
+    lost: int | None
+    difference: Interval
+    parts: int
+    numbers: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Scores(Checked):
     """Everything that a run measured.
 
@@ -241,6 +281,7 @@ class Scores(Checked):
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     `kept`: where the student was another run's, what it still knows of that run's task.
     `parts`: of several tasks that are learnt at once, the scores of each by itself.
+    `grouped`: what parts of the student for groups of examples are worth, where there are some.
     """
 
     task: str
@@ -270,6 +311,7 @@ class Scores(Checked):
     kept: Kept | None = None
     reasons: Reasons | None = None
     parts: Mapping[str, Scores] = field(default_factory=dict)
+    grouped: Grouped | None = None
 
     @property
     def teacher(self) -> Measured:
@@ -339,6 +381,9 @@ def _checked() -> TypeAdapter[Scores]:
 
 OF_BASELINE = "baseline-"
 """How the names of exported files begin that hold the baseline, not the student."""
+
+PERSONAL = "personal"
+"""The student with its parts: each example is answered by its group's, or else by the shared student."""
 
 MODELS = ("teacher", "student", "baseline")
 """Subjects that are measured by everything; an exported file may not be: not every one writes."""

@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from stilla.errors import DataError
-from stilla.evaluate.slices import MISSING, slices_of
+from stilla.evaluate.slices import MISSING, by_value, slices_of
 
 
 def grouped(values: list[Any], feature: Any = None) -> dict[str, list[int]]:
@@ -80,3 +80,11 @@ def test_what_is_nearly_always_different_tells_no_groups_apart(values: list[str]
 def test_bytes_are_no_groups() -> None:
     with pytest.raises(DataError, match="'it' holds values of the kind binary; expected text"):
         grouped([b"a", b"b"], Value("binary"))
+
+
+def test_every_value_by_itself_however_many_there_are() -> None:
+    values = [*map(str, range(300)), "7", None, ""]
+    found = by_value(Dataset.from_dict({"it": values}), "it")
+    assert len(found) == 300
+    assert found["7"].tolist() == [7, 300]
+    assert list(by_value(Dataset.from_dict({"it": [2, 1, 2]}), "it")) == ["1", "2"]

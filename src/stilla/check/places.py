@@ -27,6 +27,8 @@ def objectives(recipe: Recipe) -> Iterator[tuple[str, ObjectiveSpec]]:
     for number, stage in enumerate(recipe.distill):
         for index, spec in enumerate(stage.objectives or ()):
             yield f"{stage_place(recipe, number)}.objectives[{index}]", spec
+    for index, spec in enumerate((recipe.personal.objectives if recipe.personal is not None else None) or ()):
+        yield f"personal.objectives[{index}]", spec
 
 
 def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
@@ -35,6 +37,8 @@ def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
         yield "teacher.train", recipe.teacher.train
     for number, stage in enumerate(recipe.distill):
         yield stage_place(recipe, number), stage
+    if recipe.personal is not None:
+        yield "personal", recipe.personal
 
 
 def unknown_names(recipe: Recipe) -> list[str]:

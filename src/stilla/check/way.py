@@ -20,12 +20,12 @@ from stilla.objectives.saliency import Saliency
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
-from stilla.stages import cache_choice, caching, completions, narrowing, opinions, unlabelled
+from stilla.stages import cache_choice, caching, completions, groups, narrowing, opinions, unlabelled
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import start_student
 from stilla.stages.unlabelled import Pool
-from stilla.students import Student
+from stilla.students import Student, part_of
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
 from stilla.training.arguments import problems as training_problems
@@ -186,6 +186,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             chosen = objectives_of(recipe, task)
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
+            found.problems += groups.problems(recipe, splits, task, prepared)
+            _look_at_the_parts(recipe, splits, student, found)
             recipe = lengths.settled(recipe, teacher, len(prepared) / len(sample) * unlabelled.number_of(splits, pool), found)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
             share = unlabelled.number_of(splits, pool) / len(sample)
@@ -272,6 +274,21 @@ def _fit(
         for index, spec in enumerate(stage.objectives or chosen):
             misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled) or _apart(spec, task, anchored)
             found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
+    for index, spec in enumerate((recipe.personal.objectives if recipe.personal is not None else None) or ()):
+        misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled)
+        found.problems += [f"personal.objectives[{index}] ({spec.kind}): {problem}" for problem in misfits]
+
+
+def _look_at_the_parts(recipe: Recipe, splits: Mapping[str, Dataset], student: Student, found: Found) -> None:
+    """Whether a student can have parts, and how many it gets; nothing where it gets none, which is said elsewhere."""
+    if recipe.personal is None or found.problems:
+        return
+    with found.attempt():
+        part_of(student.model, recipe.personal.lora, {})
+    enough = groups.with_a_part(splits["train"], recipe.personal)
+    examples = sum(map(len, enough.values()))
+    found.notes.append(f"personal: {len(enough)} values of {recipe.personal.by} get a part of the student, learnt from "
+                       f"{examples:,} examples; their training is not in the estimate")
 
 
 def _apart(spec: ObjectiveSpec, task: Task, anchored: Anchored) -> list[str]:

@@ -13,12 +13,14 @@ import numpy as np
 from datasets import Dataset
 
 from stilla.errors import RecipeError, StillaError, all_of, did_you_mean, one_of
+from stilla.evaluate.grouped import Grouping, grouped
+from stilla.evaluate.grouped import remarks as grouped_remarks
 from stilla.evaluate.paired import over_seeds
 from stilla.evaluate.parts import shifted, sliced
 from stilla.evaluate.slices import Slice
 from stilla.evaluate.split import Split
 from stilla.evaluate.verdict import Outcome, advice, distillation_ratio, retention, verdict
-from stilla.scores import MODELS, OF_BASELINE, Cost, Interval, Measured, PairedTest, Scores, metric_title
+from stilla.scores import MODELS, OF_BASELINE, PERSONAL, Cost, Interval, Measured, PairedTest, Scores, metric_title
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam
 
@@ -50,6 +52,7 @@ def make_scores(
     resamples: int = 1000,
     seed: int = 0,
     notes: Sequence[str] = (),
+    grouping: Grouping | None = None,
 ) -> Scores:
     """Compare `teacher`, `student`, `baseline` (if there is one) and any other subjects.
 
@@ -62,6 +65,7 @@ def make_scores(
         metric: the headline metric; by default the first.
         slices: of the headline split (see `headline_split`), on which that metric is measured by itself.
         notes: said by earlier stages, to be kept with the scores.
+        grouping: whose examples of the headline split have a part of the student, if any.
 
     Raises:
         RecipeError: the task has no such metric.
@@ -91,6 +95,8 @@ def make_scores(
     against = _against_baseline(chosen, main, seed)
     outcome = Outcome(chosen, teacher.value, student.value, kept, against.difference,
                       costs["teacher"], costs["student"], seeds=len(student.values), chosen_by=choice)
+    own = None if grouping is None else grouped(main, chosen, grouping, seed)
+    said += [] if own is None else grouped_remarks(own, main.examples)
     flipped, shown = main.flips(splits[headline])
     units, decided = main.units()
     class_metric, classes = main.classes()
@@ -119,6 +125,7 @@ def make_scores(
         shifted=shifted(beside, main, chosen, seed),
         deploy=deploy,
         parts=_by_task(splits, examined, costs, resamples, seed),
+        grouped=own,
     )
 
 
@@ -165,7 +172,7 @@ def _on_validation(metric: Metric, by_split: Mapping[str, Split], seed: int) -> 
 
 def _of_the_other(subjects: Sequence[str], deploy: str) -> list[str]:
     """Exported files of the student, where the baseline is the better choice."""
-    files = [name for name in subjects if name not in MODELS and not name.startswith(OF_BASELINE)]
+    files = [name for name in subjects if name not in (*MODELS, PERSONAL) and not name.startswith(OF_BASELINE)]
     if deploy == "student" or not files:
         return []
     return [f"export: {all_of(files)} hold{'s' if len(files) == 1 else ''} the student, and labels alone are better on "

@@ -55,7 +55,25 @@ def slices_of(split: Dataset, columns: Sequence[str]) -> tuple[Slice, ...]:
     return tuple(found)
 
 
+def by_value(split: Dataset, column: str) -> dict[str, Int[NDArray[np.int64], "rows"]]:
+    """The rows of each value, however many there are; of none, those without one.
+
+    Raises:
+        DataError: there is no such column, or it holds nested values.
+    """
+    found: dict[str, list[int]] = {}
+    for row, value in enumerate(_values(split, column)):
+        if not _is_missing(value):
+            found.setdefault(_plain(value), []).append(row)
+    return {name: np.array(found[name], np.int64) for name in sorted(found)}
+
+
 def _of_column(split: Dataset, column: str) -> list[Slice]:
+    return [Slice(column, name, np.array(rows, np.int64))
+            for name, rows in _grouped(column, _values(split, column)).items()]
+
+
+def _values(split: Dataset, column: str) -> list[Any]:
     if column not in split.column_names:
         raise DataError(f"there is no column {quoted(column)}; expected {one_of(split.column_names)}."
                         f"{did_you_mean(column, split.column_names)}")
@@ -67,7 +85,7 @@ def _of_column(split: Dataset, column: str) -> list[Slice]:
     values = split.select_columns([column]).with_format(None)[:][column]
     if isinstance(feature, ClassLabel):
         values = [None if value is None or value < 0 else feature.names[value] for value in values]
-    return [Slice(column, name, np.array(rows, np.int64)) for name, rows in _grouped(column, values).items()]
+    return list(values)
 
 
 def _grouped(column: str, values: Sequence[Any]) -> dict[str, list[int]]:

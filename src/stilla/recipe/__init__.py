@@ -7,6 +7,7 @@ from stilla.recipe.data import Data, Named, PerClass, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation, Reasons
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
+from stilla.recipe.personal import Personal
 from stilla.recipe.search import Range, Search, Until
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
@@ -30,6 +31,7 @@ __all__ = [
     "Named",
     "ObjectiveSpec",
     "PerClass",
+    "Personal",
     "Pull",
     "Range",
     "Reasons",

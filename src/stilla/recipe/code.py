@@ -59,6 +59,10 @@ def _found(plain: Mapping[str, Any]) -> Iterator[Code]:
         yield from _of_training(place, stage)
         for index, spec in enumerate(_list(stage.get("objectives"))):
             yield from _import_path(f"{place}.objectives[{index}].kind", _section(spec).get("kind"))
+    personal = _section(plain.get("personal"))
+    yield from _of_training("personal", personal)
+    for index, spec in enumerate(_list(personal.get("objectives"))):
+        yield from _import_path(f"personal.objectives[{index}].kind", _section(spec).get("kind"))
     keep = _section(plain.get("completions")).get("keep")
     if keep:
         yield Code("completions.keep", str(keep))

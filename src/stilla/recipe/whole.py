@@ -28,6 +28,7 @@ from stilla.recipe.kinds import Place, Sections, sections_or_any
 from stilla.recipe.learning import Cache, Completions, Stage
 from stilla.recipe.models import StudentSpec, Teacher
 from stilla.recipe.paths import PathName
+from stilla.recipe.personal import Personal
 from stilla.recipe.search import Search
 from stilla.recipe.section import SEED, Section, Strings, as_tuple
 from stilla.recipe.width import of_all_kinds
@@ -44,6 +45,8 @@ class Recipe(Section):
     distill: Annotated[tuple[Stage, ...], Field(min_length=1), BeforeValidator(as_tuple)] = Field(
         default_factory=lambda: (Stage(),))
     """One stage, or a list of stages that follow each other."""
+    personal: Personal | None = None
+    """Parts of the student for groups of its examples, trained when it is done: `{by: segment}`."""
     completions: Completions | None = None
     """Let the teacher write the student's training texts; by default the data's own are learnt."""
     cache: Cache = Field(default_factory=Cache)
@@ -103,12 +106,12 @@ def long_form(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe with its short forms written out, empty keys left out (they mean the default) unless nobody knows them.
 
     Short are `data: reviews.csv`, `data: {unlabelled: more.txt}`, `teacher: ./bert`, `student: ./small`, `student: 3`,
-    `student: {vocabulary: data}`, `student: {width: 0.5}`, `completions: teacher`, `cache: top_k` and, for one stage,
-    `distill: {...}`.
+    `student: {vocabulary: data}`, `student: {width: 0.5}`, `completions: teacher`, `cache: top_k`, `personal: segment` and,
+    for one stage, `distill: {...}`.
     """
     long = {name: value for name, value in plain.items() if value is not None or name not in Recipe.model_fields}
     for section, key in (("data", "train"), ("teacher", "model"), ("student", "model"), ("completions", "by"),
-                         ("cache", "form")):
+                         ("cache", "form"), ("personal", "by")):
         if isinstance(long.get(section), str):
             long[section] = {key: long[section]}
     if isinstance(long.get("student"), int) and not isinstance(long["student"], bool):

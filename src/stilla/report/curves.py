@@ -51,6 +51,10 @@ class Training:
 
     stages: tuple[StageLog, ...] = ()
 
+    def without(self, subject: str) -> Training:
+        """The same without what was trained of this one."""
+        return Training(tuple(log for log in self.stages if log.subject != subject))
+
     def by_stage(self) -> dict[tuple[str, str], list[StageLog]]:
         """Stages, the seeds of each together."""
         found: dict[tuple[str, str], list[StageLog]] = {}

@@ -16,10 +16,12 @@ from markupsafe import Markup, escape
 from stilla.report import figures, sections
 from stilla.report.charts.marks import mark_key, subject_style
 from stilla.report.folder import RunFolder, read_run
+from stilla.report.grouped import grouped_table
+from stilla.report.grouped import summary as summary_of_parts
 from stilla.report.parts import parts_table, summary
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
 from stilla.runtime.files import write_whole
-from stilla.scores import Scores, metric_title, task_title
+from stilla.scores import PERSONAL, Scores, metric_title, task_title
 
 KINDS = {
     "lost": "the teacher was right, the student is not",
@@ -49,7 +51,7 @@ def _of_task(name: str) -> str:
 def page_values(run: RunFolder) -> dict[str, object]:
     """Everything that the page shows, by the names its template uses."""
     scores = run.scores
-    classes = sections.class_rows(scores)
+    classes, training = sections.class_rows(scores), run.training.without(PERSONAL)  # a curve for each part would be too many
     values: dict[str, object] = {
         "title": run.name,
         "subtitle": _subtitle(scores),
@@ -70,10 +72,13 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "shifted_said": summary(scores, scores.shifted, "other data sets"),
         "parts_hint": f"In every row the {metric_title(scores.metric)} of each model. What is held against all "
                       f"{scores.split} data is student − teacher; those intervals hold for all rows at once.",
+        "grouped": grouped_table(scores, scores.grouped) if scores.grouped else None,
+        "grouped_by": scores.grouped.by if scores.grouped else "",
+        "grouped_said": summary_of_parts(scores, scores.grouped) if scores.grouped else "",
         "trade_off": figures.trade_off(scores),
         "seeds": figures.seed_figure(scores),
-        "losses": figures.loss_figures(run.training),
-        "evaluation": figures.evaluation_figure(run.training, scores.metric),
+        "losses": figures.loss_figures(training),
+        "evaluation": figures.evaluation_figure(training, scores.metric),
         "calibration": figures.calibration_figures(scores),
         "classes": classes,
         "class_subjects": sections.class_subjects(scores),
@@ -165,6 +170,7 @@ def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(target, name) for target, name, needs in (
         ("scores", "Scores", ("table",)), ("tasks", "Tasks", ("tasks",)), ("notes", "Notes", ("notes",)),
         ("slices", "Slices", ("slices",)), ("shifted", "Shifted data", ("shifted",)),
+        ("grouped", "Parts", ("grouped",)),
         ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
         ("training", "Training", ("losses", "evaluation")),
         ("calibration", "Calibration", ("calibration",)), ("classes", "Classes", ("classes",)),

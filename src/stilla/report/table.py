@@ -10,8 +10,8 @@ from stilla.report.numbers import MISSING
 from stilla.scores import Cost, Interval, Measured, Scores, metric_title
 
 _SUBJECTS = {
-    "teacher": "teacher", "baseline": "labels alone", "student": "student", "onnx": "ONNX", "int8": "int8",
-    "baseline-onnx": "labels alone, ONNX", "baseline-int8": "labels alone, int8",
+    "teacher": "teacher", "baseline": "labels alone", "student": "student", "personal": "student with parts",
+    "onnx": "ONNX", "int8": "int8", "baseline-onnx": "labels alone, ONNX", "baseline-int8": "labels alone, int8",
 }
 
 

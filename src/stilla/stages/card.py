@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stilla.export.card import model_card, plain_usage, transformers_usage, write_card
 from stilla.recipe import Recipe
+from stilla.report.grouped import markdown_grouped
 from stilla.report.parts import markdown_parts
 from stilla.report.table import markdown_facts, markdown_table
 from stilla.scores import Scores
@@ -25,10 +26,11 @@ def card(
 ) -> Path:
     """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
     usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task, recipe.data.tasks)
+    own = markdown_grouped(scores) if role == "student" else ""
     name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
     text = model_card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
-        parts=markdown_parts(scores), teacher=_teacher(recipe),
+        parts="\n".join(filter(None, (markdown_parts(scores), own))), teacher=_teacher(recipe),
         student=how(recipe.student, teacher.model, model.model),
         data=recipe.data.named, usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)

@@ -6,6 +6,7 @@
     teacher/           if it was trained here                  scores.json     what was measured
     checkpoints/       of stages that are not finished         report.html     the same for people
     log.jsonl          loss terms over training                profile/        traces, if asked for
+    personal/<n>/      parts of the student for groups, if asked for
     completions/       texts that the teacher wrote, if asked for
     unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
     width/             which units a narrower student keeps
@@ -81,7 +82,8 @@ class RunFolder:
         self._lock = Lock(path)
 
     def model(self, role: str, seed: int) -> Path:
-        """Where the student or baseline of the n-th seed lies: the first in the open, the others under `seeds/`."""
+        """Where the student, the baseline or the `personal` parts of the n-th seed lie: the first in the open, the others
+        under `seeds/`."""
         return self.path / role if seed == 0 else self.path / "seeds" / f"{role}-{seed}"
 
     def checkpoints(self, stage: str) -> Path:
@@ -315,8 +317,8 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
-         "baseline", "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints", "profile",
-         "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
+         "baseline", "personal", "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints",
+         "profile", "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

@@ -42,8 +42,9 @@ from stilla.evaluate.texts import Author, write_texts, writing
 from stilla.export.running import OnnxWriter, open_exported
 from stilla.recipe import Recipe
 from stilla.runtime.processes import processes
-from stilla.scores import Cost, Scores
+from stilla.scores import PERSONAL, Cost, Scores
 from stilla.signals import Side
+from stilla.stages.groups import Ask, Parts, grouped
 from stilla.stages.vocabulary import cost_of
 from stilla.stages.words import narrowed
 from stilla.tasks.answers import Answers, in_common
@@ -53,6 +54,8 @@ from stilla.tasks.language.writing import WrittenExam
 
 LOOKED_AT = 10_000
 """Texts in which it is counted how many words a smaller vocabulary has changed."""
+
+_IN_PARTS = f"{PERSONAL}:"
 
 VALIDATION = "validation"
 """The split on which models choose."""
@@ -96,12 +99,14 @@ def place(models: Sequence[Loaded]) -> torch.device:
 
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
-    exported: Mapping[str, Path], *, notes: Sequence[str] = (),
+    exported: Mapping[str, Path], *, parts: Sequence[Parts] = (), notes: Sequence[str] = (),
 ) -> Scores:
-    """Answers and costs of every subject on these splits, as scores. `notes`: to be kept with them."""
+    """Answers and costs of every subject on these splits, as scores. `parts`: of the student of every seed, for groups of
+    examples. `notes`: to be kept with them."""
     slices = sliced_by(recipe, splits)
     device = place([teacher, *(one for loaded in made.values() for one in loaded)])
-    compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device)
+    compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device,
+                        parts)
     prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
     timed = headline_split(list(splits))
     costs, said = _costs(compared, splits[timed], prepared[timed])
@@ -119,8 +124,12 @@ def measure(
             said += compared.remarks(prepared[timed])
     said += compared.vocabulary(timed, splits[timed])
     costs |= compared.simple
+    grouping = None
+    if parts:
+        grouping = grouped(parts[0], compared.student.model, splits[timed])
+        costs[PERSONAL] = grouping.beside(costs["student"])
     return make_scores(task.kind, splits, examined, costs, metric=recipe.evaluate.metric, slices=slices, notes=said,
-                       resamples=recipe.evaluate.resamples, seed=recipe.seed)
+                       resamples=recipe.evaluate.resamples, seed=recipe.seed, grouping=grouping)
 
 
 def sliced_by(recipe: Recipe, splits: Mapping[str, Dataset]) -> tuple[Slice, ...]:
@@ -161,6 +170,7 @@ class Compared:
     made: Mapping[str, Sequence[Loaded]]
     files: Mapping[str, Any]
     device: torch.device
+    parts: Sequence[Parts] = ()
     simple: dict[str, Cost] = field(default_factory=dict)
     """What was answered without a model, and what it costs."""
 
@@ -201,7 +211,7 @@ class Compared:
             yield Examined(apart, self._answers(
                 apart, splits, lambda split: self._apart(split, splits[split], _apart_exam)))
         if self.beside:
-            answers = self._answers(exam, splits, lambda split: self._beside(split, prepared[split]))
+            answers = self._answers(exam, splits, lambda split: self._beside(split, splits[split], prepared[split]))
             yield Examined(exam, answers, tuple(self.simple))
         else:
             said = self._answers(
@@ -296,11 +306,22 @@ class Compared:
         return {**{f"{role}:{seed}": Asked(one.model) for role, seeds in self.made.items() for seed, one in enumerate(seeds)},
                 **{kind: Asked(file) for kind, file in self.files.items()}}
 
-    def _beside(self, split: str, prepared: Prepared) -> dict[str, Answers]:
+    def _beside(self, split: str, examples: Dataset, prepared: Prepared) -> dict[str, Answers]:
         """All at once, each compared with the teacher's rows."""
-        subjects = {"teacher": Asked(self.teacher.model, Side.TEACHER), **self._students()}
-        return examine(self.between.exam(), subjects, prepared, batch_size=self.recipe.evaluate.batch_size,
-                       device=self.device, title=split)
+        exam, teacher = self.between.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER)}
+        found = self._examine(exam, {**teacher, **self._students()}, prepared, split)
+        return found | self._in_parts(found, examples, lambda model, some: self._examine(
+            exam, {**teacher, "part": Asked(model)}, self.prepared(some), split)["part"])
+
+    def _examine(
+        self, exam: ForwardExam, subjects: Mapping[str, Asked], prepared: Prepared, title: str
+    ) -> dict[str, Answers]:
+        return examine(exam, subjects, prepared, batch_size=self.recipe.evaluate.batch_size, device=self.device, title=title)
+
+    def _in_parts(self, found: Mapping[str, Answers], examples: Dataset, ask: Ask) -> dict[str, Answers]:
+        """What the students say whose groups have parts."""
+        return {f"{PERSONAL}:{seed}": one.answered(self.made["student"][seed].model, found[f"student:{seed}"], examples, ask)
+                for seed, one in enumerate(self.parts) if one.by in examples.column_names}
 
     def _apart(
         self, split: str, examples: Dataset, exam: Callable[[Task], ForwardExam]
@@ -309,10 +330,11 @@ class Compared:
         groups = ((self.teacher, {"teacher": Asked(self.teacher.model)}), (self.student, self._students()))
         found: dict[str, Answers] = {}
         for whose, subjects in groups:
-            prepared = self._of_their_own(whose, examples)
-            found |= examine(exam(self.task.adapted_to(whose)), subjects, prepared,
-                             batch_size=self.recipe.evaluate.batch_size, device=self.device, title=split)
-        return in_common(found)
+            asked = exam(self.task.adapted_to(whose))
+            found |= self._examine(asked, subjects, self._of_their_own(whose, examples), split)
+        own = exam(self.task.adapted_to(self.student))
+        return in_common(found | self._in_parts(found, examples, lambda model, some: self._examine(
+            own, {"part": Asked(model)}, self._of_their_own(self.student, some), split)["part"]))
 
     def _of_their_own(self, whose: Loaded, examples: Dataset) -> Prepared:
         return self.task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
@@ -320,6 +342,8 @@ class Compared:
     def _by_subject(self, said: Mapping[str, Answers]) -> dict[str, list[Answers]]:
         return {"teacher": [said["teacher"]],
                 **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in self.made.items()},
+                **({PERSONAL: personal} if (personal := [one for name, one in said.items() if name.startswith(_IN_PARTS)])
+                   else {}),
                 **{kind: [said[kind]] for kind in self.files}}
 
 

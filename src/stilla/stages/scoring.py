@@ -18,6 +18,7 @@ from stilla.scores import OF_BASELINE, Scores
 from stilla.stages import kept, learnt, reasons, spent, transfer
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
+from stilla.stages.groups import Parts
 from stilla.stages.measuring import measure
 from stilla.stages.record import NOT_OURS
 from stilla.stages.starting import saved_student, trained_again
@@ -94,6 +95,7 @@ def score(
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     seeds = range(recipe.evaluate.seeds)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
+    parts = [] if recipe.personal is None else [Parts.of(folder, seed) for seed in seeds]
     measured = data.to_measure(splits)
     inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
@@ -101,13 +103,14 @@ def score(
               **transfer.inputs_of(recipe),
               **({"again": contents(folder.model("teacher", 1), NOT_OURS)} if recipe.asks_for_a_ceiling else {}),
               **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),
+              **({"parts": [one.content() for one in parts]} if parts else {}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
         found = _measured_before(folder.scores)
         if found is not None:
             say("scores: measured before, skipped")
             return found
-    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported), learnt_from)
+    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts), learnt_from)
     scores = spent.said_in(scores, spent.of(folder.log))
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)

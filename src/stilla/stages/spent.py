@@ -10,9 +10,9 @@ from stilla.runtime.files import read_line
 from stilla.scores import Scores
 
 CLOCKS = ("seconds", "processor_seconds")
-NOT_THE_STUDENTS = ("teacher", "baseline", "student-")
-"""How trainings begin that are no cost of a student: there would be a teacher anyway, and the baseline and further seeds are
-there to compare."""
+NOT_THE_STUDENTS = ("teacher", "baseline", "student-", "personal")
+"""How trainings begin that are no cost of a student: there would be a teacher anyway, the baseline and further seeds are
+there to compare, and parts for groups come on top."""
 
 
 def of(log: Path) -> dict[str, dict[str, float]]:

@@ -29,6 +29,7 @@ from stilla.stages import (
     caching,
     completions,
     effort,
+    groups,
     learnt,
     narrowing,
     opinions,
@@ -84,13 +85,17 @@ class Stages:
                                       of_many=of_many)
         if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
+                     *groups.problems(recipe, self.place.splits, task, prepared),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_of(recipe, task)
         stages = tuple(stage if stage.objectives is not None else stage.model_copy(update={"objectives": chosen})
                        for stage in recipe.distill)
+        section = recipe.personal
+        if section is not None and section.objectives is None:
+            section = section.model_copy(update={"objectives": stages[-1].objectives})
         recipe = recipe.model_copy(update={
-            "distill": stages, "data": task.resolved(recipe.data), "cache": cache,
+            "distill": stages, "personal": section, "data": task.resolved(recipe.data), "cache": cache,
             "evaluate": resolved_writing(recipe.evaluate, task)})
         if not of_many:
             say(f"the recipe with every default, also in {self.place.folder.recipe}:\n{indent(brief(recipe), '  ')}")

@@ -10,7 +10,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from stilla.students.student import Student
 from stilla.students.untying import Shared, shared_weights, untie
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
 
 logger = logging.getLogger(__name__)
@@ -38,12 +39,9 @@ def with_adapters(student: Student, spec: Lora) -> Student:
     Raises:
         CompatibilityError: peft is missing, the model has no such layers, or they share weights that cannot be untied.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise CompatibilityError('student.lora needs peft, which is not installed: pip install "stilla[peft]"') from error
-    targets: Any = "all-linear" if spec.targets is None else list(spec.targets)
-    config = LoraConfig(r=spec.r, lora_alpha=spec.alpha or 2 * spec.r, lora_dropout=spec.dropout, target_modules=targets)
+    config = lora_config(spec, None if spec.targets is None else list(spec.targets))
+    from peft import inject_adapter_in_model
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out")  # GPT-2's layers are stored the other way round: peft sees it
@@ -58,6 +56,20 @@ def with_adapters(student: Student, spec: Lora) -> Student:
                        f"changes one alone; it grows by {_numbers(student.model) - before:,} parameters. Leave "
                        f"{all_of(shared.adapted)} out to keep them tied")
     return student
+
+
+def lora_config(spec: Lora, targets: list[str] | None) -> LoraConfig:
+    """peft's words for it. targets: names of layers, or how they end; None: all linear ones but the head.
+
+    Raises:
+        CompatibilityError: peft is missing.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise CompatibilityError('adapters (lora) need peft, which is not installed: pip install "stilla[peft]"') from error
+    return LoraConfig(r=spec.r, lora_alpha=spec.alpha or 2 * spec.r, lora_dropout=spec.dropout,
+                      target_modules="all-linear" if targets is None else targets)
 
 
 def merged(model: nn.Module) -> nn.Module:
