@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stilla.objectives._analytic import Gradient, Softened
+from stilla.objectives._analytic import NO_LABEL, Gradient, Softened
 from stilla.signals import Samples, TopK
 
 
@@ -138,6 +138,45 @@ def expectation(
         if bool(torch.isfinite(mean).all()):
             return mean
     return _times(probability, log_ratio).sum(-1)
+
+
+# --- some classes, as if there were no others ---
+
+
+@dataclass(frozen=True)
+class Union:
+    """Classes of every row, each once. there: not where a place repeats a class that stands before it."""
+
+    ids: Int[Tensor, "rows k"]
+    there: Bool[Tensor, "rows k"]
+
+    def of(self, logits: Float[Tensor, "rows classes"]) -> Float[Tensor, "rows k"]:
+        """Theirs; -inf at places that hold nothing."""
+        return torch.where(self.there, logits.gather(-1, self.ids), -torch.inf)
+
+
+def union(
+    teacher: Float[Tensor, "rows classes"], student: Float[Tensor, "rows classes"], labels: Int[Tensor, " rows"] | None,
+    k: int,
+) -> Union:
+    """The k likeliest classes of either, and the labelled one where there is one."""
+    most = min(k, student.shape[-1])
+    best = [logits.detach().topk(most, -1).indices for logits in (teacher, student)]
+    if labels is not None:
+        best.append(torch.where(labels == NO_LABEL, best[0][:, 0], labels).unsqueeze(-1))
+    ids = torch.cat(best, -1).sort(-1).values
+    return Union(ids, torch.cat([torch.ones_like(ids[:, :1], dtype=torch.bool), ids[:, 1:] != ids[:, :-1]], -1))
+
+
+def among(
+    how: Measure, classes: Union, teacher: Float[Tensor, "rows classes"], student: Float[Tensor, "rows classes"],
+    temperature: float,
+) -> tuple[Float[Tensor, " rows"], Gradient]:
+    """The divergence of the distributions given that it is one of these classes; no other has a gradient."""
+    log_p, log_q = (torch.log_softmax(classes.of(one) / temperature, -1) for one in (teacher, student))
+    slope = torch.where(classes.there, how.slope(log_p, log_q), 0)
+    values = slope - log_q.exp() * slope.sum(-1, keepdim=True)
+    return how.value(log_p, log_q), Gradient(((student, 0.0),), classes.ids, values)
 
 
 # --- some classes and the mass of the others ---

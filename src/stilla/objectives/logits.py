@@ -22,6 +22,7 @@ from stilla.signals import Dense, Dims, Form, Samples, TopK
 __all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "mse", "hard"]
+_MOST = 100_000
 _SKEWED = ("skew_kl", "skew_reverse_kl")
 
 
@@ -50,6 +51,15 @@ class Logits(RowObjective):
     bound of the divergence over all classes, at the temperature that they were stored at. Classes drawn from the teacher
     (`Samples`) give an unbiased estimate of `forward_kl` at T = 1, and of no other.
 
+    With `union`, only some classes of a row are compared: the k = `union` likeliest of the teacher, the k likeliest of the
+    student, and the labelled one, each side's distribution given that it is one of these (U; V are the others). Of
+
+        KL(p || q) = KL(P || Q) + P KL(p_U || q_U) + (1 - P) KL(p_V || q_V)        P = Σ_U p, Q = Σ_U q
+
+    that is KL(p_U || q_U): what is outside of U is not taught, neither how much mass is there nor whose. This is its bias, 0
+    where all classes are within. A subset that lacks the student's own favourites would leave them where they are (RCE-KD,
+    arXiv:2509.20989). Needs all of a teacher's logits.
+
     With `standardise`, each side's logits are first centred and divided by their own spread over the classes, row by row:
     the temperature is T times that spread, and the loss does not change where the student's logits are multiplied by a
     number above 0 (Sun et al. 2024, arXiv:2403.01427). What size they have, other terms must teach. `mse` is then
@@ -63,6 +73,7 @@ class Logits(RowObjective):
         temperature: Scheduled | None = None,
         skew: float | None = None,
         standardise: bool = False,
+        union: int | None = None,
     ) -> None:
         super().__init__()
         known = get_args(Divergence)
@@ -78,7 +89,14 @@ class Logits(RowObjective):
                               "`divergence: skew_kl` or `skew_reverse_kl`")
         if skew is not None and not 0 < skew < 1:
             raise RecipeError(f"skew: got {skew}; expected a number between 0 and 1")
+        if union is not None and (divergence in ("mse", "hard") or standardise):
+            raise RecipeError("union: compares distributions over the likeliest classes of both models; "
+                              f"{'standardise' if standardise else f'`{divergence}`'} is about all of a row, or one of its "
+                              "classes. Leave one of the two out")
+        if union is not None and not 1 <= union <= _MOST:
+            raise RecipeError(f"union: got {union}; expected a number from 1 to {_MOST:,}")
         self.divergence = divergence
+        self.union = union
         self.skew = 0.1 if skew is None else skew
         self.standardise = standardise
         self.temperature = schedule(2.0 if temperature is None else temperature)
@@ -87,17 +105,20 @@ class Logits(RowObjective):
 
     @property
     def accepts(self) -> tuple[type, ...]:
-        if self.divergence == "mse" or self.standardise:
-            return (Dense,)  # of a part, the spread is not known
+        if self.divergence == "mse" or self.standardise or self.union is not None:
+            return (Dense,)  # of a part, the spread is not known, nor what it says of the student's favourites
         return (Dense, TopK, Samples) if self.divergence == "forward_kl" else (Dense, TopK)
 
     @property
     def described(self) -> str:
-        return f"`logits` with {self.divergence}{' and standardise' if self.standardise else ''}"
+        return f"`logits` with {self.divergence}{' and standardise' if self.standardise else ''}" \
+            f"{'' if self.union is None else ' and union'}"
 
     @property
     def instead(self) -> str:
         every = "`divergence: forward_kl`, which takes every form"
+        if self.union is not None:
+            return "leave `union` out, or use `cache: {form: hidden}`, which is all of it"
         if self.standardise:
             return "leave `standardise` out" + (f" and use {every}" if self.divergence == "mse" else "")
         return f"use {every}"
@@ -131,6 +152,9 @@ class Logits(RowObjective):
         if self.divergence == "mse":
             return (self.given(teacher, logits) - logits).square().mean(-1)
         temperature = self._temperature(teacher, progress)
+        if self.union is not None:
+            among = divergences.union(self.given(teacher, logits), logits, labels, self.union)
+            logits, teacher = among.of(logits), Dense(among.of(self.given(teacher, logits)))
         softened, how = logits / temperature, divergences.measure(self.divergence, self.skew).at(temperature)
         if isinstance(teacher, TopK):
             return divergences.coarse(how, teacher, softened)
@@ -143,14 +167,14 @@ class Logits(RowObjective):
         self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
         if not self.standardise:
-            return self._compared(student, teacher, progress)
+            return self._compared(student, teacher, labels, progress)
         logits, spread = standardised(student.logits)
         told = Dense(standardised(self.given(teacher, logits))[0])
-        losses, gradient = self._compared(Softened(logits), told, progress)
+        losses, gradient = self._compared(Softened(logits), told, labels, progress)
         return losses, before_standardising(gradient, logits, spread)
 
     def _compared(
-        self, student: Softened, teacher: Form | None, progress: float
+        self, student: Softened, teacher: Form | None, labels: Tensor | None, progress: float
     ) -> tuple[Float[Tensor, " rows"], Gradient]:
         logits = student.logits
         if self.divergence == "hard":
@@ -164,6 +188,9 @@ class Logits(RowObjective):
             return divergences.coarse_with_gradient(how, teacher, student, temperature)
         if isinstance(teacher, Samples):
             return divergences.drawn_with_gradient(teacher, student)
+        if self.union is not None:
+            given = self.given(teacher, logits)
+            return divergences.among(how, divergences.union(given, logits, labels, self.union), given, logits, temperature)
         target = Softened(self.given(teacher, logits))
         if self.divergence != "forward_kl" or logits.device.type != "cpu":
             return divergences.dense(how, target, student, temperature)
