@@ -1,6 +1,7 @@
 """How much of a recommender of two layers, 96 wide, is left in one of 16, and what ways of teaching it are worth.
 
     python -m benchmarks.recommendation --data DATA
+    python -m benchmarks.recommendation --data DATA --seeds 3 --ways "labels and logits" --personal
 
 Visits to areas of a web site (msweb), held out by users: each is measured on the area that he visited last, among all.
 """
@@ -8,14 +9,17 @@ Visits to areas of a web site (msweb), held out by users: each is measured on th
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import stilla
 from benchmarks.inputs import add_data_option, data_set
+from stilla.report.grouped import markdown_grouped
 from stilla.report.table import markdown_table
 from stilla.scores import Scores
 
@@ -23,7 +27,11 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "labels and logits": [{"kind": "labels", "weight": 0.3}, {"kind": "logits", "temperature": 2.0, "weight": 0.7}],
     "logits": [{"kind": "logits", "temperature": 1.0}],
     "labels and lists": [{"kind": "labels", "weight": 0.5}, {"kind": "listwise", "weight": 0.5}],
+    "labels and union": [{"kind": "labels", "weight": 0.3},
+                         {"kind": "logits", "temperature": 2.0, "union": 20, "weight": 0.7}],
 }
+PERSONAL = {"by": "segment", "at_least": 400, "epochs": 5.0, "learning_rate": 3e-3, "lora": {"r": 4}}
+"""A part of the student for everybody who began with the same area."""
 METRICS = ("ndcg_at_10", "hr_at_10", "mrr", "coverage_at_10")
 
 
@@ -36,16 +44,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--teacher-epochs", type=float, default=6.0)
     parser.add_argument("--users", type=int, help="so many to learn from, drawn at random; by default all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--personal", action="store_true", help="also parts of the first way's students, by the area that "
+                        "users began with")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/recommendation"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     folder = data_set(options.data, "msweb", "Anonymous Microsoft Web Data of UCI: columns user_id, item_id, in order")
+    folder = with_segments(folder, options.output / "data") if options.personal else folder
     teacher: Any = None
     for way in options.ways:
         run = stilla.distill(recipe(options, folder, way, teacher))
         teacher = teacher or str(run.folder / "teacher")
-        print(f"\n### {way}\n\n{markdown_table(run.scores)}\n\n{_quality(run.scores)}\n\n{run.scores.verdict}\n")
+        print(f"\n### {way}\n\n{markdown_table(run.scores)}\n\n{_quality(run.scores)}\n\n{markdown_grouped(run.scores)}\n"
+              f"{run.scores.verdict}\n", flush=True)
 
 
 def recipe(options: argparse.Namespace, folder: Path, way: str, teacher: Any) -> dict[str, Any]:
@@ -65,12 +77,25 @@ def recipe(options: argparse.Namespace, folder: Path, way: str, teacher: Any) ->
         "distill": {"epochs": options.epochs, "learning_rate": 3e-3, "objectives": WAYS[way], **common},
         "evaluate": {"baseline": way == options.ways[0], "seeds": options.seeds, "speed": False},
         "export": ["onnx"] if way == options.ways[0] else [],
+        "personal": {**PERSONAL, **common} if options.personal and way == options.ways[0] else None,
         "output": str(options.output / way.replace(" ", "-"))}
+
+
+def with_segments(folder: Path, target: Path) -> Path:
+    """The same data with the area that every user began with, by its name."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = pd.read_parquet(folder / "items.parquet").set_index("item_id")["title"]
+    for split in ("train", "validation", "test"):
+        events = pd.read_parquet(folder / f"{split}.parquet")
+        first = events.groupby("user_id", sort=False)["item_id"].transform("first")
+        events.assign(segment=first.map(names)).to_parquet(target / f"{split}.parquet")
+    shutil.copyfile(folder / "items.parquet", target / "items.parquet")
+    return target
 
 
 def _quality(scores: Scores) -> str:
     lines = [["", *METRICS], ["---"] * (len(METRICS) + 1)]
-    lines += [[name, *(f"{one.quality[scores.split][metric].value:.4f}" for metric in METRICS)]
+    lines += [[name, *(str(one.quality[scores.split][metric]) for metric in METRICS)]
               for name, one in scores.subjects.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

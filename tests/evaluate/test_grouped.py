@@ -93,4 +93,6 @@ def test_scores_with_parts_are_read_back_as_written_and_said(tmp_path) -> None:
     assert Scores.load(tmp_path / "scores.json") == one
     assert any("3 values of segment with a part of 7 numbers (0.028 kB) each beside the shared student; 75 of 300 examples "
                "are of others" in note for note in one.notes)
+    assert any("of 3 values compared 0 win beyond chance, 3 tie and 0 lose; one by one 0 examples win, 225 tie and 0 lose" in
+               note for note in one.notes)
     assert one.deploy == "student"

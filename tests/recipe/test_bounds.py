@@ -20,10 +20,11 @@ from stilla.recipe.kinds import KINDS, sections
 SMALL = {"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3}
 OTHERWISE = {
     "cache.temperatures": "by a validator", "distill.objectives.weight": "by a validator",
+    "personal.objectives.weight": "by a validator",
     "distill.unlabelled": "by a validator",
     "student.config": "by the architecture's config", "teacher.config": "by the architecture's config",
     "teacher.train.trainer": "by training/ranges.py",
-    "distill.trainer": "by training/ranges.py",
+    "distill.trainer": "by training/ranges.py", "personal.trainer": "by training/ranges.py",
 }
 """Fields whose numbers pydantic does not bound, and what does."""
 BEYOND = (-(10**30), 10**30, -1e30, 1e30, math.nan, math.inf, -math.inf, 10**400)

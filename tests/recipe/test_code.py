@@ -1,5 +1,6 @@
 """The one list of what in a recipe is code."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -19,19 +20,22 @@ WITH_CODE = {
     "teacher": {"model": "evil:teacher", "trust_remote_code": True, "train": {"trainer": {"deepspeed": "zero.json"}}},
     "student": {"model": "evil:student", "trust_remote_code": True},
     "distill": [{"objectives": [{"kind": "labels"}, {"kind": "evil:Objective"}]}, {"objectives": [{"kind": "evil:Other"}]}],
+    "personal": {"by": "segment", "objectives": [{"kind": "evil:Mine"}], "trainer": {"deepspeed": "two.json"}},
     "completions": {"by": "teacher", "keep": "evil:keep"},
     "evaluate": {"generation": {"metrics": ["bleu", "evil:metric"]}},
 }
 PLACES = ["task", "data.unlabelled.keep", "teacher.model", "teacher.trust_remote_code", "student.model",
           "student.trust_remote_code", "teacher.train.trainer.deepspeed", "distill[0].objectives[1].kind",
-          "distill[1].objectives[0].kind", "completions.keep", "evaluate.generation.metrics[1]"]
+          "distill[1].objectives[0].kind", "personal.trainer.deepspeed", "personal.objectives[0].kind", "completions.keep",
+          "evaluate.generation.metrics[1]"]
 
 
 def test_every_place_is_found():
     assert [one.place for one in code_in(WITH_CODE)] == PLACES
     assert {one.what for one in code_in(WITH_CODE)} == {
-        "evil:Task", "evil:teacher", "evil:student", "evil:Objective", "evil:Other", "evil:keep", "evil:metric",
-        "evil:wanted", "code that comes with evil:teacher", "code that comes with evil:student", "what zero.json names"}
+        "evil:Task", "evil:teacher", "evil:student", "evil:Objective", "evil:Other", "evil:Mine", "evil:keep", "evil:metric",
+        "evil:wanted", "code that comes with evil:teacher", "code that comes with evil:student", "what zero.json names",
+        "what two.json names"}
 
 
 def test_a_recipe_without_code_has_none():
@@ -70,8 +74,8 @@ def test_no_field_takes_code_that_is_not_in_the_list():
         for place in ("data", "evaluate"):
             found |= set(said_to_be_code(sections(task).at(place), place))
     listed = {place.split("[")[0] + (".kind" if place.endswith(".kind") else "") for place in PLACES}
-    listed = {place.replace("distill.kind", "distill.objectives.kind") for place in listed}
-    assert found == listed - {"teacher.train.trainer.deepspeed"}
+    listed = {re.sub(r"^(distill|personal)\.kind", r"\1.objectives.kind", place) for place in listed}
+    assert found == listed - {"teacher.train.trainer.deepspeed", "personal.trainer.deepspeed"}
 
 
 def test_code_is_known_by_what_it_is_wherever_it_stands():

@@ -85,7 +85,15 @@ def remarks(found: Grouped, examples: int) -> list[str]:
     one = "value" if found.parts == 1 else "values"
     size = f"{found.size / 1e6:.3g} MB" if found.size >= 1e5 else f"{found.size / 1e3:.3g} kB"
     return [f"personal: {found.parts} {one} of {found.by} with a part of {found.numbers:,} numbers ({size}) each beside the "
-            f"shared student; {found.cold:,} of {examples:,} examples are of others, and answered by the shared student"]
+            f"shared student; {found.cold:,} of {examples:,} examples are of others, and answered by the shared student"
+            f"{'' if found.won is None else _in_numbers(found, found.won)}"]
+
+
+def _in_numbers(found: Grouped, won: int) -> str:
+    told = [one.outcome for one in found.groups if one.outcome]
+    of_groups = f"; of {len(told)} values compared {told.count('win')} win beyond chance, {told.count('tie')} tie and " \
+                f"{told.count('loss')} lose" if told else ""
+    return f"{of_groups}; one by one {won:,} {found.units} win, {found.tied:,} tie and {found.lost:,} lose"
 
 
 def _outcome(metric: Metric, difference: Interval | None) -> str:

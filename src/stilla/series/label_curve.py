@@ -184,7 +184,7 @@ def _at(recipe: Recipe, size: int, draw: int, *, rest: bool) -> Recipe:
     unlabelled = Unlabelled(rest=True) if named is None else named.model_copy(update={"rest": True})
     section = recipe.data.model_copy(update={
         "limit": PerClass(per_class=size, draw=draw), "unlabelled": unlabelled if rest else None})
-    changed: dict[str, Any] = {"data": section, "evaluate": evaluate}
+    changed: dict[str, Any] = {"data": section, "evaluate": evaluate, "personal": None}  # a curve is of shared students
     if not rest:
         changed["distill"] = tuple(stage.model_copy(update={"unlabelled": None}) for stage in recipe.distill)
         if recipe.completions is not None and recipe.completions.of == "unlabelled":
