@@ -138,7 +138,7 @@ class Parts:
             if not np.array_equal(rows[own.keys[kept]], said.keys[at]):
                 raise StillaError(f"personal: the examples of {self.by} {quoted(value)} by themselves are others than among "
                                   "all: a group's answers cannot be put beside the student's")
-            for place, one in zip(at, kept):
+            for place, one in zip(at.tolist(), kept.tolist()):
                 given[place] = own.given[one]
         return said.but(given)
 
