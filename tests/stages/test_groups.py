@@ -11,6 +11,7 @@ from torch import nn
 
 from stilla.errors import DataError, FolderError, StillaError
 from stilla.recipe import Personal
+from stilla.runtime.files import sealed
 from stilla.stages import groups
 from stilla.stages.folder import RunFolder
 from stilla.stages.groups import Parts, with_a_part
@@ -25,6 +26,12 @@ def test_who_has_enough_examples_gets_a_part() -> None:
     data = split("b", "a", "b", None, " b ", "c", "", "a")
     found = with_a_part(data, Personal(by="segment", at_least=2))
     assert {name: rows.tolist() for name, rows in found.items()} == {"a": [1, 7], "b": [0, 2, 4]}
+
+
+def test_examples_of_which_nothing_is_learnt_do_not_count() -> None:
+    data = split("b", "a", "b", "a", "a")
+    found = with_a_part(data, Personal(by="segment", at_least=2), np.array([0, 1, 3, 4]))
+    assert {name: rows.tolist() for name, rows in found.items()} == {"a": [1, 3, 4]}
 
 
 @pytest.mark.parametrize(("section", "why"), [
@@ -75,6 +82,10 @@ def test_parts_are_found_again_and_a_damaged_list_is_said(tmp_path: Path) -> Non
         one.write(place)
         assert Parts.of(folder, seed) == one
     file = tmp_path / "personal" / "parts.json"
-    file.write_text(file.read_text().replace('"a"', '"b"'))
+    whole = file.read_text()
+    file.write_text(whole.replace('"a"', '"b"'))
     with pytest.raises(FolderError, match="nobody knows whose the parts are"):
+        Parts.of(folder, 0)
+    file.write_text(sealed({"by": "segment", "parts": {"a": "../../elsewhere"}, "learnt from": {"a": 5}}))
+    with pytest.raises(FolderError, match="invalid literal for int"):  # a run may be anybody's
         Parts.of(folder, 0)

@@ -34,7 +34,8 @@ def test_a_classifier_has_parts_by_language_that_learn_its_layers_too(tmp_path: 
     ask["evaluate"] |= {"baseline": False}
     ask["teacher"]["train"] |= {"epochs": 2}
     ask["allow_weak_teacher"] = True
-    ask["distill"] = {**ask["distill"], "max_steps": 8, "objectives": [{"kind": "labels"}, {"kind": "logits"}, {"kind": "hidden"}]}
+    terms = [{"kind": "labels"}, {"kind": "logits"}, {"kind": "hidden"}]
+    ask["distill"] = {**ask["distill"], "max_steps": 8, "objectives": terms}
     run = stilla.distill(ask)
     found = run.scores.grouped
     assert found is not None

@@ -30,8 +30,11 @@ Ask = Callable[[nn.Module, Dataset], Answers]
 """What a model answers to examples."""
 
 
-def with_a_part(split: Dataset, section: Personal) -> dict[str, Int[NDArray[np.int64], "rows"]]:
-    """The training examples of every group that has enough, by its name.
+def with_a_part(
+    split: Dataset, section: Personal, among: Int[NDArray[np.int64], "some"] | None = None
+) -> dict[str, Int[NDArray[np.int64], "rows"]]:
+    """The training examples of every group that has enough, by its name. `among`: those that something is learnt of; by
+    default all.
 
     Raises:
         DataError: there is no such column; no group has enough, or more have than are wanted.
@@ -40,6 +43,8 @@ def with_a_part(split: Dataset, section: Personal) -> dict[str, Int[NDArray[np.i
         found = by_value(split, section.by)
     except DataError as error:
         raise DataError(f"personal.by: {error}") from error
+    if among is not None:
+        found = {name: np.intersect1d(rows, among) for name, rows in found.items()}
     enough = {name: rows for name, rows in found.items() if len(rows) >= section.at_least}
     if not enough:
         most = max(map(len, found.values()), default=0)
@@ -98,10 +103,12 @@ class Parts:
         place = folder.model("personal", seed)
         try:
             known = unsealed((place / LIST).read_text(encoding="utf-8"), needed=True)
-        except (OSError, ValueError) as error:
+            folders = {str(value): place / str(int(one)) for value, one in known["parts"].items()}  # nowhere else
+            learnt = {value: int(known["learnt from"][value]) for value in folders}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FolderError(f"{place / LIST}: it cannot be read, so nobody knows whose the parts are: {error}. Running the "
                               "recipe again writes it") from error
-        return cls(known["by"], {value: place / one for value, one in known["parts"].items()}, known["learnt from"])
+        return cls(str(known["by"]), folders, learnt)
 
     def write(self, place: Path) -> None:
         """Write the list of those that lie there."""

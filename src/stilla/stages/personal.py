@@ -37,14 +37,16 @@ def follow(stages: Stages, seed: int, written: Completed | None, cut: Cut | None
     shared = saved_student(stages.recipe, stages.place.folder, stages.place.task, "student", seed)
     place = stages.place_of(shared)
     terms = [term(spec) for spec in terms_of(stages.recipe, section)]
-    groups = with_a_part(place.splits["train"], section)
+    learnt_of, measured_on = _used(place, shared)
+    groups = with_a_part(place.splits["train"], section, learnt_of)
     if seed == 0:
         say(_said(section, groups, place.splits["train"]))
     stacks = any(one.objective.needs_stacks for one in terms)
     layer_map: LayerMap = stages.start(seed, written, cut)[0].layer_map if stacks else {}
     where, learnt = place.folder.model("personal", seed), {value: len(rows) for value, rows in groups.items()}
     for number, (value, rows) in enumerate(groups.items()):
-        name, own = f"personal{f'-{seed}' if seed else ''}.{number}", _of_group(place, section, value, rows)
+        name = f"personal{f'-{seed}' if seed else ''}.{number}"
+        own = _of_group(place, section, value, rows, measured_on)
         _train(stages, own, shared, name, value, where / str(number), terms, layer_map, seed)
     parts = Parts(section.by, {value: where / str(number) for number, value in enumerate(groups)}, learnt)
     on_main(lambda: parts.write(where))
@@ -78,12 +80,24 @@ def _train(
     on_main(lambda: place.folder.finish(name, inputs, path))
 
 
-def _of_group(place: Place, section: Personal, value: str, rows: Int[NDArray[np.int64], "rows"]) -> Place:
+def _used(place: Place, shared: Loaded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of training and validation data of which something is learnt and measured: a history of one item says
+    nothing."""
+    train, validation = (np.unique(place.task.prepare(place.splits[split], shared.processor, None, training=split == "train",
+                                                      seed=place.recipe.seed).keys) for split in ("train", "validation"))
+    return train, validation
+
+
+def _of_group(
+    place: Place, section: Personal, value: str, rows: Int[NDArray[np.int64], "rows"],
+    measured_on: Int[NDArray[np.int64], "some"],
+) -> Place:
     """The group's own examples; where it has none that could be validated on, all of those."""
     validation = place.splits["validation"]
-    own = by_value(validation, section.by).get(value) if section.by in validation.column_names else None
+    found = by_value(validation, section.by) if section.by in validation.column_names else {}
+    own = np.intersect1d(found.get(value, np.zeros(0, np.int64)), measured_on)
     splits = {**place.splits, "train": place.splits["train"].select(rows),
-              "validation": validation if own is None else validation.select(own)}
+              "validation": validation.select(own) if len(own) else validation}
     return replace(place, splits=splits, pool=None)
 
 
