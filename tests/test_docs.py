@@ -106,7 +106,8 @@ def test_the_page_on_trust_names_every_place_of_code_and_every_limit() -> None:
 
     page = (DOCS / "trust.md").read_text(encoding="utf-8")
     for place in PLACES:
-        field = re.sub(r"\[\d+\]", "[]", place).replace("distill[]", "distill").replace("teacher.train.trainer", "trainer")
+        field = re.sub(r"\[\d+\]", "[]", place).replace("distill[]", "distill")
+        field = re.sub(r"^(teacher\.train|personal)\.trainer", "trainer", field)
         assert f"`{field.removesuffix('[]')}" in page, place
     for limit in (limits.SIZE, limits.NODES, limits.DEPTH, limits.TEXT, limits.DIGITS, errors.PROBLEM, errors.SHOWN):
         assert re.search(rf"\b{limit:,}\b", page), limit
