@@ -91,12 +91,13 @@ class Cost(Checked):
 
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
     `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
-    that number was obtained. `timed`: what latency, throughput and measured energy are of: one `forward`, or, in
+    that number was obtained. `parameters`, `bytes`: None of a model that nobody has here. `timed`: what latency,
+    throughput and measured energy are of: one `forward`, or, in
     words, the whole texts that were written token by token. `tokens`: how many it has in its vocabulary.
     """
 
-    parameters: int
-    bytes: int
+    parameters: int | None = None
+    bytes: int | None = None
     flops: float | None = None
     latency_median_ms: float | None = None
     latency_p95_ms: float | None = None

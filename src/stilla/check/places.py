@@ -11,6 +11,7 @@ from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Training
 from stilla.recipe.code import code_in, in_words
 from stilla.recipe.file import read
 from stilla.recipe.in_words import secrets, shown_path
+from stilla.recipe.models import STORED
 from stilla.runtime.differences import differences
 from stilla.runtime.paths import obstacle
 from stilla.stages.folder import RunFolder, is_run
@@ -110,7 +111,8 @@ def missing_folders(recipe: Recipe) -> list[str]:
         return []
     from stilla.data.sources import near_models
 
-    return [f"{place}: {name!r}: no such folder.{near_models(Path(name).expanduser())}" for place, name in missing]
+    return [f"{place}: {name!r}: no such {'file' if Path(name).suffix in STORED else 'folder'}."
+            f"{near_models(Path(name).expanduser())}" for place, name in missing]
 
 
 def has_to_be_downloaded(source: ModelSource) -> bool:
@@ -125,7 +127,7 @@ def has_to_be_downloaded(source: ModelSource) -> bool:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix in STORED
 
 
 def _is_here(name: str) -> bool:

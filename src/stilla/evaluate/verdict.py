@@ -95,6 +95,8 @@ def _kept(outcome: Outcome) -> str:
 def _saved(outcome: Outcome) -> str:
     """'with 4.1× fewer parameters and 3.0× the speed'; ratios under 1.05 are called the same."""
     teacher, student = outcome.teacher_cost, outcome.student_cost
+    if teacher.parameters is None or student.parameters is None:
+        return "from answers alone"
     fewer = teacher.parameters / max(student.parameters, 1)
     if fewer >= 1.05:
         size = f"{_times(fewer)} fewer parameters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -15,13 +16,16 @@ from stilla.recipe.vocabulary import SmallerVocabulary
 from stilla.recipe.weights import Interpolated
 from stilla.recipe.width import Narrower
 
+STORED = (".jsonl", ".npz", ".parquet")
+"""How files end that hold what a model has said."""
+
 
 class ModelSource(Section):
     """Where a model comes from."""
 
     model: PathName
     """A folder (a run's stands for its student), a Hugging Face name, or `package.module:callable` that returns an
-    `nn.Module`."""
+    `nn.Module`; for task: embedding also a file of a teacher's vectors (.parquet, .npz, .jsonl)."""
     config: Mapping[str, Any] | None = None
     """Fields of its configuration, where `model` names an architecture (`llama`, `bert`) to be trained from random weights;
     for task: recommendation, whose models need no tokenizer."""
@@ -35,6 +39,20 @@ class ModelSource(Section):
     """Precision of the weights while it only answers (a teacher that is not trained); `4bit` needs bitsandbytes."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is a file of what a model has said, and no model."""
+        return self.config is None and Path(self.model).suffix in STORED and not Path(self.model).expanduser().is_dir()
+
+    @model_validator(mode="after")
+    def _a_file_of_answers_stands_alone(self) -> Self:
+        usual = {"weights": None, "processor": None, "revision": None, "precision": "float32", "trust_remote_code": False}
+        given = [name for name, value in usual.items() if getattr(self, name) != value]
+        if self.is_stored and given:
+            raise ValueError(f"model: got {self.model!r}, a file of what a model has said, and {all_of(given)}, which only a "
+                             "model has; leave out one or the other")
+        return self
 
     @model_validator(mode="after")
     def _a_config_is_of_an_architecture(self) -> Self:
@@ -139,6 +157,12 @@ class Teacher(ModelSource):
     """Columns that it alone reads, by the field of `data` that says what a student reads instead: `{text: english}`."""
     train: TeacherTraining | None = None
     """Train it first, on the labels; skipped when it has been."""
+
+    @model_validator(mode="after")
+    def _what_was_said_is_not_trained(self) -> Self:
+        if self.is_stored and self.train is not None:
+            raise ValueError(f"train: got it beside {self.model!r}, a file of what a model has said; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _random_weights_are_trained(self) -> Self:

@@ -91,10 +91,10 @@ def ranking(runs: Sequence[RunFolder], metric: str, split: str) -> str:
     elif close:
         words += (f" Its interval overlaps with {'those' if len(close) > 1 else 'that'} of {all_of(close)}: "
                   "their order may be chance.")
-    smallest = min(runs, key=lambda run: run.scores.student.cost.bytes)
-    if len({run.scores.student.cost.bytes for run in runs}) > 1:
-        size = numbers.megabytes(smallest.scores.student.cost.bytes)
-        words += f" The smallest is that of {smallest.name}, with {size}."
+    sizes = {run.name: run.scores.student.cost.bytes or 0 for run in runs}
+    if len({*sizes.values()}) > 1:
+        smallest = min(sizes, key=lambda name: sizes[name])
+        words += f" The smallest is that of {smallest}, with {numbers.megabytes(sizes[smallest])}."
     return words
 
 

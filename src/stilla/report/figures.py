@@ -58,7 +58,7 @@ class CostAxis:
 
 COST_AXES = (
     CostAxis("Quality against size", "megabytes", lambda size: numbers.megabytes(1e6 * size),
-             lambda cost: cost.bytes / 1e6),
+             lambda cost: None if cost.bytes is None else cost.bytes / 1e6),
     CostAxis("Quality against latency", "milliseconds for one example", numbers.milliseconds,
              lambda cost: cost.latency_median_ms, lambda cost: cost.latency_p95_ms),
 )

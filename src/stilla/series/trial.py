@@ -60,7 +60,7 @@ def _measured(stages: Stages, seconds: float) -> Reached:
     scores = measure(recipe, place.task, {VALIDATION: place.splits[VALIDATION]}, stages.teacher, {"student": made}, {})
     student, metric = scores.student, scores.metric
     return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
-                   None if scores.retention is None else scores.retention.value, student.cost.parameters,
+                   None if scores.retention is None else scores.retention.value, student.cost.parameters or 0,
                    round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
                    dict(_growing(place.folder.log)))
 

@@ -53,6 +53,8 @@ def resolved(
     which is to store something also where a run would not by default. of_many: other runs will ask the same.
     """
     section = recipe.cache
+    if section.form is None and recipe.teacher.is_stored:
+        return section.model_copy(update={"form": "none"})  # what it says lies on disk already
     if section.form is None or (beforehand and section.form == "none"):
         section = _stored(recipe, task) or section.model_copy(
             update={"form": _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand, of_many=of_many)})

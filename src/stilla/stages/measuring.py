@@ -157,6 +157,9 @@ def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[d
         notes = (*notes, f"speed: of {'writing whole texts, token by token' if whole else 'one forward, not of writing'}")
     if "baseline" in compared.made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
+    if "teacher" not in costs:
+        costs["teacher"] = Cost()
+        notes = (*notes, "teacher: known by what it has said alone, so nobody knows what it costs")
     return costs, [*notes, *compared.elsewhere()]
 
 
@@ -263,7 +266,8 @@ class Compared:
         ours = workload(prepared, Side.STUDENT, batch_size=most, device=self.device)
         here = workload(prepared, Side.STUDENT, batch_size=most)  # onnxruntime's, on the processor
         flops = _flops(student, ours)
-        return {"teacher": Subject(self.teacher.model, theirs), "student": Subject(student, ours),
+        teacher = {} if self.recipe.teacher.is_stored else {"teacher": Subject(self.teacher.model, theirs)}
+        return {**teacher, "student": Subject(student, ours),
                 **{kind: Subject(file, here, parameters=count_parameters(student), bytes=file.bytes, flops=flops,
                                  tokens=count_tokens(student)) for kind, file in self.files.items()}}
 

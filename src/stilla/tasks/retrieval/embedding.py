@@ -22,7 +22,7 @@ from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Given
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import forms, loading
+from stilla.tasks.retrieval import forms, loading, stored
 from stilla.tasks.retrieval.exam import EmbeddingExam, Place, names_of
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
@@ -30,6 +30,8 @@ from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
 from stilla.tasks.retrieval.naming import nowhere, relevant_in
 from stilla.tasks.retrieval.reading import Reader
 from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.stored import Known, Table
+from stilla.tasks.retrieval.texts import ALONE, Collate, names_in
 from stilla.tasks.retrieval.told import Told
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
@@ -37,11 +39,8 @@ from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
 
 logger = logging.getLogger(__name__)
-
-ALONE = ("text",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,11 @@ class Embedding(Task[EmbeddingData]):
     teachers: tuple[str, ...] = ()
     """The columns that teachers read instead of the form's; empty: the same."""
     shape: Shape | None = None
-    """The teacher's; None where no teacher is known."""
+    """The teacher's; None where no teacher is known, or only its vectors are."""
+    width: int | None = None
+    """Numbers of the teacher's vectors."""
+    splits: Mapping[str, Dataset] = field(default_factory=dict, compare=False, repr=False)
+    """All that is read, until the teacher is known who has to answer for it."""
     teacher: Loaded | None = field(default=None, compare=False, repr=False)
     """Whose vectors those of texts by themselves are held against."""
 
@@ -95,14 +98,14 @@ class Embedding(Task[EmbeddingData]):
                 measured.setdefault(found[name].kind, found[name])
         form = found.get("train") or _of_pool(section)
         form = Form("texts", form.columns) if form.kind == "search" else form
-        return cls(section, form, measured)
+        return cls(section, form, measured, splits=splits)
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Self:
         if not isinstance(model, Embedder):
             raise CompatibilityError(f"{type(model).__name__} does not say how its tokens become a vector; load it as "
                                      "stilla.tasks.retrieval.loading does")
-        return cls(shape=replace(model.shape, width=model.width))
+        return cls(shape=replace(model.shape, width=model.width), width=model.width)
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         # splits of another form, a search or pairs, are the same for both
@@ -129,13 +132,35 @@ class Embedding(Task[EmbeddingData]):
             raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the "
                                      "teacher's, which has other numbers. Give pairs, or a folder for search, as validation "
                                      "and test data")
-        return replace(self, shape=replace(model.shape, width=model.width), teacher=teacher)
+        known = isinstance(model, Table)
+        if known:
+            self._refuse_lacking(teacher.processor)
+        shape = None if known else replace(model.shape, width=model.width)
+        return replace(self, shape=shape, width=model.width, teacher=teacher, splits={})
+
+    def _refuse_lacking(self, known: Known) -> None:
+        """Better known before a training than when its end is measured."""
+        problems = []
+        for name, split in self.splits.items():
+            form = self._form(split)
+            read = replace(form, columns=self.teachers) if self.teachers and form is self.form else form
+            asked = (text for column in forms.texts_of(read, split) for text in column)
+            problems.append(known.lacking(asked, f"teacher.model: of data.{name}, "))
+        if found := [one for one in problems if one is not None]:
+            raise all_at_once(found, DataError)
+
+    def pattern(self, teacher: Loaded) -> Loaded:
+        if isinstance(teacher.model, Table):
+            stored.refuse_cut(teacher.source)
+        return teacher
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
         """A task may be adapted to a student that was trained; vectors are held against the teacher's."""
         return replace(self, teacher=teacher)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        if source.is_stored and labelled:
+            return stored.load(source)
         prompts = {} if self.section is None else self.section.prompts
         said = (None, None)  # of the teacher: a student is like it where its own folder says nothing
         if self.section is not None and self.shape is None:
@@ -144,7 +169,7 @@ class Embedding(Task[EmbeddingData]):
 
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         wanted = None if self.section is None else self.section.dimensions
-        width = wanted or (None if self.shape is None else self.shape.width)
+        width = wanted or self.width
         made: Any = model
         if isinstance(model, Embedder) and width not in (None, model.width):
             made = as_embedder(made, replace(model.shape, width=width))
@@ -220,26 +245,22 @@ class Embedding(Task[EmbeddingData]):
         chosen = split.select(keys)
         flat = [column[key] for key in keys for column in texts]
         kinds = [kind for of_example in form.kinds(chosen) for kind in of_example]
-        both = [student.tokenizer] if teacher is None else [student.tokenizer, teacher.tokenizer]
-        length = _tokens.longest(both, self.section.max_length)
+        length = _tokens.longest([student] if teacher is None else [student, teacher], self.section.max_length)
         tokens = self._tokens(student, flat, kinds, length, "the student's" if teacher is not None else "the")
-        known = None
-        if teacher is not None and training and student.reads_alike(teacher):
-            # in training, a teacher of the same rules is asked about the very pieces that the student reads
-            known = numbering(student.tokenizer, teacher.tokenizer)
-        shared = teacher is None or known is not None or (
-            student.reads_alike(teacher) and _tokens.same(student.tokenizer, teacher.tokenizer))
+        # in training, a teacher of the same rules is asked about the very pieces that the student reads
+        known = student.numbering(teacher) if teacher is not None and training else None
+        shared = teacher is None or known is not None or student.same(teacher)
         others = tokens if shared or teacher is None else self._tokens(teacher, flat, kinds, length, "the teacher's")
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, others, form.columns, self._given_labels(form, chosen), keys, known),
+            collate=Collate(tokens, others, form.columns, self._given_labels(form, chosen), keys, known),
             keys=keys, lengths=tokens.lengths.reshape(len(keys), -1).max(1).tolist(),
             references=None if training else self._references(form, chosen, flat, kinds), aligned=shared)
 
     def _tokens(
-        self, reader: Reader, texts: Sequence[str], kinds: Sequence[Kind | None], length: int, whose: str
+        self, reader: Reader | Known, texts: Sequence[str], kinds: Sequence[Kind | None], length: int, whose: str
     ) -> _tokens.Tokens:
-        tokens, cut = _tokens.tokenise(reader.tokenizer, [reader.texts(texts, kinds)], length)
+        tokens, cut = reader.tokens(texts, kinds, length)
         if cut:
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
         return tokens
@@ -275,7 +296,8 @@ class Embedding(Task[EmbeddingData]):
         known = 0
         if labels is not None:
             known = int((~labels.isnan() if labels.is_floating_point() else labels != NO_ANSWER).sum())
-        return {"rows": len(mask) // len(_names(batch)), "labelled": known, "tokens": int(mask.sum()), "examples": len(mask)}
+        return {"rows": len(mask) // len(names_in(batch)), "labelled": known, "tokens": int(mask.sum()),
+                "examples": len(mask)}
 
     def mask(self, batch: Batch, side: Side) -> Tensor:
         inputs = batch.student if side is Side.STUDENT else batch.teacher
@@ -286,7 +308,7 @@ class Embedding(Task[EmbeddingData]):
         return self._said(self.outputs(outputs), batch)
 
     def _said(self, vectors: Float[Tensor, "texts width"], batch: Batch) -> Signals:
-        names = _names(batch)
+        names = names_in(batch)
         embeddings = {name: vectors[place :: len(names)] for place, name in enumerate(names)}
         first, *others = embeddings.values()
         if not others:
@@ -319,14 +341,14 @@ class Embedding(Task[EmbeddingData]):
                 for text in range(len(next(iter(batch.teacher.values()))))]
 
     def embedding_width(self, model: nn.Module) -> int:
-        return model.width if isinstance(model, Embedder) else 0
+        return model.width if isinstance(model, Embedder | Table) else 0
 
     def row_classes(self) -> int:
         return self.form.classes
 
     def teacher_classes(self) -> int:
         """Numbers of a vector: what is stored of a text."""
-        return self.row_classes() if self.shape is None or self.shape.width is None else self.shape.width
+        return self.width or self.row_classes()
 
     def numbers_of(self, length: int) -> int:
         return self.teacher_classes() * len(self.form.columns)
@@ -339,31 +361,3 @@ def _of_pool(section: EmbeddingData) -> Form:
     """Of unlabelled examples where nothing else is learnt from: texts by themselves, or what the recipe names."""
     columns = section.text or ALONE
     return Form("texts" if len(columns) == 1 else "answered", columns)
-
-
-def _names(batch: Batch) -> tuple[str, ...]:
-    """Of an example's texts."""
-    names: tuple[str, ...] = batch.get("names", ALONE)
-    return names
-
-
-@dataclass(frozen=True)
-class _Collate:
-    """Examples -> a batch of all of their texts, an example's one after the other."""
-
-    student: _tokens.Tokens
-    teacher: _tokens.Tokens
-    names: tuple[str, ...]
-    labels: NDArray[Any] | None
-    keys: NDArray[np.int64]
-    numbering: Numbering | None = None
-
-    def __call__(self, examples: Sequence[int]) -> Batch:
-        each = len(self.names)
-        texts = [one * each + place for one in examples for place in range(each)]
-        student = self.student.batch(texts)
-        teacher = for_teacher(student, texts, self.student, self.teacher, self.numbering)
-        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
-        if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[list(examples)])
-        return batch

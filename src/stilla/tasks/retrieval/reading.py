@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.models.fingerprint import of_processor
 from stilla.tasks.retrieval.layout import Kind, write_reading
+from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import Numbering, numbering
 
 _NAMES: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """By kind, what its prompt is called: `encode_query` and `encode_document` of sentence-transformers look for these."""
@@ -40,10 +42,23 @@ class Reader:
         whole = [before[kind] + text for text, kind in zip(texts, kinds, strict=True)]
         return [text.lower() for text in whole] if self.lower else whole
 
-    def reads_alike(self, other: Reader) -> bool:
+    def tokens(self, texts: Sequence[str], kinds: Sequence[Kind | None], length: int) -> tuple[_tokens.Tokens, int]:
+        """What its model reads of each text, and how many were cut to `length`."""
+        return _tokens.tokenise(self.tokenizer, [self.texts(texts, kinds)], length)
+
+    def numbering(self, other: Any) -> Numbering | None:
+        """How another numbers the tokens of this one; None where it does not read the very same pieces."""
+        return numbering(self.tokenizer, other.tokenizer) if self._reads_alike(other) else None
+
+    def same(self, other: Any) -> bool:
+        """Whether both make the same inputs of every text."""
+        return self._reads_alike(other) and _tokens.same(self.tokenizer, other.tokenizer)
+
+    def _reads_alike(self, other: Any) -> bool:
         """Whether both put the same before texts."""
         kinds: tuple[Kind | None, ...] = (None, "query", "document")
-        return self.lower == other.lower and all(self.prompt(kind) == other.prompt(kind) for kind in kinds)
+        return isinstance(other, Reader) and self.lower == other.lower and all(
+            self.prompt(kind) == other.prompt(kind) for kind in kinds)
 
     def with_prompts(self, prompts: Mapping[str, str]) -> Reader:
         """Some of them in place of the folder's; `default` is that of texts of no kind."""

@@ -51,8 +51,7 @@ def embed(
 ) -> NDArray[np.float64]:
     """(texts, width): a model's vectors, with the prompts of its folder; in eval mode, the mode is restored."""
     reader = model.processor
-    length = _tokens.longest([reader.tokenizer], max_length)
-    tokens, _ = _tokens.tokenise(reader.tokenizer, [reader.texts(texts, kinds)], length)
+    tokens, _ = reader.tokens(texts, kinds, _tokens.longest([reader], max_length))
     return answered(model.model, tokens, lambda outputs: outputs["sentence_embedding"])
 
 

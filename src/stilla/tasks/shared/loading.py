@@ -151,6 +151,10 @@ def read_config(source: ModelSource) -> Any:
         raise CompatibilityError("config: a model of random weights, made of a config alone, is for task: recommendation; "
                                  "models of this task need a tokenizer or an image processor. Leave config out, and name a "
                                  "folder or a Hugging Face model")
+    if source.is_stored:
+        raise CompatibilityError(f"model: {source.model!r} is a file of what a model has said; only task: embedding "
+                                 f"learns from "
+                                 "one, as its teacher's vectors. Name a folder or a Hugging Face model")
     check_place(source.model, "model")
     with explained(source.model, "model"):
         config = AutoConfig.from_pretrained(source.model, **_where(source))

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -251,7 +251,14 @@ def _count_cut(
     return sum(over) + sum(len(ids) > max_length for ids in whole["input_ids"])
 
 
-def longest(tokenizers: Sequence[PreTrainedTokenizerBase], wanted: int | None) -> int:
+class Reads(Protocol):
+    """Whatever reads texts of a certain length: a tokenizer, or what has one."""
+
+    @property
+    def model_max_length(self) -> int: ...
+
+
+def longest(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
     """What all of them can read, at most what the recipe wants."""
     readable: int = min(tokenizer.model_max_length for tokenizer in tokenizers)
     if wanted is not None and wanted > readable:
