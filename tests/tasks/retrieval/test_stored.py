@@ -110,6 +110,7 @@ def _recipe(setting: Mapping[str, Any], output: Path, **changes: Any) -> dict[st
     return {**made, "output": str(output), **changes, "data": {**setting["data"], **changes.get("data", {})}}
 
 
+@pytest.mark.slow
 def test_a_check_needs_no_model_of_the_teacher(setting: Mapping[str, Any], tmp_path: Path) -> None:
     found = check(from_options(_recipe(setting, tmp_path / "run")))
     assert not found.problems
@@ -179,6 +180,7 @@ def test_objectives_over_layers_say_that_there_are_none(setting: Mapping[str, An
     assert found.problems
 
 
+@pytest.mark.slow
 def test_keys_stand_in_for_texts(setting: Mapping[str, Any], tmp_path: Path) -> None:
     said = [json.loads(line)["text"] for line in Path(setting["data"]["train"]).read_text().splitlines()]
     keyed = lines(tmp_path / "keyed.jsonl", [{"text": one, "id": f"k{number}"} for number, one in enumerate(said)])

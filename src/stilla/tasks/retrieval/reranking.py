@@ -19,8 +19,9 @@ from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import candidates
+from stilla.tasks.retrieval import candidates, judge
 from stilla.tasks.retrieval.candidates import Asked, Form
+from stilla.tasks.retrieval.judge import Judge, Prompts
 from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
 from stilla.tasks.retrieval.sections import RerankingData
@@ -97,11 +98,27 @@ class Reranking(Task[RerankingData]):
         return section.model_copy(update={"text": text, "score": self.form.score or section.score})
 
     def adapted_to(self, teacher: Loaded) -> Self:
+        if isinstance(teacher.model, Judge):
+            return replace(self, activation="none", teacher=teacher)
         config: Any = teacher.model.config
         _refuse_several(config, teacher.source)
         return replace(self, activation=activation_of(config, teacher.source), teacher=teacher)
 
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        if self.section is not None and self.section.asking is not None and not isinstance(teacher.model, Judge):
+            raise CompatibilityError(f"data.asking: says how a language model is asked, and {teacher.source} is a "
+                                     f"cross-encoder "
+                                     "with a score of its own; leave it out")
+        return self
+
+    def pattern(self, teacher: Loaded) -> Loaded:
+        if isinstance(teacher.model, Judge):
+            judge.refuse_cut(teacher.source)
+        return teacher
+
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
+        if labelled and judge.is_one(source):
+            return judge.load(source, None if self.section is None else self.section.asking)
         problem = Problem("number", (), activation=self.activation)
         model = loading.classifier(source, problem, AutoModelForSequenceClassification, labelled=labelled)
         tokenizer = _tokens.tokenizer_for(source, model)
@@ -178,8 +195,9 @@ class Reranking(Task[RerankingData]):
         pairs = candidates.flat(asked)
         tokens = _read(student, pairs, length, "the student's" if teacher is not None else "the")
         # in training, a teacher of the same rules is asked about the very pieces that the student reads
-        known = numbering(student, teacher) if training and teacher is not None else None
-        shared = teacher is None or known is not None or _tokens.same(student, teacher)
+        alike = teacher is student or not any(isinstance(one, Prompts) for one in (student, teacher))
+        known = numbering(student, teacher) if training and teacher is not None and alike else None
+        shared = teacher is None or known is not None or (alike and _tokens.same(student, teacher))
         others = tokens if shared else _read(teacher, pairs, length, "the teacher's")
         sizes = [len(one.names) for one in asked]
         borders = np.cumsum([0, *sizes]) if training else np.arange(sum(sizes) + 1)
@@ -245,7 +263,8 @@ def _is_read(feature: Any) -> bool:
 
 
 def _read(tokenizer: Any, pairs: tuple[list[str], list[str]], length: int, whose: str) -> _tokens.Tokens:
-    tokens, cut = _tokens.tokenise(tokenizer, pairs, length)
+    prompts = isinstance(tokenizer, Prompts)
+    tokens, cut = tokenizer.tokens(pairs, length) if prompts else _tokens.tokenise(tokenizer, pairs, length)
     if cut:
         logger.warning("%d of %d pairs are longer than %d of %s tokens: cut", cut, len(pairs[0]), length, whose)
     return tokens

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
+from stilla.errors import all_of
 from stilla.recipe import Strings
-from stilla.recipe.section import as_tuple
+from stilla.recipe.section import Section, as_tuple
 from stilla.tasks.shared.sections import Texts
 
 Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
@@ -41,6 +42,26 @@ class EmbeddingData(Texts):
         return ()  # a score is an amount
 
 
+class Asking(Section):
+    """How a language model is asked whether a text answers a query."""
+
+    template: str = Field(max_length=100_000)
+    """The prompt, with `{query}` and `{document}` in it, once each, as its model card has it; it ends where the answer
+    begins."""
+    yes: str = "yes"
+    """The answer that a text is relevant: one token."""
+    no: str = "no"
+    """The answer that it is not."""
+
+    @field_validator("template")
+    @classmethod
+    def _has_both(cls, template: str) -> str:
+        counts = {name: template.count(name) for name in ("{query}", "{document}")}
+        if wrong := [f"{name} {count} times" for name, count in counts.items() if count != 1]:
+            raise ValueError(f"has {all_of(wrong)}; expected {{query}} and {{document}}, once each")
+        return template
+
+
 class RerankingData(Texts):
     """Queries with candidates: pairs, triples, lists, or a folder for search with what a first search has found."""
 
@@ -53,6 +74,9 @@ class RerankingData(Texts):
     candidates: int = Field(8, ge=1, le=10_000)
     """How many of a query's candidates stand together in training, and are compared; a query with more is read in several
     parts, each with candidates from all over its list. All are measured together."""
+    asking: Asking | None = None
+    """Of a teacher that is a language model: `{template: "... {query} ... {document} ...", yes: yes, no: no}`; its score
+    is by how much the logit of yes is above that of no."""
 
     @property
     def label_columns(self) -> tuple[str, ...] | None:
