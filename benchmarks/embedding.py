@@ -66,12 +66,12 @@ def prepared(data: Path | None, folder: Path, sentences: int) -> tuple[Path, Pat
     english = list(dict.fromkeys(pq.read_table(tatoeba(data) / "train.parquet")["en"].to_pylist()))
     texts = [*random.Random(0).sample(english, min(sentences, len(english))),
              *dict.fromkeys(row[name] for row in parts["train"] for name in ("context", "question"))]
-    train = _lines(folder / "train.jsonl", [{"text": text} for text in texts])
+    train = lines(folder / "train.jsonl", [{"text": text} for text in texts])
     corpus = {row["paragraph_id"]: row["context"] for rows in parts.values() for row in rows}
     for split in ("validation", "test"):
         here = folder / split
-        _lines(here / "corpus.jsonl", [{"_id": name, "text": text} for name, text in corpus.items()])
-        _lines(here / "queries.jsonl", [{"_id": row["id"], "text": row["question"]} for row in parts[split]])
+        lines(here / "corpus.jsonl", [{"_id": name, "text": text} for name, text in corpus.items()])
+        lines(here / "queries.jsonl", [{"_id": row["id"], "text": row["question"]} for row in parts[split]])
         judged = here / "qrels" / f"{split}.tsv"
         judged.parent.mkdir(parents=True, exist_ok=True)
         judged.write_text("query-id\tcorpus-id\tscore\n" + "".join(
@@ -79,7 +79,7 @@ def prepared(data: Path | None, folder: Path, sentences: int) -> tuple[Path, Pat
     return train, folder
 
 
-def _lines(path: Path, rows: list[dict[str, str]]) -> Path:
+def lines(path: Path, rows: list[dict[str, str]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -191,6 +191,12 @@ class Data(Section):
         return self.train or str(self.validation)
 
     @property
+    def use(self) -> str:
+        """What whoever uses a student has to know of how it was measured, as a paragraph of its model card; mostly
+        nothing."""
+        return ""
+
+    @property
     def label_columns(self) -> tuple[str, ...] | None:
         """Where the labels stand by which draws are stratified; None leaves it to the columns' names."""
         return None

@@ -216,6 +216,9 @@ class StudentSpec(Limits):
     """A folder (a run's stands for its student), a Hugging Face name, or `package.module:callable`."""
     weights: PathName | None = None
     """As for the teacher."""
+    static: bool = False
+    """For task: embedding, a table with a vector for each of the teacher's tokens, of which a text's is the mean: the
+    smallest and fastest student there is."""
     vocabulary: SmallerVocabulary | None = None
     """`data`: keep only those tokens that its texts use, with what keeps every other text readable; `{extra: 4000}` more,
     `{tokens: 8000}` in all, or those of `{languages: [en]}`. With `layers`, `width`, `config` or `model`, or alone: all
@@ -238,6 +241,11 @@ class StudentSpec(Limits):
     @model_validator(mode="after")
     def _one(self) -> StudentSpec:
         given = [name for name in ("layers", "config", "model") if getattr(self, name) is not None]
+        if self.static and (given or self.limited or any((self.width, self.vocabulary, self.lora))):
+            raise ValueError("static: a table of vectors has no layers; expected it alone, without layers, width, "
+                             "config, model, "
+                             "vocabulary, lora or a limit")
+        given += ["static"] if self.static else []
         cut = [*given, *(name for name in ("width", "vocabulary") if getattr(self, name) is not None)]
         if self.limited and cut:
             raise ValueError(f"got {all_of(cut)} beside a limit (size, max_parameters, ...), which chooses both; "
@@ -245,7 +253,7 @@ class StudentSpec(Limits):
         if len(given) > 1 or not (cut or self.limited):
             got = " and ".join(given) or "none"
             raise ValueError(f"got {got}; expected exactly one of layers, config and model, or width or vocabulary alone, or "
-                             "a limit (size: 0.33)")
+                             "static: true, or a limit (size: 0.33)")
         if self.width is not None and given not in ([], ["layers"]):
             raise ValueError(f"got width and {given[0]}; expected width alone, or with layers or vocabulary: it is cut from "
                              f"the teacher. {_INSTEAD[given[0]]}")

@@ -27,6 +27,7 @@ def card(
     """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
     usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task, recipe.data.tasks)
     own = markdown_grouped(scores) if role == "student" else ""
+    usage = f"{recipe.data.use}{usage}"
     name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
     text = model_card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",

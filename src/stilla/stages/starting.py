@@ -48,6 +48,10 @@ def start_student(
     """
     student, loaded = _started(spec, task, teacher, origin, cut)
     model = task.started(student.model, spec)
+    if spec.static and type(model) is type(student.model):
+        raise CompatibilityError(f"student.static: is for task: embedding; `{task.kind}` asks more than the mean of "
+                                 f"what its tokens "
+                                 "are. Take layers, or `student: {model: ...}`")
     student, loaded = replace(student, model=model), replace(loaded, model=model)
     loaded = task.seeing(loaded, spec)
     if spec.interpolate is not None:

@@ -32,6 +32,8 @@ def _model(spec: StudentSpec) -> str:
         return f"a model of its own, started from {Path(spec.model).name}"
     if spec.config is not None:
         return f"the same architecture from random weights, with {_plain(dict(spec.config))}"
+    if spec.static:
+        return "a table of a vector for each of its tokens"
     return "all of its layers" if spec.layers is None else f"cut from it, layers {_plain(spec.layers)}"
 
 

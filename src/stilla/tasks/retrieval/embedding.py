@@ -12,27 +12,34 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.objectives.base import Term
+from stilla.objectives.embedding import Embedding as Vectors
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
-from stilla.tasks.answers import NO_ANSWER, Given
+from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import forms, loading, stored
-from stilla.tasks.retrieval.exam import EmbeddingExam, Place, names_of
+from stilla.tasks.retrieval import forms, loading, static, stored
+from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
 from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
-from stilla.tasks.retrieval.naming import nowhere, relevant_in
+from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reading import Reader
+from stilla.tasks.retrieval.references import (
+    NOT_DRAWN,
+    NOTHING_SEARCHED,
+    OTHER_WIDTH,
+    labels_of,
+    references,
+)
 from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Known, Table
 from stilla.tasks.retrieval.texts import ALONE, Collate, names_in
-from stilla.tasks.retrieval.told import Told
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
@@ -90,6 +97,9 @@ class Embedding(Task[EmbeddingData]):
                 refuse_empty(section, name, split, texts, _columns.named(found[name].columns))
             except DataError as error:
                 problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
+        measuring = {name: form.kind for name, form in found.items() if name != "train"}
+        if section.documents == "teacher" and not {"search", "answered"} & {*measuring.values()}:
+            problems.append(NOTHING_SEARCHED)
         if problems:
             raise all_at_once(problems, DataError)
         measured: dict[Kinds, Form] = {}
@@ -102,7 +112,7 @@ class Embedding(Task[EmbeddingData]):
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Self:
-        if not isinstance(model, Embedder):
+        if not isinstance(model, Embedder | StaticModel):
             raise CompatibilityError(f"{type(model).__name__} does not say how its tokens become a vector; load it as "
                                      "stilla.tasks.retrieval.loading does")
         return cls(shape=replace(model.shape, width=model.width), width=model.width)
@@ -128,26 +138,26 @@ class Embedding(Task[EmbeddingData]):
         wanted = None if self.section is None else self.section.dimensions
         if wanted is not None and wanted > model.width:
             raise CompatibilityError(f"data.dimensions: got {wanted}; expected at most the teacher's, {model.width}")
+        if wanted not in (None, model.width) and self.keeps_the_index:
+            raise CompatibilityError(f"data.dimensions: got {wanted}, and data.documents: teacher keeps vectors of "
+                                     f"{model.width} "
+                                     "numbers, among which the student's are searched; leave one out")
         if wanted not in (None, model.width) and {*self.measured} == {"texts"}:
             raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the "
                                      "teacher's, which has other numbers. Give pairs, or a folder for search, as validation "
                                      "and test data")
         known = isinstance(model, Table)
         if known:
-            self._refuse_lacking(teacher.processor)
+            stored.refuse_lacking(teacher.processor, self._asked())  # before a training, not when its end is measured
         shape = None if known else replace(model.shape, width=model.width)
         return replace(self, shape=shape, width=model.width, teacher=teacher, splits={})
 
-    def _refuse_lacking(self, known: Known) -> None:
-        """Better known before a training than when its end is measured."""
-        problems = []
+    def _asked(self) -> Iterable[tuple[str, Iterable[str]]]:
+        """By split, all that a teacher is asked about."""
         for name, split in self.splits.items():
             form = self._form(split)
             read = replace(form, columns=self.teachers) if self.teachers and form is self.form else form
-            asked = (text for column in forms.texts_of(read, split) for text in column)
-            problems.append(known.lacking(asked, f"teacher.model: of data.{name}, "))
-        if found := [one for one in problems if one is not None]:
-            raise all_at_once(found, DataError)
+            yield name, (text for column in forms.texts_of(read, split) for text in column)
 
     def pattern(self, teacher: Loaded) -> Loaded:
         if isinstance(teacher.model, Table):
@@ -156,7 +166,20 @@ class Embedding(Task[EmbeddingData]):
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
         """A task may be adapted to a student that was trained; vectors are held against the teacher's."""
+        if self.keeps_the_index and student.model.width != teacher.model.width:
+            raise CompatibilityError(OTHER_WIDTH.format(student.model.width, teacher.model.width))
         return replace(self, teacher=teacher)
+
+    @property
+    def keeps_the_index(self) -> bool:
+        """Whether what the student makes of queries is searched among the teacher's vectors."""
+        return self.section is not None and self.section.documents == "teacher"
+
+    def idle(self, terms: Sequence[Term]) -> list[str]:
+        drawn = [isinstance(term.objective, Vectors) for term in terms if term.objective.needs_teacher]
+        if not self.keeps_the_index or not drawn or any(drawn):
+            return []
+        return [NOT_DRAWN]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if source.is_stored and labelled:
@@ -171,6 +194,9 @@ class Embedding(Task[EmbeddingData]):
         wanted = None if self.section is None else self.section.dimensions
         width = wanted or self.width
         made: Any = model
+        if spec.static:
+            assert self.teacher is not None  # students are made once it is known
+            return static.made_from(self.teacher, width)
         if isinstance(model, Embedder) and width not in (None, model.width):
             made = as_embedder(made, replace(model.shape, width=width))
         if spec.lora is not None and isinstance(made, Embedder) and made.new_layers:
@@ -178,6 +204,9 @@ class Embedding(Task[EmbeddingData]):
                                      "that adapters could build on stands in it yet. Leave lora out, or data.dimensions; a "
                                      "student of the teacher's width needs none")
         return made  # type: ignore[no-any-return]
+
+    def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
+        return replace(student, processor=static.reader_of(student.processor)) if spec.static else student
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return (ObjectiveSpec(kind="embedding"),)
@@ -253,9 +282,10 @@ class Embedding(Task[EmbeddingData]):
         others = tokens if shared or teacher is None else self._tokens(teacher, flat, kinds, length, "the teacher's")
         return Prepared(
             examples=Positions(len(keys)),
-            collate=Collate(tokens, others, form.columns, self._given_labels(form, chosen), keys, known),
+            collate=Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known),
             keys=keys, lengths=tokens.lengths.reshape(len(keys), -1).max(1).tolist(),
-            references=None if training else self._references(form, chosen, flat, kinds), aligned=shared)
+            references=None if training else references(self.section, form, chosen, flat, kinds, self.teacher),
+            aligned=shared)
 
     def _tokens(
         self, reader: Reader | Known, texts: Sequence[str], kinds: Sequence[Kind | None], length: int, whose: str
@@ -264,30 +294,6 @@ class Embedding(Task[EmbeddingData]):
         if cut:
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
         return tokens
-
-    def _given_labels(self, form: Form, split: Dataset) -> NDArray[Any] | None:
-        """Of pairs their scores; of several candidates the first."""
-        if form.score is not None and self.section is not None:
-            scores = forms.scores_of(self.section, form, "train", split)
-            return np.where(are_unlabelled(split), np.nan, scores).astype(np.float32)
-        if form.classes < 2:
-            return None
-        return np.where(are_unlabelled(split), NO_ANSWER, 0).astype(np.int64)
-
-    def _references(self, form: Form, split: Dataset, texts: Sequence[str], kinds: Sequence[Kind | None]) -> Given | None:
-        """What answers are compared with."""
-        if form.kind == "scored":
-            assert self.section is not None
-            return forms.scores_of(self.section, form, "validation", split)
-        if form.kind == "answered":
-            columns = forms.texts_of(form, split)
-            names = names_of(columns[1:])
-            return [Place(str(number), tuple(names[text] for text in others), {names[others[0]]: 1})
-                    for number, others in enumerate(zip(*columns[1:]))]
-        if form.kind == "search":
-            return [Place(name, grades=grades if role == "query" else None)
-                    for name, role, grades in zip(*relevant_in(split))]
-        return None if self.teacher is None else Told(self.teacher, texts, kinds, self.section)
 
     # --- batches and signals ---
 
@@ -341,7 +347,7 @@ class Embedding(Task[EmbeddingData]):
                 for text in range(len(next(iter(batch.teacher.values()))))]
 
     def embedding_width(self, model: nn.Module) -> int:
-        return model.width if isinstance(model, Embedder | Table) else 0
+        return model.width if isinstance(model, Embedder | StaticModel | Table) else 0
 
     def row_classes(self) -> int:
         return self.form.classes

@@ -18,20 +18,11 @@ from stilla.tasks.answers import Answers, Decisions, Metric
 from stilla.tasks.exam import ForwardExam, array
 from stilla.tasks.retrieval import ranking
 from stilla.tasks.retrieval.forms import Form, Kinds, texts_of
+from stilla.tasks.retrieval.references import Places, names_of
 from stilla.tasks.shared.metrics import by_sums, regression
 from stilla.views import Text, View
 
 _SCORED = ("spearman", "pearson")
-
-
-@dataclass(frozen=True)
-class Place:
-    """What an example is in a search. `name`: of the query, or the document. `documents`: names of what stands beside a
-    query. `grades`: of what answers the query, by name; None of a document."""
-
-    name: str
-    documents: tuple[str, ...] = ()
-    grades: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class EmbeddingExam(ForwardExam):
     def finished(self, answers: Answers) -> Answers:
         """Of a search: the queries alone, each with what is nearest to it; else as they are."""
         places: Any = answers.references
-        if not len(places) or not isinstance(places[0], Place):
+        if not isinstance(places, Places):
             return answers
         asking = np.array([one.grades is not None for one in places])
         vectors = self._comparable(np.asarray(answers.given))
@@ -70,6 +61,9 @@ class EmbeddingExam(ForwardExam):
                 documents[one.name] = vectors[row, 0]
             else:
                 documents |= dict(zip(one.documents, vectors[row, 1:]))
+        index = places.kept()  # some vectors stay whatever model asks
+        if index is not None:
+            documents = {name: self._comparable(index[name]) for name in documents}
         queries, among = vectors[asking, 0], np.stack([*documents.values()])
         own = [one.name for one in places if one.grades is not None] if not asking.all() else None
         if not (np.isfinite(queries).all() and np.isfinite(among).all()):
@@ -172,8 +166,3 @@ def _of_search(split: Dataset, answered: Form | None) -> tuple[Mapping[int, str]
     assert answered is not None  # nothing else is searched in
     questions, *others = texts_of(answered, split)
     return dict(enumerate(questions)), {name: text for text, name in names_of(others).items()}
-
-
-def names_of(columns: Sequence[Sequence[str]]) -> dict[str, str]:
-    """A name for each different text of some columns."""
-    return {text: str(number) for number, text in enumerate(dict.fromkeys(one for column in columns for one in column))}

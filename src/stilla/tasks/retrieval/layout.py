@@ -54,13 +54,52 @@ def read_layout(name: str, **where: Any) -> Layout:
     where = {key: value for key, value in where.items() if key in ("revision", "local_files_only")}
     settings, lengths = (_json(name, file, where) or {} for file in (SETTINGS, LENGTH))
     shape, dense = _modules(name, where)
-    similarity: Any = settings.get("similarity_fn_name") or "cosine"
-    if shape is not None and similarity not in ("cosine", "dot"):
-        raise CompatibilityError(f"{name!r} compares its vectors by {similarity}; expected cosine or dot")
     if shape is not None:
-        shape = replace(shape, similarity=similarity)
+        shape = replace(shape, similarity=_similarity(name, settings))
     return Layout(shape, dense, dict(settings.get("prompts") or {}), settings.get("default_prompt_name"),
                   lengths.get("max_seq_length"), bool(lengths.get("do_lower_case")))
+
+
+def _similarity(name: str, settings: Mapping[str, Any]) -> Any:
+    said = settings.get("similarity_fn_name") or "cosine"
+    if said not in ("cosine", "dot"):
+        raise CompatibilityError(f"{name!r} compares its vectors by {said}; expected cosine or dot")
+    return said
+
+
+def first_module(name: str, **where: Any) -> str | None:
+    """What kind its first module is; None of a plain folder."""
+    modules = _json(name, MODULES, where)
+    return None if not modules else str(modules[0].get("type", "")).rpartition(".")[2]
+
+
+def read_static(name: str, **where: Any) -> Layout:
+    """What the folder of a static model says; `dense` is the place of its table.
+
+    Raises:
+        CompatibilityError: other modules follow, or there are no weights.
+    """
+    modules, settings = _json(name, MODULES, where), _json(name, SETTINGS, where) or {}
+    kinds = [str(one.get("type", "")).rpartition(".")[2] for one in modules]
+    place = str(modules[0].get("path") or "")
+    file = _file(name, f"{place}/model.safetensors".removeprefix("/"), where)
+    if kinds not in (["StaticEmbedding"], ["StaticEmbedding", "Normalize"]) or place or file is None:
+        raise CompatibilityError(f"{name!r}: modules.json lists {all_of(kinds)}; expected StaticEmbedding in the "
+                                 f"folder itself, as "
+                                 "model.safetensors, and Normalize or not")
+    shape = Shape("mean", kinds[-1] == "Normalize", _similarity(name, settings))
+    return Layout(shape, (file,), dict(settings.get("prompts") or {}), settings.get("default_prompt_name"))
+
+
+def write_static(folder: Path, shape: Shape) -> None:
+    """All that sentence-transformers reads beside a table, its tokenizer and its prompts."""
+    modules = [("", "StaticEmbedding"), *([("1_Normalize", "Normalize")] if shape.normalised else [])]
+    _write(folder / MODULES, [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)])
+    if shape.normalised:
+        (folder / "1_Normalize").mkdir(exist_ok=True)
+    _note(folder, similarity_fn_name=shape.similarity)
 
 
 def layer_weights(folder: Path, layers: Sequence[Layer]) -> list[dict[str, Tensor]]:

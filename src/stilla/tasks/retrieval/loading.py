@@ -15,6 +15,7 @@ from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.signals import Pooling
 from stilla.tasks.base import Loaded
+from stilla.tasks.retrieval import static
 from stilla.tasks.retrieval.layout import Layout, read_layout, weights_at
 from stilla.tasks.retrieval.model import Shape, as_embedder
 from stilla.tasks.retrieval.reading import Reader
@@ -41,8 +42,10 @@ def load(
     if is_import_path(source.model):
         raise CompatibilityError(f"model: {source.model!r} is a model by import path, and how it makes vectors cannot be "
                                  "written down; expected a folder or a name of an encoder")
-    config = loading.read_config(source)
     where = {"revision": source.revision, "local_files_only": not hub_reachable()}
+    if not source.is_stored and static.is_one(source.model, **where):
+        return static.load(source, prompts, **where)
+    config = loading.read_config(source)
     layout = read_layout(source.model, **where)
     shape = _shape(layout, pooling, normalised, like, source.model)
     auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel

@@ -17,15 +17,18 @@ from stilla.tasks.text.numbering import Numbering, numbering
 _NAMES: Mapping[str, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """By kind, what its prompt is called: `encode_query` and `encode_document` of sentence-transformers look for these."""
 
+_TO_THE_END = 2**31 - 1
+
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A model's processor. `prompts`, `default`, `lower`: as in `Layout`."""
+    """A model's processor. `prompts`, `default`, `lower`: as in `Layout`. `whole`: reads a text to its end, however long."""
 
     tokenizer: PreTrainedTokenizerBase
     prompts: Mapping[str, str] = field(default_factory=dict)
     default: str | None = None
     lower: bool = False
+    whole: bool = False
 
     @property
     def model_max_length(self) -> int:
@@ -44,7 +47,7 @@ class Reader:
 
     def tokens(self, texts: Sequence[str], kinds: Sequence[Kind | None], length: int) -> tuple[_tokens.Tokens, int]:
         """What its model reads of each text, and how many were cut to `length`."""
-        return _tokens.tokenise(self.tokenizer, [self.texts(texts, kinds)], length)
+        return _tokens.tokenise(self.tokenizer, [self.texts(texts, kinds)], _TO_THE_END if self.whole else length)
 
     def numbering(self, other: Any) -> Numbering | None:
         """How another numbers the tokens of this one; None where it does not read the very same pieces."""
@@ -73,4 +76,4 @@ class Reader:
     def to_dict(self) -> dict[str, Any]:
         """What its reading depends on."""
         return {"tokenizer": of_processor(self.tokenizer), "prompts": dict(self.prompts), "default": self.default,
-                "lower": self.lower, "longest": self.model_max_length}
+                "lower": self.lower, "longest": self.model_max_length, **({"whole": True} if self.whole else {})}

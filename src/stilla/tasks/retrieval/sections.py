@@ -34,8 +34,19 @@ class EmbeddingData(Texts):
     texts of no kind."""
     dimensions: int | None = Field(None, ge=1, le=1_000_000)
     """Numbers of the student's vectors, fewer than the teacher's; by default as many."""
+    documents: Literal["student", "teacher"] = "student"
+    """Whose vectors documents have where queries are searched: with `teacher`, an index of the teacher's vectors stays,
+    and the student reads queries alone; its vectors have as many numbers."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
+
+    @property
+    def use(self) -> str:
+        if self.documents == "student":
+            return ""
+        return ("It reads queries. Documents are found by the vectors of its teacher, among which its own were "
+                "measured: keep the "
+                "teacher's index, and let this model read what is asked (`encode_query`).\n\n")
 
     @property
     def label_columns(self) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from stilla.errors import CompatibilityError, DataError, all_of, counted, quoted
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, counted, quoted
 from stilla.recipe import ModelSource
 from stilla.tasks.base import Loaded
 from stilla.tasks.retrieval import vectors
@@ -109,6 +109,14 @@ def load(source: ModelSource) -> Loaded:
     keys, rows = vectors.read(source.model)
     numbers = {key: row for row, key in enumerate(keys)}
     return Loaded(Table(torch.from_numpy(rows)), Known(source.model, numbers), source.model)
+
+
+def refuse_lacking(known: Known, asked: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Raises:
+        DataError: texts of some splits, by their names, that have no vector there."""
+    problems = [known.lacking(texts, f"teacher.model: of data.{name}, ") for name, texts in asked]
+    if found := [one for one in problems if one is not None]:
+        raise all_at_once(found, DataError)
 
 
 def refuse_cut(source: str) -> NoReturn:
