@@ -1,12 +1,12 @@
 """What a recipe names -> splits of examples, and their content as a fingerprint."""
 
 from stilla.data import fingerprint, sources
+from stilla.data.sample import from_all_over
 from stilla.data.several import PART, part_of
 from stilla.data.splits import (
     LABEL_NAMES,
     SHIFTED,
     TEACHER,
-    from_all_over,
     label_column,
     load,
     load_one,

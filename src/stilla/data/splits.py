@@ -198,11 +198,6 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
     return histories.ending(histories.gathered(split, section.events)).dataset()
 
 
-def from_all_over(split: Dataset, count: int) -> Dataset:
-    """At most `count` examples at even distances: the first may all be of one class, or the shortest."""
-    return split.select(sorted({len(split) * number // count for number in range(count)}))
-
-
 def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
     """Where rows of a split lie in the file or dataset that it was drawn from."""
     drawn = split._indices  # `datasets` has no public way to ask

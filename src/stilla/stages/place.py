@@ -113,8 +113,8 @@ class Place:
 
     def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
         """Write a trained model down, and the stage as finished."""
-        some = self.splits["validation"]  # the first may be left out as broken
-        one = self.task.prepare(some.select(range(min(64, len(some)))), made.processor, None, training=False)
+        some = data.from_all_over(self.splits["validation"], 64)  # the first may be left out as broken
+        one = self.task.prepare(some, made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
         if self.task.settles:
             on_main(lambda: self._settle(made))

@@ -72,8 +72,7 @@ def export_one(
     if damaged or not folder.fits(stage, inputs) or main_file(target) is None:
         examples = splits["train"] if "train" in splits else to_look_at(task, splits, pool)
         # spread over the whole split: its first examples may all be of one class
-        chosen = sorted({len(examples) * number // CALIBRATION for number in range(CALIBRATION)})
-        prepared = task.prepare(examples.select(chosen), student.processor, None, training=False)
+        prepared = task.prepare(data.from_all_over(examples, CALIBRATION), student.processor, None, training=False)
         folder.begin(stage, inputs)
         export(kind, student.model, student.processor, task, prepared, target)
         folder.finish(stage, inputs, target)

@@ -22,6 +22,7 @@ from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
 from stilla.tasks.retrieval.reranking import Reranking
+from stilla.tasks.retrieval.reranking_exam import Judgements
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
 from tests.tasks.retrieval.rerankers import IDENTITY, SIGMOID, folder, lists, loaded, pairs, searched
@@ -294,3 +295,14 @@ def test_what_was_found_is_in_order_of_its_scores_whatever_the_columns(tmp_path:
         (place / "runs" / "dev.trec").write_text(text)
         _, splits = bound({"train": str(place)})
         assert splits["validation"].with_format(None)["candidates"][0] == ["d2", "d1"]
+
+
+def test_a_few_queries_of_a_search_come_with_their_candidates(tmp_path: Path, teacher: Loaded) -> None:
+    """So that what is looked at before a training, or kept after it, has something to read."""
+    task, splits = bound({"train": searched(tmp_path / "search"), "test": str(tmp_path / "search")})
+    whole = task.prepare(splits["test"], teacher.processor, None, training=False).references
+    some = task.prepare(data.from_all_over(splits["test"], 2), teacher.processor, None, training=False).references
+    assert isinstance(whole, Judgements)
+    assert isinstance(some, Judgements)
+    assert [(one.query, one.names) for one in some.asked] == [(one.query, one.names) for one in whole.asked[:1]]
+    assert len(data.from_all_over(splits["test"], 2)) < len(splits["test"])
