@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[
                     r"glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})\b")
 """What services give out, by its shape."""
 _VARIABLE = re.compile(r"(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|SAS)$", re.IGNORECASE)
-_SHORTEST = 6
+SHORTEST = 6
 """Characters that a value of the environment has at least before it is cut out of texts: shorter ones are words as well."""
 
 
@@ -42,6 +42,11 @@ def without_secrets(text: str) -> str:
     text = _BARE.sub(f"{HIDDEN}@", text)
     text = _GIVEN.sub(lambda found: found[0] if _is_number(found[2]) else f"{found[1]}{HIDDEN}", text)
     return _TOKEN.sub(HIDDEN, text)
+
+
+def is_known_variable(name: str) -> bool:
+    """Whether a variable of the environment is called so that its value is taken for a secret."""
+    return bool(_VARIABLE.search(name))
 
 
 def places_of_secrets(plain: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -84,4 +89,4 @@ def _of_the_environment(environment: Mapping[str, str]) -> list[str]:
     """The values of variables that are called so, and passwords in addresses (HTTPS_PROXY, HF_ENDPOINT)."""
     found = {value for name, value in environment.items() if _VARIABLE.search(name) and not os.path.exists(value)}
     found |= {owner.partition(":")[2] for value in environment.values() for _, owner in _OWNER.findall(value) if ":" in owner}
-    return sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True)
+    return sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)

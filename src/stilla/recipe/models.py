@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from stilla.errors import all_of
+from stilla.recipe.api import Api
 from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
@@ -157,6 +158,21 @@ class Teacher(ModelSource):
     """Columns that it alone reads, by the field of `data` that says what a student reads instead: `{text: english}`."""
     train: TeacherTraining | None = None
     """Train it first, on the labels; skipped when it has been."""
+    api: Api | None = None
+    """Ask it over an address that speaks OpenAI's protocol; `model` is then its name there. The student learns its answers,
+    and is a `model` of its own."""
+
+    @model_validator(mode="after")
+    def _nothing_of_it_is_here(self) -> Self:
+        if self.api is None:
+            return self
+        beside = [name for name in ("config", "weights", "processor", "revision", "data", "train") if getattr(self, name)]
+        beside += [name for name, usual in (("precision", "float32"), ("trust_remote_code", False))
+                   if getattr(self, name) != usual]
+        if beside:
+            raise ValueError(f"api: got {all_of(beside)} beside it; expected model (its name there) and api alone: nothing "
+                             "of this teacher is on this machine")
+        return self
 
     @model_validator(mode="after")
     def _what_was_said_is_not_trained(self) -> Self:

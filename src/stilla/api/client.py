@@ -1,0 +1,178 @@
+"""One request to a server that speaks OpenAI's chat completions: an answer, or in what way there is none.
+
+The key is read from the environment, sent, and cut out of everything that comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any
+
+import httpx2 as httpx
+
+from stilla.api.questions import Question
+from stilla.api.store import Reply
+from stilla.errors import CompatibilityError, RecipeError, brief
+from stilla.recipe.api import Api
+from stilla.secrets import HIDDEN, SHORTEST
+
+BUSY = frozenset({408, 409, 425, 429})
+"""Beside those from 500 on: the same request may be answered later."""
+OF_THE_QUESTION = frozenset({400, 413, 422})
+"""This question cannot be answered; another may be."""
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+LONGEST_REST = 600.0
+"""Seconds that a server is obeyed for at a time."""
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class PassingError(Exception):
+    """No answer this time. `after`: seconds that the server asks for. `paid`: the server may have worked for it."""
+
+    def __init__(self, said: str, *, after: float | None = None, paid: bool = False) -> None:
+        super().__init__(said)
+        self.after = after
+        self.paid = paid
+
+
+class RejectedError(Exception):
+    """The server does not answer this question."""
+
+
+def key_of(api: Api) -> str:
+    """The key, from the environment; empty where none is sent.
+
+    Raises:
+        RecipeError: there is none, it cannot be kept out of what is written, or it would go over the net unencrypted.
+    """
+    if api.key_env is None:
+        return ""
+    key = os.environ.get(api.key_env, "").strip()
+    if not key:
+        raise RecipeError(f"teacher.api.key_env: the environment variable {api.key_env} is not set; `export {api.key_env}=..."
+                          "` in the shell that starts the run. Keys do not belong into recipes")
+    if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or os.path.exists(key):
+        raise RecipeError(f"teacher.api.key_env: what {api.key_env} holds is no key: expected at least {SHORTEST} characters "
+                          "of ASCII that are no file's name")
+    address = httpx.URL(api.url)
+    if address.scheme == "http" and address.host not in LOCAL:
+        raise RecipeError(f"teacher.api.url: got {api.url}; over http everybody on the way reads the key. Expected https, or "
+                          "a server on this machine, or no key_env")
+    return key
+
+
+class Client:
+    """Connections to the server, as long as it is entered."""
+
+    def __init__(self, api: Api, key: str) -> None:
+        self._api = api
+        self._key = key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # certificates take a tenth of a second to read, and nobody asks for them without TLS; redirects are not followed
+        self._http = httpx.AsyncClient(headers=headers, timeout=api.timeout, verify=api.url.startswith("https:"),
+                                       limits=httpx.Limits(max_connections=api.concurrency))
+
+    async def __aenter__(self) -> Client:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def ask(self, question: Question) -> Reply:
+        """Raises:
+            PassingError: no answer this time.
+            RejectedError: none to this question.
+            CompatibilityError: the server will answer none.
+        """
+        try:
+            answer = await self._http.post(f"{self._api.url}/chat/completions", json=question.body)
+        except httpx.InvalidURL as error:
+            raise CompatibilityError(f"teacher.api.url: {self._clean(error)}") from None
+        except httpx.RequestError as error:
+            # not `from error`: what libraries remember of a request has the key in it
+            said = f"{type(error).__name__}: {self._clean(error)}"
+            raise PassingError(said, paid=not isinstance(error, NOT_SENT)) from None
+        said = self._clean(answer.text)
+        status = answer.status_code
+        if status in BUSY or status >= 500:
+            raise PassingError(f"{status}: {_message(said)}", after=_seconds(answer.headers))
+        if status in OF_THE_QUESTION:
+            raise RejectedError(f"{status}: {_message(said)}")
+        if status != 200:
+            raise CompatibilityError(f"{self._api.url}: the server refuses ({status}): {_message(said)}. "
+                                     f"{_what_to_do(status)}")
+        return _reply(said)
+
+    def _clean(self, said: object) -> str:
+        return str(said).replace(self._key, HIDDEN) if self._key else str(said)
+
+
+def _reply(said: str) -> Reply:
+    """What stands in the body of an answer.
+
+    Raises:
+        PassingError: it is no chat completion.
+    """
+    try:
+        body = json.loads(said)
+        choice = body["choices"][0]
+        message = choice["message"]
+        text, refusal = message.get("content") or "", message.get("refusal") or ""
+        why = choice.get("finish_reason") or "stop"
+        if not all(isinstance(one, str) for one in (text, refusal, why)):
+            raise TypeError(type(text).__name__)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise PassingError(f"the answer is no chat completion ({type(error).__name__}): {brief(said, 300)}",
+                           paid=True) from None
+    usage = body.get("usage")
+    asked, answered = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    if why == "content_filter":
+        refusal = refusal or text or why
+    return Reply(text, why, refusal, asked, answered)
+
+
+def _count(usage: object, name: str) -> int | None:
+    found = usage.get(name) if isinstance(usage, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
+
+def _message(said: str) -> str:
+    """Of an error, what it says for people."""
+    try:
+        found: Any = json.loads(said)
+        found = found["error"]
+        said = found["message"] if isinstance(found, Mapping) else str(found)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return brief(str(said), 300)
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After`, in seconds or as a date."""
+    said = headers.get("retry-after")
+    if said is None:
+        return None
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_REST) if seconds == seconds else None
+
+
+def _what_to_do(status: int) -> str:
+    if status in (401, 403):
+        return "Is the key the right one, and may it use this model (teacher.api.key_env)?"
+    if status == 404:
+        return ("Is this its address up to the version (https://api.openai.com/v1), and does it have the model "
+                "(teacher.model)?")
+    return "What it says of payment, model and address is for teacher.api and teacher.model"

@@ -1,0 +1,123 @@
+"""A small server that speaks OpenAI's chat completions, with the faults that such servers have."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
+from typing import Any
+
+Body = Mapping[str, Any]
+
+
+@dataclass
+class Script:
+    """What the server does. `answer`: of a request's body. `faults`: taken one by one, each by one request."""
+
+    answer: Callable[[Body], str] = lambda body: "an answer"
+    faults: list[str] = field(default_factory=list)
+    finish: str = "stop"
+    refusal: str | None = None
+    usage: Mapping[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 10, "completion_tokens": 5})
+    delay: float = 0.0
+    asked: list[Body] = field(default_factory=list)
+    """Bodies of all requests that came whole."""
+    keys: list[str | None] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def times(self) -> Counter[str]:
+        """How often each question came, by what the user says last."""
+        return Counter(body["messages"][-1]["content"] for body in self.asked)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.script = Script()
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no fault of ours."""
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet for head and body: the second of two waits for the first to be acknowledged
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        script = self.server.script
+        with self.server.lock:
+            script.asked.append(body)
+            script.keys.append(self.headers.get("Authorization"))
+            script.at_once += 1
+            script.most_at_once = max(script.most_at_once, script.at_once)
+            fault = script.faults.pop(0) if script.faults else ""
+        try:
+            self._do(script, body, fault)
+        finally:
+            with self.server.lock:
+                script.at_once -= 1
+
+    def _do(self, script: Script, body: Body, fault: str) -> None:
+        time.sleep(script.delay)
+        if fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [')
+            self.close_connection = True
+            return None
+        if fault == "slow":
+            time.sleep(0.6)
+        if fault == "wrong json":
+            return self._send(200, b"<html>a gateway speaks</html>")
+        if fault == "no choices":
+            return self._send(200, b'{"choices": []}')
+        if fault == "echo":
+            said = {"error": {"message": f"bad key {self.headers.get('Authorization')}"}}
+            return self._send(401, json.dumps(said).encode())
+        if fault.isdigit():
+            said = {"error": {"message": f"fault {fault}, {self.headers.get('Authorization')}"}}
+            return self._send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
+        message = {"role": "assistant", "content": None if script.refusal else script.answer(body), "refusal": script.refusal}
+        said = {"choices": [{"index": 0, "message": message, "finish_reason": script.finish}], "usage": script.usage}
+        return self._send(200, json.dumps(said).encode())
+
+    def _send(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def served() -> Iterator[Server]:
+    """The server, in a thread of this process."""
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
