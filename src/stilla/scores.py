@@ -1,8 +1,8 @@
 """What was measured, as plain data: made by `evaluate/` and `export/`, read by people, `report/` and the model card.
 
 Nothing here computes; nothing here needs torch. Qualities are fractions (accuracy 0.931), not percents.
-A *subject* is one measured model: `teacher`, `baseline` (the same student trained on labels alone), `student`,
-and one per exported file (`onnx`, `int8`; of the baseline `baseline-onnx`).
+A *subject* is one measured model: `teacher` (but where it is behind an address), `baseline` (the same student trained on
+labels alone), `student`, and one per exported file (`onnx`, `int8`; of the baseline `baseline-onnx`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from stilla import views
+from stilla.errors import StillaError
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.views import Checked, View
 
@@ -316,6 +317,11 @@ class Scores(Checked):
 
     @property
     def teacher(self) -> Measured:
+        """Raises:
+            StillaError: it is behind an address, and could not be measured.
+        """
+        if "teacher" not in self.subjects:
+            raise StillaError("scores: the teacher was not measured: it is known by its answers alone (teacher.api)")
         return self.subjects["teacher"]
 
     @property
@@ -395,6 +401,6 @@ def _lacking(scores: Scores) -> str | None:
     for name, one in scores.subjects.items():
         if name in MODELS and scores.metric not in one.quality.get(scores.split, {}):
             return f"subjects.{name}.quality: there is no {scores.metric} on {scores.split} data, which the headline is"
-    if "teacher" not in scores.subjects:
-        return "subjects: there is no teacher"
+    if not {"teacher", "student"} & set(scores.subjects):
+        return "subjects: there is neither a teacher nor a student"
     return next((f"parts.{name}.{wrong}" for name, one in scores.parts.items() if (wrong := _lacking(one))), None)

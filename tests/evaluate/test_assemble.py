@@ -243,8 +243,8 @@ NEVER = Metric("never", _ones, lambda sums: float("nan"))
 
 def test_what_cannot_be_scored_is_refused(rng: np.random.Generator) -> None:
     good = _all(rng, teacher=0.95, student=0.85)
-    with pytest.raises(StillaError, match="no predictions of the teacher; got those of student"):
-        _scores({"student": good["student"]})
+    with pytest.raises(StillaError, match="no predictions of the student; got those of teacher"):
+        _scores({"teacher": good["teacher"]})
     with pytest.raises(StillaError, match="none of never is defined"):
         _scores(good, FakeExam(measured_by=(NEVER,)))
     broken = good["student"]["test"][0].given.copy()
@@ -256,6 +256,17 @@ def test_what_cannot_be_scored_is_refused(rng: np.random.Generator) -> None:
     fewer.given[6, 1] = 0.0
     with pytest.raises(StillaError, match=r"other examples \(599\) than those of teacher \(600\)"):
         _scores({**good, "student": {"test": [fewer]}})
+
+
+def test_a_student_is_scored_whose_teacher_could_not_be_measured(rng: np.random.Generator) -> None:
+    answers = _all(rng, teacher=0.95, baseline=0.8, student=0.85)
+    whole, alone = _scores(answers), _scores({name: one for name, one in answers.items() if name != "teacher"})
+    assert (alone.gap, alone.retention, alone.ratio, alone.flipped) == (None, None, None, {})
+    assert (alone.difference, alone.tests) == (whole.difference, whole.tests)
+    assert alone.subjects["student"].quality == whole.subjects["student"].quality
+    assert "known by its answers alone" in alone.verdict
+    with pytest.raises(StillaError, match="the teacher was not measured"):
+        _ = alone.teacher
 
 
 def test_the_same_seed_gives_the_same_scores(rng: np.random.Generator) -> None:

@@ -54,7 +54,8 @@ def make_scores(
     notes: Sequence[str] = (),
     grouping: Grouping | None = None,
 ) -> Scores:
-    """Compare `teacher`, `student`, `baseline` (if there is one) and any other subjects.
+    """Compare `teacher` (if it is a model that could be measured), `student`, `baseline` (if there is one) and any other
+    subjects.
 
     Args:
         task: its kind.
@@ -69,7 +70,7 @@ def make_scores(
 
     Raises:
         RecipeError: the task has no such metric.
-        StillaError: teacher or student is missing; answers are not finite, or are to other examples.
+        StillaError: the student is missing; answers are not finite, or are to other examples.
     """
     for one in examined:
         _check(one.answers)
@@ -90,11 +91,11 @@ def make_scores(
     deploy = advice(choice, higher_is_better=chosen.higher_is_better)
     simple = {name for one in examined for name in one.simple}
     said += _of_the_other([name for name in subjects if name not in simple], deploy)
-    teacher, student = main.sampled["teacher", chosen.name], main.sampled["student", chosen.name]
-    kept, why = retention(chosen, teacher, student, seed)
-    against = _against_baseline(chosen, main, seed)
-    outcome = Outcome(chosen, teacher.value, student.value, kept, against.difference,
-                      costs["teacher"], costs["student"], seeds=len(student.values), chosen_by=choice)
+    teacher, student = main.sampled.get(("teacher", chosen.name)), main.sampled["student", chosen.name]
+    kept, why = (None, None) if teacher is None else retention(chosen, teacher, student, seed)
+    against, gap = _against_baseline(chosen, main, seed), main.gap(chosen)
+    outcome = Outcome(chosen, None if teacher is None else teacher.value, student.value, kept, against.difference,
+                      costs.get("teacher"), costs["student"], seeds=len(student.values), chosen_by=choice)
     own = None if grouping is None else grouped(main, chosen, grouping, seed)
     said += [] if own is None else grouped_remarks(own, main.examples)
     flipped, shown = main.flips(splits[headline])
@@ -108,7 +109,7 @@ def make_scores(
         split=headline,
         examples={split: data.examples for split, data in by_split.items()},
         subjects=measured,
-        gap=main.gap(chosen).interval(seed),
+        gap=None if gap is None else gap.interval(seed),
         difference=against.difference,
         retention=kept,
         ratio=against.ratio,
@@ -158,8 +159,10 @@ def _against_baseline(metric: Metric, split: Split, seed: int) -> _Against:
     difference, sitting = split.difference(metric), split.sitting(metric)
     if difference is None or sitting is None:
         return _Against()
-    teacher, student, baseline = (split.sampled[name, metric.name] for name in ("teacher", "student", "baseline"))
-    ratio, caveat = distillation_ratio(metric, teacher, student, baseline, seed)
+    teacher, student, baseline = (split.sampled.get((name, metric.name)) for name in ("teacher", "student", "baseline"))
+    assert student is not None  # there is a difference
+    assert baseline is not None
+    ratio, caveat = (None, None) if teacher is None else distillation_ratio(metric, teacher, student, baseline, seed)
     tests = {"seeds": over_seeds(difference.values, seed), "examples": sitting.exchanged(metric)}
     return _Against(difference.interval(seed), ratio, {name: one for name, one in tests.items() if one is not None}, caveat)
 
@@ -216,10 +219,8 @@ def _measured(
 
 def _check(answers: AllAnswers) -> None:
     """Scores of different examples must not be compared."""
-    for name in ("teacher", "student"):
-        if name not in answers:
-            got = one_of(list(answers)) or "none"
-            raise StillaError(f"scores: no predictions of the {name}; got those of {got}")
+    if "student" not in answers:
+        raise StillaError(f"scores: no predictions of the student; got those of {one_of(list(answers)) or 'none'}")
     for split in dict.fromkeys(split for splits in answers.values() for split in splits):
         of = {subject: seeds[split] for subject, seeds in answers.items() if split in seeds}
         reference = next(iter(of.values()))[0]

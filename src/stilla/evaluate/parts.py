@@ -76,12 +76,18 @@ class _Found:
         return both[0] - both[1] if len(both) == 2 and self.examples >= FEWEST else None
 
 
-def _compared(found: Sequence[_Found], whole: Sampled, examples: int, seed: int, *, within: bool) -> tuple[Part, ...]:
-    """`whole`: student minus teacher on so many examples, the parts' own among them if these are `within`."""
+def _compared(
+    found: Sequence[_Found], whole: Sampled | None, examples: int, seed: int, *, within: bool
+) -> tuple[Part, ...]:
+    """`whole`: student minus teacher on so many examples, the parts' own among them if these are `within`; None without a
+    teacher."""
     gaps = {number: gap for number, one in enumerate(found) if (gap := one.minus("teacher")) is not None}
-    against = {number: gap - whole for number, gap in gaps.items() if not (within and found[number].examples == examples)}
-    least = {number: whole.variance * (examples / found[number].examples + (-1 if within else 1)) for number in against}
-    beyond = simultaneous(against, least, seed)
+    beyond = dict[int, Interval]()
+    if whole is not None:
+        against = {number: gap - whole for number, gap in gaps.items()
+                   if not (within and found[number].examples == examples)}
+        least = {number: whole.variance * (examples / found[number].examples + (-1 if within else 1)) for number in against}
+        beyond = simultaneous(against, least, seed)
     parts = []
     for number, one in enumerate(found):
         gap, difference = gaps.get(number), one.minus("baseline")

@@ -144,9 +144,10 @@ class Split:
         """The exam that measures it."""
         return next((one for one in self.sittings if metric.name in [known.name for known in one.metrics]), None)
 
-    def gap(self, metric: Metric) -> Sampled:
-        """Student minus teacher."""
-        return self.sampled["student", metric.name] - self.sampled["teacher", metric.name]
+    def gap(self, metric: Metric) -> Sampled | None:
+        """Student minus teacher; None where there is no teacher that could be measured."""
+        teacher = self.sampled.get(("teacher", metric.name))
+        return None if teacher is None else self.sampled["student", metric.name] - teacher
 
     def difference(self, metric: Metric) -> Sampled | None:
         """Student minus baseline; None where one of them was not measured by it."""

@@ -16,14 +16,15 @@ seventh wider than if the lead were known; at 2, five times as wide."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """The headline numbers; differences are student minus the other, `None` without a baseline."""
+    """The headline numbers; differences are student minus the other, `None` without a baseline, and so is what is known of a
+    teacher that could not be measured."""
 
     metric: Metric
-    teacher: float
+    teacher: float | None
     student: float
     retention: Interval | None
     difference: Interval | None
-    teacher_cost: Cost
+    teacher_cost: Cost | None
     student_cost: Cost
     seeds: int = 1
     chosen_by: Interval | None = None
@@ -79,22 +80,32 @@ def advice(difference: Interval | None, *, higher_is_better: bool) -> str:
 
 def verdict(outcome: Outcome) -> str:
     """What the student keeps, what it saves, and whether distillation was worth it."""
-    return f"{_kept(outcome)} {_saved(outcome)}; {_gained(outcome)}.{_choice(outcome)}"
+    if outcome.teacher is None or outcome.teacher_cost is None:
+        return f"{_alone(outcome)}; {_gained(outcome)}.{_choice(outcome)}"
+    return f"{_kept(outcome, outcome.teacher)} {_saved(outcome.teacher_cost, outcome.student_cost)}; " \
+           f"{_gained(outcome)}.{_choice(outcome)}"
 
 
-def _kept(outcome: Outcome) -> str:
+def _alone(outcome: Outcome) -> str:
+    """Without a teacher that could have been measured."""
+    seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
+    value = f"{_number(outcome.metric, outcome.student)}{' %' if outcome.metric.bounded else ''}"
+    return (f"The student's {metric_title(outcome.metric.name)} is {value}{seeds}; its teacher is known by its answers "
+            "alone, and was not measured beside it")
+
+
+def _kept(outcome: Outcome, teacher: float) -> str:
     title = metric_title(outcome.metric.name)
     seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
     if outcome.retention is None:
-        return f"The student's {title} is {outcome.student:.3g}{seeds} against the teacher's {outcome.teacher:.3g},"
+        return f"The student's {title} is {outcome.student:.3g}{seeds} against the teacher's {teacher:.3g},"
     kept = outcome.retention.value
     verb = "reaches" if kept > 1 else "keeps"
     return f"The student {verb} {100 * kept:.1f} % of the teacher's {title}{seeds}"
 
 
-def _saved(outcome: Outcome) -> str:
+def _saved(teacher: Cost, student: Cost) -> str:
     """'with 4.1× fewer parameters and 3.0× the speed'; ratios under 1.05 are called the same."""
-    teacher, student = outcome.teacher_cost, outcome.student_cost
     if teacher.parameters is None or student.parameters is None:
         return "from answers alone"
     fewer = teacher.parameters / max(student.parameters, 1)

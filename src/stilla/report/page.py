@@ -128,7 +128,9 @@ def measured_on(scores: Scores, split: str | None = None) -> str:
         batch = f"; throughput in batches of {batches.pop()}" if len(batches) == 1 else ""
         text = ", the whole text written" if any(one.cost.timed != "forward" for one in scores.subjects.values()) else ""
         sentences.append(f"Latency is the median for one example{text}{batch}, on the machine of the run.")
-    return " ".join([*sentences, "Ratios are against the teacher."])
+    if "teacher" in scores.subjects:
+        sentences.append("Ratios are against the teacher.")
+    return " ".join(sentences)
 
 
 def highlighted(recipe: str) -> Markup:

@@ -114,6 +114,8 @@ def class_axis_low(scores: Scores) -> float:
 
 
 def class_summary(scores: Scores, rows: Sequence[ClassRow]) -> str:
+    if "teacher" not in scores.subjects:
+        return "The teacher was not measured by class."
     directions = [row.direction for row in rows if row.change is not None]
     falls, rises = directions.count("worse"), directions.count("better")
     return (f"From teacher to student, {metric_title(scores.class_metric)} falls in {falls} of {len(rows)} classes, "

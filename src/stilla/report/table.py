@@ -108,12 +108,14 @@ def in_markdown(table: ScoreTable) -> str:
 
 
 def facts(scores: Scores) -> tuple[Fact, ...]:
-    """Retention, ratio, differences and flips on the headline metric; the reason where one is not defined."""
+    """Retention, ratio, differences and flips on the headline metric; the reason where one is not defined. Of a teacher that
+    was not measured nothing."""
+    taught = "teacher" in scores.subjects
     found = [
-        _ratio_fact("retention", scores, scores.retention, numbers.percent, "student / teacher"),
+        _ratio_fact("retention", scores, scores.retention, numbers.percent, "student / teacher") if taught else None,
         _ratio_fact("distillation ratio", scores, scores.ratio, numbers.part,
-                    "(student − labels alone) / (teacher − labels alone)") if scores.baseline else None,
-        _difference_fact("student − teacher", scores, scores.gap),
+                    "(student − labels alone) / (teacher − labels alone)") if scores.baseline and taught else None,
+        _difference_fact("student − teacher", scores, scores.gap) if taught else None,
         _difference_fact("student − labels alone", scores, scores.difference) if scores.baseline else None,
         _test_fact(scores) if scores.tests else None,
     ]

@@ -98,20 +98,20 @@ def place(models: Sequence[Loaded]) -> torch.device:
 
 
 def measure(
-    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded, made: Mapping[str, Sequence[Loaded]],
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded | None, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path], *, parts: Sequence[Parts] = (), notes: Sequence[str] = (),
 ) -> Scores:
-    """Answers and costs of every subject on these splits, as scores. `parts`: of the student of every seed, for groups of
-    examples. `notes`: to be kept with them."""
+    """Answers and costs of every subject on these splits, as scores. `teacher`: None where there is no model to measure.
+    `parts`: of the student of every seed, for groups of examples. `notes`: to be kept with them."""
     slices = sliced_by(recipe, splits)
-    device = place([teacher, *(one for loaded in made.values() for one in loaded)])
+    device = place([*([] if teacher is None else [teacher]), *(one for loaded in made.values() for one in loaded)])
     compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device,
                         parts)
     prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
     timed = headline_split(list(splits))
     costs, said = _costs(compared, splits[timed], prepared[timed])
     said = [*notes, *said]
-    if recipe.student.width is not None:
+    if recipe.student.width is not None and teacher is not None:
         said.append(f"student: narrower, {narrowed(recipe.student.width, teacher.model, compared.student.model)}")
     examined = []
     for exam in compared.exams:
@@ -165,11 +165,11 @@ def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[d
 
 @dataclass(frozen=True)
 class Compared:
-    """All that is measured together: the teacher, the models of every role by seed, exported files by format."""
+    """All that is measured together: the teacher if there is one, the models of every role by seed, files by format."""
 
     recipe: Recipe
     task: Task
-    teacher: Loaded
+    teacher: Loaded | None
     made: Mapping[str, Sequence[Loaded]]
     files: Mapping[str, Any]
     device: torch.device
@@ -188,20 +188,20 @@ class Compared:
     @cached_property
     def between(self) -> Task:
         """The task for the rows of both."""
-        return self.task.between(self.student, self.teacher)
+        return self.task.between(self.student, self.teacher or self.student)
 
     @cached_property
     def alike(self) -> bool:
         """Whether teacher and student are asked the same, and answer in the same classes."""
-        return self.task.alike(self.student.processor, self.teacher.processor)
+        return self.teacher is None or self.task.alike(self.student.processor, self.teacher.processor)
 
     @cached_property
     def beside(self) -> bool:
         """Whether they can be compared row by row."""
-        return self.task.comparable(self.student.processor, self.teacher.processor)
+        return self.teacher is None or self.task.comparable(self.student.processor, self.teacher.processor)
 
     def prepared(self, examples: Dataset) -> Prepared:
-        theirs = self.teacher.processor if self.beside else None
+        theirs = self.teacher.processor if self.beside and self.teacher is not None else None
         return self.between.prepare(examples, self.student.processor, theirs, training=False)
 
     def examined(
@@ -248,7 +248,7 @@ class Compared:
 
     def vocabulary(self, name: str, split: Dataset) -> list[str]:
         """A note on a student that has only some of its teacher's tokens: what that costs other texts."""
-        if self.recipe.student.vocabulary is None:
+        if self.recipe.student.vocabulary is None or self.teacher is None:
             return []
         some = from_all_over(split, LOOKED_AT)
         cost = cost_of(self.task, self.teacher.processor, self.student.processor, some)
@@ -261,19 +261,21 @@ class Compared:
     def subjects(self, examples: Dataset, prepared: Prepared) -> dict[str, Subject]:
         """Whose speed and size is measured, and on what: each on the tokens that it makes of the examples itself."""
         student, most = self.student.model, batch_for(self.between, prepared, self.recipe.evaluate.batch_size)
-        own = prepared if self.alike else self._of_their_own(self.teacher, examples)
-        theirs = workload(own, Side.TEACHER, batch_size=most, device=self.device)
+        taught = {}
+        if self.teacher is not None and not self.recipe.teacher.is_stored:
+            own = prepared if self.alike else self._of_their_own(self.teacher, examples)
+            taught["teacher"] = Subject(self.teacher.model,
+                                        workload(own, Side.TEACHER, batch_size=most, device=self.device))
         ours = workload(prepared, Side.STUDENT, batch_size=most, device=self.device)
         here = workload(prepared, Side.STUDENT, batch_size=most)  # onnxruntime's, on the processor
         flops = _flops(student, ours)
-        teacher = {} if self.recipe.teacher.is_stored else {"teacher": Subject(self.teacher.model, theirs)}
-        return {**teacher, "student": Subject(student, ours),
+        return {**taught, "student": Subject(student, ours),
                 **{kind: Subject(file, here, parameters=count_parameters(student), bytes=file.bytes, flops=flops,
                                  tokens=count_tokens(student)) for kind, file in self.files.items()}}
 
     def authors(self) -> dict[str, list[Author]]:
         """Who is asked to write."""
-        authors = {"teacher": [Author(self.teacher.model, self.teacher.processor)],
+        authors = {**({} if self.teacher is None else {"teacher": [Author(self.teacher.model, self.teacher.processor)]}),
                    **{role: [Author(one.model, one.processor) for one in seeds] for role, seeds in self.made.items()}}
         if self.silent():
             return authors
@@ -300,7 +302,7 @@ class Compared:
 
     def remarks(self, prepared: Prepared) -> tuple[str, ...]:
         """What a reader of the numbers has to know of teacher and student."""
-        if not self.beside:
+        if not self.beside or self.teacher is None:
             return ()
         return remarks(self.between.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER),
                                           "student": Asked(self.student.model)}, prepared)
@@ -312,10 +314,11 @@ class Compared:
 
     def _beside(self, split: str, examples: Dataset, prepared: Prepared) -> dict[str, Answers]:
         """All at once, each compared with the teacher's rows."""
-        exam, teacher = self.between.exam(), {"teacher": Asked(self.teacher.model, Side.TEACHER)}
-        found = self._examine(exam, {**teacher, **self._students()}, prepared, split)
+        exam = self.between.exam()
+        taught = {} if self.teacher is None else {"teacher": Asked(self.teacher.model, Side.TEACHER)}
+        found = self._examine(exam, {**taught, **self._students()}, prepared, split)
         return found | self._in_parts(found, examples, lambda model, some: self._examine(
-            exam, {**teacher, "part": Asked(model)}, self.prepared(some), split)["part"])
+            exam, {**taught, "part": Asked(model)}, self.prepared(some), split)["part"])
 
     def _examine(
         self, exam: ForwardExam, subjects: Mapping[str, Asked], prepared: Prepared, title: str
@@ -331,6 +334,7 @@ class Compared:
         self, split: str, examples: Dataset, exam: Callable[[Task], ForwardExam]
     ) -> dict[str, Answers]:
         """The same where the student reads other tokens than the teacher: each by its own, and nothing row by row."""
+        assert self.teacher is not None  # nothing is apart from nobody
         groups = ((self.teacher, {"teacher": Asked(self.teacher.model)}), (self.student, self._students()))
         found: dict[str, Answers] = {}
         for whose, subjects in groups:
@@ -344,7 +348,7 @@ class Compared:
         return self.task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
 
     def _by_subject(self, said: Mapping[str, Answers]) -> dict[str, list[Answers]]:
-        return {"teacher": [said["teacher"]],
+        return {**({} if self.teacher is None else {"teacher": [said["teacher"]]}),
                 **{role: [said[f"{role}:{seed}"] for seed in range(len(seeds))] for role, seeds in self.made.items()},
                 **({PERSONAL: personal} if (personal := [one for name, one in said.items() if name.startswith(_IN_PARTS)])
                    else {}),

@@ -47,7 +47,9 @@ def said_in(scores: Scores, spent: Mapping[str, Mapping[str, float]]) -> Scores:
 
 def requests_until_made_up_for(scores: Scores, seconds: float) -> float | None:
     """How many examples, one at a time, the student has to answer until it has saved so many seconds of its teacher's; None
-    where speed was not measured, or the student is no faster."""
+    where that is behind an address, speed was not measured, or the student is no faster."""
+    if "teacher" not in scores.subjects:
+        return None
     ours, theirs = scores.student.cost, scores.teacher.cost
     if ours.latency_median_ms is None or theirs.latency_median_ms is None or ours.unsteady or theirs.unsteady:
         return None
