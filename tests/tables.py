@@ -37,6 +37,7 @@ from stilla.recipe import (
     VocabularySpec,
     Width,
 )
+from stilla.recipe.api import Api, Price
 from stilla.recipe.fitting import Latency
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
@@ -51,7 +52,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled,
-    "search": Search, "limit": PerClass, "until": Until,
+    "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,
 }
 
 
@@ -214,8 +215,9 @@ def _measures(kind: str) -> list[str]:
 
 
 def _recipe_of(kind: str) -> str:
-    """The first recipe of the task, by name where one is called like it."""
-    recipes = sorted((ROOT / "recipes").glob("*.yaml"), key=lambda path: (path.stem != kind, path.name))
+    """The first recipe of the task, by name where one is called like it; of those with a teacher here, if there is one."""
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"),
+                     key=lambda path: (path.stem != kind, path.name.startswith("api-"), path.name))
     path = next(path for path in recipes if f"\ntask: {kind}\n" in "\n" + path.read_text(encoding="utf-8"))
     return f"`recipes/{path.name}`"
 

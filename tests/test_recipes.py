@@ -1,4 +1,5 @@
-"""Every recipe that comes along runs as it is written, on tiny models and data in place of its own."""
+"""Every recipe that comes along runs as it is written, on tiny models and data in place of its own. Those that ask a teacher
+behind an address run in `test_run_api.py`."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def test_it_begins_with_what_it_is_and_how_to_run_it(recipe: Path) -> None:
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if read(path).teacher.api is None], ids=lambda path: path.stem)
 def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written = read(recipe)

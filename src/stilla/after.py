@@ -21,6 +21,7 @@ from stilla.runtime.paths import meant
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages import unlabelled
+from stilla.stages.answered import Summary
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.groups import Parts
 from stilla.stages.measuring import measure, sliced_by
@@ -76,7 +77,8 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> S
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
-    notes = [f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking]
+    notes = [*_of_answers(recipe, folder),
+             *(f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking)]
     parts = [] if recipe.personal is None else [Parts.of(folder, seed) for seed in range(recipe.evaluate.seeds)]
     if parts and parts[0].by not in split.column_names:
         parts, by = [], parts[0].by
@@ -194,14 +196,23 @@ def _continued(folder: RunFolder) -> str:
     return f"`cd {origin.started} && stilla run {file.resolve()}`"
 
 
-def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded]:
+def _ready(folder: RunFolder, recipe: Recipe) -> tuple[Task, Loaded | None]:
     splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
     task = tasks.of_recipe(recipe, splits)
     teacher = _teacher(recipe, folder, task)
-    return task.adapted_to(teacher), teacher
+    return task.adapted_to(teacher or _student(recipe, folder, task)), teacher
 
 
-def _teacher(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:
+def _of_answers(recipe: Recipe, folder: RunFolder) -> list[str]:
+    """What is known of a teacher behind an address, in words."""
+    answers = Summary.of(folder.path) if recipe.teacher.api is not None else None
+    return [] if answers is None else answers.sentences()
+
+
+def _teacher(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded | None:
+    """None where it is behind an address."""
+    if recipe.teacher.api is not None:
+        return None
     source = recipe.teacher if recipe.teacher.train is None else trained(recipe.teacher, folder.teacher)
     return task.load(source, labelled=True)
 

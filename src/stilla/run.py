@@ -24,7 +24,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import completions, layering, personal, sizing, transfer, unlabelled
+from stilla.stages import asking, completions, layering, personal, sizing, transfer, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
@@ -97,7 +97,8 @@ def capture(
 ) -> list[str]:
     """What the teacher says of the training data, onto disk; gives where it lies. Beginning again continues.
 
-    Hidden layers that objectives compare have a cache of their own. Takes what `distill` takes.
+    Hidden layers that objectives compare have a cache of their own. Of a teacher behind an address it is answers, which are
+    no such cache, and nothing is given. Takes what `distill` takes.
 
     `workers`: let so many Ray workers do it, here or on the cluster that RAY_ADDRESS names.
 
@@ -107,6 +108,9 @@ def capture(
     with _called(recipe, overrides, options, processing_class) as asked, _at_work(asked, overwrite=overwrite) as folder:
         stages = with_teacher(asked, folder).resolved(beforehand=True).chosen()
         written = stages.completions()
+        if asked.teacher.api is not None:
+            say(f"the teacher's answers are in {asking.store_of(asked)}")
+            return []
         return with_student(stages, written).capture(written, workers)
 
 
@@ -148,7 +152,7 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     task = tasks.of_recipe(recipe, splits)
     pool = unlabelled.read(recipe, task, splits, named)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))
-    place = Place(completions.settled(recipe, task), folder, splits, learnt, task, pool)
+    place = Place(asking.settled(completions.settled(recipe, task)), folder, splits, learnt, task, pool)
     teacher = teacher_of(place)
     place = replace(place, task=task.adapted_to(teacher))
     refuse_weak(place, teacher)
@@ -165,5 +169,5 @@ def _measured(stages: Stages) -> None:
     place = stages.place
     place.write_down()
     exported = export_all(place.recipe, place.folder, place.task, place.splits, place.pool)
-    score(place.recipe, place.folder, place.task, place.splits, stages.teacher, exported)
+    score(place.recipe, place.folder, place.task, place.splits, stages.measured_teacher, exported)
     write_report(place.folder.path)

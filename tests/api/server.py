@@ -26,6 +26,8 @@ class Script:
     refusal: str | None = None
     usage: Mapping[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 10, "completion_tokens": 5})
     delay: float = 0.0
+    escape: bool = False
+    """Whether hyphens come as numbers, as JSON allows."""
     asked: list[Body] = field(default_factory=list)
     """Bodies of all requests that came whole."""
     keys: list[str | None] = field(default_factory=list)
@@ -88,6 +90,8 @@ class Answer(BaseHTTPRequestHandler):
             return self._send(200, b"<html>a gateway speaks</html>")
         if fault == "no choices":
             return self._send(200, b'{"choices": []}')
+        if fault == "later":
+            return self._send(429, b"{}", {"Retry-After": "0.3"})
         if fault == "echo":
             said = {"error": {"message": f"bad key {self.headers.get('Authorization')}"}}
             return self._send(401, json.dumps(said).encode())
@@ -96,7 +100,8 @@ class Answer(BaseHTTPRequestHandler):
             return self._send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
         message = {"role": "assistant", "content": None if script.refusal else script.answer(body), "refusal": script.refusal}
         said = {"choices": [{"index": 0, "message": message, "finish_reason": script.finish}], "usage": script.usage}
-        return self._send(200, json.dumps(said).encode())
+        content = json.dumps(said)
+        return self._send(200, (content.replace("-", "\\u002d") if script.escape else content).encode())
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.send_response(status)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from stilla.api import Asked, Question, Store, ask, forecast
+from stilla.api import Question, Store, forecast
+from stilla.api.asking import Asked, ask
 from stilla.api.purse import CeilingError
 from stilla.errors import BusyError, CompatibilityError, RecipeError
 from stilla.recipe.api import Api
@@ -47,9 +48,10 @@ def test_every_answer_is_stored_and_nothing_is_asked_twice(server: Server, tmp_p
     again, _ = asked(tmp_path, api, number=8)
     assert again.requests == 2
     assert set(server.script.times().values()) == {1}
-    assert server.script.asked[0] == {
+    assert {
         "model": "m", "top_p": 0.9, "temperature": 0.5, "max_tokens": 20,
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "question 0"}]}
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "question 0"}],
+    } in server.script.asked
 
 
 def test_another_model_prompt_or_temperature_is_another_question(server: Server) -> None:
@@ -83,6 +85,25 @@ def test_an_answer_that_takes_too_long_is_asked_for_again(server: Server, tmp_pa
     assert done.failures == {"ReadTimeout": 1}
 
 
+def test_a_server_that_says_when_to_come_again_is_obeyed_by_all(server: Server, tmp_path: Path) -> None:
+    server.script.faults = ["later"]
+    begun = time.monotonic()
+    asked(tmp_path, api_of(server, concurrency=1), number=3)
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_a_full_disk_is_said_as_such_and_ends_the_asking(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "begin", full)
+    with pytest.raises(OSError, match="No space left"):
+        asked(tmp_path, api_of(server, price=PRICE, ceiling=0.0005), number=50)
+    assert not server.script.asked
+
+
 def test_after_the_last_attempt_the_run_stops_and_goes_on_later(server: Server, tmp_path: Path) -> None:
     server.script.faults = [""] * 3 + ["500"] * 99
     api = api_of(server, attempts=2, concurrency=1)
@@ -97,7 +118,7 @@ def test_after_the_last_attempt_the_run_stops_and_goes_on_later(server: Server, 
 
 def test_a_server_that_refuses_is_not_asked_again(server: Server, tmp_path: Path) -> None:
     server.script.faults = ["401"] * 99
-    with pytest.raises(CompatibilityError, match=r"refuses \(401\): fault 401.*teacher.api.key_env"):
+    with pytest.raises(CompatibilityError, match=r"refuses: 401: fault 401.*teacher.api.key_env"):
         asked(tmp_path, api_of(server, concurrency=2), number=50)
     assert len(server.script.asked) <= 4
 
@@ -188,6 +209,7 @@ def test_the_key_is_sent_and_written_nowhere(
 ) -> None:
     monkeypatch.setenv("MY_API_KEY", KEY)
     server.script.answer = lambda body: f"your key is {KEY}"
+    server.script.escape = True
     api = api_of(server, key_env="MY_API_KEY")
     asked(tmp_path, api)
     assert server.script.keys == [f"Bearer {KEY}"] * 6
@@ -218,7 +240,8 @@ def test_without_a_key_nothing_is_asked(server: Server, tmp_path: Path, monkeypa
 PROGRAM = """
 import sys
 from pathlib import Path
-from stilla.api import Store, ask
+from stilla.api import Store
+from stilla.api.asking import ask
 from tests.api.test_asking import questions
 from stilla.recipe.api import Api
 api = Api(url=sys.argv[1], max_tokens=20, concurrency=3, price={"input": 1.0, "output": 2.0})

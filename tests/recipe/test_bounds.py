@@ -23,6 +23,7 @@ OTHERWISE = {
     "personal.objectives.weight": "by a validator",
     "distill.unlabelled": "by a validator",
     "student.config": "by the architecture's config", "teacher.config": "by the architecture's config",
+    "teacher.api.body": "by the server: they are fields of its protocol",
     "teacher.train.trainer": "by training/ranges.py",
     "distill.trainer": "by training/ranges.py", "personal.trainer": "by training/ranges.py",
 }

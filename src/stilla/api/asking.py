@@ -11,20 +11,19 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from stilla.api.client import Client, PassingError, RejectedError, key_of
+from stilla.api.client import Client, PassingError, RejectedError
 from stilla.api.costs import likely_tokens
+from stilla.api.keys import key_of
 from stilla.api.pace import Pace
 from stilla.api.purse import Purse
 from stilla.api.questions import Question
-from stilla.api.store import Reply, Store
-from stilla.errors import CompatibilityError, StillaError, counted
+from stilla.api.store import REJECTED, Reply, Store
+from stilla.errors import CompatibilityError, counted
 from stilla.recipe.api import Api
 from stilla.runtime.narrate import progress, say
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a question is asked again, the first time and at most; doubled each time, and drawn from the upper half."""
-REJECTED = "rejected"
-"""Why a question has no answer: the server does not take it (it is too long, or against its rules)."""
 WORTH_A_STOP = 5
 """Rejections with no answer between them, after which the recipe is at fault and not the questions."""
 
@@ -50,8 +49,8 @@ def ask(api: Api, questions: Sequence[Question], store: Store) -> Asked:
     if not left:
         return Asked()
     asking = _Asking(api, store, key_of(api), left)
-    say(f"teacher: {counted(len(left), 'request')} to {api.url}" +
-        (f"; {len(questions) - len(left):,} are answered already" if len(left) < len(questions) else ""))
+    there = sum(one.key in store.replies for one in questions)
+    say(f"teacher: {counted(len(left), 'request')} to {api.url}" + (f"; {there:,} are answered already" if there else ""))
     return _run(asking.all())
 
 
@@ -77,7 +76,7 @@ class _Asking:
         self.purse = Purse(api.ceiling, store.spent)
         self.surplus = 0
         """Tokens that the server counts beyond what a question was thought to have at most."""
-        self.failure: StillaError | None = None
+        self.failure: Exception | None = None
         self.answered = any(one.why != REJECTED for one in store.replies.values())
         """Whether the server takes questions such as these: else the recipe is at fault where it does not."""
         self.rejected: list[tuple[Question, Reply]] = []
@@ -99,7 +98,7 @@ class _Asking:
             question = self.left.pop()
             try:
                 await self._settled(client, question)
-            except StillaError as error:
+            except Exception as error:  # a full disk too: by itself, not in a group of what tasks have raised
                 self.failure = self.failure or error
             advance(1)
 
@@ -124,10 +123,10 @@ class _Asking:
         if self.failure is not None:
             return
         await self.purse.reserve(most)
-        self.store.begin(question.key, most)
-        self.done.requests += 1
         spent = most  # whatever happens: it may have been paid for
         try:
+            self.store.begin(question.key, most)
+            self.done.requests += 1
             reply = await client.ask(question)
             spent = self._cost(reply, most)
             self.surplus = max(self.surplus, (reply.asked or 0) - question.most)

@@ -1,13 +1,13 @@
 """One request to a server that speaks OpenAI's chat completions: an answer, or in what way there is none.
 
-The key is read from the environment, sent, and cut out of everything that comes back.
+The key is sent, and cut out of everything that comes back.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -17,9 +17,9 @@ import httpx2 as httpx
 
 from stilla.api.questions import Question
 from stilla.api.store import Reply
-from stilla.errors import CompatibilityError, RecipeError, brief
+from stilla.errors import CompatibilityError, brief
 from stilla.recipe.api import Api
-from stilla.secrets import HIDDEN, SHORTEST
+from stilla.secrets import HIDDEN
 
 BUSY = frozenset({408, 409, 425, 429})
 """Beside those from 500 on: the same request may be answered later."""
@@ -28,7 +28,6 @@ OF_THE_QUESTION = frozenset({400, 413, 422})
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 LONGEST_REST = 600.0
 """Seconds that a server is obeyed for at a time."""
-LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class PassingError(Exception):
@@ -42,28 +41,6 @@ class PassingError(Exception):
 
 class RejectedError(Exception):
     """The server does not answer this question."""
-
-
-def key_of(api: Api) -> str:
-    """The key, from the environment; empty where none is sent.
-
-    Raises:
-        RecipeError: there is none, it cannot be kept out of what is written, or it would go over the net unencrypted.
-    """
-    if api.key_env is None:
-        return ""
-    key = os.environ.get(api.key_env, "").strip()
-    if not key:
-        raise RecipeError(f"teacher.api.key_env: the environment variable {api.key_env} is not set; `export {api.key_env}=..."
-                          "` in the shell that starts the run. Keys do not belong into recipes")
-    if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or os.path.exists(key):
-        raise RecipeError(f"teacher.api.key_env: what {api.key_env} holds is no key: expected at least {SHORTEST} characters "
-                          "of ASCII that are no file's name")
-    address = httpx.URL(api.url)
-    if address.scheme == "http" and address.host not in LOCAL:
-        raise RecipeError(f"teacher.api.url: got {api.url}; over http everybody on the way reads the key. Expected https, or "
-                          "a server on this machine, or no key_env")
-    return key
 
 
 class Client:
@@ -101,17 +78,23 @@ class Client:
             raise PassingError(said, paid=not isinstance(error, NOT_SENT)) from None
         said = self._clean(answer.text)
         status = answer.status_code
-        if status in BUSY or status >= 500:
-            raise PassingError(f"{status}: {_message(said)}", after=_seconds(answer.headers))
-        if status in OF_THE_QUESTION:
-            raise RejectedError(f"{status}: {_message(said)}")
         if status != 200:
-            raise CompatibilityError(f"{self._api.url}: the server refuses ({status}): {_message(said)}. "
-                                     f"{_what_to_do(status)}")
-        return _reply(said)
+            told = f"{status}: {self._clean(_message(said))}"
+            if status in BUSY or status >= 500:
+                raise PassingError(told, after=_seconds(answer.headers))
+            if status in OF_THE_QUESTION:
+                raise RejectedError(told)
+            raise CompatibilityError(f"{self._api.url}: the server refuses: {told}. {_what_to_do(status)}")
+        reply = _reply(said)
+        # once more: JSON may have held it in other characters
+        return replace(reply, text=self._clean(reply.text), why=self._clean(reply.why), refusal=self._clean(reply.refusal))
 
     def _clean(self, said: object) -> str:
-        return str(said).replace(self._key, HIDDEN) if self._key else str(said)
+        """Without the key, as it is and as some write a slash in JSON."""
+        text = str(said)
+        for secret in {self._key, self._key.replace("/", "\\/")} - {""}:
+            text = text.replace(secret, HIDDEN)
+        return text
 
 
 def _reply(said: str) -> Reply:

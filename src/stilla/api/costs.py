@@ -46,6 +46,7 @@ def likely_tokens(question: Question) -> int:
 def forecast(api: Api, questions: Sequence[Question], store: Store) -> Forecast:
     """Of those that are not stored. Answers are taken to be as long as the stored ones, or as `max_tokens` where there are
     none."""
+    questions = list({one.key: one for one in questions}.values())  # the same is asked once
     left = [one for one in questions if one.key not in store.replies]
     asked, most_asked = sum(map(likely_tokens, left)), sum(one.most for one in left)
     answered, most_answered = round(_length(api, list(store.replies.values())) * len(left)), api.max_tokens * len(left)

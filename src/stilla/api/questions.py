@@ -54,8 +54,9 @@ class Question:
 
     @property
     def most(self) -> int:
-        """Tokens that it has at most."""
-        return self.bytes + _BESIDE * (len(self.messages) + 1)
+        """Tokens that it has at most: with what a server may make of further fields (a schema of the answer)."""
+        beside = {name: value for name, value in self.body.items() if name != "messages"}
+        return self.bytes + _BESIDE * (len(self.messages) + 1) + len(json.dumps(beside))
 
 
 def filled(template: str, values: Mapping[str, object]) -> str:

@@ -24,6 +24,8 @@ from stilla.runtime.paths import obstacle
 
 FILE = "answers.jsonl"
 SENT, REPLY, FAILED = "sent", "reply", "failed"
+REJECTED = "rejected"
+"""Why a question has no answer: the server does not take it (it is too long, or against its rules)."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from stilla.check.found import Found
@@ -93,19 +94,22 @@ def told_secrets(recipe: Recipe) -> list[str]:
 
 
 def missing_packages(recipe: Recipe) -> list[str]:
-    """What the formats need and this machine lacks: better known before a training than after it."""
+    """What the formats and the teacher need and this machine lacks: better known before a training than after it."""
     from stilla.export import missing_packages as missing
 
+    api = [f'teacher.api: needs {name}, which is not installed: pip install "stilla[api]"' for name in ("httpx2", "tenacity")
+           if recipe.teacher.api is not None and find_spec(name) is None]
     lacking = list(dict.fromkeys(name for kind in recipe.export for name in missing(kind)))
     if not lacking:
-        return []
+        return api
     what = f"{all_of(recipe.export)} need{'s' if len(recipe.export) == 1 else ''} {all_of(lacking)}"
-    return [f"export: {what}, which {'is' if len(lacking) == 1 else 'are'} not installed: pip install \"stilla[onnx]\""]
+    return [*api, f"export: {what}, which {'is' if len(lacking) == 1 else 'are'} not installed: pip install \"stilla[onnx]\""]
 
 
 def missing_folders(recipe: Recipe) -> list[str]:
     """Models that are named by a path where nothing is."""
-    named = (("teacher.model", recipe.teacher.model), ("student.model", recipe.student.model))
+    taught = [] if recipe.teacher.api is not None else [("teacher.model", recipe.teacher.model)]
+    named = (*taught, ("student.model", recipe.student.model))
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
     if not missing:
         return []

@@ -62,6 +62,9 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         StillaError: it could not, all that is wrong at once; the teacher is not on this machine, or cannot be cut.
     """
+    if recipe.teacher.api is not None:
+        raise RecipeError("plan: shows what students could be cut from a teacher, and nothing can be cut from one behind an "
+                          "address (teacher.api). `stilla check` says what its answers will cost")
     found = Found([])
     look_by_itself(recipe, found)
     ready = look(recipe, found)

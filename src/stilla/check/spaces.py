@@ -60,6 +60,9 @@ def wrong_places(recipe: Recipe) -> list[str]:
     found += _within_another(search)
     if importlib.util.find_spec("optuna") is None:
         found.append('search: needs optuna, which is not installed: pip install "stilla[search]"')
+    if recipe.teacher.api is not None:
+        found.append("search: a trial is held against its teacher, and one behind an address cannot be measured beside it. "
+                     "Run the recipe with each of the values; with a common teacher.api.store nothing is asked twice")
     known = set(unknown_names(recipe))
     for corner in corners(search):
         if not _why_not(corner.path):

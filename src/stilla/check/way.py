@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from stilla import data, objectives, tasks
 from stilla.check import lengths, places, size
+from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
 from stilla.check.spaces import out_of_reach
 from stilla.errors import CompatibilityError, did_you_mean, one_of
@@ -20,10 +21,10 @@ from stilla.objectives.saliency import Saliency
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
-from stilla.stages import cache_choice, caching, completions, groups, narrowing, opinions, unlabelled
+from stilla.stages import asking, cache_choice, caching, completions, groups, narrowing, opinions, unlabelled
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
 from stilla.stages.measuring import sliced_by
-from stilla.stages.starting import start_student
+from stilla.stages.starting import own_model, start_student
 from stilla.stages.unlabelled import Pool
 from stilla.students import Student, part_of
 from stilla.tasks.base import Loaded, Prepared, Task
@@ -79,11 +80,14 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
         with found.attempt():
             splits, task = _data(recipe, found)
             pool = _unlabelled(recipe, splits, task, found)
-            recipe = completions.settled(recipe, task)
+            recipe = asking.settled(completions.settled(recipe, task))
+            found.problems += asking.problems(recipe, task)
+            if recipe.teacher.api is not None and not can_go_on(recipe, splits, task, pool, found):
+                return None
             _measured_by(recipe, task, found)
             found.problems += out_of_reach(recipe, [metric for exam in task.exams(resolved_writing(recipe.evaluate, task))
                                                     for metric in exam.metrics()])
-            if places.has_to_be_downloaded(recipe.teacher):
+            if recipe.teacher.api is None and places.has_to_be_downloaded(recipe.teacher):
                 found.notes.append(
                     f"teacher: {recipe.teacher.model} is not on this machine; the run downloads it, and only then "
                     "sees whether it fits"
@@ -115,6 +119,9 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
     pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
     if pool is None:
         return None
+    if recipe.teacher.api is not None:
+        found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher is asked about them")
+        return pool
     answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"
     found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher {answers}")
     labelled = len(splits.get("train", ()))
@@ -162,8 +169,9 @@ def _is_taught(recipe: Recipe, stage: Stage, task: Task) -> bool:
 def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool | None, found: Found) -> Ready | None:
     """The teacher, the student before training, and the objectives between them."""
     torch.manual_seed(recipe.seed)
-    with found.attempt("teacher"):
-        teacher = task.load(recipe.teacher, labelled=recipe.teacher.train is None)
+    with found.attempt("teacher" if recipe.teacher.api is None else "student"):
+        teacher = (own_model(recipe.student, task) if recipe.teacher.api is not None else
+                   task.load(recipe.teacher, labelled=recipe.teacher.train is None))
         task = task.adapted_to(teacher)
         _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
@@ -182,15 +190,16 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]
             task = task.between(loaded, teacher)
-            sample = data.from_all_over(unlabelled.to_look_at(task, splits, pool), SAMPLE)
+            there = unlabelled.to_look_at(task, splits, pool, answered=recipe.teacher.api is not None)
+            sample = data.from_all_over(there, SAMPLE)
             chosen = objectives_of(recipe, task)
             theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             found.problems += groups.problems(recipe, splits, task, prepared)
             _look_at_the_parts(recipe, splits, student, found)
-            recipe = lengths.settled(recipe, teacher, len(prepared) / len(sample) * unlabelled.number_of(splits, pool), found)
+            share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)
+            recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
             _fit(recipe, chosen, task, teacher, student, prepared, found)
-            share = unlabelled.number_of(splits, pool) / len(sample)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
     return None
@@ -205,13 +214,13 @@ def _look_at_writing(
         generation = resolved_writing(recipe.evaluate, task).writing
         metrics = (generation.metrics if generation else None) or ()
         find_metrics(metrics)
-        if metrics or recipe.completions is not None:
+        if metrics or (recipe.completions is not None and recipe.teacher.api is None):
             writer(teacher.model)
         texts = []
         if generation and metrics:
             asked = number_asked(generation, data.to_measure(splits))
             texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
-        if recipe.completions is not None:
+        if recipe.completions is not None and recipe.teacher.api is None:
             texts.append(f"the teacher writes {unlabelled.number_written(recipe, splits, pool):,} texts to be learnt")
         if texts:
             found.notes.append(f"writing: {'; '.join(texts)}")
@@ -220,6 +229,8 @@ def _look_at_writing(
 def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:
     """Whether both models answer the same batches: not where the student only learns what the teacher has written."""
     named = [spec for stage in recipe.distill for spec in stage.objectives or chosen if _is_usable(spec)]
+    if recipe.teacher.api is not None:
+        return False
     return not recipe.all_written or any(objectives.term(spec).objective.needs_teacher for spec in named)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -14,8 +15,9 @@ from stilla.secrets import is_known_variable
 
 MONEY = 1e9
 """Bound of prices and ceilings, in whatever currency."""
-ASKED_BY_US = ("model", "messages", "n", "stream", "temperature", "max_tokens", "max_completion_tokens")
-"""Fields of a request that other fields of the recipe say, or that would bring answers of another shape."""
+ASKED_BY_US = ("model", "messages", "n", "best_of", "stream", "temperature", "max_tokens", "max_completion_tokens", "tools",
+               "functions", "modalities", "audio")
+"""Fields of a request that other fields of the recipe say, or that would bring answers of another shape or number."""
 REFUSALS = ("I'm sorry, but", "I’m sorry, but", "I am sorry, but", "I can't assist", "I can’t assist", "I cannot assist",
             "I can't help with", "I can’t help with", "I cannot help with", "As an AI")
 
@@ -103,6 +105,11 @@ class Api(Section):
         if wrong := [name for name in body if name in ASKED_BY_US]:
             raise ValueError(f"got {', '.join(wrong)}; these are said by fields of their own (answers, temperature, "
                              "max_tokens, limit_as), or would bring answers of another shape")
+        try:
+            json.dumps(body, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError("expected what JSON can hold: text, finite numbers, true or false, lists, keys and "
+                             "values") from None
         return body
 
     @model_validator(mode="after")

@@ -121,6 +121,9 @@ def _refuse(recipe: Recipe, sizes: Sequence[int], draws: int) -> None:
                           "as in --per-class 4,8,16 --draws 3")
     if recipe.search is not None:
         raise RecipeError("curve: this recipe has values to be searched; give the best.yaml of its search, or search=null")
+    if recipe.teacher.api is not None:
+        raise RecipeError("curve: it compares students with one teacher's logits on what has no labels, and a teacher behind "
+                          "an address gives none (teacher.api)")
     if recipe.data.train is None:
         raise RecipeError("curve: the recipe has no labelled training data (data.train) of which some could be taken")
     if unused := list(_unused(recipe)):

@@ -18,11 +18,13 @@ from stilla.tasks.base import Loaded
 def _teacher(recipe: Recipe) -> str:
     """Its name or place; of random weights only what it is: that is no model that anybody could load."""
     source = recipe.teacher
+    if source.api is not None:
+        return f"{source.model}, asked behind {source.api.url}; whoever publishes this has to know whether its terms allow it"
     return source.model if source.config is None else f"a {source.model} of random weights, trained here"
 
 
 def card(
-    recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded, model: Loaded, *, plain: bool
+    recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded | None, model: Loaded, *, plain: bool
 ) -> Path:
     """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
     usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task, recipe.data.tasks)
@@ -32,7 +34,7 @@ def card(
     text = model_card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
         parts="\n".join(filter(None, (markdown_parts(scores), own))), teacher=_teacher(recipe),
-        student=how(recipe.student, teacher.model, model.model),
+        student=how(recipe.student, (teacher or model).model, model.model),
         data=recipe.data.named, usage=usage, transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
     return write_card(folder.model(role, 0), text)

@@ -69,7 +69,7 @@ def settled(recipe: Recipe, task: Task) -> Recipe:
 
 def problems(recipe: Recipe, task: Task) -> list[str]:
     """What keeps a recipe's `completions` from working, as far as it can be known without a model."""
-    if recipe.completions is None:
+    if recipe.completions is None or recipe.teacher.api is not None:  # stages/asking.py
         return []
     if isinstance(task, Writes):
         wrong = [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)

@@ -34,6 +34,8 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
     Where nothing has a label, the teacher's logits alone.
     """
+    if recipe.teacher.api is not None:  # its answers are labels
+        return (task.labels_by(),)
     chosen = task.learns_by() or objectives_for(task.row_classes(), written=recipe.all_written)
     if are_labelled(recipe, task):
         return chosen
@@ -42,7 +44,8 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
 def are_labelled(recipe: Recipe, task: Task) -> bool:
     """Whether a student's training examples have labels: people's, or texts that the teacher writes."""
-    return (recipe.data.is_labelled and task.has_labels) or is_written(task)
+    answered = recipe.teacher.api is not None or is_written(task)
+    return (recipe.data.is_labelled and task.has_labels) or answered
 
 
 def without_labels(recipe: Recipe, task: Task) -> list[str]:

@@ -7,6 +7,7 @@
     checkpoints/       of stages that are not finished         report.html     the same for people
     log.jsonl          loss terms over training                profile/        traces, if asked for
     personal/<n>/      parts of the student for groups, if asked for
+    answers/           what a teacher behind an address answered; answers.json: what came of it
     completions/       texts that the teacher wrote, if asked for
     unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
     width/             which units a narrower student keeps
@@ -318,7 +319,7 @@ class RunFolder:
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
          "baseline", "personal", "stages", "seeds", "export", "completions", "unlabelled", "width", "cache", "checkpoints",
-         "profile", "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
+         "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

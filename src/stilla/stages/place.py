@@ -36,7 +36,7 @@ from stilla.stages import (
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import check_teacher
 from stilla.stages.origin import Origin
-from stilla.stages.starting import trained
+from stilla.stages.starting import own_model, trained
 from stilla.stages.training import train
 from stilla.stages.unlabelled import Pool
 from stilla.students import Student
@@ -140,8 +140,12 @@ class Place:
 
 
 def teacher_of(place: Place) -> Loaded:
-    """Given, or trained on the labels first."""
+    """Given, or trained on the labels first. Of a teacher behind an address there is no model here: in its place stands the
+    student's own before training, by which data are read and which is asked nothing."""
     source, task, seed = place.recipe.teacher, place.task, place.recipe.seed
+    if source.api is not None:
+        set_seed(seed)
+        return own_model(place.recipe.student, task)
     place = replace(place, task=task.of_teacher())
     if source.train is None:
         return task.load(source, labelled=True)
@@ -175,6 +179,8 @@ def refuse_weak(place: Place, teacher: Loaded) -> None:
     Raises:
         CompatibilityError: it is not, and the recipe does not allow it.
     """
+    if place.recipe.teacher.api is not None:
+        return
     inputs = {"data": place.content, "teacher": of_model(teacher.model)}
     if place.recipe.allow_weak_teacher or on_main(lambda: place.folder.fits("teacher-check", inputs)):
         return
@@ -185,5 +191,6 @@ def refuse_weak(place: Place, teacher: Loaded) -> None:
 def _named(source: TeacherSource) -> dict[str, Any]:
     """What the training of a teacher depends on of its section; without what it leaves open, as runs of before knew of
     none."""
-    absent = {name for name, value in (("config", source.config), ("data", source.data)) if not value}
+    absent = {name for name, value in (("config", source.config), ("data", source.data),
+                                              ("api", source.api)) if not value}
     return source.model_dump(mode="json", exclude=absent)

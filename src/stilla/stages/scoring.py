@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from datasets import Dataset
@@ -16,6 +17,7 @@ from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
 from stilla.stages import kept, learnt, reasons, spent, transfer
+from stilla.stages.answered import Summary
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
 from stilla.stages.groups import Parts
@@ -83,20 +85,24 @@ def export_one(
 
 
 def score(
-    recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
+    recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], teacher: Loaded | None,
     exported: Mapping[str, Path], *, again: bool = False, written: Recipe | None = None,
 ) -> Scores:
     """Measure teacher, student, baseline and exported files on validation and test data, and write the scores.
 
-    `again`: also where nothing has changed. The old scores stay until there are new ones. `written`: the recipe in whose
-    words the model card speaks, if others than these.
+    `teacher`: None where it is behind an address, and what it answered is all that is known of it. `again`: also where
+    nothing has changed. The old scores stay until there are new ones. `written`: the recipe in whose words the model card
+    speaks, if others than these.
     """
     roles = ["student", *(["baseline"] if recipe.evaluate.baseline else [])]
     seeds = range(recipe.evaluate.seeds)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in seeds] for role in roles}
     parts = [] if recipe.personal is None else [Parts.of(folder, seed) for seed in seeds]
     measured = data.to_measure(splits)
-    inputs = {"teacher": of_model(teacher.model), "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
+    answers = Summary.of(folder.path) if teacher is None else None
+    known = None if answers is None else asdict(answers)
+    inputs = {"teacher": known if teacher is None else of_model(teacher.model),
+              "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
               "data": data.fingerprint.of_splits(measured),
               **transfer.inputs_of(recipe),
@@ -109,7 +115,8 @@ def score(
         if found is not None:
             say("scores: measured before, skipped")
             return found
-    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts), learnt_from)
+    notes = [] if answers is None else answers.sentences()
+    scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts, notes=notes), learnt_from)
     scores = spent.said_in(scores, spent.of(folder.log))
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)

@@ -25,6 +25,8 @@ from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages import (
+    answered,
+    asking,
     cache_choice,
     caching,
     completions,
@@ -51,7 +53,8 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Stages:
-    """What comes after the teacher, to which the place's task is adapted."""
+    """What comes after the teacher, to which the place's task is adapted. Of one behind an address, what stands in its place
+    (see `teacher_of`)."""
 
     place: Place
     teacher: Loaded
@@ -65,9 +68,10 @@ class Stages:
     def sample(self) -> tuple[Prepared, float]:
         """A few training examples as a training would get them, from all over, and how many times as many there are."""
         place, processor = self.place, self.teacher.processor
-        some = from_all_over(unlabelled.to_look_at(place.task, place.splits, place.pool), SAMPLE)
+        there = unlabelled.to_look_at(place.task, place.splits, place.pool, answered=self.recipe.teacher.api is not None)
+        some = from_all_over(there, SAMPLE)
         prepared = place.task.prepare(some, processor, processor, training=True, seed=self.recipe.seed)
-        return prepared, unlabelled.number_of(place.splits, place.pool) / len(some)
+        return prepared, unlabelled.number_learnt(self.recipe, place.splits, place.pool) / len(some)
 
     def with_recipe(self, recipe: Recipe) -> Stages:
         return replace(self, place=replace(self.place, recipe=recipe))
@@ -80,10 +84,12 @@ class Stages:
             RecipeError: a section that cannot serve the others.
         """
         task, (prepared, share) = self.place.task, self.sample()
+        beforehand = beforehand and self.recipe.teacher.api is None  # its answers are texts, which no cache of logits holds
         recipe = effort.settled(self.recipe, self.teacher.model, share * len(prepared))
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand,
                                       of_many=of_many)
-        if wrong := [*completions.problems(recipe, task), *opinions.problems(recipe.data.unlabelled, task),
+        if wrong := [*completions.problems(recipe, task), *asking.problems(recipe, task),
+                     *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *groups.problems(recipe, self.place.splits, task, prepared),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
@@ -122,6 +128,10 @@ class Stages:
         if section is None:
             return None
         pool, folder = place.pool, place.folder.completions
+        if self.recipe.teacher.api is not None:
+            on_main(lambda: answered.completed(self.recipe, place.task, place.splits, pool, processor=self.teacher.processor,
+                                             folder=place.folder.path))
+            return answered.learnt(self.recipe, place.task, place.splits, pool)
         if section.of == "unlabelled" and pool is not None:
             examples = data.joined(None, pool.data)
         else:
@@ -138,7 +148,9 @@ class Stages:
         place = self.place
         if written is None:
             return unlabelled.together(place.task, place.splits, place.pool)
-        return written.data if self.recipe.all_written else data.joined(self._labelled(), written.data)
+        if self.recipe.all_written or self.recipe.teacher.api is not None:
+            return written.data
+        return data.joined(self._labelled(), written.data)
 
     def _labelled(self) -> Dataset | None:
         train = self.place.splits.get("train")
@@ -181,8 +193,11 @@ class Stages:
         helped, examples = role == "student", self.examples(written)
         stages = self.recipe.distill if helped else self._baselines(written, examples)
         texts, pool = (written, place.pool) if helped else (None, None)
+        if self.recipe.teacher.api is not None:  # what was unlabelled has answers now, as texts
+            place = replace(place, pool=None)
+            pool = None
         inputs: dict[str, Any] = {
-            **place.inputs, "teacher": of_model(self.teacher.model), "seed": self.recipe.seed + seed,
+            **place.inputs, **self._taught_by, "seed": self.recipe.seed + seed,
             **transfer.inputs_of(self.recipe), "student": _made(self.recipe.student), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
@@ -208,6 +223,8 @@ class Stages:
         """The stages on labels alone, for as many steps as the student, of whose texts some were left out, or which has
         `examples` that nobody has labelled."""
         stages, labels = self.recipe.distill, self.place.task.labels_by()
+        if self.recipe.teacher.api is not None:
+            return tuple(labels_alone(stage, len(examples) / len(self.place.splits["train"]), by=labels) for stage in stages)
         if self.place.pool is None:
             return tuple(labels_alone(stage, written.share if written else 1.0, by=labels) for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
@@ -236,6 +253,17 @@ class Stages:
         if smaller is not None:
             smaller.tell()
         return student, loaded
+
+    @property
+    def measured_teacher(self) -> Loaded | None:
+        """None where it is behind an address."""
+        return self.teacher if self.recipe.teacher.api is None else None
+
+    @property
+    def _taught_by(self) -> dict[str, Any]:
+        """What a training depends on of its teacher."""
+        source = self.recipe.teacher
+        return {"teacher": of_model(self.teacher.model) if source.api is None else [source.api.url, source.model]}
 
     def _origin(self) -> ModelSource:
         source = self.recipe.teacher

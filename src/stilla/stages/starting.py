@@ -69,9 +69,7 @@ def _started(
 ) -> tuple[Student, Loaded]:
     """With the whole vocabulary."""
     if spec.model is not None:
-        source = ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
-                             trust_remote_code=spec.trust_remote_code)
-        loaded = task.load(source, labelled=False)
+        loaded = own_model(spec, task)
         return given(loaded.model, teacher.model), loaded
     teacher = task.pattern(teacher)
     student = whole_width(spec, task, teacher, origin)
@@ -81,6 +79,13 @@ def _started(
         student = replace(student, model=cut.of(model), slices=cut.slices)
     _refuse_few_embeddings(student.model, teacher.processor)
     return student, Loaded(student.model, teacher.processor, teacher.source)
+
+
+def own_model(spec: StudentSpec, task: Task) -> Loaded:
+    """The model that a student is given as, before training."""
+    assert spec.model is not None
+    return task.load(ModelSource(model=spec.model, weights=spec.weights, processor=spec.processor, revision=spec.revision,
+                                 trust_remote_code=spec.trust_remote_code), labelled=False)
 
 
 def whole_width(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None) -> Student:

@@ -121,9 +121,10 @@ def together(task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Da
     return data.joined(None if train is None else task.beside(train), pool.data)
 
 
-def to_look_at(task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Dataset:
-    """Examples such as a student will learn from, as far as they are there before the teacher has written any."""
-    if pool is not None and is_written(task):
+def to_look_at(task: Task, splits: Mapping[str, Dataset], pool: Pool | None, *, answered: bool = False) -> Dataset:
+    """Examples such as a student will learn from, as far as they are there before the teacher has written any, or has
+    `answered` what they are."""
+    if pool is not None and (answered or is_written(task)):
         return splits.get("train", splits["validation"])
     return together(task, splits, pool)
 
@@ -133,6 +134,14 @@ def number_written(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | N
     if recipe.completions is None:
         return 0
     return number_of(splits, pool) if recipe.all_written else number_of({}, pool)
+
+
+def number_learnt(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | None) -> int:
+    """How many a student learns from, with all answers that a teacher behind an address gives."""
+    answers = 1 if recipe.teacher.api is None else recipe.teacher.api.answers
+    if recipe.all_written or answers == 1:
+        return answers * number_of(splits, pool)
+    return number_of(splits, None) + answers * number_of({}, pool)
 
 
 def number_of(splits: Mapping[str, Dataset], pool: Pool | None) -> int:

@@ -24,7 +24,7 @@ from stilla.data import TEACHER, to_measure
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
 from stilla.stages.opinions import asked_about
-from stilla.stages.unlabelled import Pool, number_of
+from stilla.stages.unlabelled import Pool, number_learnt
 from stilla.tasks.base import Loaded, Prepared, Side, Task
 from stilla.training.arguments import runs_on_cpu
 
@@ -108,7 +108,7 @@ def estimate(
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
                              Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
     device = "CPU" if runs_on_cpu(first) else "GPU"
-    number = number_of(splits, pool)
+    number = number_learnt(recipe, splits, pool)
     share = per_example * number / len(prepared)
     section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
     stored = cache_choice.bytes_of(recipe, section, task, teacher.model, prepared, share)
@@ -172,7 +172,8 @@ def _seconds(
     if width is not None:  # one by one; of models between the student's size and its own before
         examples = width.rounds * min(width.examples, sizes["train"] or number)
         seconds["width"] = ours.passes.training(examples, 1) * max(1.0, theirs.parameters / ours.parameters)
-    seconds["student"] = repeats * sum(training(stage, ours, number, theirs.passes.forward) for stage in stages)
+    helper = theirs.passes.forward if recipe.teacher.api is None else None
+    seconds["student"] = repeats * sum(training(stage, ours, number, helper) for stage in stages)
     if recipe.evaluate.baseline:  # as many steps
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
     if recipe.export:
@@ -180,7 +181,9 @@ def _seconds(
     measured, size = sizes["measured"], recipe.evaluate.batch_size
     subjects = repeats * (1 + recipe.evaluate.baseline) + len(recipe.export)
     looked_at = 0 if recipe.allow_weak_teacher else sizes["validation"]  # is the teacher better than chance?
-    predicting = theirs.passes.answering(measured + looked_at, size) + subjects * ours.passes.answering(measured, size)
+    predicting = subjects * ours.passes.answering(measured, size)
+    if recipe.teacher.api is None:
+        predicting += theirs.passes.answering(measured + looked_at, size)
     timing = SPEED * (2 + len(recipe.export)) if recipe.evaluate.speed else 0.0
     return {**seconds, "evaluation": predicting + timing}
 

@@ -41,7 +41,8 @@ def seconds_of_writing(
     found = {}
     tokens, device = _answer_tokens(prepared, per_example), device_for(recipe.distill[0])
     section, generation = recipe.completions, resolved_writing(recipe.evaluate, task).writing
-    if section is not None:
+    here = recipe.teacher.api is None
+    if section is not None and here:
         decoding = Decoding(section.max_new_tokens, section.num_beams)
         some = splits["train"] if pool is None else joined(None, pool.data)
         theirs, number = pace(task, teacher, some, decoding, section.batch_size, device), number_written(recipe, splits, pool)
@@ -57,7 +58,8 @@ def seconds_of_writing(
         timed = recipe.evaluate.speed * (one + many * size)
 
         def writing(length: float) -> float:
-            return (texts + timed) * theirs(length) + (texts * students + timed * (1 + len(recipe.export))) * ours(length)
+            own = (texts * students + timed * (1 + len(recipe.export))) * ours(length)
+            return own + (texts + timed) * theirs(length) if here else own
 
         found["writing"] = _between(tokens, decoding, writing)
     return found

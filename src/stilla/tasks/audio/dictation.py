@@ -56,6 +56,7 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
     """
 
     auto: ClassVar[Any] = AutoModelForSpeechSeq2Seq
+    shown: ClassVar[bool] = False
     dictated: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "input_values": ("batch", "samples"), "input_features": ("batch",), "attention_mask": ("batch", "samples"),
@@ -219,6 +220,9 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         said = self._said(split)
         source = _source(sounds, keys, heard, writes, writes, training=False)
         return Asked(Heard(source, writes, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()])
+
+    def askable(self, split: Dataset) -> NDArray[np.int64]:
+        return np.zeros(0, np.int64)
 
     def source_of(self, split: Dataset, key: int) -> str:
         """Where the sound came from."""

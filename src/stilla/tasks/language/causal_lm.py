@@ -206,6 +206,16 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             return row.lines(row.asked)
         return str(row[0] if isinstance(row, tuple) else row)
 
+    def askable(self, split: Dataset) -> NDArray[np.int64]:
+        return _read(split, self.layout, are_unlabelled(split)).keys
+
+    def beside_answers(self, split: Dataset) -> Dataset:
+        return self.beside(split)
+
+    def talk_of(self, split: Dataset, key: int) -> list[dict[str, str]] | None:
+        row = _row(split, key, self.layout)
+        return row.in_words() if isinstance(row, talks.Talk) else None
+
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
         if self.layout.source == "messages":
             return translations.with_cuts(talks.answered(split, self.layout.columns, texts), cut)

@@ -168,6 +168,12 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
     def source_of(self, split: Dataset, key: int) -> str:
         return str(translations.values(split.select([int(key)]), self.columns[0])[0])
 
+    def askable(self, split: Dataset) -> NDArray[np.int64]:
+        return self._texts(split, asked=True)[0]
+
+    def beside_answers(self, split: Dataset) -> Dataset:
+        return self.beside(split)
+
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
         return translations.replaced(split, self.columns[1], texts, cut)
 

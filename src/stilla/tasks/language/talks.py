@@ -13,7 +13,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Json, LargeList, List, concatenate_datasets
 
-from stilla.errors import DataError
+from stilla.errors import CompatibilityError, DataError
 
 SPEAKERS: Mapping[str, str] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
@@ -50,6 +50,19 @@ class Talk:
     def said_by(self, role: str) -> str:
         """All that one of them says."""
         return "\n".join(str(message.get("content", "")) for message in self.messages if message["role"] == role)
+
+    def in_words(self) -> list[dict[str, str]]:
+        """What was said before the answer that is asked for.
+
+        Raises:
+            CompatibilityError: calls of functions, pictures, or somebody else who speaks.
+        """
+        before = self.messages[: self.asked]
+        if self.tools or any(set(one) - {"role", "content"} or not isinstance(one.get("content"), str) or
+                             one["role"] not in ("system", "user", "assistant") for one in before):
+            raise CompatibilityError("teacher.api: conversations with tools, calls or contents that are no text are not "
+                                     "asked about; only what system, user and assistant say is sent")
+        return [{"role": one["role"], "content": one["content"]} for one in before]
 
     def lines(self, end: int) -> str:
         """For a person, up to a turn."""

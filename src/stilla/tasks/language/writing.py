@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -16,6 +16,7 @@ from stilla.recipe import Evaluate, Generation
 from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.exam import Exam, ForwardExam, any_of
+from stilla.tasks.shared.in_words import InWords
 from stilla.tasks.shared.strings import find
 from stilla.views import Text, View
 
@@ -54,7 +55,7 @@ class Asked:
         return len(self.keys)
 
 
-class Writes(ABC):
+class Writes(InWords):
     """A task over a vocabulary whose models continue a prompt, translate a source or write down what is said. Mixed into a
     `Task`."""
 
@@ -66,9 +67,12 @@ class Writes(ABC):
     def text_metrics(self) -> tuple[str, ...]:
         """What texts are measured by where the recipe does not say, the headline first; () where it has to ask for it."""
 
-    @abstractmethod
-    def unasked(self) -> str | None:
-        """Why these data ask for no text, and what to do; None where they do."""
+    def judged(self, split: Dataset, said: Mapping[int, str | None], processor: Any, metrics: Sequence[str]) -> str:
+        asked = self.asked(split, processor)
+        there = [(said[int(key)] or "", text) for key, text in zip(asked.keys, asked.references) if int(key) in said]
+        given, references = ([pair[side] for pair in there] for side in (0, 1))
+        values = ", ".join(f"{one.name} {one.compute(given, references):.3g}" for one in find(metrics))
+        return f"its answers to {len(there):,} examples of the data reach {values}"
 
     @abstractmethod
     def asked(self, split: Dataset, processor: Any) -> Asked:
@@ -78,10 +82,6 @@ class Writes(ABC):
             CompatibilityError: these data ask for nothing (plain text).
         """
 
-    @abstractmethod
-    def source_of(self, split: Dataset, key: int) -> str:
-        """What an example asks, as text."""
-
     def own_text(self, split: Dataset, key: int) -> str | None:
         """What the data say that an example's text is, where it is `dictated`; None where they do not."""
         return None
@@ -89,10 +89,6 @@ class Writes(ABC):
     def written_exam(self, section: Generation) -> WrittenExam:
         """How its texts are judged."""
         return WrittenExam(self, section)
-
-    @abstractmethod
-    def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
-        """The split with these texts to learn in place of its own; a text that was `cut` has no end."""
 
     @abstractmethod
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:

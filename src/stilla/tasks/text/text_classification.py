@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
@@ -26,6 +26,7 @@ from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
+from stilla.tasks.shared.in_words import InWords, named_in, wilson
 from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextClassification(Classification[TextClassificationData]):
+class TextClassification(Classification[TextClassificationData], InWords):
     """Texts, or pairs of texts, by class; several labels per text; or a number per text."""
 
     text: tuple[str, ...] = ()
@@ -52,6 +53,9 @@ class TextClassification(Classification[TextClassificationData]):
     data_section = TextClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
+    question: ClassVar[str] = ("To which of these classes does the text belong?\nClasses: {labels}\n\nText: {source}\n\n"
+                               "Answer with the name of the class alone.")
+    once: ClassVar[bool] = False
 
     @classmethod
     def understand(cls, section: TextClassificationData, splits: Mapping[str, Dataset]) -> Self:
@@ -177,6 +181,52 @@ class TextClassification(Classification[TextClassificationData]):
     def _read(self) -> tuple[str, ...]:
         """All columns that models read."""
         return tuple(dict.fromkeys((*self.text, *self.teachers)))
+
+    # --- asking in words ---
+
+    def unasked(self) -> str | None:
+        if self.problem.form != "class":
+            return "answers are read as one class of a text, and these labels are several, or a number"
+        if not self.problem.named:
+            return "the classes are numbers, which say nothing to whoever is asked; name them (data.labels)"
+        return None
+
+    def source_of(self, split: Dataset, key: int) -> str:
+        row = split[int(key)]
+        return "\n\n".join(str(row[column]) for column in self.text)
+
+    def askable(self, split: Dataset) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(len(split)), empty([_columns.values(split, column) for column in self.text]))
+
+    def values_of(self) -> Mapping[str, str]:
+        return {"labels": ", ".join(self.problem.names)}
+
+    def meant(self, text: str) -> str | None:
+        return named_in(text, self.problem.names)
+
+    def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
+        """`texts`: names of classes."""
+        raw = dict(zip(self.problem.names, self.problem.raw))
+        return self._spelled(split, [raw[name] for name in texts])
+
+    def judged(self, split: Dataset, said: Mapping[int, str | None], processor: Any, metrics: Sequence[str]) -> str:
+        keys = sorted(said)
+        labels = [self.problem.names[index] for index in self.problem.encode(split.select(keys))]
+        right = np.array([said[key] == label for key, label in zip(keys, labels)], np.float64)
+        low, high = wilson(right)
+        unclear = sum(one is None for one in said.values())
+        return (f"its answers have an accuracy of {right.mean():.3f} (95 % interval {low:.3f} to {high:.3f}) on "
+                f"{len(keys):,} labelled examples, of which {unclear:,} were not understood")
+
+    def beside_answers(self, split: Dataset) -> Dataset:
+        split = self.beside(split)
+        return self._spelled(split, [self.problem.raw[index] for index in self.problem.encode(split)])
+
+    def _spelled(self, split: Dataset, labels: list[str]) -> Dataset:
+        """With these labels, as the data spell them, in the place of its own."""
+        column, split = self.problem.columns[0], split.with_format(None)
+        rest = split.remove_columns([column]) if column in split.column_names else split
+        return rest.add_column(column, labels, feature=Value("string"))
 
     def _tokens(self, tokenizer: Any, texts: list[list[str]], length: int, whose: str) -> _tokens.Tokens:
         tokens, cut = _tokens.tokenise(tokenizer, texts, length)

@@ -1,0 +1,179 @@
+"""What comes of the answers of a teacher behind an address: which are learnt, what was left out, how good they are.
+
+They become the student's targets, as texts do that a teacher here writes (`completions.py`); everything after that is the
+usual training. The answers themselves lie in a store of their own, which no other stage touches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from stilla import data
+from stilla.api import REJECTED, Question, Reply, Store
+from stilla.data.unlabelled import MARK
+from stilla.errors import DataError, counted
+from stilla.recipe import Completions, Recipe
+from stilla.recipe.api import Api
+from stilla.runtime.files import sealed, unsealed, write_whole
+from stilla.runtime.imports import own_function
+from stilla.runtime.narrate import say
+from stilla.stages.asking import Example, api_of, measured, metrics_of, questions, store_of, to_ask, words_of
+from stilla.stages.completions import KEEP, Completed
+from stilla.stages.unlabelled import Pool
+from stilla.tasks.base import Task
+from stilla.tasks.shared.in_words import InWords
+
+SUMMARY = "answers.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run knows of its teacher. `asked`: questions about training examples, of whose answers so many are `learnt`.
+    `left_out`: the others, by the reason. `quality`: how good its answers are, in words."""
+
+    model: str
+    url: str
+    asked: int
+    learnt: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    cut: int = 0
+    tokens: tuple[int, int] = (0, 0)
+    spent: float | None = None
+    quality: str = ""
+
+    def sentences(self) -> list[str]:
+        """For scores, report and model card."""
+        out = ", ".join(f"{count:,} {why}" for why, count in self.left_out.items())
+        said = (f"teacher: {self.model} behind {self.url}, known by its answers alone: {self.asked:,} asked for, "
+                f"{self.learnt:,} learnt")
+        said += f"; left out: {out}" if out else ""
+        said += f"; {self.cut:,} were cut at the limit and are not taught as ended" if self.cut else ""
+        cost = f"; {self.spent:.4g} spent, by the prices in the recipe" if self.spent is not None else ""
+        found = [f"{said}. {self.tokens[0]:,} tokens asked, {self.tokens[1]:,} answered{cost}"]
+        return [*found, f"teacher: {self.quality}"] if self.quality else found
+
+    @classmethod
+    def of(cls, folder: Path) -> Summary | None:
+        """Of a run's folder; None where it was not written, or was changed."""
+        try:
+            plain = unsealed((folder / SUMMARY).read_text(encoding="utf-8"))
+            return cls(**{**plain, "tokens": tuple(plain["tokens"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+def completed(
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool | None, *, processor: Any, folder: Path
+) -> None:
+    """Have everything asked that is not answered yet, and write down what came of it. For the main process alone.
+
+    Raises:
+        StillaError: the server does not answer, or the ceiling is reached: the same again goes on.
+    """
+    about, judged = to_ask(recipe, task, splits, pool), measured(recipe, splits)
+    asked = questions(recipe, task, about)
+    exam = [] if judged is None else questions(recipe, task, judged, once=True)
+    store = _answering(api_of(recipe), store_of(recipe), [one.question for one in (*asked, *exam)])
+    why, kept = _sorted(recipe, task, about, asked, store)
+    replies = [store.replies[one.question.key] for one in (*asked, *exam)]
+    summary = Summary(
+        recipe.teacher.model, api_of(recipe).url, len(asked), len(kept), dict(Counter(one for one in why if one)),
+        sum(reply.why == "length" for _, _, reply in kept),
+        (sum(one.asked or 0 for one in replies), sum(one.answered or 0 for one in replies)),
+        None if api_of(recipe).price is None else store.spent,
+        "" if judged is None else quality(recipe, task, judged, exam, store, processor))
+    write_whole(folder / SUMMARY, sealed(asdict(summary)))
+    for line in summary.sentences():
+        say(line)
+
+
+def _answering(api: Api, folder: Path, asked: Sequence[Question]) -> Store:
+    """A store in which all of them are answered. Where they are, nobody else is kept from adding to it."""
+    store = Store(folder)
+    if all(one.key in store.replies for one in asked):
+        return store
+    from stilla.api.asking import ask  # needs what the extra `api` brings
+
+    with store:
+        done = ask(api, asked, store)
+    if done.failures:
+        listed = ", ".join(f"{count:,} × {why}" for why, count in done.failures.items())
+        say(f"teacher: {counted(sum(done.failures.values()), 'request')} brought no answer and were sent again ({listed})")
+    return store
+
+
+def learnt(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool | None) -> Completed:
+    """All that the student learns from, of answers that are there.
+
+    Raises:
+        DataError: none can be used.
+    """
+    about, words = to_ask(recipe, task, splits, pool), words_of(task)
+    asked = questions(recipe, task, about)
+    store = Store(store_of(recipe))
+    why, kept = _sorted(recipe, task, about, asked, store)
+    if not kept:
+        reasons = ", ".join(f"{count:,} {one}" for one, count in Counter(one for one in why if one).items())
+        raise DataError(f"teacher.api: none of the {len(asked):,} answers can be learnt ({reasons}). Look at them in "
+                        f"{store.file}, and at teacher.api (template, system, max_tokens, refusals) and completions")
+    chosen = about.select([key for key, _, _ in kept])
+    chosen = chosen.remove_columns([MARK]) if MARK in chosen.column_names else chosen
+    texts = words.answered(chosen, [text for _, text, _ in kept], [reply.why == "length" for _, _, reply in kept])
+    if not recipe.all_written and "train" in splits:
+        texts = data.joined(words.beside_answers(splits["train"]), texts).remove_columns([MARK])
+    return Completed(texts, len(asked))
+
+
+def _sorted(
+    recipe: Recipe, task: Task, split: Dataset, asked: Sequence[Example], store: Store
+) -> tuple[list[str | None], list[tuple[int, str, Reply]]]:
+    """Why answers are left out, None where they are not; and what is learnt of the others: example, text, reply."""
+    section, words, api = recipe.completions, words_of(task), api_of(recipe)
+    assert section is not None  # it is settled
+    keep = None if section.keep is None else own_function(section.keep, KEEP)
+    reasons, kept, known = list[str | None](), list[tuple[int, str, Reply]](), set[tuple[int, str]]()
+    for one in asked:
+        reply = store.replies[one.question.key]
+        why, text = _why_not(reply, api, section, words)
+        if why is None and words.once and (one.key, text) in known:
+            why = "repeated"
+        if why is None and keep is not None and not keep(words.source_of(split, one.key), text):
+            why = f"not kept by {section.keep}"
+        if why is None:
+            known.add((one.key, text))
+            kept.append((one.key, text, reply))
+        reasons.append(why)
+    return reasons, kept
+
+
+def _why_not(reply: Reply, api: Api, section: Completions, words: InWords) -> tuple[str | None, str]:
+    """Why an answer is not learnt, None if it is; and what of it would be."""
+    text = reply.text.strip()
+    if reply.why == REJECTED:
+        return "rejected by the server", ""
+    if reply.refusal or text.startswith(tuple(api.refusals)):
+        return "refused", ""
+    if not text:
+        return "empty", ""
+    if section.cut == "drop" and reply.why == "length":
+        return "cut", ""
+    said = words.meant(text)
+    return ("not understood", "") if said is None else (None, said)
+
+
+# --- how good it is ---
+
+
+def quality(
+    recipe: Recipe, task: Task, split: Dataset, exam: Sequence[Example], store: Store, processor: Any
+) -> str:
+    """How good the teacher's answers to labelled examples are, in words; what is not understood counts as wrong."""
+    words = words_of(task)
+    said = {one.key: words.meant(store.replies[one.question.key].text.strip()) for one in exam}
+    return words.judged(split, said, processor, metrics_of(recipe, task))

@@ -1,0 +1,122 @@
+"""What a teacher behind an address is asked about examples, and what of its answers becomes a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from stilla.api import REJECTED, Reply, Store
+from stilla.check import places
+from stilla.check.places import missing_packages
+from stilla.data.unlabelled import MARK
+from stilla.errors import DataError, RecipeError
+from stilla.recipe import Recipe
+from stilla.recipe.file import from_options
+from stilla.stages import answered, asking
+from stilla.stages.unlabelled import Pool
+from stilla.tasks.language.sections import Seq2SeqData
+from stilla.tasks.language.seq2seq import Seq2Seq
+from stilla.tasks.language.translations import CUT
+from stilla.tasks.text.sections import TextClassificationData
+from stilla.tasks.text.text_classification import TextClassification
+
+SPLIT = Dataset.from_dict({"source": ["one", "two", "three"], "target": ["a", "b", "c"]})
+TEXTS = Dataset.from_dict({"text": ["good", "bad", "so"], "label": ["yes", "no", "yes"]})
+
+
+def recipe_of(folder: Path, api: dict[str, Any] | None = None, task: str = "seq2seq", **more: Any) -> Recipe:
+    data = {"train": "x", **more.pop("data", {})}
+    return asking.settled(from_options({
+        "task": task, "data": data, "student": {"model": "./s"}, "output": str(folder / "run"),
+        "teacher": {"model": "m", "api": {"url": "http://x/v1", "store": str(folder), **(api or {})}}, **more}))
+
+
+def texts_of() -> Seq2Seq:
+    return Seq2Seq.understand(Seq2SeqData(train="x"), {"train": SPLIT})
+
+
+def stored(folder: Path, recipe: Recipe, task: Any, split: Dataset, replies: list[Reply], pool: Pool | None = None) -> None:
+    asked = asking.questions(recipe, task, asking.to_ask(recipe, task, {"train": split}, pool))
+    with Store(folder) as store:
+        for one, reply in zip(asked, replies, strict=True):
+            store.end(one.question.key, reply, one.question.messages)
+
+
+def test_a_template_is_filled_with_an_examples_columns(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, {"template": "{source}? Not {target}!", "system": "s", "answers": 2})
+    asked = asking.questions(recipe, texts_of(), SPLIT)
+    assert [one.key for one in asked] == [0, 0, 1, 1, 2, 2]
+    assert asked[0].question.messages == [{"role": "system", "content": "s"}, {"role": "user", "content": "one? Not a!"}]
+    assert asked[0].question.key != asked[1].question.key
+    with pytest.raises(RecipeError, match=r"got \{sauce\}; expected source or target.*Did you mean source"):
+        asking.questions(recipe_of(tmp_path, {"template": "{sauce}"}), texts_of(), SPLIT)
+
+
+def test_answers_become_targets_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, {"answers": 3})
+    replies = [Reply(" x "), Reply("x"), Reply("y", "length"), Reply(""), Reply("", "stop", "no"), Reply("As an AI, no."),
+               Reply("", REJECTED, "too long"), Reply("z"), Reply("Z")]
+    stored(tmp_path, recipe, texts_of(), SPLIT, replies)
+    done = answered.learnt(recipe, texts_of(), {"train": SPLIT}, None)
+    assert done.data["source"][:] == ["one", "one", "three", "three"]
+    assert done.data["target"][:] == ["x", "y", "z", "Z"]
+    assert done.data[CUT][:] == [False, True, False, False]
+    assert done.of == 9
+    answered.completed(recipe, texts_of(), {"train": SPLIT}, None, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert found.left_out == {"repeated": 1, "empty": 1, "refused": 2, "rejected by the server": 1}
+    assert (found.asked, found.learnt, found.cut) == (9, 4, 1)
+
+
+def keeps(source: str, text: str) -> bool:
+    return source != "one" or text == "x"
+
+
+def test_a_verifier_and_cut_leave_answers_out(tmp_path: Path) -> None:
+    own = f"{__name__}:keeps"
+    recipe = recipe_of(tmp_path, {"answers": 2}, completions={"by": "teacher", "cut": "drop", "keep": own})
+    stored(tmp_path, recipe, texts_of(), SPLIT, [Reply("x"), Reply("y"), Reply("z", "length"), Reply("v"), *[Reply("")] * 2])
+    done = answered.learnt(recipe, texts_of(), {"train": SPLIT}, None)
+    assert done.data["target"][:] == ["x", "v"]
+    nothing = recipe_of(tmp_path, {"answers": 2, "refusals": ["x", "y", "v", "z"]})
+    with pytest.raises(DataError, match=r"none of the 6 answers can be learnt \(4 refused, 2 empty\)"):
+        answered.learnt(nothing, texts_of(), {"train": SPLIT}, None)
+
+
+def test_classes_are_learnt_beside_labels_and_each_answer_counts(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    pool = Pool(task.unlabelled(Dataset.from_dict({"text": ["fine", "hm"]}), {}))
+    recipe = recipe_of(tmp_path, {"answers": 2}, "text-classification", data={"unlabelled": {"examples": ["y"]}})
+    stored(tmp_path, recipe, task, TEXTS, [Reply("Yes."), Reply("yes"), Reply("no"), Reply("what?")], pool)
+    done = answered.learnt(recipe, task, {"train": TEXTS}, pool)
+    assert MARK not in done.data.column_names
+    assert list(zip(done.data["text"][:], done.data["label"][:])) == [
+        ("good", "yes"), ("bad", "no"), ("so", "yes"), ("fine", "yes"), ("fine", "yes"), ("hm", "no")]
+    asked = asking.questions(recipe, task, asking.to_ask(recipe, task, {"train": TEXTS}, pool))
+    assert "Classes: no, yes\n\nText: fine\n\n" in asked[0].question.messages[0]["content"]
+
+
+def test_its_answers_are_judged_by_labels(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    said = task.judged(TEXTS, {0: "yes", 1: "yes", 2: None}, None, ())
+    assert said == ("its answers have an accuracy of 0.333 (95 % interval 0.061 to 0.792) on 3 labelled examples, of which 1 "
+                    "were not understood")
+
+
+@pytest.mark.parametrize(("labels", "words"), [(["0", "1", "1"], "are numbers, which say nothing"),
+                                               ([0.5, 0.25, 0.1], "or a number")])
+def test_labels_that_no_answer_could_name_are_refused(tmp_path: Path, labels: list[Any], words: str) -> None:
+    split = Dataset.from_dict({"text": TEXTS["text"][:], "label": labels})
+    kind: Any = "single_label" if isinstance(labels[0], str) else None
+    task = TextClassification.understand(TextClassificationData(train="x", kind=kind), {"train": split})
+    assert words in "\n".join(asking.problems(recipe_of(tmp_path, task="text-classification"), task))
+
+
+def test_what_lacks_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "find_spec", lambda name: None if name == "tenacity" else name)
+    assert missing_packages(recipe_of(tmp_path)) == [
+        'teacher.api: needs tenacity, which is not installed: pip install "stilla[api]"']
