@@ -51,6 +51,14 @@ def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
     return resolved.model_dump(mode="json", exclude={**dict.fromkeys(WHERE, True), **({"parts": parts} if parts else {})})
 
 
+def as_read(prepared: Prepared, recipe: Recipe, task: Task) -> Prepared:
+    """Training examples as both models read them: a teacher in the tokens that it has and its student has not, unless
+    a term compares the two position by position."""
+    terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
+    by_position = any(one.objective.misfits(aligned=False, packed=prepared.packed, framed=prepared.framed) for one in terms)
+    return prepared if by_position else prepared.read_apart()
+
+
 def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMap) -> None:
     """What lies at the cache's place against the recipe, before anything is begun; no cache there fits everything.
 

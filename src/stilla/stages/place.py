@@ -102,6 +102,7 @@ class Place:
         """`processors`: the student's and the teacher's. `examples`: by default the training split."""
         split = self.splits["train"] if examples is None else examples
         prepared, marks = self.task.prepare(split, *processors, training=True, seed=seed), data.are_unlabelled(split)
+        prepared = caching.as_read(prepared, self.recipe, self.task)
         if marks.any():
             prepared = replace(prepared, unlabelled=marks[prepared.keys])
         done = train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,

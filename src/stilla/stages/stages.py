@@ -242,7 +242,7 @@ class Stages:
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         return caching.capture_all(
-            self.teacher.model, place.task, prepared, self.recipe, cache_choice.place_of(self.recipe), self.asked(),
+            self.teacher.model, place.task, caching.as_read(prepared, self.recipe, place.task), self.recipe, cache_choice.place_of(self.recipe), self.asked(),
             student.layer_map, workers=workers)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:

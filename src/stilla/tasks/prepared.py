@@ -4,7 +4,7 @@ themselves."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,9 @@ class Prepared:
     """Whether an example of a batch may hold several documents."""
     aligned: bool = True
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
+    apart: Callable[[Sequence[Any]], Batch] | None = None
+    """The collator of the same examples where position p is not the same piece, as each model reads them as it is used to; None
+    where that makes no difference, or the positions differ anyway."""
     framed: bool = True
     """Whether both models see the same part of an example, at whatever size; not where one processor cuts borders off."""
     references: Given | None = None
@@ -57,6 +60,10 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def read_apart(self) -> Prepared:
+        """The same examples, each model reading them as it is used to: for what compares no position with another."""
+        return self if self.apart is None else replace(self, collate=self.apart, aligned=False, apart=None)
 
     @property
     def changes(self) -> bool:

@@ -46,6 +46,7 @@ from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.numbering import same_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -276,13 +277,16 @@ class Embedding(Task[EmbeddingData]):
         kinds = [kind for of_example in form.kinds(chosen) for kind in of_example]
         length = _tokens.longest([student] if teacher is None else [student, teacher], self.section.max_length)
         tokens = self._tokens(student, flat, kinds, length, "the student's" if teacher is not None else "the")
-        # in training, a teacher of the same rules is asked about the very pieces that the student reads
+        # in training, a teacher of the same rules may be asked about the very pieces that the student reads
         known = student.numbering(teacher) if teacher is not None and training else None
         shared = teacher is None or known is not None or student.same(teacher)
-        others = tokens if shared or teacher is None else self._tokens(teacher, flat, kinds, length, "the teacher's")
+        others = tokens
+        if teacher is not None and (known is not None or not shared):
+            others = self._tokens(teacher, flat, kinds, length, "the teacher's")
+        collate = Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known)
         return Prepared(
-            examples=Positions(len(keys)),
-            collate=Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known),
+            examples=Positions(len(keys)), collate=collate,
+            apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, numbering=None),
             keys=keys, lengths=tokens.lengths.reshape(len(keys), -1).max(1).tolist(),
             references=None if training else references(self.section, form, chosen, flat, kinds, self.teacher),
             aligned=shared)

@@ -35,7 +35,7 @@ from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.labels import Activation, Problem
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
+from stilla.tasks.text.numbering import Numbering, for_teacher, numbering, same_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -198,13 +198,14 @@ class Reranking(Task[RerankingData]):
         alike = teacher is student or not any(isinstance(one, Prompts) for one in (student, teacher))
         known = numbering(student, teacher) if training and teacher is not None and alike else None
         shared = teacher is None or known is not None or (alike and _tokens.same(student, teacher))
-        others = tokens if shared else _read(teacher, pairs, length, "the teacher's")
+        others = tokens if shared and known is None else _read(teacher, pairs, length, "the teacher's")
         sizes = [len(one.names) for one in asked]
         borders = np.cumsum([0, *sizes]) if training else np.arange(sum(sizes) + 1)
         keys = np.array([row for one in asked for row in ([one.row] if training else one.rows)], np.int64)
+        collate = _Collate(tokens, others, borders, _labels(form, asked), keys, known)
         return Prepared(
-            examples=Positions(len(keys)),
-            collate=_Collate(tokens, others, borders, _labels(form, asked), keys, known), keys=keys,
+            examples=Positions(len(keys)), collate=collate, keys=keys,
+            apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, numbering=None),
             lengths=np.maximum.reduceat(tokens.lengths, borders[:-1]).tolist(),
             references=None if training else Judgements(asked, self._told(pairs)), aligned=shared)
 

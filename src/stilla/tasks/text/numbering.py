@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -67,6 +69,27 @@ def for_teacher(
     if known is not None:
         return known.inputs(inputs)
     return inputs if teacher is student else teacher.batch(rows)
+
+
+def apart(
+    inputs: Mapping[str, Tensor], rows: Sequence[int], teacher: Tokens, known: Numbering,
+    changed: Bool[NDArray[np.bool_], " rows"] | None = None,
+) -> Mapping[str, Tensor]:
+    """What a teacher's own tokenizer made of the rows. Of rows that were `changed`, which it has never seen, the very pieces that
+    its student reads as `inputs`."""
+    own = teacher.batch(rows)
+    if changed is None or not changed.any():
+        return own
+    told, which = known.inputs(inputs), torch.from_numpy(changed)[:, None]
+    width = max(own["input_ids"].shape[1], told["input_ids"].shape[1])
+    return {name: torch.where(which, teacher.widened(told[name], name, width), teacher.widened(value, name, width))
+            for name, value in own.items()}
+
+
+def same_pieces(student: Tokens, teacher: Tokens, known: Numbering) -> bool:
+    """Whether both read all texts in the same pieces."""
+    return bool(np.array_equal(student.starts, teacher.starts)
+                and np.array_equal(known.theirs.numpy()[student.ids], teacher.ids))
 
 
 def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -30,7 +30,7 @@ from stilla.tasks.shared.in_words import InWords, named_in, wilson
 from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, for_teacher, numbering
+from stilla.tasks.text.numbering import Numbering, apart, for_teacher, numbering, same_pieces
 from stilla.tasks.text.perturbation import CLEAN, Perturbation
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.views import Text, View
@@ -137,7 +137,7 @@ class TextClassification(Classification[TextClassificationData], InWords):
         # in training, a teacher of the same rules is asked about the very pieces that the student reads
         known = numbering(student, teacher) if training and teacher is not None else None
         shared = teacher is None or known is not None or _tokens.same(student, teacher)
-        others = tokens if shared else self._tokens(teacher, texts, length, "the teacher's")
+        others = tokens if shared and known is None else self._tokens(teacher, texts, length, "the teacher's")
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
         perturbation, views, clean = None, self.section.views, self.section.clean_passes or 0
@@ -151,9 +151,11 @@ class TextClassification(Classification[TextClassificationData], InWords):
             embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
             drawn = seed if views is None else 0
             perturbation = Perturbation(tokens, student.all_special_ids, embedding, drawn, clean, views)
+        collate = _Collate(tokens, others, labels, keys, perturbation, known)
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, others, labels, keys, perturbation, known),
+            collate=collate,
+            apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, apart=True),
             keys=keys,
             lengths=tokens.lengths.tolist(),
             references=labels,
@@ -257,6 +259,7 @@ class _Collate:
     keys: NDArray[np.int64]
     perturbation: Perturbation | None = None
     numbering: Numbering | None = None
+    apart: bool = False
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         student = self.student.batch(examples)
@@ -264,6 +267,8 @@ class _Collate:
         if self.perturbation is not None:
             changed = self.perturbation(student, self.keys[examples])
         teacher = for_teacher(student, examples, self.student, self.teacher, self.numbering)
+        if self.apart and self.numbering is not None:
+            teacher = apart(student, examples, self.teacher, self.numbering, changed)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
         if self.labels is not None:
             labels = self.labels[examples]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
@@ -166,6 +167,11 @@ class Tokens:
             if self.types is not None:
                 inputs["token_type_ids"][row, here] = self.types[start:end]
         return {name: torch.from_numpy(value) for name, value in inputs.items()}
+
+    def widened(self, value: Tensor, name: str, width: int) -> Tensor:
+        """An input of a batch, padded to so many places."""
+        more = width - value.shape[1]
+        return functional.pad(value, (more, 0) if self.left else (0, more), value=self.padding[name])
 
 
 def tokenise(
