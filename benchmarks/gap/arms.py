@@ -52,6 +52,7 @@ BASELINES: Mapping[str, Arm] = {
 
 STUDENTS: Mapping[str, Arm] = {
     "default": Arm(),
+    "default, unlabelled": Arm(pool=0.5),  # passed over as often as the others, as nothing is said
     **{f"taught, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PASSES for rate in RATES},
     **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PASSES for rate in RATES},
     **{f"taught, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share)

@@ -55,8 +55,20 @@ class Bench:
         made = folder / "teacher"
         if not (made / "student" / "config.json").is_file():
             source = {"model": str(case.start(folder / "data")), "train": dict(case.teacher)}
-            run_of({**self.base(name, case), "teacher": source, "distill": {"max_steps": 1}, "output": str(made)}, [])
+            run_of({**self.base(name, case), "teacher": source, "distill": {"max_steps": 1}, "output": str(made),
+                    **({"student": {"layers": 1}} if is_limited(case) else {})}, [])
         return made / "teacher"
+
+    def chosen(self, name: str) -> dict[str, Any]:
+        """The student that all arms of the case teach: where it only has a limit, what a run that says nothing chooses."""
+        case = CASES[name]
+        if not is_limited(case):
+            return dict(case.student)
+        file = self.folder(name) / "default" / "0" / "run" / "plan" / "plan.json"
+        if not file.is_file():
+            self.student(name, "default", 0)
+        chosen: dict[str, Any] = json.loads(file.read_text())["chosen"]
+        return chosen
 
     def student(self, name: str, arm: str, seed: int) -> Kept:
         """A student of the case, taught in one way; made, continued or found."""
@@ -65,6 +77,8 @@ class Bench:
         file = place / "kept.npz"
         if not file.is_file():
             base = self.base(name, case)
+            if arm != "default" or seed:
+                base["student"] = self.chosen(name)
             folder = self.folder(name) / "data"
             pool = self.folder(name) / POOL
             said = ARMS[arm].recipe(rows_in(folder / "train.parquet"), pool, rows_in(pool / "texts.parquet"))
@@ -102,6 +116,10 @@ class Bench:
         part = file.with_suffix(".part.npz")
         np.savez_compressed(part, **found, seconds=seconds, parameters=parameters)
         os.replace(part, file)
+
+
+def is_limited(case: Case) -> bool:
+    return "size" in case.student
 
 
 def metric_of(bench: Bench, name: str) -> Metric:

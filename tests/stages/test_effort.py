@@ -43,25 +43,32 @@ def test_what_a_recipe_says_stays() -> None:
     said, = settled(recipe(epochs=2.5, learning_rate=2e-5, effort="thorough"), model, 700).distill
     assert (said.epochs, said.learning_rate) == (2.5, 2e-5)
     stepped, = settled(recipe(max_steps=7), model, 700).distill
-    assert (stepped.epochs, stepped.max_steps, stepped.learning_rate) == (None, 7, 5e-4)
+    assert (stepped.epochs, stepped.max_steps, stepped.learning_rate) == (None, 7, 2.1e-4)
 
 
 @pytest.mark.parametrize(("width", "rate"), [(64, 5e-4), (384, 3e-4), (768, 1.5e-4), (1024, 1.1e-4), (8192, 5e-5)])
 def test_wider_models_learn_more_slowly(width: int, rate: float) -> None:
-    assert rate_of(recipe().student, Configured(BertConfig(hidden_size=width))) == rate
+    assert rate_of(recipe().student, Configured(BertConfig(hidden_size=width)), 4_000) == rate
+
+
+@pytest.mark.parametrize(("examples", "rate"), [(50, 5e-5), (700, 1.3e-4), (1_000, 1.5e-4), (4_000, 3e-4), (9e6, 3e-4)])
+def test_a_cut_student_learns_more_slowly_from_few_examples_and_a_fresh_one_does_not(examples: float, rate: float) -> None:
+    assert rate_of(recipe().student, Configured(BertConfig(hidden_size=384)), examples) == rate
+    fresh = recipe().student.model_copy(update={"layers": None, "config": {"hidden_size": 8}})
+    assert rate_of(fresh, Configured(BertConfig()), examples) == 1e-3
 
 
 @pytest.mark.parametrize(("hidden", "rate"), [(0.5, 3e-4), (512, 2.2e-4), (1.0, 1.5e-4)])
 def test_of_a_student_with_a_narrower_state_its_own_width_counts(hidden: float, rate: float) -> None:
     narrow = from_options({"task": "text-classification", "data": {"train": "x"}, "teacher": {"model": "t"},
                            "student": {"width": {"ffn": 0.5, "hidden": hidden}}}).student
-    assert rate_of(narrow, Configured(BertConfig(hidden_size=768))) == rate
+    assert rate_of(narrow, Configured(BertConfig(hidden_size=768)), 4_000) == rate
 
 
 def test_random_weights_learn_faster_and_other_modules_as_usual() -> None:
     fresh = recipe().student.model_copy(update={"layers": None, "config": {"hidden_size": 8}})
-    assert rate_of(fresh, Configured(BertConfig())) == 1e-3
-    assert rate_of(recipe().student, nn.Linear(2, 2)) == 3e-4
+    assert rate_of(fresh, Configured(BertConfig()), 4_000) == 1e-3
+    assert rate_of(recipe().student, nn.Linear(2, 2), 4_000) == 3e-4
 
 
 @pytest.mark.parametrize(("config", "width"), [

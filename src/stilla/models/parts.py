@@ -22,9 +22,9 @@ def chosen(model: nn.Module, patterns: Sequence[str] | None, place: str) -> tupl
     """The names of the parameters that are meant, in the model's order; all of them where nothing is said.
 
     `embeddings`: all that lies before the layers. `layers`: all layers; `layers.0` and `layers.0-2` are some, counted from 0
-    in every stack. `head`: what comes on top of the base model. The name of a stack, `encoder`: its layers with all that stands
-    around them (convolutions, norms) and is nobody else's. Anything else is the name of a parameter or of a module that holds
-    it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
+    in every stack. `head`: what comes on top of the base model. The name of a stack, `encoder`: its layers with all that
+    stands around them (convolutions, norms) and is nobody else's. Anything else is the name of a parameter or of a module
+    that holds it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
 
     Raises:
         CompatibilityError: a pattern that matches nothing; all of them at once.

@@ -245,8 +245,8 @@ class StudentSpec(Limits):
     """With `config` or `model`: start so far on the way to the teacher's weights, `0.5`, or
     `{share: 1.0, parts: [embeddings]}`, where names and shapes agree."""
     freeze: Strings | None = None
-    """Parts of it that are not trained: `embeddings`, `layers`, `layers.0-2`, `head`, `encoder` with all around its layers, or
-    names of the model's own, with `*` for anything."""
+    """Parts of it that are not trained: `embeddings`, `layers`, `layers.0-2`, `head`, `encoder` with all around its layers,
+    or names of the model's own, with `*` for anything."""
     processor: PathName | None = None
     """As for the teacher; a student cut or made from the teacher takes the teacher's."""
     revision: str | None = None

@@ -77,8 +77,8 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
         found.append("teacher.api.measured: by what? Name metrics of texts (evaluate: {generation: {metrics: [rougeL]}}), or "
                      "leave it out")
     if recipe.personal is not None:
-        found.append("personal: parts of the student learn from a teacher's logits, and a teacher behind an address gives none; "
-                     "leave it out")
+        found.append("personal: parts of the student learn from a teacher's logits, and a teacher behind an address gives "
+                     "none; leave it out")
     if recipe.evaluate.saliency is not None:
         found.append("evaluate.saliency: what the answers of a teacher behind an address rest on, nobody sees; leave it out")
     if any(stage.unlabelled is not None for stage in recipe.distill):

@@ -36,13 +36,16 @@ STANDARD: Literal["standard"] = "standard"
 RATE, WIDTH = 3e-4, 384
 """The rate that is best for a student that begins with its teacher's weights, and its width: a wider one takes less."""
 SLOWEST, FASTEST = 5e-5, 5e-4
+MANY = 4_000
+"""Examples from which on the rate is the same; of fewer it is less, by the square root of their number: a student that begins
+with its teacher's weights loses with few examples, gone over often, what it would not learn again."""
 RANDOM = 1e-3
 """The rate of random weights, whatever their width."""
 
 
 def settled(recipe: Recipe, teacher: nn.Module, examples: float) -> Recipe:
     """The recipe with a length and a rate in every stage. `examples`: all that the student learns from, as it reads them."""
-    rate = rate_of(recipe.student, teacher)
+    rate = rate_of(recipe.student, teacher, examples)
     return recipe.model_copy(update={"distill": tuple(_settled(stage, rate, examples) for stage in recipe.distill)})
 
 
@@ -59,14 +62,15 @@ def at_once(stage: Stage) -> int:
     return stage.batch_size * stage.accumulate * int(processes().num_processes)
 
 
-def rate_of(student: StudentSpec, teacher: nn.Module) -> float:
+def rate_of(student: StudentSpec, teacher: nn.Module, examples: float) -> float:
     """The peak learning rate: in proportion to one over the width, as the best rates of wider models are smaller."""
     if student.config is not None:
         return RANDOM
     width: float | None = width_of(teacher)
     if width is not None and student.width is not None:
         width = student.width.hidden_of(int(width))
-    return RATE if width is None else float(f"{min(FASTEST, max(SLOWEST, RATE * WIDTH / width)):.2g}")
+    wide = RATE if width is None else min(FASTEST, RATE * WIDTH / width)
+    return float(f"{max(SLOWEST, wide * math.sqrt(min(1.0, examples / MANY))):.2g}")
 
 
 def width_of(model: nn.Module) -> int | None:

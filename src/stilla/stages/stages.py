@@ -241,9 +241,9 @@ class Stages:
         place = self.place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
-        return caching.capture_all(
-            self.teacher.model, place.task, caching.as_read(prepared, self.recipe, place.task), self.recipe, cache_choice.place_of(self.recipe), self.asked(),
-            student.layer_map, workers=workers)
+        read = caching.as_read(prepared, self.recipe, place.task)
+        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, cache_choice.place_of(self.recipe),
+                                   self.asked(), student.layer_map, workers=workers)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
         """The student before training."""

@@ -11,5 +11,5 @@ from stilla.students.student import LayerMap, Student, automatic_layer_map
 from stilla.students.width import Cut, Plan, by_width, first_units
 
 __all__ = ["Cut", "LayerMap", "Plan", "Student", "automatic_layer_map", "by_layers", "by_width", "entire", "first_units",
-           "freeze", "fresh", "given", "has_adapters", "importance", "interpolate", "merged", "numbers_of", "part_of", "put_back",
-           "read_part", "with_adapters", "write_part"]
+           "freeze", "fresh", "given", "has_adapters", "importance", "interpolate", "merged", "numbers_of", "part_of",
+           "put_back", "read_part", "with_adapters", "write_part"]

@@ -49,8 +49,8 @@ class Prepared:
     aligned: bool = True
     """Whether position p of both models' inputs is the same piece of the example; not with two tokenizers."""
     apart: Callable[[Sequence[Any]], Batch] | None = None
-    """The collator of the same examples where position p is not the same piece, as each model reads them as it is used to; None
-    where that makes no difference, or the positions differ anyway."""
+    """The collator of the same examples where position p is not the same piece, as each model reads them as it is used to;
+    None where that makes no difference, or the positions differ anyway."""
     framed: bool = True
     """Whether both models see the same part of an example, at whatever size; not where one processor cuts borders off."""
     references: Given | None = None

@@ -75,8 +75,8 @@ def apart(
     inputs: Mapping[str, Tensor], rows: Sequence[int], teacher: Tokens, known: Numbering,
     changed: Bool[NDArray[np.bool_], " rows"] | None = None,
 ) -> Mapping[str, Tensor]:
-    """What a teacher's own tokenizer made of the rows. Of rows that were `changed`, which it has never seen, the very pieces that
-    its student reads as `inputs`."""
+    """What a teacher's own tokenizer made of the rows. Of rows that were `changed`, which it has never seen, the very pieces
+    that its student reads as `inputs`."""
     own = teacher.batch(rows)
     if changed is None or not changed.any():
         return own
