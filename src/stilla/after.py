@@ -20,7 +20,7 @@ from stilla.report import write_report
 from stilla.runtime.paths import meant
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import unlabelled
+from stilla.stages import generated, unlabelled
 from stilla.stages.answered import Summary
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.groups import Parts
@@ -129,7 +129,8 @@ def export_run(
             task, teacher = _ready(folder, recipe)
             splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
             pool = None if "train" in splits else unlabelled.read(
-                recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
+                recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed),
+                lambda given: generated.again(recipe, task, splits, given, folder.generated))
         for name in names:
             export_one(name, recipe, folder, task, splits, pool)
         score(recipe, folder, task, splits, teacher, exports_of(folder), written=written)

@@ -1,6 +1,7 @@
 """The straight line: from a recipe to a deployed student with honest numbers.
 
-    recipe -> data -> teacher -> [unlabelled] -> [completions] -> student (and parts of it, baseline) -> export -> scores
+    recipe -> data -> [generated] -> teacher -> [unlabelled] -> [completions] -> student (and parts of it, baseline) -> export
+    -> scores
            -> report
 
 A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import asking, completions, layering, personal, sizing, transfer, unlabelled
+from stilla.stages import asking, completions, generated, layering, personal, sizing, transfer, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
@@ -150,9 +152,9 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
         named = data.load_unlabelled(recipe.data, seed=recipe.seed)
     task = tasks.of_recipe(recipe, splits)
-    pool = unlabelled.read(recipe, task, splits, named)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))
-    place = Place(asking.settled(completions.settled(recipe, task)), folder, splits, learnt, task, pool)
+    place = Place(asking.settled(completions.settled(recipe, task)), folder, splits, learnt, task)
+    place = replace(place, pool=unlabelled.read(recipe, task, splits, named, partial(generated.written, place)))
     teacher = teacher_of(place)
     place = replace(place, task=task.adapted_to(teacher))
     refuse_weak(place, teacher)

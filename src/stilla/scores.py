@@ -276,8 +276,8 @@ class Scores(Checked):
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
     `units`: what is decided and flips (examples, tokens, words); `decided`: how many of them the headline split has.
     `class_metric`: what `classes` hold of every class.
-    `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, and how
-    many were left out, by the reason.
+    `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, how many
+    of those that there are a language model wrote (`generated`), and how many were left out, by the reason.
     `spent`: by training, its `seconds` by the clock and its `processor_seconds`, as far as they are known.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.

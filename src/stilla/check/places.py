@@ -109,7 +109,9 @@ def missing_packages(recipe: Recipe) -> list[str]:
 def missing_folders(recipe: Recipe) -> list[str]:
     """Models that are named by a path where nothing is."""
     taught = [] if recipe.teacher.api is not None else [("teacher.model", recipe.teacher.model)]
-    named = (*taught, ("student.model", recipe.student.model))
+    generate = None if recipe.data.unlabelled is None else recipe.data.unlabelled.generate
+    named = (*taught, ("student.model", recipe.student.model),
+             ("data.unlabelled.generate.model", None if generate is None else generate.model))
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
     if not missing:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset
@@ -21,8 +21,19 @@ from stilla.objectives.saliency import Saliency
 from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.signals import Dims
-from stilla.stages import asking, cache_choice, caching, completions, groups, narrowing, opinions, unlabelled
+from stilla.stages import (
+    asking,
+    cache_choice,
+    caching,
+    completions,
+    generated,
+    groups,
+    narrowing,
+    opinions,
+    unlabelled,
+)
 from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
+from stilla.stages.generated import Writing
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import own_model, start_student
 from stilla.stages.unlabelled import Pool
@@ -44,7 +55,7 @@ SAMPLE = 256
 class Ready:
     """What a run would start from. `prepared`: a sample of the training data for both models; `per_example`: how many
     of its examples one of the data makes (packed documents share one, long ones make several). `recipe`: with what follows
-    from its data. `pool`: unlabelled examples."""
+    from its data. `pool`: unlabelled examples. `writing`: who writes some of them first."""
 
     splits: dict[str, Dataset]
     task: Task
@@ -54,6 +65,7 @@ class Ready:
     per_example: float
     recipe: Recipe
     pool: Pool | None = None
+    writing: Writing | None = None
 
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
@@ -93,7 +105,8 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
                     "sees whether it fits"
                 )
                 return None
-            return _models(recipe, splits, task, pool, found)
+            ready, writing = _models(recipe, splits, task, pool, found), _writing(recipe, splits, task, pool, found)
+            return None if ready is None else replace(ready, writing=writing)
         # without data no model can be loaded, but whether there is one can be seen
         found.problems += places.missing_folders(recipe)
     return None
@@ -115,15 +128,17 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
 
 
 def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found: Found) -> Pool | None:
-    found.problems += opinions.problems(recipe.data.unlabelled, task)
+    found.problems += [*opinions.problems(recipe.data.unlabelled, task), *generated.problems(recipe, task)]
     pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
+    pool = generated.expected(recipe, task, splits, pool)
     if pool is None:
         return None
     if recipe.teacher.api is not None:
         found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher is asked about them")
         return pool
     answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"
-    found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher {answers}")
+    first = f", of which {pool.generated:,} are written first (some are then left out)" if pool.generated else ""
+    found.notes.append(f"unlabelled: {len(pool):,} examples{first}; the teacher {answers}")
     labelled = len(splits.get("train", ()))
     for number, stage in enumerate(recipe.distill):
         if stage.unlabelled is None and labelled and labelled * stage.batch_size * stage.accumulate < len(pool) + labelled:
@@ -132,6 +147,22 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
                 f"{places.stage_place(recipe, number)}.unlabelled: no share is said, so {share:.1%} of the examples are "
                 "unlabelled, and most steps have no labelled one; 0.8 would let those come around more often")
     return pool
+
+
+def _writing(
+    recipe: Recipe, splits: Mapping[str, Dataset], task: Task, pool: Pool | None, found: Found
+) -> Writing | None:
+    """Who writes unlabelled examples, and whether it can."""
+    section = generated.section_of(recipe)
+    if section is None or generated.problems(recipe, task):
+        return None
+    if places.has_to_be_downloaded(generated.source_of(section)):
+        found.notes.append(f"{generated.WHERE}: {section.model} is not on this machine; the run downloads it, and only then "
+                           "sees whether it can write")
+        return None
+    with found.attempt():
+        return Writing.of(section, task, splits, pool, recipe.seed)
+    return None
 
 
 def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:

@@ -29,13 +29,13 @@ class Met:
         self._whole: set[Trace] = set()
         runs: Counter[int] = Counter()
         for trace in traces:
-            self._whole.add(_normal(trace))
+            self._whole.add(normal(trace))
             runs.update(set(_runs(trace)))
         self._runs = {run for run, examples in runs.items() if examples <= COMMON}
 
     def has(self, trace: Trace) -> bool:
         """Whether one of them is the same, or shares `WORDS` words in a row that are not common to many."""
-        return _normal(trace) in self._whole or any(run in self._runs for run in _runs(trace))
+        return normal(trace) in self._whole or any(run in self._runs for run in _runs(trace))
 
 
 def words(text: str) -> list[str]:
@@ -43,7 +43,8 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def _normal(trace: Trace) -> Trace:
+def normal(trace: Trace) -> Trace:
+    """The trace of everything that is the same text."""
     return tuple(" ".join(words(part)) or part.strip() if isinstance(part, str) else part for part in trace)
 
 

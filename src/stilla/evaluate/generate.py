@@ -107,7 +107,7 @@ def writer(model: nn.Module) -> Writer:
         before = read_before(model, placed)
         with evaluating(model, device, "float32"), torch.no_grad():
             config = effective(model, options, decoding, before)
-            with _settings(model, config):
+            with writing_by(model, config):
                 loop: Any = model.generate
                 if "decoder_input_ids" in placed and isinstance(model, GenerationMixin):
                     # what Whisper's own does around transformers' loop makes a prompt, and takes the ends of texts off again
@@ -126,7 +126,7 @@ def read_before(model: nn.Module, inputs: Inputs) -> int:
 
 
 @contextmanager
-def _settings(model: Any, config: GenerationConfig) -> Iterator[None]:
+def writing_by(model: Any, config: GenerationConfig) -> Iterator[None]:
     """`generate` fills every None of the config it is given from the model's own: only there can a setting be unset."""
     own, model.generation_config = model.generation_config, config
     try:
@@ -140,7 +140,7 @@ def effective(model: nn.Module, options: Mapping[str, Any], decoding: Decoding, 
 
     `before`: tokens that stand before the first new one, and take up positions.
     """
-    most = min(decoding.max_new_tokens, _room(model) - before)
+    most = min(decoding.max_new_tokens, room(model) - before)
     return with_settings(model.generation_config, options, replace(decoding, max_new_tokens=most))
 
 
@@ -158,7 +158,7 @@ def with_settings(own: GenerationConfig, options: Mapping[str, Any], decoding: D
     return config
 
 
-def _room(model: nn.Module) -> int:
+def room(model: nn.Module) -> int:
     """How many positions the decoder has; decoders of sounds name them apart from those of their encoders."""
     config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
     said = [getattr(config, name, None) for name in ("max_target_positions", "max_position_embeddings")]

@@ -5,6 +5,7 @@ Nothing in this wing needs torch or the network.
 
 from stilla.recipe.data import Data, Named, PerClass, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation, Reasons
+from stilla.recipe.generating import Generate
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.personal import Personal
@@ -23,6 +24,7 @@ __all__ = [
     "Data",
     "Dropout",
     "Evaluate",
+    "Generate",
     "Generation",
     "Interpolate",
     "Layers",

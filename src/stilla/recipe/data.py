@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from stilla.recipe.events import Events
+from stilla.recipe.generating import Generate
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
@@ -50,9 +51,11 @@ class Unlabelled(Section):
 
     examples: Annotated[tuple[PathName, ...], Field(min_length=1), BeforeValidator(
         lambda value: (value,) if isinstance(value, str) else as_tuple(value))] = ()
-    """Files, folders and Hugging Face datasets, as for `train`; they may be missing only with `rest`."""
+    """Files, folders and Hugging Face datasets, as for `train`; they may be missing only with `rest` or `generate`."""
     rest: bool = False
     """Also, or alone, what `data.limit` leaves of the training data, without its labels."""
+    generate: Generate | None = None
+    """Also, or alone, texts that a language model writes like those of the data."""
     config: str | None = None
     """Configuration of the Hugging Face datasets among them; by default `data.config` for that of `train`."""
     revision: str | None = None
@@ -65,7 +68,7 @@ class Unlabelled(Section):
     """How columns are called there, by their names in the labelled data: `{text: body}`. By default alike, or where only one
     can be meant."""
     limit: int | None = Field(None, ge=1, le=EXAMPLES)
-    """Use only so many, drawn at random."""
+    """Use only so many of the examples that are named, drawn at random."""
     overlap: Literal["skip", "refuse"] = "skip"
     """What stands in validation or test data too (the same text, eight words in a row, or the same picture): leave it out,
     or stop."""
@@ -81,9 +84,9 @@ class Unlabelled(Section):
 
     @model_validator(mode="after")
     def _some(self) -> Unlabelled:
-        if not self.examples and not self.rest:
-            raise ValueError("examples are missing; expected files, folders or Hugging Face datasets, or `rest: true` for "
-                             "what data.limit leaves of the training data")
+        if not self.examples and not self.rest and self.generate is None:
+            raise ValueError("examples are missing; expected files, folders or Hugging Face datasets, `rest: true` for what "
+                             "data.limit leaves of the training data, or `generate: {model: ...}` for what one writes")
         return self
 
 
@@ -158,6 +161,9 @@ class Data(Section):
                              "folder with labels, by which the student is measured, in `validation`")
         if isinstance(self.test, Split):
             raise ValueError("there are no labelled training data that test could be taken from; expected a file or folder")
+        if self.unlabelled.generate is not None and self.unlabelled.generate.shown and not self.unlabelled.examples:
+            raise ValueError("unlabelled.generate shows texts of the data, and there are none; expected `train`, "
+                             "`unlabelled: {examples: ...}`, or `generate: {prompt: none}` with a model of such texts")
         if self.limit is not None:
             raise ValueError("limit is of the labelled training data, and there are none; expected `unlabelled: {limit: "
                              "...}`")

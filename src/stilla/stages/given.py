@@ -221,8 +221,9 @@ class _Sorted:
     def _unlabelled(self, value: Any, place: Place) -> Any:
         if value is None or isinstance(value, str | os.PathLike | Section):
             return value
-        said = dict(value) if isinstance(value, Mapping) and "examples" in value and not isinstance(value, DatasetDict) else {
-            "examples": value}
+        said = dict(value) if _is_section(value) else {"examples": value}
+        if "examples" not in said:
+            return said
         several = said["examples"] if _are_several(said["examples"]) else [said["examples"]]
         return {**said, "examples": [self._split(one, (*place, "examples", number)) for number, one in enumerate(several)]}
 
@@ -307,6 +308,12 @@ class _Sorted:
             if len(self.problems) > known:
                 break
         return found
+
+
+def _is_section(value: Any) -> bool:
+    """Whether it is `data.unlabelled` as recipes have it, and no columns by their names."""
+    return isinstance(value, Mapping) and not isinstance(value, DatasetDict) and (
+        "examples" in value or value.get("rest") is True or isinstance(value.get("generate"), Mapping | Section))
 
 
 def _are_several(value: object) -> bool:

@@ -15,9 +15,10 @@ from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
 from stilla.stages.training import Learnt
+from stilla.stages.unlabelled import Pool
 from stilla.tasks.base import Prepared
 
-LABELLED, UNLABELLED = "labelled", "unlabelled"
+LABELLED, UNLABELLED, GENERATED = "labelled", "unlabelled", "generated"
 
 
 def examples_in(prepared: Prepared, marks: NDArray[np.bool_], learnt: Learnt) -> dict[str, int]:
@@ -36,10 +37,10 @@ def examples_in(prepared: Prepared, marks: NDArray[np.bool_], learnt: Learnt) ->
     return found
 
 
-def note(folder: RunFolder, stage: str, found: Mapping[str, int], left_out: Mapping[str, int]) -> None:
-    """Write down what a stage learnt from, and how many unlabelled examples were left out before."""
+def note(folder: RunFolder, stage: str, found: Mapping[str, int], pool: Pool) -> None:
+    """Write down what a stage learnt from, how many of the unlabelled examples a model wrote, and how many were left out."""
     known = _read(folder)
-    known[stage] = {**found, "left out": dict(left_out)}
+    known[stage] = {**found, **({GENERATED: pool.generated} if pool.generated else {}), "left out": dict(pool.left_out)}
     folder.unlabelled.mkdir(parents=True, exist_ok=True)
     write_whole(_file(folder), sealed(known))
 
@@ -60,6 +61,7 @@ def said_in(scores: Scores, found: Sequence[Mapping[str, Any] | None]) -> Scores
     if not stages:
         return scores
     numbers = {**{kind: max(one[kind] for one in stages) for kind in (LABELLED, UNLABELLED)},
+               **({GENERATED: stages[-1][GENERATED]} if GENERATED in stages[-1] else {}),
                **{f"left out: {why}": count for why, count in stages[-1]["left out"].items()}}
     return replace(scores, learnt=numbers, notes=(*scores.notes, _sentence(numbers)))
 
@@ -67,6 +69,8 @@ def said_in(scores: Scores, found: Sequence[Mapping[str, Any] | None]) -> Scores
 def _sentence(numbers: Mapping[str, int]) -> str:
     labelled = f"{numbers[LABELLED]:,} labelled and " if numbers[LABELLED] else ""
     said = f"learnt from: {labelled}{numbers[UNLABELLED]:,} unlabelled examples"
+    if GENERATED in numbers:
+        said += f" ({numbers[GENERATED]:,} of those that there are were generated)"
     left_out = [f"{count:,} ({why.partition(': ')[2]})" for why, count in numbers.items() if ":" in why]
     return f"{said}; unlabelled ones left out: {', '.join(left_out)}" if left_out else said
 

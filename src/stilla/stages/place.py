@@ -109,8 +109,8 @@ class Place:
                      train_data=prepared,
                      validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
         if done is not None and self.pool is not None:
-            found, left_out = learnt.examples_in(prepared, marks, done), self.pool.left_out
-            on_main(lambda: learnt.note(self.folder, stage, found, left_out))
+            found, pool = learnt.examples_in(prepared, marks, done), self.pool
+            on_main(lambda: learnt.note(self.folder, stage, found, pool))
 
     def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
         """Write a trained model down, and the stage as finished."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,10 +28,12 @@ MEASURED = "in validation or test data"
 
 @dataclass(frozen=True)
 class Pool:
-    """Unlabelled examples in the columns that the task reads. `left_out`: how many are not among them, by the reason."""
+    """Unlabelled examples in the columns that the task reads. `left_out`: how many are not among them, by the reason.
+    `generated`: how many a language model wrote, which are the last ones."""
 
     data: Dataset
     left_out: Mapping[str, int] = field(default_factory=dict)
+    generated: int = 0
 
     def __len__(self) -> int:
         return len(self.data)
@@ -53,15 +55,23 @@ class Pool:
             listed = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
             raise DataError(f"data.unlabelled: all {len(self):,} examples are left out ({listed}).")
         kept = np.flatnonzero([reason is None for reason in why])
-        return replace(self, data=self.data.select(kept), left_out={**self.left_out, **counts})
+        return Pool(self.data.select(kept), {**self.left_out, **counts}, int((kept >= len(self) - self.generated).sum()))
+
+    def beside(self, generated: Pool) -> Pool:
+        """With generated ones behind those that are there."""
+        left_out = Counter(self.left_out) + Counter(generated.left_out)
+        return Pool(_together([self.data, generated.data]), left_out, generated.generated)
 
 
 def read(
-    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], named: Mapping[str, Dataset]
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], named: Mapping[str, Dataset],
+    generated: Callable[[Pool | None], Pool | None] = lambda _: None,
 ) -> Pool | None:
-    """What the recipe names, without what is broken or stands in the data that are measured; None where it names nothing.
+    """What the recipe names, and what a model wrote, without what is broken or stands in the data that are measured; None
+    where there is neither.
 
-    splits: the labelled ones that the task is bound to. named: what `data.load_unlabelled` gives.
+    splits: the labelled ones that the task is bound to. named: what `data.load_unlabelled` gives. generated: what a model
+    wrote beside those that are left of these.
 
     Raises:
         DataError: it cannot be read, its columns are not those of the labelled data, some of it stands in the data that are
@@ -70,6 +80,17 @@ def read(
     section = recipe.data.unlabelled
     if section is None:
         return None
+    measured = Met(trace for split in data.to_measure(splits).values() for trace in task.traces(split))
+    given = _unmet(Pool(_given(recipe, section, task, named)), section, task, measured) if named else None
+    more = generated(given)
+    if more is None:
+        return given
+    more = _unmet(more, section, task, measured)
+    return more if given is None else given.beside(more)
+
+
+def _given(recipe: Recipe, section: Unlabelled, task: Task, named: Mapping[str, Dataset]) -> Dataset:
+    """What is named, in one table."""
     parts, problems = list[Dataset](), list[str]()
     for name, examples in named.items():
         try:
@@ -81,16 +102,15 @@ def read(
     whole = task.usable(some_of(_together(parts), section.limit, recipe.seed))
     if not len(whole):
         raise DataError("data.unlabelled: there are no examples in it.")
-    return _unmet(Pool(whole), section, task, splits)
+    return whole
 
 
 def _together(parts: list[Dataset]) -> Dataset:
     return concatenate_datasets([as_in(one, parts[0], "those of the first of its files") for one in parts])
 
 
-def _unmet(pool: Pool, section: Unlabelled, task: Task, splits: Mapping[str, Dataset]) -> Pool:
+def _unmet(pool: Pool, section: Unlabelled, task: Task, measured: Met) -> Pool:
     """The pool without what is measured: to learn what the teacher says of the test data is no test."""
-    measured = Met(trace for split in data.to_measure(splits).values() for trace in task.traces(split))
     with progress("looking for test data", len(pool)) as advance:
         why = np.full(len(pool), None, object)
         for row, trace in enumerate(task.traces(pool.data)):
@@ -99,8 +119,9 @@ def _unmet(pool: Pool, section: Unlabelled, task: Task, splits: Mapping[str, Dat
     rows = np.flatnonzero(why)
     if not len(rows):
         return pool
-    found = f"data.unlabelled: {len(rows):,} of {len(pool):,} examples stand {MEASURED} (the same, or {WORDS} words in a row)"
-    if section.overlap == "refuse":
+    what = "generated texts" if pool.generated else "examples"
+    found = f"data.unlabelled: {len(rows):,} of {len(pool):,} {what} stand {MEASURED} (the same, or {WORDS} words in a row)"
+    if section.overlap == "refuse" and not pool.generated:  # nobody could remove what a model wrote
         raise DataError(f"{found}, the first is row {rows[0]}. Remove them, or leave them out: data.unlabelled.overlap: "
                         "skip.")
     logger.warning("%s; left out", found)

@@ -200,6 +200,12 @@ class Task(ABC, Generic[SectionT]):
         return "pixel_values" in self.axes
 
     @property
+    def text_column(self) -> str | None:
+        """The column of the text that is all that models read of an example, so that any text is one; None where they read
+        something else, or more."""
+        return None
+
+    @property
     def has_labels(self) -> bool:
         """Whether the labelled data say what is right for an example, so that it can be learnt without a teacher."""
         return True

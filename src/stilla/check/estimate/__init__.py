@@ -18,11 +18,13 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from stilla.check.estimate.passes import Line, Passes, Subject, measure_all, plausible
+from stilla.check.estimate.generating import seconds_of_generating
+from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
 from stilla.check.estimate.writing import seconds_of_writing
 from stilla.data import TEACHER, to_measure
 from stilla.recipe import Recipe, Training
 from stilla.stages import cache_choice
+from stilla.stages.generated import Writing
 from stilla.stages.opinions import asked_about
 from stilla.stages.unlabelled import Pool, number_learnt
 from stilla.tasks.base import Loaded, Prepared, Side, Task
@@ -100,10 +102,11 @@ def estimate(
     prepared: Prepared,
     per_example: float = 1.0,
     pool: Pool | None = None,
+    writing: Writing | None = None,
 ) -> Estimate:
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes. `pool`: unlabelled examples, of which all are taken to be
-    kept."""
+    kept. `writing`: who writes some of them first."""
     first, teaching = recipe.distill[0], recipe.teacher.train
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
                              Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
@@ -119,6 +122,7 @@ def estimate(
     seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device,
                        asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
     ranges = {**{name: (one, one) for name, one in seconds.items()},
+              **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
               **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example, pool)}
     return Estimate(
         {name: Range(FASTER * low, SLOWER * high) for name, (low, high) in ranges.items()},

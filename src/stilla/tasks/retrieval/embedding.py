@@ -230,6 +230,11 @@ class Embedding(Task[EmbeddingData]):
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns(list(dict.fromkeys((*self.form.columns, *self.teachers, *self._labels()))))
 
+    @property
+    def text_column(self) -> str | None:
+        columns = (*self.form.columns, *self.teachers)
+        return columns[0] if len(columns) == 1 else None
+
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         form = self._form(split)
         return zip(*([text or "" for text in column] for column in forms.texts_of(form, split)))

@@ -176,6 +176,10 @@ class TextClassification(Classification[TextClassificationData], InWords):
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([*self._read, *self.problem.columns])
 
+    @property
+    def text_column(self) -> str | None:
+        return self._read[0] if len(self._read) == 1 else None
+
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         return zip(*([text or "" for text in _columns.values(split, column)] for column in self.text))
 

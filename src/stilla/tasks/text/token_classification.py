@@ -210,6 +210,10 @@ class TokenClassification(Task[TokenClassificationData]):
     def beside(self, split: Dataset) -> Dataset:
         return split.select_columns([self._reading().words, self._reading().said])
 
+    @property
+    def text_column(self) -> str:
+        return self._reading().words
+
     def traces(self, split: Dataset) -> Iterable[tuple[str]]:
         return (("" if words is None else words.text,) for words in self._reading().worded(split))
 
