@@ -21,6 +21,7 @@ from stilla.recipe import (
     Completions,
     Data,
     Evaluate,
+    Generate,
     Generation,
     ObjectiveSpec,
     PerClass,
@@ -51,7 +52,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
-    "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled,
+    "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,
     "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,
 }
 

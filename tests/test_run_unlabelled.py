@@ -340,3 +340,35 @@ def test_what_cannot_be_is_said_before_anything_is_trained(
     plain["data"]["unlabelled"] = {"examples": plain["data"]["unlabelled"], **pool}
     findings = check(from_options({**plain, **changes}))
     assert any(re.search(said, problem) for problem in findings.problems), findings.problems
+
+
+def test_a_language_model_writes_texts_that_only_the_teacher_answers_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = tiny.tokenizer()
+    writer = tiny_lm.folder(tmp_path / "lm", tiny_lm.llama(len(words), bos_token_id=None, eos_token_id=None, pad_token_id=0,
+                                                           num_hidden_layers=1), words)
+    sizes = {"train": 24, "validation": 9, "test": 9}
+    data = {**{name: lines(tmp_path / f"{name}.jsonl", text_rows(size, seed)) for seed, (name, size) in enumerate(sizes.items())},
+            "unlabelled": {"generate": {"model": writer, "count": 40, "max_new_tokens": 1, "batch_size": 16}}}
+    recipe = {"task": "text-classification", "data": data, "teacher": classifier(tmp_path / "teacher"),
+              "student": {"layers": 1}, "distill": QUICK, "evaluate": {**EVALUATE, "baseline": False}, "allow_weak_teacher": True,
+              "output": str(tmp_path / "run")}
+    notes = check(from_options(recipe))
+    assert any("unlabelled: 40 examples, of which 40 are written first" in note for note in notes.notes)
+    assert notes.estimate is not None
+    assert "generated" in notes.estimate.seconds
+    run = stilla.distill(recipe)
+    rows = [row for file in sorted((run.folder / "generated").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+    assert len(rows) == 40
+    learnt = run.scores.learnt
+    assert 0 < learnt["generated"] == len({row["text"] for row in rows} - {""}) < 26  # there are no more words
+    assert sum(count for why, count in learnt.items() if why.startswith("left out: generated")) == 40 - learnt["generated"]
+    assert any(f"({learnt['generated']} of those that there are were generated)" in note for note in run.scores.notes)
+    before = {file.name: file.read_bytes() for file in (run.folder / "generated").iterdir()}
+    capfd.readouterr()
+    stilla.distill(recipe)
+    assert "generated: finished before, skipped" in capfd.readouterr().err
+    assert {file.name: file.read_bytes() for file in (run.folder / "generated").iterdir()} == before
+    with pytest.raises(RecipeError, match=r"holds the stage `generated` of another recipe"):
+        stilla.distill(recipe, "data.unlabelled.generate.temperature=0.5")

@@ -369,7 +369,8 @@ def test_unlabelled_names_and_data_stand_beside_each_other(tmp_path: Path) -> No
     assert [load_from_disk(place)["text"][:] for place in (second, fourth)] == [["a drum", "a race"], ["a choir"]]
 
 
-@pytest.mark.parametrize("pool", ["a.txt", ["a.txt", "b.txt"], {"examples": "a.txt", "limit": 3}])
+@pytest.mark.parametrize("pool", ["a.txt", ["a.txt", "b.txt"], {"examples": "a.txt", "limit": 3},
+                                  {"generate": {"model": "./lm", "count": 5}}])
 def test_unlabelled_names_are_a_recipes_own(pool: Any) -> None:
     found = call(data={"train": "t.csv", "unlabelled": pool})
     assert not found.given
