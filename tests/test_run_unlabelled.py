@@ -348,12 +348,13 @@ def test_a_language_model_writes_texts_that_only_the_teacher_answers_for(
     words = tiny.tokenizer()
     writer = tiny_lm.folder(tmp_path / "lm", tiny_lm.llama(len(words), bos_token_id=None, eos_token_id=None, pad_token_id=0,
                                                            num_hidden_layers=1), words)
-    sizes = {"train": 24, "validation": 9, "test": 9}
-    data = {**{name: lines(tmp_path / f"{name}.jsonl", text_rows(size, seed)) for seed, (name, size) in enumerate(sizes.items())},
+    data = {"train": lines(tmp_path / "train.jsonl", text_rows(24, 0)),
+            "validation": lines(tmp_path / "validation.jsonl", text_rows(9, 1)),
+            "test": lines(tmp_path / "test.jsonl", text_rows(9, 2)),
             "unlabelled": {"generate": {"model": writer, "count": 40, "max_new_tokens": 1, "batch_size": 16}}}
     recipe = {"task": "text-classification", "data": data, "teacher": classifier(tmp_path / "teacher"),
-              "student": {"layers": 1}, "distill": QUICK, "evaluate": {**EVALUATE, "baseline": False}, "allow_weak_teacher": True,
-              "output": str(tmp_path / "run")}
+              "student": {"layers": 1}, "distill": QUICK, "evaluate": {**EVALUATE, "baseline": False},
+              "allow_weak_teacher": True, "output": str(tmp_path / "run")}
     notes = check(from_options(recipe))
     assert any("unlabelled: 40 examples, of which 40 are written first" in note for note in notes.notes)
     assert notes.estimate is not None

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from stilla import data, objectives, tasks
-from stilla.check import lengths, places, size
+from stilla.check import generating, lengths, places, size
 from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
 from stilla.check.spaces import out_of_reach
@@ -105,7 +105,7 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
                     "sees whether it fits"
                 )
                 return None
-            ready, writing = _models(recipe, splits, task, pool, found), _writing(recipe, splits, task, pool, found)
+            ready, writing = _models(recipe, splits, task, pool, found), generating.look(recipe, splits, task, pool, found)
             return None if ready is None else replace(ready, writing=writing)
         # without data no model can be loaded, but whether there is one can be seen
         found.problems += places.missing_folders(recipe)
@@ -147,22 +147,6 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
                 f"{places.stage_place(recipe, number)}.unlabelled: no share is said, so {share:.1%} of the examples are "
                 "unlabelled, and most steps have no labelled one; 0.8 would let those come around more often")
     return pool
-
-
-def _writing(
-    recipe: Recipe, splits: Mapping[str, Dataset], task: Task, pool: Pool | None, found: Found
-) -> Writing | None:
-    """Who writes unlabelled examples, and whether it can."""
-    section = generated.section_of(recipe)
-    if section is None or generated.problems(recipe, task):
-        return None
-    if places.has_to_be_downloaded(generated.source_of(section)):
-        found.notes.append(f"{generated.WHERE}: {section.model} is not on this machine; the run downloads it, and only then "
-                           "sees whether it can write")
-        return None
-    with found.attempt():
-        return Writing.of(section, task, splits, pool, recipe.seed)
-    return None
 
 
 def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:

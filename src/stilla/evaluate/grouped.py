@@ -34,7 +34,8 @@ class Grouping:
 
     def beside(self, shared: Cost) -> Cost:
         """Of the shared student with one part in memory beside it; its speed is not measured."""
-        return Cost(shared.parameters + self.numbers, shared.bytes + self.size, tokens=shared.tokens)
+        parameters = None if shared.parameters is None else shared.parameters + self.numbers
+        return Cost(parameters, None if shared.bytes is None else shared.bytes + self.size, tokens=shared.tokens)
 
 
 def grouped(split: Split, metric: Metric, grouping: Grouping, seed: int) -> Grouped | None:

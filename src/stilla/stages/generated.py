@@ -206,7 +206,7 @@ def _learnt(task: Task, splits: Mapping[str, Dataset], given: Pool | None) -> It
 
 def _texts(task: Task, split: Dataset) -> list[str]:
     """What models read of these examples: no label."""
-    return [text for (text,) in task.traces(split) if isinstance(text, str) and text.strip()]
+    return [text for trace in task.traces(split) for text in trace if isinstance(text, str) and text.strip()]
 
 
 def _loaded(section: Generate) -> Loaded:

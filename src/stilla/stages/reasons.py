@@ -36,14 +36,14 @@ _STRENGTH = 0.7
 
 
 def said_in(
-    scores: Scores, recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded,
+    scores: Scores, recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded | None,
     made: Mapping[str, Sequence[Loaded]], again: Loaded | None,
 ) -> Scores:
     """The scores with how far answers rest on what the teacher's do, where the recipe asks for it; or why nobody can say.
 
     again: the teacher trained once more, where it was.
     """
-    if recipe.evaluate.saliency is None:
+    if recipe.evaluate.saliency is None or teacher is None:
         return scores
     try:
         found = _measured(recipe, task, splits, teacher, made, again)

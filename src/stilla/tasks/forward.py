@@ -43,7 +43,7 @@ def explained(
     model: nn.Module, task: Task, batch: Batch, side: Side, recorder: Recorder | None = None
 ) -> Signals:
     """The same of a model that is not trained, with what its likeliest classes rest on, without a graph."""
-    with torch.enable_grad(), reading(model, _inputs(batch, side)) as (inputs, read), \
+    with torch.enable_grad(), reading(model, _inputs(model, batch, side)) as (inputs, read), \
             _recording(model, task, recorder) as record:
         said = task.signals(model(**inputs), batch, side)
         logits = dense(said)
@@ -86,7 +86,7 @@ def listen_within(
         if task.vocabulary:
             said, made = _tapped(model, task, batch, side, inside)
         elif classes is not None:
-            with reading(model, _inputs(batch, side)) as (inputs, read):
+            with reading(model, _inputs(model, batch, side)) as (inputs, read):
                 said = task.signals(model(**inputs), batch, side)
                 said = replace(said, saliency=read.weighed(dense(said), classes, again=True))
             made = inside(said)
