@@ -110,7 +110,8 @@ def missing_folders(recipe: Recipe) -> list[str]:
     """Models that are named by a path where nothing is."""
     taught = [] if recipe.teacher.api is not None else [("teacher.model", recipe.teacher.model)]
     generate = None if recipe.data.unlabelled is None else recipe.data.unlabelled.generate
-    named = (*taught, ("student.model", recipe.student.model),
+    writes = [] if generate is None else [("data.unlabelled.generate.model", generate.model)]
+    named = (*taught, ("student.model", recipe.student.model), *writes)
              ("data.unlabelled.generate.model", None if generate is None else generate.model))
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
     if not missing:

@@ -23,8 +23,8 @@ from stilla.runtime.processes import on_main
 from stilla.stages.completions import Completed
 from stilla.stages.groups import Parts, with_a_part
 from stilla.stages.place import Place
-from stilla.stages.starting import saved_student
 from stilla.stages.stages import Stages
+from stilla.stages.starting import saved_student
 from stilla.students import Cut, LayerMap, part_of, write_part
 from stilla.tasks.base import Loaded
 

@@ -33,7 +33,7 @@ class Prompts:
         """The texts that are shown for the one of this number, and the chance of its tokens; of the seed and it alone."""
         draw = np.random.default_rng((self.seed, _SALT, number))
         count = min(self.section.shown, len(self.shown))
-        rows = draw.choice(len(self.shown), count, replace=False) if count else []
+        rows: list[int] = draw.choice(len(self.shown), count, replace=False).tolist() if count else []
         return [self.shown[row] for row in rows], draw.random(self.section.max_new_tokens)
 
     def tokens(self, shots: Sequence[str]) -> list[int]:
