@@ -13,7 +13,8 @@ from transformers import BertLMHeadModel
 
 from stilla.errors import CompatibilityError, DataError, RecipeError, StillaError
 from stilla.recipe import Generate, Recipe
-from stilla.recipe.file import from_options
+from stilla.recipe.file import from_options, read
+from stilla.recipe.written import dump
 from stilla.stages import generated, unlabelled
 from stilla.stages.generated import COPY, EMPTY, SCHEMA, TWICE, Writing
 from stilla.stages.parts import Parts
@@ -316,6 +317,17 @@ NONE = {"model": "m", "prompt": "none"}
 def test_what_cannot_be_meant_is_refused(data: dict[str, Any], wrong: str) -> None:
     with pytest.raises(RecipeError, match=wrong):
         from_options({"task": "text-classification", "teacher": "./t", "student": 1, "data": data})
+
+
+@pytest.mark.parametrize("named", [{"generate": {"model": "m"}}, {"rest": True}, {"generate": NONE, "rest": True}])
+def test_a_recipe_that_names_no_examples_is_read_again_as_it_was_written(named: dict[str, Any], tmp_path: Path) -> None:
+    plain = {"task": "text-classification", "teacher": "./t", "student": 1,
+             "data": {"train": "x", "limit": 10, "unlabelled": named}}
+    asked = from_options(plain)
+    (tmp_path / "recipe.yaml").write_text(dump(asked), encoding="utf-8")
+    assert read(tmp_path / "recipe.yaml").data == asked.data
+    with pytest.raises(RecipeError, match="examples are missing; expected files, folders"):
+        from_options({**plain, "data": {"train": "x", "unlabelled": []}})
 
 
 def test_before_it_is_written_as_many_texts_of_the_data_stand_for_it() -> None:

@@ -49,7 +49,7 @@ class Unlabelled(Section):
     In short a name, or several: `unlabelled: more.txt`, `unlabelled: [a.csv, b/]`.
     """
 
-    examples: Annotated[tuple[PathName, ...], Field(min_length=1), BeforeValidator(
+    examples: Annotated[tuple[PathName, ...], BeforeValidator(
         lambda value: (value,) if isinstance(value, str) else as_tuple(value))] = ()
     """Files, folders and Hugging Face datasets, as for `train`; they may be missing only with `rest` or `generate`."""
     rest: bool = False
