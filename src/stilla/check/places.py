@@ -112,7 +112,6 @@ def missing_folders(recipe: Recipe) -> list[str]:
     generate = None if recipe.data.unlabelled is None else recipe.data.unlabelled.generate
     writes = [] if generate is None else [("data.unlabelled.generate.model", generate.model)]
     named = (*taught, ("student.model", recipe.student.model), *writes)
-             ("data.unlabelled.generate.model", None if generate is None else generate.model))
     missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
     if not missing:
         return []
