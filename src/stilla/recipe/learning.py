@@ -76,7 +76,8 @@ class Stage(Training):
     epochs: float | None = Field(None, gt=0, le=EPOCHS)
     """Passes over the training data; by default what `effort` takes."""
     learning_rate: float | None = Field(None, gt=0, le=RATE)
-    """Peak learning rate; by default by the student's width, and more for random weights (docs/defaults.md)."""
+    """Peak learning rate; by default by the student's width and the number of examples, and more for random weights
+    (docs/defaults.md)."""
     dropout: Dropout = 0.0
     """Probability of every dropout in student and baseline, with LayerDrop and SpecAugment off; `model` leaves them their
     own."""
