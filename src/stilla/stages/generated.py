@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +29,15 @@ from stilla.runtime.differences import fingerprint
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main, processes
 from stilla.stages.parts import Parts
-from stilla.stages.place import Place
 from stilla.stages.prompting import Prompts
 from stilla.stages.sampling import Chance, sample
 from stilla.stages.unlabelled import Pool
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.language.models import language_model, refuse_looking_ahead
 from stilla.tasks.text.tokens import tokenizer_for
+
+if TYPE_CHECKING:  # a check asks here too, and imports nothing that trains
+    from stilla.stages.place import Place
 
 WHERE = "data.unlabelled.generate"
 EMPTY, TWICE, COPY = "generated empty", "generated twice", "generated as they stand in the data"
