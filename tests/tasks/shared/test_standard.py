@@ -18,6 +18,7 @@ from torch import nn
 from stilla.errors import CompatibilityError, DataError
 from stilla.objectives import Labels, Logits
 from stilla.recipe import ModelSource, StudentSpec
+from stilla.recipe.file import from_options
 from stilla.signals import Batch, Dense, Side
 from stilla.tasks.answers import Answers
 from stilla.tasks.shared import metrics
@@ -269,3 +270,9 @@ def test_a_constant_answer_is_the_mean_of_what_is_known() -> None:
     truth = np.array([[1.0, 5.0], [3.0, np.nan]])
     constant = task_of().exam().constant(Answers(np.arange(2), np.zeros((2, 2)), truth))
     np.testing.assert_array_equal(constant, [[2, 5], [2, 5]])
+
+
+def test_a_scale_is_read_as_yaml_has_it() -> None:
+    read = from_options({"task": "text-classification", "data": {"train": "x.csv", "label_scale": {"price": [9000, 500]}},
+                         "teacher": "./t", "student": 1})
+    assert read.data.label_scale == {"price": (9000, 500)}  # type: ignore[attr-defined]

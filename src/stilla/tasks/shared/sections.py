@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from stilla.recipe import Data, Strings
-from stilla.recipe.section import TOKENS, Section
+from stilla.recipe.section import TOKENS, Section, as_tuple
+
+Scaled = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(as_tuple)]
+"""A mean and a standard deviation; a list, as YAML has it."""
 
 
 class Labelled(Data):
@@ -43,7 +46,7 @@ class Classified(Labelled):
     thresholds: Literal["half", "tuned"] = "half"
     """Of several labels, from which probability on one applies: a half, or for each label where its F1 on validation data is
     highest, which is saved in the model's config (`thresholds`)."""
-    label_scale: dict[str, tuple[float, Annotated[float, Field(gt=0)]]] | None = None
+    label_scale: dict[str, Scaled] | None = None
     """Of numbers to predict, by the name of their column, the mean and the standard deviation in whose units they are learnt
     (`{price: [10000, 1000]}`); by default those of the training data. Answers and scores are in the data's own units."""
     views: int | None = Field(None, ge=1, le=1000)
