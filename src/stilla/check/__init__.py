@@ -57,7 +57,8 @@ def check_draft(draft: Draft) -> Findings:
         return Findings(_clean(found.problems), ())
     recipe = _of_runs(draft.recipe, found)
     look_by_itself(recipe, found)
-    from stilla.check.way import look, wrong_terms
+    from stilla.check.terms import wrong_terms
+    from stilla.check.way import look
 
     ready = look(recipe, found)
     if not found.problems:
@@ -116,7 +117,8 @@ def refuse_known_problems(recipe: Recipe) -> None:
         StillaError: all that is known to keep it from working, at once.
     """
     refuse_wrong_names(recipe)
-    from stilla.check.way import look, wrong_terms
+    from stilla.check.terms import wrong_terms
+    from stilla.check.way import look
     from stilla.runtime.processes import processes
     from stilla.training.spreading import alone_problems
 

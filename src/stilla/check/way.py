@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset
 
-from stilla import data, objectives, tasks
+from stilla import data, tasks
 from stilla.check import generating, lengths, places, size
 from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
 from stilla.check.spaces import out_of_reach
-from stilla.errors import CompatibilityError, did_you_mean, one_of
+from stilla.check.terms import fit, is_usable, needs_the_teacher, wrong_terms
+from stilla.errors import did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
-from stilla.objectives.base import OF_LABELS, Objective, Term
-from stilla.objectives.saliency import Saliency
-from stilla.recipe import TEXT_METRICS, ObjectiveSpec, Recipe, Stage
+from stilla.recipe import TEXT_METRICS, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
-from stilla.signals import Dims
 from stilla.stages import (
     asking,
     cache_choice,
@@ -32,7 +30,7 @@ from stilla.stages import (
     opinions,
     unlabelled,
 )
-from stilla.stages.defaults import are_labelled, objectives_of, resolved_writing, without_labels
+from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
 from stilla.stages.generated import Writing
 from stilla.stages.measuring import sliced_by
 from stilla.stages.starting import own_model, start_student
@@ -40,11 +38,8 @@ from stilla.stages.unlabelled import Pool
 from stilla.students import Student, part_of
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
-from stilla.training.arguments import problems as training_problems
 from stilla.training.arguments import training_arguments
 from stilla.training.distiller import compile_problems
-from stilla.training.plain import dims_of
-from stilla.training.pulling import Anchored
 from stilla.training.validation import measures
 
 SAMPLE = 256
@@ -76,14 +71,6 @@ def look(recipe: Recipe, found: Found) -> Ready | None:
     ready = _ready(recipe, found)
     lengths.note(recipe if ready is None else ready.recipe, found)
     return ready
-
-
-def wrong_terms(recipe: Recipe) -> list[str]:
-    """What is wrong with trainings and objectives by themselves."""
-    return [*(problem for place, training in places.trainings(recipe) for problem in training_problems(training, place)),
-            *(problem for number, stage in enumerate(recipe.distill)
-              for problem in _doubled(places.stage_place(recipe, number), stage.objectives or ())),
-            *(f"{place}.{problem}" for place, spec in places.objectives(recipe) for problem in _wrong_options(spec))]
 
 
 def _ready(recipe: Recipe, found: Found) -> Ready | None:
@@ -176,7 +163,7 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
 
 def _is_taught(recipe: Recipe, stage: Stage, task: Task) -> bool:
     """Whether the stage's terms, those that it would get by default included, ask a teacher."""
-    if not all(_is_usable(spec) for spec in stage.objectives or ()):
+    if not all(is_usable(spec) for spec in stage.objectives or ()):
         return True  # what is wrong with them is said elsewhere
     return any(one.objective.needs_teacher for one in cache_choice.terms_of(recipe, stage, task))
 
@@ -208,13 +195,13 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             there = unlabelled.to_look_at(task, splits, pool, answered=recipe.teacher.api is not None)
             sample = data.from_all_over(there, SAMPLE)
             chosen = objectives_of(recipe, task)
-            theirs = teacher.processor if _needs_the_teacher(recipe, chosen) else None
+            theirs = teacher.processor if needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             found.problems += groups.problems(recipe, splits, task, prepared)
             _look_at_the_parts(recipe, splits, student, found)
             share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)
             recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
-            _fit(recipe, chosen, task, teacher, student, prepared, found)
+            fit(recipe, chosen, task, teacher, student, prepared, found)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
     return None
@@ -241,19 +228,11 @@ def _look_at_writing(
             found.notes.append(f"writing: {'; '.join(texts)}")
 
 
-def _needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool:
-    """Whether both models answer the same batches: not where the student only learns what the teacher has written."""
-    named = [spec for stage in recipe.distill for spec in stage.objectives or chosen if _is_usable(spec)]
-    if recipe.teacher.api is not None:
-        return False
-    return not recipe.all_written or any(objectives.term(spec).objective.needs_teacher for spec in named)
-
-
 def _look_at_the_cache(
     recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, share: float, found: Found
 ) -> None:
     """Whether what would be stored serves the objectives, and whether what is stored already is of this teacher."""
-    if not all(_is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
+    if not all(is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
         return
     with found.attempt("cache"):
         section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
@@ -263,46 +242,6 @@ def _look_at_the_cache(
                                f"{section.form}); cache: none switches it off")
         if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
             caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
-
-
-def _fit(
-    recipe: Recipe,
-    chosen: tuple[ObjectiveSpec, ...],
-    task: Task,
-    teacher: Loaded,
-    student: Student,
-    prepared: Prepared,
-    found: Found,
-) -> None:
-    """Every objective against both models. `chosen`: for stages that name none."""
-    named = [spec for stage in recipe.distill for spec in stage.objectives or chosen]
-    stacks = any(term.objective.needs_stacks for spec in named for term in _terms(spec, task)[0])
-    batch = prepared.collate([prepared.examples[0]]) if stacks else None
-    dims = (
-        dims_of(student.model, task, batch.student if batch else None),
-        dims_of(teacher.model, task, batch.teacher if batch else None),
-    )
-    if recipe.evaluate.saliency is not None:
-        found.problems += [f"evaluate.saliency: {problem}" for problem in
-                           _misfits_of(Saliency(), task, dims, student, prepared, labelled=True)]
-    labelled, anchored = are_labelled(recipe, task), Anchored(student, teacher.model, prepared.aligned)
-    for number, stage in enumerate(recipe.distill):
-        stage_place = places.stage_place(recipe, number)
-        place = f"{stage_place}.objectives"
-        with found.attempt(stage_place):
-            anchored.of_pull(stage.pull)
-        if stage.objectives is None:
-            listed = ", ".join(f"{spec.part + ': ' if spec.part else ''}{spec.kind} × {spec.weight(0):g}" for spec in chosen)
-            found.notes.append(f"{place}: none are named; chosen: {listed}")
-        if all(_is_usable(spec) for spec in stage.objectives or chosen):
-            found.problems += [f"{place}: {problem}" for problem in task.idle([objectives.term(spec) for spec in
-                                                                              stage.objectives or chosen])]
-        for index, spec in enumerate(stage.objectives or chosen):
-            misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled) or _apart(spec, task, anchored)
-            found.problems += [f"{place}[{index}] ({spec.kind}): {problem}" for problem in misfits]
-    for index, spec in enumerate((recipe.personal.objectives if recipe.personal is not None else None) or ()):
-        misfits = _misfits(spec, task, dims, student, prepared, labelled=labelled)
-        found.problems += [f"personal.objectives[{index}] ({spec.kind}): {problem}" for problem in misfits]
 
 
 def _look_at_the_parts(recipe: Recipe, splits: Mapping[str, Dataset], student: Student, found: Found) -> None:
@@ -315,71 +254,3 @@ def _look_at_the_parts(recipe: Recipe, splits: Mapping[str, Dataset], student: S
     examples = sum(map(len, enough.values()))
     found.notes.append(f"personal: {len(enough)} values of {recipe.personal.by} get a part of the student, learnt from "
                        f"{examples:,} examples; their training is not in the estimate")
-
-
-def _apart(spec: ObjectiveSpec, task: Task, anchored: Anchored) -> list[str]:
-    """Why an objective that compares weights finds none to compare."""
-    try:
-        anchored.of_terms(_terms(spec, task)[0])
-    except CompatibilityError as error:
-        return list(error.problems)
-    return []
-
-
-def _misfits(
-    spec: ObjectiveSpec, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared, *, labelled: bool
-) -> list[str]:
-    """Why an objective cannot work on these models; nothing where its options are wrong, which is said elsewhere."""
-    terms, wrong = _terms(spec, task)
-    return wrong or [problem for term in terms
-                     for problem in _misfits_of(term.objective, task, dims, student, prepared, labelled=labelled)]
-
-
-def _terms(spec: ObjectiveSpec, task: Task) -> tuple[tuple[Term, ...], list[str]]:
-    """An objective as the task has it, of several tasks one for each; or why there is none for it, in words. Neither where
-    its options are wrong, which is said elsewhere."""
-    if not _is_usable(spec):
-        return (), []
-    try:
-        return task.terms([objectives.term(spec)]), []
-    except CompatibilityError as error:
-        return (), list(error.problems)
-
-
-def _misfits_of(
-    objective: Objective, task: Task, dims: tuple[Dims, Dims], student: Student, prepared: Prepared, *, labelled: bool
-) -> list[str]:
-    if (objective.count in OF_LABELS or not objective.needs_teacher) and not labelled:
-        lacking = "there are no labelled training data (data.train)" if task.has_labels else \
-            "these data say of no example what is right"
-        return [f"learns from labels, and {lacking}; leave it out"]
-    first = prepared.collate([prepared.examples[0]])
-    counts = task.counts(first)
-    if objective.count == "labelled" and first.labels is None and not counts["labelled"]:
-        return ["learns from labels, and no training example has one: all are mixed with others (mixup and cutmix of "
-                "data.augment are 1 together), of which only the teacher says what they are. Leave it out, or mix fewer"]
-    wrong = objective.unmade(dims[0]) or objective.problems(*dims, student.layer_map)
-    return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
-                     *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
-                     *objective.unpictured(pictures=task.pictures),
-                     *objective.unrowed(rows=counts.get("rows", 0), examples=counts.get("examples", 0)),
-                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed)]
-
-
-def _doubled(place: str, specs: Sequence[ObjectiveSpec]) -> list[str]:
-    names = [objectives.term(spec).name for spec in specs if _is_usable(spec)]
-    return [f"{place}.objectives: two are called {name!r}; give one a `name`"
-            for name in dict.fromkeys(names) if names.count(name) > 1]
-
-
-def _wrong_options(spec: ObjectiveSpec) -> list[str]:
-    """What is wrong with an objective's options; nothing where its kind is unknown, which is said elsewhere."""
-    return objectives.problems(spec) if _is_known(spec) else []
-
-
-def _is_usable(spec: ObjectiveSpec) -> bool:
-    return _is_known(spec) and not _wrong_options(spec)
-
-
-def _is_known(spec: ObjectiveSpec) -> bool:
-    return spec.kind in objectives.KINDS or ":" in spec.kind

@@ -14,8 +14,9 @@ from stilla.run import with_student, with_teacher
 from stilla.scores import metric_title
 from stilla.series.answers import with_shared_cache
 from stilla.series.trials import Reached
+from stilla.stages.compared import VALIDATION
 from stilla.stages.folder import RunFolder
-from stilla.stages.measuring import VALIDATION, measure
+from stilla.stages.measuring import measure
 from stilla.stages.stages import Stages
 from stilla.stages.starting import saved_student
 

@@ -20,8 +20,9 @@ from stilla.recipe.file import read
 from stilla.recipe.yaml import flow
 from stilla.runtime.narrate import say
 from stilla.scores import Kept, Scores, metric_title
+from stilla.stages.compared import VALIDATION
 from stilla.stages.folder import RunFolder
-from stilla.stages.measuring import VALIDATION, place
+from stilla.stages.measuring import place
 from stilla.stages.origin import from_anywhere
 from stilla.stages.starting import saved_student
 from stilla.stages.transfer import first_run
