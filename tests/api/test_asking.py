@@ -139,6 +139,18 @@ def test_where_all_questions_are_rejected_the_recipe_is_at_fault(server: Server,
     assert not Store(tmp_path).replies
 
 
+def test_questions_rejected_in_a_row_in_the_same_words_are_asked_again(server: Server, tmp_path: Path) -> None:
+    api = api_of(server, concurrency=1)
+    server.script.faults = [*[""] * 3, *["400"] * 99]  # as after the last of what was paid for
+    with pytest.raises(CompatibilityError, match=r"rejects 20 .* in the same words: 400: fault 400.*payment"):
+        asked(tmp_path, api, number=50)
+    assert len(server.script.asked) == 23
+    assert len(Store(tmp_path).replies) == 3
+    server.script.faults = []
+    done, store = asked(tmp_path, api, number=50)
+    assert (done.requests, {one.why for one in store.replies.values()}) == (47, {"stop"})
+
+
 def test_no_more_are_under_way_than_allowed(server: Server, tmp_path: Path) -> None:
     server.script.delay = 0.02
     asked(tmp_path, api_of(server, concurrency=3), number=9)

@@ -25,7 +25,10 @@ from stilla.runtime.narrate import progress, say
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a question is asked again, the first time and at most; doubled each time, and drawn from the upper half."""
 WORTH_A_STOP = 5
-"""Rejections with no answer between them, after which the recipe is at fault and not the questions."""
+"""Rejections before the first answer, after which the recipe is at fault and not the questions."""
+ALIKE = 20
+"""Rejections in the same words with no answer between them, after which it is not the questions either: some servers say so
+that nothing is paid for any more."""
 
 
 @dataclass
@@ -80,6 +83,7 @@ class _Asking:
         self.answered = any(one.why != REJECTED for one in store.replies.values())
         """Whether the server takes questions such as these: else the recipe is at fault where it does not."""
         self.rejected: list[tuple[Question, Reply]] = []
+        """Since the last answer; once there was one, in the same words."""
 
     async def all(self) -> Asked:
         with progress("asking the teacher", self.number) as advance:
@@ -88,8 +92,9 @@ class _Asking:
                     tasks.create_task(self._work(client, advance))
         if self.failure is not None:
             raise self.failure
-        if self.rejected:
+        if self.rejected and not self.answered:
             raise self._unanswerable()
+        self._keep_rejected()
         return self.done
 
     async def _work(self, client: Client, advance: Callable[..., None]) -> None:
@@ -136,10 +141,10 @@ class _Asking:
         except RejectedError as error:
             spent = 0.0
             self.store.fail(question.key, 0.0)
-            self.rejected.append((question, Reply("", REJECTED, str(error))))
-            if self.answered:
+            if self.answered and self.rejected and self.rejected[-1][1].refusal != str(error):
                 self._keep_rejected()
-            elif len(self.rejected) >= WORTH_A_STOP:
+            self.rejected.append((question, Reply("", REJECTED, str(error))))
+            if len(self.rejected) >= (ALIKE if self.answered else WORTH_A_STOP):
                 raise self._unanswerable() from None
         except PassingError as error:
             spent = most if error.paid else 0.0
@@ -169,7 +174,13 @@ class _Asking:
         self.rejected = []
 
     def _unanswerable(self) -> CompatibilityError:
-        return CompatibilityError(f"{self.api.url}: the server takes none of the questions: {self.rejected[0][1].refusal}. "
+        said = self.rejected[-1][1].refusal
+        if self.answered:
+            return CompatibilityError(
+                f"{self.api.url}: the server has answered, and rejects {len(self.rejected)} questions in a row in the same "
+                f"words: {said}. They are not stored, and the same run asks them again: mend what it speaks of (payment, "
+                "limits of the account); if it is right about these examples, leave them out of the data")
+        return CompatibilityError(f"{self.api.url}: the server takes none of the questions: {said}. "
                                   "Look at teacher.api (template, max_tokens, limit_as, temperature, body) and teacher.model")
 
 
