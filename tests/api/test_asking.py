@@ -192,12 +192,12 @@ def test_the_ceiling_is_never_passed(server: Server, tmp_path: Path, concurrency
 
 
 def test_requests_that_may_have_been_paid_for_count(server: Server, tmp_path: Path) -> None:
-    server.script.faults = ["cut", "wrong json", "429", "500"]
+    server.script.faults = ["cut", "wrong json", "429", "500", "504"]
     api = api_of(server, price=PRICE, concurrency=1)
     done, _ = asked(tmp_path, api, number=1)
     assert api.price is not None
     most = api.price.of(questions(api)[0].most, 20)
-    assert done.cost == pytest.approx(2 * most + 20 / 1e6)
+    assert done.cost == pytest.approx(3 * most + 20 / 1e6)
     assert Store(tmp_path).spent == pytest.approx(done.cost)
 
 

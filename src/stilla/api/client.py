@@ -23,6 +23,8 @@ from stilla.secrets import HIDDEN
 
 BUSY = frozenset({408, 409, 425, 429})
 """Beside those from 500 on: the same request may be answered later."""
+GATEWAYS = frozenset({502, 504, 520, 522, 524})
+"""Said by what stands before the server, which may be answering still or have answered; from 520 on, Cloudflare."""
 OF_THE_QUESTION = frozenset({400, 413, 422})
 """This question cannot be answered; another may be."""
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -81,7 +83,7 @@ class Client:
         if status != 200:
             told = f"{status}: {self._clean(_message(said))}"
             if status in BUSY or status >= 500:
-                raise PassingError(told, after=_seconds(answer.headers))
+                raise PassingError(told, after=_seconds(answer.headers), paid=status in GATEWAYS)
             if status in OF_THE_QUESTION:
                 raise RejectedError(told)
             raise CompatibilityError(f"{self._api.url}: the server refuses: {told}. {_what_to_do(status)}")
