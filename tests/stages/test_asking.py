@@ -107,6 +107,30 @@ def test_its_answers_are_judged_by_labels(tmp_path: Path) -> None:
                     "were not understood")
 
 
+def test_a_class_is_not_read_from_thoughts_that_were_cut(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    recipe = recipe_of(tmp_path, {"measured": 3}, "text-classification", data={"test": "y"})
+    stored(tmp_path, recipe, task, TEXTS, [Reply("It could be yes, but", "length"), Reply("no", "length"), Reply("Yes.")])
+    assert answered.learnt(recipe, task, {"train": TEXTS}, None).data["label"][:] == ["no", "yes"]
+    answered.completed(recipe, task, {"train": TEXTS, "test": TEXTS}, None, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert (found.left_out, found.cut) == ({"not understood": 1}, 1)
+    assert "accuracy of 0.667" in found.quality
+
+
+def test_a_refusal_that_names_the_class_is_no_right_answer(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    recipe = recipe_of(tmp_path, {"measured": 3}, "text-classification", data={"test": "y"})
+    refused = Reply("I'm sorry, but I cannot say yes here.")
+    stored(tmp_path, recipe, task, TEXTS, [refused, Reply("no"), Reply("I must not say yes", "content_filter", "no")])
+    answered.completed(recipe, task, {"train": TEXTS, "test": TEXTS}, None, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert "accuracy of 0.333" in found.quality
+    assert "2 were not understood" in found.quality
+
+
 @pytest.mark.parametrize(("labels", "words"), [(["0", "1", "1"], "are numbers, which say nothing"),
                                                ([0.5, 0.25, 0.1], "or a number")])
 def test_labels_that_no_answer_could_name_are_refused(tmp_path: Path, labels: list[Any], words: str) -> None:

@@ -18,7 +18,7 @@ from stilla import data
 from stilla.api import REJECTED, Question, Reply, Store
 from stilla.data.unlabelled import MARK
 from stilla.errors import DataError, counted
-from stilla.recipe import Completions, Recipe
+from stilla.recipe import Recipe
 from stilla.recipe.api import Api
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.runtime.imports import own_function
@@ -140,7 +140,9 @@ def _sorted(
     reasons, kept, known = list[str | None](), list[tuple[int, str, Reply]](), set[tuple[int, str]]()
     for one in asked:
         reply = store.replies[one.question.key]
-        why, text = _why_not(reply, api, section, words)
+        why, text = _why_not(reply, api, words)
+        if why in (None, "not understood") and section.cut == "drop" and reply.why == "length":
+            why = "cut"
         if why is None and words.once and (one.key, text) in known:
             why = "repeated"
         if why is None and keep is not None and not keep(words.source_of(split, one.key), text):
@@ -152,8 +154,8 @@ def _sorted(
     return reasons, kept
 
 
-def _why_not(reply: Reply, api: Api, section: Completions, words: InWords) -> tuple[str | None, str]:
-    """Why an answer is not learnt, None if it is; and what of it would be."""
+def _why_not(reply: Reply, api: Api, words: InWords) -> tuple[str | None, str]:
+    """Why an answer says nothing, None if it does; and what."""
     text = reply.text.strip()
     if reply.why == REJECTED:
         return "rejected by the server", ""
@@ -161,9 +163,7 @@ def _why_not(reply: Reply, api: Api, section: Completions, words: InWords) -> tu
         return "refused", ""
     if not text:
         return "empty", ""
-    if section.cut == "drop" and reply.why == "length":
-        return "cut", ""
-    said = words.meant(text)
+    said = words.meant(text, cut=reply.why == "length")
     return ("not understood", "") if said is None else (None, said)
 
 
@@ -173,7 +173,9 @@ def _why_not(reply: Reply, api: Api, section: Completions, words: InWords) -> tu
 def quality(
     recipe: Recipe, task: Task, split: Dataset, exam: Sequence[Example], store: Store, processor: Any
 ) -> str:
-    """How good the teacher's answers to labelled examples are, in words; what is not understood counts as wrong."""
-    words = words_of(task)
-    said = {one.key: words.meant(store.replies[one.question.key].text.strip()) for one in exam}
+    """How good the teacher's answers to labelled examples are, in words; refused or not understood is wrong."""
+    words, api, said = words_of(task), api_of(recipe), dict[int, str | None]()
+    for one in exam:
+        why, text = _why_not(store.replies[one.question.key], api, words)
+        said[one.key] = None if why else text
     return words.judged(split, said, processor, metrics_of(recipe, task))

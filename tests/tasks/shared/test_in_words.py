@@ -21,7 +21,8 @@ def test_a_class_is_read_from_what_people_and_models_write(said: str, name: str)
 
 
 @pytest.mark.parametrize("said", ["", "politics", "sport or news", "transport", "world news and news", "newsworthy", "{",
-                                  '{"a": 1}'])
+                                  '{"a": 1}', '{"considered": "sport", "class": "news"}',
+                                  'It is no sport.\n{"first": "news", "second": "card lost"}'])
 def test_what_names_none_or_several_is_not_understood(said: str) -> None:
     assert named_in(said, NAMES) is None
 

@@ -54,8 +54,8 @@ class InWords(ABC):
         """What a template may name beside columns and the source."""
         return {}
 
-    def meant(self, text: str) -> str | None:
-        """What of an answer is learnt; None where it says nothing that could be."""
+    def meant(self, text: str, *, cut: bool) -> str | None:
+        """What of an answer is learnt; None where it says nothing that could be. `cut`: it would have gone on."""
         return text
 
     @abstractmethod
@@ -68,24 +68,35 @@ class InWords(ABC):
         raise CompatibilityError("this task's labelled examples have no such form")
 
 
-def named_in(text: str, names: Sequence[str]) -> str | None:
+def named_in(text: str, names: Sequence[str], *, cut: bool = False) -> str | None:
     """The class that an answer names: it is that name, or a field of its JSON or its last line is, or no other occurs in it.
 
     Case, quotes and stops around a name do not matter. Of names within names (`card`, `card lost`) the longest counts.
+    Fields that name several classes name none. An answer that was `cut` has not come to its end: it names a class if it is
+    that name, and no other begins so.
     """
     known = {_plain(name): name for name in names}
     if len(known) < len(names):  # told apart by their case alone
         known = {name: name for name in names}
+
+    def name(said: str) -> str | None:
+        return known.get(said.strip()) or known.get(_plain(said))
+
+    if cut:
+        return name(text) if sum(_plain(one).startswith(_plain(text)) for one in names) == 1 else None
+    fields = {found for one in _fields(text) if (found := name(one)) is not None}
+    if len(fields) > 1:
+        return None
     lines = [line for line in text.splitlines() if line.strip()]
-    for said in (text, *_fields(text), *lines[-1:], *(line.rpartition(":")[2] for line in lines[-1:])):
-        found = known.get(said.strip()) or known.get(_plain(said))
+    for said in (text, *fields, *lines[-1:], *(line.rpartition(":")[2] for line in lines[-1:])):
+        found = name(said)
         if found is not None:
             return found
     left, there = text.casefold(), set[str]()
-    for name in sorted(names, key=len, reverse=True):
-        pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
+    for one in sorted(names, key=len, reverse=True):
+        pattern = rf"(?<!\w){re.escape(one.casefold())}(?!\w)"
         if re.search(pattern, left):
-            there.add(name)
+            there.add(one)
             left = re.sub(pattern, " ", left)
     return there.pop() if len(there) == 1 else None
 

@@ -207,8 +207,8 @@ class TextClassification(Classification[TextClassificationData], InWords):
     def values_of(self) -> Mapping[str, str]:
         return {"labels": ", ".join(self.problem.names)}
 
-    def meant(self, text: str) -> str | None:
-        return named_in(text, self.problem.names)
+    def meant(self, text: str, *, cut: bool) -> str | None:
+        return named_in(text, self.problem.names, cut=cut)
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
         """`texts`: names of classes."""
