@@ -24,8 +24,8 @@ class Limits(Section):
     """What a student has to stay below. Several hold together."""
 
     size: float | None = Field(None, gt=0, lt=1)
-    """At most so much of the teacher's parameters, 0.33: layers and vocabulary are chosen, by a short training of each of
-    the best candidates."""
+    """At most so much of the teacher's parameters, 0.33: layers, neurons and vocabulary are chosen, by a short training of
+    each of the best candidates."""
     max_parameters: int | None = Field(None, ge=1, le=10**13)
     """As `size`, in numbers."""
     max_megabytes: float | None = Field(None, gt=0, le=1e9)
@@ -37,7 +37,7 @@ class Limits(Section):
 
     @property
     def limited(self) -> bool:
-        """Whether layers and vocabulary are to be chosen."""
+        """Whether layers, neurons and vocabulary are to be chosen."""
         return any(one is not None for one in (self.size, self.max_parameters, self.max_megabytes, self.max_latency_ms))
 
     def parameters(self, teacher: int) -> int | None:
