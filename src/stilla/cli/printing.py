@@ -166,14 +166,14 @@ def print_findings(findings: Findings) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Every size of student, then what the run costs."""
-    from stilla.report.planned import costs, in_short, plan_table
+    from stilla.report.planned import costs, in_short, plan_table, what_decides
 
     found = plan_table(plan)
     table = _plain_table("student", *(column.title for column in found.columns), first_width=12)
     for row in found.rows:
         table.add_row(row.title, *(cell.text for cell in row.cells))
     show("", Text(in_short(plan), style="bold"), "", table, "")
-    for note in plan.notes:
+    for note in (what_decides(plan), *plan.notes):
         show(_hanging("  · ", note))
     show("", "Estimate of the run, on this machine:", _pairs(costs(plan)))
 

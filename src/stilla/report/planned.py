@@ -30,7 +30,7 @@ def write_plan(plan: Plan, recipe: str, target: Path) -> Path:
     return write_page(target, "plan.html.j2", {
         "title": f"Plan of {recipe}", "subtitle": "Students below the limits, and what the run costs",
         "closing": "Written by Stilla before any training.", "table": table, "marks": {},
-        "lead": in_short(plan), "measured_on": f"Latency: {plan.measured_on}. {_what_decides(plan)}",
+        "lead": in_short(plan), "measured_on": f"Latency: {plan.measured_on}. {what_decides(plan)}",
         "figures": _figures(plan), "costs": costs(plan), "notes": plan.notes,
         "contents": [("students", "Students"), ("costs", "Costs"), *([("notes", "Notes")] if plan.notes else [])]})
 
@@ -38,21 +38,23 @@ def write_plan(plan: Plan, recipe: str, target: Path) -> Path:
 def plan_table(plan: Plan) -> ScoreTable:
     """The teacher, then the students from deep to shallow."""
     whole = plan.teacher
-    rows = [Row("teacher", "teacher", _cells(whole, whole, teacher=True))]
+    narrower = any(one.candidate.ffn < 1 for one in plan.students)
+    rows = [Row("teacher", "teacher", _cells(whole, whole, narrower, teacher=True))]
     for number, one in enumerate(plan.students, 1):
         title = f"{number}, chosen" if one.chosen else str(number)
-        rows.append(Row(f"student-{number}", title, _cells(one, whole)))
+        rows.append(Row(f"student-{number}", title, _cells(one, whole, narrower)))
     return without_empty(_COLUMNS, rows)
 
 
-def _cells(one: Planned, whole: Planned, *, teacher: bool = False) -> tuple[Cell, ...]:
+def _cells(one: Planned, whole: Planned, narrower: bool, *, teacher: bool = False) -> tuple[Cell, ...]:
+    """`narrower`: whether any student has fewer neurons."""
     candidate, missing = one.candidate, Cell(numbers.MISSING)
     layers = candidate.layers if isinstance(candidate.layers, int) else candidate.depth
     shown = str(layers) if isinstance(candidate.layers, int) else ", ".join(
         f"{name} {value}" for name, value in candidate.layers.items())
     return (
         missing if teacher else Cell(shown, value=float(layers)),
-        missing if candidate.ffn == 1 else Cell(numbers.percent(candidate.ffn), value=candidate.ffn),
+        missing if not narrower else Cell(numbers.percent(candidate.ffn), value=candidate.ffn),
         missing if candidate.tokens is None else Cell(f"{candidate.tokens:,}", value=float(candidate.tokens)),
         Cell(numbers.count(candidate.parameters), value=float(candidate.parameters)),
         Cell(numbers.megabytes(1e6 * one.megabytes), "" if teacher else numbers.compared(
@@ -76,7 +78,8 @@ def in_short(plan: Plan) -> str:
     return f"{said}; a run has chosen the one with {numbers.count(chosen.candidate.parameters)}."
 
 
-def _what_decides(plan: Plan) -> str:
+def what_decides(plan: Plan) -> str:
+    """By what the best of them is found."""
     if plan.by is not None:
         return f"Reached: {plan.by} on validation data after a short training of each of the best candidates."
     return ("Which of them is best shows in training alone: a run with a limit (`student: {size: 0.33}`) tries the best "
