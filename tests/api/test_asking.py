@@ -166,6 +166,14 @@ def test_costs_are_counted_by_what_the_server_says(server: Server, tmp_path: Pat
     assert Store(tmp_path).spent == pytest.approx(done.cost) == store.spent
 
 
+def test_what_was_asked_before_there_was_a_price_counts_by_it(server: Server, tmp_path: Path) -> None:
+    asked(tmp_path, api_of(server))
+    priced = api_of(server, price=PRICE, ceiling=1.0)
+    spent = Store(tmp_path, priced.price).spent
+    assert spent == pytest.approx(6 * (10 * 1.0 + 5 * 2.0) / 1e6)
+    assert forecast(priced, questions(priced), Store(tmp_path, priced.price)).spent == pytest.approx(spent)
+
+
 def test_where_the_server_counts_nothing_the_most_counts(server: Server, tmp_path: Path) -> None:
     server.script.usage = None
     api = api_of(server, price=PRICE)

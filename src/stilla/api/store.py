@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from stilla.api.questions import Messages
 from stilla.errors import BusyError, CacheError
+from stilla.recipe.api import Price
 from stilla.runtime.files import line_of, read_line
 from stilla.runtime.narrate import say
 from stilla.runtime.paths import obstacle
@@ -42,11 +43,13 @@ class Reply:
 
 
 class Store:
-    """The answers of one folder; only one process at a time adds to it, as long as it is entered."""
+    """The answers of one folder; only one process at a time adds to it, as long as it is entered. `price`: of those that were
+    asked for when a recipe named none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, price: Price | None = None) -> None:
         self.folder = folder
         self.file = folder / FILE
+        self.price = price
         self.replies: dict[str, Reply] = {}
         self.failed = 0.0
         """What was spent on requests that brought nothing."""
@@ -58,7 +61,12 @@ class Store:
     @property
     def spent(self) -> float:
         """With what was under way when a process ended."""
-        return self.failed + sum(one.cost for one in self.replies.values()) + sum(map(sum, self._open.values()))
+        return self.failed + sum(map(self._cost, self.replies.values())) + sum(map(sum, self._open.values()))
+
+    def _cost(self, reply: Reply) -> float:
+        if reply.cost or self.price is None:
+            return reply.cost
+        return self.price.of(reply.asked or 0, reply.answered or 0)
 
     def __enter__(self) -> Store:
         """Raises:

@@ -95,7 +95,7 @@ def completed(
 
 def _answering(api: Api, folder: Path, asked: Sequence[Question]) -> Store:
     """A store in which all of them are answered. Where they are, nobody else is kept from adding to it."""
-    store = Store(folder)
+    store = Store(folder, api.price)
     if all(one.key in store.replies for one in asked):
         return store
     from stilla.api.asking import ask  # needs what the extra `api` brings

@@ -181,7 +181,7 @@ def looked_at(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: P
     asked = [one.question for one in questions(recipe, task, to_ask(recipe, task, splits, pool))]
     some = measured(recipe, splits)
     asked += [] if some is None else [one.question for one in questions(recipe, task, some, once=True)]
-    cost = forecast(api, asked, Store(store_of(recipe)))
+    cost = forecast(api, asked, Store(store_of(recipe), api.price))
     try:
         if cost.requests:
             key_of(api)
