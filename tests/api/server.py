@@ -99,8 +99,8 @@ class Answer(BaseHTTPRequestHandler):
             said = {"error": {"message": f"fault {fault}, {self.headers.get('Authorization')}"}}
             return self._send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
         message = {"role": "assistant", "content": None if script.refusal else script.answer(body), "refusal": script.refusal}
-        said = {"choices": [{"index": 0, "message": message, "finish_reason": script.finish}], "usage": script.usage}
-        content = json.dumps(said)
+        content = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": script.finish}],
+                              "usage": script.usage})
         return self._send(200, (content.replace("-", "\\u002d") if script.escape else content).encode())
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
