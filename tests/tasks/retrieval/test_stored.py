@@ -45,6 +45,7 @@ def test_a_vector_of_every_key_is_read_from_each_format(tmp_path: Path, name: st
     keys, rows = vectors.read(stored(tmp_path / name))
     assert keys == NAMES
     assert rows.dtype == np.float32
+    assert rows.flags.writeable  # of others torch makes tensors with a warning
     np.testing.assert_array_equal(rows, ROWS)
 
 

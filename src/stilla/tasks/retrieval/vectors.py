@@ -125,7 +125,7 @@ def _checked(place: str, keys: Sequence[Any], rows: Any) -> tuple[tuple[str, ...
         raise DataError(f"{place!r}: vectors of {one_of([str(one) for one in sorted(widths)])} numbers; expected the "
                         f"same of all")
     try:
-        vectors = np.asarray(rows, np.float32)
+        vectors = np.require(rows, np.float32, "W")  # of Parquet's own memory a copy
     except (TypeError, ValueError) as error:
         raise DataError(f"{place!r}: vectors that are no lists of numbers ({error})") from error
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) if vectors.ndim == 2 else np.zeros(len(keys))
