@@ -63,7 +63,7 @@ class Unlabelled(Section):
     split: str | None = None
     """Which of a dataset's splits; by default one called `unlabelled` or `unsupervised`, else `train`."""
     document: Literal["paragraph", "line", "file"] | None = None
-    """What is one example in files of plain text; by default a line, for language models as `data.document` says."""
+    """What is one example in files of plain text; by default a line, where there is `data.document`, as it says."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """How columns are called there, by their names in the labelled data: `{text: body}`. By default alike, or where only one
     can be meant."""

@@ -47,6 +47,16 @@ def said(model: torch.nn.Module, task: Embedding, batch: Batch) -> Signals:
         return listen(model, task, batch, Side.STUDENT)
 
 
+def test_of_plain_text_every_line_is_a_text_unless_the_recipe_says_paragraphs(tmp_path: Path) -> None:
+    path = tmp_path / "sentences.txt"
+    path.write_text("a cat sat\nit slept\n\na dog ran\n", encoding="utf-8")
+    places = dict.fromkeys(("train", "validation", "test"), str(path))
+    assert data.load(EmbeddingData.model_validate(places), seed=0)["train"]["text"][:] == ["a cat sat", "it slept", "a dog ran"]
+    section = EmbeddingData.model_validate({**places, "document": "paragraph"})
+    assert data.load(section, seed=0)["train"]["text"][:] == ["a cat sat\nit slept", "a dog ran"]
+    assert section.unlabelled_unit == "paragraph"
+
+
 def test_texts_by_themselves_have_vectors_and_no_rows(tmp_path: Path, teacher: Loaded) -> None:
     file = texts(tmp_path / "t.jsonl", 12)
     task, splits = bound({"train": file, "validation": file})

@@ -25,6 +25,8 @@ class EmbeddingData(Texts):
     """The column with how alike the two texts of a pair are."""
     score_range: Annotated[tuple[Number, Number] | None, BeforeValidator(as_tuple)] = None
     """The scores of nothing alike and of the same; by default 0 and 1, if all lie between."""
+    document: Literal["paragraph", "line", "file"] = "line"
+    """What is one text in files of plain text (txt); paragraphs are separated by empty lines."""
     pooling: Literal["mean", "first", "last", "max"] | None = None
     """How tokens become a vector, where the teacher's folder does not say it; `first` is the CLS token."""
     normalise: bool | None = None
@@ -39,6 +41,15 @@ class EmbeddingData(Texts):
     and the student reads queries alone; its vectors have as many numbers."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
+
+    @property
+    def text_unit(self) -> Literal["paragraph", "line", "file"]:
+        return self.document
+
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or self.document
 
     @property
     def use(self) -> str:
