@@ -13,6 +13,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from stilla import data
 from stilla.cache import Store
+from stilla.data import sources
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
 from stilla.recipe import Lora, ModelSource, StudentSpec
@@ -21,6 +22,7 @@ from stilla.students import by_layers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
 from stilla.tasks.retrieval.embedding import Embedding
+from stilla.tasks.retrieval.forms import form_of, scores_of
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.told import embed
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
@@ -51,10 +53,21 @@ def test_of_plain_text_every_line_is_a_text_unless_the_recipe_says_paragraphs(tm
     path = tmp_path / "sentences.txt"
     path.write_text("a cat sat\nit slept\n\na dog ran\n", encoding="utf-8")
     places = dict.fromkeys(("train", "validation", "test"), str(path))
-    assert data.load(EmbeddingData.model_validate(places), seed=0)["train"]["text"][:] == ["a cat sat", "it slept", "a dog ran"]
+    section = EmbeddingData.model_validate(places)
+    assert data.load(section, seed=0)["train"]["text"][:] == ["a cat sat", "it slept", "a dog ran"]
     section = EmbeddingData.model_validate({**places, "document": "paragraph"})
     assert data.load(section, seed=0)["train"]["text"][:] == ["a cat sat\nit slept", "a dog ran"]
     assert section.unlabelled_unit == "paragraph"
+
+
+def test_scores_of_a_table_of_texts_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2,score\na cat,the cat,0.5\na dog,the cat,\n", encoding="utf-8")
+    section = EmbeddingData(train=str(path))
+    split = sources.read(str(path))["train"]
+    form = form_of(section, split)
+    assert (form.kind, form.score) == ("scored", "score")
+    assert scores_of(section, form, "train", split)[0] == 0.5
 
 
 def test_texts_by_themselves_have_vectors_and_no_rows(tmp_path: Path, teacher: Loaded) -> None:

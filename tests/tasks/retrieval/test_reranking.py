@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from stilla import data
 from stilla.cache import Store
+from stilla.data import sources
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
 from stilla.recipe import ModelSource, StudentSpec
@@ -21,6 +22,7 @@ from stilla.students import by_layers, fresh
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
+from stilla.tasks.retrieval.candidates import form_of
 from stilla.tasks.retrieval.reranking import Reranking
 from stilla.tasks.retrieval.reranking_exam import Judgements
 from stilla.tasks.retrieval.sections import RerankingData
@@ -69,6 +71,14 @@ def values(task: Reranking, answers: Answers) -> dict[str, float]:
 def ready(splits: dict[str, str], teacher: Loaded, **more: Any) -> tuple[Reranking, dict[str, Dataset]]:
     task, found = bound(splits, **more)
     return task.adapted_to(teacher), found
+
+
+def test_grades_and_scores_of_a_table_of_texts_are_numbers(tmp_path: Path) -> None:
+    for said, amounts in ((("1", "0", ""), False), (("0.5", "-2e1", "1"), True)):
+        path = tmp_path / "pairs.csv"
+        path.write_text("query,passage,label\n" + "".join(f"who?,text {place},{one}\n" for place, one in enumerate(said)))
+        form = form_of(RerankingData(train=str(path)), sources.read(str(path))["train"])
+        assert (form.score, form.amounts) == ("label", amounts)
 
 
 def test_a_querys_candidates_stand_together_in_training(tmp_path: Path, teacher: Loaded) -> None:

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, LargeList, List, Value
 from stilla.data import are_unlabelled
 from stilla.data.retrieval_folders import CANDIDATES, COLUMNS
 from stilla.errors import DataError, all_of
-from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, is_number, relevant_in
+from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, holds_numbers, is_number, number_in, relevant_in
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.tasks.shared import columns as _columns
 
@@ -141,10 +141,15 @@ def _score(section: RerankingData, split: Dataset, *, listed: bool) -> str | Non
     def fits(feature: Any) -> bool:
         return is_list(feature, is_grade) if listed else is_grade(feature)
 
+    def holds(name: str) -> bool:
+        return fits(split.features[name]) or (not listed and holds_numbers(split, name))
+
     if section.score is not None and section.score in split.column_names:
+        if holds(section.score):
+            return section.score
         what = "a list of numbers, one for each candidate" if listed else "numbers"
         return _columns.existing("score", (section.score,), split, fits, what)[0]
-    found = [name for name in split.column_names if name.lower() in SCORES and fits(split.features[name])]
+    found = [name for name in split.column_names if name.lower() in SCORES and holds(name)]
     if len(found) > 1:
         raise DataError(f"data.score: {all_of([repr(one) for one in found])} could say how well a candidate answers. Set "
                         "data.score to one of them.")
@@ -156,7 +161,7 @@ def _said(form: Form, split: Dataset) -> list[list[float]]:
     assert form.score is not None
     plain = _columns.values(split, form.score)
     rows = plain if form.kind == "lists" else [[one] for one in plain]
-    return [[math.nan if one is None else float(one) for one in row or ()] for row in rows]
+    return [[number_in(one) for one in row or ()] for row in rows]
 
 
 def _are_amounts(rows: Iterable[Sequence[float]]) -> bool:

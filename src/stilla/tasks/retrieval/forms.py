@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stilla.data.retrieval_folders import COLUMNS
 from stilla.errors import DataError, all_of
 from stilla.tasks.retrieval.layout import Kind
-from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, is_number
+from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, holds_numbers, is_number, number_in
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.shared import columns as _columns
 
@@ -70,9 +70,11 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
 
 def _score(section: EmbeddingData, split: Dataset) -> str | None:
     if section.score is not None and section.score in split.column_names:
+        if holds_numbers(split, section.score):
+            return section.score
         (name,) = _columns.existing("score", (section.score,), split, is_number, "numbers")
         return name
-    return next((name for name in SCORES if name in split.column_names and is_number(split.features[name])), None)
+    return next((name for name in SCORES if name in split.column_names and holds_numbers(split, name)), None)
 
 
 def _usual(split: Dataset) -> tuple[str, ...] | None:
@@ -93,7 +95,7 @@ def scores_of(section: EmbeddingData, form: Form, name: str, split: Dataset) -> 
         DataError: scores that lie elsewhere.
     """
     assert form.score is not None
-    values = np.array([math.nan if one is None else float(one) for one in _columns.values(split, form.score)], np.float64)
+    values = np.array([number_in(one) for one in _columns.values(split, form.score)], np.float64)
     low, high = section.score_range or (0.0, 1.0)
     if low >= high:
         raise DataError(f"data.score_range: got {[low, high]}; expected first the score of nothing alike, then of the same.")

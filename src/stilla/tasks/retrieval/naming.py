@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,3 +35,24 @@ def nowhere(section: EmbeddingData | RerankingData, splits: Mapping[str, Dataset
     named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
     return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
             for key, names in named.items() for name in names if name not in there]
+
+
+def holds_numbers(split: Dataset, name: str) -> bool:
+    """Whether a column is of numbers, or of texts that all are some, as those of CSV."""
+    feature = split.features[name]
+    if not _columns.is_text(feature):
+        return is_number(feature)
+    try:
+        found = [number_in(one) for one in _columns.values(split, name)]
+    except ValueError:
+        return False
+    return not all(math.isnan(one) for one in found)
+
+
+def number_in(said: Any) -> float:
+    """NaN where nothing stands there.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    return math.nan if said is None or (isinstance(said, str) and not said.strip()) else float(said)
