@@ -204,7 +204,7 @@ def test_new_data_that_cannot_be_used_are_named_by_their_file(done: tuple[Path, 
 
 
 def test_scores_stay_until_there_are_new_ones(done: tuple[Path, stilla.Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     _, run = done

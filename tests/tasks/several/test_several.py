@@ -196,7 +196,7 @@ def test_every_task_learns_by_default_as_it_would_alone(made: Made) -> None:
 
 @pytest.mark.parametrize(("term", "words"), [
     (Term(Labels(), part="tagz"), "part: got 'tagz'; expected"),
-    (Term(Hidden()), "compares hidden states or vectors"),
+    (Term(Hidden()), "compares hidden states, vectors or weights"),
 ])
 def test_terms_that_cannot_be_are_refused(made: Made, term: Term, words: str) -> None:
     with pytest.raises(CompatibilityError, match=words):
