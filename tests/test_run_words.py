@@ -84,7 +84,8 @@ def test_a_student_with_another_tokenizer_learns_from_spans_and_from_a_cache(tmp
     objectives = [{"kind": "labels"}, {"kind": "logits"}, {"kind": "dkd"}, {"kind": "dist"},
                   {"kind": "hidden", "pooling": "mean", "layer_map": [1, 3], "weight": {"linear": [1.0, 0.0]}}]
     whole = recipe(tmp_path, "spans", student={"model": student}, cache="dense", distill=[
-        {**QUICK, "epochs": 2, "objectives": objectives}, {**QUICK, "epochs": 2, "objectives": objectives[:2]}])
+        {**QUICK, "learning_rate": 5e-4, "epochs": 2, "objectives": objectives},
+        {**QUICK, "learning_rate": 5e-4, "epochs": 2, "objectives": objectives[:2]}])
     run = stilla.distill(**whole)
     assert run.scores.student.agreement["test"].value > 0.3
     assert run.scores.student.kl["test"] < 2
