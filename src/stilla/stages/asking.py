@@ -22,9 +22,7 @@ from stilla.evaluate import headline_split
 from stilla.objectives import term
 from stilla.recipe import Completions, Recipe
 from stilla.recipe.api import Api
-from stilla.runtime.imports import own_function
-from stilla.stages import opinions, unlabelled
-from stilla.stages.completions import KEEP
+from stilla.stages import completions, opinions, unlabelled
 from stilla.stages.defaults import resolved_writing
 from stilla.stages.unlabelled import Pool
 from stilla.tasks.base import Task
@@ -66,7 +64,7 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
         changed = [name for name in USUAL if getattr(recipe.completions, name) != Completions.model_fields[name].default]
         found += [f"completions: got {all_of(changed)}, which say how a teacher here writes; of a teacher behind an address "
                   "teacher.api says it (max_tokens, temperature, answers)"] if changed else []
-        found += _verifier(recipe.completions)
+        found += completions.unfit_filter(recipe.completions)
     if recipe.cache.form not in (None, "none"):
         found.append("cache.form: nothing of a teacher behind an address is asked for while the student learns; its answers "
                      "are stored in any case (teacher.api.store). Leave it out")
@@ -117,15 +115,6 @@ def _needing(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if needs:
                 place = "distill" if len(recipe.distill) == 1 else f"distill[{number}]"
                 yield f"{place}.objectives[{index}]", spec.kind
-
-
-def _verifier(section: Completions) -> list[str]:
-    try:
-        if section.keep is not None:
-            own_function(section.keep, KEEP)
-    except StillaError as error:
-        return list(error.problems)
-    return []
 
 
 # --- what is asked ---

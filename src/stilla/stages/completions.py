@@ -72,7 +72,7 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     if recipe.completions is None or recipe.teacher.api is not None:  # stages/asking.py
         return []
     if isinstance(task, Writes):
-        wrong = [f"completions: {why}" for why in [task.unasked()] if why] + _keeping(recipe.completions)
+        wrong = [f"completions: {why}" for why in [task.unasked()] if why] + unfit_filter(recipe.completions)
         if recipe.completions.max_wer is not None and not task.dictated:
             wrong.append(f"completions.max_wer: a text of `{task.kind}` may be right in other words than the data's; leave "
                          "it out, or filter by min_log_probability or keep")
@@ -81,7 +81,7 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
             "seq2seq, speech-recognition by encoder-decoders, or causal-lm with prompts and completions or conversations"]
 
 
-def _keeping(section: Completions) -> list[str]:
+def unfit_filter(section: Completions) -> list[str]:
     """What is wrong with the function that filters: known before hours of writing, not after."""
     try:
         if section.keep is not None:
