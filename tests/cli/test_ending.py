@@ -156,3 +156,13 @@ def test_the_projects_own_objects_are_no_code_of_a_persons(monkeypatch):
     assert imports.imported == []
     imports.import_path("json:dumps")
     assert imports.imported == ["json:dumps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arguments", "parted"), [(["--version"], True), (["run", "absent.yaml"], False)])
+def test_processes_that_trained_together_part_before_python_ends_them(ended, arguments, parted):
+    """Not where one has failed: the others wait for it, and it must not wait for them."""
+    done = ended("import torch.distributed as d, stilla.runtime.imports as i; i.imported.append('mine:metric')\n"
+                 "d.init_process_group('gloo', store=d.HashStore(), rank=0, world_size=1)", *arguments,
+                 after="print('parted:', not d.is_initialized())")
+    assert f"parted: {parted}" in done.stdout

@@ -26,6 +26,8 @@ def leave(code: object) -> None:
     if code is not None and not isinstance(code, int):
         return  # words, which Python prints
     if _is_watched() or _has_own_code():
+        if not code:
+            _part_from_the_others()
         return
     threading._shutdown()  # type: ignore[attr-defined]  # as Python does before anything else: waits for threads
     atexit._run_exitfuncs()
@@ -46,6 +48,13 @@ def _has_own_code() -> bool:
     """Whether a person's own code was imported, whose objects may write when they are taken apart."""
     imports = sys.modules.get("stilla.runtime.imports")
     return imports is not None and bool(imports.imported)
+
+
+def _part_from_the_others() -> None:
+    """Leave the processes that trained together: C++ ends a process whose threads to them outlive Python, and fails it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _write_open_files() -> None:
