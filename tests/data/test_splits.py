@@ -18,7 +18,7 @@ from PIL import Image as Picture
 from pydantic import ValidationError
 
 from stilla import data
-from stilla.data import sources, splits
+from stilla.data import drawing, hub, sources
 from stilla.errors import DataError
 from stilla.recipe import Data, PerClass
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData
@@ -297,7 +297,7 @@ def test_fractions_that_take_everything_are_refused(tmp_path: Path) -> None:
 def test_a_dataset_name_without_network_is_refused_with_near_local_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
     write(tmp_path / "reviews.csv")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
@@ -335,7 +335,7 @@ def test_what_the_hub_answers_is_put_in_words(
     def answer(*_: Any, **__: Any) -> None:
         raise raised
 
-    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", answer)
     with pytest.raises(DataError, match=words):
         load("glue", config="sst" if "'sst'" in str(raised) else None)
@@ -350,7 +350,7 @@ def test_a_dataset_of_the_hub_is_asked_for_by_name_config_and_revision(
         asked.append((positional, named))
         return DatasetDict({"train": Dataset.from_dict(ROWS), "dev": Dataset.from_dict(ROWS)})
 
-    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", answer)
     assert list(load("some/reviews", config="small", revision="v1")) == ["train", "validation"]
     assert asked == [(("some/reviews", "small"), {"revision": "v1"})]
@@ -458,7 +458,7 @@ def test_quotas_add_up_whatever_the_sizes() -> None:
     for _ in range(200):
         sizes = generator.integers(1, 9, size=generator.integers(1, 6))
         count = int(generator.integers(0, sizes.sum() + 1))
-        quotas = splits._quotas(sizes, count, generator)
+        quotas = drawing._quotas(sizes, count, generator)
         assert quotas.sum() == count
         assert ((quotas >= 0) & (quotas <= sizes)).all()
 

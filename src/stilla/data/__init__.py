@@ -1,13 +1,12 @@
 """What a recipe names -> splits of examples, and their content as a fingerprint."""
 
 from stilla.data import fingerprint, sources
+from stilla.data.drawing import LABEL_NAMES, label_column
 from stilla.data.sample import from_all_over
 from stilla.data.several import PART, part_of
 from stilla.data.splits import (
-    LABEL_NAMES,
     SHIFTED,
     TEACHER,
-    label_column,
     load,
     load_one,
     number_left,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
 
 import datasets
 import pyarrow as pa
@@ -30,6 +28,7 @@ from stilla.data import (
     retrieval_folders,
     sound_folders,
 )
+from stilla.data import hub as online
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
@@ -91,7 +90,7 @@ def _read(name: str, config: str | None, revision: str | None, document: Unit, *
     if path.is_dir():
         return _folder(path, document)
     if hub and not _means_a_path(name):
-        return _hub(name, config, revision)
+        return _named(online.read(name, config, revision))
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
 
 
@@ -309,66 +308,3 @@ def _readable(where: str) -> Iterator[None]:
         raise DataError(f"{where}: cannot be read: {brief(words, 500)}") from error
     finally:
         datasets.logging.set_verbosity(logs)
-
-
-# --- Hugging Face datasets ---
-
-
-def _hub(name: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
-    reachable = hub_reachable()
-    try:
-        with _offline(not reachable):
-            loaded = datasets.load_dataset(name, config, revision=revision)
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise DataError(_hub_trouble(name, config, reachable, error)) from error
-    return _named(loaded)
-
-
-def _hub_trouble(name: str, config: str | None, reachable: bool, error: Exception) -> str:
-    here = did_you_mean(
-        name, [entry.name for entry in Path().iterdir()] + [entry.stem for entry in Path().iterdir()]
-    )
-    if not reachable:
-        return (
-            f"{name!r}: no such file or folder, and as a Hugging Face dataset it is neither in the local "
-            f"cache nor reachable (no network).{here}"
-        )
-    if isinstance(error, FileNotFoundError):
-        return f"{name!r}: neither a file or folder here nor a Hugging Face dataset (or a private one).{here}"
-    message = (str(error).strip() or repr(error)).splitlines()[0]
-    if "onfig name is missing" in message or "BuilderConfig" in message:
-        got = "none" if config is None else repr(config)
-        names = re.findall(r"'([^']+)'", str(error).partition("[")[2].partition("]")[0])
-        return (
-            f"{name!r} has several configurations: data.config: got {got}; expected "
-            f"{one_of(names) if names else message}.{did_you_mean(config, names) if config else ''}"
-        )
-    return f"{name!r}: the Hugging Face dataset cannot be read: {message}"
-
-
-@functools.cache
-def hub_reachable() -> bool:
-    """Whether the hub answers at all, asked once: without this, its client retries for half a minute."""
-    if datasets.config.HF_HUB_OFFLINE:
-        return False
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # only the proxy knows
-    address = urlparse(datasets.config.HF_ENDPOINT)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """`datasets` looks into its cache only."""
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or wanted
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before

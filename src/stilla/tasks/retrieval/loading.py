@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
-from stilla.data.sources import hub_reachable
+from stilla.data.hub import hub_reachable
 from stilla.errors import CompatibilityError, all_of
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path

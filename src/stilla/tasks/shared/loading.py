@@ -16,7 +16,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from stilla.data.sources import hub_reachable, near_models
+from stilla.data.hub import hub_reachable
+from stilla.data.sources import near_models
 from stilla.errors import CompatibilityError, all_of
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
