@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Audio, Dataset
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForAudioClassification
@@ -27,15 +27,14 @@ from stilla.tasks.audio.reading import (
     frames_of,
     pieces,
     tell_rates,
-    usual_sounds,
     window_of,
 )
 from stilla.tasks.audio.sections import AudioClassificationData
-from stilla.tasks.audio.sounds import Sounds, data_uri, has_parts, holds_sounds
+from stilla.tasks.audio.sounds import Sounds, data_uri
+from stilla.tasks.audio.unlabelled import beside, traces, unlabelled, usable
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
@@ -145,22 +144,16 @@ class AudioClassification(Classification[AudioClassificationData]):
             aligned=other is student or hearing.same_frames(student, teacher))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, self.problem.columns)
-        return found.cast_column(self.audio, Audio(decode=False))
+        return unlabelled(pool, self.audio, called, self.problem.columns)
 
     def usable(self, pool: Dataset) -> Dataset:
-        known = checked(self.section, "unlabelled", pool, self.audio)
-        fine = [row for row, one in enumerate(known) if one.broken is None]
-        return pool if len(fine) == len(pool) else pool.select(fine)
+        return usable(self.section, pool, self.audio)
 
     def beside(self, split: Dataset) -> Dataset:
-        if has_parts(split):
-            raise CompatibilityError("data.unlabelled: the labelled sounds are parts of files (columns offset and duration), "
-                                     "which unlabelled ones cannot stand beside; cut them into files of their own")
-        return split.select_columns([self.audio, *self.problem.columns]).cast_column(self.audio, Audio(decode=False))
+        return beside(split, self.audio, self.problem.columns)
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
-        return ((digest,) for digest in Sounds.of(split, self.audio).digests())
+        return traces(split, self.audio)
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """A sound's frames count as its tokens, where they are known; else the sound as one."""

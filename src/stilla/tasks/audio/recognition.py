@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from datasets import Audio, Dataset
+from datasets import Dataset
 from torch import nn
 
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
-from stilla.tasks.audio.reading import audio_column, checked, usual_sounds
+from stilla.tasks.audio.reading import audio_column, checked
 from stilla.tasks.audio.sections import SpeechRecognitionData
-from stilla.tasks.audio.sounds import Sounds, data_uri, has_parts, holds_sounds
+from stilla.tasks.audio.sounds import Sounds, data_uri
+from stilla.tasks.audio.unlabelled import beside, traces, unlabelled, usable
 from stilla.tasks.base import Task
 from stilla.tasks.language.sections import WritingEvaluate
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.broken import refuse_empty
 from stilla.tasks.shared.classification import attempt
 
@@ -65,22 +65,16 @@ class Recognition(Task[SpeechRecognitionData]):
     # --- without labels ---
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, (self.audio,), called, holds_sounds, "sounds", usual_sounds, (self.text,))
-        return found.cast_column(self.audio, Audio(decode=False))
+        return unlabelled(pool, self.audio, called, (self.text,))
 
     def usable(self, pool: Dataset) -> Dataset:
-        known = checked(self.section, "unlabelled", pool, self.audio)
-        fine = [row for row, one in enumerate(known) if one.broken is None]
-        return pool if len(fine) == len(pool) else pool.select(fine)
+        return usable(self.section, pool, self.audio)
 
     def beside(self, split: Dataset) -> Dataset:
-        if has_parts(split):
-            raise CompatibilityError("data.unlabelled: the labelled sounds are parts of files (columns offset and duration), "
-                                     "which unlabelled ones cannot stand beside; cut them into files of their own")
-        return split.select_columns([self.audio, self.text]).cast_column(self.audio, Audio(decode=False))
+        return beside(split, self.audio, (self.text,))
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
-        return ((digest,) for digest in Sounds.of(split, self.audio).digests())
+        return traces(split, self.audio)
 
     def show(self, split: Dataset, key: int) -> str:
         return data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN)

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from stilla.recipe import Data, Evaluate, Generation
 from stilla.recipe.section import TOKENS
-from stilla.tasks.shared.sections import Texts
-
-
-class Documents(Texts):
-    """Of texts that may come as files of plain text."""
-
-    document: Literal["paragraph", "line", "file"] = "paragraph"
-    """What is one document in files of plain text (txt); paragraphs are separated by empty lines."""
-
-    @property
-    def text_unit(self) -> Literal["paragraph", "line", "file"]:
-        return self.document
-
-    @property
-    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
-        said = None if self.unlabelled is None else self.unlabelled.document
-        return said or self.document
+from stilla.tasks.shared.sections import Documents, Texts
 
 
 class Prompted(Texts):

@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, Field, field_validator
 from stilla.errors import all_of
 from stilla.recipe import Strings
 from stilla.recipe.section import Section, as_tuple
-from stilla.tasks.shared.sections import Texts
+from stilla.tasks.shared.sections import Documents, Texts
 
 Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
-class EmbeddingData(Texts):
+class EmbeddingData(Documents):
     """Texts, pairs of texts, queries with what answers them, or folders for search."""
 
     text: Strings | None = None
@@ -41,15 +41,6 @@ class EmbeddingData(Texts):
     and the student reads queries alone; its vectors have as many numbers."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
-
-    @property
-    def text_unit(self) -> Literal["paragraph", "line", "file"]:
-        return self.document
-
-    @property
-    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
-        said = None if self.unlabelled is None else self.unlabelled.document
-        return said or self.document
 
     @property
     def use(self) -> str:

@@ -69,6 +69,22 @@ class Texts(Data):
     """Longest text in tokens; longer ones are cut. By default what both models can read, at most 512."""
 
 
+class Documents(Texts):
+    """Of texts that may come as files of plain text."""
+
+    document: Literal["paragraph", "line", "file"] = "paragraph"
+    """What is one document in files of plain text (txt); paragraphs are separated by empty lines."""
+
+    @property
+    def text_unit(self) -> Literal["paragraph", "line", "file"]:
+        return self.document
+
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or self.document
+
+
 class Pictures(Data):
     """Of pictures."""
 
