@@ -3,7 +3,17 @@ import inspect
 import pytest
 
 from stilla import errors
-from stilla.errors import RecipeError, StillaError, all_at_once, did_you_mean, one_of, visible
+from stilla.errors import (
+    RecipeError,
+    StillaError,
+    all_at_once,
+    counted,
+    did_you_mean,
+    one_of,
+    plural,
+    singular,
+    visible,
+)
 
 
 def test_every_error_can_be_caught_as_one():
@@ -25,6 +35,19 @@ def test_a_near_word_is_suggested_and_a_far_one_is_not(word, said):
 )
 def test_what_is_allowed_reads_as_a_sentence(names, said):
     assert one_of(names) == said
+
+
+@pytest.mark.parametrize(("number", "what", "does", "said"), [
+    (1, "example", "wins", "1 example wins"), (0, "example", "wins", "0 examples win"), (2, "query", "is", "2 queries are"),
+    (1, "query", "", "1 query"), (1200, "class", "has", "1,200 classes have"), (2, "key", "loses", "2 keys lose")])
+def test_a_number_agrees_with_what_it_counts_and_what_that_does(number, what, does, said):
+    assert counted(number, what, does) == said
+
+
+@pytest.mark.parametrize("what", ["examples", "words", "questions", "queries", "pixels", "tokens", "classes"])
+def test_one_of_several_is_called_as_several_of_it_are(what):
+    assert plural(singular(what)) == what
+    assert singular(what) != what
 
 
 def test_several_problems_become_one_numbered_error():

@@ -126,9 +126,31 @@ def all_of(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def counted(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+_DO = {"is": "are", "has": "have", "was": "were"}
+
+
+def counted(number: int, what: str, does: str = "") -> str:
+    """`1 trial`, `2 queries`; with what they do: `1 query wins`, `2 queries win`."""
+    return f"{number:,} {what if number == 1 else plural(what)} {agreeing(number, does)}".rstrip()
+
+
+def agreeing(number: int, does: str) -> str:
+    """What so many do: `1 wins`, `2 win`."""
+    return does if number == 1 else _DO.get(does, does.removesuffix("s"))
+
+
+def plural(what: str) -> str:
+    """`trials`, `queries`, `masses`: of its last word."""
+    if re.search(r"[^aeiou]y$", what):
+        return f"{what[:-1]}ies"
+    return f"{what}es" if re.search(r"(s|x|ch|sh)$", what) else f"{what}s"
+
+
+def singular(what: str) -> str:
+    """What `plural` is said of."""
+    if what.endswith("ies"):
+        return f"{what[:-3]}y"
+    return what[:-2] if re.search(r"(s|x|ch|sh)es$", what) else what.removesuffix("s")
 
 
 def all_at_once(problems: Sequence[str], kind: type[StillaError]) -> StillaError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stilla.evaluate import Examined, make_scores
 from stilla.evaluate.grouped import Grouping
+from stilla.report.grouped import summary
 from stilla.scores import PERSONAL, Cost, Grouped, Scores
 from stilla.tasks.answers import Metric
 from tests.evaluate.fake_exam import FakeExam, classified
@@ -96,3 +97,12 @@ def test_scores_with_parts_are_read_back_as_written_and_said(tmp_path) -> None:
     assert any("of 3 values compared 0 win beyond chance, 3 tie and 0 lose; one by one 0 examples win, 225 tie and 0 lose" in
                note for note in one.notes)
     assert one.deploy == "student"
+
+
+def test_one_example_that_wins_is_said_as_one() -> None:
+    student = np.array([[True] * 99 + [False]])
+    subjects = {"teacher": student, "student": student, PERSONAL: np.ones((1, 100), bool)}
+    one = scores(subjects, np.zeros(100, int), with_parts=1)
+    assert any("of 1 value compared" in note and "one by one 1 example wins, 99 tie and 0 lose" in note for note in one.notes)
+    assert one.grouped is not None
+    assert "One by one, 1 example wins, 99 tie and 0 lose" in summary(one, one.grouped)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stilla.api.questions import Question
 from stilla.api.store import Reply, Store
+from stilla.errors import counted
 from stilla.recipe.api import Api
 
 BYTES_PER_TOKEN = 4
@@ -30,8 +31,9 @@ class Forecast:
 
     def __str__(self) -> str:
         stored = self.all - self.requests
-        said = f"{self.requests:,} requests" + (f" ({stored:,} more are answered already)" if stored else "")
-        said += f", about {self.asked:,} tokens asked and {self.answered:,} answered (at most {self.most_answered:,})"
+        said = counted(self.requests, "request") + (f" ({stored:,} more are answered already)" if stored else "")
+        said += f", about {counted(self.asked, 'token')} asked and {self.answered:,} answered"
+        said += f" (at most {self.most_answered:,})"
         if self.likely is None or self.most is None:
             return f"{said}; what that costs is not known without teacher.api.price"
         before = f", beside {self.spent:.4g} spent before" if self.spent else ""

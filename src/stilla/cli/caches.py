@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stilla.cli import options
+from stilla.errors import counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,7 +64,7 @@ def prune(path: options.CachePath, dry_run: DryRun = False) -> None:
     for name, problem in gone:
         show(f"{name}: {problem}")
     if gone:
-        show(f"{len(gone)} files {'would be' if dry_run else 'were'} removed.")
+        show(f"{counted(len(gone), 'file')} {'would be' if dry_run else 'were'} removed.")
     if refused:
         raise all_at_once(refused, CacheError)
     if not gone:

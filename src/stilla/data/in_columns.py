@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stilla.data.kept import Notes
 from stilla.data.opened import read_text, refuse_nul, suffix
-from stilla.errors import DataError, quoted
+from stilla.errors import DataError, counted, quoted
 
 _UNIVERSAL = ("tokens", "lemmas", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """The columns of CoNLL-U behind the number of the word."""
@@ -43,7 +43,7 @@ def tables(path: Path, notes: Notes) -> Iterator[pa.Table]:
             rows = []
     if rows and names:
         yield _table(rows, names)
-    notes.append((INFO, f"{path.name}: {sentences} sentences"))
+    notes.append((INFO, f"{path.name}: {counted(sentences, 'sentence')}"))
 
 
 def _table(rows: Sequence[Sequence[tuple[str, ...]]], names: Sequence[str]) -> pa.Table:

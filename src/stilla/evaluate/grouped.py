@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from stilla.errors import agreeing, counted, singular
 from stilla.evaluate.parts import FEWEST, simultaneous
 from stilla.evaluate.split import Sitting, Split
 from stilla.scores import PERSONAL, Cost, Group, Grouped, Interval
@@ -58,12 +59,12 @@ def grouped(split: Split, metric: Metric, grouping: Grouping, seed: int) -> Grou
         Group(name, grouping.learnt[name], len(places[name]), both[name][0].interval(seed), both[name][1].interval(seed),
               beyond.get(number), _outcome(metric, beyond.get(number))) for number, name in enumerate(names))
     own = np.unique(np.concatenate(list(places.values()))) if places else np.zeros(0, np.int64)
-    won, tied, lost = counted(metric, sitting, own)
+    won, tied, lost = _outcomes(metric, sitting, own)
     return Grouped(grouping.by, found, split.examples - len(own), sitting.exam.units, won, tied, lost,
                    whole.interval(seed), len(grouping.learnt), grouping.numbers, grouping.size)
 
 
-def counted(metric: Metric, sitting: Sitting, rows: Int[NDArray[np.int64], "rows"]) -> tuple[int | None, ...]:
+def _outcomes(metric: Metric, sitting: Sitting, rows: Int[NDArray[np.int64], "rows"]) -> tuple[int | None, ...]:
     """How many of these examples win, tie and lose, by the metric of each alone, mean of seeds."""
     if metric.from_sums is None:
         return None, None, None
@@ -83,18 +84,23 @@ def alone(metric: Metric, statistics: NDArray[np.float64]) -> Float[NDArray[np.f
 
 def remarks(found: Grouped, examples: int) -> list[str]:
     """What a reader of the numbers has to know of the parts."""
-    one = "value" if found.parts == 1 else "values"
     size = f"{found.size / 1e6:.3g} MB" if found.size >= 1e5 else f"{found.size / 1e3:.3g} kB"
-    return [f"personal: {found.parts} {one} of {found.by} with a part of {found.numbers:,} numbers ({size}) each beside the "
-            f"shared student; {found.cold:,} of {examples:,} examples are of others, and answered by the shared student"
-            f"{'' if found.won is None else _in_numbers(found, found.won)}"]
+    cold = f"{found.cold:,} of {counted(examples, 'example')} {agreeing(found.cold, 'is')} of others, and answered by"
+    return [f"personal: {counted(found.parts, 'value')} of {found.by} with a part of {found.numbers:,} numbers ({size}) "
+            f"each beside the shared student; {cold} the shared student"
+            f"{_in_numbers(found)}"]
 
 
-def _in_numbers(found: Grouped, won: int) -> str:
+def _in_numbers(found: Grouped) -> str:
+    """By group and by example; nothing where the metric says nothing of a single one."""
+    if found.won is None or found.tied is None or found.lost is None:
+        return ""
     told = [one.outcome for one in found.groups if one.outcome]
-    of_groups = f"; of {len(told)} values compared {told.count('win')} win beyond chance, {told.count('tie')} tie and " \
-                f"{told.count('loss')} lose" if told else ""
-    return f"{of_groups}; one by one {won:,} {found.units} win, {found.tied:,} tie and {found.lost:,} lose"
+    win, tie, loss = (told.count(one) for one in ("win", "tie", "loss"))
+    of_groups = f"; of {counted(len(told), 'value')} compared {win} {agreeing(win, 'wins')} beyond chance, " \
+                f"{tie} {agreeing(tie, 'ties')} and {loss} {agreeing(loss, 'loses')}" if told else ""
+    return (f"{of_groups}; one by one {counted(found.won, singular(found.units), 'wins')}, {found.tied:,} "
+            f"{agreeing(found.tied, 'ties')} and {found.lost:,} {agreeing(found.lost, 'loses')}")
 
 
 def _outcome(metric: Metric, difference: Interval | None) -> str:

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from stilla.data import SHIFTED
-from stilla.errors import all_of
+from stilla.errors import all_of, counted
 from stilla.export._folders import write_text
 from stilla.export._models import label_names, own_module
 from stilla.scores import Measured, Scores
@@ -142,8 +142,8 @@ def model_card(
         f"# {name}",
         scores.verdict,
         f"A student for {scores.task}, {origin}",
-        f"## Scores\n\nOn the {scores.split} data ({scores.examples.get(scores.split, 0):,} examples), on the machine that "
-        f"it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
+        f"## Scores\n\nOn the {scores.split} data ({counted(scores.examples.get(scores.split, 0), 'example')}), on the "
+        f"machine that it was trained on. Brackets are 95 % intervals.\n\n{table.strip()}",
         parts.strip(),
         *([f"## Notes\n\n{_list(scores.notes)}"] if scores.notes else []),
         f"## Use\n\n{usage.strip()}",

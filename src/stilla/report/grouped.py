@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stilla.errors import agreeing, counted, singular
 from stilla.report import numbers
 from stilla.report.parts import FEW
 from stilla.report.table import Cell, Column, Row, ScoreTable, in_markdown, without_empty
@@ -41,11 +42,14 @@ def summary(scores: Scores, found: Grouped) -> str:
     over = f"{numbers.difference(scores.metric, whole.value)} {numbers.difference_interval(scores.metric, whole)}".rstrip()
     said = [f"With its parts the student is {over} against the shared one on all {scores.split} data."]
     if told:
-        said.append(f"Of {len(told)} values of {found.by} that are compared, {count['win']} win beyond chance, "
-                    f"{count['tie']} tie and {count['loss']} lose.")
-    if found.won is not None:
-        said.append(f"One by one, {found.won:,} {found.units} win, {found.tied:,} tie and {found.lost:,} lose; "
-                    f"{found.cold:,} are of others and get the shared student.")
+        said.append(f"Of {counted(len(told), 'value')} of {found.by} that {agreeing(len(told), 'is')} compared, "
+                    f"{count['win']} {agreeing(count['win'], 'wins')} beyond chance, "
+                    f"{count['tie']} {agreeing(count['tie'], 'ties')} and {count['loss']} "
+                    f"{agreeing(count['loss'], 'loses')}.")
+    if found.won is not None and found.tied is not None and found.lost is not None:
+        said.append(f"One by one, {counted(found.won, singular(found.units), 'wins')}, {found.tied:,} "
+                    f"{agreeing(found.tied, 'ties')} and {found.lost:,} {agreeing(found.lost, 'loses')}; {found.cold:,} "
+                    f"{agreeing(found.cold, 'is')} of others and {agreeing(found.cold, 'gets')} the shared student.")
     if small := len(found.groups) - len(told):
         said.append(f"Not compared, for too few examples: {small} of {len(found.groups)}.")
     return " ".join(said)

@@ -55,7 +55,7 @@ class Summary:
         said += f"; left out: {out}" if out else ""
         said += f"; {self.cut:,} were cut at the limit and are not taught as ended" if self.cut else ""
         cost = f"; {self.spent:.4g} spent, by the prices in the recipe" if self.spent is not None else ""
-        found = [f"{said}. {self.tokens[0]:,} tokens asked, {self.tokens[1]:,} answered{cost}"]
+        found = [f"{said}. {counted(self.tokens[0], 'token')} asked, {self.tokens[1]:,} answered{cost}"]
         return [*found, f"teacher: {self.quality}"] if self.quality else found
 
     @classmethod

@@ -23,7 +23,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from stilla import data
-from stilla.errors import CompatibilityError, DataError, StillaError
+from stilla.errors import CompatibilityError, DataError, StillaError, counted
 from stilla.evaluate.generate import Decoding, Written, by_length, effective, writer
 from stilla.models.fingerprint import of_model
 from stilla.recipe import Completions, Recipe
@@ -118,7 +118,7 @@ def write(
     decoding = Decoding(section.max_new_tokens, section.num_beams)
 
     def begin(missing: int) -> None:
-        say(f"completions: the teacher writes {missing:,} texts")
+        say(f"completions: the teacher writes {counted(missing, 'text')}")
         teacher.model.to(processes().device)
 
     Parts(folder, SCHEMA).make(by_length(asked, section.batch_size),
@@ -202,7 +202,7 @@ def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str
 def _tell(rows: Sequence[Mapping[str, Any]], why: Sequence[str | None]) -> None:
     cut = sum(row["cut"] for row in rows)
     sure = np.mean([row["log_probability"] for row in rows])
-    said = f"completions: {len(rows):,} texts, {sure:.2f} nats a token"
+    said = f"completions: {counted(len(rows), 'text')}, {sure:.2f} nats a token"
     if cut:
         said += f"; {cut:,} were cut at the length limit and are not taught as ended"
     if any(why):

@@ -21,7 +21,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from stilla.data.overlap import Trace, normal
-from stilla.errors import CompatibilityError, DataError, StillaError, all_at_once
+from stilla.errors import CompatibilityError, DataError, StillaError, all_at_once, counted
 from stilla.evaluate.generate import room
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.recipe import Generate, ModelSource, Recipe
@@ -130,7 +130,7 @@ class Writing:
         after = f", each after {min(section.shown, len(self.shown))} of the data" if section.shown else ""
 
         def begin(missing: int) -> None:
-            say(f"generated: {section.model} writes {missing:,} texts{after}")
+            say(f"generated: {section.model} writes {counted(missing, 'text')}{after}")
             self.model.model.to(processes().device)
 
         batches = [numbers[start : start + section.batch_size] for start in range(0, section.count, section.batch_size)]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stilla.data import from_all_over
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, counted
 from stilla.models.features import Recorder
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.models.stacks import LayerStack, find_stacks
@@ -91,7 +91,7 @@ def _chosen(stages: Stages, written: Completed | None) -> dict[str, Any]:
         return {"chosen": ways[different[0]], "as": different[0], "influence": measured, "reached": {}}
     prepared, share = stages.sample()
     by, steps = trials.judged_by(stages), trials.steps_of(stages.recipe.distill[0], share * len(prepared))
-    say(f"student: {len(different)} choices of layers, each trained for {steps} steps; then compared by `{by}` on "
+    say(f"student: {len(different)} choices of layers, each trained for {counted(steps, 'step')}; then compared by `{by}` on "
         "validation data")
     reached = {}
     for name in different:

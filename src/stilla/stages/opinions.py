@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stilla.data import from_all_over
-from stilla.errors import StillaError
+from stilla.errors import StillaError, counted
 from stilla.recipe import Unlabelled
 from stilla.rows import row_measures
 from stilla.runtime.imports import own_function
@@ -91,7 +91,7 @@ def ask(
         beside = {"distances of labelled examples": near}
 
     def begin(missing: int) -> None:
-        say(f"unlabelled: the teacher is asked about {missing:,} examples")
+        say(f"unlabelled: the teacher is asked about {counted(missing, 'example')}")
         asked.teacher.to(processes().device)
 
     Parts(folder, SCHEMA).make(list(batches_of(prepared, batch_size)), lambda batch: asked.rows(prepared, batch),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from stilla.data import from_all_over, rows_as_read
-from stilla.errors import StillaError
+from stilla.errors import StillaError, counted
 from stilla.evaluate import headline_split
 from stilla.evaluate.reasons import Weighed, agreement, integrated, mean_of
 from stilla.recipe import Recipe
@@ -62,7 +62,7 @@ def in_words(found: Reasons) -> str:
     ceiling = "no ceiling, as the recipe trains no teacher a second time" if found.ceiling is None else \
         f"{found.ceiling} of the teacher trained again with another seed, the ceiling of models that share no weights with it"
     return (f"saliency: Spearman's correlation with what the teacher's answers rest on (integrated gradients of its class, "
-            f"{found.steps} steps, {found.examples:,} examples): {said}; {ceiling}")
+            f"{counted(found.steps, 'step')}, {counted(found.examples, 'example')}): {said}; {ceiling}")
 
 
 def _measured(

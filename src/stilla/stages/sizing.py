@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stilla.errors import counted
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.runtime.files import unsealed
 from stilla.runtime.narrate import say
@@ -82,7 +83,8 @@ def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]
     if len(found) == 1:
         return [Tried(found[0])], by
     steps = trials.steps_of(stages.recipe.distill[0], share * len(prepared))
-    say(f"student: {len(found)} candidates, each trained for {steps} steps; then compared by `{by}` on validation data")
+    say(f"student: {len(found)} candidates, each trained for {counted(steps, 'step')}; then compared by "
+        f"`{by}` on validation data")
     tried = []
     for number, one in enumerate(found):
         reached = trials.reached(stages, written, with_choice(stages.recipe.student, one.spec), f"trial-{number}", steps, by)

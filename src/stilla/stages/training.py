@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from stilla.errors import TrainingError
+from stilla.errors import TrainingError, counted
 from stilla.models.spread import gathered
 from stilla.objectives.base import Term
 from stilla.recipe import Stage, Training
@@ -231,7 +231,7 @@ class Bar(TrainerCallback):
         if state.global_step:
             say(f"{self.stage}: continues after step {state.global_step} of {state.max_steps}")
         else:
-            say(f"{self.stage}: training, {state.max_steps} steps")
+            say(f"{self.stage}: training, {counted(state.max_steps, 'step')}")
         bar = progress(self.stage, state.max_steps, show=state.is_world_process_zero)
         self.advance = self.exits.enter_context(bar)
         self.advance(state.global_step)
@@ -248,7 +248,7 @@ class Bar(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.exits.close()
         if state.global_step == state.max_steps:
-            say(f"{self.stage}: {state.max_steps} steps in {_duration(time.monotonic() - self.started)}")
+            say(f"{self.stage}: {counted(state.max_steps, 'step')} in {_duration(time.monotonic() - self.started)}")
 
 
 class Profile(TrainerCallback):

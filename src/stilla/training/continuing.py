@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, counted
 from stilla.runtime.files import write_whole
 from stilla.training import checkpoints
 from stilla.training.spreading import asked_for
@@ -49,8 +49,8 @@ class Made:
 
     def __str__(self) -> str:
         several = "one process" if self.processes == 1 else f"{self.processes} processes"
-        return (f"{several}, {self.examples} examples a step ({self.processes} processes × batch size {self.batch_size} × "
-                f"accumulate {self.accumulate})")
+        return (f"{several}, {counted(self.examples, 'example')} a step ({self.processes} processes × batch size "
+                f"{self.batch_size} × accumulate {self.accumulate})")
 
 
 def checkpoint_of(place: str | bool | None, args: TrainingArguments) -> Path | None:

@@ -89,7 +89,7 @@ def test_columns_that_are_not_there(told: dict[str, tuple[str, ...]], words: str
 def test_an_example_that_one_of_them_cannot_read_is_refused() -> None:
     task = text_task({**ROWS, "hint": ["good", "", "bad"]}, broken="skip")
     tokenizer = tiny.bert_tokenizer()
-    with pytest.raises(DataError, match=r"1 examples can be read by one of the models only \(rows 1\)"):
+    with pytest.raises(DataError, match=r"1 example can be read by one of the models only \(rows 1\)"):
         task.prepare(Dataset.from_dict({**ROWS, "hint": ["good", "", "bad"]}), tokenizer, tokenizer, training=True)
 
 

@@ -6,6 +6,7 @@ import math
 
 from markupsafe import Markup
 
+from stilla.errors import counted
 from stilla.report.charts.marks import Style
 from stilla.report.charts.svg import Scale, axes, join, mark, polyline, svg, tag
 from stilla.report.numbers import percent
@@ -55,7 +56,7 @@ def _bin(one: Bin, total: int, x: Scale, y: Scale, style: Style) -> Markup:
 
 def _strip(one: Bin, most: int, x: Scale, style: Style) -> Markup:
     height = _STRIP * one.count / most
-    tip = f"{one.count:,} examples, {percent(one.confidence)} sure"
+    tip = f"{counted(one.count, 'example')}, {percent(one.confidence)} sure"
     return tag("rect", x=x(one.confidence) - 5, y=HEIGHT - height, width=10, height=height,
                class_=f"count {style.colour}", data_tip=tip)
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from stilla.errors import counted
+
 _AT_ONCE = 1000
 _CHARACTERS = 8
 """Per token that a model reads: languages have 2 to 6."""
@@ -30,7 +32,7 @@ class Changed:
         share, touched = (part / max(1, whole) for part, whole in ((self.changed, self.words), (self.touched, self.texts)))
         unknown = f"; {self.unknown:,} words have become unknown" if self.unknown else "; none has become unknown"
         return (f"{share:.1%} of {self.words:,} words are made of other tokens than before, in {touched:.0%} of "
-                f"{self.texts:,} texts{unknown}")
+                f"{counted(self.texts, 'text')}{unknown}")
 
 
 def changed_words(

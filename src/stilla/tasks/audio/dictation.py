@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSpeechSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError
+from stilla.errors import CompatibilityError, DataError, counted
 from stilla.recipe import Evaluate, Generation, ModelSource, StudentSpec
 from stilla.signals import Batch, Side
 from stilla.tasks.audio import hearing
@@ -104,7 +104,8 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         if teacher is not None and known is None:
             refuse_other_tokens(ours.tokenizer, theirs.tokenizer)
         if len(ours.prompt) != len(theirs.prompt):
-            raise CompatibilityError(f"speech-recognition: the student's decoder begins with {len(ours.prompt)} tokens, the "
+            begins = counted(len(ours.prompt), "token")
+            raise CompatibilityError(f"speech-recognition: the student's decoder begins with {begins}, the "
                                      f"teacher's with {len(theirs.prompt)} (one is told a language, the other not), so "
                                      "that no position of one answers to one of the other. Let the teacher write "
                                      "(completions: teacher) and learn from its texts alone (objectives: [{kind: labels}])")
@@ -135,7 +136,7 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         wordy = [row for row in rows if training and written[row] is None and len(ours.ids(said[row] or "")) > most]
         for why, out in ((f"is longer than the {longest:g} seconds that are heard at once, and nobody knows where its "
                           "transcript could be cut (data.window)", long),
-                         (f"has a transcript of more than the {most} tokens that the decoder writes", wordy)):
+                         (f"has a transcript of more than the {counted(most, 'token')} that the decoder writes", wordy)):
             if out:
                 refuse_or_leave_out(self.section, f"data: {len(out)} of {len(rows)} examples: each {why}",
                                     rows_in_words(split, out))

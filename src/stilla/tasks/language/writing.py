@@ -12,6 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stilla.errors import counted
 from stilla.recipe import Evaluate, Generation
 from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Metric
@@ -72,7 +73,7 @@ class Writes(InWords):
         there = [(said[int(key)] or "", text) for key, text in zip(asked.keys, asked.references) if int(key) in said]
         given, references = ([pair[side] for pair in there] for side in (0, 1))
         values = ", ".join(f"{one.name} {one.compute(given, references):.3g}" for one in find(metrics))
-        return f"its answers to {len(there):,} examples of the data reach {values}"
+        return f"its answers to {counted(len(there), 'example')} of the data reach {values}"
 
     @abstractmethod
     def asked(self, split: Dataset, processor: Any) -> Asked:

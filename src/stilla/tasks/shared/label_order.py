@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from stilla.errors import CompatibilityError, all_of
+from stilla.errors import CompatibilityError, all_of, counted
 from stilla.tasks.shared.activations import PLACES, activation_of, write_activation
 from stilla.tasks.shared.label_checks import plainly, spelling
 from stilla.tasks.shared.problem import Kind, Problem, Scale
@@ -99,7 +99,7 @@ def _numbers_in_order(problem: Problem, theirs: tuple[str, ...] | None, source: 
 def _unnamed(problem: Problem, count: int, source: str) -> Problem:
     if count != len(problem.names):
         raise CompatibilityError(
-            f"{source} has {count} labels without names, the data have {len(problem.names)} "
+            f"{source} has {counted(count, 'label')} without names, the data have {len(problem.names)} "
             f"({all_of([repr(name) for name in problem.names[:8]])}). Give data with the teacher's labels, "
             "name all of them in its order in data.labels, or train it first (teacher: {train: {}})."
         )
@@ -115,9 +115,9 @@ def _refuse_other_kind(problem: Problem, problem_type: str | None, count: int, s
     theirs = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem_type), None)
     if problem.kind == "regression" and count != problem.outputs and (
             theirs == "regression" or problem.form == "numbers"):
-        raise CompatibilityError(f"{source} answers with {count} numbers, the data have {problem.outputs}. Name the columns "
-                                 "of all of them in data.label, take another teacher, or train this one first (teacher: "
-                                 "{train: {}}).")
+        raise CompatibilityError(f"{source} answers with {counted(count, 'number')}, the data have {problem.outputs}. Name "
+                                 "the columns of all of them in data.label, take another teacher, or train this one first "
+                                 "(teacher: {train: {}}).")
     if theirs is None and problem.form == "numbers" and count == problem.outputs:
         return  # configs of several numbers often do not say what they are
     if theirs is None and (count == 1) != (problem.kind == "regression"):

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from torch.utils.data import Dataset as TorchDataset
 
-from stilla.errors import DataError, all_at_once, one_of
+from stilla.errors import DataError, all_at_once, counted, one_of
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared
 from stilla.tasks.shared.columns import missing
@@ -45,7 +45,7 @@ def side_by_side(own: Prepared, theirs: Prepared) -> Prepared:
     alone = np.setxor1d(own.keys, theirs.keys)
     if len(alone):
         listed = ", ".join(str(key) for key in alone[:5])
-        raise DataError(f"teacher.data: {len(alone)} examples can be read by one of the models only (rows {listed}"
+        raise DataError(f"teacher.data: {counted(len(alone), 'example')} can be read by one of the models only (rows {listed}"
                         f"{' ...' if len(alone) > 5 else ''}): there is nothing in a column, or no picture. Leave these out, "
                         "or fill them.")
     hear = [one for one in (own.on_epoch, theirs.on_epoch) if one is not None]
