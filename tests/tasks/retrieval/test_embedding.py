@@ -233,6 +233,7 @@ def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
     ([{"one": "a b", "two": "c d"}] * 2, {}, "which column is the text"),
     ([{"text": "a"}] * 2, {"text": "body"}, r"data\.text: got 'body', which is no column"),
     ([{"sentence1": "a", "sentence2": "b"}] * 2, {"text": ["one", "two"]}, r"data\.text: got 'one', which is no column"),
+    ([{"sentence1": "a", "sentence2": "b", "score": "high"}] * 2, {}, r"'score' holds text that says no number"),
     ([{"sentence1": "a", "sentence2": "b"}] * 2, {"score": "grade"}, r"data\.score: got 'grade', which is no column"),
 ])
 def test_mistakes_in_the_data_are_said(tmp_path: Path, rows: Any, said_of_it: Any, words: str) -> None:

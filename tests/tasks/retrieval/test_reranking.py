@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from stilla import data
 from stilla.cache import Store
@@ -22,7 +22,7 @@ from stilla.students import by_layers, fresh
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
-from stilla.tasks.retrieval.candidates import form_of
+from stilla.tasks.retrieval.candidates import form_of, read
 from stilla.tasks.retrieval.reranking import Reranking
 from stilla.tasks.retrieval.reranking_exam import Judgements
 from stilla.tasks.retrieval.sections import RerankingData
@@ -79,6 +79,30 @@ def test_grades_and_scores_of_a_table_of_texts_are_numbers(tmp_path: Path) -> No
         path.write_text("query,passage,label\n" + "".join(f"who?,text {place},{one}\n" for place, one in enumerate(said)))
         form = form_of(RerankingData(train=str(path)), sources.read(str(path))["train"])
         assert (form.score, form.amounts) == ("label", amounts)
+
+
+WORDS = [{"query": "a", "passage": "b", "label": "relevant"}, {"query": "a", "passage": "c", "label": " partly "},
+         {"query": "d", "passage": "e", "label": ""}]
+
+
+def graded(split: Dataset, section: RerankingData) -> list[float]:
+    return [grade for one in read(form_of(section, split), split, range(len(split)), training=False, most=8)
+            for grade in one.grades]
+
+
+def test_words_are_grades_where_the_recipe_says_what_they_stand_for() -> None:
+    section = RerankingData(train="x", grades={"relevant": 2, "partly": 1})
+    listed = [{"query": "a", "documents": ["b", "c"], "labels": ["partly", "relevant"]}]
+    classes = Dataset.from_list([{**one, "label": number} for number, one in enumerate(WORDS)]).cast_column(
+        "label", ClassLabel(names=["partly", "relevant", "0"]))
+    assert graded(Dataset.from_list(WORDS), section) == pytest.approx([2, 1, np.nan], nan_ok=True)
+    assert graded(Dataset.from_list(listed), section) == [1, 2]
+    assert graded(classes, section) == [1, 2, 0]
+
+
+def test_true_and_false_in_a_table_of_texts_are_grades() -> None:
+    rows = [{"query": "a", "passage": "b", "label": "True"}, {"query": "a", "passage": "c", "label": "false"}]
+    assert graded(Dataset.from_list(rows), RerankingData(train="x")) == [1, 0]
 
 
 def test_a_querys_candidates_stand_together_in_training(tmp_path: Path, teacher: Loaded) -> None:
@@ -270,6 +294,11 @@ def test_a_chance_order_is_worse_than_a_teacher_that_knows(tmp_path: Path, teach
     ([{"query": "a", "passage": "b", "label": 1}] * 2, {"text": ["query", "body"]}, r"data\.text: got 'body', which is no"),
     ([{"query": "a", "passage": "b", "label": 1}] * 2, {"score": "grade"}, r"data\.score: got 'grade', which is no"),
     ([{"query": "a", "positive": "b", "negative": "c", "grade": 1}] * 2, {"score": "grade"}, "the second answers"),
+    (WORDS, {}, r"'label' holds words that are no numbers: 'relevant', 'partly'\. Say what they stand for: data\.grades"),
+    (WORDS, {"score": "label", "grades": {"relevant": 1}}, "holds words that are no numbers: 'partly'"),
+    ([{"query": "a", "documents": ["b", "c"], "labels": ["yes", "no"]}] * 2, {}, "no numbers: 'yes', 'no'"),
+    ([{"query": "a", "documents": ["b", "c"], "label": 1}] * 2, {}, "holds int64; expected a list of numbers"),
+    ([{"query": "a", "passage": "b", "label": 1}] * 2, {"grades": {"yes": 1}}, r"data\.grades: got 'yes', which no column"),
     ([{"query": "a", "passage": 3}] * 2, {"text": ["query", "passage"]}, "holds int64; expected text or lists of text"),
 ])
 def test_mistakes_in_the_data_are_said(tmp_path: Path, rows: Any, said_of_it: Any, words: str) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from datasets import ClassLabel, Dataset, LargeList, List, Value
+from datasets import Dataset
 
 from stilla.data import are_unlabelled
 from stilla.data.retrieval_folders import CANDIDATES, COLUMNS
-from stilla.errors import DataError, all_of
-from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, holds_numbers, is_number, number_in, relevant_in
+from stilla.errors import DataError, agreeing, all_of, counted
+from stilla.tasks.retrieval.grades import are_amounts, is_list, said_in, score_of
+from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, relevant_in
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.tasks.shared import columns as _columns
 
 Kinds = Literal["pairs", "triples", "lists", "search"]
-SCORES = ("score", "scores", "label", "labels", "relevance", "relevant", "grade", "grades", "relevance_score")
 _LISTS = ("candidates", "documents", "docs", "passages", "texts", "contexts", "answers")
 _ALONE = (*ANSWERING, "doc", "candidate", "text", "passage_text", "document_text")
 
@@ -28,12 +28,14 @@ class Form:
     """`kind`: a query and a candidate a row; a query, what answers it, and what does not; a query and a list; queries and
     documents of a search. `columns`: of the texts. `score`: the column that says how well candidates answer; None where
     nobody says it, or it follows from where a text stands. `amounts`: its numbers are scores, learnt as they are, not grades.
+    `grades`: what words in that column stand for.
     """
 
     kind: Kinds
     columns: tuple[str, ...]
     score: str | None = None
     amounts: bool = False
+    grades: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_judged(self) -> bool:
@@ -106,9 +108,9 @@ def form_of(section: RerankingData, split: Dataset) -> Form:
             raise DataError(f"data.score: got {section.score!r}, and of {all_of([repr(one) for one in columns])} the second "
                             "answers and the others do not. Leave it out, or set data.text to two columns.")
         return Form("triples", tuple(columns))
-    score = _score(section, split, listed=listed)
-    form = Form("lists" if listed else "pairs", tuple(columns), score)
-    return form if score is None else replace(form, amounts=_are_amounts(_said(form, split)))
+    score = score_of(section, split, listed=listed)
+    form = Form("lists" if listed else "pairs", tuple(columns), score, grades=section.grades)
+    return form if score is None else replace(form, amounts=are_amounts(_said(form, split)))
 
 
 def usual(split: Dataset) -> tuple[str, ...] | None:
@@ -127,46 +129,10 @@ def usual(split: Dataset) -> tuple[str, ...] | None:
     return pairs[0] if len(pairs) == 1 else None
 
 
-def is_list(feature: Any, of: Any) -> bool:
-    return isinstance(feature, List | LargeList) and bool(of(feature.feature))
-
-
-def is_grade(feature: Any) -> bool:
-    """What may say how well a candidate answers: numbers, true and false, or two classes."""
-    return (is_number(feature) or (isinstance(feature, Value) and feature.dtype == "bool")
-            or (isinstance(feature, ClassLabel) and feature.num_classes == 2))
-
-
-def _score(section: RerankingData, split: Dataset, *, listed: bool) -> str | None:
-    def fits(feature: Any) -> bool:
-        return is_list(feature, is_grade) if listed else is_grade(feature)
-
-    def holds(name: str) -> bool:
-        return fits(split.features[name]) or (not listed and holds_numbers(split, name))
-
-    if section.score is not None and section.score in split.column_names:
-        if holds(section.score):
-            return section.score
-        what = "a list of numbers, one for each candidate" if listed else "numbers"
-        return _columns.existing("score", (section.score,), split, fits, what)[0]
-    found = [name for name in split.column_names if name.lower() in SCORES and holds(name)]
-    if len(found) > 1:
-        raise DataError(f"data.score: {all_of([repr(one) for one in found])} could say how well a candidate answers. Set "
-                        "data.score to one of them.")
-    return found[0] if found else None
-
-
 def _said(form: Form, split: Dataset) -> list[list[float]]:
     """(rows, candidates): what the column says; NaN where it says nothing."""
     assert form.score is not None
-    plain = _columns.values(split, form.score)
-    rows = plain if form.kind == "lists" else [[one] for one in plain]
-    return [[number_in(one) for one in row or ()] for row in rows]
-
-
-def _are_amounts(rows: Iterable[Sequence[float]]) -> bool:
-    """Whether any number is not whole, or below 0."""
-    return any(one < 0 or one % 1 for row in rows for one in row if not math.isnan(one))
+    return said_in(split, form.score, form.grades, listed=form.kind == "lists")
 
 
 def problems_of(form: Form, name: str, split: Dataset) -> list[str]:
@@ -187,7 +153,7 @@ def problems_of(form: Form, name: str, split: Dataset) -> list[str]:
     if not known:
         return [f"data.{name}: {form.score!r} is empty; leave the column out if nobody has said how well candidates answer."]
     if bad := sum(math.isinf(one) for one in known):
-        return [f"data.{name}: {bad} numbers in {form.score!r} are infinite."]
+        return [f"data.{name}: {counted(bad, 'number')} in {form.score!r} {agreeing(bad, 'is')} infinite."]
     if name != "train" and min(known) < 0:
         return [f"data.{name}: the numbers in {form.score!r} go down to {min(known):g}, and a ranking is measured by gains "
                 "of 0 and more. Give grades (0 where a candidate does not answer), or a split without the column."]

@@ -15,6 +15,7 @@ from stilla.errors import DataError, all_of
 from stilla.tasks.retrieval.layout import Kind
 from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, holds_numbers, is_number, number_in
 from stilla.tasks.retrieval.sections import EmbeddingData
+from stilla.tasks.retrieval.texts import ALONE
 from stilla.tasks.shared import columns as _columns
 
 Kinds = Literal["texts", "scored", "answered", "search"]
@@ -59,7 +60,7 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
     if texts is None:
         texts = _columns.texts(section, split, [name for name in SCORES if name in there], alone=True)
     texts = _columns.existing("text", texts, split, _columns.is_text, "text")
-    score = _score(section, split)
+    score = _score(section, split, pairs=len(texts) == 2)
     if section.score in there and len(texts) != 2:
         raise DataError(f"data.score: says how alike two texts are, and the texts are {all_of([repr(one) for one in texts])}"
                         ". Set data.text to two columns.")
@@ -68,13 +69,28 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
     return Form("scored", texts, score) if score is not None and len(texts) == 2 else Form("answered", texts)
 
 
-def _score(section: EmbeddingData, split: Dataset) -> str | None:
+def of_pool(section: EmbeddingData) -> Form:
+    """Of unlabelled examples where nothing else is learnt from: texts by themselves, or what the recipe names."""
+    columns = section.text or ALONE
+    return Form("texts" if len(columns) == 1 else "answered", columns)
+
+
+def _score(section: EmbeddingData, split: Dataset, *, pairs: bool) -> str | None:
+    """Raises:
+        DataError: what is called so, beside the two texts of a pair, says no number, and so would teach and measure nothing.
+    """
     if section.score is not None and section.score in split.column_names:
         if holds_numbers(split, section.score):
             return section.score
         (name,) = _columns.existing("score", (section.score,), split, is_number, "numbers")
         return name
-    return next((name for name in SCORES if name in split.column_names and holds_numbers(split, name)), None)
+    usual = [name for name in SCORES if name in split.column_names]
+    found = next((name for name in usual if holds_numbers(split, name)), None)
+    said = [name for name in usual if any(one is not None and one != "" for one in _columns.values(split, name))]
+    if pairs and found is None and said:
+        raise DataError(f"data.score: the column {said[0]!r} holds {_columns.said(split.features[said[0]])} that says no "
+                        "number; expected how alike two texts are. Write numbers, or leave the column out of the file.")
+    return found
 
 
 def _usual(split: Dataset) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
 from stilla.tasks.retrieval import candidates, judge
 from stilla.tasks.retrieval.candidates import Asked, Form
+from stilla.tasks.retrieval.grades import is_list, unused
 from stilla.tasks.retrieval.judge import Judge, Prompts
 from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
@@ -81,6 +82,8 @@ class Reranking(Task[RerankingData]):
                 refuse_empty(section, name, split, candidates.texts_of(form, split), _columns.named(form.columns))
             except DataError as error:
                 problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
+        if not problems and section.grades:
+            problems += unused(section, [(splits[name], form.score) for name, form in found.items()])
         if problems:
             raise all_at_once(problems, DataError)
         form = found.get("train") or Form("pairs", section.text or PAIR)
@@ -260,7 +263,7 @@ def _refuse_several(config: Any, source: str) -> None:
 
 
 def _is_read(feature: Any) -> bool:
-    return _columns.is_text(feature) or candidates.is_list(feature, _columns.is_text)
+    return _columns.is_text(feature) or is_list(feature, _columns.is_text)
 
 
 def _read(tokenizer: Any, pairs: tuple[list[str], list[str]], length: int, whose: str) -> _tokens.Tokens:

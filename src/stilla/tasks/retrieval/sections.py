@@ -84,6 +84,8 @@ class RerankingData(Texts):
     score: str | None = None
     """The column with how well a candidate answers (of lists, a list): whole numbers are grades, of which those above 0
     answer; other numbers are scores, learnt as they are. Likewise."""
+    grades: Mapping[str, Number] = Field(default_factory=dict)
+    """What words in that column stand for: `{relevant: 2, partly: 1, irrelevant: 0}`."""
     candidates: int = Field(8, ge=1, le=10_000)
     """How many of a query's candidates stand together in training, and are compared; a query with more is read in several
     parts, each with candidates from all over its list. All are measured together."""
