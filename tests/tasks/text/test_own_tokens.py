@@ -17,6 +17,7 @@ from stilla.recipe.file import from_options
 from stilla.signals import Batch
 from stilla.stages.caching import as_read
 from stilla.tasks.base import Prepared
+from stilla.tasks.several.batching import Union, parts_of
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from tests.students import speaking
@@ -96,6 +97,20 @@ def test_where_both_read_the_same_pieces_there_is_nothing_to_choose() -> None:
     found = made.prepare(few, same, BEFORE, training=True)
     assert found.apart is None
     assert found.read_apart() is found
+
+
+def test_a_teacher_of_one_of_several_tasks_reads_its_own_tokens_too() -> None:
+    own, other = prepared(), prepared(student=BEFORE)  # the other's teacher reads what its student reads
+    rows = {"own": np.arange(len(TEXTS)), "other": np.arange(len(TEXTS)) + len(TEXTS)}
+    whole = Union({"own": own, "other": other}, rows).prepared(aligned=True, references=None)
+    found, places = whole.read_apart(), [*range(len(TEXTS)), len(TEXTS)]
+    read, alone = parts_of(batch_of(found, places))["own"], batch_of(own.read_apart(), range(len(TEXTS)))
+    assert torch.equal(read.teacher["input_ids"], alone.teacher["input_ids"])
+    by_position = parts_of(batch_of(whole, places))["own"]
+    assert not torch.equal(by_position.teacher["input_ids"], read.teacher["input_ids"])
+    assert whole.aligned
+    assert not found.aligned
+    assert Union({"other": other}, {"other": rows["own"]}).prepared(aligned=True, references=None).apart is None
 
 
 def recipe(*objectives: Any) -> Recipe:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,25 +66,37 @@ class Union(Dataset[Example]):
         if all(one.lengths is not None for one in self.parts.values()):
             own = [int(length) for one in self.parts.values() for length in one.lengths or ()]
             lengths = own if mixture is None else Drawn(own, mixture)
+        apart = None
+        if any(one.apart is not None for one in self.parts.values()):
+            apart = Together({name: one.read_apart().collate for name, one in self.parts.items()}, self._rows)
         return Prepared(
-            examples=self, collate=self.collate, keys=self.keys, lengths=lengths, aligned=aligned, references=references,
+            examples=self, collate=Together({name: one.collate for name, one in self.parts.items()}, self._rows), apart=apart,
+            keys=self.keys, lengths=lengths, aligned=aligned, references=references,
             on_epoch=on_epoch if of_parts or mixture is not None else None, redrawn=not of_parts)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+
+@dataclass(frozen=True)
+class Together:
+    """Each task's examples made into its own batch by its own collator. `rows`: where they stand in the split of all."""
+
+    collators: Mapping[str, Callable[[Sequence[Any]], Batch]]
+    rows: Mapping[str, NDArray[np.int64]]
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
         student: dict[str, Any] = {}
         teacher: dict[str, Any] = {}
         parts: dict[str, dict[str, Any]] = {}
         keys = torch.zeros(len(examples), dtype=torch.int64)
-        for name in self._names:
+        for name, collate in self.collators.items():
             places = [place for place, (part, _) in enumerate(examples) if part == name]
             if not places:
                 continue
-            own = self.parts[name].collate([examples[place][1] for place in places])
+            own = collate([examples[place][1] for place in places])
             shared = own.teacher is own.student
             ours = {f"{name}/{key}": value for key, value in own.student.items()}
             student |= ours
             teacher |= ours if shared else {f"{name}/{key}": value for key, value in own.teacher.items()}
-            keys[places] = torch.from_numpy(self._rows[name][array(own["keys"])])
+            keys[places] = torch.from_numpy(self.rows[name][array(own["keys"])])
             parts[name] = {key: value for key, value in own.items() if key not in ("student", "teacher")}
             parts[name][PLACES] = torch.tensor(places)
         return Batch(student=student, teacher=teacher, keys=keys, parts=parts)
