@@ -37,6 +37,13 @@ def test_parts_are_found_by_what_the_model_is() -> None:
     assert chosen(model, None, "x") == tuple(name for name, _ in model.named_parameters())
 
 
+@pytest.mark.parametrize("pattern", ["layers.1-5", "layers.3", "layers.0-3"])
+def test_layers_behind_the_last_are_refused_and_not_left_out(pattern: str) -> None:
+    last = pattern[-1]
+    with pytest.raises(CompatibilityError, match=rf"freeze: '{pattern}' goes to layer {last} of Bert.*layers.0 to layers.2"):
+        chosen(bert(16, 3), ["head", pattern], "freeze")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "embeddings"), [
     ("gpt2", {"transformer.wte.weight", "transformer.wpe.weight"}), ("llama", {"model.embed_tokens.weight"}),

@@ -27,7 +27,7 @@ def chosen(model: nn.Module, patterns: Sequence[str] | None, place: str) -> tupl
     that holds it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
 
     Raises:
-        CompatibilityError: a pattern that matches nothing; all of them at once.
+        CompatibilityError: a pattern that matches nothing, or names layers that no stack has; all of them at once.
     """
     names = [name for name, _ in model.named_parameters()]
     if patterns is None:
@@ -37,7 +37,11 @@ def chosen(model: nn.Module, patterns: Sequence[str] | None, place: str) -> tupl
     for pattern in patterns:
         meant = {aliases[name] for name in parts.meant(pattern)}
         found |= meant
-        if not meant:
+        too_far = parts.beyond(pattern)
+        if too_far is not None:
+            lacking.append(f"{place}: {pattern!r} goes to layer {too_far} of {type(model).__name__}; "
+                           f"{parts.expected(pattern)}")
+        elif not meant:
             lacking.append(f"{place}: {pattern!r} matches no weight of {type(model).__name__}; {parts.expected(pattern)}")
     if lacking:
         raise all_at_once(lacking, CompatibilityError)
@@ -77,6 +81,14 @@ class _Parts:
         if len(self.stacks) > 1 and (named := [stack for stack in self.stacks if stack.name == pattern]):
             return self._around(named[0])
         return [name for name in self.names if any(fnmatchcase(one, pattern) for one in _holders(name))]
+
+    def beyond(self, pattern: str) -> int | None:
+        """The last layer that it names, where that is behind the deepest stack's end: less than was asked would be meant."""
+        numbered = _LAYERS.fullmatch(pattern)
+        if numbered is None or not self.stacks:
+            return None
+        last = max(int(number) for number in numbered.groups() if number is not None)
+        return last if last >= max(stack.depth for stack in self.stacks) else None
 
     def _around(self, stack: LayerStack) -> list[str]:
         """The parameters of the module around a stack's layers, but for those that other parts have too."""
