@@ -14,7 +14,7 @@ from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
 from stilla.check.spaces import out_of_reach
 from stilla.check.terms import fit, is_usable, needs_the_teacher, wrong_terms
-from stilla.errors import did_you_mean, one_of
+from stilla.errors import counted, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, Recipe, Stage
@@ -121,11 +121,11 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
     if pool is None:
         return None
     if recipe.teacher.api is not None:
-        found.notes.append(f"unlabelled: {len(pool):,} examples; the teacher is asked about them")
+        found.notes.append(f"unlabelled: {counted(len(pool), 'example')}; the teacher is asked about them")
         return pool
     answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"
     first = f", of which {pool.generated:,} are written first (some are then left out)" if pool.generated else ""
-    found.notes.append(f"unlabelled: {len(pool):,} examples{first}; the teacher {answers}")
+    found.notes.append(f"unlabelled: {counted(len(pool), 'example')}{first}; the teacher {answers}")
     labelled = len(splits.get("train", ()))
     for number, stage in enumerate(recipe.distill):
         if stage.unlabelled is None and labelled and labelled * stage.batch_size * stage.accumulate < len(pool) + labelled:
@@ -174,7 +174,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
     with found.attempt("teacher" if recipe.teacher.api is None else "student"):
         teacher = (own_model(recipe.student, task) if recipe.teacher.api is not None else
                    task.load(recipe.teacher, labelled=recipe.teacher.train is None))
-        task = task.adapted_to(teacher)
+        task = task.adapted_to(teacher).sketched()
         _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32
@@ -221,7 +221,8 @@ def _look_at_writing(
         texts = []
         if generation and metrics:
             asked = number_asked(generation, data.to_measure(splits))
-            texts.append(f"every model writes {asked:,} texts of up to {generation.max_new_tokens} tokens to be measured")
+            texts.append(f"every model writes {counted(asked, 'text')} of up to "
+                         f"{counted(generation.max_new_tokens, 'token')} to be measured")
         if recipe.completions is not None and recipe.teacher.api is None:
             texts.append(f"the teacher writes {unlabelled.number_written(recipe, splits, pool):,} texts to be learnt")
         if texts:
@@ -253,4 +254,4 @@ def _look_at_the_parts(recipe: Recipe, splits: Mapping[str, Dataset], student: S
     enough = groups.with_a_part(splits["train"], recipe.personal)
     examples = sum(map(len, enough.values()))
     found.notes.append(f"personal: {len(enough)} values of {recipe.personal.by} get a part of the student, learnt from "
-                       f"{examples:,} examples; their training is not in the estimate")
+                       f"{counted(examples, 'example')}; their training is not in the estimate")

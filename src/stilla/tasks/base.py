@@ -134,6 +134,10 @@ class Task(ABC, Generic[SectionT]):
         """The same task, adapted to a teacher, for a student that may number otherwise what both read."""
         return self
 
+    def sketched(self) -> Self:
+        """The same task for whoever looks at what students would be and cost: no teacher is asked for long on their way."""
+        return self
+
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         """A student before its training, with what it has and its teacher has not (fewer numbers in a vector).
 

@@ -123,6 +123,20 @@ def test_other_tasks_have_no_tables(tmp_path: Path) -> None:
     assert any(re.search(r"student\.static: is for task: embedding", one) for one in problems), problems
 
 
+def test_a_check_asks_no_teacher_about_each_token_and_says_what_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = recipe(tmp_path, student={"static": True})
+    table = static.any_of_its_shape(loaded(asked["teacher"]), None)
+    assert table.embedding.weight.shape == static.made_from(loaded(asked["teacher"]), None).embedding.weight.shape
+    assert static.any_of_its_shape(loaded(asked["teacher"]), 5).width == 5
+    monkeypatch.setattr(static, "_of_tokens", lambda *_: pytest.fail("the teacher is asked"))
+    found = check(from_options(asked))
+    assert not found.problems
+    assert found.estimate is not None
+    assert found.estimate.seconds["tokens"].high > 0
+
+
 @pytest.mark.slow
 def test_a_table_is_distilled_exported_and_measured_like_any_student(tmp_path: Path) -> None:
     asked = recipe(tmp_path, student={"static": True}, data={"test": search(tmp_path / "search")}, export=["onnx"])

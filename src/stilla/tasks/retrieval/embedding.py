@@ -76,6 +76,8 @@ class Embedding(Task[EmbeddingData]):
     """All that is read, until the teacher is known who has to answer for it."""
     teacher: Loaded | None = field(default=None, compare=False, repr=False)
     """Whose vectors those of texts by themselves are held against."""
+    sketch: bool = False
+    """Whether a table's numbers are any, and no teacher is asked for them."""
 
     kind: ClassVar[str] = "embedding"
     data_section = EmbeddingData
@@ -107,7 +109,7 @@ class Embedding(Task[EmbeddingData]):
         for name in ("validation", "test", *found):  # by what validation is measured, a training may go
             if name in found and name != "train":
                 measured.setdefault(found[name].kind, found[name])
-        form = found.get("train") or _of_pool(section)
+        form = found.get("train") or forms.of_pool(section)
         form = Form("texts", form.columns) if form.kind == "search" else form
         return cls(section, form, measured, splits=splits)
 
@@ -191,13 +193,16 @@ class Embedding(Task[EmbeddingData]):
             said = (self.section.pooling, self.section.normalise)  # type: ignore[assignment]
         return loading.load(source, *said, prompts, None if labelled else self.shape, trained=labelled)
 
+    def sketched(self) -> Self:
+        return replace(self, sketch=True)
+
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         wanted = None if self.section is None else self.section.dimensions
         width = wanted or self.width
         made: Any = model
         if spec.static:
             assert self.teacher is not None  # students are made once it is known
-            return static.made_from(self.teacher, width)
+            return static.any_of_its_shape(self.teacher, width) if self.sketch else static.made_from(self.teacher, width)
         if isinstance(model, Embedder) and width not in (None, model.width):
             made = as_embedder(made, replace(model.shape, width=width))
         if spec.lora is not None and isinstance(made, Embedder) and made.new_layers:
@@ -370,9 +375,3 @@ class Embedding(Task[EmbeddingData]):
 
     def exam(self) -> EmbeddingExam:
         return EmbeddingExam(self.measured, dot=self.shape is not None and self.shape.similarity == "dot")
-
-
-def _of_pool(section: EmbeddingData) -> Form:
-    """Of unlabelled examples where nothing else is learnt from: texts by themselves, or what the recipe names."""
-    columns = section.text or ALONE
-    return Form("texts" if len(columns) == 1 else "answered", columns)

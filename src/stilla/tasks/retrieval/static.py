@@ -113,6 +113,29 @@ def made_from(teacher: Loaded, width: int | None) -> StaticModel:
     return _of_rows(rows, model.shape)
 
 
+def any_of_its_shape(teacher: Loaded, width: int | None) -> StaticModel:
+    """A table as `made_from` gives it with numbers that are drawn, for whoever looks at sizes and times: no teacher is asked.
+
+    Raises:
+        CompatibilityError: as there.
+    """
+    model: Any = teacher.model
+    tokens = max(_known(teacher.processor.tokenizer).values()) + 1
+    return _of_rows(torch.randn(tokens, min(width or model.width, model.width)), model.shape)
+
+
+def _known(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Raises:
+        CompatibilityError: a tokenizer in Python.
+    """
+    if not tokenizer.is_fast:
+        raise CompatibilityError(f"student.static: the teacher's {type(tokenizer).__name__} is a tokenizer in Python, and a "
+                                 "static model is read by sentence-transformers with one in Rust; take a teacher that has "
+                                 "one")
+    known: dict[str, int] = tokenizer.get_vocab()
+    return known
+
+
 def _of_rows(rows: Float[Tensor, "tokens width"], shape: Shape) -> StaticModel:
     tokens, width = rows.shape
     made = StaticModel(StaticConfig(tokens, width, shape.normalised, shape.similarity))
@@ -124,11 +147,7 @@ def _of_rows(rows: Float[Tensor, "tokens width"], shape: Shape) -> StaticModel:
 @torch.no_grad()
 def _of_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Float[Tensor, "tokens width"]:
     """Each with what the tokenizer puts around a text. Numbers that are no token's get the vector of the first."""
-    if not tokenizer.is_fast:
-        raise CompatibilityError(f"student.static: the teacher's {type(tokenizer).__name__} is a tokenizer in Python, "
-                                 f"and a static "
-                                 "model is read by sentence-transformers with one in Rust; take a teacher that has one")
-    known = tokenizer.get_vocab()
+    known = _known(tokenizer)
     size, there = max(known.values()) + 1, {*known.values()}
     before, after = _around(tokenizer)
     device, training = next(model.parameters()).device, model.training
