@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from stilla.errors import RecipeError, StillaError, all_at_once
+from stilla.recipe import Recipe
 
 
 @dataclass
@@ -50,10 +51,11 @@ class Attempt:
         return True
 
     def _placed(self, problem: str) -> str:
-        """`teacher.model: ...` of `model: ...`."""
-        if problem.startswith(self.place):
+        """`teacher.model: ...` of `model: ...`; what says a place of the recipe itself stays (`data.text: ...`)."""
+        field = re.match(r"([a-z_]+)[a-z_.]*: ", problem)
+        if problem.startswith(self.place) or (field is not None and field[1] in Recipe.model_fields):
             return problem
-        return f"{self.place}{'.' if re.match(r'[a-z_.]+: ', problem) else ': '}{problem}"
+        return f"{self.place}{': ' if field is None else '.'}{problem}"
 
 
 @contextmanager
