@@ -181,6 +181,17 @@ def test_where_the_server_counts_nothing_the_most_counts(server: Server, tmp_pat
     assert asked(tmp_path, api)[0].cost == pytest.approx(6 * most)
 
 
+def test_what_nobody_counted_when_there_was_no_price_is_not_taken_for_free(server: Server, tmp_path: Path) -> None:
+    server.script.usage = None
+    asked(tmp_path, api_of(server))
+    server.script.usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    asked(tmp_path, api_of(server), number=8)
+    priced = api_of(server, price=PRICE, ceiling=1.0)
+    store = Store(tmp_path, priced.price)
+    assert (store.unknown, store.spent) == (6, pytest.approx(2 * (10 * 1.0 + 5 * 2.0) / 1e6))
+    assert "what 6 stored answers cost is not known" in str(forecast(priced, questions(priced, 9), store))
+
+
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_the_ceiling_is_never_passed(server: Server, tmp_path: Path, concurrency: int) -> None:
     api = api_of(server, price=PRICE, concurrency=concurrency)

@@ -34,6 +34,11 @@ def test_a_template_takes_columns_and_keeps_braces() -> None:
         filled("{txt}", {"text": "a", "n": 1})
 
 
+def test_an_empty_place_of_a_column_is_no_word() -> None:
+    empty = {"text": None, "n": float("nan"), "zero": 0}
+    assert filled("[{text}] [{n}] [{zero}]", empty) == "[] [] [0]"
+
+
 def test_a_question_has_at_most_its_bytes_in_tokens() -> None:
     question = Question.of(Api(url="http://x/v1", system="ä"), "m", [{"role": "user", "content": "abc"}])
     assert question.bytes == 5

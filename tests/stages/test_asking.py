@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,23 @@ def test_answers_become_targets_and_what_is_left_out_is_counted(tmp_path: Path) 
     assert found is not None
     assert found.left_out == {"repeated": 1, "empty": 1, "refused": 2, "rejected by the server": 1}
     assert (found.asked, found.learnt, found.cut) == (9, 4, 1)
+
+
+@pytest.mark.parametrize(("price", "counts", "said"), [
+    (None, (10, 5), r"30 tokens asked, 15 answered; what that costs is not known without a price"),
+    (None, (None, None), r"0 tokens asked, 0 answered, and those of 3 answers not known; what that costs is not known"),
+    ({"input": 1e5, "output": 1e5}, (10, 5), r"15 answered; 4.5 spent, by the prices in the recipe$"),
+    ({"input": 1e5, "output": 1e5}, (None, None), r"; 0 spent, by the prices in the recipe, and what 3 answers cost is not"),
+])
+def test_what_answers_cost_is_said_or_that_nobody_knows_it(
+    tmp_path: Path, price: Any, counts: tuple[int | None, int | None], said: str
+) -> None:
+    recipe = recipe_of(tmp_path, {"price": price})
+    stored(tmp_path, recipe, texts_of(), SPLIT, [Reply(text, asked=counts[0], answered=counts[1]) for text in "xyz"])
+    answered.completed(recipe, texts_of(), {"train": SPLIT}, None, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert re.search(said, found.sentences()[0])
 
 
 def keeps(source: str, text: str) -> bool:

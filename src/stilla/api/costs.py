@@ -17,7 +17,7 @@ BYTES_PER_TOKEN = 4
 @dataclass(frozen=True)
 class Forecast:
     """`requests`: still to be sent, of so many in `all`. Tokens likely, and at most; costs likewise, None without a price.
-    `spent`: so far."""
+    `spent`: so far, beside `unknown` answers of which nobody knows what they cost."""
 
     requests: int
     all: int
@@ -28,6 +28,7 @@ class Forecast:
     likely: float | None
     most: float | None
     spent: float = 0.0
+    unknown: int = 0
 
     def __str__(self) -> str:
         stored = self.all - self.requests
@@ -37,6 +38,8 @@ class Forecast:
         if self.likely is None or self.most is None:
             return f"{said}; what that costs is not known without teacher.api.price"
         before = f", beside {self.spent:.4g} spent before" if self.spent else ""
+        if self.unknown:
+            before += f"; what {counted(self.unknown, 'stored answer')} cost is not known, and in no ceiling"
         return f"{said}: about {self.likely:.4g}, at most {self.most:.4g}{before}"
 
 
@@ -55,7 +58,7 @@ def forecast(api: Api, questions: Sequence[Question], store: Store) -> Forecast:
     price = api.price
     return Forecast(len(left), len(questions), asked, answered, most_asked, most_answered,
                     None if price is None else price.of(asked, answered),
-                    None if price is None else price.of(most_asked, most_answered), store.spent)
+                    None if price is None else price.of(most_asked, most_answered), store.spent, store.unknown)
 
 
 def _length(api: Api, replies: Sequence[Reply]) -> float:

@@ -60,7 +60,7 @@ class Question:
 
 
 def filled(template: str, values: Mapping[str, object]) -> str:
-    """The template with values in the place of `{names}`; `{{` and `}}` are braces.
+    """The template with values in the place of `{names}`, nothing where a value is missing; `{{` and `}}` are braces.
 
     Raises:
         RecipeError: a name that there is no value for.
@@ -71,6 +71,7 @@ def filled(template: str, values: Mapping[str, object]) -> str:
         if found[1] not in values:
             raise RecipeError(f"teacher.api.template: got {{{found[1]}}}; expected {one_of(list(values))}, and {{{{ }}}} for "
                               f"braces.{did_you_mean(found[1], values)}")
-        return str(values[found[1]])
+        said = values[found[1]]
+        return "" if said is None or said != said else str(said)  # NaN: an empty place among numbers
 
     return _PLACE.sub(value, template)

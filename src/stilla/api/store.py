@@ -63,6 +63,12 @@ class Store:
         """With what was under way when a process ended."""
         return self.failed + sum(map(self._cost, self.replies.values())) + sum(map(sum, self._open.values()))
 
+    @property
+    def unknown(self) -> int:
+        """Answers that were asked for without a price, of a server that counts no tokens: nobody knows what they cost."""
+        return sum(not one.cost and one.why != REJECTED and None in (one.asked, one.answered)
+                   for one in self.replies.values())
+
     def _cost(self, reply: Reply) -> float:
         if reply.cost or self.price is None:
             return reply.cost

@@ -35,7 +35,9 @@ SUMMARY = "answers.json"
 @dataclass(frozen=True)
 class Summary:
     """What a run knows of its teacher. `asked`: questions about training examples, of whose answers so many are `learnt`.
-    `left_out`: the others, by the reason. `quality`: how good its answers are, in words."""
+    `left_out`: the others, by the reason. `tokens`: asked and answered, but for `uncounted` answers whose server does not say
+    it. `spent`: None without a price; beside `unknown` answers of which nobody knows what they cost. `quality`: how good its
+    answers are, in words."""
 
     model: str
     url: str
@@ -46,6 +48,8 @@ class Summary:
     tokens: tuple[int, int] = (0, 0)
     spent: float | None = None
     quality: str = ""
+    uncounted: int = 0
+    unknown: int = 0
 
     def sentences(self) -> list[str]:
         """For scores, report and model card."""
@@ -54,9 +58,18 @@ class Summary:
                 f"{self.learnt:,} learnt")
         said += f"; left out: {out}" if out else ""
         said += f"; {self.cut:,} were cut at the limit and are not taught as ended" if self.cut else ""
-        cost = f"; {self.spent:.4g} spent, by the prices in the recipe" if self.spent is not None else ""
-        found = [f"{said}. {counted(self.tokens[0], 'token')} asked, {self.tokens[1]:,} answered{cost}"]
+        found = [f"{said}. {self._tokens()}; {self._cost()}"]
         return [*found, f"teacher: {self.quality}"] if self.quality else found
+
+    def _tokens(self) -> str:
+        said = f"{counted(self.tokens[0], 'token')} asked, {self.tokens[1]:,} answered"
+        return f"{said}, and those of {counted(self.uncounted, 'answer')} not known" if self.uncounted else said
+
+    def _cost(self) -> str:
+        if self.spent is None:
+            return "what that costs is not known without a price in the recipe"
+        said = f"{self.spent:.4g} spent, by the prices in the recipe"
+        return f"{said}, and what {counted(self.unknown, 'answer')} cost is not known" if self.unknown else said
 
     @classmethod
     def of(cls, folder: Path) -> Summary | None:
@@ -87,7 +100,8 @@ def completed(
         sum(reply.why == "length" for _, _, reply in kept),
         (sum(one.asked or 0 for one in replies), sum(one.answered or 0 for one in replies)),
         None if api_of(recipe).price is None else store.spent,
-        "" if judged is None else quality(recipe, task, judged, exam, store, processor))
+        "" if judged is None else quality(recipe, task, judged, exam, store, processor),
+        sum(None in (one.asked, one.answered) and one.why != REJECTED for one in replies), store.unknown)
     write_whole(folder / SUMMARY, sealed(asdict(summary)))
     for line in summary.sentences():
         say(line)
