@@ -264,11 +264,6 @@ def test_a_pass_over_more_examples_shares_what_every_pass_costs():
     assert _line(3.0, 3.0, few=1, many=1) == Line(0.0, 3.0)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations_are_said_in_their_unit(seconds, said):
-    assert estimates.duration(seconds) == said
-
-
 @pytest.fixture
 def started(options):
     """A task, its model before training, and its training examples, prepared."""

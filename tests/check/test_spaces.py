@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from stilla.check import check
-from stilla.check.spaces import out_of_reach, wrong_places
+from stilla.check.estimate import Estimate, Range
+from stilla.check.spaces import cost_in_words, out_of_reach, wrong_places
 from stilla.errors import RecipeError
+from stilla.recipe import Search
 from stilla.recipe.file import from_options
 from stilla.run import distill
 from stilla.tasks.shared import metrics
@@ -94,5 +96,20 @@ def test_values_are_looked_at_on_the_way_and_the_cost_is_said(tmp_path: Path) ->
     found = check(from_options(plain))
     assert found.problems == ()
     (said,) = [one for one in found.notes if one.startswith("search: ")]
-    assert "at most 7 trials take" in said
-    assert "none begins after 30 minutes of trials; made once for all: teacher" in said
+    assert "at most 2 trials take" in said  # there are no more combinations
+    assert "none begins after 30 min of trials; made once for all: teacher" in said
+
+
+@pytest.mark.parametrize(("search", "seconds", "said"), [
+    ({}, (0.0, 0.02), "takes less than 0.1 s; at most 2 trials take less than 0.1 s"),
+    ({}, (0.2, 0.5), "takes 0.2 s to 0.5 s; at most 2 trials take 0.4 s to 1 s"),
+    ({"minutes": 0.05}, (60, 61), "2 trials take about 2 min, and none begins after 3 s of trials"),
+    ({"over": {"distill.epochs": {"low": 1, "high": 9}}, "trials": 1}, (5000, 20000), "1 trial takes 83 min to 5.6 h"),
+    ({"over": {"distill.epochs": {"low": 1, "high": 9}}, "minutes": 90}, (0.01, 2), "at most 2 s; no trial begins after"),
+])
+def test_what_a_search_costs_is_said_of_the_trials_that_there_can_be(
+    search: dict[str, Any], seconds: tuple[float, float], said: str
+) -> None:
+    asked = Search.model_validate({"over": {"distill.epochs": [1, 2]}, **search})
+    cost = Estimate({"student": Range(*seconds), "evaluation": Range(0, 0)}, Range(0, 0), 0, "CPU")
+    assert said in cost_in_words(asked, cost)

@@ -173,6 +173,12 @@ def test_three_digits_say_enough(value: float, text: str) -> None:
     assert numbers.significant(value) == text
 
 
+@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0 s"), (0.01, "less than 0.1 s"), (0.2, "0.2 s"), (2.0, "2 s"),
+                                               (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_durations_are_said_in_their_unit_and_a_short_one_is_not_none(seconds: float, text: str) -> None:
+    assert numbers.duration(seconds) == text
+
+
 @pytest.mark.parametrize(("value", "text"), [
     (25.0, "4.0× smaller"), (98.0, "same"), (102.0, "same"), (300.0, "3.0× larger"), (8.0, "12× smaller"),
     (10.04, "10× smaller"), (0.0, "")])

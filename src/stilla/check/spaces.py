@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from stilla.recipe import Range, Recipe, Search
 from stilla.recipe.file import with_values
 from stilla.recipe.overrides import field_at
 from stilla.recipe.yaml import flow
+from stilla.report.numbers import duration, durations
 
 if TYPE_CHECKING:
     from stilla.check.estimate import Estimate
@@ -110,18 +112,22 @@ def of_a_trial(recipe: Recipe, seeds: int) -> Recipe:
 
 def cost_in_words(search: Search, cost: Estimate) -> str:
     """`cost`: of a trial with the recipe's own values."""
-    from stilla.check.estimate import duration
-
     each = [cost.seconds[name] for name in ("student", "evaluation")]
     low, high = sum(one.low for one in each), sum(one.high for one in each)
-    said = f"search: one trial with the recipe's own values takes {duration(low)} to {duration(high)}"
+    said = f"search: one trial with the recipe's own values takes {durations(low, high)}"
     once = [name for name in cost.seconds if name not in ("student", "evaluation")]
     shared = f"; made once for all: {', '.join(once)}" if once else ""
-    if search.most is None:
-        return f"{said}; no trial begins after {search.minutes:g} minutes of trials{shared}"
-    end = "" if search.minutes is None else f", and none begins after {search.minutes:g} minutes of trials"
-    most = f"{counted(search.most, 'trial')} take{'s' if search.most == 1 else ''}"
-    return f"{said}; at most {most} {duration(search.most * low)} to {duration(search.most * high)}{end}{shared}"
+    ends = "" if search.minutes is None else f"after {duration(60 * search.minutes)} of trials"
+    most = min(math.inf if search.most is None else search.most, _combinations(search))
+    if math.isinf(most):
+        return f"{said}; no trial begins {ends}{shared}"
+    end = f", and none begins {ends}" if ends else ""
+    return f"{said}; at most {counted(int(most), 'trial', 'takes')} {durations(most * low, most * high)}{end}{shared}"
+
+
+def _combinations(search: Search) -> float:
+    """How many there are of lists of values; a range has as many as one likes."""
+    return math.prod(math.inf if isinstance(values, Range) else len(values) for values in search.over.values())
 
 
 def out_of_reach(recipe: Recipe, metrics: Sequence[Metric]) -> list[str]:

@@ -106,6 +106,24 @@ def milliseconds(time: float) -> str:
     return f"{significant(time)} ms"
 
 
+def duration(seconds: float) -> str:
+    """'0.4 s', '12 s', '12 min', '3.4 h'."""
+    if seconds < 9.5:
+        return "0 s" if seconds <= 0 else "less than 0.1 s" if seconds < 0.05 else f"{seconds:.1f} s".replace(".0 ", " ")
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def durations(low: float, high: float) -> str:
+    """'12 s to 2 min'; 'about 12 s' where both are written alike, 'at most 2 s' where the one is next to nothing."""
+    if high < 0.05:
+        return duration(high)
+    if low < 0.05:
+        return f"at most {duration(high)}"
+    return f"about {duration(high)}" if duration(low) == duration(high) else f"{duration(low)} to {duration(high)}"
+
+
 def per_second(rate: float) -> str:
     return f"{significant(rate)} /s"
 

@@ -75,11 +75,7 @@ def _cells(one: Trial) -> tuple[Cell, ...]:
                    made.quality.value)
     kept = Cell(numbers.MISSING) if made.retention is None else Cell(numbers.percent(made.retention), value=made.retention)
     return (quality, kept, Cell(numbers.count(made.parameters), value=float(made.parameters)),
-            Cell(_minutes(made.seconds), value=made.seconds))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+            Cell(numbers.duration(made.seconds), value=made.seconds))
 
 
 def _figures(trials: Sequence[Trial], best: Trial | None) -> tuple[Figure, ...]:

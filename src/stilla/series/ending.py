@@ -26,9 +26,9 @@ def why_over(search: Search, space: Space, trials: Sequence[Trial]) -> str | Non
         return f"{counted(search.patience, 'trial')} in a row brought nothing better"
     if search.most is not None and len(trials) >= search.most:
         return "the only trial was made" if search.most == 1 else f"all {search.most:,} trials were made"
-    spent = sum(one.reached.seconds for one in done if one.reached is not None) / 60
-    if search.minutes is not None and spent >= search.minutes:
-        return f"the trials took {spent:.0f} minutes together, of {search.minutes:g}"
+    spent = sum(one.reached.seconds for one in done if one.reached is not None)
+    if search.minutes is not None and spent >= 60 * search.minutes:
+        return f"the trials took {numbers.duration(spent)} together, of {numbers.duration(60 * search.minutes)}"
     if len(trials) >= space.size:
         return f"all {len(trials):,} combinations were tried"
     return None

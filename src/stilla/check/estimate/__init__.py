@@ -22,7 +22,9 @@ from stilla.check.estimate.generating import seconds_of_generating
 from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
 from stilla.check.estimate.writing import seconds_of_writing
 from stilla.data import TEACHER, to_measure
+from stilla.evaluate.flops import count_tokens
 from stilla.recipe import Recipe, Training
+from stilla.report.numbers import duration, durations
 from stilla.stages import cache_choice
 from stilla.stages.generated import Writing
 from stilla.stages.opinions import asked_about
@@ -42,6 +44,8 @@ WRITING = 2e-9
 """Seconds per byte of a checkpoint: about 500 MB/s."""
 PROCESS = 0.6e9
 """Bytes of a process that has imported everything."""
+OF_A_TOKEN = 3
+"""Tokens of a text that is one, with what a tokenizer puts around it."""
 EXPORT, SPEED = 15.0, 6.0
 """Seconds to write one format; to measure the speed of one subject."""
 
@@ -69,7 +73,7 @@ class Estimate:
         """What, how much: for a table."""
         parts = ", ".join(f"{name} {duration(one.high)}" for name, one in self.seconds.items())
         return [
-            ("time", f"{duration(self.total.low)} to {duration(self.total.high)} (at most: {parts})"),
+            ("time", f"{durations(self.total.low, self.total.high)} (at most: {parts})"),
             ("memory", f"{_size(self.memory.low)} to {_size(self.memory.high)} on the {self.device}"),
             ("disk", f"about {_size(self.disk)}"),
         ]
@@ -121,6 +125,8 @@ def estimate(
     looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
     seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device,
                        asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
+    if recipe.student.static:
+        seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     ranges = {**{name: (one, one) for name, one in seconds.items()},
               **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
               **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example, pool)}
@@ -192,6 +198,13 @@ def _seconds(
     return {**seconds, "evaluation": predicting + timing}
 
 
+def _seconds_of_tokens(recipe: Recipe, table: nn.Module, teacher: _Model, prepared: Prepared) -> float:
+    """To ask the teacher about each token of a static student by itself, before its training."""
+    mean = OF_A_TOKEN if prepared.lengths is None else statistics.fmean(prepared.lengths)
+    texts = (count_tokens(table) or 0) * OF_A_TOKEN / max(mean, 1.0)
+    return teacher.passes.answering(texts, recipe.evaluate.batch_size)
+
+
 def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, device: str) -> Range:
     """Weights, gradients, moments and what is kept for the backward, in the stage that needs most."""
     process = PROCESS if device == "CPU" else 0.0
@@ -245,15 +258,6 @@ def _memory_left(device: str) -> float | None:
         line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
         return 1024.0 * int(line.split()[1])
     return None
-
-
-def duration(seconds: float) -> str:
-    """In words: `12 min`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _size(number: float) -> str:
