@@ -58,6 +58,16 @@ def test_ids_are_the_numbers_that_were_stored(how: str) -> None:
         np.testing.assert_array_equal(ids_of(picture), ids)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "F", "PA"])
+def test_colours_are_no_ids_however_they_are_stored(mode: str) -> None:
+    colours = PIL.Image.fromarray(np.stack([np.arange(16, dtype=np.uint8).reshape(4, 4) * each for each in (1, 5, 9)], -1))
+    picture = PIL.Image.merge("PA", (colours.convert("L"),) * 2) if mode == "PA" else colours.convert(
+        "L").convert("F") if mode == "F" else PIL.Image.new("LAB", (4, 4)) if mode == "LAB" else colours.convert(mode)
+    assert picture.mode == mode
+    with pytest.raises(OSError, match=rf"it holds (colours \()?{mode}\)?; expected one (whole )?number per pixel"):
+        ids_of(picture)
+
+
 def test_a_palette_mask_keeps_its_set_of_ids_after_load_resize_and_augmentation(tmp_path: Path) -> None:
     task = SemanticSegmentation.understand(section(labels=list(NAMES)), data.load(section(train=folder(tmp_path)), seed=0))
     for augment in ("none", "light", "flips"):
