@@ -64,6 +64,10 @@ def test_the_log_counts_seconds_by_the_clock_and_of_the_processor(done: tuple[Pa
             assert 0 < told[0] < told[-1]
             assert told == sorted(told)
     assert set(done[1].scores.spent) == {"teacher", "student", "baseline"}
+    flops = {name: one["flops"] for name, one in done[1].scores.spent.items()}
+    assert flops["student"] > flops["baseline"] > 0  # the teacher's answers
+    assert done[1].scores.repaid["flops"] > 0
+    assert "What every training took" in done[1].report.read_text(encoding="utf-8")
     assert any(note.startswith("cost: training the student took ") for note in done[1].scores.notes)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stilla.evaluate.energy import RaplMeter, estimated, find_meter, measured
+from stilla.evaluate.energy import RaplMeter, estimated, find_meter, measured, stated
 
 CPU = torch.device("cpu")
 
@@ -63,3 +63,9 @@ def test_an_estimate_names_its_assumption_and_other_devices_have_none() -> None:
     assert found.joules == pytest.approx(1000 * 2e9 / 10e9)
     assert found.method == "estimated, not measured: FLOPs at an assumed 10 GFLOP per joule"
     assert estimated(2e9, torch.device("mps")) is None
+
+
+def test_stated_power_counts_for_as_long_as_an_example_takes() -> None:
+    found = stated(50.0, 0.002)  # 50 W for 2 ms, a thousand times
+    assert found.joules == pytest.approx(100.0)
+    assert found.method == "stated, not measured: 50 W while it works"

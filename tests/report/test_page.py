@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import replace
@@ -67,6 +68,14 @@ def test_a_regression_without_baseline_classes_and_calibration_is_a_page(tmp_pat
     assert not found.ids() & {"calibration", "classes", "decisions", "seeds"}
     assert "0.861" in found.text
     assert "not defined: pearson can be zero or negative" in found.text
+
+
+def test_what_every_training_took_is_a_table(tmp_path: Path) -> None:
+    took = {"teacher": {"seconds": 200.0, "processor_seconds": 390.0}, "student": {"seconds": 0.4, "processor_seconds": 8.0,
+                                                                              "flops": 2.5e12, "joules": 12_300.0}}
+    text = page(tmp_path / "run", dataclasses.replace(fakes.intents(), spent=took)).text
+    for one in ("What every training took", "3 min", "0.4 s", "2.50 T", "12.3 kJ", "of the processor", "–"):
+        assert one in text
 
 
 def test_a_single_seed_has_no_spread_and_several_have_each_value(tmp_path: Path) -> None:

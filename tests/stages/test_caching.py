@@ -16,7 +16,7 @@ from stilla.errors import CacheError, RecipeError, StillaError
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
 from stilla.run import capture, run
-from stilla.stages import cache_choice
+from stilla.stages import cache_choice, spent
 from stilla.teachers import LiveTeacher
 from tests import tiny
 from tests.tasks import pairs
@@ -95,6 +95,9 @@ def test_what_was_captured_beforehand_is_read_by_any_student(tmp_path: Path, ask
     assert capture(recipe(tmp_path, "capturing", cache={"path": place})) == [place]
     assert sum(asked) == 120
     asked.clear()
+    took = spent.of(tmp_path / "capturing" / "log.jsonl")["capture"]
+    assert took["seconds"] > 0
+    assert took["flops"] > 0
     run(recipe(tmp_path, "one", cache={"path": place}))
     run(recipe(tmp_path, "other", cache={"path": place}, student={"layers": 1}, seed=7))
     assert not asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,4 +54,68 @@ def test_a_student_makes_up_for_its_training_by_what_it_saves(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("teacher", "student"), [(2.0, 2.0), (2.0, 3.0), (None, 1.0), (2.0, None)])
 def test_what_saves_nothing_or_was_not_timed_makes_up_for_nothing(teacher: float | None, student: float | None) -> None:
-    assert spent.requests_until_made_up_for(timed(teacher, student), 10.0) is None
+    assert "seconds" not in spent.requests_until_made_up_for(timed(teacher, student), {"seconds": 10.0})
+
+
+def entry(stage: str, seconds: float, **more: Any) -> str:
+    return line_of({"stage": stage, "step": 1, "seconds": seconds, "processor_seconds": seconds, **more})
+
+
+def test_operations_are_counted_for_all_that_entered_also_before_a_stop(tmp_path: Path) -> None:
+    """1,000 and 500 numbers at 30 FLOPs, of which the teacher was asked about 700 at 200."""
+    (tmp_path / "log.jsonl").write_text(
+        entry("student", 2.0, entered=600, asked=300, joules=5.0) + entry("student", 3.0, entered=1000, asked=700, joules=9.0)
+        + entry("student", 1.0, entered=400, joules=2.0)
+        + entry("student", 2.0, entered=500, joules=4.0, operations={"student": 30.0, "teacher": 200.0})
+        + entry("baseline", 1.0, entered=10, operations={"student": 30.0, "teacher": None})
+        + entry("teacher", 4.0, entered=10) + entry("trial-0", 4.0, entered=9, asked=3, operations={"student": 1.0}))
+    found = spent.of(tmp_path / "log.jsonl")
+    assert found["student"] == {"seconds": 5.0, "processor_seconds": 5.0, "joules": 13.0, "flops": 1500 * 30.0 + 700 * 200.0}
+    assert found["baseline"]["flops"] == 300.0
+    assert "flops" not in found["teacher"]
+    assert "flops" not in found["trial-0"]  # nobody knows what the teacher's part was
+
+
+def costing(whole: Scores, **of: tuple[Any, Any]) -> Scores:
+    """The scores with these costs of teacher and student."""
+    subjects = {name: dataclasses.replace(one, cost=dataclasses.replace(
+        one.cost, **{field: pair[number] for field, pair in of.items()}))
+        for number, (name, one) in enumerate([("teacher", whole.teacher), ("student", whole.student)])}
+    return dataclasses.replace(whole, subjects={**whole.subjects, **subjects})
+
+
+MEASURED = "measured (RAPL: whole processor packages, idle power and other processes included)"
+
+
+def test_flops_and_energy_are_made_up_for_by_what_a_request_saves(tmp_path: Path) -> None:
+    """9e12 FLOPs at 3e9 less a request: 3,000. 50 kJ at (12 - 2) J less for 1,000: 5,000,000."""
+    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), energy_joules=(12.0, 2.0), energy_method=(MEASURED, MEASURED))
+    taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "flops": 9e12, "joules": 50_000.0}}
+    found = spent.said_in(scores, taken)
+    assert found.repaid == pytest.approx({"seconds": 3000.0, "flops": 3000.0, "joules": 5e6})
+    assert found.notes[-1].endswith(
+        "44 s of the processor, 9.00 T FLOPs, 50.0 kJ; at the latencies measured here it has saved that after 3,000 "
+        "requests, in FLOPs after 3,000 requests, in energy after 5,000,000 requests in place of its teacher")
+    found.dump(tmp_path / "scores.json")
+    assert Scores.load(tmp_path / "scores.json") == found
+
+
+def test_energy_is_what_is_measured_or_stated_and_never_made_up(tmp_path: Path) -> None:
+    estimated = "estimated, not measured: FLOPs at an assumed 10 GFLOP per joule"
+    taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "joules": 50_000.0}}
+    for one, other in ((estimated, estimated), (MEASURED, estimated), (None, None)):
+        scores = costing(timed(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(one, other))
+        assert set(spent.said_in(scores, taken).repaid) == {"seconds"}
+    without = {"student": {"seconds": 30.0, "processor_seconds": 44.0}}
+    assert "J" not in spent.said_in(timed(12.0, 2.0), without).notes[-1]
+    said = "stated, not measured: 65 W while it works"
+    scores = costing(timed(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(said, said))
+    found = spent.said_in(scores, without, watts=65.0)
+    assert found.spent["student"]["joules"] == 30 * 65
+    assert found.repaid["joules"] == pytest.approx(30 * 65 / 0.01)
+    assert "1.95 kJ at the 65 W that the recipe states; at the latencies" in found.notes[-1]
+
+
+def test_of_whole_texts_that_are_written_nobody_counts_flops() -> None:
+    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), timed=("forward", "whole texts"))
+    assert "flops" not in spent.requests_until_made_up_for(scores, {"flops": 9e12})

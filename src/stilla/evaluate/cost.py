@@ -122,6 +122,7 @@ def measure_many(
     speed: bool = True,
     seconds: float = 2.0,
     clock: Clock = time.perf_counter,
+    watts: float | None = None,
 ) -> tuple[dict[str, Cost], tuple[str, ...]]:
     """The cost of every subject, and notes on what could not be measured.
 
@@ -129,6 +130,7 @@ def measure_many(
         speed: measure latency, throughput and energy; otherwise only what can be counted.
         seconds: time budget per subject for latency, and again for throughput.
         clock: seconds from an arbitrary zero.
+        watts: of this machine at work, where it counts no energy.
 
     Raises:
         StillaError: a file whose parameters or bytes are not given.
@@ -147,7 +149,8 @@ def measure_many(
         latencies = _latencies(runs, loads, clock, budget, advance)
         rates = _throughputs(runs, loads, clock, budget, advance)
         for name, subject in subjects.items():
-            used = _energy(runs[name], loads[name], costs[name].flops, clock, texts=subject.writing is not None)
+            used = _energy(runs[name], loads[name], costs[name].flops, clock, texts=subject.writing is not None,
+                           stated=None if watts is None else energy.stated(watts, 1 / rates[name]))
             cost = costs[name]
             costs[name] = replace(
                 cost,
@@ -230,10 +233,12 @@ def _examples(load: Workload) -> int:
 
 
 def _energy(
-    run: Run, load: Workload, flops: float | None, clock: Clock, *, texts: bool,
+    run: Run, load: Workload, flops: float | None, clock: Clock, *, texts: bool, stated: energy.Energy | None,
 ) -> energy.Energy | None:
-    """Measured over at least a second of batches, as counters are coarse; else estimated."""
+    """Measured over at least a second of batches, as counters are coarse; else as it is stated; else estimated."""
     meter = energy.find_meter(load.device)
+    if meter is None and stated is not None:
+        return stated
     if meter is None:
         found = None if flops is None else energy.estimated(flops, load.device)
         return replace(found, method=f"{found.method}, of one forward over a whole text") if found and texts else found

@@ -18,6 +18,10 @@ JOULES_PER_FLOP = {"cpu": 1e-10, "cuda": 1e-11}
 """Assumed where nothing can be measured: 10 GFLOP per joule on a CPU (1 TFLOP/s at 100 W), 100 on a GPU."""
 
 
+MEASURED, STATED = "measured", "stated"
+"""How the words begin that say how a number was obtained."""
+
+
 class Meter(ABC):
     """Counts energy from an arbitrary zero."""
 
@@ -99,7 +103,12 @@ def measured(meter: Meter, work: Callable[[], int]) -> Energy:
     """`work` answers examples for a while and says how many."""
     before = meter.read()
     examples = work()
-    return Energy(1000 * (meter.read() - before) / examples, f"measured ({meter.name})")
+    return Energy(1000 * (meter.read() - before) / examples, f"{MEASURED} ({meter.name})")
+
+
+def stated(watts: float, seconds: float) -> Energy:
+    """At the power that somebody says the machine has at work. `seconds`: for one example."""
+    return Energy(1000 * watts * seconds, f"{STATED}, not measured: {watts:g} W while it works")
 
 
 def estimated(flops: float, device: torch.device) -> Energy | None:

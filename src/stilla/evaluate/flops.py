@@ -70,7 +70,8 @@ def flops_of(run: Callable[[], object]) -> float | None:
 
 
 def _counter() -> FlopCounterMode:
-    return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops})
+    return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops,
+                                                          _CPU_ATTENTION_BACK: _cpu_attention_back_flops})
 
 
 # torch's counter knows attention on GPUs only: on the CPU it silently counts 0 for the products of q, k and v
@@ -84,6 +85,18 @@ def _cpu_attention_flops(
     batch, heads, queries, width = query
     keys, value_width = key[-2], value[-1]
     return 2 * batch * heads * queries * keys * (width + value_width)
+
+
+_CPU_ATTENTION_BACK: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _cpu_attention_back_flops(
+    gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *args: object, **kwargs: object,
+) -> int:
+    """q·kᵀ once more, as it is not kept, and the gradients of weights, v, q and k, a product each."""
+    batch, heads, queries, width = query
+    keys, value_width = key[-2], value[-1]
+    return 2 * batch * heads * queries * keys * (3 * width + 2 * value_width)
 
 
 @contextmanager

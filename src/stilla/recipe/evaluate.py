@@ -77,6 +77,8 @@ class Evaluate(Section):
     """Bootstrap resamples behind every interval."""
     speed: bool = True
     """Measure latency and throughput."""
+    watts: float | None = Field(None, gt=0, le=1_000_000)
+    """What this machine draws at work, for energies where it has no counter that can be read (RAPL, NVML)."""
     saliency: Annotated[Reasons, BeforeValidator(_number, json_schema_input_type=int | Reasons)] | None = None
     """Measure on so many examples whether answers rest on what the teacher's do, `100`, or
     `{examples: 100, steps: 32, ceiling: false}`; for classes of whole texts, pictures and sounds."""

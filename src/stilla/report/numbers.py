@@ -102,6 +102,14 @@ def megabytes(size: float) -> str:
     return f"{significant(size / 1e6)} MB"
 
 
+def joules(energy: float) -> str:
+    """'5.4 J', '12.3 kJ', '1.2 MJ'."""
+    for size, unit in ((1e6, "MJ"), (1e3, "kJ")):
+        if energy >= 0.9995 * size:
+            return f"{significant(energy / size)} {unit}"
+    return f"{significant(energy)} J"
+
+
 def milliseconds(time: float) -> str:
     return f"{significant(time)} ms"
 

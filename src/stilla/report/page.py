@@ -19,6 +19,7 @@ from stilla.report.folder import RunFolder, read_run
 from stilla.report.grouped import grouped_table
 from stilla.report.grouped import summary as summary_of_parts
 from stilla.report.parts import parts_table, summary
+from stilla.report.spent import spent_heads, spent_lines
 from stilla.report.table import full_table, ordered_subjects, score_table, subject_title, unsaid
 from stilla.runtime.files import write_whole
 from stilla.scores import PERSONAL, Scores, metric_title, task_title
@@ -78,6 +79,8 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "trade_off": figures.trade_off(scores),
         "seeds": figures.seed_figure(scores),
         "losses": figures.loss_figures(training),
+        "spent_heads": spent_heads(scores),
+        "spent_lines": spent_lines(scores),
         "evaluation": figures.evaluation_figure(training, scores.metric),
         "calibration": figures.calibration_figures(scores),
         "classes": classes,
@@ -174,7 +177,7 @@ def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
         ("slices", "Slices", ("slices",)), ("shifted", "Shifted data", ("shifted",)),
         ("grouped", "Parts", ("grouped",)),
         ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
-        ("training", "Training", ("losses", "evaluation")),
+        ("training", "Training", ("losses", "evaluation", "spent_lines")),
         ("calibration", "Calibration", ("calibration",)), ("classes", "Classes", ("classes",)),
         ("decisions", "Decisions", ("decisions",)), ("reasons", "Reasons", ("reasons",)), ("recipe", "Recipe", ("recipe",)),
         ("environment", "Environment", ("environment",)),

@@ -33,7 +33,9 @@ class Scores(Checked):
     `class_metric`: what `classes` hold of every class.
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, how many
     of those that there are a language model wrote (`generated`), and how many were left out, by the reason.
-    `spent`: by training, its `seconds` by the clock and its `processor_seconds`, as far as they are known.
+    `spent`: by training, its `seconds` by the clock, its `processor_seconds`, `flops` and `joules`, as far as they are known.
+    `repaid`: by what is saved (`seconds`, `flops`, `joules`), after how many requests in place of its teacher the student has
+    saved what its training took.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     `kept`: where the student was another run's, what it still knows of that run's task.
@@ -62,6 +64,7 @@ class Scores(Checked):
     class_metric: str = "f1"
     learnt: Mapping[str, int] = field(default_factory=dict)
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    repaid: Mapping[str, float] = field(default_factory=dict)
     slices: tuple[Part, ...] = ()
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"

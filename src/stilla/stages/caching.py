@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +12,16 @@ from torch import nn
 from stilla.cache import exists
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives.base import LayerMap, Term
-from stilla.recipe import Cache, Data, Recipe
+from stilla.recipe import Cache, Data, Recipe, Stage
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
 from stilla.stages.cache_choice import States, place_of, reads, states_of, states_place, temperatures_of, terms_of
+from stilla.stages.clocks import Clocks
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
 from stilla.teachers.spread import capture_with_ray
 from stilla.training.arguments import precision_of, runs_on_cpu
+from stilla.training.operations import operations_of_teacher
 
 WHERE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit")
 """Of the recipe's data section: where the data come from. What was found there counts by its content."""
@@ -111,11 +113,11 @@ def remembering(
 
 def capture_all(
     teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any],
-    layer_map: LayerMap, *, workers: int = 0,
+    layer_map: LayerMap, *, workers: int = 0, log: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[str]:
     """Everything that the objectives need to know of the teacher about the training data, into caches; gives their places.
 
-    With several processes, a part each. workers: let so many Ray workers do it.
+    With several processes, a part each. workers: let so many Ray workers do it. log: takes what it took, of one process.
 
     Raises:
         CacheError: a place holds another cache, or another capture is writing there.
@@ -131,17 +133,37 @@ def capture_all(
                                     batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
             _counted(done, prepared)
             continue
+        live = LiveTeacher(teacher, task, stacks=stacks)
         remembers = CapturingTeacher(
-            LiveTeacher(teacher, task, stacks=stacks), task, places[-1], kept, made_from,
+            live, task, places[-1], kept, made_from,
             temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
         try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            with (torch.autocast(device.type, torch.bfloat16, enabled=halved),
+                  _timed(live, prepared, stage, device, "capture.states" if stacks else "capture", log)):
                 _counted(capture(remembers, prepared, batch_size=stage.batch_size, device=device,
                                  share=(state.process_index, state.num_processes)), prepared)
         finally:
             remembers.close()
         state.wait_for_everyone()
     return places
+
+
+@contextmanager
+def _timed(
+    live: LiveTeacher, prepared: Prepared, stage: Stage, device: torch.device, name: str,
+    log: Callable[[dict[str, Any]], None] | None,
+) -> Iterator[None]:
+    """Writes down what a capture has taken, as a training does: it is a cost of the students that read it."""
+    if log is None or processes().num_processes > 1:
+        yield
+        return
+    clocks = Clocks(device)
+    log({"stage": name, "step": 0, **dict.fromkeys(clocks.read(), 0.0), "entered": 0, "asked": 0})
+    yield
+    taken = {"stage": name, "step": 0, **clocks.read(), "entered": 0, "asked": live.entered}
+    batch = prepared.collate([prepared.examples[one] for one in range(min(stage.batch_size, len(prepared)))]).to(device)
+    each = operations_of_teacher(live, batch) if live.entered else None
+    log(taken if each is None else {**taken, "operations": {"student": 0.0, "teacher": each}})
 
 
 def _counted(done: Iterable[int], prepared: Prepared) -> None:

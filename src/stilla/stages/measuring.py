@@ -128,7 +128,7 @@ def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[d
     whole = set(timed) == set(subjects)  # forwards and texts would not compare
     if timed and whole:
         subjects = {name: replace(one, writing=timed[name]) for name, one in subjects.items()}
-    costs, notes = measure_many(subjects, speed=evaluate.speed)
+    costs, notes = measure_many(subjects, speed=evaluate.speed, watts=evaluate.watts)
     if timed:
         notes = (*notes, f"speed: of {'writing whole texts, token by token' if whole else 'one forward, not of writing'}")
     if "baseline" in compared.made:

@@ -117,7 +117,7 @@ def score(
             return found
     notes = [] if answers is None else answers.sentences()
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts, notes=notes), learnt_from)
-    scores = spent.said_in(scores, spent.of(folder.log))
+    scores = spent.said_in(scores, spent.of(folder.log), recipe.evaluate.watts)
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)
     scores.dump(folder.scores)

@@ -243,7 +243,7 @@ class Stages:
                                       seed=self.recipe.seed)
         read = caching.as_read(prepared, self.recipe, place.task)
         return caching.capture_all(self.teacher.model, place.task, read, self.recipe, cache_choice.place_of(self.recipe),
-                                   self.asked(), student.layer_map, workers=workers)
+                                   self.asked(), student.layer_map, workers=workers, log=self.place.folder.append_log)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
         """The student before training."""

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from stilla.recipe import Stage, Training
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main
 from stilla.runtime.situations import is_full
+from stilla.stages.clocks import Clocks
 from stilla.stages.folder import RunFolder
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
@@ -37,6 +38,7 @@ from stilla.teachers import Teacher
 from stilla.training import checkpoints
 from stilla.training.arguments import training_arguments
 from stilla.training.dropout import dropping
+from stilla.training.operations import Operations, live_of, operations_of
 from stilla.training.patience import Patience
 from stilla.training.spreading import asked_for
 from stilla.training.trainer import DistillationTrainer
@@ -108,6 +110,8 @@ def _trained(
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],
     )
+    log = Log(stage, folder, trainer)
+    trainer.add_callback(log)
     trainer.remove_callback(PrinterCallback)
     for line in trainer.held.described:
         say(f"{stage}: {line}")
@@ -120,6 +124,7 @@ def _trained(
     if trainer.guard.stopping:
         raise Interrupted(f"stopped in `{stage}` after step {trainer.state.global_step} of {trainer.state.max_steps}; "
                           "a checkpoint was saved")
+    log.end(operations_of(trainer, compiled=training.compile))
     if learner is not student:
         _model(student).load_state_dict(gathered(trainer.student, keep=True))
     _say_what_is_kept(stage, trainer)
@@ -170,7 +175,7 @@ def _last_whole(stage: str, folder: RunFolder) -> Path | None:
 
 
 def _callbacks(stage: str, training: Training, folder: RunFolder) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [Log(stage, folder), Bar(stage)]
+    callbacks: list[TrainerCallback] = [Bar(stage)]
     if training.profile is not None:
         callbacks.append(Profile(stage, training.profile, folder))
     return callbacks
@@ -188,16 +193,18 @@ class Rotate(TrainerCallback):
 
 
 class Log(TrainerCallback):
-    """Writes what Trainer logs to the run's `log.jsonl`: loss terms by name, seconds by the clock and of the processor.
+    """Writes what Trainer logs to the run's `log.jsonl`: loss terms by name, and what the training has taken.
 
-    Beside other work only the processor's seconds say what a training costs. Both begin anew where one continues.
+    That begins anew where one continues: seconds, joules, and the numbers that have entered student and teacher.
     """
 
-    def __init__(self, stage: str, folder: RunFolder) -> None:
+    def __init__(self, stage: str, folder: RunFolder, trainer: DistillationTrainer) -> None:
         self.stage = stage
         self.folder = folder
-        self.started = time.monotonic()
-        self.used = time.process_time()
+        self.guard, self.teacher = trainer.guard, live_of(trainer.teacher)
+        self.clocks = Clocks(trainer.args.device)
+        self.whole: dict[str, Any] = {}
+        """All that the training has taken, once it is over."""
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -208,13 +215,25 @@ class Log(TrainerCallback):
                                  "progress": state.global_step / max(state.max_steps, 1)}
         if "loss" in logs:
             entry |= {"loss": logs["loss"], "learning_rate": logs.get("learning_rate"), "terms": _named(logs, "terms/"),
-                      "gradient_norm": logs.get("grad_norm"), "seconds": round(time.monotonic() - self.started, 3),
-                      "processor_seconds": round(time.process_time() - self.used, 3)}
+                      "gradient_norm": logs.get("grad_norm"), **self.taken()}
         elif any(name.startswith("eval_") for name in logs):
             entry["evaluation"] = _named(logs, "eval_")
         else:
             return
         self.folder.append_log(entry)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.whole = {"stage": self.stage, "step": state.global_step, **self.taken()}
+
+    def taken(self) -> dict[str, float]:
+        asked = 0 if self.teacher is None else self.teacher.entered
+        return {**self.clocks.read(), "entered": self.guard.entered, **({"asked": asked} if asked else {})}
+
+    def end(self, operations: Operations | None) -> None:
+        """Writes all of it, with the operations for each number that entered where they could be counted."""
+        if self.whole:
+            self.folder.append_log(self.whole if operations is None else {**self.whole, "operations": asdict(operations)})
 
 
 class Bar(TrainerCallback):

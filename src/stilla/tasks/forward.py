@@ -106,6 +106,11 @@ def _inputs(model: nn.Module, batch: Batch, side: Side) -> Mapping[str, Tensor]:
     return cast(batch.student if side is Side.STUDENT else batch.teacher, dtype_of(model))
 
 
+def numbers_in(inputs: Mapping[str, Tensor]) -> int:
+    """How many a model reads, those of padding included: by them its work grows with a batch."""
+    return sum(one.numel() for one in inputs.values())
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """Of a model's weights in floating point."""
     return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)

@@ -12,7 +12,7 @@ from stilla.models.features import Recorder, hidden_widths
 from stilla.models.stacks import find_stacks
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
-from stilla.tasks.forward import cast, dtype_of, explained, listen
+from stilla.tasks.forward import cast, dtype_of, explained, listen, numbers_in
 
 
 class Teacher(Protocol):
@@ -38,10 +38,17 @@ class LiveTeacher:
         self.task = task
         self.inputs = inputs
         self.recorder = Recorder(model) if stacks else None
+        self.entered = 0
+        """Numbers that it was asked about so far."""
+
+    def __call__(self, batch: Batch) -> Signals:
+        self.entered += numbers_in(batch.teacher)
+        return self.answer(batch)
 
     # not inference_mode: tensors made there cannot be saved for the student's backward
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Signals:
+    def answer(self, batch: Batch) -> Signals:
+        """The same where nobody learns from it, and it is not counted."""
         if self.model.training:  # somebody changed it; asking is cheaper than walking through all modules
             self.model.eval()
         asked = explained if self.inputs else listen

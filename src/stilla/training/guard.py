@@ -20,6 +20,7 @@ from stilla.errors import TrainingError
 from stilla.models.spread import local_parts
 from stilla.runtime.files import write_whole
 from stilla.signals import Batch
+from stilla.tasks.forward import numbers_in
 from stilla.teachers import CapturingTeacher
 from stilla.training import checkpoints
 from stilla.training.continuing import Made
@@ -36,6 +37,8 @@ class Guard(TrainerCallback):
         self.names = [term.name for term in distiller.terms]
         self.sums: Tensor | None = None
         self.steps = 0
+        self.entered = 0
+        """Numbers that have entered the student in this process's steps."""
         self.bad_terms: Tensor | None = None
         self.asked = False
         """Whether this process got a signal; `stopping`: whether all agreed to stop."""
@@ -47,6 +50,7 @@ class Guard(TrainerCallback):
         self.sums = values.double() if self.sums is None else self.sums + values
         bad = ~torch.isfinite(values)
         self.bad_terms = bad if self.bad_terms is None else self.bad_terms | bad
+        self.entered += numbers_in(batch.student)
         self.last = batch
 
     def drain(self, accelerator: Any) -> dict[str, float]:

@@ -1,0 +1,24 @@
+"""What work takes on this machine: seconds by the clock and of the processor, joules where the machine counts them."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from stilla.evaluate.energy import find_meter
+
+
+class Clocks:
+    """Since they were made. Beside other work only the processor's seconds say what something costs; joules are of the whole
+    device, whoever else works on it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._started, self._used = time.monotonic(), time.process_time()
+        self._meter = find_meter(device)
+        self._joules = 0.0 if self._meter is None else self._meter.read()
+
+    def read(self) -> dict[str, float]:
+        found = {"seconds": round(time.monotonic() - self._started, 3),
+                 "processor_seconds": round(time.process_time() - self._used, 3)}
+        return found if self._meter is None else {**found, "joules": round(self._meter.read() - self._joules, 3)}

@@ -1,0 +1,81 @@
+"""What a training computes: operations of real micro-batches, counted, for each number that enters the models.
+
+Times all that has entered in a training, they are what the training computed. Counted when it is over: a step more, whose
+gradients nobody uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import nn
+
+from stilla.evaluate.flops import flops_of
+from stilla.signals import Batch
+from stilla.tasks.forward import numbers_in
+from stilla.teachers import CapturingTeacher, LiveTeacher
+from stilla.training.trainer import DistillationTrainer
+
+MICRO_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Operations:
+    """FLOPs for a number that enters (a token, a pixel; those of padding too). `student`: forward and backward with all that
+    the loss takes. `teacher`: a forward; None where it is not asked, or not in this process."""
+
+    student: float
+    teacher: float | None = None
+
+
+def live_of(teacher: object) -> LiveTeacher | None:
+    """The model that answers, also behind a cache that is being written."""
+    if isinstance(teacher, CapturingTeacher):
+        return live_of(teacher.live)
+    return teacher if isinstance(teacher, LiveTeacher) else None
+
+
+def operations_of(trainer: DistillationTrainer, *, compiled: bool) -> Operations | None:
+    """By the first micro-batches of a training that is over; None where the counter sees less than what is computed: of
+    several processes one, of compiled losses nothing, of some operations nothing either."""
+    if trainer.accelerator.num_processes > 1 or compiled:
+        return None
+    batches, whole = trainer.get_batch_samples(
+        islice(iter(trainer.get_train_dataloader()), MICRO_BATCHES), MICRO_BATCHES, trainer.args.device)
+    live = live_of(trainer.teacher)
+    before = 0 if live is None else live.entered
+    with _as_before(trainer.model):
+        found = [flops_of(lambda batch=batch: trainer.training_step(trainer.model_wrapped, batch, whole))  # type: ignore[misc]
+                 for batch in batches]
+    if not found or None in found:
+        return None
+    entered = sum(numbers_in(batch.student) for batch in batches)
+    total, asked = sum(one for one in found if one is not None), 0 if live is None else live.entered - before
+    teacher = None if live is None else operations_of_teacher(live, batches[0].to(trainer.args.device))
+    if asked and teacher is None:
+        return None
+    return Operations((total - (teacher or 0.0) * asked) / entered, teacher)
+
+
+def operations_of_teacher(live: LiveTeacher, batch: Batch) -> float | None:
+    """FLOPs of its forward for a number that enters; None where they cannot be counted."""
+    found = flops_of(lambda: live.answer(batch))
+    return None if found is None else found / numbers_in(batch.teacher)
+
+
+@contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """Running statistics, gradients and chance are as if nothing had been computed."""
+    kept = {name: one.detach().clone() for name, one in model.named_buffers()}
+    training = model.training
+    with torch.random.fork_rng():
+        yield
+    with torch.no_grad():
+        for name, one in model.named_buffers():
+            one.copy_(kept[name])
+    model.zero_grad(set_to_none=True)
+    model.train(training)

@@ -1,0 +1,76 @@
+"""What a training computes, counted on real steps, against the products that its layers make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from stilla import Term
+from stilla.objectives import Labels, Logits
+from stilla.training.operations import operations_of
+from tests.equivalence.setting import distance, trainer, weights
+
+BATCH, LENGTH, CLASSES = 8, 10, 3
+
+
+def rows(number: int = 24) -> Dataset:
+    """All of one length, so that no padding makes batches unlike."""
+    ids = torch.randint(1, 50, (number, LENGTH), generator=torch.manual_seed(1)).tolist()
+    return Dataset.from_dict({"input_ids": ids, "labels": [index % CLASSES for index in range(number)]})
+
+
+def forward(width: int, layers: int) -> tuple[int, int]:
+    """FLOPs of a batch in products with weights, and in those of attention: BERT's four matrices of width², two of twice
+    that, its pooler and its classifier; q·kᵀ and the product with v."""
+    weights = BATCH * (layers * LENGTH * 2 * (4 + 2 * 2) * width**2 + 2 * width**2 + 2 * width * CLASSES)
+    return weights, layers * BATCH * 4 * LENGTH**2 * width
+
+
+@pytest.mark.slow
+def test_a_step_is_a_forward_two_backwards_and_the_teachers_forward(tmp_path: Path) -> None:
+    made = trainer(tmp_path, data=rows(), objectives=[Term(Labels()), Term(Logits())])
+    made.train()
+    entered, asked = made.guard.entered, made.teacher.entered
+    assert entered == asked == 6 * BATCH * LENGTH * 2  # ids and mask
+    found = operations_of(made, compiled=False)
+    assert found is not None
+    products, attention = forward(16, 2)
+    # a product's gradient takes two; attention's takes five products where its forward has two, as one is made again
+    assert found.student * BATCH * LENGTH * 2 == pytest.approx(3 * products + attention * (1 + 5 / 2), rel=1e-9)
+    products, attention = forward(32, 4)
+    assert found.teacher is not None
+    assert found.teacher * BATCH * LENGTH * 2 == pytest.approx(products + attention, rel=1e-9)
+
+
+@pytest.mark.parametrize("what", ["batches that are cut", "a frozen encoder"])
+def test_counting_follows_what_is_trained(tmp_path: Path, what: str) -> None:
+    options: dict[str, Any] = {"gradient_accumulation_steps": 2} if what == "batches that are cut" else {}
+    made = trainer(tmp_path, data=rows(), objectives=[Term(Labels())], **options)
+    made.student.requires_grad_(what != "a frozen encoder")
+    made.student.get_submodule("classifier").requires_grad_(True)
+    some = operations_of(made, compiled=False)
+    assert some is not None
+    products, attention = forward(16, 2)
+    expected = 3 * products + attention * 3.5
+    if what == "a frozen encoder":
+        expected = products + attention + BATCH * 2 * 16 * CLASSES  # the gradient of the classifier's weight alone
+    assert some.student * BATCH * LENGTH * 2 == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_counting_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    made = trainer(tmp_path, data=rows(), dropout=0.1)
+    made.train()
+    before, chance = weights(made), torch.random.get_rng_state()
+    assert operations_of(made, compiled=False) is not None
+    assert distance(before, weights(made)) == 0
+    assert torch.equal(chance, torch.random.get_rng_state())
+    assert all(one.grad is None for one in made.student.parameters())
+
+
+def test_compiled_losses_are_not_counted(tmp_path: Path) -> None:
+    assert operations_of(trainer(tmp_path, data=rows()), compiled=True) is None
