@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,32 @@ def test_classes_are_read_from_answers(
     assert not [path for path, content in written(tmp_path) if KEY.encode() in content]
     assert KEY not in "".join(capfd.readouterr()) + caplog.text
     assert "server refuses: 401" in str(caught.value)
+
+
+def test_how_sure_it_is_of_each_class_is_learnt(server: Server, tmp_path: Path) -> None:
+    names = list(tiny.TOPICS)
+
+    def likely(body: Any) -> Any:
+        """Nine tenths for the topic that a text gives away, what is left for the others."""
+        said = topic_of(body)
+        best = next((name for name in names if name in said), names[0])
+        chances = {name: 0.9 if name == best else 0.1 / (len(names) - 1) for name in names}
+        others = [{"token": name, "logprob": math.log(chance)} for name, chance in chances.items()]
+        return {"content": [{"token": best, "logprob": math.log(0.9), "top_logprobs": others}]}
+
+    server.script.answer = lambda body: likely(body)["content"][0]["token"]
+    server.script.likely = likely
+    asked = [*overrides(server, "teacher.api.logprobs=5", "distill.max_steps=1", "evaluate.baseline=false",
+                        "teacher.api.measured=0"),
+             *(one for one in topics(tmp_path) if not one.startswith("teacher.api.measured")), "distill.batch_size=64",
+             "distill.objectives=[{kind: logits, temperature: 1.0}]"]
+    run = stilla.distill(RECIPES / "api-classification.yaml", *asked)
+    assert "24 learnt; of all of these how likely each class is" in "\n".join(run.scores.notes)
+    lines = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    (loss,) = [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+    # a student that knows nothing is as far from certain labels as ln C, and from the others less by their entropy
+    entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1 / (len(names) - 1)))
+    assert loss == pytest.approx(math.log(len(names)) - entropy * 24 / 54, abs=0.1)
 
 
 def test_instructions_are_answered_and_repeated_answers_left_out(server: Server, tmp_path: Path) -> None:

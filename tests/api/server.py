@@ -23,6 +23,8 @@ class Script:
     answer: Callable[[Body], str] = lambda body: "an answer"
     faults: list[str] = field(default_factory=list)
     finish: str = "stop"
+    likely: Callable[[Body], Any] | None = None
+    """Of a request's body, what stands in `logprobs` of the choice."""
     refusal: str | None = None
     usage: Mapping[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 10, "completion_tokens": 5})
     delay: float = 0.0
@@ -99,8 +101,10 @@ class Answer(BaseHTTPRequestHandler):
             said = {"error": {"message": f"fault {fault}, {self.headers.get('Authorization')}"}}
             return self._send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
         message = {"role": "assistant", "content": None if script.refusal else script.answer(body), "refusal": script.refusal}
-        content = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": script.finish}],
-                              "usage": script.usage})
+        choice = {"index": 0, "message": message, "finish_reason": script.finish}
+        if script.likely is not None:
+            choice["logprobs"] = script.likely(body)
+        content = json.dumps({"choices": [choice], "usage": script.usage})
         return self._send(200, (content.replace("-", "\\u002d") if script.escape else content).encode())
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -232,6 +232,38 @@ def test_a_forecast_knows_what_is_stored(server: Server, tmp_path: Path) -> None
     assert "6 requests (4 more are answered already)" in str(found)
 
 
+# --- log-probabilities ---
+
+
+def tokens(**likely: float) -> dict[str, Any]:
+    """One token, the likeliest of these, with the others, as OpenAI writes it."""
+    best = max(likely, key=lambda name: likely[name])
+    return {"content": [{"token": best, "logprob": likely[best], "bytes": None, "top_logprobs": [
+        {"token": name, "logprob": log, "bytes": None} for name, log in likely.items() if name != best]}]}
+
+
+def test_what_could_have_stood_in_an_answer_is_asked_for_and_stored(server: Server, tmp_path: Path) -> None:
+    server.script.likely = lambda body: tokens(yes=-0.1, no=-9999.0)
+    api = api_of(server, logprobs=5)
+    asked(tmp_path, api, number=1)
+    assert (server.script.asked[0]["logprobs"], server.script.asked[0]["top_logprobs"]) == (True, 5)
+    (reply,) = Store(tmp_path).replies.values()
+    assert reply.likely == [("yes", {"no": -9999.0, "yes": -0.1})]
+    assert questions(api)[0].key != questions(api_of(server))[0].key
+
+
+@pytest.mark.parametrize("said", [
+    None, {}, {"content": None}, {"content": []}, {"content": [{"token": "a"}]}, tokens(yes=0.7), tokens(yes=float("nan")),
+    {"content": [{"token": 3, "logprob": -1.0, "top_logprobs": []}]}, {"content": [{"token": [], "logprob": -1.0,
+                                                                                   "top_logprobs": []}]}, "none", 3,
+    {"content": [{"token": "a", "logprob": "low", "top_logprobs": []}]}])
+def test_what_are_no_log_probabilities_is_none_and_the_answer_stays(server: Server, tmp_path: Path, said: Any) -> None:
+    server.script.likely = lambda body: said
+    asked(tmp_path, api_of(server, logprobs=5), number=1)
+    (reply,) = Store(tmp_path).replies.values()
+    assert (reply.text, reply.likely) == ("an answer", None)
+
+
 # --- keys ---
 
 
@@ -241,7 +273,9 @@ def test_the_key_is_sent_and_written_nowhere(
     monkeypatch.setenv("MY_API_KEY", KEY)
     server.script.answer = lambda body: f"your key is {KEY}"
     server.script.escape = True
-    api = api_of(server, key_env="MY_API_KEY")
+    server.script.likely = lambda body: {"content": [{"token": part, "logprob": 0.0, "top_logprobs": []}
+                                                     for part in (KEY[:9], KEY[9:])]}
+    api = api_of(server, key_env="MY_API_KEY", logprobs=2)
     asked(tmp_path, api)
     assert server.script.keys == [f"Bearer {KEY}"] * 6
     server.script.faults = ["echo"] * 9
@@ -253,6 +287,7 @@ def test_the_key_is_sent_and_written_nowhere(
         error = error.__cause__
     assert "bad key" in str(caught.value)
     assert KEY not in "".join(capfd.readouterr())
+    assert all(one.likely is None for one in Store(tmp_path).replies.values())
     assert all(KEY not in file.read_text(encoding="utf-8") for file in tmp_path.rglob("*") if file.is_file())
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
 from stilla.api import REJECTED, Reply, Store
@@ -16,13 +20,16 @@ from stilla.data.unlabelled import MARK
 from stilla.errors import DataError, RecipeError
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
+from stilla.signals import Batch, Dense
 from stilla.stages import answered, asking
+from stilla.stages.defaults import objectives_of
 from stilla.stages.unlabelled import Pool
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.translations import CUT
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
+from stilla.teachers import SaidTeacher
 
 SPLIT = Dataset.from_dict({"source": ["one", "two", "three"], "target": ["a", "b", "c"]})
 TEXTS = Dataset.from_dict({"text": ["good", "bad", "so"], "label": ["yes", "no", "yes"]})
@@ -147,6 +154,53 @@ def test_a_refusal_that_names_the_class_is_no_right_answer(tmp_path: Path) -> No
     assert found is not None
     assert "accuracy of 0.333" in found.quality
     assert "2 were not understood" in found.quality
+
+
+def likely(**chances: float) -> list[tuple[str, dict[str, float]]]:
+    return [(max(chances, key=lambda name: chances[name]), {name: math.log(one) for name, one in chances.items()})]
+
+
+def test_how_sure_it_is_of_each_class_is_learnt_and_labels_are_certain(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    recipe = recipe_of(tmp_path, {"logprobs": 5}, "text-classification",
+                       data={"unlabelled": {"examples": "y"}})
+    pool = Pool(task.unlabelled(Dataset.from_dict({"text": ["fine", "hm", "so so"]}), {}))
+    stored(tmp_path, recipe, task, TEXTS, [Reply("yes", likely=likely(yes=0.75, no=0.25)), Reply("no"),
+                                          Reply("Yes.", likely=likely(Yes=0.5, No=0.5))], pool)
+    done = answered.learnt(recipe, task, {"train": TEXTS}, pool)
+    assert done.said is not None
+    assert np.exp(done.said) == pytest.approx(np.array([[0, 1], [1, 0], [0, 1], [0.25, 0.75], [1, 0], [0.5, 0.5]]), abs=1e-6)
+    assert done.data["label"][:] == ["yes", "no", "yes", "yes", "no", "yes"]
+    assert done.fingerprint != dataclasses.replace(done, said=None).fingerprint
+    told = SaidTeacher(torch.from_numpy(done.said))(Batch(student={}, teacher={}, keys=torch.tensor([3, 0])))
+    assert isinstance(told.logits, Dense)
+    assert told.logits.logits.softmax(-1).numpy() == pytest.approx(np.array([[0.25, 0.75], [0, 1]]), abs=1e-6)
+    answered.completed(recipe, task, {"train": TEXTS}, pool, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert "3 learnt; of 2 of these how likely each class is, the others as certain." in found.sentences()[0]
+
+
+def test_a_server_that_says_nothing_of_others_is_refused_where_that_is_asked(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    recipe = recipe_of(tmp_path, {"logprobs": 5}, "text-classification")
+    stored(tmp_path, recipe, task, TEXTS, [Reply("yes"), Reply("no"), Reply("yes", likely=[("ja", {"ja": 0.0})])])
+    with pytest.raises(DataError, match=r"logprobs: http://x/v1 gave no log-probabilities that fit"):
+        answered.learnt(recipe, task, {"train": TEXTS}, None)
+
+
+def test_objectives_ask_for_what_such_a_teacher_says(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    distill = {"objectives": [{"kind": "logits"}, {"kind": "hidden"}]}
+    with_them = asking.problems(recipe_of(tmp_path, {"logprobs": 5}, "text-classification", distill=distill), task)
+    assert [one.partition(",")[0] for one in with_them] == [
+        "distill.objectives[1]: hidden asks the teacher for more than how likely each class is"]
+    without = asking.problems(recipe_of(tmp_path, task="text-classification", distill=distill), task)
+    assert len(without) == 2
+    assert "logits with teacher.api.logprobs" in without[0]
+    assert "name none" in "\n".join(asking.problems(recipe_of(tmp_path, {"logprobs": 5}), texts_of()))
+    chosen = objectives_of(recipe_of(tmp_path, {"logprobs": 5}, "text-classification"), task)
+    assert [one.kind for one in chosen] == ["labels", "logits"]
 
 
 @pytest.mark.parametrize(("labels", "words"), [(["0", "1", "1"], "are numbers, which say nothing"),

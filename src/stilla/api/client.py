@@ -28,6 +28,8 @@ GATEWAYS = frozenset({502, 504, 520, 522, 524})
 OF_THE_QUESTION = frozenset({400, 413, 422})
 """This question cannot be answered; another may be."""
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NEVER = -9999.0
+"""As some servers write the logarithm of 0."""
 LONGEST_REST = 600.0
 """Seconds that a server is obeyed for at a time."""
 
@@ -88,8 +90,10 @@ class Client:
                 raise RejectedError(told)
             raise CompatibilityError(f"{self._api.url}: the server refuses: {told}. {_what_to_do(status)}")
         reply = _reply(said)
-        # once more: JSON may have held it in other characters
-        return replace(reply, text=self._clean(reply.text), why=self._clean(reply.why), refusal=self._clean(reply.refusal))
+        # once more: JSON may have held it in other characters, and the tokens of an answer hold it in pieces
+        clean = self._clean(reply.text)
+        return replace(reply, text=clean, why=self._clean(reply.why), refusal=self._clean(reply.refusal),
+                       likely=reply.likely if clean == reply.text else None)
 
     def _clean(self, said: object) -> str:
         """Without the key, as it is and as some write a slash in JSON."""
@@ -120,7 +124,29 @@ def _reply(said: str) -> Reply:
     asked, answered = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
     if why == "content_filter":
         refusal = refusal or text or why
-    return Reply(text, why, refusal, asked, answered)
+    return Reply(text, why, refusal, asked, answered, likely=_likely(choice.get("logprobs")))
+
+
+def _likely(said: object) -> list[tuple[str, Mapping[str, float]]] | None:
+    """The tokens of an answer with what could have stood in their places; None where the server gives none, or what is no
+    such thing."""
+    try:
+        found: list[tuple[str, Mapping[str, float]]] = [
+            (one["token"], {**{other["token"]: _log(other) for other in one["top_logprobs"]}, one["token"]: _log(one)})
+            for one in said["content"]]  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if found and all(isinstance(name, str) for token, others in found for name in (token, *others)) else None
+
+
+def _log(one: Mapping[str, Any]) -> float:
+    """Raises:
+        ValueError: it is the logarithm of no probability.
+    """
+    found = float(one["logprob"])
+    if not found <= 1e-6:  # servers round; NaN is neither
+        raise ValueError(f"got {found} as a log-probability")
+    return max(min(found, 0.0), _NEVER)
 
 
 def _count(usage: object, name: str) -> int | None:

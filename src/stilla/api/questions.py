@@ -33,7 +33,8 @@ class Question:
         """`messages`: what is said before the answer, without the recipe's `system`."""
         told = [] if api.system is None else [{"role": "system", "content": api.system}]
         drawn = {} if api.temperature is None else {"temperature": api.temperature}
-        return cls(api.url, {**api.body, "model": model, "messages": [*told, *messages], **drawn,
+        likely = {} if api.logprobs is None else {"logprobs": True, "top_logprobs": api.logprobs}
+        return cls(api.url, {**api.body, **likely, "model": model, "messages": [*told, *messages], **drawn,
                              api.limit_as: api.max_tokens}, number)
 
     @cached_property

@@ -7,7 +7,7 @@ and half a line. What was under way may have been paid for, so it counts as spen
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,8 @@ REJECTED = "rejected"
 @dataclass(frozen=True)
 class Reply:
     """An answer. `why`: it ended, in the server's words (`stop`, `length`). `refusal`: what the server says instead of an
-    answer. `asked`, `answered`: tokens, None where the server does not count them. `cost`: of them, 0 without a price."""
+    answer. `asked`, `answered`: tokens, None where the server does not count them. `cost`: of them, 0 without a price.
+    `likely`: its tokens, each with the log-probabilities of what could have stood there; None where the server gave none."""
 
     text: str
     why: str = "stop"
@@ -40,6 +41,12 @@ class Reply:
     asked: int | None = None
     answered: int | None = None
     cost: float = 0.0
+    likely: Sequence[tuple[str, Mapping[str, float]]] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """For a line of the store."""
+        found = asdict(self)
+        return found if self.likely is not None else {name: one for name, one in found.items() if name != "likely"}
 
 
 class Store:
@@ -106,7 +113,7 @@ class Store:
 
     def end(self, key: str, reply: Reply, messages: Messages) -> None:
         """It was answered. `messages`: what was asked, for whoever reads the file."""
-        self._add({"event": REPLY, "key": key, **asdict(reply), "question": [dict(one) for one in messages]})
+        self._add({"event": REPLY, "key": key, **reply.plain(), "question": [dict(one) for one in messages]})
         self._settle(key, 0.0)
         self.replies[key] = reply
 
@@ -145,7 +152,9 @@ class Store:
         if entry["event"] == SENT:
             self._open.setdefault(key, []).append(float(entry["most"]))
         elif entry["event"] == REPLY:
-            reply = Reply(**{name: entry[name] for name in ("text", "why", "refusal", "asked", "answered", "cost")})
+            likely = None if entry.get("likely") is None else [(token, dict(others)) for token, others in entry["likely"]]
+            reply = Reply(**{name: entry[name] for name in ("text", "why", "refusal", "asked", "answered", "cost")},
+                          likely=likely)
             self._settle(key, 0.0)
             self.replies[key] = reply
         else:

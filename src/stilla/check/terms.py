@@ -32,7 +32,7 @@ def needs_the_teacher(recipe: Recipe, chosen: tuple[ObjectiveSpec, ...]) -> bool
     """Whether both models answer the same batches: not where the student only learns what the teacher has written."""
     named = [spec for stage in recipe.distill for spec in stage.objectives or chosen if is_usable(spec)]
     if recipe.teacher.api is not None:
-        return False
+        return recipe.teacher.api.logprobs is not None
     return not recipe.all_written or any(objectives.term(spec).objective.needs_teacher for spec in named)
 
 

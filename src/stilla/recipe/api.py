@@ -16,7 +16,7 @@ from stilla.secrets import is_known_variable
 MONEY = 1e9
 """Bound of prices and ceilings, in whatever currency."""
 ASKED_BY_US = ("model", "messages", "n", "best_of", "stream", "temperature", "max_tokens", "max_completion_tokens", "tools",
-               "functions", "modalities", "audio")
+               "functions", "modalities", "audio", "logprobs", "top_logprobs")
 """Fields of a request that other fields of the recipe say, or that would bring answers of another shape or number."""
 REFUSALS = ("I'm sorry, but", "I’m sorry, but", "I am sorry, but", "I can't assist", "I can’t assist", "I cannot assist",
             "I can't help with", "I can’t help with", "I cannot help with", "As an AI")
@@ -57,6 +57,9 @@ class Api(Section):
     """Longest answer in tokens; longer ones come cut, and are not taught as if they ended (`completions.cut`)."""
     limit_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the server calls that limit; OpenAI's models that think first take only `max_completion_tokens`."""
+    logprobs: int | None = Field(None, ge=1, le=1000)
+    """Of classes: so many of the likeliest tokens at every place of an answer, with their log-probabilities, from which the
+    student learns how sure the teacher is of each class; many servers give at most 20, models that think first give none."""
     body: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of every request: `{top_p: 0.9, reasoning_effort: low}`."""
     price: Price | None = None

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from stilla import data
 from stilla.api import REJECTED, Question, Reply, Store
@@ -28,15 +30,19 @@ from stilla.stages.completions import KEEP, Completed
 from stilla.stages.unlabelled import Pool
 from stilla.tasks.base import Task
 from stilla.tasks.shared.in_words import InWords
+from stilla.tasks.shared.probable import logs
 
 SUMMARY = "answers.json"
+Kept = Sequence[tuple[int, str, Reply]]
+"""What is learnt: example, text, reply."""
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run knows of its teacher. `asked`: questions about training examples, of whose answers so many are `learnt`.
     `left_out`: the others, by the reason. `tokens`: asked and answered, but for `uncounted` answers whose server does not say
-    it. `spent`: None without a price; beside `unknown` answers of which nobody knows what they cost. `quality`: how good its
+    it. `chances`: of how many of those that are learnt the server said how likely each class is; None where it was not asked
+    for. `spent`: None without a price; beside `unknown` answers of which nobody knows what they cost. `quality`: how good its
     answers are, in words."""
 
     model: str
@@ -50,6 +56,7 @@ class Summary:
     quality: str = ""
     uncounted: int = 0
     unknown: int = 0
+    chances: int | None = None
 
     def sentences(self) -> list[str]:
         """For scores, report and model card."""
@@ -58,6 +65,9 @@ class Summary:
                 f"{self.learnt:,} learnt")
         said += f"; left out: {out}" if out else ""
         said += f"; {self.cut:,} were cut at the limit and are not taught as ended" if self.cut else ""
+        if self.chances is not None:
+            of = "all" if self.chances == self.learnt else f"{self.chances:,}"
+            said += f"; of {of} of these how likely each class is" + ("" if of == "all" else ", the others as certain")
         found = [f"{said}. {self._tokens()}; {self._cost()}"]
         return [*found, f"teacher: {self.quality}"] if self.quality else found
 
@@ -101,7 +111,8 @@ def completed(
         (sum(one.asked or 0 for one in replies), sum(one.answered or 0 for one in replies)),
         None if api_of(recipe).price is None else store.spent,
         "" if judged is None else quality(recipe, task, judged, exam, store, processor),
-        sum(None in (one.asked, one.answered) and one.why != REJECTED for one in replies), store.unknown)
+        sum(None in (one.asked, one.answered) and one.why != REJECTED for one in replies), store.unknown,
+        None if api_of(recipe).logprobs is None else sum(one is not None for one in _chances(task, kept)))
     write_whole(folder / SUMMARY, sealed(asdict(summary)))
     for line in summary.sentences():
         say(line)
@@ -138,15 +149,39 @@ def learnt(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool
                         f"{store.file}, and at teacher.api (template, system, max_tokens, refusals) and completions")
     chosen = about.select([key for key, _, _ in kept])
     chosen = chosen.remove_columns([MARK]) if MARK in chosen.column_names else chosen
+    said = None if api_of(recipe).logprobs is None else _certain_or_not(recipe, task, kept)
     texts = words.answered(chosen, [text for _, text, _ in kept], [reply.why == "length" for _, _, reply in kept])
     if not recipe.all_written and "train" in splits:
         texts = data.joined(words.beside_answers(splits["train"]), texts).remove_columns([MARK])
-    return Completed(texts, len(asked))
+        labels = None if said is None else words.chances_of_labels(splits["train"])
+        said = said if said is None or labels is None else np.concatenate([labels, said])
+    return Completed(texts, len(asked), None if said is None else logs(said))
+
+
+def _chances(task: Task, kept: Kept) -> list[NDArray[np.float64] | None]:
+    """Of every answer how likely each class is, None where its tokens do not say it."""
+    words = words_of(task)
+    return [None if reply.likely is None else words.chances(reply.likely, text) for _, text, reply in kept]
+
+
+def _certain_or_not(recipe: Recipe, task: Task, kept: Kept) -> NDArray[np.float64]:
+    """(answers, classes) the same, where nothing is said of others the class that was named is certain.
+
+    Raises:
+        DataError: of no answer anything is said.
+    """
+    found, names = _chances(task, kept), task.class_names()
+    if not any(one is not None for one in found):
+        raise DataError(f"teacher.api.logprobs: {api_of(recipe).url} gave no log-probabilities that fit its answers; leave "
+                        "logprobs out to learn the classes alone, or ask a server and a model that give them (models that "
+                        "think first do not)")
+    return np.stack([np.eye(len(names))[names.index(text)] if one is None else one
+                     for one, (_, text, _) in zip(found, kept, strict=True)])
 
 
 def _sorted(
     recipe: Recipe, task: Task, split: Dataset, asked: Sequence[Example], store: Store
-) -> tuple[list[str | None], list[tuple[int, str, Reply]]]:
+) -> tuple[list[str | None], Kept]:
     """Why answers are left out, None where they are not; and what is learnt of the others: example, text, reply."""
     section, words, api = recipe.completions, words_of(task), api_of(recipe)
     assert section is not None  # it is settled

@@ -20,6 +20,7 @@ from stilla.data.unlabelled import MARK
 from stilla.errors import CompatibilityError, RecipeError, StillaError, all_of
 from stilla.evaluate import headline_split
 from stilla.objectives import term
+from stilla.objectives.base import LogitObjective
 from stilla.recipe import Completions, Recipe
 from stilla.recipe.api import Api
 from stilla.stages import completions, opinions, unlabelled
@@ -58,8 +59,12 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
         return []
     found = [f"teacher.api: {why}" for why in _unasked(task)]
     found += _of_the_student(recipe)
-    found += [f"{place}: {kind} asks the teacher for more than texts, and a teacher behind an address gives no more; "
-              "expected labels (its answers), or objectives without a teacher" for place, kind in _needing(recipe)]
+    found += [f"{place}: {kind} asks the teacher for more than {what}, and a teacher behind an address gives no more; "
+              f"expected labels (its answers){beside}, or objectives without a teacher"
+              for place, kind, what, beside in _needing(recipe, task)]
+    if recipe.teacher.api.logprobs is not None and not _names_classes(task):
+        found.append(f"teacher.api.logprobs: from them follows how sure it is of a class, and answers of `{task.kind}` name "
+                     "none; leave it out")
     if recipe.completions is not None:
         changed = [name for name in USUAL if getattr(recipe.completions, name) != Completions.model_fields[name].default]
         found += [f"completions: got {all_of(changed)}, which say how a teacher here writes; of a teacher behind an address "
@@ -104,17 +109,27 @@ def _of_the_student(recipe: Recipe) -> list[str]:
     return []
 
 
-def _needing(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Objectives that ask a teacher while the student learns; what is wrong with them by themselves is said elsewhere."""
+def _names_classes(task: Task) -> bool:
+    return isinstance(task, InWords) and not isinstance(task, Writes)
+
+
+def _needing(recipe: Recipe, task: Task) -> Iterator[tuple[str, str, str, str]]:
+    """Objectives that ask a teacher while the student learns for what it does not say; what that is, and what would do.
+
+    What is wrong with them by themselves is said elsewhere.
+    """
+    told = api_of(recipe).logprobs is not None
+    what = "how likely each class is" if told else "texts"
+    beside = ", logits" if told else ", logits with teacher.api.logprobs" if _names_classes(task) else ""
     for number, stage in enumerate(recipe.distill):
         for index, spec in enumerate(stage.objectives or ()):
             try:
-                needs = term(spec).objective.needs_teacher
+                asked = term(spec).objective
             except StillaError:
                 continue
-            if needs:
+            if asked.needs_teacher and not (told and isinstance(asked, LogitObjective) and not asked.needs_stacks):
                 place = "distill" if len(recipe.distill) == 1 else f"distill[{number}]"
-                yield f"{place}.objectives[{index}]", spec.kind
+                yield f"{place}.objectives[{index}]", spec.kind, what, beside
 
 
 # --- what is asked ---

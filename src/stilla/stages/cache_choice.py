@@ -53,7 +53,7 @@ def resolved(
     which is to store something also where a run would not by default. of_many: other runs will ask the same.
     """
     section = recipe.cache
-    if section.form is None and recipe.teacher.is_stored:
+    if section.form is None and (recipe.teacher.is_stored or recipe.teacher.api is not None):
         return section.model_copy(update={"form": "none"})  # what it says lies on disk already
     if section.form is None or (beforehand and section.form == "none"):
         section = _stored(recipe, task) or section.model_copy(

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stilla import data
@@ -46,10 +47,12 @@ SCHEMA = pa.schema([("key", pa.int64()), ("text", pa.string()), ("tokens", pa.in
 
 @dataclass(frozen=True)
 class Completed:
-    """Examples with the teacher's texts in place of their own, and of how many that could be asked."""
+    """Examples with the teacher's texts in place of their own, and of how many that could be asked. `said`: (examples,
+    classes) how likely each class is, as logarithms; None where texts are all that was said."""
 
     data: Dataset
     of: int
+    said: NDArray[np.float32] | None = None
 
     @property
     def share(self) -> float:
@@ -57,7 +60,8 @@ class Completed:
 
     @property
     def fingerprint(self) -> str:
-        return data.fingerprint.of_splits({"train": self.data})
+        whole = self.data if self.said is None else self.data.add_column("said", self.said.tolist())
+        return data.fingerprint.of_splits({"train": whole})
 
 
 def settled(recipe: Recipe, task: Task) -> Recipe:

@@ -34,9 +34,10 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
     Where nothing has a label, the teacher's logits alone.
     """
-    if recipe.teacher.api is not None:  # its answers are labels
+    api = recipe.teacher.api
+    if api is not None and api.logprobs is None:  # its answers are labels
         return (task.labels_by(),)
-    chosen = task.learns_by() or objectives_for(task.row_classes(), written=recipe.all_written)
+    chosen = task.learns_by() or objectives_for(task.row_classes(), written=recipe.all_written and api is None)
     if are_labelled(recipe, task):
         return chosen
     return tuple(one.model_copy(update={"weight": schedule(1.0)}) for one in chosen if one.kind != task.labels_by().kind)

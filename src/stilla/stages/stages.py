@@ -9,6 +9,7 @@ from functools import cached_property
 from textwrap import indent
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import set_seed
@@ -45,7 +46,7 @@ from stilla.stages.starting import labels_alone, start_student, trained, transfo
 from stilla.stages.vocabulary import Counting, Smaller
 from stilla.students import Cut, Plan, Student
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.teachers import Teacher
+from stilla.teachers import SaidTeacher, Teacher
 
 SAMPLE = 64
 """Training examples that are looked at to choose what the recipe leaves open."""
@@ -214,7 +215,7 @@ class Stages:
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
             inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
             if place.to_do(name, inputs, path, can_begin=fits):
-                self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"])
+                self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts)
                 place.keep(name, inputs, loaded, path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
@@ -298,18 +299,22 @@ class Stages:
         return replace(self.place, task=self.place.task.between(student, self.teacher))
 
     def _train(
-        self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset
+        self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset,
+        written: Completed | None,
     ) -> None:
         terms = [term(spec) for spec in stage.objectives or ()]
         helped = stage.pull is not None or any(one.objective.needs_teacher for one in terms)
-        with self._teaching(place.task, student, terms) if helped else nullcontext() as teacher:
+        with self._teaching(place.task, student, terms, written) if helped else nullcontext() as teacher:
             place.train(name, student, teacher, terms, stage, (loaded.processor, self.teacher.processor if helped else None),
                         self.recipe.seed + seed, examples=examples)
 
     def _teaching(
-        self, task: Task, student: Student, terms: Sequence[Term]
+        self, task: Task, student: Student, terms: Sequence[Term], written: Completed | None
     ) -> AbstractContextManager[nn.Module | Teacher | None]:
-        """The teacher for one training: as it is, or with what it says stored and read again."""
+        """The teacher for one training: as it is, or with what it says stored and read again; of one behind an address what
+        it has said."""
+        if written is not None and written.said is not None:
+            return nullcontext(SaidTeacher(torch.from_numpy(written.said)))
         return caching.remembering(
             self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self.asked(),
             cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)

@@ -14,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from stilla.errors import CompatibilityError
+from stilla.tasks.shared.probable import Token
 
 
 class InWords(ABC):
@@ -57,6 +58,15 @@ class InWords(ABC):
     def meant(self, text: str, *, cut: bool) -> str | None:
         """What of an answer is learnt; None where it says nothing that could be. `cut`: it would have gone on."""
         return text
+
+    def chances(self, tokens: Sequence[Token], said: str) -> NDArray[np.float64] | None:
+        """(classes,) how likely each class is, by the tokens of an answer of which `said` is learnt; None where they do not
+        say it, or answers name no class."""
+        return None
+
+    def chances_of_labels(self, split: Dataset) -> NDArray[np.float64] | None:
+        """(examples, classes) the same of labelled examples, whose class is certain; None where answers name no class."""
+        return None
 
     @abstractmethod
     def judged(self, split: Dataset, said: Mapping[int, str | None], processor: Any, metrics: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.in_words import InWords, named_in, wilson
 from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
+from stilla.tasks.shared.probable import Token, probabilities
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import Numbering, apart, for_teacher, numbering, same_pieces
 from stilla.tasks.text.perturbation import CLEAN, Perturbation
@@ -214,6 +215,13 @@ class TextClassification(Classification[TextClassificationData], InWords):
         """`texts`: names of classes."""
         raw = dict(zip(self.problem.names, self.problem.raw))
         return self._spelled(split, [raw[name] for name in texts])
+
+    def chances(self, tokens: Sequence[Token], said: str) -> NDArray[np.float64] | None:
+        return probabilities(tokens, said, self.problem.names)
+
+    def chances_of_labels(self, split: Dataset) -> NDArray[np.float64] | None:
+        certain: NDArray[np.float64] = np.eye(len(self.problem.names))[self.problem.encode(split)]
+        return certain
 
     def judged(self, split: Dataset, said: Mapping[int, str | None], processor: Any, metrics: Sequence[str]) -> str:
         keys = sorted(said)
