@@ -65,8 +65,10 @@ def test_counting_follows_what_is_trained(tmp_path: Path, what: str) -> None:
 def test_counting_leaves_everything_as_it_was(tmp_path: Path) -> None:
     made = trainer(tmp_path, data=rows(), dropout=0.1)
     made.train()
-    before, chance = weights(made), torch.random.get_rng_state()
+    before, chance, teacher, asked = weights(made), torch.random.get_rng_state(), made.teacher, made.teacher.entered
     assert operations_of(made, compiled=False) is not None
+    assert made.teacher is teacher
+    assert teacher.entered == asked
     assert distance(before, weights(made)) == 0
     assert torch.equal(chance, torch.random.get_rng_state())
     assert all(one.grad is None for one in made.student.parameters())

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from stilla.evaluate.flops import flops_of
-from stilla.signals import Batch
+from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
 from stilla.teachers import CapturingTeacher, LiveTeacher
 from stilla.training.trainer import DistillationTrainer
 
-MICRO_BATCHES = 4
+MICRO_BATCHES = 2
+"""That are computed once more: each may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,13 @@ def operations_of(trainer: DistillationTrainer, *, compiled: bool) -> Operations
     batches, whole = trainer.get_batch_samples(
         islice(iter(trainer.get_train_dataloader()), MICRO_BATCHES), MICRO_BATCHES, trainer.args.device)
     live = live_of(trainer.teacher)
-    before = 0 if live is None else live.entered
-    with _as_before(trainer.model):
+    with _as_before(trainer.model), _aside(trainer) as aside:
         found = [flops_of(lambda batch=batch: trainer.training_step(trainer.model_wrapped, batch, whole))  # type: ignore[misc]
                  for batch in batches]
     if not found or None in found:
         return None
     entered = sum(numbers_in(batch.student) for batch in batches)
-    total, asked = sum(one for one in found if one is not None), 0 if live is None else live.entered - before
+    total, asked = sum(one for one in found if one is not None), 0 if aside is None else aside.entered
     teacher = None if live is None else operations_of_teacher(live, batches[0].to(trainer.args.device))
     if asked and teacher is None:
         return None
@@ -65,6 +65,35 @@ def operations_of_teacher(live: LiveTeacher, batch: Batch) -> float | None:
     """FLOPs of its forward for a number that enters; None where they cannot be counted."""
     found = flops_of(lambda: live.answer(batch))
     return None if found is None else found / numbers_in(batch.teacher)
+
+
+class _Aside:
+    """A live teacher that is asked beside the training: not among its answers."""
+
+    def __init__(self, live: LiveTeacher) -> None:
+        self.live, self.entered = live, 0
+
+    def __call__(self, batch: Batch) -> Signals:
+        self.entered += numbers_in(batch.teacher)
+        return self.live.answer(batch)
+
+    def to(self, device: torch.device | str) -> None:
+        self.live.to(device)
+
+    def dims(self, batch: Batch | None = None) -> Dims:
+        return self.live.dims(batch)
+
+
+@contextmanager
+def _aside(trainer: DistillationTrainer) -> Iterator[_Aside | None]:
+    """While it lasts a live teacher is asked aside; what is read from a cache by then is nobody's forward."""
+    teacher = trainer.teacher
+    aside = _Aside(teacher) if isinstance(teacher, LiveTeacher) else None
+    trainer.teacher = teacher if aside is None else aside
+    try:
+        yield aside
+    finally:
+        trainer.teacher = teacher
 
 
 @contextmanager
