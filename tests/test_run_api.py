@@ -179,6 +179,15 @@ def test_how_sure_it_is_of_each_class_is_learnt(server: Server, tmp_path: Path) 
     assert loss == pytest.approx(math.log(len(names)) - entropy * 24 / 54, abs=0.1)
 
 
+def test_reasons_are_learnt_beside_answers(server: Server, tmp_path: Path) -> None:
+    server.script.answer = lambda body: f"It says so: {body['messages'][-1]['content'][:20]}. Answer: one, two"
+    asked = overrides(server, "teacher.api.reasons={weight: 0.5}", "teacher.api.answers=1", "distill.max_steps=1",
+                      "evaluate.baseline=false", "teacher.api.measured=0")
+    run = stilla.distill(RECIPES / "api-generation.yaml", *asked, *prompts(tmp_path))
+    assert "24 asked for, 24 learnt; with their reasons, of which a token counts 0.5." in "\n".join(run.scores.notes)
+    assert all("Then write Answer: and" in body["messages"][-1]["content"] for body in server.script.asked)
+
+
 def test_instructions_are_answered_and_repeated_answers_left_out(server: Server, tmp_path: Path) -> None:
     answers = iter(range(10**6))
     server.script.answer = lambda body: ("" if body["messages"][-1]["content"].endswith("3") else

@@ -48,6 +48,7 @@ class Batch(dict[str, Any]):
     - `frames`: by side (batch, frames) bool, where examples are sounds, which frames of hidden states are the sound's own.
     - `scribe`: where frames are of speech, what their classes stand for.
     - `seen`: (batch, most), where rows are items, which of them an example has already; negative behind the last.
+    - `counted`: (batch,) over a vocabulary what a token of each example counts; absent where all count 1.
     - `given`: labels as a person's collator made them, where the task has its rows at other places.
     - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
     """

@@ -53,6 +53,9 @@ def test_a_question_has_at_most_its_bytes_in_tokens() -> None:
     ({"key_env": "HOME"}, "that ends in API_KEY"),
     ({"answers": 3, "temperature": 0.0}, "one and the same"),
     ({"body": {"n": 3}}, "got n"),
+    ({"reasons": {"asked": "Why?"}}, "expected {source} in it once"),
+    ({"reasons": {"asked": "{source}"}}, "words beside it"),
+    ({"reasons": {}, "template": "Text: {source}"}, "does not ask for 'Answer:'"),
     ({"requests_per_minute": 0}, "greater than or equal to 1"),
 ])
 def test_what_cannot_be_meant_is_refused(said: dict[str, object], words: str) -> None:

@@ -27,6 +27,7 @@ from stilla.stages.unlabelled import Pool
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.language.translations import CUT
+from stilla.tasks.language.weighed import weights_in
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
 from stilla.teachers import SaidTeacher
@@ -154,6 +155,31 @@ def test_a_refusal_that_names_the_class_is_no_right_answer(tmp_path: Path) -> No
     assert found is not None
     assert "accuracy of 0.333" in found.quality
     assert "2 were not understood" in found.quality
+
+
+def test_reasons_are_learnt_beside_answers_and_asked_for_in_words_of_their_own(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, {"reasons": {"weight": 0.5, "asked": "Why? {source}"}})
+    asked = asking.questions(recipe, texts_of(), SPLIT)[0].question.messages[0]["content"]
+    assert asked == "one\n\nFirst give your reason. Then write Answer: and behind it the answer alone."
+    replies = [Reply("So it is. Answer: x "), Reply("nothing of the kind"), Reply("Not Answer: a, but\nAnswer: z")]
+    stored(tmp_path, recipe, texts_of(), SPLIT, replies)
+    done = answered.learnt(recipe, texts_of(), {"train": SPLIT}, None)
+    assert done.data["source"][:] == ["one", "three", "Why? one", "Why? three"]
+    assert done.data["target"][:] == ["x", "z", "So it is.", "Not Answer: a, but"]
+    assert weights_in(done.data).tolist() == [1, 1, 0.5, 0.5]
+    assert done.of == 6
+    answered.completed(recipe, texts_of(), {"train": SPLIT}, None, processor=None, folder=tmp_path)
+    found = answered.Summary.of(tmp_path)
+    assert found is not None
+    assert found.left_out == {"without a reason and an answer": 1}
+    assert "with their reasons, of which a token counts 0.5" in found.sentences()[0]
+
+
+def test_who_writes_no_reasons_learns_none(tmp_path: Path) -> None:
+    task = TextClassification.understand(TextClassificationData(train="x"), {"train": TEXTS})
+    recipe = recipe_of(tmp_path, {"reasons": {}}, "text-classification")
+    assert any("reasons: reasons are texts, and these models write none" in one for one in asking.problems(recipe, task))
+    assert not any("reasons" in one for one in asking.problems(recipe_of(tmp_path, {"reasons": {}}), texts_of()))
 
 
 def likely(**chances: float) -> list[tuple[str, dict[str, float]]]:

@@ -35,6 +35,26 @@ class Price(Section):
         return (self.input * asked + self.output * answered) / 1e6
 
 
+class Told(Section):
+    """The teacher's reason before its answer, learnt beside the answer as a second task (Hsieh et al. 2023,
+    arXiv:2305.02301): the student is asked for the one or for the other, and writes no reason where it answers."""
+
+    answer: str = Field("Answer:", min_length=1, max_length=1000)
+    """What stands between the reason and the answer; where it stands several times, the last of them."""
+    asked: str = Field("Explain: {source}", max_length=100_000)
+    """How the student is asked for the reason, with what an example asks in the place of `{source}`."""
+    weight: float = Field(1.0, gt=0, le=1000)
+    """What a token of a reason counts in the loss, where one of an answer counts 1."""
+
+    @field_validator("asked")
+    @classmethod
+    def _has_the_source(cls, asked: str) -> str:
+        if asked.count("{source}") != 1 or asked.strip() == "{source}":
+            raise ValueError(f"got {asked!r}; expected {{source}} in it once, and words beside it by which the student knows "
+                             "that it is to reason")
+        return asked
+
+
 class Api(Section):
     """A teacher behind an address that speaks OpenAI's chat completions. It is asked for texts, which the student learns;
     every answer is stored and nothing is asked twice (docs/api.md)."""
@@ -60,6 +80,8 @@ class Api(Section):
     logprobs: int | None = Field(None, ge=1, le=1000)
     """Of classes: so many of the likeliest tokens at every place of an answer, with their log-probabilities, from which the
     student learns how sure the teacher is of each class; many servers give at most 20, models that think first give none."""
+    reasons: Told | None = None
+    """Learn the reason that stands before the answer too: `{answer: "Answer:", weight: 0.5}`."""
     body: Mapping[str, Any] = Field(default_factory=dict)
     """Further fields of every request: `{top_p: 0.9, reasoning_effort: low}`."""
     price: Price | None = None
@@ -120,6 +142,10 @@ class Api(Section):
         if self.ceiling is not None and self.price is None:
             raise ValueError("ceiling: nobody knows what is spent without a price; expected price: {input: 0.25, output: 2} "
                              "beside it, per million tokens")
+        said = f"{self.template}\n{self.system}"
+        if self.reasons is not None and self.template is not None and self.reasons.answer not in said:
+            raise ValueError(f"template: it does not ask for {self.reasons.answer!r} between the reason and the answer, by "
+                             "which they are told apart (reasons.answer); expected it in template or system")
         if self.answers > 1 and self.temperature == 0:
             raise ValueError(f"answers: {self.answers} at temperature 0 are one and the same; expected temperature: 0.7, or "
                              "answers: 1")

@@ -32,8 +32,8 @@ def row_loss(
 
     Raises:
         CompatibilityError: rows or classes of the two sides do not agree, or an objective cannot use what the teacher
-            gave; weights of a vocabulary's labels; to be compiled, and there is no compiler or an objective branches on
-            data.
+            gave; weights of a vocabulary's labels beside a teacher; to be compiled, and there is no compiler or an
+            objective branches on data.
     """
     if isinstance(student, TopK | Samples):
         raise CompatibilityError(f"the student gave {type(student).__name__}, a part of its distribution; expected all of "
@@ -50,8 +50,8 @@ def _summed(
     progress: float, compile: bool
 ) -> tuple[Tensor, Tensor]:
     if isinstance(student, Headed):
-        if weights is not None:
-            raise CompatibilityError("labels of tokens cannot count differently; leave their weights out")
+        if weights is not None and len(weights):
+            return _by_weight(terms, student, teacher, labels, weights, progress, compile)
         for objective, _ in terms:
             if any(parameter.requires_grad for parameter in objective.parameters()):
                 raise CompatibilityError(f"{type(objective).__name__} has weights of its own, which cannot be trained over a "
@@ -68,6 +68,27 @@ def _summed(
             for objective, loss in losses]
     weighted = [coefficient * total for (_, coefficient), total in zip(terms, each, strict=True)]
     return torch.stack(weighted).sum(), torch.stack(each).detach()
+
+
+def _by_weight(
+    terms: Weighted, student: Headed, teacher: Form | None, labels: Tensor | None, weights: Tensor, progress: float,
+    compile: bool
+) -> tuple[Tensor, Tensor]:
+    """Rows whose labels count alike in one walk each: there are few different weights."""
+    if teacher is not None:
+        raise CompatibilityError("labels of tokens count differently only where no teacher answers beside them; leave their "
+                                 "weights out")
+    found = []
+    for one in weights.unique().tolist():
+        rows = (weights == one).nonzero().squeeze(1)
+        factors = torch.tensor([one if objective.count == "labelled" else 1.0 for objective, _ in terms])
+        scaled = [(objective, coefficient * factor) for (objective, coefficient), factor in
+                  zip(terms, factors.tolist(), strict=True)]
+        loss, sums = _summed(scaled, Headed(student.hidden[rows], student.head), None,
+                             None if labels is None else labels[rows], None, progress, compile)
+        found.append((loss, sums * factors.to(sums)))
+    losses, each = zip(*found, strict=True)
+    return torch.stack(losses).sum(), torch.stack(each).sum(0)
 
 
 def fused_divergence(

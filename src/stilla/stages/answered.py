@@ -21,7 +21,7 @@ from stilla.api import REJECTED, Question, Reply, Store
 from stilla.data.unlabelled import MARK
 from stilla.errors import DataError, counted
 from stilla.recipe import Recipe
-from stilla.recipe.api import Api
+from stilla.recipe.api import Api, Told
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.runtime.imports import own_function
 from stilla.runtime.narrate import say
@@ -42,8 +42,8 @@ class Summary:
     """What a run knows of its teacher. `asked`: questions about training examples, of whose answers so many are `learnt`.
     `left_out`: the others, by the reason. `tokens`: asked and answered, but for `uncounted` answers whose server does not say
     it. `chances`: of how many of those that are learnt the server said how likely each class is; None where it was not asked
-    for. `spent`: None without a price; beside `unknown` answers of which nobody knows what they cost. `quality`: how good its
-    answers are, in words."""
+    for. `reasons`: what a token of a reason counts, None where none are learnt. `spent`: None without a price; beside
+    `unknown` answers of which nobody knows what they cost. `quality`: how good its answers are, in words."""
 
     model: str
     url: str
@@ -57,6 +57,7 @@ class Summary:
     uncounted: int = 0
     unknown: int = 0
     chances: int | None = None
+    reasons: float | None = None
 
     def sentences(self) -> list[str]:
         """For scores, report and model card."""
@@ -68,6 +69,8 @@ class Summary:
         if self.chances is not None:
             of = "all" if self.chances == self.learnt else f"{self.chances:,}"
             said += f"; of {of} of these how likely each class is" + ("" if of == "all" else ", the others as certain")
+        if self.reasons is not None:
+            said += f"; with their reasons, of which a token counts {self.reasons:g}"
         found = [f"{said}. {self._tokens()}; {self._cost()}"]
         return [*found, f"teacher: {self.quality}"] if self.quality else found
 
@@ -112,7 +115,8 @@ def completed(
         None if api_of(recipe).price is None else store.spent,
         "" if judged is None else quality(recipe, task, judged, exam, store, processor),
         sum(None in (one.asked, one.answered) and one.why != REJECTED for one in replies), store.unknown,
-        None if api_of(recipe).logprobs is None else sum(one is not None for one in _chances(task, kept)))
+        None if api_of(recipe).logprobs is None else sum(one is not None for one in _chances(task, kept)),
+        None if (told := api_of(recipe).reasons) is None else told.weight)
     write_whole(folder / SUMMARY, sealed(asdict(summary)))
     for line in summary.sentences():
         say(line)
@@ -151,11 +155,15 @@ def learnt(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], pool: Pool
     chosen = chosen.remove_columns([MARK]) if MARK in chosen.column_names else chosen
     said = None if api_of(recipe).logprobs is None else _certain_or_not(recipe, task, kept)
     texts = words.answered(chosen, [text for _, text, _ in kept], [reply.why == "length" for _, _, reply in kept])
+    told = api_of(recipe).reasons
+    if told is not None:
+        why_so = [parted(reply.text.strip(), told)[0] for _, _, reply in kept]
+        texts = data.joined(texts, words.reasoned(chosen, told.asked, why_so, told.weight)).remove_columns([MARK])
     if not recipe.all_written and "train" in splits:
         texts = data.joined(words.beside_answers(splits["train"]), texts).remove_columns([MARK])
         labels = None if said is None else words.chances_of_labels(splits["train"])
         said = said if said is None or labels is None else np.concatenate([labels, said])
-    return Completed(texts, len(asked), None if said is None else logs(said))
+    return Completed(texts, len(asked) * (1 if told is None else 2), None if said is None else logs(said))
 
 
 def _chances(task: Task, kept: Kept) -> list[NDArray[np.float64] | None]:
@@ -212,8 +220,18 @@ def _why_not(reply: Reply, api: Api, words: InWords) -> tuple[str | None, str]:
         return "refused", ""
     if not text:
         return "empty", ""
+    if api.reasons is not None:
+        reason, text = parted(text, api.reasons)
+        if not reason or not text:
+            return "without a reason and an answer", ""
     said = words.meant(text, cut=reply.why == "length")
     return ("not understood", "") if said is None else (None, said)
+
+
+def parted(text: str, told: Told) -> tuple[str, str]:
+    """The reason and the answer behind it; an empty one where it is not there."""
+    reason, _, answer = text.rpartition(told.answer)
+    return reason.strip(), answer.strip()
 
 
 # --- how good it is ---

@@ -62,6 +62,9 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     found += [f"{place}: {kind} asks the teacher for more than {what}, and a teacher behind an address gives no more; "
               f"expected labels (its answers){beside}, or objectives without a teacher"
               for place, kind, what, beside in _needing(recipe, task)]
+    if recipe.teacher.api.reasons is not None and isinstance(task, InWords) and (why := task.unreasoned()):
+        found.append(f"teacher.api.reasons: {why}; leave it out, or let a task learn them whose models write: seq2seq, or "
+                     "causal-lm with prompts")
     if recipe.teacher.api.logprobs is not None and not _names_classes(task):
         found.append(f"teacher.api.logprobs: from them follows how sure it is of a class, and answers of `{task.kind}` name "
                      "none; leave it out")
@@ -156,7 +159,7 @@ def questions(recipe: Recipe, task: Task, split: Dataset, *, once: bool = False)
         CompatibilityError: a conversation that cannot be sent.
     """
     api, words = api_of(recipe), words_of(task)
-    template = words.question if api.template is None else api.template
+    template = _question(api, words) if api.template is None else api.template
     plain, found = split.with_format(None), list[Example]()
     for key in map(int, words.askable(split)):
         talk = words.talk_of(split, key)
@@ -170,6 +173,13 @@ def questions(recipe: Recipe, task: Task, split: Dataset, *, once: bool = False)
         found += [Example(key, Question.of(api, recipe.teacher.model, talk, number))
                   for number in range(1 if once else api.answers)]
     return found
+
+
+def _question(api: Api, words: InWords) -> str:
+    if api.reasons is None:
+        return words.question
+    answer = api.reasons.answer.replace("{", "{{").replace("}", "}}")
+    return f"{words.question}\n\nFirst give your reason. Then write {answer} and behind it the answer alone."
 
 
 def measured(recipe: Recipe, splits: Mapping[str, Dataset]) -> Dataset | None:

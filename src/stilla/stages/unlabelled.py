@@ -159,7 +159,8 @@ def number_written(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | N
 
 def number_learnt(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | None) -> int:
     """How many a student learns from, with all answers that a teacher behind an address gives."""
-    answers = 1 if recipe.teacher.api is None else recipe.teacher.api.answers
+    api = recipe.teacher.api
+    answers = 1 if api is None else api.answers * (1 if api.reasons is None else 2)
     if recipe.all_written or answers == 1:
         return answers * number_of(splits, pool)
     return number_of(splits, None) + answers * number_of({}, pool)

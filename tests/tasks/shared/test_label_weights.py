@@ -13,10 +13,10 @@ from datasets import Dataset
 from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
-from stilla.errors import CompatibilityError, DataError
+from stilla.errors import DataError
 from stilla.objectives import Labels, Logits
 from stilla.rows import row_loss
-from stilla.signals import Batch, Dense, Head, Headed, Side
+from stilla.signals import Batch, Dense, Side
 from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.shared import metrics
 from stilla.tasks.shared.class_exam import ClassExam, best_thresholds, f1_by_class, prior_logits
@@ -93,12 +93,6 @@ def test_what_a_teacher_says_is_not_weighed() -> None:
     _, weighed = row_loss(terms, Dense(student), Dense(teacher), labels, 0.0, weights=weights)
     assert plain[1] == weighed[1]
     assert 4 * plain[0] < weighed[0] < 9 * plain[0]
-
-
-def test_labels_of_a_vocabulary_cannot_be_weighed() -> None:
-    headed = Headed(torch.randn(2, 4), Head(torch.randn(7, 4)))
-    with pytest.raises(CompatibilityError, match="labels of tokens cannot count differently"):
-        row_loss([(Labels(), 1.0)], headed, None, torch.tensor([0, 1]), 0.0, weights=torch.ones(2))
 
 
 def test_weights_follow_their_classes_into_a_teachers_order() -> None:

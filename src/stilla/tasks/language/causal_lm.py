@@ -30,6 +30,7 @@ from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
 from stilla.tasks.language.vocabulary import Asking, Vocabulary, asked_by, same_inputs, with_unlabelled
+from stilla.tasks.language.weighed import weights_in, with_weights
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
@@ -115,7 +116,8 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         silent = np.zeros(len(split), np.bool_) if self.unasked() is None else are_unlabelled(split)
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id,
                            silent[pieces.documents])
-        return Prepared(Positions(len(blocks)), _Collate(blocks, silent[blocks.documents], asked), blocks.documents,
+        collate = _Collate(blocks, silent[blocks.documents], asked, weights_in(split)[blocks.documents])
+        return Prepared(Positions(len(blocks)), collate, blocks.documents,
                         blocks.lengths.tolist(), packed=training and self.packs)
 
     def placed(self, labels: Tensor) -> Tensor:
@@ -221,6 +223,12 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             return translations.with_cuts(talks.answered(split, self.layout.columns, texts), cut)
         return translations.replaced(split, self.layout.columns[1], texts, cut)
 
+    def unreasoned(self) -> str | None:
+        return "conversations are sent as they are, and no reason is asked for" if self.layout.source == "messages" else None
+
+    def reasoned(self, split: Dataset, asked: str, reasons: Sequence[str], weight: float) -> Dataset:
+        return translations.reasoned(split, self.layout.columns[:2], asked, reasons, weight)
+
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
         return _prompts.continued(inputs, written, int(processor.pad_token_id))
 
@@ -238,12 +246,13 @@ class _Collate:
     blocks: Blocks
     unlabelled: NDArray[np.bool_]
     asked: Asking
+    weights: NDArray[np.float32]
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         inputs, labels = self.blocks.batch(examples)
         batch = Batch(student=inputs, teacher=self.asked(inputs), labels=labels,
                       keys=torch.from_numpy(self.blocks.documents[list(examples)]))
-        return with_unlabelled(batch, self.unlabelled[list(examples)])
+        return with_weights(with_unlabelled(batch, self.unlabelled[list(examples)]), self.weights, examples)
 
 
 @dataclass(frozen=True)

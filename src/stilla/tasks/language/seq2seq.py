@@ -27,6 +27,7 @@ from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
+from stilla.tasks.language.weighed import weights_in, with_weights
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
@@ -117,7 +118,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             logger.warning("%d of %d targets are longer than %d tokens: cut, without an end", shortened, len(keys), most)
         return Prepared(
             examples=Positions(len(keys)),
-            collate=_Collate(tokens, other, targets, keys, ours, theirs or ours, known),
+            collate=_Collate(tokens, other, targets, keys, ours, theirs or ours, known, weights_in(split)[keys]),
             keys=keys,
             lengths=(tokens.lengths + targets.lengths).tolist(),
         )
@@ -176,6 +177,12 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
         return translations.replaced(split, self.columns[1], texts, cut)
+
+    def unreasoned(self) -> str | None:
+        return None
+
+    def reasoned(self, split: Dataset, asked: str, reasons: Sequence[str], weight: float) -> Dataset:
+        return translations.reasoned(split, self.columns, asked, reasons, weight)
 
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
         pair = _pairs(processor)
@@ -251,6 +258,7 @@ class _Collate:
     ours: PairProcessor
     theirs: PairProcessor
     numbering: Numbering | None = None
+    weights: NDArray[np.float32] | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         labels = self.targets.labels(examples)
@@ -261,7 +269,8 @@ class _Collate:
             teacher = {**self.numbering.inputs(student), "decoder_input_ids": told}
         else:
             teacher = student if same else self._inputs(self.teacher, self.theirs, labels, examples)
-        return Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))
+        batch = Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))
+        return batch if self.weights is None else with_weights(batch, self.weights, examples)
 
     def _inputs(
         self, tokens: _tokens.Tokens, pair: PairProcessor, labels: Tensor, examples: Sequence[int]

@@ -20,6 +20,7 @@ from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
 from stilla.runtime.narrate import tracked
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData
+from stilla.tasks.language.weighed import weighed
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import left_out
 from stilla.tasks.shared.bound import bound
@@ -152,6 +153,17 @@ def replaced(split: Dataset, name: str, texts: Sequence[str], cut: Sequence[bool
 def with_cuts(split: Dataset, cut: Sequence[bool]) -> Dataset:
     """The same examples, with which of their texts were cut."""
     return split.with_format(None).add_column(CUT, list(cut))
+
+
+def reasoned(
+    split: Dataset, columns: Sequence[str], asked: str, reasons: Sequence[str], weight: float
+) -> Dataset:
+    """The same examples with a reason as target, and a source that asks for it: `asked`, with the source in the place of
+    `{source}`. `weight`: what a token of it counts."""
+    sources = [asked.replace("{source}", str(one)) for one in values(split, columns[0])]
+    with_reasons = replaced(split, columns[1], reasons, [False] * len(split))
+    both = replaced(with_reasons.remove_columns([CUT]), columns[0], sources, [False] * len(split))
+    return weighed(both, weight)
 
 
 # --- tokens ---

@@ -89,7 +89,9 @@ class Vocabulary(Task[SectionT]):
         else:
             said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
         given = _given(batch).flatten()[rows]
-        return Signals(logits=said, labels=given if side is Side.STUDENT else self.teacher_labels(given))
+        counted: Tensor | None = batch.get("counted")
+        weights = None if counted is None else counted[:, None].expand(_labels(batch).shape).flatten()[rows]
+        return Signals(logits=said, labels=given if side is Side.STUDENT else self.teacher_labels(given), weights=weights)
 
     def alike(self, student: Any, teacher: Any) -> bool:
         """Whether every token has the same number for both."""

@@ -59,6 +59,18 @@ class InWords(ABC):
         """What of an answer is learnt; None where it says nothing that could be. `cut`: it would have gone on."""
         return text
 
+    def unreasoned(self) -> str | None:
+        """Why no reason is learnt beside an answer; None where one can be."""
+        return "reasons are texts, and these models write none"
+
+    def reasoned(self, split: Dataset, asked: str, reasons: Sequence[str], weight: float) -> Dataset:
+        """The split with the reasons of its answers to learn, which are `asked` for and of which a token counts `weight`.
+
+        Raises:
+            CompatibilityError: `unreasoned`.
+        """
+        raise CompatibilityError(str(self.unreasoned()))
+
     def chances(self, tokens: Sequence[Token], said: str) -> NDArray[np.float64] | None:
         """(classes,) how likely each class is, by the tokens of an answer of which `said` is learnt; None where they do not
         say it, or answers name no class."""
