@@ -70,7 +70,7 @@ def test_a_picture_without_mask_has_none_and_a_mask_without_picture_is_counted(
     with caplog.at_level(logging.WARNING):
         found = sources.read(str(place))["train"]
     assert names(found, "mask") == ["0.png", None]
-    assert "1 masks have no picture of their name (2): left out" in caplog.text
+    assert "1 mask has no picture by the name (2): left out" in caplog.text
 
 
 def test_two_masks_of_a_picture_and_masks_of_other_names_are_refused(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def test_judgements_of_what_is_not_there_and_ids_twice_are_refused_all_at_once(t
     with pytest.raises(DataError) as error:
         sources.read(str(path))
     said = str(error.value)
-    assert "1 documents are not in corpus.jsonl: d9" in said
-    assert "1 queries are not in queries.jsonl: q7" in said
+    assert "1 document is not in corpus.jsonl: d9" in said
+    assert "1 query is not in queries.jsonl: q7" in said
     assert "more than once: d0" in said
 
 

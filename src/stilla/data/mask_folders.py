@@ -13,7 +13,7 @@ from datasets import Dataset, Features, Image
 
 from stilla.data.kept import Notes, kept
 from stilla.data.picture_folders import SUFFIXES, files_in
-from stilla.errors import DataError, all_of, quoted
+from stilla.errors import DataError, all_of, counted, quoted
 
 PICTURES = ("images", "image", "imgs", "img", "leftImg8bit", "JPEGImages")
 """What the folder of pictures is called."""
@@ -88,8 +88,9 @@ def _matched(pictures: Path, masks: Path) -> tuple[list[tuple[str, str | None]],
     notes: Notes = [(INFO, f"{str(masks)!r}: of each picture's masks, *{kinds}.png is read")] if kinds else []
     alone = sorted(beside.keys() - found.keys())
     if alone:
-        notes.append((WARNING, f"{str(masks)!r}: {len(alone)} masks have no picture of their name ({all_of(alone[:5])}"
-                               f"{' ...' * (len(alone) > 5)}): left out"))
+        named = f"{all_of(alone[:5])}{' ...' * (len(alone) > 5)}"
+        notes.append((WARNING, f"{str(masks)!r}: {counted(len(alone), 'mask', 'has')} no picture by the name ({named}): left "
+                               "out"))
     rows = [(os.path.abspath(path), os.path.abspath(beside[key]) if key in beside else None)
             for key, path in found.items()]
     return rows, notes

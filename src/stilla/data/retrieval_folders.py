@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from stilla.data import json_rows
 from stilla.data.opened import read_text
-from stilla.errors import DataError, all_at_once, one_of, quoted
+from stilla.errors import DataError, all_at_once, counted, one_of, quoted
 
 CORPUS, QUERIES, JUDGEMENTS, RUNS = "corpus.jsonl", "queries.jsonl", "qrels", "runs"
 CANDIDATES = "candidates"
@@ -165,8 +165,7 @@ def _unknown(path: Path, what: str, named: Any, there: Mapping[str, str], file: 
     lost = [name for name in named if name not in there]
     if not lost or not there:
         return []
-    things = "queries" if what == "query" else "documents"
-    return [f"{str(path)!r}: {len(lost):,} {things} are not in {file}: {_some(lost)}"]
+    return [f"{str(path)!r}: {counted(len(lost), what, 'is')} not in {file}: {_some(lost)}"]
 
 
 def _some(names: list[str]) -> str:

@@ -315,7 +315,7 @@ def test_a_head_of_several_classes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "words"), [
-    ("dev.trec", "q0 Q0 d99 1 1.0 x\n", "1 documents are not in corpus.jsonl: d99"),
+    ("dev.trec", "q0 Q0 d99 1 1.0 x\n", "1 document is not in corpus.jsonl: d99"),
     ("dev.trec", "q0 Q0 d1 1 high x\n", "line 1: got"), ("dev.trec", "q0 d1 1 2\n", "expected TREC's six columns"),
     ("other.trec", "q0 Q0 d1 1 1.0 x\n", "expected the name of a file in qrels/"),
     ("dev.tsv", "query-id\tcorpus-id\nq0\td1\n", "several files are called 'dev'"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from stilla.errors import CompatibilityError, DataError, quoted
+from stilla.errors import CompatibilityError, DataError, counted, quoted
 from stilla.models.fingerprint import of_processor
 from stilla.models.heads import tapped
 from stilla.recipe import ModelSource
@@ -163,7 +163,7 @@ def load(source: ModelSource, asking: Asking | None) -> Loaded:
     config = loading.read_config(source)
     model, info = loading.from_pretrained(source, config, AutoModelForCausalLM)
     if info["missing_keys"]:
-        raise CompatibilityError(f"{source.model!r}: {len(info['missing_keys'])} weights are missing from the "
+        raise CompatibilityError(f"{source.model!r}: {counted(len(info['missing_keys']), 'weight', 'is')} missing from the "
                                  f"checkpoint. Its "
                                  "config.json does not describe its weights")
     tokenizer = _tokens.tokenizer_for(source, model)

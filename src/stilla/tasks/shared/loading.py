@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from stilla.data.hub import hub_reachable
 from stilla.data.sources import near_models
-from stilla.errors import CompatibilityError, all_of
+from stilla.errors import CompatibilityError, all_of, counted
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.tasks.shared.activations import activation_of, read_beside
@@ -131,7 +131,7 @@ def refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: Model
     lost = [name for name in fresh if name.startswith(body) and "pooler" not in name]
     if lost:
         raise CompatibilityError(
-            f"{source.model!r}: {len(lost)} weights are missing from the checkpoint or have another shape: "
+            f"{source.model!r}: {counted(len(lost), 'weight', 'is')} missing from the checkpoint or of another shape: "
             f"{all_of(lost[:5])}{' ...' if len(lost) > 5 else ''}. Its config.json does not describe its weights."
         )
 

@@ -9,7 +9,7 @@ import PIL.Image
 import torch
 from transformers import AutoModel
 
-from stilla.errors import CompatibilityError, all_of
+from stilla.errors import CompatibilityError, all_of, counted
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.tasks.base import Loaded
@@ -39,7 +39,7 @@ def load(source: ModelSource, *, trained: bool) -> Loaded:
     lost = sorted(name for name in info["missing_keys"] if "position_ids" not in name)
     if lost:
         raise CompatibilityError(
-            f"{source.model!r}: {len(lost)} weights are missing from the checkpoint: {all_of(lost[:5])}"
+            f"{source.model!r}: {counted(len(lost), 'weight', 'is')} missing from the checkpoint: {all_of(lost[:5])}"
             f"{' ...' if len(lost) > 5 else ''}. Its config.json does not describe its weights.")
     begin(made)
     images = processor_for(source)
