@@ -170,6 +170,7 @@ def test_how_sure_it_is_of_each_class_is_learnt(server: Server, tmp_path: Path) 
                         "teacher.api.measured=0"),
              *(one for one in topics(tmp_path) if not one.startswith("teacher.api.measured")), "distill.batch_size=64",
              "distill.objectives=[{kind: logits, temperature: 1.0}]"]
+    assert check(read(RECIPES / "api-classification.yaml", asked)).problems == ()
     run = stilla.distill(RECIPES / "api-classification.yaml", *asked)
     assert "24 learnt; of all of these how likely each class is" in "\n".join(run.scores.notes)
     lines = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
