@@ -29,7 +29,8 @@ def test_both_name_the_same_commands() -> None:
 
 
 def test_both_have_the_same_sections_links_and_tables() -> None:
-    english, chinese = (page.read_text(encoding="utf-8") for page in (ENGLISH, CHINESE))
+    # a page that there is in both languages is one
+    english, chinese = (page.read_text(encoding="utf-8").replace(".zh-CN.md", ".md") for page in (ENGLISH, CHINESE))
     for pattern in (r"^(#+) ", r"\]\(((?!README)[^)]+)\)", r"^(\|)"):
         assert re.findall(pattern, english, re.MULTILINE) == re.findall(pattern, chinese, re.MULTILINE)
 
