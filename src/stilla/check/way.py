@@ -28,6 +28,7 @@ from stilla.stages import (
     groups,
     narrowing,
     opinions,
+    reptile,
     unlabelled,
 )
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
@@ -40,6 +41,7 @@ from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared.strings import find as find_metrics
 from stilla.training.arguments import training_arguments
 from stilla.training.distiller import compile_problems
+from stilla.training.reptile import body_of
 from stilla.training.validation import measures
 
 SAMPLE = 256
@@ -198,6 +200,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             theirs = teacher.processor if needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             found.problems += groups.problems(recipe, splits, task, prepared)
+            _look_at_the_other_tasks(recipe, student, found)
             _look_at_the_parts(recipe, splits, student, found)
             share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)
             recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
@@ -243,6 +246,17 @@ def _look_at_the_cache(
                                f"{section.form}); cache: none switches it off")
         if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
             caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
+
+
+def _look_at_the_other_tasks(recipe: Recipe, student: Student, found: Found) -> None:
+    """Whether the tasks can be read that a student's start is made of, and which part of the student they share."""
+    found.problems += (wrong := reptile.problems(recipe))
+    if recipe.student.reptile is None or wrong:
+        return
+    with found.attempt():
+        others = reptile.read(recipe, recipe.student.reptile)
+        body_of(student.model)
+        found.notes.append(reptile.in_words(recipe, recipe.student.reptile, others))
 
 
 def _look_at_the_parts(recipe: Recipe, splits: Mapping[str, Dataset], student: Student, found: Found) -> None:

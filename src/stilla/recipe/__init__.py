@@ -9,6 +9,7 @@ from stilla.recipe.generating import Generate
 from stilla.recipe.learning import Cache, Completions, ObjectiveSpec, Stage
 from stilla.recipe.models import Average, Dropout, Layers, Lora, ModelSource, StudentSpec, Teacher, Training
 from stilla.recipe.personal import Personal
+from stilla.recipe.reptile import Reptile
 from stilla.recipe.search import Range, Search, Until
 from stilla.recipe.section import Scheduled, Section, Strings
 from stilla.recipe.vocabulary import VocabularySpec
@@ -38,6 +39,7 @@ __all__ = [
     "Range",
     "Reasons",
     "Recipe",
+    "Reptile",
     "Scheduled",
     "Search",
     "Section",

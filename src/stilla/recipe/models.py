@@ -12,6 +12,7 @@ from stilla.errors import all_of
 from stilla.recipe.api import Api
 from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
+from stilla.recipe.reptile import Reptile
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 from stilla.recipe.vocabulary import SmallerVocabulary
 from stilla.recipe.weights import Interpolated
@@ -244,6 +245,8 @@ class StudentSpec(Limits):
     interpolate: Interpolated | None = None
     """With `config` or `model`: start so far on the way to the teacher's weights, `0.5`, or
     `{share: 1.0, parts: [embeddings]}`, where names and shapes agree."""
+    reptile: Reptile | None = None
+    """Start with a body that other tasks have made quick to adapt: `{tasks: [banking.csv, travel.csv]}`."""
     freeze: Strings | None = None
     """Parts of it that are not trained: `embeddings`, `layers`, `layers.0-2`, `head`, `encoder` with all around its layers,
     or names of the model's own, with `*` for anything."""
@@ -283,6 +286,9 @@ class StudentSpec(Limits):
         if self.interpolate is not None and self.config is None and self.model is None:
             raise ValueError("interpolate: a student that is cut from its teacher starts with the teacher's weights already; "
                              "expected config or model beside it, or leave it out")
+        if self.reptile is not None and (self.static or self.lora is not None):
+            why = "static: true has none" if self.static else "with lora adapters alone are trained"
+            raise ValueError(f"reptile: other tasks train the whole body, and {why}; leave one of the two out")
         if self.lora is not None and self.freeze is not None:
             raise ValueError("freeze: with lora adapters alone are trained, and all else is frozen; leave one of the two out")
         return self

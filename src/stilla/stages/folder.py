@@ -12,6 +12,7 @@
     generated/         unlabelled texts that a language model wrote, if asked for
     unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
     width/             which units a narrower student keeps
+    reptile/           the body that other tasks made of a student's start
     cache/             what it said of the training data, if that is stored
     data/, start/      examples and models that Python gave, by content (stages/stored.py)
 """
@@ -320,8 +321,9 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
-         "baseline", "personal", "stages", "seeds", "export", "completions", "generated", "unlabelled", "width", "cache",
-         "checkpoints", "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt", "stages.json")
+         "baseline", "personal", "stages", "seeds", "export", "completions", "generated", "unlabelled", "width", "reptile",
+         "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt",
+         "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

@@ -36,6 +36,7 @@ from stilla.stages import (
     learnt,
     narrowing,
     opinions,
+    reptile,
     transfer,
     unlabelled,
 )
@@ -92,7 +93,7 @@ class Stages:
         if wrong := [*completions.problems(recipe, task), *asking.problems(recipe, task),
                      *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
-                     *groups.problems(recipe, self.place.splits, task, prepared),
+                     *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_of(recipe, task)
@@ -190,6 +191,7 @@ class Stages:
     def student(self, role: str, seed: int, written: Completed | None, cut: Cut | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
         student, loaded = self.start(seed, written, cut)
+        beside = reptile.begun(self.place, loaded, seed)
         place = self.place_of(loaded)
         helped, examples = role == "student", self.examples(written)
         stages = self.recipe.distill if helped else self._baselines(written, examples)
@@ -199,7 +201,7 @@ class Stages:
             pool = None
         inputs: dict[str, Any] = {
             **place.inputs, **self._taught_by, "seed": self.recipe.seed + seed,
-            **transfer.inputs_of(self.recipe), "student": _made(self.recipe.student), "distill": [],
+            **transfer.inputs_of(self.recipe), **beside, "student": _made(self.recipe.student), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **({} if pool is None else {"unlabelled": pool.fingerprint}),
@@ -325,10 +327,10 @@ class Stages:
 
 
 def _made(spec: StudentSpec) -> dict[str, Any]:
-    """What a training depends on of how its student was made: which layers, `layers` says by now. Without what it leaves
-    open and runs of before knew nothing of."""
+    """What a training depends on of how its student was made: which layers, `layers` says by now, and what other tasks made
+    of it, they do. Without what it leaves open and runs of before knew nothing of."""
     absent = {name for name, value in (("interpolate", spec.interpolate), ("freeze", spec.freeze)) if value is None}
-    return spec.model_dump(mode="json", exclude={"layers_by", *absent})
+    return spec.model_dump(mode="json", exclude={"layers_by", "reptile", *absent})
 
 
 def _said(stage: Stage) -> dict[str, Any]:

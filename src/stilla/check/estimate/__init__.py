@@ -182,6 +182,10 @@ def _seconds(
     if width is not None:  # one by one; of models between the student's size and its own before
         examples = width.rounds * min(width.examples, sizes["train"] or number)
         seconds["width"] = ours.passes.training(examples, 1) * max(1.0, theirs.parameters / ours.parameters)
+    if (how := recipe.student.reptile) is not None:
+        inner = how.steps * how.tasks_per_step * how.inner_steps
+        updates = inner * ours.parameters * UPDATE if device == "CPU" else 0.0
+        seconds["reptile"] = repeats * (ours.passes.training(inner * how.batch_size, how.batch_size) + updates)
     helper = theirs.passes.forward if recipe.teacher.api is None else None
     seconds["student"] = repeats * sum(training(stage, ours, number, helper) for stage in stages)
     if recipe.evaluate.baseline:  # as many steps
