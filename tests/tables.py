@@ -28,6 +28,7 @@ from stilla.recipe import (
     Personal,
     Reasons,
     Recipe,
+    Reptile,
     Search,
     Section,
     Stage,
@@ -49,7 +50,7 @@ PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").g
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
-    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
+    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "reptile": Reptile, "vocabulary": VocabularySpec,
     "latency": Latency,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,

@@ -39,6 +39,8 @@ def _model(spec: StudentSpec) -> str:
 
 def _moved(spec: StudentSpec) -> str:
     moved = "" if spec.interpolate is None else f", {spec.interpolate.share:.0%} of the way to its weights"
+    if spec.reptile is not None:
+        moved += f", its body first made quick to adapt by {len(spec.reptile.tasks)} other tasks"
     return moved + ("" if spec.freeze is None else f", without training {all_of(list(spec.freeze))}")
 
 
