@@ -50,8 +50,8 @@ PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").g
 PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 
 SECTIONS: Mapping[str, type[Section]] = {
-    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "reptile": Reptile, "vocabulary": VocabularySpec,
-    "latency": Latency,
+    "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
+    "latency": Latency, "reptile": Reptile,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,
     "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,

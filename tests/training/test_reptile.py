@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, TrainingError
 from stilla.models.stacks import find_stacks
-from stilla.recipe import Reptile
-from stilla.signals import Batch
-from stilla.tasks.base import Prepared
-from stilla.tasks.text.text_classification import TextClassification
 from stilla.training import reptile
-from stilla.training.reptile import Learning, Source, body_of, moved, put
+from stilla.training.reptile import Learning, body_of, moved, put
 from tests import tiny
-
-
-class Two(nn.Module):
-    """A body of one linear layer, and a head."""
-
-    def __init__(self, classes: int, seed: int) -> None:
-        super().__init__()
-        draw = torch.Generator().manual_seed(seed)
-        self.body = nn.Linear(3, 2, bias=False, dtype=torch.float64)
-        self.head = nn.Linear(2, classes, bias=False, dtype=torch.float64)
-        with torch.no_grad():
-            for one in self.parameters():
-                one.copy_(torch.randn(one.shape, generator=draw, dtype=torch.float64))
-
-    def forward(self, input_ids: torch.Tensor) -> Any:
-        return {"logits": self.head(self.body(input_ids))}
-
-
-def source(classes: int, rows: int, seed: int) -> Source:
-    task = TextClassification.of_model(BertForSequenceClassification(BertConfig(
-        vocab_size=8, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4, num_labels=classes)))
-    draw = np.random.default_rng(seed)
-    inputs, labels = torch.from_numpy(draw.normal(size=(rows, 3))), torch.from_numpy(draw.integers(0, classes, rows))
-
-    def collate(some: Any) -> Batch:
-        which = torch.tensor(some)
-        return Batch({"student": {"input_ids": inputs[which]}, "labels": labels[which]})
-
-    return Source(f"task {seed}", task, Two(classes, seed), Prepared(list(range(rows)), collate, np.arange(rows)))
-
-
-HOW = Reptile(tasks=("a", "b"), steps=10, tasks_per_step=3, examples=5, inner_steps=4, batch_size=2, rate=0.5)
-BODY = {"body.weight": torch.arange(6, dtype=torch.float64).reshape(2, 3) / 10}
+from tests.equivalence import reptile as setting
+from tests.equivalence.launching import launch
+from tests.equivalence.reptile import BODY, HOW, Two
 
 
 @pytest.fixture
 def learning() -> Learning:
-    return Learning([source(2, 7, 1), source(3, 9, 2)], HOW, rate=0.05, seed=3)
+    return setting.learning()
 
 
 def by_hand(learning: Learning, number: int) -> tuple[np.ndarray, float]:
@@ -152,3 +116,11 @@ def test_the_body_is_what_lies_below_the_head_and_is_trained(tmp_path: Path) -> 
 def test_a_model_without_a_head_that_is_known_is_refused() -> None:
     with pytest.raises(CompatibilityError, match=r"student\.reptile: 'head' matches no weight of Two"):
         body_of(Two(2, 0))
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    first, second = launch(tmp_path / "two", 2, "tests.equivalence.reptile", 3)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, setting.steps(3), rtol=1e-12, atol=0)
+    assert (first - BODY["body.weight"]).abs().max() > 1e-2
