@@ -53,7 +53,7 @@ BODY = {"body.weight": torch.arange(6, dtype=torch.float64).reshape(2, 3) / 10}
 
 
 def learning() -> Learning:
-    return Learning([source(2, 7, 1), source(3, 9, 2)], HOW, rate=0.05, seed=3)
+    return Learning([source(2, 7, 1), source(3, 9, 2)], HOW, shared=BODY, learning_rate=0.05, seed=3)
 
 
 def steps(number: int) -> torch.Tensor:

@@ -43,7 +43,7 @@ def test_a_training_that_was_continued_counts_all_its_parts(tmp_path: Path) -> N
 def test_a_student_makes_up_for_its_training_by_what_it_saves(tmp_path: Path) -> None:
     """30 s at 12 - 2 ms a request: 3,000 requests. Teacher, baseline, other seeds are no cost of it; trials of sizes are."""
     log = logged(tmp_path, ("teacher", 50.0, 9.0), ("trial-0", 6.0, 9.0), ("student.0", 4.0, 5.0), ("student.1", 20.0, 30.0),
-                 ("student-1.1", 90.0, 9.0), ("baseline-1", 70.0, 7.0))
+                 ("student-1.1", 90.0, 9.0), ("reptile-1", 80.0, 8.0), ("baseline-1", 70.0, 7.0))
     found = spent.said_in(timed(12.0, 2.0), spent.of(log))
     assert found.notes == ("cost: training the student took 30 s by the clock, 44 s of the processor; at the latencies "
                            "measured here it has saved that after 3,000 requests in place of its teacher",)

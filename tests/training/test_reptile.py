@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForTokenClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
+)
 
 from stilla.errors import CompatibilityError, TrainingError
 from stilla.models.stacks import find_stacks
@@ -42,7 +50,7 @@ def by_hand(learning: Learning, number: int) -> tuple[np.ndarray, float]:
             gradients = [(dz @ weights[1]).T @ x, dz.T @ (x @ weights[0].T)]
             for weight, square, gradient in zip(weights, squares, gradients, strict=True):
                 square[:] = 0.999 * square + 0.001 * gradient**2
-                weight -= learning.rate * gradient / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+                weight -= learning.learning_rate * gradient / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
         ends.append(weights[0])
         losses.append(loss)
     rate = HOW.rate * (1 - number / HOW.steps)
@@ -80,7 +88,7 @@ def test_processes_that_share_a_steps_tasks_make_the_same_body(learning: Learnin
 def test_tasks_are_drawn_by_their_size_and_nothing_but_seed_and_step(learning: Learning) -> None:
     many = [one for number in range(2000) for one in learning.drawn(number)]
     assert np.mean(many) == pytest.approx(9 / 16, abs=0.02)
-    assert learning.drawn(5) == Learning(learning.sources, HOW, rate=1.0, seed=3).drawn(5)
+    assert learning.drawn(5) == Learning(learning.sources, HOW, shared=BODY, learning_rate=1.0, seed=3).drawn(5)
 
 
 def test_a_task_learns_from_so_many_of_its_examples_each_as_often(learning: Learning) -> None:
@@ -124,3 +132,18 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert torch.equal(first, second)
     torch.testing.assert_close(first, setting.steps(3), rtol=1e-12, atol=0)
     assert (first - BODY["body.weight"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("family", ["token", "image", "audio"])
+def test_other_tasks_than_texts_have_a_head_that_is_known(family: str) -> None:
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model, head = {
+        "token": lambda: (BertForTokenClassification(BertConfig(vocab_size=8, **small)), "classifier."),
+        "image": lambda: (ViTForImageClassification(ViTConfig(image_size=4, patch_size=2, **small)), "classifier."),
+        "audio": lambda: (Wav2Vec2ForSequenceClassification(Wav2Vec2Config(
+            conv_dim=(8,), conv_kernel=(4,), conv_stride=(4,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+            classifier_proj_size=4, **small)), ("classifier.", "projector.")),
+    }[family]()
+    left = {name for name, _ in model.named_parameters()} - body_of(model).keys()
+    assert left == {name for name, _ in model.named_parameters() if name.startswith(head)}
+    assert left

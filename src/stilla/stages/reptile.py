@@ -61,10 +61,7 @@ def read(recipe: Recipe, how: Reptile) -> dict[str, tuple[Task, Dataset]]:
             if len(splits) > 1 and "train" not in splits:
                 raise DataError(f"{path!r} holds {one_of(sorted(splits))}; name the file that is meant")
             split = splits["train"] if "train" in splits else next(iter(splits.values()))
-            task = tasks.find(recipe.task).understand(section, {"train": split})
-            if task.row_classes() < 2 and task.class_names():
-                raise DataError("all of its examples have the same label, so that there is nothing to tell apart")
-            found[path] = task, split
+            found[path] = tasks.find(recipe.task).understand(section, {"train": split}), split
         except DataError as error:
             wrong += [f"student.reptile.tasks[{number}]: {problem.removeprefix('data.')}" for problem in error.problems]
     if len({*how.tasks}) < len(how.tasks):
@@ -85,18 +82,19 @@ def begun(place: Place, student: Loaded, seed: int) -> dict[str, Any]:
     recipe, how = place.recipe, place.recipe.student.reptile
     if how is None:
         return {}
-    others = read(recipe, how)
+    with processes().main_process_first():
+        others = read(recipe, how)
     content = fingerprint.of_splits({str(number): split for number, (_, split) in enumerate(others.values())})
     rate = recipe.distill[0].rate if how.learning_rate is None else how.learning_rate
     body = body_of(student.model)
     said = how.model_dump(mode="json", exclude={"tasks", "learning_rate"})
+    dropout, drawn = recipe.distill[0].dropout, recipe.seed + seed
     inputs = {"tasks": content, "task": recipe.task, "reading": _reading(recipe.data), "start": of_model(student.model),
-              "reptile": said, "learning_rate": rate,
-              "dropout": recipe.distill[0].dropout, "seed": recipe.seed + seed}
+              "reptile": said, "learning_rate": rate, "dropout": dropout, "seed": drawn}
     stage, made = "reptile" if seed == 0 else f"reptile-{seed}", place.folder.model("reptile", seed)
     if place.to_do(stage, inputs, made):
-        learning = Learning(_sources(place, stage, others, student, seed), how, rate=rate, seed=recipe.seed + seed,
-                            dropout=None if recipe.distill[0].dropout == "model" else recipe.distill[0].dropout)
+        learning = Learning(_sources(place, stage, others, student, drawn), how, shared=body, learning_rate=rate, seed=drawn,
+                            dropout=None if dropout == "model" else dropout)
         body = _learn(place, stage, learning, body)
         on_main(lambda: _write(made / FILE, body, how.steps))
         on_main(lambda: place.folder.finish(stage, inputs, made))
@@ -135,7 +133,7 @@ def _sources(
     frozen = {name for name, one in student.model.named_parameters() if not one.requires_grad}
     found = []
     for path, (task, split) in others.items():
-        set_seed(recipe.seed + seed)
+        set_seed(seed)
         loaded = task.load(source, labelled=False)
         for name, one in loaded.model.named_parameters():
             one.requires_grad = name not in frozen

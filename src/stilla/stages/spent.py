@@ -17,7 +17,7 @@ CLOCKS = ("seconds", "processor_seconds")
 COUNTERS = (*CLOCKS, "joules", "entered", "asked")
 """Of a log: what begins at zero where a training begins or is continued. `entered`, `asked`: numbers that student and teacher
 have read."""
-NOT_THE_STUDENTS = ("teacher", "baseline", "student-", "personal")
+NOT_THE_STUDENTS = ("teacher", "baseline", "student-", "reptile-", "personal")
 """How trainings begin that are no cost of a student: there would be a teacher anyway, the baseline and further seeds are
 there to compare, and parts for groups come on top."""
 

@@ -7,7 +7,7 @@ the seed, the step and the task's place in it, so that a stop, or who of several
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,24 @@ def moved(body: Body, ways: Mapping[str, Tensor], tasks: int, rate: float) -> di
 
 
 class Learning:
-    """The steps of a body, by what a recipe says of them. rate: of the optimiser steps within (Adam without momentum, as the
-    paper has it: a few steps from elsewhere have none). dropout: of all models while they learn; None leaves it theirs."""
+    """The steps of a body, by what a recipe says of them.
+
+    shared: the names of what is in it. learning_rate: of the optimiser steps within, which are Adam's without momentum, as
+    the paper has it. dropout: of all models while they learn; None leaves it theirs.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], how: Reptile, *, rate: float, seed: int, dropout: float | None = 0.0
+        self, sources: Sequence[Source], how: Reptile, *, shared: Collection[str], learning_rate: float, seed: int,
+        dropout: float | None = 0.0,
     ) -> None:
         self.sources = sources
         self.how = how
-        self.rate = rate
+        self.learning_rate = learning_rate
         self.seed = seed
         self.dropout = dropout
         self.sizes = np.array([len(one.prepared) for one in sources], dtype=np.float64)
-        self.starts = [{name: value.clone() for name, value in one.model.state_dict().items()} for one in sources]
+        self.starts = [{name: value.clone() for name, value in one.model.state_dict().items() if name not in shared}
+                       for one in sources]
 
     def drawn(self, number: int) -> list[int]:
         """The tasks of a step."""
@@ -125,12 +130,12 @@ class Learning:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """What a task makes of the body, and its last loss."""
         model, task = source.model, source.task
-        model.load_state_dict(start)
+        model.load_state_dict(start, strict=False)  # the rest is the body's
         put(body, model)
         labels = term(task.labels_by())
         with drawn_from(drawn), task.learning(model), dropping(model, self.dropout):
             distiller = Distiller(model, [labels], task, student_dims=Dims(task.row_classes())).train()
-            optimizer = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=self.rate,
+            optimizer = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=self.learning_rate,
                                          betas=(0.0, 0.999))
             loss = torch.zeros(())
             for rows in self.batches(len(source.prepared), drawn):

@@ -221,6 +221,9 @@ def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, de
         stages = [peak(stage, ours, theirs.bytes, longer) for stage in recipe.distill]
         if recipe.teacher.train is not None:
             stages.append(peak(recipe.teacher.train, theirs, 0, longer))
+        if recipe.student.reptile is not None:  # a model for each of the other tasks
+            others = len(recipe.student.reptile.tasks) * ours.bytes
+            stages.append(peak(recipe.distill[0], ours, theirs.bytes + others, longer))
         return max(stages)
 
     return Range(most(1.0), 1.2 * most(_longest_to_mean(prepared)))
