@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from stilla.check import check
 from stilla.errors import DataError, RecipeError
 from stilla.recipe import Recipe
+from stilla.recipe.paths import named
 from stilla.run import Run
 from stilla.run import run as go
 from stilla.stages import reptile
@@ -48,6 +49,7 @@ def test_a_recipe_takes_other_tasks_by_their_files() -> None:
     made = Recipe.model_validate({**plain, "student": {"layers": 1, "reptile": {"tasks": ["a.csv", "b.csv"]}}})
     assert made.student.reptile is not None
     assert made.student.reptile.tasks == ("a.csv", "b.csv")
+    assert (("student", "reptile", "tasks", 1), "b.csv") in list(named(made))  # found, wherever the run is looked at
     for student, said in (({"layers": 1, "reptile": {"tasks": ["a.csv"]}}, "at least 2"),
                           ({"layers": 1, "lora": {"r": 2}, "reptile": {"tasks": ["a", "b"]}}, "with lora adapters alone"),
                           ({"static": True, "reptile": {"tasks": ["a", "b"]}}, "static: true has none")):

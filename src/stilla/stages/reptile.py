@@ -18,6 +18,7 @@ from stilla import tasks
 from stilla.data import fingerprint, sources
 from stilla.errors import DataError, all_at_once, one_of
 from stilla.export import save_student
+from stilla.models import parts
 from stilla.models.fingerprint import of_model
 from stilla.recipe import Data, ModelSource, Recipe, Reptile
 from stilla.runtime.files import write_whole
@@ -130,13 +131,14 @@ def _sources(
     ours, theirs = recipe.student, recipe.teacher
     source = trained(ModelSource(model=ours.model or theirs.model, processor=ours.processor or theirs.processor,
                                  trust_remote_code=ours.trust_remote_code or theirs.trust_remote_code), where)
-    frozen = {name for name, one in student.model.named_parameters() if not one.requires_grad}
+    still = {name for name, one in student.model.named_parameters() if not one.requires_grad}
+    still -= {*parts.chosen(student.model, ["head"], "student.reptile")}  # a new head learns, even if the student's does not
     found = []
     for path, (task, split) in others.items():
         set_seed(seed)
         loaded = task.load(source, labelled=False)
         for name, one in loaded.model.named_parameters():
-            one.requires_grad = name not in frozen
+            one.requires_grad = name not in still
         prepared = task.prepare(split, loaded.processor, None, training=False, seed=recipe.seed)
         found.append(Source(Path(path).stem, task, loaded.model.to(processes().device), prepared))
     return found
