@@ -161,8 +161,8 @@ def show(target: str, options: argparse.Namespace, found: Mapping[str, Scores]) 
             one = scores.subjects[subject].quality[scores.split][scores.metric]
             cells.append(f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]")
         print(f"| {way} | {cells[0]} | {cells[1]} |")
-    one = next(iter(found.values()))
-    print(f"\nteacher: {one.teacher[one.metric]:.3f}", flush=True)
+    first = next(iter(found.values()))
+    print(f"\nteacher: {first.teacher[first.metric]:.3f}", flush=True)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
