@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
 
 from stilla.errors import StillaError
 from stilla.evaluate.asking import Inputs, evaluating
+from stilla.models.entry import table_of
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -24,11 +24,8 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_tokens(model: nn.Module) -> int | None:
     """For how many tokens a model has an embedding; None where it reads none."""
-    try:
-        words = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    except NotImplementedError:  # what transformers raises of a model that has none (SegFormer)
-        return None
-    return words.num_embeddings if isinstance(words, nn.Embedding) else None
+    table = table_of(model)
+    return None if table is None else table.num_embeddings
 
 
 def stored_bytes(model: nn.Module) -> int:

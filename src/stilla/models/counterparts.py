@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_of
+from stilla.models.entry import entry_of
 from stilla.models.parts import chosen, layer_paths
 from stilla.models.slices import Slices
 from stilla.models.stacks import find_stacks
@@ -122,7 +123,7 @@ def _of_tokens(model: nn.Module) -> set[str]:
     """Tables with a row for each token: what tokens are embedded by, and the head over them."""
     if not isinstance(model, PreTrainedModel):
         return set()
-    tables = [module for module in (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = [module for module in (entry_of(model), model.get_output_embeddings())
               if isinstance(module, nn.Module)]
     rows = {id(one) for module in tables for one in module.parameters()}
     return {name for name, one in model.named_parameters() if id(one) in rows}

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
+from stilla.models.entry import entry_of
 from stilla.models.features import replacing
 
 ONCE = ("flash_attention_2", "flash_attention_3", "flex_attention")
@@ -80,7 +81,7 @@ def reading(
         exits.enter_context(sdpa_kernel(SDPBackend.MATH))
         if number is not None:
             read.tensor = said[number] = (said[number] if instead is None else instead).detach().requires_grad_()
-        elif (table := _table(model)) is not None:
+        elif (table := entry_of(model)) is not None:
             exits.enter_context(replacing(table, _noted(read, instead)))
         yield said, read
 
@@ -107,16 +108,6 @@ def _noted(read: Read, instead: Tensor | None) -> Callable[[Tensor], Tensor]:
         return made
 
     return noted
-
-
-def _table(model: nn.Module) -> nn.Module | None:
-    if not isinstance(model, PreTrainedModel):
-        return None
-    try:
-        table: nn.Module | None = model.get_input_embeddings()
-        return table
-    except NotImplementedError:
-        return None
 
 
 def _mask(inputs: Mapping[str, Any]) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean, one_of
+from stilla.models.entry import entry_of
 from stilla.models.stacks import LayerStack, find_stacks
 
 _LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
@@ -126,10 +127,7 @@ class _Parts:
         if not isinstance(self.model, PreTrainedModel):
             return
         inside = {path for stack in self.stacks for path in stack.paths}
-        try:
-            entry = self.model.get_input_embeddings()
-        except NotImplementedError:
-            entry = None
+        entry = entry_of(self.model)
         for name, module in self.model.named_modules():
             if (module is entry or isinstance(module, nn.Embedding)) and not any(_within(name, path) for path in inside):
                 outer = name

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from datasets import Dataset, Value
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.models.entry import table_of
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.runtime.imports import is_import_path
 from stilla.signals import Batch
@@ -101,9 +102,8 @@ class TextClassification(Classification[TextClassificationData], InWords):
         return {"clean_passes": CLEAN} if chosen == "light" and given is None else {}
 
     def adapted_to(self, teacher: Loaded) -> Self:
-        model = teacher.model
-        words = None if isinstance(model, ImportedModel) else model.get_input_embeddings()  # type: ignore[operator]
-        return replace(super().adapted_to(teacher), embedding=words.weight if isinstance(words, nn.Embedding) else None)
+        words = table_of(teacher.model)
+        return replace(super().adapted_to(teacher), embedding=None if words is None else words.weight)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForSequenceClassification

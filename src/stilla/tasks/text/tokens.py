@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
+from stilla.models.entry import table_of
 from stilla.recipe import ModelSource
 from stilla.runtime.narrate import tracked
 from stilla.students.vocabulary.counting import MARGIN
@@ -79,9 +80,8 @@ def _fit_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Classifier, place
 
 def unknown_tokens(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> tuple[int, int] | None:
     """The tokenizer's last token and how many the model has an embedding for, if these are too few."""
-    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    last = max(tokenizer.get_vocab().values())
-    if not isinstance(embedding, nn.Embedding) or last < embedding.num_embeddings:
+    embedding = table_of(model)
+    if embedding is None or (last := max(tokenizer.get_vocab().values())) < embedding.num_embeddings:
         return None
     return last, embedding.num_embeddings
 
@@ -91,7 +91,7 @@ def _positions(model: Classifier) -> int | None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
-    words = None if isinstance(model, ImportedModel) else model.get_input_embeddings()
+    words = table_of(model)
     for module in model.modules():
         if isinstance(module, nn.Embedding) and module.num_embeddings == positions and module is not words:
             # RoBERTa's positions begin after the padding's
