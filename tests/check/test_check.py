@@ -9,6 +9,7 @@ import torch
 from stilla.check import check, check_draft, refuse_known_problems, unknown_names
 from stilla.check import estimate as estimates
 from stilla.check.estimate.passes import Line, _line, _typical, measure
+from stilla.check.found import Found
 from stilla.errors import CompatibilityError, DataError, RecipeError
 from stilla.recipe import Training
 from stilla.recipe.file import draft_of_options, from_options
@@ -38,6 +39,15 @@ def only(findings):
     """The only problem."""
     (problem,) = findings.problems
     return problem
+
+
+def test_a_problem_is_placed_once_whatever_part_found_it():
+    found = Found([])
+    said = ("model: got 1", "data.pack: no positions", "distill.0.objectives: none", "./bert gives 3 outputs", "teacher: no")
+    for problem in said:
+        with found.attempt("teacher"):
+            raise CompatibilityError(problem)
+    assert found.problems == ["teacher.model: got 1", *said[1:3], "teacher: ./bert gives 3 outputs", said[4]]
 
 
 def test_a_good_recipe_has_no_problems_and_says_what_was_chosen(found):

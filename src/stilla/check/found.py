@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from stilla.errors import RecipeError, StillaError, all_at_once
 from stilla.recipe import Recipe
 
+_SECTION = re.compile(rf"({'|'.join(Recipe.model_fields)})[.:\[]")
+"""How a problem begins that names its place in the recipe itself, wherever it was found."""
+
 
 @dataclass
 class Found:
@@ -52,10 +55,9 @@ class Attempt:
 
     def _placed(self, problem: str) -> str:
         """`teacher.model: ...` of `model: ...`; what says a place of the recipe itself stays (`data.text: ...`)."""
-        field = re.match(r"([a-z_]+)[a-z_.]*: ", problem)
-        if problem.startswith(self.place) or (field is not None and field[1] in Recipe.model_fields):
+        if problem.startswith(self.place) or _SECTION.match(problem):
             return problem
-        return f"{self.place}{': ' if field is None else '.'}{problem}"
+        return f"{self.place}{'.' if re.match(r'[a-z_.]+: ', problem) else ': '}{problem}"
 
 
 @contextmanager
