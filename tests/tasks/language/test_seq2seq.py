@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Translation
 from torch.nn import functional
+from transformers import NllbTokenizer
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource
@@ -17,7 +18,7 @@ from stilla.signals import Batch, Dense
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
-from stilla.tasks.language.translations import CUT, PairProcessor
+from stilla.tasks.language.translations import CUT, PairProcessor, tidied
 from tests.tasks import pairs
 
 families = pytest.mark.parametrize("family", pairs.FAMILIES)
@@ -137,6 +138,18 @@ def test_a_model_says_its_start_and_the_token_that_targets_begin_with() -> None:
 def test_languages_are_for_tokenizers_that_know_them() -> None:
     with pytest.raises(CompatibilityError, match=r"data\.target_language: .* knows no languages"):
         PairProcessor.of(pairs.tokenizer("t5"), pairs.model("t5"), Seq2SeqData(train="x", target_language="yy_YY"))
+
+
+def test_who_knows_several_languages_has_to_be_told_the_targets_and_writes_it_first() -> None:
+    model, tokenizer = pairs.model("bart"), NllbTokenizer()
+    with pytest.raises(CompatibilityError, match=r"data\.target_language: .* would be learnt as 'eng_Latn'.*Name both"):
+        PairProcessor.of(tokenizer, model, Seq2SeqData(train="x", source_language="eng_Latn"))
+    pair = PairProcessor.of(tokenizer, model, Seq2SeqData(train="x", target_language="deu_Latn"))
+    assert pair.first == tokenizer.convert_tokens_to_ids("deu_Latn")
+    tidied(model, pair)
+    assert model.generation_config.forced_bos_token_id == pair.first
+    assert model.generation_config.decoder_start_token_id == pair.start
+    assert PairProcessor.of(tokenizer, model, Seq2SeqData(train="x")) == pair  # as the folder says it then
 
 
 @pytest.mark.parametrize(("columns", "found"), [

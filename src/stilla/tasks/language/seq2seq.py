@@ -14,7 +14,7 @@ from datasets import Dataset, Value
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled, with_nulls
 from stilla.errors import CompatibilityError, DataError, all_at_once
@@ -88,7 +88,10 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         loaded = super().load(source, labelled=labelled)
-        return replace(loaded, processor=PairProcessor.of(loaded.processor, loaded.model, self.section))
+        pair = PairProcessor.of(loaded.processor, loaded.model, self.section)
+        if isinstance(loaded.model, PreTrainedModel):
+            translations.tidied(loaded.model, pair)
+        return replace(loaded, processor=pair)
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         _, (sources, targets) = self._texts(split)

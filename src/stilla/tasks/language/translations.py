@@ -14,7 +14,7 @@ from datasets import Dataset, Translation
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
 from stilla.runtime.narrate import tracked
@@ -186,7 +186,8 @@ class PairProcessor:
         """What the model itself makes decoder inputs of, found by asking it.
 
         Raises:
-            CompatibilityError: the model does not say, or the tokenizer does not know the languages.
+            CompatibilityError: the model does not say; the tokenizer does not know the languages, or knows several and is
+                told none.
         """
         if section is not None:
             _set_languages(tokenizer, section)
@@ -220,18 +221,33 @@ def _start(model: nn.Module, ids: Sequence[int]) -> int:
                                  "decoder_start_token_id and pad_token_id in its config.json.") from error
 
 
+def tidied(model: PreTrainedModel, pair: PairProcessor) -> None:
+    """What a model is written out with says how its texts begin, the language among it, so that plain `generate()` writes as
+    was measured."""
+    settings: Any = model.generation_config
+    settings.decoder_start_token_id, settings.forced_bos_token_id = pair.start, pair.first
+
+
 def _set_languages(tokenizer: PreTrainedTokenizerBase, section: Seq2SeqData) -> None:
     for key, attribute in (("source_language", "src_lang"), ("target_language", "tgt_lang")):
         code = getattr(section, key)
         if code is None:
             continue
-        if attribute not in dir(type(tokenizer)) and attribute not in vars(tokenizer):
+        if not _knows(tokenizer, attribute):
             raise CompatibilityError(f"data.{key}: {type(tokenizer).__name__} knows no languages; leave it out, or tell the "
                                      "model in words (`data.prefix`).")
         if code not in tokenizer.get_vocab():
             near = did_you_mean(code, list(tokenizer.all_special_tokens))
             raise CompatibilityError(f"data.{key}: the tokenizer does not know {code!r}.{near}")
         setattr(tokenizer, attribute, code)
+    if _knows(tokenizer, "tgt_lang") and tokenizer.tgt_lang is None:
+        raise CompatibilityError(f"data.target_language: {type(tokenizer).__name__} knows several languages, and nobody says "
+                                 f"which the targets are in: they would be learnt as {tokenizer.src_lang!r}, as the sources "
+                                 "are read. Name both (`data.source_language` too).")
+
+
+def _knows(tokenizer: PreTrainedTokenizerBase, attribute: str) -> bool:
+    return attribute in dir(type(tokenizer)) or attribute in vars(tokenizer)
 
 
 @dataclass(frozen=True)
