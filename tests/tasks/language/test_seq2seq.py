@@ -168,6 +168,8 @@ def test_columns_that_names_leave_open_are_asked_for() -> None:
     assert task_of({"en": ["a"], "de": ["b"]}, source="en").columns == ("en", "de")
     with pytest.raises(DataError, match=r"data\.target: got 'ed'; expected a column of text: en or de\."):
         task_of({"en": ["a"], "de": ["b"]}, source="en", target="ed")
+    with pytest.raises(DataError, match=r"data\.target: got 'ed'; expected a column of text: en or de\."):
+        task_of({"en": ["a"], "de": ["b"]}, target="ed")  # not: which one is the source?
 
 
 def test_pairs_within_one_column_are_named_by_their_field() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import T5Config, T5EncoderModel, T5Model
 
 from stilla.errors import CompatibilityError
 from stilla.export.huggingface import restore, save_student
@@ -96,6 +97,19 @@ def test_a_students_folder_is_one_of_sentence_transformers(tmp_path: Path) -> No
             value.add_(1.0)
     restore(student, tmp_path / "student")
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [T5EncoderModel, T5Model])
+def test_an_encoder_of_two_is_taken_alone_and_comes_back_from_its_folder(tmp_path: Path, kind: Any) -> None:
+    torch.manual_seed(0)
+    kind(T5Config(vocab_size=len(tokenizer()), d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
+         ).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    before = load(ModelSource(model=str(tmp_path)), "mean", True, {}, trained=True)
+    assert isinstance(before.model, T5EncoderModel)
+    save_student(before.model, before.processor, tmp_path / "saved")
+    ours, theirs = (embed(one, TEXTS[:3], [None] * 3) for one in (before, loaded(tmp_path / "saved")))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_a_narrower_student_gets_a_layer_to_its_teachers_width_which_is_saved_with_it(tmp_path: Path) -> None:

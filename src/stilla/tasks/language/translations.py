@@ -52,8 +52,10 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     Raises:
         DataError: no such column, half of a pair, the names leave it open, or another text would be left out.
     """
-    if section.source is not None and section.target is not None:
-        return _existing("source", section.source, train), _existing("target", section.target, train)
+    said = {key: _existing(key, name, train)
+            for key, name in (("source", section.source), ("target", section.target)) if name is not None}
+    if len(said) == 2:
+        return said["source"], said["target"]
     names = [name for name in texts_of(train) if name != section.source and name != section.target]
     lower = {name.lower(): name for name in reversed(names)}
     pairs = [(lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower]

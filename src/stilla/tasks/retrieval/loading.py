@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from stilla.data.hub import hub_reachable
 from stilla.errors import CompatibilityError, all_of
@@ -48,8 +50,7 @@ def load(
     config = loading.read_config(source)
     layout = read_layout(source.model, **where)
     shape = _shape(layout, pooling, normalised, like, source.model)
-    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-    model, info = loading.from_pretrained(source, config, auto)
+    model, info = loading.from_pretrained(source, config, _auto(config))
     _refuse_new(model, info["missing_keys"], source)
     weights = weights_at(source.model, layout.dense, **where)
     made = as_embedder(model, shape, weights)
@@ -79,6 +80,13 @@ def _shape(layout: Layout, pooling: Pooling | None, normalised: bool | None, lik
         raise CompatibilityError(f"{name!r} does not say how its tokens become a vector (it has no modules.json). Set "
                                  "data.pooling: mean, first, last or max, and data.normalise")
     return said if like is None else replace(said, width=like.width)
+
+
+def _auto(config: PreTrainedConfig) -> Any:
+    """The encoder alone, also where a folder was written by it: T5's then says that it has no decoder, in T5's config."""
+    alone = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+    written = alone is not None and alone.__name__ in (config.architectures or ())
+    return AutoModelForTextEncoding if config.is_encoder_decoder or written else AutoModel
 
 
 def _refuse_new(model: PreTrainedModel, missing: set[str], source: ModelSource) -> None:
