@@ -289,6 +289,12 @@ def test_states_that_are_no_sequences_are_refused() -> None:
         states_of(model, torch.randn(5, 4))
 
 
+def test_layers_with_positions_before_examples_are_refused() -> None:
+    model = hf.XLNetModel(hf.XLNetConfig(vocab_size=40, d_model=8, n_layer=2, n_head=2, d_inner=8)).eval()
+    with pytest.raises(CompatibilityError, match=r"\(positions, batch, width\), here \(9, 2, 8\)"):
+        hidden_widths(model, find_stacks(model), {"input_ids": torch.ones(2, 9, dtype=torch.long)})
+
+
 def test_a_model_without_stacks_is_refused() -> None:
     with pytest.raises(CompatibilityError, match=r"AlbertModel has no stack of layers.*Leave `hidden` and `maps` out"):
         Recorder(hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=2, embedding_size=8)))

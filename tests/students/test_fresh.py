@@ -31,6 +31,15 @@ def test_the_fields_asked_for_change_and_all_others_are_the_teachers() -> None:
     assert student.classifier.weight.shape == (3, 8)
 
 
+def test_sizes_that_follow_from_each_other_have_to_be_named_all() -> None:
+    teacher = hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**SMALL, num_hidden_layers=1))
+    words = r"with hidden_size=8 cannot be run: .*left as it was: .*pooler_hidden_size=16"
+    with pytest.raises(CompatibilityError, match=words):
+        fresh(teacher, {"hidden_size": 8})
+    both = fresh(teacher, {"hidden_size": 8, "pooler_hidden_size": 8}).model
+    assert both.classifier.weight.shape[1] == 8
+
+
 def test_the_layer_map_is_the_automatic_one() -> None:
     assert fresh(bert(), {"num_hidden_layers": 2}).layer_map == {"layers": (1, 3)}
 

@@ -74,7 +74,7 @@ class Recorder:
         then not recorded.
         """
         record = Record({name: len(layers) for name, layers in self._layers.items()}, self._channels_first)
-        handles: list[RemovableHandle] = [self._model.register_forward_pre_hook(record._starts)]
+        handles: list[RemovableHandle] = [self._model.register_forward_pre_hook(record._starts, with_kwargs=True)]
         handles += [one.register_forward_hook(record._embedded) for one in self._embeds]
         for name, layers in self._layers.items():
             for index, layer in enumerate(layers):
@@ -100,6 +100,7 @@ class Record:
         self._channels_first = channels_first
         self._needs_graph = False
         self._patches: tuple[int, int] | None = None
+        self._examples: frozenset[int] = frozenset()
 
     @property
     def hidden_states(self) -> dict[str, tuple[Float[Tensor, "batch positions width"], ...]]:
@@ -159,14 +160,21 @@ class Record:
                 f"layer {index} of stack `{name}` works on tensors of shape {tuple(state.shape)}; expected "
                 "(batch, positions, width), or maps. Leave this stack out of `hidden`."
             )
+        if self._examples and state.shape[0] not in self._examples and state.shape[1] in self._examples:
+            raise CompatibilityError(
+                f"layer {index} of stack `{name}` works on tensors of (positions, batch, width), here {tuple(state.shape)}; "
+                "expected (batch, positions, width). Leave this stack out of `hidden`."
+            )
         return state
 
     def _embedded(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and not any(self._left.values()):
             self._patches = output.shape[2], output.shape[3]
 
-    def _starts(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+    def _starts(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._needs_graph = torch.is_grad_enabled()
+        given = (one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim() > 0)
+        self._examples = frozenset(one.shape[0] for one in given)
 
     def _enters(self, name: str, index: int) -> Callable[..., None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

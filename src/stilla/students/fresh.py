@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.errors import CompatibilityError, all_at_once, did_you_mean
-from stilla.models.configs import ConfigPath, edited_config
+from stilla.errors import CompatibilityError, all_at_once, all_of, did_you_mean
+from stilla.models.configs import ConfigPath, config_sections, edited_config
 from stilla.models.depths import Changes, of_depth
+from stilla.models.features import made_up_inputs
 from stilla.models.stacks import find_stacks
 from stilla.students.student import Student, automatic_layer_map
 
@@ -55,9 +56,35 @@ def fresh(teacher: nn.Module, config: Mapping[str, Any]) -> Student:
     except Exception as error:  # each class refuses a config in its own way
         asked = ", ".join(f"{'.'.join(path)}={value!r}" for path, value in changes.items())
         raise CompatibilityError(f"{name} cannot be built with {asked}: {error}") from error
+    _refuse_misfits(model.eval(), teacher, changes)
     if teacher.can_generate():
         model.generation_config = copy.deepcopy(teacher.generation_config)
-    return Student(model.eval(), automatic_layer_map(model, teacher))
+    return Student(model, automatic_layer_map(model, teacher))
+
+
+def _refuse_misfits(model: PreTrainedModel, teacher: PreTrainedModel, changes: Changes) -> None:
+    """By a forward: configs hold sizes that follow from each other, and do not look whether they do (DeBERTa's pooler)."""
+    error = _failure(model)
+    if error is None or _failure(teacher) is not None:  # of the teacher: this class reads what cannot be made up
+        return
+    asked = ", ".join(f"{'.'.join(path)}={value!r}" for path, value in changes.items())
+    left = [f"{'.'.join((*path[:-1], field))}={value!r}" for path, _ in changes.items()
+            for section in [dict(config_sections(teacher.config))[path[:-1]]]
+            for field, value in vars(section).items()
+            if type(value) is int and value == vars(section).get(path[-1]) and (*path[:-1], field) not in changes]
+    hint = f" As large as one of these in the teacher, and left as it was: {all_of(left)}." if left else ""
+    raise CompatibilityError(f"{type(model).__name__} with {asked} cannot be run: {error}.{hint} Name all sizes that follow "
+                             "from each other.") from error
+
+
+def _failure(model: PreTrainedModel) -> Exception | None:
+    """Of a forward of one made-up example."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(**made_up_inputs(model))
+    except Exception as error:  # whatever a class says to what it does not take
+        return error
+    return None
 
 
 def _changes(
