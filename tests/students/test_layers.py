@@ -16,7 +16,7 @@ from stilla.errors import CompatibilityError
 from stilla.models.stacks import find_stacks
 from stilla.students import Student, by_layers
 from stilla.students.layers import spaced
-from tests.families import BART, FAMILIES, SMALL, T5, Family, main_output
+from tests.families import BART, FAMILIES, SMALL, T5, VISION, Family, main_output
 
 BERT = {**SMALL, "num_hidden_layers": 6}
 
@@ -365,6 +365,14 @@ def test_ties_that_a_saved_student_would_not_have_are_refused() -> None:
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     with pytest.raises(CompatibilityError, match=r"lm_head.weight and model.embed_tokens.weight are one tensor in a"):
         by_layers(model, 1)
+
+
+def test_layers_without_which_a_head_cannot_be_run_are_refused() -> None:
+    teacher = hf.DPTForSemanticSegmentation(hf.DPTConfig(
+        **{**VISION, "image_size": 32}, num_hidden_layers=4, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[4] * 4,
+        fusion_hidden_size=4, use_auxiliary_head=False, reassemble_factors=[4, 2, 1, 0.5])).eval()
+    with pytest.raises(CompatibilityError, match=r"cannot be run with these layers alone: .*neck hidden sizes"):
+        by_layers(teacher, {"keep": [0, 1, 2]})
 
 
 def test_a_quantised_teacher_is_refused() -> None:

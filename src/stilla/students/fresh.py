@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from stilla.errors import CompatibilityError, all_at_once, all_of, did_you_mean
 from stilla.models.configs import ConfigPath, config_sections, edited_config
 from stilla.models.depths import Changes, of_depth
-from stilla.models.features import made_up_inputs
 from stilla.models.stacks import find_stacks
 from stilla.students.student import Student, automatic_layer_map
+from stilla.students.trying import failure
 
 # Changing these would make another task or another class of it, not a smaller student.
 _FIXED = {
@@ -63,9 +63,9 @@ def fresh(teacher: nn.Module, config: Mapping[str, Any]) -> Student:
 
 
 def _refuse_misfits(model: PreTrainedModel, teacher: PreTrainedModel, changes: Changes) -> None:
-    """By a forward: configs hold sizes that follow from each other, and do not look whether they do (DeBERTa's pooler)."""
-    error = _failure(model)
-    if error is None or _failure(teacher) is not None:  # of the teacher: this class reads what cannot be made up
+    """Sizes that follow from each other stand in a config each by itself (DeBERTa's pooler)."""
+    error = failure(model, teacher)
+    if error is None:
         return
     asked = ", ".join(f"{'.'.join(path)}={value!r}" for path, value in changes.items())
     left = [f"{'.'.join((*path[:-1], field))}={value!r}" for path, _ in changes.items()
@@ -75,16 +75,6 @@ def _refuse_misfits(model: PreTrainedModel, teacher: PreTrainedModel, changes: C
     hint = f" As large as one of these in the teacher, and left as it was: {all_of(left)}." if left else ""
     raise CompatibilityError(f"{type(model).__name__} with {asked} cannot be run: {error}.{hint} Name all sizes that follow "
                              "from each other.") from error
-
-
-def _failure(model: PreTrainedModel) -> Exception | None:
-    """Of a forward of one made-up example."""
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model(**made_up_inputs(model))
-    except Exception as error:  # whatever a class says to what it does not take
-        return error
-    return None
 
 
 def _changes(

@@ -17,6 +17,7 @@ from stilla.models.stacks import LayerStack, find_stacks
 from stilla.students.copying import copy_weights
 from stilla.students.kinds import misfits, nearest_fit
 from stilla.students.student import LayerMap, Student
+from stilla.students.trying import failure
 
 _PARTS = (1, 3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 12)
 _WAY_OUT = "Give the student as `student: {model: ...}`, or build it fresh with `student: {config: ...}`."
@@ -43,7 +44,7 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
 
     Raises:
         CompatibilityError: these are not layers of this model, or cutting them would invent or lose weights,
-            or change what the kept layers compute.
+            or change what the kept layers compute, or leave what cannot be run.
     """
     stacks = _stacks(teacher)
     assert isinstance(teacher, PreTrainedModel)  # only such a model has stacks
@@ -63,6 +64,9 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
             f"Keep a layer of the same kind at that place. {_WAY_OUT}"
         )
     copy_weights(student, teacher, kept)
+    if (error := failure(student.eval(), teacher)) is not None:
+        raise CompatibilityError(f"{name} cannot be run with these layers alone: {error}. Keep those that its head reads. "
+                                 f"{_WAY_OUT}") from error
     return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks},
                      {stack.name: _copied(stack, kept[stack]) for stack in stacks})
 
