@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import (
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    TrainingArguments,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+    set_seed,
+)
 
 from stilla import DistillationTrainer, data, tasks
 from stilla.errors import CompatibilityError, DataError
@@ -104,6 +111,21 @@ def test_every_head_alone_answers_as_the_whole(made: Made) -> None:
         said = student(**batch.student)["parts"]
         for name, own in parts_of(batch).items():
             assert torch.equal(student.alone(name)(**own.student)["logits"], said[name]["logits"])
+
+
+@pytest.mark.parametrize(("kind", "config"), [
+    (DebertaV2ForSequenceClassification, DebertaV2Config(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)),
+    (XLNetForSequenceClassification, XLNetConfig(vocab_size=20, d_model=8, n_layer=1, n_head=2, d_inner=8))])
+def test_encoders_with_an_attention_of_their_own_come_back_from_their_folder(tmp_path: Path, kind: Any, config: Any) -> None:
+    torch.manual_seed(0)
+    one = kind(config).eval()
+    whole = SeveralModel.sharing({"a": one, "b": one}, one.base_model)
+    whole.save_pretrained(tmp_path)
+    inputs = {f"{part}/input_ids": torch.arange(4, 10)[None] for part in "ab"}
+    with torch.no_grad():
+        expected, found = whole(**inputs), SeveralModel.from_pretrained(tmp_path).eval()(**inputs)
+    torch.testing.assert_close(found["logits"], expected["logits"])
 
 
 def test_a_gradient_of_the_encoder_is_the_sum_of_the_tasks(made: Made) -> None:

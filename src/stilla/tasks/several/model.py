@@ -70,7 +70,7 @@ class SeveralModel(PreTrainedModel):
 
     def __init__(self, config: SeveralConfig) -> None:
         super().__init__(config)
-        built = {name: _class(head["architecture"])(config.of_head(name)) for name, head in config.heads.items()}
+        built = {name: _built(_class(head["architecture"]), config.of_head(name)) for name, head in config.heads.items()}
         bodies = [body_of(model) for model in built.values()]
         # one without a pooler would lack what another head reads
         self.encoder = max(bodies, key=lambda body: sum(1 for _ in body.parameters()))
@@ -200,6 +200,15 @@ def _around(model: PreTrainedModel, encoder: PreTrainedModel) -> None:
     prefix = model.base_model_prefix
     del model._modules[prefix]
     object.__setattr__(model, prefix, encoder)
+
+
+def _built(kind: Any, config: PreTrainedConfig) -> PreTrainedModel:
+    """A head with an encoder. Where nobody names an implementation of attention, `from_pretrained` gives the whole model's to
+    its parts, which not every class has (DeBERTa)."""
+    if config._attn_implementation == "sdpa" and not kind._supports_sdpa:
+        config._attn_implementation = "eager"
+    made: PreTrainedModel = kind(config)
+    return made
 
 
 def _class(name: str) -> type[PreTrainedModel]:
