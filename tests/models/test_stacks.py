@@ -10,7 +10,7 @@ from torch import nn
 from stilla.errors import CompatibilityError
 from stilla.models.configs import edited_config
 from stilla.models.stacks import LayerStack, find_stacks
-from tests.families import FAMILIES, SMALL, Family
+from tests.families import FAMILIES, SMALL, SPEECH, Family
 
 TINY_BERT = hf.BertConfig(**SMALL, num_hidden_layers=3)
 
@@ -110,6 +110,12 @@ def test_experts_and_strided_convolutions_are_no_stacks() -> None:
     assert {stack.name for stack in find_stacks(hf.SwitchTransformersModel(switch))} == {"encoder", "decoder"}
     (stack,) = find_stacks(named("wav2vec2").build())
     assert stack.paths == ("wav2vec2.encoder.layers",)
+
+
+def test_beside_layers_lists_of_convolutions_alone_are_no_stacks() -> None:
+    model = hf.Data2VecAudioModel(hf.Data2VecAudioConfig(**{
+        **SMALL, **SPEECH, "num_hidden_layers": 3, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}))
+    assert [(stack.name, stack.depths) for stack in find_stacks(model)] == [("layers", (3,))]
 
 
 def test_finding_changes_neither_the_model_nor_the_random_state() -> None:

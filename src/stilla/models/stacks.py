@@ -112,7 +112,9 @@ class _Section:
             # ALBERT: `num_hidden_groups` adds a group of weights, but `num_hidden_layers` says how often they
             # run
             return staged
-        return [*staged, *plain.values()]
+        # beside layers, lists of convolutions alone are none: positions (data2vec), maps on their way in (Deformable DETR)
+        multiplying = [stack for path, stack in plain.items() if _multiplies(self.model.get_submodule(path))]
+        return [*staged, *(multiplying or plain.values())]
 
     def _in_stages(self) -> list[LayerStack]:
         stacks = []
@@ -227,6 +229,11 @@ def _strides(layers: nn.Module) -> bool:
     """Whether a layer changes the number of positions: wav2vec2's first convolutions are no stack to cut."""
     convolutions = (m for m in layers.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
     return any(stride != 1 for convolution in convolutions for stride in convolution.stride)
+
+
+def _multiplies(layers: nn.Module) -> bool:
+    """Whether layers hold matrices, and not convolutions alone."""
+    return any(weight.dim() == 2 for weight in layers.parameters())
 
 
 def _is_count(value: object) -> bool:
