@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
         teacher = run_of(_taught(options, files, target, where / "teacher"), ()).folder / "teacher"
         found = {}
         for way in options.starts:
-            model = start if way != "joint" else joint(options, files, others, start, where / "joint")
+            model = start if way != "joint" else joint(options, files, others, start, where / "others")
             student: dict[str, Any] = {"model": str(model)}
             if way == "reptile":
                 student["reptile"] = {**_steps(options), "tasks": [str(files / name / "train.parquet") for name in others]}
@@ -106,7 +106,7 @@ def cut(layers: int, target: Path) -> Path:
 
 def joint(options: argparse.Namespace, files: Path, others: list[str], start: Path, output: Path) -> Path:
     """The start after the intents of all other domains at once, as a run trains a teacher; its student is nobody's."""
-    data = output.parent / "joint-data"
+    data = output.parent / "others-data"
     data.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation"):
         parts = [Dataset.from_parquet(str(files / name / f"{split}.parquet"), keep_in_memory=True) for name in others]
