@@ -232,8 +232,8 @@ def _strides(layers: nn.Module) -> bool:
 
 
 def _multiplies(layers: nn.Module) -> bool:
-    """Whether layers hold matrices, and not convolutions alone."""
-    return any(weight.dim() == 2 for weight in layers.parameters())
+    """Whether layers hold matrices (quantised ones as buffers), and not convolutions alone."""
+    return any(weight.dim() == 2 for weight in chain(layers.parameters(), layers.buffers()))
 
 
 def _is_count(value: object) -> bool:
