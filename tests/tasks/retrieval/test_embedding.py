@@ -231,7 +231,7 @@ def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
     ([{"text": "a"}, {"text": " "}], {}, "null or empty in 1 of 2"),
     ([{"text": "a", "score": 1.0}] * 2, {"score": "score"}, "Set data.text to two columns"),
     ([{"one": "a b", "two": "c d"}] * 2, {}, "which column is the text"),
-    ([{"text": "a"}] * 2, {"text": "body"}, r"data\.text: got 'body', which is no column"),
+    ([{"text": "a"}] * 2, {"text": "txet"}, r"data\.text: got 'txet', which is no column; .* Did you mean text"),
     ([{"sentence1": "a", "sentence2": "b"}] * 2, {"text": ["one", "two"]}, r"data\.text: got 'one', which is no column"),
     ([{"sentence1": "a", "sentence2": "b", "score": "high"}] * 2, {}, r"'score' holds text that says no number"),
     ([{"sentence1": "a", "sentence2": "b"}] * 2, {"score": "grade"}, r"data\.score: got 'grade', which is no column"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Value
 
-from stilla.errors import one_of
+from stilla.errors import did_you_mean, one_of
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.shared import columns as _columns
 
@@ -33,7 +33,8 @@ def nowhere(section: EmbeddingData | RerankingData, splits: Mapping[str, Dataset
         return []
     there = {name for split in splits.values() for name in split.column_names}
     named = {"text": section.text or (), "score": () if section.score is None else (section.score,)}
-    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}"
+    return [f"data.{key}: got {name!r}, which is no column; the data have {one_of(sorted(there))}."
+            f"{did_you_mean(name, sorted(there))}"
             for key, names in named.items() for name in names if name not in there]
 
 
