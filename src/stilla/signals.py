@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
+from stilla.utterances import Speech as Speech
+from stilla.utterances import Spoken as Spoken
 
 
 class Side(StrEnum):
@@ -343,20 +345,6 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """Utterances as frames, and what is said in them without a place in time.
-
-    lengths: how many of an utterance's frames are its own. targets: its symbols, -100 behind the last; none where nobody
-    has said what they are. blank: the class that stands for no symbol.
-    """
-
-    logits: Float[Tensor, "batch frames classes"]
-    lengths: Int[Tensor, " batch"]
-    targets: Int[Tensor, "batch symbols"]
-    blank: int
-
-
-@dataclass(frozen=True)
 class Signals:
     """What one model said about one batch."""
 
@@ -379,6 +367,9 @@ class Signals:
     """Where rows are places in pictures, how many lie below and beside each other in each: pictures x down x across."""
     spoken: Spoken | None = None
     """Where rows are frames of utterances, all of them with what is said."""
+    speech: Speech | None = None
+    """Where rows are frames of spectrograms that a model makes; labels are then (rows, bins + 1), the data's own frame and
+    whether it is its utterance's last."""
     parts: Mapping[str, Signals] = field(default_factory=dict)
     """Of several tasks at once, by name what was said of each one's examples."""
     detections: Detections | None = None

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+RIGHT = "right"
+"""Under which name views of sounds have what the data say."""
+
 
 class Checked:
     """Plain data that are checked when they are read: no field that is unknown, no other type, no number without an end."""
@@ -142,6 +145,16 @@ class Sound(Checked):
 
 
 @dataclass(frozen=True)
+class Sounding(Checked):
+    """A text, and by whom it is spoken, as `data:` URIs: by the data, under the name `right`, and by each subject."""
+
+    text: str
+    said: Mapping[str, str]
+
+    kind: ClassVar[str] = "sounding"
+
+
+@dataclass(frozen=True)
 class Weights(Checked):
     """A text in pieces, and by subject how much each piece weighs in its answer, from -1 (against it) to 1 (for it).
 
@@ -160,7 +173,7 @@ class Weights(Checked):
                 raise ValueError(f"{len(weights)} weights of {subject!r:.50} for {len(self.pieces)} pieces, from -1 to 1")
 
 
-View = Text | Picture | Boxed | Ranking | Overlays | Sound | Weights
+View = Text | Picture | Boxed | Ranking | Overlays | Sound | Sounding | Weights
 
 
 def plain(view: View) -> dict[str, Any]:

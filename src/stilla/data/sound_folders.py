@@ -1,5 +1,5 @@
-"""Sounds in the ways that they come in: folders of classes, metadata files, LibriSpeech, Common Voice, Kaldi, and tables that
-name files."""
+"""Sounds in the ways that they come in: folders of classes, metadata files, LibriSpeech, LJSpeech, Common Voice, Kaldi, and
+tables that name files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ NAMES = ("audio", "audio_filepath", "audio_file", "audio_path", "file_name", "fi
 """What people call the column that names a sound's file, most telling first."""
 CLIPS = "clips"
 """The folder beside Common Voice's tables in which their files lie."""
+WAVES = "wavs"
+"""The folder beside LJSpeech's list in which its files lie."""
+_LJ_SPEECH = "metadata.csv"
 _COMMON_VOICE = {"train": "train", "dev": "validation", "test": "test"}
 
 Reader = Callable[[Path, Notes], Iterator[pa.Table]]
@@ -43,6 +46,8 @@ def read(
         DataError: it leaves open what is what; names of what is no file within the folder.
     """
     names = {path.name for path in inside}
+    if (folder / WAVES).is_dir() and _is_lj_speech(folder / _LJ_SPEECH):
+        return _lj_speech(folder, inside)
     if names & set(METADATA):
         return picture_folders.with_metadata(folder, splits, table, SOUNDS)
     if any(name.endswith(".trans.txt") for name in names):
@@ -144,6 +149,39 @@ def _libri_speech(folder: Path, inside: Sequence[Path], split_in: Callable[[str]
 
     return {split: _rows(rows, files, folder, "librispeech")
             for split, files in _by_split(folder, transcripts, split_in).items()}
+
+
+def _is_lj_speech(path: Path) -> bool:
+    """Whether a list has no header and a bar between its columns, of which the first is a sound's name."""
+    if not path.is_file():
+        return False
+    with read_text(path, None) as lines:
+        first = next((line.strip() for line in lines if line.strip()), "")
+    name, bar, _ = first.partition("|")
+    return bool(bar) and (path.parent / WAVES / f"{name}.wav").is_file()
+
+
+def _lj_speech(folder: Path, inside: Sequence[Path]) -> dict[str, Dataset]:
+    """`metadata.csv` with a line `<utterance>|what is written` for every sound in `wavs`; behind it, after another bar, what
+    is said, with numbers and abbreviations in words, which is the text where it is there."""
+    beside = {path.name: path for path in inside if path.parent == folder / WAVES}
+
+    def rows(path: Path) -> Iterator[tuple[dict[str, object], str]]:
+        with read_text(path, None) as lines:
+            for number, line in enumerate(lines, 1):
+                name, *texts = line.strip("\n").split("|")
+                if not line.strip():
+                    continue
+                if not 1 <= len(texts) <= 2:
+                    raise DataError(f"{str(path)!r}, line {number}: has {len(texts) + 1} columns; expected "
+                                    "utterance|text, or utterance|text|text in words.")
+                if f"{name}.wav" not in beside:
+                    raise DataError(f"{str(path)!r}, line {number}: names {quoted(name)}, and there is no "
+                                    f"{WAVES}/{name}.wav.")
+                place = resolved(f"{name}.wav", folder / WAVES, folder, path)
+                yield {"text": texts[-1].strip(), "written": texts[0].strip(), "id": name}, place
+
+    return {"train": _rows(rows, [folder / _LJ_SPEECH], folder, "ljspeech")}
 
 
 def _kaldi(folder: Path, inside: Sequence[Path], split_in: Callable[[str], str | None]) -> dict[str, Dataset]:

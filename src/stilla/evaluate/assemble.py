@@ -118,6 +118,7 @@ def make_scores(
         notes=(*said, *(note for note in (why, against.caveat) if note)),
         flipped=flipped,
         flips=shown,
+        samples=main.samples(splits[headline]),
         units=units,
         decided=decided,
         classes=classes,

@@ -13,9 +13,9 @@ from stilla.evaluate.calibration import calibration
 from stilla.evaluate.fidelity import AGREEMENT, flip_kinds, flips
 from stilla.evaluate.paired import over_examples
 from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap
-from stilla.scores import Calibration, ClassScore, Flip, Interval, PairedTest
+from stilla.scores import MODELS, Calibration, ClassScore, Flip, Interval, PairedTest, Sample
 from stilla.tasks.answers import Answers, Decisions, Metric, Statistics
-from stilla.tasks.exam import Exam
+from stilla.tasks.exam import Exam, any_of
 
 Subjects = Mapping[str, Sequence[Answers]]
 """By subject, one per seed."""
@@ -113,6 +113,14 @@ class Sitting:
         return {kind: len(units) for kind, units in kinds.items()}, shown
 
 
+    def samples(self, split: Dataset) -> tuple[Sample, ...]:
+        """As many as the exam shows, from all over the split, with what the first seed of every model answered."""
+        first = {subject: seeds[0] for subject, seeds in self.subjects.items() if subject in MODELS}
+        keys = any_of(first).keys
+        some = np.unique(np.linspace(0, len(keys) - 1, min(self.exam.samples, len(keys))).astype(int)).tolist()
+        return tuple(Sample(str(keys[one]), self.exam.view(split, first, one, 0)) for one in some)
+
+
 class Split:
     """All exams on one split. What is said once (agreement, KL, calibration, flips, classes) is of the first exam that says
     it."""
@@ -178,6 +186,10 @@ class Split:
     def flips(self, split: Dataset) -> tuple[dict[str, int], tuple[Flip, ...]]:
         deciding = self._deciding()
         return ({}, ()) if deciding is None else deciding.flips(split)
+
+    def samples(self, split: Dataset) -> tuple[Sample, ...]:
+        """Examples from all over the split, with what the first seed of every model answered."""
+        return next((found for one in self.sittings if one.exam.samples and (found := one.samples(split))), ())
 
     def _deciding(self) -> Sitting | None:
         return next((one for one in self.sittings if one.comparable and one.decided), None)

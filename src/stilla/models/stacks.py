@@ -104,7 +104,8 @@ class _Section:
         plain: dict[str, LayerStack] = {}
         for stack in [*self._counted_by_lists(), *self._counted_by_numbers()]:
             path = stack.paths[0]
-            if not any(_holds(path, holder) for holder in holders) and not _strides(self.model.get_submodule(path)):
+            layers = self.model.get_submodule(path)
+            if not any(_holds(path, holder) for holder in holders) and not _strides(layers):
                 plain.setdefault(path, stack)
         canonical = type(self.config).attribute_map.get("num_hidden_layers", "num_hidden_layers")
         counters = {stack.config_path[-1] for stack in plain.values()}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
     from stilla.objectives.embedding import Embedding
+    from stilla.objectives.frames import Frames
     from stilla.objectives.hidden import Hidden
     from stilla.objectives.interactive import Interactive
     from stilla.objectives.labels import Labels
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from stilla.objectives.ranking import Ranking
     from stilla.objectives.saliency import Saliency
     from stilla.objectives.similarities import Similarities
+    from stilla.objectives.spectrogram import Spectrogram
     from stilla.objectives.weights import Weights
 
 __all__ = [
-    "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Hidden", "Interactive", "Labels",
-    "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Saliency", "Similarities", "Term",
-    "Weights", "find", "problems", "term",
+    "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Frames", "Hidden", "Interactive",
+    "Labels", "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Saliency",
+    "Similarities", "Spectrogram", "Term", "Weights", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -62,6 +64,8 @@ KINDS: Mapping[str, str] = {
     "listwise": "stilla.objectives.listwise:Listwise",
     "objects": "stilla.objectives.objects:Objects",
     "queries": "stilla.objectives.queries:Queries",
+    "spectrogram": "stilla.objectives.spectrogram:Spectrogram",
+    "frames": "stilla.objectives.frames:Frames",
 }
 
 

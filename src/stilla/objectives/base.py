@@ -121,7 +121,8 @@ class LogitObjective(Objective):
         if student.classes:
             return []
         return ["is made of logits, and these examples have none: a text by itself has a vector (use `embedding`, or give "
-                "pairs or candidates), a picture has objects in it (use `objects` and `queries`)"]
+                "pairs or candidates), a picture has objects in it (use `objects` and `queries`), "
+                "and what is spoken has frames (use `spectrogram` and `frames`)"]
 
     @property
     def accepts(self) -> tuple[type, ...]:

@@ -89,6 +89,7 @@ def page_values(run: RunFolder) -> dict[str, object]:
         "class_metric": metric_title(scores.class_metric),
         "class_low": sections.class_axis_low(scores),
         "decisions": sections.decisions(scores),
+        "samples": sections.samples(scores),
         "reasons": sections.reasons(scores),
         "decision_summary": _decision_summary(scores),
         "kinds": [(kind, KINDS[kind]) for kind in KINDS if any(flip.kind == kind for flip in scores.flips)],
@@ -179,7 +180,8 @@ def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
         ("trade-off", "Cost", ("trade_off",)), ("seeds", "Seeds", ("seeds",)),
         ("training", "Training", ("losses", "evaluation", "spent_lines")),
         ("calibration", "Calibration", ("calibration",)), ("classes", "Classes", ("classes",)),
-        ("decisions", "Decisions", ("decisions",)), ("reasons", "Reasons", ("reasons",)), ("recipe", "Recipe", ("recipe",)),
+        ("decisions", "Decisions", ("decisions",)), ("samples", "Examples", ("samples",)),
+        ("reasons", "Reasons", ("reasons",)), ("recipe", "Recipe", ("recipe",)),
         ("environment", "Environment", ("environment",)),
     ) if any(values[need] for need in needs)]
 

@@ -132,6 +132,10 @@ def _decision(flip: Flip) -> Decision:
     return Decision(flip.kind, draw(flip.shown, flip.label), flip.label, tuple(_answer(flip, name) for name in names))
 
 
+def samples(scores: Scores) -> tuple[Drawn, ...]:
+    return tuple(draw(one.shown, one.key) for one in scores.samples)
+
+
 @dataclass(frozen=True)
 class Rests:
     """An example with what answers to it rest on."""

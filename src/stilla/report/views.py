@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 from stilla.report.charts.marks import subject_style
 from stilla.report.table import subject_title
-from stilla.views import Box, Boxed, Listed, Mark, Overlays, Picture, Ranking, Sound, Text, View, Weights
+from stilla.views import (
+    RIGHT,
+    Box,
+    Boxed,
+    Listed,
+    Mark,
+    Overlays,
+    Picture,
+    Ranking,
+    Sound,
+    Sounding,
+    Text,
+    View,
+    Weights,
+)
 
-RIGHT = "right"
-"""Under which name a sound's view has what the data say."""
 _LONGEST_TEXT = 600
 _LONGEST_ENTRY = 160
 _MOST_PIECES = 120
@@ -50,6 +62,8 @@ def draw(view: View, label: str) -> Drawn:
         return Drawn(_side_by_side(view), "texts")
     if isinstance(view, Sound):
         return Drawn(_played(view), "texts")
+    if isinstance(view, Sounding):
+        return Drawn(_spoken(view), "texts")
     if isinstance(view, Weights):
         return Drawn(_weighed(view), "texts")
     return Drawn(_folded(view if isinstance(view, Text) else Text(view.uri)), "texts")
@@ -69,13 +83,26 @@ def _overlays(view: Overlays, label: str) -> Markup:
     return Markup('<div class="overlays">{}<p class="legend">{}</p></div>').format(shown, names)
 def _played(view: Sound) -> Markup:
     """A player, and below it a line for what everybody says is said."""
-    known = _SOUND.fullmatch(view.uri) is not None
-    player = Markup('<audio controls preload="none" src="{}"></audio>').format(view.uri) if known else _folded(Text(view.uri))
+    return _player(view.uri) + _lines({name: _pieces(text, 0, len(text.text)) for name, text in view.texts.items()})
+
+
+def _spoken(view: Sounding) -> Markup:
+    """The text, and below it a line with a player for everybody who speaks it."""
+    return _folded(Text(view.text)) + _lines({name: _player(uri) for name, uri in view.said.items()})
+
+
+def _player(uri: str) -> Markup:
+    known = _SOUND.fullmatch(uri) is not None
+    return Markup('<audio controls preload="none" src="{}"></audio>').format(uri) if known else _folded(Text(uri))
+
+
+def _lines(said: Mapping[str, Markup]) -> Markup:
+    """By whom it is said, the data first called `right`."""
     rows = [Markup('<tr><th class="{}">{}</th><td>{}</td></tr>').format(
-        "" if name == RIGHT else subject_style(name).colour, "right" if name == RIGHT else subject_title(name),
-        _pieces(text, 0, len(text.text))) for name, text in view.texts.items()]
+        "" if name == RIGHT else subject_style(name).colour, "right" if name == RIGHT else subject_title(name), one)
+        for name, one in said.items()]
     table = Markup('<div class="scroll"><table class="said"><tbody>{}</tbody></table></div>').format(Markup("").join(rows))
-    return player + (table if rows else Markup(""))
+    return table if rows else Markup("")
 
 
 def _weighed(view: Weights) -> Markup:

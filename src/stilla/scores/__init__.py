@@ -15,6 +15,7 @@ from stilla.scores.values import (
     Interval,
     Measured,
     PairedTest,
+    Sample,
     metric_title,
     task_title,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Part",
     "Reason",
     "Reasons",
+    "Sample",
     "Scores",
     "metric_title",
     "task_title",

@@ -14,6 +14,7 @@ from stilla.views import Checked, View
 _TITLES = {
     "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
     "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
+    "mcd": "mel-cepstral distance (dB)", "frame_error": "error of the next frame",
     "mean_retention": "quality over all tasks",
     "matthews": "Matthews correlation", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
 }
@@ -137,6 +138,14 @@ class ClassScore(Checked):
     name: str
     support: int
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sample(Checked):
+    """An example with what was answered. `key`: its place in its split."""
+
+    key: str
+    shown: Annotated[View, PlainValidator(views.view_of)]
 
 
 @dataclass(frozen=True)

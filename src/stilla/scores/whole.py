@@ -15,7 +15,7 @@ from stilla import views
 from stilla.errors import StillaError
 from stilla.runtime.files import sealed, unsealed, write_whole
 from stilla.scores.beside import Grouped, Kept, Part, Reasons
-from stilla.scores.values import ClassScore, Flip, Interval, Measured, PairedTest
+from stilla.scores.values import ClassScore, Flip, Interval, Measured, PairedTest, Sample
 from stilla.views import Checked
 
 
@@ -29,6 +29,7 @@ class Scores(Checked):
     (teacher - baseline). Either is `None` where it is not defined or cannot be measured, and `notes` says why.
     `tests`: whether the difference is chance, by what is exchanged: `seeds` (where there are several), `examples`.
     `flipped`: numbers by kind on the headline split; `flips`: the examples shown in the report, most confident first.
+    `samples`: examples of the headline split with what was answered, whatever that is.
     `units`: what is decided and flips (examples, tokens, words); `decided`: how many of them the headline split has.
     `class_metric`: what `classes` hold of every class.
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, how many
@@ -58,6 +59,7 @@ class Scores(Checked):
     notes: tuple[str, ...] = ()
     flipped: Mapping[str, int] = field(default_factory=dict)
     flips: tuple[Flip, ...] = ()
+    samples: tuple[Sample, ...] = ()
     classes: tuple[ClassScore, ...] = ()
     units: str = "examples"
     decided: int = 0
@@ -97,6 +99,7 @@ class Scores(Checked):
     def _stored(self) -> dict[str, Any]:
         stored = asdict(replace(self, parts={}))
         stored["flips"] = [{**asdict(flip), "shown": views.plain(flip.shown)} for flip in self.flips]
+        stored["samples"] = [{**asdict(one), "shown": views.plain(one.shown)} for one in self.samples]
         if self.reasons is not None:
             stored["reasons"]["shown"] = [{**asdict(one), "shown": views.plain(one.shown)} for one in self.reasons.shown]
         parts = {name: one._stored() for name, one in self.parts.items()}

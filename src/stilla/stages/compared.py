@@ -90,7 +90,7 @@ class Compared:
         return self.between.prepare(examples, self.student.processor, theirs, training=False)
 
     def examined(
-        self, exam: Exam, splits: Mapping[str, Dataset], prepared: Mapping[str, Prepared]
+        self, exam: ForwardExam, splits: Mapping[str, Dataset], prepared: Mapping[str, Prepared]
     ) -> Iterator[Examined]:
         """What all answer. Where the student reads other tokens than the teacher, first how likely each finds the texts in
         its own: numbers of tokens say nothing of each other."""
@@ -99,13 +99,19 @@ class Compared:
             yield Examined(apart, self._answers(
                 apart, splits, lambda split: self._apart(split, splits[split], _apart_exam)))
         if self.beside:
-            answers = self._answers(exam, splits, lambda split: self._beside(split, splits[split], prepared[split]))
+            answers = self._answers(exam, splits, lambda split: self._beside(exam, split, splits[split], prepared[split]))
             yield Examined(exam, answers, tuple(self.simple))
         else:
-            said = self._answers(
-                exam, splits, lambda split: self._apart(split, splits[split], lambda task: task.exam()))
+            said = self._answers(exam, splits, lambda split: self._apart(
+                split, splits[split], lambda task: self._same_exam(exam, task)))
             if apart is None or _of_the_same(said):
                 yield Examined(exam, said, tuple(self.simple))
+
+    def _same_exam(self, exam: ForwardExam, task: Task) -> ForwardExam:
+        """As another model's task has it."""
+        found = task.exams(self.recipe.evaluate)[self.exams.index(exam)]
+        assert isinstance(found, ForwardExam)  # as this one is
+        return found
 
     def _answers(
         self, exam: Exam, splits: Iterable[str], said: Callable[[str], Mapping[str, Answers]]
@@ -197,9 +203,8 @@ class Compared:
         return {**{f"{role}:{seed}": Asked(one.model) for role, seeds in self.made.items() for seed, one in enumerate(seeds)},
                 **{kind: Asked(file) for kind, file in self.files.items()}}
 
-    def _beside(self, split: str, examples: Dataset, prepared: Prepared) -> dict[str, Answers]:
+    def _beside(self, exam: ForwardExam, split: str, examples: Dataset, prepared: Prepared) -> dict[str, Answers]:
         """All at once, each compared with the teacher's rows."""
-        exam = self.between.exam()
         taught = {} if self.teacher is None else {"teacher": Asked(self.teacher.model, Side.TEACHER)}
         found = self._examine(exam, {**taught, **self._students()}, prepared, split)
         return found | self._in_parts(found, examples, lambda model, some: self._examine(

@@ -33,7 +33,7 @@ from stilla.stages.compared import Compared
 from stilla.stages.groups import Parts, grouped
 from stilla.stages.words import narrowed
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.tasks.exam import by_task
+from stilla.tasks.exam import ForwardExam, by_task
 from stilla.tasks.language.writing import WrittenExam
 
 
@@ -95,7 +95,7 @@ def measure(
             wrote = write_texts(exam, splits, compared.authors(), recipe.evaluate.batch_size)
             examined.append(Examined(exam, wrote.answers))
             said += [*wrote.notes, *compared.silent()]
-        else:
+        elif isinstance(exam, ForwardExam):
             examined += compared.examined(exam, splits, prepared)
             said += compared.remarks(prepared[timed])
     said += compared.vocabulary(timed, splits[timed])

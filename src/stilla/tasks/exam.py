@@ -46,6 +46,8 @@ class Exam(ABC):
     """What is decided, in words: examples, tokens, words, boxes."""
     class_metric: ClassVar[str] = "f1"
     """What `by_class` measures."""
+    samples: ClassVar[int] = 0
+    """How many examples a person is shown with what was answered, whether or not anything is decided of them."""
 
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:

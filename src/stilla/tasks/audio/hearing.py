@@ -110,7 +110,7 @@ class Ear:
         samples = wave.at(self.rate)
         if self.frames is not None and len(samples) < self.frames.least(1):
             samples = np.pad(samples, (0, self.frames.least(1) - len(samples)))
-        with _quiet():
+        with quiet():
             made = self.extractor(samples, sampling_rate=self.rate, return_tensors="np")
         found: NDArray[np.float32] = np.asarray(made[self.name][0], np.float32)
         if (mask := made.get("attention_mask")) is not None and found.ndim == 2 and len(mask[0]) == len(found):
@@ -155,8 +155,8 @@ class Ear:
         return {**said, "frames": str(self.frames)}
 
 
-def ear_for(source: ModelSource, model: nn.Module) -> Ear:
-    """The extractor of a model, which from here on leaves padding out of its norms.
+def extractor_for(source: ModelSource) -> Any:
+    """The feature extractor of a model of sounds.
 
     Raises:
         CompatibilityError: there is none, or it is none of sounds.
@@ -166,13 +166,22 @@ def ear_for(source: ModelSource, model: nn.Module) -> Ear:
     if folder.is_dir() and not any((folder / name).is_file() for name in _FILES):
         raise CompatibilityError(f"{place!r} holds no feature extractor; copy its preprocessor_config.json there, or name "
                                  "its place: processor.")
-    with loading.explained(place, "processor"), _quiet():
+    with loading.explained(place, "processor"), quiet():
         extractor = AutoFeatureExtractor.from_pretrained(place, **options)
     said = extractor.to_dict()
     if "sampling_rate" not in said:
         raise CompatibilityError(f"processor: {place!r} holds a {type(extractor).__name__}, which is none of sounds (it says "
                                  "no sampling_rate).")
-    return ear_of(extractor, model)
+    return extractor
+
+
+def ear_for(source: ModelSource, model: nn.Module) -> Ear:
+    """The extractor of a model, which from here on leaves padding out of its norms.
+
+    Raises:
+        CompatibilityError: as for `extractor_for`.
+    """
+    return ear_of(extractor_for(source), model)
 
 
 def ear_of(extractor: Any, model: nn.Module) -> Ear:
@@ -203,7 +212,7 @@ def sample(ear: Ear) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Extractors warn of mel filters without a value, of their own making."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")

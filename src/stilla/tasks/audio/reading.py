@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,17 @@ def _tell(name: str, fine: Sequence[Known], sounds: Sounds, known: Sequence[Know
 
 def tell_rates(known: Sequence[Known], ears: Sequence[Ear]) -> None:
     """Which sounds are resampled for which model."""
+    tell_resampled(known, {ear.rate for ear in ears})
+
+
+def tell_resampled(known: Sequence[Known], wanted: Collection[int]) -> None:
+    """Which sounds are resampled to which of these rates."""
     rates = Counter(one.rate for one in known if one.broken is None)
-    for rate in sorted({ear.rate for ear in ears}):
+    for rate in sorted(wanted):
         other = sum(count for own, count in rates.items() if own != rate)
         if other:
             own = all_of([f"{one:,}" for one in sorted(rates) if one != rate][:5])
-            logger.info("%d of %d sounds are resampled from %s to %s Hz, at which their model hears", other,
+            logger.info("%d of %d sounds are resampled from %s to %s Hz, at which their model works", other,
                         sum(rates.values()), own, f"{rate:,}")
 
 

@@ -41,7 +41,7 @@ class Recognition(Task[SpeechRecognitionData]):
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
         audio = attempt(problems, audio_column, section, train)
-        text = attempt(problems, _text_column, section, train)
+        text = attempt(problems, text_column, section.text, train)
         absent = _columns.missing([one for one in (audio, text) if one], splits)
         if not absent:
             for name, split in splits.items():
@@ -80,9 +80,14 @@ class Recognition(Task[SpeechRecognitionData]):
         return data_uri(Sounds.of(split.select([int(key)]), self.audio).wave(0), _SHOWN)
 
 
-def _text_column(section: SpeechRecognitionData, train: Dataset) -> str:
-    if section.text is not None:
-        return _columns.existing("text", (section.text,), train, _columns.is_text, "text")[0]
+def text_column(wanted: str | None, train: Dataset) -> str:
+    """The column of what is said in a sound: the recipe's, or the only one with a usual name.
+
+    Raises:
+        DataError: no such column, or the names leave it open.
+    """
+    if wanted is not None:
+        return _columns.existing("text", (wanted,), train, _columns.is_text, "text")[0]
     lower = {name.lower(): name for name in reversed(train.column_names) if _columns.is_text(train.features[name])}
     usual = [lower[name] for name in TRANSCRIPTS if name in lower]
     if len(usual) == 1:

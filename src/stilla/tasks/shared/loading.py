@@ -158,11 +158,11 @@ def read_config(source: ModelSource) -> Any:
                                  "one, as its teacher's vectors. Name a folder or a Hugging Face model")
     check_place(source.model, "model")
     with explained(source.model, "model"):
-        config = AutoConfig.from_pretrained(source.model, **_where(source))
+        config = AutoConfig.from_pretrained(source.model, **where(source))
     if not source.trust_remote_code and (kernel := _foreign_kernel(config)):
         raise CompatibilityError(f"model: {source.model!r} asks for {kernel!r} as its implementation, which is code that "
                                  "would be fetched and run. Take that out of its config.json, or say trust_remote_code: true")
-    read_beside(config, source.model, **_where(source))
+    read_beside(config, source.model, **where(source))
     return config
 
 
@@ -191,11 +191,11 @@ def from_pretrained(
     with explained(source.model, "model"), _quiet():
         model, info = auto.from_pretrained(
             source.model, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True,
-            **_where(source), **options)  # fmt: skip
+            **where(source), **options)  # fmt: skip
     return model, info
 
 
-def _where(source: ModelSource) -> dict[str, Any]:
+def where(source: ModelSource) -> dict[str, Any]:
     local = Path(source.model).expanduser().is_dir()
     return {
         "revision": source.revision,
@@ -216,7 +216,7 @@ def where_processor(source: ModelSource) -> tuple[str, dict[str, Any]]:
     key = "processor" if source.processor is not None else "model"
     place = source.processor or source.model
     check_place(place, key)
-    own = _where(source.model_copy(update={"model": place}))
+    own = where(source.model_copy(update={"model": place}))
     return place, own if source.processor is None else {**own, "revision": None}
 
 

@@ -1,0 +1,210 @@
+"""SpeechT5's text-to-speech as something that can be taught, stored and measured: the same whoever stands beside it.
+
+transformers' own forward gives the spectrogram alone, and its answer to a sentence depends on chance and on the batch:
+
+- the net in front of the decoder (prenet) drops half of its numbers in evaluation too, as Tacotron 2 does (Shen et al. 2018,
+  arXiv:1712.05884, sec. 2.2), by masks that every call draws anew. Here evaluation drops by a fixed table, so that a teacher
+  says the same twice; training draws, for every sentence by itself.
+- the net behind it (postnet) convolves over padding, and its batch norms count it. Here both see an utterance's own frames.
+
+What is saved of a model is what transformers loads; nothing of it changes but the forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel, SpeechT5ForTextToSpeech
+from transformers.utils import ModelOutput
+
+from stilla.errors import CompatibilityError
+
+_AT_ONCE = 1024
+
+
+@dataclass
+class Spoken(ModelOutput):
+    """Of a forward. spectrogram: as transformers gives it, behind the postnet; before: in front of it. stop: log-odds that a
+    frame is the last. strays: in training, where the config guides attention, as `Speech` has them."""
+
+    spectrogram: Float[Tensor, "batch frames bins"] | None = None
+    before: Float[Tensor, "batch frames bins"] | None = None
+    stop: Float[Tensor, "batch frames"] | None = None
+    strays: Float[Tensor, "batch frames"] | None = None
+
+
+def speaks(model: nn.Module) -> bool:
+    """Whether a model is of this family."""
+    return isinstance(model, SpeechT5ForTextToSpeech)
+
+
+def teachable(model: nn.Module, where: str) -> None:
+    """Give a model this forward, in place.
+
+    Raises:
+        CompatibilityError: it is of another family, or its prenet lets nothing through.
+    """
+    if not isinstance(model, SpeechT5ForTextToSpeech):
+        raise CompatibilityError(f"{where!r} is a {type(model).__name__}; text-to-speech takes SpeechT5ForTextToSpeech")
+    config: Any = model.config
+    dropped = config.speech_decoder_prenet_dropout
+    if config.speech_decoder_prenet_layers and not 0 < dropped < 1:
+        raise CompatibilityError(f"{where!r}: speech_decoder_prenet_dropout is {dropped:g}, with which transformers lets "
+                                 "nothing of earlier frames through to the decoder (it keeps so large a share of them). Set "
+                                 "0.5 in its config.json")
+    if not isinstance(model, _Teachable):
+        kind = type(model)
+        if kind not in _known:
+            # the same class every time, so that equal models are; by its own name, by which configs name it
+            _known[kind] = type(kind.__name__, (_Teachable, kind), {"__module__": kind.__module__})
+        model.__class__ = _known[kind]
+
+
+_known: dict[Any, type[nn.Module]] = {}
+
+
+class _Teachable(nn.Module):
+    """In front of the model's class."""
+
+    config: Any
+    speecht5: Any
+    speech_decoder_postnet: Any
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch positions"],
+        attention_mask: Int[Tensor, "batch positions"],
+        decoder_input_values: Float[Tensor, "batch steps bins"],
+        decoder_attention_mask: Int[Tensor, "batch steps"],
+        speaker_embeddings: Float[Tensor, "batch width"],
+    ) -> Spoken:
+        guided = self.training and bool(self.config.use_guided_attention_loss)
+        read = self.speecht5.encoder(input_values=input_ids, attention_mask=attention_mask, return_dict=True)
+        entering = _entering(self.speecht5.decoder.prenet, decoder_input_values, speaker_embeddings, drawn=self.training)
+        made = self.speecht5.decoder.wrapped_decoder(
+            hidden_states=entering, attention_mask=decoder_attention_mask, encoder_hidden_states=read[0],
+            encoder_attention_mask=attention_mask, use_cache=False, output_attentions=guided, return_dict=True)
+        found = spoken_of(self, made.last_hidden_state, decoder_attention_mask)
+        if guided:
+            steps = _strays(made.cross_attentions, attention_mask, decoder_attention_mask, self.config)
+            found.strays = steps.repeat_interleave(self.config.reduction_factor, dim=1)
+        return found
+
+
+def spoken_of(model: Any, hidden: Float[Tensor, "batch steps width"], mask: Int[Tensor, "batch steps"]) -> Spoken:
+    """What hidden states of a decoder become: `reduction_factor` frames each."""
+    net, config = model.speech_decoder_postnet, model.config
+    before = net.feat_out(hidden).view(len(hidden), -1, config.num_mel_bins)
+    own = mask.bool().repeat_interleave(config.reduction_factor, dim=1)
+    return Spoken(_corrected(net, before, own), before, net.prob_out(hidden).view(len(hidden), -1))
+
+
+def _corrected(
+    net: Any, before: Float[Tensor, "batch frames bins"], own: Bool[Tensor, "batch frames"]
+) -> Float[Tensor, "batch frames bins"]:
+    """The postnet, which finds beyond an utterance's last frame what it finds beyond a batch's: zeros."""
+    states = torch.where(own[..., None], before, 0.0)
+    for layer in net.layers:
+        folded = layer.conv(states.transpose(1, 2)).transpose(1, 2)
+        # an index in place of a mask: what is counted by a norm are the rows that it gets
+        states = torch.zeros_like(folded).masked_scatter(own[..., None], layer.batch_norm(folded[own]).to(folded.dtype))
+        states = layer.dropout(states if layer.activation is None else layer.activation(states))
+    return before + states
+
+
+def _entering(
+    prenet: Any, values: Float[Tensor, "batch steps bins"], voices: Float[Tensor, "batch width"], *, drawn: bool,
+    first: int = 0,
+) -> Float[Tensor, "batch steps width"]:
+    """What enters a decoder of frames and voices. `first`: the number of the first of these steps."""
+    states, share = values, float(prenet.config.speech_decoder_prenet_dropout)
+    for place, layer in enumerate(prenet.layers):
+        states = F.relu(layer(states))
+        if drawn:
+            kept = torch.rand_like(states, dtype=torch.float32) < share
+        else:
+            table = _table(place, first + states.shape[1], states.shape[2], share)[first:]
+            kept = torch.from_numpy(table).to(states.device)
+        # so transformers has it: `share` of them are kept, not dropped; the same at one half
+        states = torch.where(kept, states, 0.0) / (1 - share)
+    places = prenet.encode_positions
+    states = prenet.final_layer(states)
+    positions = places.pe[:, first : first + states.shape[1]].to(states.dtype)
+    states = places.dropout(states + places.alpha * positions)
+    voice = F.normalize(voices).unsqueeze(1).expand(-1, states.shape[1], -1)
+    joined: Tensor = F.relu(prenet.speaker_embeds_layer(torch.cat([states, voice], -1)))
+    return joined
+
+
+_tables: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+
+def _table(place: int, steps: int, units: int, share: float) -> Bool[NDArray[np.bool_], "steps units"]:
+    """Which numbers a prenet's layer keeps at each step: the same ones for as many steps as there are."""
+    known = _tables.get((place, units), np.zeros((0, units), np.float32))
+    if len(known) < steps:
+        draws = [np.random.default_rng((place, block)).random((_AT_ONCE, units), np.float32)
+                 for block in range(-(-steps // _AT_ONCE))]
+        known = _tables[place, units] = np.concatenate(draws)
+    kept: NDArray[np.bool_] = known[:steps] < share
+    return kept
+
+
+def _strays(
+    attentions: Sequence[Float[Tensor, "batch heads steps positions"] | None], text: Int[Tensor, "batch positions"],
+    steps: Int[Tensor, "batch steps"], config: Any,
+) -> Float[Tensor, "batch steps"]:
+    """Σ_n a_tn (1 - exp(-(n/N - t/T)² / 2σ²)) of every step t, mean over the heads that are guided, in all layers."""
+    number, length = text.sum(1).clamp_min(1), steps.sum(1).clamp_min(1)
+    across = torch.arange(text.shape[1], device=text.device) / number[:, None]
+    along = torch.arange(steps.shape[1], device=text.device) / length[:, None]
+    apart = (across[:, None] - along[..., None]).square() / (2 * config.guided_attention_loss_sigma**2)
+    heads = None if config.guided_attention_loss_num_heads < 0 else config.guided_attention_loss_num_heads
+    looked = torch.cat([one[:, :heads] for one in attentions if one is not None], 1)
+    found: Tensor = (looked.to(apart.dtype) * (1 - (-apart).exp())[:, None]).sum(-1).mean(1)
+    return found
+
+
+@torch.no_grad()
+def speak(
+    model: PreTrainedModel, input_ids: Int[Tensor, "batch positions"], attention_mask: Int[Tensor, "batch positions"],
+    speaker_embeddings: Float[Tensor, "batch width"], most: Sequence[int], threshold: float = 0.5,
+) -> list[Float[Tensor, "frames bins"]]:
+    """What a model makes of texts by itself, frame after frame: until it says that it has ended, as transformers'
+    `generate_speech` has it, or has made `most` frames.
+
+    Each is made as it would be alone.
+    """
+    whole: Any = model
+    config, core = whole.config, whole.speecht5
+    read = core.encoder(input_values=input_ids, attention_mask=attention_mask, return_dict=True)[0]
+    steps = [max(1, -(-one // config.reduction_factor)) for one in most]
+    entering = read.new_zeros(len(input_ids), 1, config.num_mel_bins)
+    hidden, past, ended = list[Tensor](), None, [0] * len(input_ids)
+    for step in range(max(steps)):
+        made = core.decoder.wrapped_decoder(
+            hidden_states=_entering(core.decoder.prenet, entering, speaker_embeddings, drawn=False, first=step),
+            attention_mask=None, encoder_hidden_states=read, encoder_attention_mask=attention_mask, past_key_values=past,
+            use_cache=True, return_dict=True)
+        past, last = made.past_key_values, made.last_hidden_state
+        hidden.append(last)
+        entering = whole.speech_decoder_postnet.feat_out(last)[..., -config.num_mel_bins :]
+        over = whole.speech_decoder_postnet.prob_out(last).sigmoid().sum((1, 2)) >= threshold
+        for row, one in enumerate(over.tolist()):
+            if not ended[row] and (one or step + 1 >= steps[row]):
+                ended[row] = step + 1
+        if all(ended):
+            break
+    lengths = torch.tensor(ended, device=read.device)
+    mask = torch.arange(len(hidden), device=read.device) < lengths[:, None]
+    frames = spoken_of(whole, torch.cat(hidden, 1), mask).spectrogram
+    assert frames is not None
+    return [one[: length * config.reduction_factor] for one, length in zip(frames, ended, strict=True)]

@@ -1,0 +1,88 @@
+"""Texts and the spectrograms of their being spoken, as batches for models that make a frame of the text and those before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stilla.errors import DataError
+from stilla.signals import Batch
+from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.audio.sounds import Sounds
+from stilla.tasks.audio.voice import Voice
+from stilla.tasks.text.tokens import Tokens
+
+_KEEP = 2**29  # bytes of spectrograms that a split may keep in memory
+
+Side = tuple[Voice, Tokens, Float32[NDArray[np.float32], "examples width"]]
+"""A model's sizes, the tokens that it reads of each example, and whose voice it is."""
+
+
+@dataclass
+class Frames:
+    """Spectrograms of sounds, kept in memory as far as they fit."""
+
+    sounds: Sounds
+    keys: NDArray[np.int64]
+    voice: Voice
+    _kept: dict[int, Float32[NDArray[np.float32], "frames bins"]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def of(self, position: int) -> Float32[NDArray[np.float32], "frames bins"]:
+        if position in self._kept:
+            return self._kept[position]
+        row = int(self.keys[position])
+        try:
+            made = self.voice.spectrogram(self.sounds.wave(row))
+        except OSError as error:
+            raise DataError(f"{self.sounds.name(row)} cannot be read: {error}") from error
+        if self._bytes + made.nbytes <= _KEEP:
+            self._kept[position] = made
+            self._bytes += made.nbytes
+        return made
+
+
+@dataclass(frozen=True)
+class Collate:
+    """`teacher`: None where it is asked what the student is."""
+
+    frames: Frames
+    student: Side
+    teacher: Side | None
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        made = [self.frames.of(one) for one in examples]
+        student = _inputs(self.student, examples, made)
+        teacher = student if self.teacher is None else _inputs(self.teacher, examples, made)
+        return Batch(student=student, teacher=teacher, labels=_labels(made),
+                     keys=torch.from_numpy(self.frames.keys[list(examples)]))
+
+
+def _inputs(side: Side, examples: Sequence[int], made: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
+    """What a model has read and heard before each of its steps: a frame of zeros, then the last one of every step."""
+    voice, read, voices = side
+    steps = [-(-len(one) // voice.reduction) for one in made]
+    values = np.zeros((len(made), max(steps), voice.bins), np.float32)
+    mask = np.zeros(values.shape[:2], np.int64)
+    for row, (one, count) in enumerate(zip(made, steps, strict=True)):
+        values[row, 1:count] = one[voice.reduction - 1 :: voice.reduction][: count - 1]
+        mask[row, :count] = 1
+    ids = {name: value for name, value in read.batch(examples).items() if name in ("input_ids", "attention_mask")}
+    return {**ids, "decoder_input_values": torch.from_numpy(values), "decoder_attention_mask": torch.from_numpy(mask),
+            "speaker_embeddings": torch.from_numpy(voices[list(examples)])}
+
+
+def _labels(made: Sequence[NDArray[np.float32]]) -> Tensor:
+    """(batch, frames, bins + 1): every frame, and whether it is the last; -100 behind it."""
+    labels = np.full((len(made), max(map(len, made)), made[0].shape[1] + 1), NO_ANSWER, np.float32)
+    for row, one in zip(labels, made, strict=True):
+        row[: len(one), :-1] = one
+        row[: len(one), -1] = 0
+        row[len(one) - 1, -1] = 1
+    return torch.from_numpy(labels)

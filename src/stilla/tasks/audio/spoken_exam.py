@@ -1,0 +1,149 @@
+"""What models that speak are asked: the next frame of the data's own sounds, and to speak by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from stilla.signals import Batch, Side
+from stilla.tasks.answers import NO_ANSWER, Answers, Given, Metric
+from stilla.tasks.audio.cepstra import mel_cepstral_distance
+from stilla.tasks.audio.sections import TextToSpeechEvaluate
+from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
+from stilla.tasks.audio.speaking import speak
+from stilla.tasks.audio.voice import Voice
+from stilla.tasks.audio.waves import griffin_lim, vocoded
+from stilla.tasks.exam import ForwardExam, any_of, array
+from stilla.tasks.shared.columns import values
+from stilla.views import RIGHT, Sounding, View
+
+Utterance = NDArray[np.float32]
+"""(frames, numbers) of one utterance."""
+_SHOWN = 8.0  # seconds
+
+
+@dataclass(frozen=True)
+class FrameExam(ForwardExam):
+    """An answer is (frames, bins + 1): every frame as the model makes it of those before it, which are the data's own, and
+    the log-odds that it is the last. What it is held against is the same of the data, padded by -100."""
+
+    units: ClassVar[str] = "utterances"
+
+    def outputs(self, outputs: Any) -> Tensor:
+        if isinstance(outputs, Tensor):
+            return outputs
+        return torch.cat([outputs["spectrogram"], outputs["stop"][..., None]], -1).float()
+
+    def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[Utterance]:
+        lengths = (batch["labels"][..., 0] != NO_ANSWER).sum(1).tolist()
+        return [one[:length] for one, length in zip(array(said), lengths, strict=True)]
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("frame_error", _errors, from_sums=_ratio, higher_is_better=False, bounded=False),
+                Metric("stop_accuracy", _ends, from_sums=_ratio))
+
+    def constant(self, answers: Answers) -> list[Utterance]:
+        """The mean frame."""
+        own = [_whole(one) for one in answers.references]
+        mean = np.concatenate(own).mean(0)
+        return [np.repeat(mean[None], len(one), 0) for one in own]
+
+    def shuffled(self, answers: Answers, generator: np.random.Generator) -> None:
+        """Utterances of other lengths say nothing of each other's frames."""
+        return
+
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> View:
+        raise NotImplementedError  # nothing is decided of frames, and none is a sample
+
+
+@dataclass(frozen=True)
+class SpokenExam(ForwardExam):
+    """Models speak texts by themselves. An answer is what was spoken, (frames, bins); what it is held against is the data's
+    own utterance, as `FrameExam` has it.
+
+    voice: by which frames become waves. audio, text: the columns.
+    """
+
+    section: TextToSpeechEvaluate
+    voice: Voice
+    audio: str
+    text: str
+
+    units: ClassVar[str] = "utterances"
+    samples: ClassVar[int] = 8
+
+    def outputs(self, outputs: Any) -> Tensor:
+        return FrameExam().outputs(outputs)
+
+    def ask(self, forward: Any, batch: Batch, side: Side) -> list[Tensor]:
+        assert isinstance(forward, PreTrainedModel)  # no file is exported that could speak
+        inputs, more = batch[side.value], 0.5 * self.voice.rate / self.voice.hop
+        lengths = (batch["labels"][..., 0] != NO_ANSWER).sum(1).tolist()
+        most = [min(int(self.section.longest * one + more), self.voice.longest) for one in lengths]
+        return speak(forward, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
+
+    def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Utterance]:
+        return [array(one) for one in said]
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mcd", _distances, from_sums=_ratio, higher_is_better=False, bounded=False),
+                Metric("duration_error", _durations, from_sums=_ratio, higher_is_better=False, bounded=False))
+
+    def constant(self, answers: Answers) -> list[Utterance]:
+        """The mean frame, as long as it should be."""
+        return [one[:, :-1] for one in FrameExam().constant(answers)]
+
+    def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Sounding:
+        """The text, the data's own sound, and what each model makes of it."""
+        row = split.select([int(any_of(answers).keys[example])])
+        own = Sounds.of(row, self.audio).wave(0)
+        spoken = {name: self.wave(one.given[example]) for name, one in answers.items()}
+        return Sounding(str(values(row, self.text)[0]), {
+            name: data_uri(one, _SHOWN) for name, one in {RIGHT: own, **spoken}.items()})
+
+    def wave(self, frames: Utterance) -> Wave:
+        if self.section.vocoder is not None:
+            return vocoded(frames, self.section.vocoder)
+        return griffin_lim(frames, self.voice.extractor)
+
+
+def _whole(reference: Utterance) -> Utterance:
+    """Without what it is padded by."""
+    own: Utterance = reference[reference[:, 0] != NO_ANSWER]
+    return own
+
+
+def _errors(given: Given, references: Given) -> NDArray[np.float64]:
+    """(utterances, 2): Σ |s - y| over frames and bins, and of how many numbers."""
+    pairs = [(one[:, :-1], _whole(right)[:, :-1]) for one, right in zip(given, references, strict=True)]
+    return np.array([[np.abs(one.astype(np.float64) - right).sum(), right.size] for one, right in pairs])
+
+
+def _ends(given: Given, references: Given) -> NDArray[np.float64]:
+    """(utterances, 2): frames of which it is rightly said whether they are the last, of how many."""
+    pairs = [(one[:, -1] > 0, _whole(right)[:, -1] > 0.5) for one, right in zip(given, references, strict=True)]
+    return np.array([[(one == right).sum(), len(right)] for one, right in pairs], np.float64)
+
+
+def _distances(given: Given, references: Given) -> NDArray[np.float64]:
+    """(utterances, 2): decibels, of one utterance."""
+    return np.array([[mel_cepstral_distance(one, _whole(right)[:, :-1]), 1.0]
+                     for one, right in zip(given, references, strict=True)])
+
+
+def _durations(given: Given, references: Given) -> NDArray[np.float64]:
+    """(utterances, 2): by how much of its own length an utterance is too short or too long, of one utterance."""
+    pairs = [(len(one), len(_whole(right))) for one, right in zip(given, references, strict=True)]
+    return np.array([[abs(one - right) / right, 1.0] for one, right in pairs])
+
+
+def _ratio(sums: NDArray[np.float64]) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else float("nan")

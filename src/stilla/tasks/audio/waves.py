@@ -1,0 +1,94 @@
+"""Waves of spectrograms, to be listened to: by a vocoder, or without one by Griffin and Lim's algorithm."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from transformers import SpeechT5HifiGan
+
+from stilla.errors import DataError
+from stilla.recipe import ModelSource
+from stilla.tasks.audio.sounds import Wave
+from stilla.tasks.shared import loading
+
+_ROUNDS = 40
+_MOMENTUM = 0.99
+
+Frames = Float[NDArray[np.floating], "frames bins"]
+
+
+def griffin_lim(frames: Frames, extractor: Any) -> Wave:
+    """A wave whose spectrogram is near to these frames: magnitudes by the pseudo-inverse of the mel filters, phases by turns
+    of making a wave and looking at its own (Griffin and Lim 1984, doi:10.1109/TASSP.1984.1164317; with the momentum of
+    Perraudin et al. 2013, doi:10.1109/WASPAA.2013.6701851)."""
+    filters: NDArray[np.float64] = np.asarray(extractor.mel_filters, np.float64)
+    magnitudes = np.maximum(10 ** np.asarray(frames, np.float64) @ np.linalg.pinv(filters), 1e-10)
+    window = np.zeros(extractor.n_fft)
+    window[: extractor.sample_size] = extractor.window
+    hop = int(extractor.sample_stride)
+    draw = np.random.default_rng(0)
+    phases = np.exp(2j * np.pi * draw.random(magnitudes.shape))
+    before = np.zeros_like(phases)
+    for _ in range(_ROUNDS):
+        now = _spectrum(_wave(magnitudes * phases, window, hop), window, hop, len(magnitudes))
+        phases = now + _MOMENTUM / (1 + _MOMENTUM) * (now - before)
+        phases /= np.maximum(np.abs(phases), 1e-12)
+        before = now
+    made = _wave(magnitudes * phases, window, hop)
+    return Wave((made / max(1.0, float(np.abs(made).max(initial=0)))).astype(np.float32), int(extractor.sampling_rate))
+
+
+def _wave(
+    spectrum: NDArray[np.complex128], window: NDArray[np.float64], hop: int
+) -> Float[NDArray[np.float64], "samples"]:
+    """Frames added where they overlap, and divided by the squares of their windows; from the middle of the first to that of
+    the last."""
+    pieces = np.fft.irfft(spectrum, len(window), axis=1) * window
+    total = np.zeros(hop * (len(pieces) - 1) + len(window))
+    weight = np.zeros_like(total)
+    for place, piece in enumerate(pieces):
+        total[place * hop : place * hop + len(window)] += piece
+        weight[place * hop : place * hop + len(window)] += window**2
+    half = len(window) // 2
+    found: NDArray[np.float64] = (total / np.maximum(weight, 1e-8))[half : len(total) - half]
+    return found
+
+
+def _spectrum(
+    wave: Float[NDArray[np.float64], "samples"], window: NDArray[np.float64], hop: int, frames: int
+) -> NDArray[np.complex128]:
+    padded = np.pad(wave, len(window) // 2)
+    padded = np.pad(padded, (0, max(0, hop * (frames - 1) + len(window) - len(padded))))
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::hop][:frames]
+    found: NDArray[np.complex128] = np.fft.rfft(pieces * window, axis=1)
+    return found
+
+
+def vocoded(frames: Frames, name: str) -> Wave:
+    """The same by SpeechT5's HiFi-GAN.
+
+    Raises:
+        CompatibilityError: it cannot be loaded.
+        DataError: it is made for other frames.
+    """
+    vocoder = _vocoder(name)
+    config: Any = vocoder.config
+    if config.model_in_dim != frames.shape[1]:
+        raise DataError(f"evaluate.vocoder: {name!r} takes {config.model_in_dim} mel bins, and the models speak in "
+                        f"{frames.shape[1]}; leave it out, or name theirs.")
+    with torch.no_grad():
+        made = vocoder(torch.from_numpy(np.asarray(frames, np.float32)))
+    return Wave(made.numpy(), int(config.sampling_rate))
+
+
+@cache
+def _vocoder(name: str) -> SpeechT5HifiGan:
+    source = ModelSource(model=name)
+    loading.check_place(name, "evaluate.vocoder")
+    with loading.explained(name, "evaluate.vocoder"):
+        return SpeechT5HifiGan.from_pretrained(name, use_safetensors=True, **loading.where(source)).eval()
