@@ -123,6 +123,7 @@ def formats() -> list[str]:
 
 def metrics() -> list[str]:
     from stilla.tasks.audio.speech_exam import speech_metrics
+    from stilla.tasks.audio.spoken_exam import FrameExam, spoken_metrics
     from stilla.tasks.language.token_exam import PERPLEXITY, TOKEN_ACCURACY
     from stilla.tasks.shared import metrics as _metrics
     from stilla.tasks.text.qa_exam import answer_metrics
@@ -134,6 +135,7 @@ def metrics() -> list[str]:
              "a tag for every word": lambda: tag_metrics(("X",)),
              "a piece of a passage": lambda: answer_metrics(True, "en"),
              "what is said": speech_metrics,
+             "how a text is spoken": lambda: (*spoken_metrics(heard=True), *FrameExam().metrics()),
              "tokens of a vocabulary": lambda: (PERPLEXITY, TOKEN_ACCURACY)}
     return table(("Task predicts", "Metrics"),
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
@@ -149,6 +151,7 @@ IN_CHINESE = {
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC），或逐词写出（Whisper）。",
+    "text-to-speech": "把文本读出来：逐帧生成声谱，并知道何时结束（SpeechT5）。",
     "object-detection": "图片中的物体及其边框：transformers 的任何检测器。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",
@@ -176,6 +179,8 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.audio.audio_classification import AudioClassification, SoundExam
     from stilla.tasks.audio.speech_exam import speech_metrics
     from stilla.tasks.audio.speech_recognition import SpeechRecognition
+    from stilla.tasks.audio.spoken_exam import FrameExam, spoken_metrics
+    from stilla.tasks.audio.text_to_speech import TextToSpeech
     from stilla.tasks.language.vocabulary import Vocabulary
     from stilla.tasks.language.writing import Writes
     from stilla.tasks.retrieval.embedding import Embedding
@@ -208,6 +213,8 @@ def _measures(kind: str) -> list[str]:
         return [metric.name for metric in task(Problem("class", ())).exam().metrics()]
     if issubclass(task, SpeechRecognition):
         return [metric.name for metric in speech_metrics()]
+    if issubclass(task, TextToSpeech):
+        return [metric.name for metric in (*spoken_metrics(), *FrameExam().metrics())]
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
     if issubclass(task, Detection):

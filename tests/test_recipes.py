@@ -23,7 +23,7 @@ from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.audio import setting as sounds
-from tests.tasks.audio import speakers, writers
+from tests.tasks.audio import speakers, talkers, writers
 from tests.tasks.recommendation.setting import histories
 from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
@@ -127,6 +127,9 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     if recipe.task == "speech-recognition":
         return [f"data.train={speakers.utterances(folder / 'speech', 24)}",
                 f"teacher.model={speakers.folder(folder / 'teacher', num_hidden_layers=12)}"]
+    if recipe.task == "text-to-speech":
+        return [f"data.train={talkers.ljspeech(folder / 'speech', 24)}",
+                f"teacher.model={talkers.folder(folder / 'teacher', encoder_layers=6, decoder_layers=3)}"]
     if recipe.task == "audio-classification":
         return [f"data.train={sounds.folders(folder / 'sounds', 24)}",
                 f"teacher.model={sounds.folder(folder / 'teacher', num_hidden_layers=12)}"]

@@ -14,7 +14,12 @@ from stilla.recipe.file import draft, from_options, read
 from stilla.recipe.kinds import COMMON, KINDS, PLACES, sections
 from stilla.recipe.written import dump, every_field, json_schema
 from stilla.recipe.yaml import load
-from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecognitionData
+from stilla.tasks.audio.sections import (
+    AudioClassificationData,
+    SpeechRecognitionData,
+    TextToSpeechData,
+    TextToSpeechEvaluate,
+)
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData, WritingEvaluate
 from stilla.tasks.recommendation.sections import RecommendationData
 from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
@@ -29,6 +34,7 @@ SECTIONS = {
     "text-classification": (TextClassificationData, Evaluate), "image-classification": (ImageClassificationData, Evaluate),
     "audio-classification": (AudioClassificationData, Evaluate),
     "speech-recognition": (SpeechRecognitionData, WritingEvaluate),
+    "text-to-speech": (TextToSpeechData, TextToSpeechEvaluate),
     "causal-lm": (CausalLMData, WritingEvaluate), "masked-lm": (MaskedLMData, Evaluate),
     "seq2seq": (Seq2SeqData, WritingEvaluate), "token-classification": (TokenClassificationData, Evaluate),
     "question-answering": (QuestionAnsweringData, Evaluate),

@@ -11,7 +11,7 @@ import pytest
 
 from stilla.report.views import Drawn, draw
 from stilla.scores import Scores
-from stilla.views import Box, Boxed, Listed, Mark, Picture, Ranking, Sound, Text, View, plain, view_of
+from stilla.views import Box, Boxed, Listed, Mark, Picture, Ranking, Sound, Sounding, Text, View, plain, view_of
 
 from . import fakes
 
@@ -35,6 +35,7 @@ def words(markup: str) -> str:
 @pytest.mark.parametrize("view", [Text("a"), Text("a cat", (Mark(0, 1), Mark(2, 5, "animal", "teacher"), Mark(5, 5))),
                                   Picture("data:image/png;base64,AA=="),
                                   Sound("data:audio/mpeg;base64,AA==", {"right": Text("a b", (Mark(0, 1),))}),
+                                  Sounding("a cat", {"right": "data:audio/mpeg;base64,AA=="}),
                                   Ranking("a?", {"teacher": (Listed("b", True, 0.5),), "student": ()})])
 def test_a_view_is_read_back_as_it_was_written(view: View, tmp_path: Path) -> None:
     assert view_of(plain(view)) == view
@@ -155,6 +156,16 @@ def test_a_sound_is_played_only_if_it_is_one_and_what_is_said_in_it_stands_below
         found = str(draw(Sound(uri, {EVIL: Text(EVIL)}), "3").html)
         assert "<audio" not in found
         assert EVIL not in found
+
+
+def test_a_text_that_is_spoken_stands_above_a_player_for_everybody_who_does() -> None:
+    sound = "data:audio/mpeg;base64,AA=="
+    found = draw(Sounding(EVIL, {"right": sound, "student": sound, "baseline": "https://example.org/a.mp3"}), "3")
+    assert found.layout == "texts"
+    assert EVIL not in str(found.html)
+    assert str(found.html).count(f'<audio controls preload="none" src="{sound}">') == 2
+    assert str(found.html).count("<audio") == 2
+    assert "right</th><td><audio" in str(found.html)
 
 
 def test_what_is_said_in_a_sound_stands_at_the_left_and_long_words_break() -> None:

@@ -27,7 +27,7 @@ _HUB_METRICS = {
 _PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
               "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification",
               "semantic-segmentation": "image-segmentation", "recommendation": "other",
-              "speech-recognition": "automatic-speech-recognition"}
+              "speech-recognition": "automatic-speech-recognition", "text-to-speech": "text-to-speech"}
 _GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"',
           "object-detection": '"picture.png"'}
 _SEQ2SEQ_USAGE = """\
@@ -92,8 +92,21 @@ def recommend(history, k=10):
 print(recommend(known["items"][:3]))
 ```
 """
+_TEXT_TO_SPEECH_USAGE = """\
+```python
+import torch
+from transformers import AutoTokenizer, SpeechT5ForTextToSpeech, SpeechT5HifiGan
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = SpeechT5ForTextToSpeech.from_pretrained("path/to/this/folder")
+vocoder = SpeechT5HifiGan.from_pretrained("microsoft/speecht5_hifigan")
+ids = tokenizer("what is to be said", return_tensors="pt").input_ids
+samples = model.generate_speech(ids, torch.zeros(1, model.config.speaker_embedding_dim), vocoder=vocoder)
+```
+"""
 _OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE,
-                "image-text": _IMAGE_TEXT_USAGE, "recommendation": _RECOMMENDATION_USAGE}
+                "image-text": _IMAGE_TEXT_USAGE, "recommendation": _RECOMMENDATION_USAGE,
+                "text-to-speech": _TEXT_TO_SPEECH_USAGE}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

@@ -10,22 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoFeatureExtractor, AutoTokenizer, SpeechT5ForTextToSpeech
+from datasets import Audio, Dataset
+from transformers import (
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    SpeechT5ForTextToSpeech,
+    SpeechT5HifiGan,
+    SpeechT5HifiGanConfig,
+)
 
 from stilla import data
 from stilla.errors import CompatibilityError, DataError
 from stilla.objectives import find
 from stilla.recipe import ModelSource, StudentSpec
-from stilla.signals import Side, Signals
+from stilla.signals import Batch, Side, Signals
 from stilla.students import by_layers
-from stilla.tasks.audio.sections import TextToSpeechData
-from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
+from stilla.tasks.answers import Answers
+from stilla.tasks.audio.listening import listener
+from stilla.tasks.audio.sections import TextToSpeechData, TextToSpeechEvaluate
+from stilla.tasks.audio.sounds import Wave
+from stilla.tasks.audio.spoken import Right
+from stilla.tasks.audio.spoken_exam import FrameExam, Said, SpokenExam
 from stilla.tasks.audio.text_to_speech import TextToSpeech
 from stilla.tasks.base import Loaded
 from stilla.teachers import LiveTeacher
-from tests.tasks.audio import talkers
-from tests.tasks.audio.setting import RATE, tone, wav
+from tests.tasks.audio import speakers, talkers
+from tests.tasks.audio.setting import RATE, soundfile, tone, wav
 from tests.tasks.audio.speakers import spoken
 
 
@@ -53,8 +63,6 @@ def table(folder: Path, rows: list[dict[str, Any]]) -> Dataset:
     for number, row in enumerate(rows):
         path = wav(folder / f"{number}.wav", row.pop("samples", tone(500, 0.3)))
         row["audio"] = {"path": str(path), "bytes": None}
-    from datasets import Audio
-
     return Dataset.from_list(rows).cast_column("audio", Audio(decode=False))
 
 
@@ -95,8 +103,6 @@ def test_frames_are_the_feature_extractors_and_the_decoder_reads_those_before(fo
     prepared = task.prepare(rows, teacher.processor, teacher.processor, training=True)
     batch = prepared.collate([0, 1])
     made = AutoFeatureExtractor.from_pretrained(folder / "teacher")
-    import soundfile
-
     for row in (0, 1):
         samples, _ = soundfile.read(folder / "lj" / "wavs" / f"LJ001-000{row}.wav", dtype="float32")
         frames = made(audio_target=samples, sampling_rate=RATE)["input_values"][0]
@@ -118,10 +124,7 @@ def test_other_rates_and_channels_are_brought_to_the_models(tmp_path: Path, teac
     stereo = np.stack([tone(500, 0.3, rate=8000)] * 2, 1)
     wav(tmp_path / "other.wav", stereo, 8000)
     rows = table(tmp_path, [{"text": "ab"}])
-    import datasets
-
-    rows = rows.map(lambda row: {"audio": {"path": str(tmp_path / "other.wav"), "bytes": None}},
-                    features=datasets.Features(rows.features))
+    rows = rows.map(lambda row: {"audio": {"path": str(tmp_path / "other.wav"), "bytes": None}}, features=rows.features)
     task = TextToSpeech.understand(TextToSpeechData(train="made"), {"train": rows})
     batch = task.prepare(rows, teacher.processor, None, training=True).collate([0])
     assert batch["labels"].shape[1] == 1 + round(0.3 * RATE) // teacher.processor.hop
@@ -325,14 +328,13 @@ def test_files_are_refused_and_unlabelled_texts_are_for_now(folder: Path, teache
 
 
 def test_next_frames_are_judged_by_their_distance_and_their_ends() -> None:
-    right = np.full((4, 3), -100, np.float32)
-    right[:3] = [[0, 1, 0], [2, 3, 0], [4, 5, 1]]
+    right = Right(np.array([[0, 1, 0], [2, 3, 0], [4, 5, 1]], np.float32), "abc")
     said = np.array([[0, 1, -1], [2, 5, 2], [5, 5, 1]], np.float32)
     error, stops = FrameExam().metrics()
     assert error.compute([said], [right]) == pytest.approx((2 + 1) / 6)
     assert stops.compute([said], [right]) == pytest.approx(2 / 3)
     assert not error.higher_is_better
-    assert error.compute([right[:3]], [right]) == 0
+    assert error.compute([right.frames], [right]) == 0
 
 
 def test_what_is_spoken_is_judged_whatever_its_pace_and_its_length_beside(folder: Path, teacher: Loaded) -> None:
@@ -341,17 +343,14 @@ def test_what_is_spoken_is_judged_whatever_its_pace_and_its_length_beside(folder
     assert isinstance(exam, SpokenExam)
     assert isinstance(frames, FrameExam)
     distance, length = exam.metrics()
-    right = np.random.default_rng(0).normal(size=(6, 13)).astype(np.float32)
-    right[:, -1] = [0, 0, 0, 0, 0, 1]
-    slow = np.repeat(right[:, :-1], 2, 0)
-    assert distance.compute([slow], [right]) == pytest.approx(0, abs=1e-4)
-    assert length.compute([slow], [right]) == 1
-    assert length.compute([right[:, :-1]], [right]) == 0
+    right = Right(np.random.default_rng(0).normal(size=(6, 13)).astype(np.float32), "abc")
+    slow = np.repeat(right.frames[:, :-1], 2, 0)
+    assert distance.compute([Said(slow)], [right]) == pytest.approx(0, abs=1e-4)
+    assert length.compute([Said(slow)], [right]) == 1
+    assert length.compute([Said(right.frames[:, :-1])], [right]) == 0
 
 
-def evaluate(**said: Any) -> Any:
-    from stilla.tasks.audio.sections import TextToSpeechEvaluate
-
+def evaluate(**said: Any) -> TextToSpeechEvaluate:
     return TextToSpeechEvaluate(**said)
 
 
@@ -376,19 +375,58 @@ def test_what_is_spoken_of_a_batch_is_what_is_spoken_of_each_alone(folder: Path,
 
 
 def test_a_person_hears_the_data_and_every_model(folder: Path, teacher: Loaded) -> None:
-    from stilla.tasks.answers import Answers
-
     task, rows = bound(folder)
     exam = task.adapted_to(teacher).exams(evaluate())[0]
-    mels = teacher.processor.spectrogram(replace_wave(spoken("abc")))
-    said = Answers(np.array([2]), [mels], [mels])
+    mels = teacher.processor.spectrogram(Wave(spoken("abc"), RATE))
+    said = Answers(np.array([2]), [Said(mels)], [mels])
     view: Any = exam.view(rows, {"teacher": said, "student": said}, 0, 0)
     assert view.text == rows[2]["text"]
     assert list(view.said) == ["right", "teacher", "student"]
     assert all(one.startswith("data:audio/") for one in view.said.values())
 
 
-def replace_wave(samples: np.ndarray) -> Any:
-    from stilla.tasks.audio.sounds import Wave
+def test_what_a_recogniser_hears_of_what_is_spoken_is_measured_in_characters(
+    tmp_path: Path, folder: Path, teacher: Loaded
+) -> None:
+    name = speakers.folder(tmp_path / "recogniser")
+    task, _ = bound(folder)
+    exam = task.adapted_to(teacher).exams(evaluate(recogniser=name))[0]
+    assert isinstance(exam, SpokenExam)
+    assert [one.name for one in exam.metrics()] == ["mcd", "duration_error", "cer"]
+    own = Wave(spoken("abcab"), RATE)
+    mels = teacher.processor.spectrogram(own)
+    (said,) = exam.given([torch.from_numpy(mels)], Batch(), None)
+    assert said.heard == listener(name)([exam.wave(mels)])[0]
+    cer = exam.metrics()[2]
+    right = Right(mels, "abcab")
+    assert cer.compute([said._replace(heard="abab"), said._replace(heard="abcab")], [right, right]) == pytest.approx(0.1)
+    assert cer.compute([Said(mels, "")], [right]) == 1
 
-    return Wave(samples, RATE)
+
+def test_what_a_recogniser_hears_is_what_it_hears_in_its_own_task(tmp_path: Path) -> None:
+    name = speakers.folder(tmp_path / "recogniser")
+    waves = [Wave(spoken(text, seed=len(text)), RATE) for text in ("abc", "de")]
+    together = listener(name)(waves)
+    assert together == [listener(name)([one])[0] for one in waves]
+    assert any(together)
+    talkers.folder(tmp_path / "talker")
+    with pytest.raises(CompatibilityError, match=r"evaluate\.recogniser: .*no tokenizer|evaluate\.recogniser: .*CTC"):
+        listener(str(tmp_path / "talker"))
+
+
+def test_a_vocoder_makes_the_waves_where_one_is_named(tmp_path: Path, folder: Path, teacher: Loaded) -> None:
+    made = SpeechT5HifiGan(SpeechT5HifiGanConfig(
+        model_in_dim=12, sampling_rate=RATE, upsample_initial_channel=8, upsample_rates=(4, 4), upsample_kernel_sizes=(8, 8),
+        resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),)))
+    made.save_pretrained(tmp_path / "vocoder")
+    task, _ = bound(folder)
+    exam = task.adapted_to(teacher).exams(evaluate(vocoder=str(tmp_path / "vocoder")))[0]
+    assert isinstance(exam, SpokenExam)
+    mels = np.random.default_rng(0).normal(size=(9, 12)).astype(np.float32)
+    wave = exam.wave(mels)
+    with torch.no_grad():
+        expected = made.eval()(torch.from_numpy(mels)).numpy()
+    assert (wave.rate, len(wave.samples)) == (RATE, 9 * 16)
+    np.testing.assert_allclose(wave.samples, expected, atol=1e-6)
+    with pytest.raises(DataError, match=r"evaluate\.vocoder.*takes 12 mel bins, and the models speak in 20"):
+        exam.wave(np.zeros((3, 20), np.float32))

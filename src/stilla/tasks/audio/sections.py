@@ -82,8 +82,8 @@ class TextToSpeechEvaluate(Evaluate):
     longest: float = Field(2.0, gt=0, le=10)
     """A model that does not end is cut at so many times the length of the data's own sound, and half a second."""
     recogniser: PathName | None = None
-    """A folder or the Hub's name of a recogniser (CTC or Whisper), by which what is spoken is written down: adds the
-    character error rate against the text."""
+    """A folder or the Hub's name of a recogniser of frames (CTC), which writes down what is spoken: adds the character error
+    rate against the text."""
     vocoder: PathName | None = None
     """A folder or the Hub's name of SpeechT5's HiFi-GAN, which makes waves of spectrograms for the report and the recogniser;
     by default Griffin and Lim's algorithm does, which sounds rough."""

@@ -102,27 +102,7 @@ class SpeechRecognition(Recognition):
         return ObjectiveSpec(kind="ctc")
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
-        symbols = symbols_for(source)
-        config = loading.read_config(source)
-        if labelled or config.vocab_size == len(symbols):
-            if config.vocab_size < len(symbols) or config.pad_token_id != symbols.pad_token_id:
-                raise CompatibilityError(
-                    f"{source.model!r} gives {config.vocab_size} classes with {config.pad_token_id} for the blank, and its "
-                    f"tokenizer has {len(symbols)} symbols with {symbols.pad_token_id}: it is another model's. Name its own "
-                    "(processor:)")
-        else:
-            config.vocab_size, config.pad_token_id = len(symbols), symbols.pad_token_id
-        model, info = loading.from_pretrained(source, config, AutoModelForCTC, ignore_mismatched_sizes=not labelled)
-        fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
-        loading.refuse_lost_body(model, [name for name in fresh if "masked_spec_embed" not in name], source)
-        if labelled and fresh:
-            raise CompatibilityError(f"{source.model!r} has no trained head over symbols: its checkpoint lacks "
-                                     f"{all_of(fresh[:5])}. Train it first: teacher: {{model: {source.model}, train: {{}}}}.")
-        if labelled:
-            loading.lowered(model, source)
-        scribe = Scribe(hearing.ear_for(source, model), symbols)
-        _refuse_unknown_frames(scribe, model, source.model)
-        return Loaded(model, scribe, source.model)
+        return recogniser(source, labelled=labelled)
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
@@ -239,6 +219,32 @@ class SpeechRecognition(Recognition):
     def exam(self) -> SpeechExam:
         order = None if self.scribe is None or self.theirs is None else self.scribe.order_of(self.theirs)
         return SpeechExam(order, self.show)
+
+
+def recogniser(source: ModelSource, *, labelled: bool) -> Loaded:
+    """A model of frames with its scribe, as `Task.load` has it."""
+    symbols = symbols_for(source)
+    config = loading.read_config(source)
+    if labelled or config.vocab_size == len(symbols):
+        if config.vocab_size < len(symbols) or config.pad_token_id != symbols.pad_token_id:
+            raise CompatibilityError(
+                f"{source.model!r} gives {config.vocab_size} classes with {config.pad_token_id} for the blank, and its "
+                f"tokenizer has {len(symbols)} symbols with {symbols.pad_token_id}: it is another model's. Name its own "
+                "(processor:)")
+    else:
+        config.vocab_size, config.pad_token_id = len(symbols), symbols.pad_token_id
+    model, info = loading.from_pretrained(source, config, AutoModelForCTC, ignore_mismatched_sizes=not labelled)
+    fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
+    loading.refuse_lost_body(model, [name for name in fresh if "masked_spec_embed" not in name], source)
+    if labelled and fresh:
+        raise CompatibilityError(f"{source.model!r} has no trained head over symbols: its checkpoint lacks "
+                                 f"{all_of(fresh[:5])}. Train it first: teacher: {{model: {source.model}, train: {{}}}}.")
+    if labelled:
+        loading.lowered(model, source)
+    scribe = Scribe(hearing.ear_for(source, model), symbols)
+    _refuse_unknown_frames(scribe, model, source.model)
+    return Loaded(model, scribe, source.model)
+
 
 def _writes(source: ModelSource) -> bool | None:
     """Whether a model has a decoder that writes; None where its config cannot be read, which loading it will say."""

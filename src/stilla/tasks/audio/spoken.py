@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -48,6 +49,41 @@ class Frames:
         return made
 
 
+class Right(NamedTuple):
+    """What an utterance should be: its frames, each with whether it is the last, and what is said in it."""
+
+    frames: Float32[NDArray[np.float32], "frames numbers"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Utterances(Sequence[Right]):
+    """Those of a split, made when they are asked for."""
+
+    frames: Frames
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, which: int) -> Right: ...
+    @overload
+    def __getitem__(self, which: slice) -> list[Right]: ...
+    def __getitem__(self, which: int | slice) -> Right | list[Right]:
+        if isinstance(which, slice):
+            return [self[one] for one in range(*which.indices(len(self)))]
+        made = self.frames.of(range(len(self))[which])
+        return Right(np.pad(made, [(0, 0), (0, 1)]) + _last(made), self.texts[which])
+
+
+def _last(made: Float32[NDArray[np.float32], "frames bins"]) -> Float32[NDArray[np.float32], "frames numbers"]:
+    """Zeros, and a one behind the last frame."""
+    found = np.zeros((len(made), made.shape[1] + 1), np.float32)
+    found[-1, -1] = 1
+    return found
+
+
 @dataclass(frozen=True)
 class Collate:
     """`teacher`: None where it is asked what the student is."""
@@ -82,7 +118,5 @@ def _labels(made: Sequence[NDArray[np.float32]]) -> Tensor:
     """(batch, frames, bins + 1): every frame, and whether it is the last; -100 behind it."""
     labels = np.full((len(made), max(map(len, made)), made[0].shape[1] + 1), NO_ANSWER, np.float32)
     for row, one in zip(labels, made, strict=True):
-        row[: len(one), :-1] = one
-        row[: len(one), -1] = 0
-        row[len(one) - 1, -1] = 1
+        row[: len(one)] = np.pad(one, [(0, 0), (0, 1)]) + _last(one)
     return torch.from_numpy(labels)

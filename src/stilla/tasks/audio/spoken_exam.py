@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,26 +14,37 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from stilla.signals import Batch, Side
-from stilla.tasks.answers import NO_ANSWER, Answers, Given, Metric
+from stilla.tasks.answers import NO_ANSWER, Answers, Metric
 from stilla.tasks.audio.cepstra import mel_cepstral_distance
+from stilla.tasks.audio.listening import listener
 from stilla.tasks.audio.sections import TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
 from stilla.tasks.audio.speaking import speak
+from stilla.tasks.audio.spoken import Right
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.waves import griffin_lim, vocoded
 from stilla.tasks.exam import ForwardExam, any_of, array
 from stilla.tasks.shared.columns import values
+from stilla.tasks.shared.strings import find
 from stilla.views import RIGHT, Sounding, View
 
-Utterance = NDArray[np.float32]
-"""(frames, numbers) of one utterance."""
 _SHOWN = 8.0  # seconds
+
+Numbers = NDArray[np.float32]
+"""(frames, numbers) of one utterance."""
+
+
+class Said(NamedTuple):
+    """What was spoken, (frames, bins), and what a recogniser has heard in it; None where none was asked."""
+
+    frames: Numbers
+    heard: str | None = None
 
 
 @dataclass(frozen=True)
 class FrameExam(ForwardExam):
     """An answer is (frames, bins + 1): every frame as the model makes it of those before it, which are the data's own, and
-    the log-odds that it is the last. What it is held against is the same of the data, padded by -100."""
+    the log-odds that it is the last. What it is held against is `Right`."""
 
     units: ClassVar[str] = "utterances"
 
@@ -42,17 +53,16 @@ class FrameExam(ForwardExam):
             return outputs
         return torch.cat([outputs["spectrogram"], outputs["stop"][..., None]], -1).float()
 
-    def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[Utterance]:
-        lengths = (batch["labels"][..., 0] != NO_ANSWER).sum(1).tolist()
-        return [one[:length] for one, length in zip(array(said), lengths, strict=True)]
+    def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[Numbers]:
+        return [one[:length] for one, length in zip(array(said), _lengths(batch), strict=True)]
 
     def metrics(self) -> tuple[Metric, ...]:
         return (Metric("frame_error", _errors, from_sums=_ratio, higher_is_better=False, bounded=False),
                 Metric("stop_accuracy", _ends, from_sums=_ratio))
 
-    def constant(self, answers: Answers) -> list[Utterance]:
+    def constant(self, answers: Answers) -> list[Numbers]:
         """The mean frame."""
-        own = [_whole(one) for one in answers.references]
+        own = [right.frames for right in answers.references]
         mean = np.concatenate(own).mean(0)
         return [np.repeat(mean[None], len(one), 0) for one in own]
 
@@ -66,8 +76,7 @@ class FrameExam(ForwardExam):
 
 @dataclass(frozen=True)
 class SpokenExam(ForwardExam):
-    """Models speak texts by themselves. An answer is what was spoken, (frames, bins); what it is held against is the data's
-    own utterance, as `FrameExam` has it.
+    """Models speak texts by themselves. An answer is `Said`, what it is held against `Right`.
 
     voice: by which frames become waves. audio, text: the columns.
     """
@@ -86,62 +95,77 @@ class SpokenExam(ForwardExam):
     def ask(self, forward: Any, batch: Batch, side: Side) -> list[Tensor]:
         assert isinstance(forward, PreTrainedModel)  # no file is exported that could speak
         inputs, more = batch[side.value], 0.5 * self.voice.rate / self.voice.hop
-        lengths = (batch["labels"][..., 0] != NO_ANSWER).sum(1).tolist()
-        most = [min(int(self.section.longest * one + more), self.voice.longest) for one in lengths]
+        most = [min(int(self.section.longest * one + more), self.voice.longest) for one in _lengths(batch)]
         return speak(forward, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
 
-    def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Utterance]:
-        return [array(one) for one in said]
+    def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Said]:
+        spoken = [array(one) for one in said]
+        if self.section.recogniser is None:
+            return [Said(one) for one in spoken]
+        heard = listener(self.section.recogniser)([self.wave(one) for one in spoken])
+        return [Said(one, text) for one, text in zip(spoken, heard, strict=True)]
 
     def metrics(self) -> tuple[Metric, ...]:
-        return (Metric("mcd", _distances, from_sums=_ratio, higher_is_better=False, bounded=False),
-                Metric("duration_error", _durations, from_sums=_ratio, higher_is_better=False, bounded=False))
+        return spoken_metrics(heard=self.section.recogniser is not None)
 
-    def constant(self, answers: Answers) -> list[Utterance]:
+    def constant(self, answers: Answers) -> list[Said]:
         """The mean frame, as long as it should be."""
-        return [one[:, :-1] for one in FrameExam().constant(answers)]
+        return [Said(one[:, :-1], "") for one in FrameExam().constant(answers)]
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Sounding:
         """The text, the data's own sound, and what each model makes of it."""
         row = split.select([int(any_of(answers).keys[example])])
         own = Sounds.of(row, self.audio).wave(0)
-        spoken = {name: self.wave(one.given[example]) for name, one in answers.items()}
+        spoken = {name: self.wave(one.given[example].frames) for name, one in answers.items()}
         return Sounding(str(values(row, self.text)[0]), {
             name: data_uri(one, _SHOWN) for name, one in {RIGHT: own, **spoken}.items()})
 
-    def wave(self, frames: Utterance) -> Wave:
+    def wave(self, frames: Numbers) -> Wave:
         if self.section.vocoder is not None:
             return vocoded(frames, self.section.vocoder)
         return griffin_lim(frames, self.voice.extractor)
 
 
-def _whole(reference: Utterance) -> Utterance:
-    """Without what it is padded by."""
-    own: Utterance = reference[reference[:, 0] != NO_ANSWER]
-    return own
+def spoken_metrics(*, heard: bool = False) -> tuple[Metric, ...]:
+    """How far from the data's own sound, at whatever pace; by how much too long or too short; and, where a recogniser has
+    `heard` it, in how many characters it was misheard."""
+    own = (Metric("mcd", _distances, from_sums=_ratio, higher_is_better=False, bounded=False),
+           Metric("duration_error", _durations, from_sums=_ratio, higher_is_better=False, bounded=False))
+    if not heard:
+        return own
+    (cer,) = find(("cer",))
+    return (*own, replace(cer, statistics=lambda given, references: cer.statistics(
+        [said.heard for said in given], [right.text for right in references])))
 
 
-def _errors(given: Given, references: Given) -> NDArray[np.float64]:
+def _lengths(batch: Batch) -> list[int]:
+    """Frames of every utterance."""
+    found: list[int] = (batch["labels"][..., 0] != NO_ANSWER).sum(1).tolist()
+    return found
+
+
+def _errors(given: Sequence[Numbers], references: Sequence[Right]) -> NDArray[np.float64]:
     """(utterances, 2): Σ |s - y| over frames and bins, and of how many numbers."""
-    pairs = [(one[:, :-1], _whole(right)[:, :-1]) for one, right in zip(given, references, strict=True)]
-    return np.array([[np.abs(one.astype(np.float64) - right).sum(), right.size] for one, right in pairs])
+    apart = [np.abs(one[:, :-1].astype(np.float64) - right.frames[:, :-1])
+             for one, right in zip(given, references, strict=True)]
+    return np.array([[one.sum(), one.size] for one in apart])
 
 
-def _ends(given: Given, references: Given) -> NDArray[np.float64]:
+def _ends(given: Sequence[Numbers], references: Sequence[Right]) -> NDArray[np.float64]:
     """(utterances, 2): frames of which it is rightly said whether they are the last, of how many."""
-    pairs = [(one[:, -1] > 0, _whole(right)[:, -1] > 0.5) for one, right in zip(given, references, strict=True)]
-    return np.array([[(one == right).sum(), len(right)] for one, right in pairs], np.float64)
+    right = [(one[:, -1] > 0) == (right.frames[:, -1] > 0.5) for one, right in zip(given, references, strict=True)]
+    return np.array([[one.sum(), len(one)] for one in right], np.float64)
 
 
-def _distances(given: Given, references: Given) -> NDArray[np.float64]:
+def _distances(given: Sequence[Said], references: Sequence[Right]) -> NDArray[np.float64]:
     """(utterances, 2): decibels, of one utterance."""
-    return np.array([[mel_cepstral_distance(one, _whole(right)[:, :-1]), 1.0]
-                     for one, right in zip(given, references, strict=True)])
+    return np.array([[mel_cepstral_distance(said.frames, right.frames[:, :-1]), 1.0]
+                     for said, right in zip(given, references, strict=True)])
 
 
-def _durations(given: Given, references: Given) -> NDArray[np.float64]:
+def _durations(given: Sequence[Said], references: Sequence[Right]) -> NDArray[np.float64]:
     """(utterances, 2): by how much of its own length an utterance is too short or too long, of one utterance."""
-    pairs = [(len(one), len(_whole(right))) for one, right in zip(given, references, strict=True)]
+    pairs = [(len(said.frames), len(right.frames)) for said, right in zip(given, references, strict=True)]
     return np.array([[abs(one - right) / right, 1.0] for one, right in pairs])
 
 

@@ -24,7 +24,7 @@ from stilla.tasks.audio.recognition import text_column
 from stilla.tasks.audio.sections import TextToSpeechData, TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speaking import Spoken, teachable
-from stilla.tasks.audio.spoken import Collate, Frames
+from stilla.tasks.audio.spoken import Collate, Frames, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
@@ -175,6 +175,7 @@ class TextToSpeech(Task[TextToSpeechData]):
         shared = ours.to_dict() == theirs.to_dict()
         return Prepared(
             examples=Positions(len(keys)), collate=Collate(frames, sides[0], None if shared else sides[1]), keys=keys,
+            references=Utterances(frames, [said[key] for key in keys]),
             lengths=[ours.frames_in(known[key].seconds) for key in keys], aligned=ours.same_positions(theirs))
 
     def _kept(

@@ -1,0 +1,55 @@
+"""Tiny teachers that speak, their students, and utterances of ragged lengths. Also run as a program by launchers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from stilla import DistillationTrainer, Term, data
+from stilla.objectives import Frames, Hidden, Spectrogram
+from stilla.recipe import ModelSource
+from stilla.students import by_layers
+from stilla.tasks.audio.sections import TextToSpeechData
+from stilla.tasks.audio.speaking import teachable
+from stilla.tasks.audio.text_to_speech import TextToSpeech
+from tests.equivalence.hearers import trained
+from tests.equivalence.setting import losses, weights
+from tests.tasks.audio import talkers
+
+
+def trainer(place: Path, number: int = 21, teacher: Any = None, hidden: bool = True, **options: Any) -> DistillationTrainer:
+    """`teacher`: made of the live one, given the task and the examples."""
+    rows, models = place.parent / "rows", place.parent / "teacher"
+    if not (models / "config.json").exists():
+        talkers.folder(models, **talkers.QUIET, **talkers.NO_PRENET)
+    read = data.sources.read(talkers.ljspeech(rows, number) if not rows.exists() else str(rows), document="sound")["train"]
+    task = TextToSpeech.understand(TextToSpeechData(train=str(rows)), {"train": read})
+    loaded = task.load(ModelSource(model=str(models)), labelled=True)
+    task = task.adapted_to(loaded)
+    set_seed(0)
+    student = by_layers(loaded.model, 1)
+    teachable(student.model, "student")
+    prepared = task.prepare(read, loaded.processor, loaded.processor, training=True)
+    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "optim": "sgd",
+                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
+    return DistillationTrainer(
+        student, loaded.model if teacher is None else teacher(loaded.model, task, prepared),
+        terms=[Term(Spectrogram(attention=1.0), weight=0.5), Term(Frames()),
+               *([Term(Hidden(), weight=0.1)] if hidden else [])], task=task,
+        train_dataset=prepared, batch_norm="frozen",
+        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
+                               remove_unused_columns=False, **arguments))
+
+
+if __name__ == "__main__":
+    here, batch, accumulate = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    own = here / os.environ["RANK"] / "run"  # of each process, as both would write the data
+    started = trainer(own, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
+                      ddp_find_unused_parameters=False)
+    trained(started)
+    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")
