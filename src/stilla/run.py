@@ -157,6 +157,7 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     place = replace(place, pool=unlabelled.read(recipe, task, splits, named, partial(generated.written, place)))
     teacher = teacher_of(place)
     place = replace(place, task=task.adapted_to(teacher))
+    place.task.exams(recipe.evaluate)  # whatever they need that is not there is missed now, and not behind a training
     refuse_weak(place, teacher)
     return Stages(place, teacher)
 

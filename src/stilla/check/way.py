@@ -177,6 +177,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
         teacher = (own_model(recipe.student, task) if recipe.teacher.api is not None else
                    task.load(recipe.teacher, labelled=recipe.teacher.train is None))
         task = task.adapted_to(teacher).sketched()
+        with found.attempt("evaluate"):
+            task.exams(recipe.evaluate)
         _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32

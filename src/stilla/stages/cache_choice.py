@@ -113,8 +113,8 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
     if section.form == "none":
         return 0.0
     looked_at = min(32, len(prepared))
-    counts = task.counts(prepared.collate([prepared.examples[len(prepared) * number // looked_at]
-                                           for number in range(looked_at)]))
+    batch = prepared.collate([prepared.examples[len(prepared) * number // looked_at] for number in range(looked_at)])
+    counts = task.counts(batch)
     scale = len(prepared) / looked_at * share
     classes, head = task.teacher_classes(), 0.0
     if section.form == "hidden":
@@ -128,7 +128,7 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
         coder = SamplesCoder(classes, section.samples)
     else:
         coder = DenseCoder(classes, section.precision or "float32")
-    rows = counts["rows" if task.distributions else "examples"]
+    rows = counts["rows"] if task.distributions else sum(one.rows.stop - one.rows.start for one in task.segments(batch))
     total: float = scale * (prepared.views or 1) * (rows * coder.row_bytes() + 32.0 * counts["examples"]) + head
     return total
 

@@ -147,6 +147,12 @@ def test_how_far_it_looks_astray_is_transformers_guided_loss_without_its_mean_ov
         assert float(10 / text * mine[row, :steps].mean()) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_decoder_whose_layers_are_all_dropped_looked_nowhere() -> None:
+    model = taught(decoder_layerdrop=1.0)
+    model.train()
+    assert not model(**inputs()).strays.any()
+
+
 def test_a_prenet_that_lets_nothing_through_is_refused_and_so_is_another_family() -> None:
     with pytest.raises(CompatibilityError, match=r"speech_decoder_prenet_dropout is 0.*Set 0\.5"):
         taught(speech_decoder_prenet_dropout=0.0)

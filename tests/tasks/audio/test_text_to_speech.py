@@ -32,6 +32,7 @@ from stilla.tasks.audio.sounds import Wave
 from stilla.tasks.audio.spoken import Right
 from stilla.tasks.audio.spoken_exam import FrameExam, Said, SpokenExam
 from stilla.tasks.audio.text_to_speech import TextToSpeech
+from stilla.tasks.audio.waves import vocoder
 from stilla.tasks.base import Loaded
 from stilla.teachers import LiveTeacher
 from tests.tasks.audio import speakers, talkers
@@ -429,4 +430,13 @@ def test_a_vocoder_makes_the_waves_where_one_is_named(tmp_path: Path, folder: Pa
     assert (wave.rate, len(wave.samples)) == (RATE, 9 * 16)
     np.testing.assert_allclose(wave.samples, expected, atol=1e-6)
     with pytest.raises(DataError, match=r"evaluate\.vocoder.*takes 12 mel bins, and the models speak in 20"):
-        exam.wave(np.zeros((3, 20), np.float32))
+        vocoder(str(tmp_path / "vocoder"), 20)
+
+
+@pytest.mark.parametrize("field", ["recogniser", "vocoder"])
+def test_what_is_measured_by_and_is_not_there_is_missed_before_any_training(
+    folder: Path, teacher: Loaded, field: str
+) -> None:
+    task, _ = bound(folder)
+    with pytest.raises(CompatibilityError, match=rf"evaluate\.{field}.*no such folder"):
+        task.adapted_to(teacher).exams(evaluate(**{field: "./gone"}))

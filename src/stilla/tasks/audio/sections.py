@@ -52,6 +52,8 @@ class SpeechRecognitionData(Sounds):
 class TextToSpeechData(Sounds):
     """Texts with the sounds of their being spoken."""
 
+    window: float | None = Field(None, gt=0, le=120)
+    """Longest sound that is learnt, in seconds, by default 30; longer ones are refused, or left out (`broken: skip`)."""
     text: str | None = None
     """The column of what is spoken; only where the names do not say it themselves. Numbers and signs stand in it in words."""
     speaker: str | None = None

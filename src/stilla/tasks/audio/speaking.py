@@ -159,16 +159,18 @@ def _table(place: int, steps: int, units: int, share: float) -> Bool[NDArray[np.
 
 
 def _strays(
-    attentions: Sequence[Float[Tensor, "batch heads steps positions"] | None], text: Int[Tensor, "batch positions"],
+    attentions: Sequence[Float[Tensor, "batch heads steps positions"]], text: Int[Tensor, "batch positions"],
     steps: Int[Tensor, "batch steps"], config: Any,
 ) -> Float[Tensor, "batch steps"]:
-    """Σ_n a_tn (1 - exp(-(n/N - t/T)² / 2σ²)) of every step t, mean over the heads that are guided, in all layers."""
+    """Σ_n a_tn (1 - exp(-(n/N - t/T)² / 2σ²)) of every step t, mean over the guided heads of all layers that ran."""
+    if not attentions:  # LayerDrop left out every layer
+        return torch.zeros(steps.shape, device=steps.device)
     number, length = text.sum(1).clamp_min(1), steps.sum(1).clamp_min(1)
     across = torch.arange(text.shape[1], device=text.device) / number[:, None]
     along = torch.arange(steps.shape[1], device=text.device) / length[:, None]
     apart = (across[:, None] - along[..., None]).square() / (2 * config.guided_attention_loss_sigma**2)
     heads = None if config.guided_attention_loss_num_heads < 0 else config.guided_attention_loss_num_heads
-    looked = torch.cat([one[:, :heads] for one in attentions if one is not None], 1)
+    looked = torch.cat([one[:, :heads] for one in attentions], 1)
     found: Tensor = (looked.to(apart.dtype) * (1 - (-apart).exp())[:, None]).sum(-1).mean(1)
     return found
 

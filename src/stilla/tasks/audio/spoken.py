@@ -90,7 +90,7 @@ class Collate:
 
     frames: Frames
     student: Side
-    teacher: Side | None
+    teacher: Side | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         made = [self.frames.of(one) for one in examples]

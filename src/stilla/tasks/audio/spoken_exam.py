@@ -22,7 +22,7 @@ from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
 from stilla.tasks.audio.speaking import speak
 from stilla.tasks.audio.spoken import Right
 from stilla.tasks.audio.voice import Voice
-from stilla.tasks.audio.waves import griffin_lim, vocoded
+from stilla.tasks.audio.waves import griffin_lim, vocoder
 from stilla.tasks.exam import ForwardExam, any_of, array
 from stilla.tasks.shared.columns import values
 from stilla.tasks.shared.strings import find
@@ -89,6 +89,18 @@ class SpokenExam(ForwardExam):
     units: ClassVar[str] = "utterances"
     samples: ClassVar[int] = 8
 
+    @classmethod
+    def of(cls, section: TextToSpeechEvaluate, voice: Voice, audio: str, text: str) -> SpokenExam:
+        """Raises:
+            CompatibilityError: the recogniser or the vocoder is not there.
+            DataError: the vocoder is made for other frames.
+        """
+        if section.recogniser is not None:
+            listener(section.recogniser)
+        if section.vocoder is not None:
+            vocoder(section.vocoder, voice.bins)
+        return cls(section, voice, audio, text)
+
     def outputs(self, outputs: Any) -> Tensor:
         return FrameExam().outputs(outputs)
 
@@ -122,7 +134,7 @@ class SpokenExam(ForwardExam):
 
     def wave(self, frames: Numbers) -> Wave:
         if self.section.vocoder is not None:
-            return vocoded(frames, self.section.vocoder)
+            return vocoder(self.section.vocoder, self.voice.bins)(frames)
         return griffin_lim(frames, self.voice.extractor)
 
 

@@ -164,17 +164,17 @@ class TextToSpeech(Task[TextToSpeechData]):
                                      "student with its teacher's (preprocessor_config.json)")
         sounds = Sounds.of(split, self.audio)
         known, said = sounds.check(), _columns.values(split, self.text)
-        read = [tokens.tokenise(one.tokenizer, [[text or "" for text in said]], 2**20)[0] for one in (ours, theirs)]
-        keys = self._kept(split, known, (ours, theirs), [one.lengths for one in read])
+        sides = (ours,) if ours.to_dict() == theirs.to_dict() else (ours, theirs)
+        read = [tokens.tokenise(one.tokenizer, [[text or "" for text in said]], 2**20)[0] for one in sides]
+        keys = self._kept(split, known, sides, [one.lengths for one in read])
         if training:
             tell_resampled(known, {ours.rate})
             _tell_unknown(ours, [said[key] for key in keys])
-        sides = tuple((one, ids.select(keys), self.voices.vectors(split.select(keys), one.width))
-                      for one, ids in zip((ours, theirs), read))
+        inputs = [(one, ids.select(keys), self.voices.vectors(split.select(keys), one.width))
+                  for one, ids in zip(sides, read, strict=True)]
         frames = Frames(sounds, keys, ours)
-        shared = ours.to_dict() == theirs.to_dict()
         return Prepared(
-            examples=Positions(len(keys)), collate=Collate(frames, sides[0], None if shared else sides[1]), keys=keys,
+            examples=Positions(len(keys)), collate=Collate(frames, *inputs), keys=keys,
             references=Utterances(frames, [said[key] for key in keys]),
             lengths=[ours.frames_in(known[key].seconds) for key in keys], aligned=ours.same_positions(theirs))
 
@@ -277,7 +277,7 @@ class TextToSpeech(Task[TextToSpeechData]):
         assert isinstance(section, TextToSpeechEvaluate)  # the task's own
         if self.voice is None or not section.speaking:
             return (self.exam(),)
-        return SpokenExam(section, self.voice, self.audio, self.text), self.exam()
+        return SpokenExam.of(section, self.voice, self.audio, self.text), self.exam()
 
     def alike(self, student: object, teacher: object) -> bool:
         return _voice(student).to_dict() == _voice(teacher).to_dict()

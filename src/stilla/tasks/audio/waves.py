@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -69,26 +70,25 @@ def _spectrum(
     return found
 
 
-def vocoded(frames: Frames, name: str) -> Wave:
-    """The same by SpeechT5's HiFi-GAN.
+@cache
+def vocoder(name: str, bins: int) -> Callable[[Frames], Wave]:
+    """The same by SpeechT5's HiFi-GAN; loaded once in a process.
 
     Raises:
         CompatibilityError: it cannot be loaded.
         DataError: it is made for other frames.
     """
-    vocoder = _vocoder(name)
-    config: Any = vocoder.config
-    if config.model_in_dim != frames.shape[1]:
-        raise DataError(f"evaluate.vocoder: {name!r} takes {config.model_in_dim} mel bins, and the models speak in "
-                        f"{frames.shape[1]}; leave it out, or name theirs.")
-    with torch.no_grad():
-        made = vocoder(torch.from_numpy(np.asarray(frames, np.float32)))
-    return Wave(made.numpy(), int(config.sampling_rate))
-
-
-@cache
-def _vocoder(name: str) -> SpeechT5HifiGan:
-    source = ModelSource(model=name)
     loading.check_place(name, "evaluate.vocoder")
     with loading.explained(name, "evaluate.vocoder"):
-        return SpeechT5HifiGan.from_pretrained(name, use_safetensors=True, **loading.where(source)).eval()
+        model = SpeechT5HifiGan.from_pretrained(
+            name, use_safetensors=True, **loading.where(ModelSource(model=name))).eval()
+    config: Any = model.config
+    if config.model_in_dim != bins:
+        raise DataError(f"evaluate.vocoder: {name!r} takes {config.model_in_dim} mel bins, and the models speak in {bins}; "
+                        "leave it out, or name theirs.")
+
+    @torch.no_grad()
+    def made(frames: Frames) -> Wave:
+        return Wave(model(torch.from_numpy(np.asarray(frames, np.float32))).numpy(), int(config.sampling_rate))
+
+    return made
