@@ -159,6 +159,7 @@ IN_CHINESE = {
     "several": "同时学习多个任务：一个编码器，每个任务各有一个头、自己的数据、教师和指标。",
     "reranking": "一起读取查询与候选文本并给出分数：单输出的交叉编码器。",
     "image-text": "图片与文本的向量，用于零样本分类和互相检索：CLIP、SigLIP 等双塔模型。",
+    "image-text-to-text": "看图说话：图片描述、关于图片的问答与对话（LLaVA、Qwen-VL、SmolVLM 等）。",
     "recommendation": "用户接下来会选什么，在全部物品中排序：以物品目录为词表的解码器（SASRec）与编码器（BERT4Rec）。",
 }
 

@@ -31,6 +31,7 @@ from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
 from tests.tasks.vision import detecting, scenes
+from tests.tasks.vision_text import tellers
 from tests.tasks.vision_text.setting import captioned, clip_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -115,6 +116,11 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                  for seed, (split, size) in enumerate({"train": 16, "validation": 8, "test": 8}.items())}
         return [*(f"data.{split}={path}" for split, path in files.items()),
                 f"teacher.model={clip_folder(folder / 'teacher', layers=12)}", "data.max_length=32"]
+    if recipe.task == "image-text-to-text":
+        files = {split: captioned(folder / f"{split}.parquet", size, 16 * seed, each=5, beside=[recipe.data.completion])
+                 for seed, (split, size) in enumerate({"train": 16, "validation": 4, "test": 4}.items())}
+        return [*(f"data.{split}={path}" for split, path in files.items()), "evaluate.generation.max_new_tokens=4",
+                f"teacher.model={tellers.folder(folder / 'teacher', 'qwen2_vl', layers=28, width=16)}"]
     if recipe.task == "semantic-segmentation":
         files = {split: scenes.table(folder / f"{split}.parquet", size, 100 * number)
                  for number, (split, size) in enumerate({"train": 24, "validation": 8, "test": 8}.items())}

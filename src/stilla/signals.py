@@ -34,7 +34,9 @@ class Batch(dict[str, Any]):
     - `labels`: row labels before flattening, as the task understands them; absent without labels.
     - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
       there; absent where there are none.
-    - `words`: by side (batch, words), where rows are words, the position that answers for each; negative where there is none.
+    - `words`: by side (batch, words), where rows are words, or tokens that stand elsewhere for either side, the position that
+      answers for each; negative where there is none.
+    - `looks`: (batch, bytes) where examples have pictures beside texts, a hash of what is stored of them.
     - `places`: by side (batch, classes), where a row's classes are places in an example, the position of each; negative
       where none is. `characters`: by side (batch, classes, 2), what of its text stands there, from and to; both 0 where
       nothing does. `across`: where the two models' places differ, (batch, rows of an example, classes) `to`, the student's

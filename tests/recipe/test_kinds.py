@@ -27,7 +27,7 @@ from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import DetectionData, ImageClassificationData
 from stilla.tasks.vision.segmentation_section import SemanticSegmentationData
-from stilla.tasks.vision_text.sections import ImageTextData
+from stilla.tasks.vision_text.sections import ImageTextData, ImageTextToTextData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
 SECTIONS = {
@@ -40,7 +40,7 @@ SECTIONS = {
     "question-answering": (QuestionAnsweringData, Evaluate),
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
     "semantic-segmentation": (SemanticSegmentationData, Evaluate), "several": (SeveralData, Evaluate),
-    "recommendation": (RecommendationData, Evaluate),
+    "recommendation": (RecommendationData, Evaluate), "image-text-to-text": (ImageTextToTextData, WritingEvaluate),
     "object-detection": (DetectionData, Evaluate),
 }  # fmt: skip
 OWN = """\
@@ -141,8 +141,8 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
         ("image-classification", "data.text=x", "data.text: a field of text-classification, token-classification, "),
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification, image-classification"),
-        ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq, speech-recognition and causal-lm; "
-         "masked-lm takes baseline, seeds, metric, batch_size, slices, resamples, speed and saliency"),
+        ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq, speech-recognition, causal-lm and "
+         "image-text-to-text; masked-lm takes baseline, seeds, metric, batch_size, slices, resamples, speed and saliency"),
         ("text-classification", "data.lable=x", "data.lable: unknown key. Did you mean label?"),
         ("seq2seq", "data.prefx=x", "data.prefx: unknown key. Did you mean prefix?"),
         ("causal-lm", "evaluate.generation.metric=x", "evaluate.generation.metric: unknown key. Did you mean metrics?"),
@@ -230,7 +230,7 @@ def test_the_whole_list_says_whose_a_field_is_and_reads_back(tmp_path):
     text = every_field()
     assert max(map(len, text.splitlines())) <= 110
     assert "  # document: paragraph         # causal-lm and masked-lm: What is one document" in text
-    assert "  # generation: null            # seq2seq, speech-recognition and causal-lm: Let the models write" in text
+    assert "  # generation: null            # seq2seq, speech-recognition, causal-lm and image-text-to-text: Let" in text
     for task in KINDS:
         for place in PLACES:
             assert all(f"  # {name}: " in text for name in sections(task).own(place))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Audio, ClassLabel, Dataset, Image
+from datasets import Audio, ClassLabel, Dataset, Image, List
 
 if TYPE_CHECKING:
     from hashlib import blake2b
@@ -40,6 +40,8 @@ def of_splits(splits: Mapping[str, Dataset]) -> str:
                 array = pa.concat_arrays(rows.column(column).chunks)
                 if isinstance(split.features[column], Image):
                     array = _picture_bytes(array)
+                elif isinstance(split.features[column], List) and isinstance(split.features[column].feature, Image):
+                    array = _several_pictures(array)
                 elif isinstance(split.features[column], Audio):
                     array = _sound_bytes(array)
                 _hash(hasher, array)
@@ -61,11 +63,20 @@ def _picture_bytes(array: pa.StructArray) -> pa.Array:
     )
 
 
+def _several_pictures(array: pa.ListArray) -> pa.Array:
+    """A digest of each, as of sounds."""
+    kept = [None if some is None else [one and _file_digest(one) for one in some] for some in array.to_pylist()]
+    return pa.array(kept, pa.list_(pa.large_binary()))
+
+
+def _file_digest(stored: dict[str, Any]) -> bytes | None:
+    raw = stored["bytes"] if stored["bytes"] is not None else _file_bytes(stored["path"])
+    return None if raw is None else hashlib.blake2b(raw, digest_size=16).digest()
+
+
 def _sound_bytes(array: pa.StructArray) -> pa.Array:
     """A digest of each: an hour of sound is a hundred times a picture."""
-    sounds = (one and (one["bytes"] if one["bytes"] is not None else _file_bytes(one["path"])) for one in array.to_pylist())
-    return pa.array([None if one is None else hashlib.blake2b(one, digest_size=16).digest() for one in sounds],
-                    pa.large_binary())
+    return pa.array([one and _file_digest(one) for one in array.to_pylist()], pa.large_binary())
 
 
 def _as_seen(picture: bytes | None) -> bytes | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, List
 
 from stilla.data.kept import Notes, kept
 from stilla.data.stored_files import resolved
@@ -191,3 +191,52 @@ def named_files(table: pa.Table, column: str, called: str, place: Callable[[str]
     names = [called if one == column else one for one in table.column_names]
     renamed = Features({new: features[old] for new, old in zip(names, table.column_names)})
     return table.rename_columns(names).replace_schema_metadata(renamed.arrow_schema.metadata)
+
+
+# --- tables that name pictures ---
+
+NAMES = ("image", "images", "img", "picture", "pictures", "photo", "image_path", "image_file", "file_name", "filename",
+         "path")
+"""What people call the column that names a picture's file, or a list of them, most telling first."""
+
+
+def with_named_pictures(table: pa.Table, path: Path) -> pa.Table:
+    """A table whose column of file names, if it has one that is usual and names pictures, holds pictures; a column of lists
+    of names lists of them; others as they are.
+
+    Raises:
+        DataError: a name of what is no file beside the table.
+    """
+    for name in NAMES:
+        if name not in table.column_names:
+            continue
+        kind = table.schema.field(name).type
+        several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not is_text(kind.value_type if several else kind):
+            continue
+        listed = table.column(name).to_pylist()
+        first = next((one for some in listed for one in (some if several else [some]) or () if one), None)
+        if first is None or Path(first).suffix.lower() not in SUFFIXES:
+            continue
+
+        def place(one: str) -> str:
+            return resolved(one, path.parent, path.parent, path)
+
+        if several:
+            return _named_lists(table, name, listed, place)
+        return named_files(table, name, name, place, PICTURES.feature)
+    return table
+
+
+def _named_lists(table: pa.Table, name: str, listed: Sequence[Any], place: Callable[[str], str]) -> pa.Table:
+    feature = List(PICTURES.feature)
+    features = Features({**Features.from_arrow_schema(table.schema), name: feature})
+    stored = [None if some is None else [None if one is None else {"bytes": None, "path": place(one)} for one in some]
+              for some in listed]
+    kind = features.arrow_schema.field(name).type
+    changed = table.set_column(table.column_names.index(name), name, pa.array(stored, kind))
+    return changed.cast(features.arrow_schema).replace_schema_metadata(features.arrow_schema.metadata)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

@@ -14,7 +14,7 @@ from datasets import Audio, Dataset
 from stilla.data import picture_folders
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import read_text
-from stilla.data.picture_folders import METADATA, Media, named_files
+from stilla.data.picture_folders import METADATA, Media, is_text, named_files
 from stilla.data.stored_files import resolved
 from stilla.errors import DataError, all_of, quoted
 
@@ -68,7 +68,7 @@ def with_named_sounds(table: pa.Table, path: Path) -> pa.Table:
     if any(_is_stored(field.type) for field in table.schema):
         return table
     for name in NAMES:
-        if name not in table.column_names or not _is_text(table.schema.field(name).type):
+        if name not in table.column_names or not is_text(table.schema.field(name).type):
             continue
         first = next((one for one in table.column(name).to_pylist() if one), None)
         if first is not None and Path(first).suffix.lower() in SUFFIXES:
@@ -81,10 +81,6 @@ def _beside(path: Path, name: str) -> str:
     if not (path.parent / name).exists() and (path.parent / CLIPS).is_dir():
         return resolved(name, path.parent / CLIPS, path.parent, path)
     return resolved(name, path.parent, path.parent, path)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_stored(kind: pa.DataType) -> bool:

@@ -53,9 +53,9 @@ READERS: Mapping[str, str] = {
     ".item": "atomic",
     ".user": "atomic",
 }
-Unit = Document | Literal["columns", "sound"]
+Unit = Document | Literal["columns", "sound", "picture"]
 """What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
-row is a sound: files are named in tables, or lie in a folder."""
+row is a sound: files are named in tables, or lie in a folder. With `picture` it has pictures, whose files tables may name."""
 _AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -142,7 +142,7 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
     # beside events, tables of items and users say what those are
     tables = [path for path in tables if suffix(path) not in (".item", ".user")] or tables
-    if len(images) > len(tables):
+    if len(images) > len(tables) and not (tables and document == "picture"):
         return _image_folder(folder)
     if not tables:
         raise DataError(
@@ -220,9 +220,10 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
 
 
 def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
+    named = {"sound": sound_folders.with_named_sounds, "picture": picture_folders.with_named_pictures}.get(document)
     for table in _reader(READERS[suffix(path)])(path, document, notes):
-        table = with_own_files(table, path)
-        yield sound_folders.with_named_sounds(table, path) if document == "sound" else table
+        own = with_own_files(table, path)
+        yield own if named is None else named(own, path)
 
 
 def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
@@ -232,7 +233,7 @@ def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
         "json": lambda path, _, __: json_rows.tables(path),
         "text": lambda path, unit, notes: (
             in_columns.tables(path, notes) if unit == "columns" else
-            plain_text.tables(path, "line" if unit == "sound" else unit, notes)),
+            plain_text.tables(path, "line" if unit in ("sound", "picture") else unit, notes)),
         "columns": lambda path, _, notes: in_columns.tables(path, notes),
         "atomic": lambda path, _, notes: atomic.tables(path, notes),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),

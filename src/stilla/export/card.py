@@ -64,6 +64,16 @@ classify = pipeline("zero-shot-image-classification", model="path/to/this/folder
 print(classify("picture.png", candidate_labels=["daisy", "rose"], hypothesis_template="a photo of a {}"))
 ```
 """
+_IMAGE_TEXT_TO_TEXT_USAGE = """\
+```python
+from transformers import pipeline
+
+describe = pipeline("image-text-to-text", model="path/to/this/folder")
+parts = [{"type": "image", "image": "picture.png"}, {"type": "text", "text": "Describe the picture."}]
+said = describe(text=[{"role": "user", "content": parts}], max_new_tokens=64)
+print(said[0]["generated_text"][-1]["content"])
+```
+"""
 _RECOMMENDATION_USAGE = """\
 ```python
 import json
@@ -105,8 +115,8 @@ samples = model.generate_speech(ids, torch.zeros(1, model.config.speaker_embeddi
 ```
 """
 _OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE,
-                "image-text": _IMAGE_TEXT_USAGE, "recommendation": _RECOMMENDATION_USAGE,
-                "text-to-speech": _TEXT_TO_SPEECH_USAGE}
+                "image-text": _IMAGE_TEXT_USAGE, "image-text-to-text": _IMAGE_TEXT_TO_TEXT_USAGE,
+                "recommendation": _RECOMMENDATION_USAGE, "text-to-speech": _TEXT_TO_SPEECH_USAGE}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

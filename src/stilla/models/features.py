@@ -244,7 +244,8 @@ def _run_on_made_up_inputs(model: nn.Module) -> None:
 
 
 def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
-    """One example for models that read token ids, pictures or both, or hear sounds.
+    """One example for models that read token ids, pictures or both, or hear sounds. Where pictures stand at tokens of a text,
+    it is a text without one.
 
     Raises:
         TypeError: it is not a Hugging Face model.
@@ -259,7 +260,8 @@ def made_up_inputs(model: nn.Module) -> dict[str, Tensor]:
             end = _first_value(model, "eos_token_id", 1)
             token = min(end if isinstance(end, int) else end[0], _first_value(model, "vocab_size", 2) - 1)
             inputs[name] = torch.full((1, 8), token, device=model.device)
-    if "pixel_values" in accepted:
+    at_tokens = any(isinstance(vars(model.config).get(name), int) for name in ("image_token_id", "image_token_index"))
+    if "pixel_values" in accepted and not ("input_ids" in accepted and at_tokens):
         size = _first_value(model, "image_size", 224)
         height, width = (size, size) if isinstance(size, int) else size
         shape = (1, _first_value(model, "num_channels", 3), height, width)

@@ -13,9 +13,9 @@ from stilla.recipe.generating import Generate
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
-TextUnit = Literal["paragraph", "line", "file", "columns", "sound"]
-"""What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags; `sound`: none,
-as rows are sounds, which files and folders name."""
+TextUnit = Literal["paragraph", "line", "file", "columns", "sound", "picture"]
+"""What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags; `sound` and
+`picture`: none, as rows are (or have) sounds or pictures, which files and folders name."""
 
 
 class Split(Section):
@@ -223,7 +223,7 @@ class Data(Section):
         return None
 
     @property
-    def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound"]:
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound", "picture"]:
         """The same of unlabelled examples."""
         said = None if self.unlabelled is None else self.unlabelled.document
         return said or "line"

@@ -21,7 +21,7 @@ from stilla.runtime.narrate import tracked
 from stilla.runtime.watch import Watch
 from stilla.tasks.language import calls
 from stilla.tasks.language.documents import shortened
-from stilla.tasks.language.talks import Message, Talk
+from stilla.tasks.language.talks import PICTURE, Message, Talk
 from stilla.tasks.text.sequences import Pieces, Sequence_, joined
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class Template:
         CompatibilityError: the tokenizer has no template, or cannot say where its tokens stand in a text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, parts: bool = False) -> None:
+        """`parts`: what messages say is given as lists of parts, pictures among them, as templates of such models expect."""
         if not tokenizer.chat_template:
             raise CompatibilityError("data.messages: the tokenizer has no chat template. Use the tokenizer of a chat model "
                                      "(`processor`), or write prompts and completions (`data.prompt`, `data.completion`).")
@@ -87,6 +88,7 @@ class Template:
             raise CompatibilityError(f"data.messages: {type(tokenizer).__name__} does not say where its tokens stand in a "
                                      "text, so that the assistant's cannot be told; expected a fast tokenizer.")
         self.tokenizer = tokenizer
+        self._parts = parts
         self._marks = {tools: _marks(tokenizer, [{}] if tools else None) for tools in (False, True)}
         self._arguments: Callable[[Any], Any] | None = None
         self._has_tools = False
@@ -124,30 +126,38 @@ class Template:
             logger.warning("the chat template leaves out what %r says, in %d of %d messages", role, lost, self._seen[role])
 
     def tokens(self, talk: Talk, key: int) -> Sequence_:
-        messages = self._called(talk, key)
-        if not self._marks[bool(talk.tools)]:
-            text = self._text(messages, talk, key)
-            self._count(messages, text)
-            return self._within(text, self._spans(messages, talk, key, text))
-        text, regions = self._rendered(messages, talk, key, regions=True)
-        self._count(messages, text)
-        if len(talk.learnt) < sum(one["role"] == "assistant" for one in messages):
-            learnt = self._spans(messages, talk, key, text)
-            regions = [(max(start, first), min(end, last)) for start, end in regions for first, last in learnt]
-        ids, wanted = self._within(text, regions)
-        if not wanted.any():
+        text, spans = self.learnt(talk, key)
+        ids, wanted = self.within(text, spans)
+        if self._marks[bool(talk.tools)] and not wanted.any():
             raise CompatibilityError(f"data.messages: the chat template marks nothing of conversation {key} as generated: "
                                      "nothing could be learnt. Its `{% generation %}` has to stand around what the "
                                      "assistant says.")
         return ids, wanted
 
+    def learnt(self, talk: Talk, key: int) -> tuple[str, list[tuple[int, int]]]:
+        """A conversation as text, and where in it stands what is to be learnt."""
+        messages = self._called(talk, key)
+        if not self._marks[bool(talk.tools)]:
+            text = self._text(messages, talk, key)
+            self._count(messages, text)
+            return text, self._spans(messages, talk, key, text)
+        text, regions = self._rendered(messages, talk, key, regions=True)
+        self._count(messages, text)
+        if len(talk.learnt) < sum(one["role"] == "assistant" for one in messages):
+            learnt = self._spans(messages, talk, key, text)
+            regions = [(max(start, first), min(end, last)) for start, end in regions for first, last in learnt]
+        return text, regions
+
     def text(self, talk: Talk, key: int) -> str:
         return self._text(self._called(talk, key), talk, key)
 
     def asked(self, talk: Talk, key: int) -> list[int]:
-        """What a model is given to write the last answer: all before it, and the template's beginning of an answer."""
-        text = self._before(self._called(talk, key), talk, key, talk.asked)
-        return [int(one) for one in self._within(text, [])[0]]
+        """What a model is given to write the last answer."""
+        return [int(one) for one in self.within(self.before(talk, key), [])[0]]
+
+    def before(self, talk: Talk, key: int) -> str:
+        """The same as text: all before it, and the template's beginning of an answer."""
+        return self._before(self._called(talk, key), talk, key, talk.asked)
 
     def answer(self, talk: Talk, key: int) -> str:
         """What the data answer there, as a model would write it: calls of tools as the template writes them."""
@@ -198,7 +208,7 @@ class Template:
             raise CompatibilityError(f"data.messages: the chat template does not write {what} in turn {turn} of conversation "
                                      f"{key}: it could not be learnt. Use a tokenizer whose template does (`processor`).")
 
-    def _within(self, text: str, spans: Sequence[tuple[int, int]]) -> Sequence_:
+    def within(self, text: str, spans: Sequence[tuple[int, int]]) -> Sequence_:
         """The tokens of a text, and which of them stand within the spans; the space before a word is a part of its token."""
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
@@ -210,9 +220,10 @@ class Template:
     def _count(self, messages: Sequence[Message], text: str) -> None:
         """Messages of others that the template leaves out; the assistant's are refused."""
         for message in messages:
-            if message["role"] != "assistant" and message["content"].strip():
+            said = message["content"].replace(PICTURE, " ")
+            if message["role"] != "assistant" and said.strip():
                 self._seen[message["role"]] += 1
-                if not _shows(text, message["content"]):
+                if not _shows(text, said):
                     self._lost[message["role"]] += 1
 
     # --- rendering ---
@@ -265,6 +276,8 @@ class Template:
         self, messages: list[Message], tools: list[Any] | None, *, regions: bool = False, **options: Any
     ) -> str | tuple[str, list[tuple[int, int]]]:
         """The text; with `regions`, also where in it the template marks what is generated."""
+        if self._parts:
+            messages = [{**one, "content": _in_parts(one.get("content", ""))} for one in messages]
         if regions:
             texts, marked = render_jinja_template(
                 [messages], tools, chat_template=self.tokenizer.get_chat_template(None, tools),
@@ -277,6 +290,15 @@ class Template:
                                          "Use a tokenizer whose template writes them (`processor`), or remove the column.")
             self._has_tools = True
         return made
+
+
+def _in_parts(said: str) -> list[dict[str, str]]:
+    """Texts and pictures, in their order; a line break between a text and a picture parts them, and is of neither."""
+    texts = said.split(PICTURE)
+    if len(texts) > 1:
+        texts = [one.strip("\n") for one in texts]
+    parts = [part for text in texts for part in ({"type": "image"}, {"type": "text", "text": text})][1:]
+    return [part for part in parts if part.get("text") != ""]
 
 
 def _marks(tokenizer: PreTrainedTokenizerBase, tools: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_of
+from stilla.models.configs import config_sections
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.tasks.shared import loading
@@ -47,9 +48,10 @@ def language_model(source: ModelSource, auto: Any, *, labelled: bool) -> PreTrai
         logger.info("%s: new weights: %s", source.model, all_of(fresh[:6]))
     if labelled and source.precision == "int8":
         quantise(model, but=model.get_output_embeddings())
-    if "use_cache" in vars(model.config):
-        # a cache of keys and values is of no use to a whole forward, and packed pieces would see each other through it
-        model.config.use_cache = False
+    for _, section in config_sections(model.config):
+        if "use_cache" in vars(section):
+            # a cache of keys and values is of no use to a whole forward, and packed pieces would see each other through it
+            section.use_cache = False
     return model.eval()
 
 

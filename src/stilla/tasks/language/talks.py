@@ -24,6 +24,11 @@ SPEAKERS: Mapping[str, str] = {
 
 _MARKS = ("train", "training", "trainable", "loss")  # axolotl's and ms-swift's
 
+PICTURE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands in a message where a picture does."""
+_IMAGE = "<image>"
+"""By which many data mark that place."""
+
 OPEN = "..."
 """Stands for the answer to an unlabelled conversation until the teacher has written one; nothing is compared with it."""
 
@@ -66,28 +71,39 @@ class Talk:
 
     def lines(self, end: int) -> str:
         """For a person, up to a turn."""
-        return "\n".join(f"{message['role']}: {_said(message)}" for message in self.messages[:end])
+        lines = "\n".join(f"{message['role']}: {_said(message)}" for message in self.messages[:end])
+        return lines.replace(PICTURE, "[picture] ")
+
+    @property
+    def pictures(self) -> int:
+        """How many places for pictures its messages have."""
+        return sum(str(message.get("content", "")).count(PICTURE) for message in self.messages)
 
 
-def read(split: Dataset, columns: Sequence[str], tools: str | None = None) -> list[Talk | UnreadableError]:
-    """The conversations of a column, or of two: those of the second go on from the first, of which nothing is learnt."""
+def read(
+    split: Dataset, columns: Sequence[str], tools: str | None = None, *, pictures: bool = False
+) -> list[Talk | UnreadableError]:
+    """The conversations of a column, or of two: those of the second go on from the first, of which nothing is learnt.
+
+    `pictures`: messages may have them, as parts or as `<image>` in a text; their places are `PICTURE` then.
+    """
     parts = [plain(split, column) for column in columns]
     offered = [None] * len(split) if tools is None else plain(split, tools)
-    return [_attempt(one, here) for one, here in zip(zip(*parts), offered)]
+    return [_attempt(one, here, pictures=pictures) for one, here in zip(zip(*parts), offered)]
 
 
-def _attempt(parts: Sequence[Any], tools: Any) -> Talk | UnreadableError:
+def _attempt(parts: Sequence[Any], tools: Any, *, pictures: bool) -> Talk | UnreadableError:
     try:
-        return _talk(parts, tools)
+        return _talk(parts, tools, pictures=pictures)
     except UnreadableError as why:
         return why
 
 
-def _talk(parts: Sequence[Any], tools: Any) -> Talk:
+def _talk(parts: Sequence[Any], tools: Any, *, pictures: bool) -> Talk:
     if not all(isinstance(part, list) and all(isinstance(one, Mapping) for one in part) for part in parts):
         raise UnreadableError("is no list of {role, content} in which an assistant speaks")
     given = sum(len(part) for part in parts[:-1])
-    messages = tuple(_message(one) for part in parts for one in part)
+    messages = tuple(_message(one, pictures=pictures) for part in parts for one in part)
     speaking = [turn for turn, one in enumerate(messages) if one["role"] == "assistant" and turn >= given]
     if not speaking:
         raise UnreadableError("is no list of {role, content} in which an assistant speaks")
@@ -108,12 +124,12 @@ def roles(split: Dataset, columns: Sequence[str], rows: Iterable[int]) -> list[s
     return list(dict.fromkeys(str(one.get("role", one.get("from"))) for one in said if "role" in one or "from" in one))
 
 
-def answered(split: Dataset, columns: Sequence[str], texts: Sequence[str]) -> Dataset:
-    """The same conversations up to their last answers, which are these texts."""
+def answered(split: Dataset, columns: Sequence[str], texts: Sequence[str], *, pictures: bool = False) -> Dataset:
+    """The same conversations up to their last answers, which are these texts. `pictures`: as for `read`."""
     column = columns[-1]
     before = [len(one) for one in plain(split, columns[0])] if len(columns) > 1 else [0] * len(split)
     new = []
-    for talk, raw, given, text in zip(read(split, columns), plain(split, column), before, texts):
+    for talk, raw, given, text in zip(read(split, columns, pictures=pictures), plain(split, column), before, texts):
         if isinstance(talk, UnreadableError):
             raise DataError(f"data.messages: {column!r} {talk}")
         turn = talk.asked - given
@@ -168,7 +184,7 @@ def _is_assistant(raw: Mapping[str, Any]) -> bool:
 # --- one message ---
 
 
-def _message(raw: Mapping[str, Any]) -> Message:
+def _message(raw: Mapping[str, Any], *, pictures: bool) -> Message:
     """{role, content, ...} without what was never there; empty lists of calls are none."""
     if "role" not in raw and "from" in raw and "value" in raw:
         if str(raw["from"]).lower() not in SPEAKERS:
@@ -184,7 +200,7 @@ def _message(raw: Mapping[str, Any]) -> Message:
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise UnreadableError("has tool calls that are no list of {function: {name, arguments}}")
     if "content" in kept:
-        kept["content"] = _text(kept["content"])
+        kept["content"] = _with_places(kept["content"], kept["role"]) if pictures else _text(kept["content"])
     elif not (kept["role"] == "assistant" and _calls(kept)):
         raise UnreadableError(f"has a message of {kept['role']!r} without content")
     return kept
@@ -200,6 +216,29 @@ def _text(content: Any) -> str:
     kinds = sorted({str(part["type"]) if isinstance(part, Mapping) and "type" in part else type(part).__name__
                     for part in parts})
     raise UnreadableError(f"has content that is no text ({', '.join(kinds)})")
+
+
+def _with_places(content: Any, role: str) -> str:
+    """What a message says, with `PICTURE` where a picture stands."""
+    texts = [content] if isinstance(content, str) else content if isinstance(content, list) else [content]
+    said = "".join(_place(one) if isinstance(one, Mapping) and one.get("type") == "image" else _placed(_text(
+        one if isinstance(one, str) else [one])) for one in texts)
+    if role == "assistant" and PICTURE in said:
+        raise UnreadableError("has a picture in what the assistant says: models of texts show none")
+    return said
+
+
+def _placed(text: str) -> str:
+    if PICTURE in text:
+        raise UnreadableError(f"has the character {ord(PICTURE):#x} in a text, which stands for a picture here")
+    return text.replace(_IMAGE, PICTURE)
+
+
+def _place(part: Mapping[str, Any]) -> str:
+    named = [name for name in ("image", "url", "path", "base64") if part.get(name) is not None]
+    if named:
+        raise UnreadableError(f"names a picture within a message (`{named[0]}`): pictures stand in a column, in their order")
+    return PICTURE
 
 
 def _calls(message: Message) -> bool:

@@ -82,12 +82,7 @@ class Pictures:
         Raises:
             OSError: it cannot be read.
         """
-        with opened(self.rows[int(row)][self.column]) as picture:
-            try:
-                turned = picture.getexif().get(_ORIENTATION) in _TURNED
-            except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # as for `_upright`
-                turned = False
-            return (picture.height, picture.width) if turned else picture.size
+        return size_of(self.rows[int(row)][self.column])
 
     def broken(self) -> dict[int, str]:
         """Rows whose pictures cannot be read, and why; each is decoded once, small where that is enough."""
@@ -95,7 +90,7 @@ class Pictures:
         with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter's lock
             for start in tracked(range(0, len(self), _AT_ONCE), "checking pictures"):
                 stored = self.rows[start : start + _AT_ONCE][self.column]
-                reasons = enumerate(pool.map(_why_broken, stored), start)
+                reasons = enumerate(pool.map(why_broken, stored), start)
                 found.update({row: reason for row, reason in reasons if reason is not None})
         return found
 
@@ -109,6 +104,20 @@ class Pictures:
         """Where the picture came from, as far as the data say."""
         stored = self.rows[int(row)][self.column]
         return f"row {rows_as_read(self.rows, [row])[0]}" + (f" ({stored['path']})" if stored and stored["path"] else "")
+
+
+def size_of(stored: dict[str, Any] | None) -> tuple[int, int]:
+    """Width and height, upright, by the header alone.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with opened(stored) as picture:
+        try:
+            turned = picture.getexif().get(_ORIENTATION) in _TURNED
+        except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # as for `_upright`
+            turned = False
+        return (picture.height, picture.width) if turned else picture.size
 
 
 def opened(stored: dict[str, Any] | None) -> PIL.Image.Image:
@@ -132,7 +141,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in PIL.Image.OPEN)
 
 
-def _why_broken(stored: dict[str, Any] | None) -> str | None:
+def why_broken(stored: dict[str, Any] | None) -> str | None:
+    """Why a picture cannot be read; it is decoded, small where that is enough."""
     try:
         with opened(stored) as picture, _turn(picture):
             if picture.mode in _USUAL:
@@ -151,7 +161,7 @@ def _digest(stored: dict[str, Any] | None) -> bytes:
         with opened(stored) as picture, _turn(picture):
             seen = as_rgb(picture)
             return hashlib.blake2b(f"{seen.size} ".encode() + seen.tobytes(), digest_size=16).digest()
-    except Exception:  # as for `_why_broken`
+    except Exception:  # as for `why_broken`
         return b"broken"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Literal
+
+from pydantic import Field, field_validator
 
 from stilla.recipe import Strings
+from stilla.recipe.section import TOKENS
 from stilla.tasks.shared.sections import Pictures, Texts
 
 LABEL = "{label}"
@@ -33,3 +36,29 @@ class ImageTextData(Pictures, Texts):
     @property
     def label_columns(self) -> tuple[str, ...] | None:
         return None if self.label is None else (self.label,)
+
+
+class ImageTextToTextData(Pictures):
+    """Pictures with what is said of them: captions, answers to questions, or conversations about them."""
+
+    completion: str | None = None
+    """The column of what is learnt: a caption, or the answer to a question; a list of captions is learnt one by one. Only
+    where the names do not say it themselves."""
+    prompt: str | None = None
+    """The column of what is asked about each picture, read and not learnt. Likewise."""
+    instruction: str = ""
+    """What is asked about every picture where no column asks (`Describe the picture.`): read with it, and not learnt."""
+    messages: str | None = None
+    """The column of conversations, lists of {role, content}, with the places of the pictures in them: the assistant's turns
+    are learnt."""
+    max_length: int | None = Field(None, ge=2, le=TOKENS)
+    """Longest example in tokens, those that stand for pictures among them; longer ones are cut at the end, and left out where
+    a picture or all that is learnt would be cut. By default what both models can read, at most 4096."""
+
+    @property
+    def text_unit(self) -> Literal["picture"]:
+        return "picture"
+
+    @property
+    def unlabelled_unit(self) -> Literal["picture"]:
+        return "picture"

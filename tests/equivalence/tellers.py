@@ -1,0 +1,50 @@
+"""Tiny teachers that write about pictures, students that see them in fewer tokens, and captions of ragged lengths. Also run
+as a program by launchers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from stilla import DistillationTrainer, Term, data
+from stilla.objectives import Labels, Logits
+from stilla.recipe import ModelSource
+from stilla.tasks.vision_text.image_text_to_text import ImageTextToText
+from stilla.tasks.vision_text.sections import ImageTextToTextData
+from tests.equivalence.setting import losses, weights
+from tests.tasks.vision_text.tellers import captioned, folder
+
+
+def trainer(place: Path, family: str = "llava", number: int = 7, cached: Any = None, **options: Any) -> DistillationTrainer:
+    """`cached`: makes what answers in place of the teacher, of teacher, task and examples."""
+    section = ImageTextToTextData(train=captioned(place.parent / f"{place.name}.parquet", number, each=3))
+    splits = data.load(section, seed=0)
+    task = ImageTextToText.understand(section, splits)
+    teacher, student = (
+        task.load(ModelSource(model=folder(place / who, family, layers=layers, size=size, seed=seed)), labelled=True)
+        for who, layers, size, seed in (("teacher", 2, 48, 0), ("student", 1, 32, 1)))
+    task = task.adapted_to(teacher).between(student, teacher)
+    prepared = task.prepare(splits["train"], student.processor, teacher.processor, training=True)
+    said = teacher.model if cached is None else cached(teacher.model, task, prepared)
+    set_seed(0)
+    terms = [Term(Labels(), weight=0.3), Term(Logits(), weight=2.0)]
+    arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
+                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
+    return DistillationTrainer(
+        student.model, said, terms=terms, task=task, train_dataset=prepared,
+        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
+                               remove_unused_columns=False, **arguments))
+
+
+if __name__ == "__main__":
+    here, family, batch, accumulate = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    own = here / os.environ["RANK"] / "run"  # of each process, as both would write the data
+    own.parent.mkdir(parents=True, exist_ok=True)
+    started = trainer(own, family, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate)
+    started.train()
+    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")
