@@ -23,9 +23,9 @@ def chosen(model: nn.Module, patterns: Sequence[str] | None, place: str) -> tupl
     """The names of the parameters that are meant, in the model's order; all of them where nothing is said.
 
     `embeddings`: all that lies before the layers. `layers`: all layers; `layers.0` and `layers.0-2` are some, counted from 0
-    in every stack. `head`: what comes on top of the base model. The name of a stack, `encoder`: its layers with all that
-    stands around them (convolutions, norms) and is nobody else's. Anything else is the name of a parameter or of a module
-    that holds it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
+    in every stack. `head`: what comes on top of the base model. The name of a stack, `encoder` or `vision`: its layers with
+    all that stands around them (embeddings, convolutions, norms) and is nobody else's. Anything else is the name of a
+    parameter or of a module that holds it, in which `*` stands for anything. `place`: of the recipe or call, for errors.
 
     Raises:
         CompatibilityError: a pattern that matches nothing, or names layers that no stack has; all of them at once.
@@ -92,10 +92,14 @@ class _Parts:
         return last if last >= max(stack.depth for stack in self.stacks) else None
 
     def _around(self, stack: LayerStack) -> list[str]:
-        """The parameters of the module around a stack's layers, but for those that other parts have too."""
+        """The parameters of the largest module around a stack's layers that holds no other's, but for those that other parts
+        have too."""
         steps = [path.split(".")[:-1] for path in stack.paths]
         same = takewhile(lambda names: len(set(names)) == 1, zip(*steps, strict=False))
         holder = ".".join(names[0] for names in same)
+        others = [path for other in self.stacks if other is not stack for path in other.paths]
+        while (outer := holder.rpartition(".")[0]) and not any(_within(path, outer) for path in others):
+            holder = outer
         shared = {id(one) for name, one in self.model.named_parameters(remove_duplicate=False) if not _within(name, holder)}
         return [name for name, one in self.model.named_parameters(remove_duplicate=False)
                 if _within(name, holder) and id(one) not in shared]
