@@ -15,7 +15,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
-from stilla.data import sources
+from stilla.data import fingerprint, sources
 from stilla.errors import DataError
 
 
@@ -176,3 +176,38 @@ def test_files_that_are_named_within_lists_are_refused(tmp_path: Path) -> None:
         tmp_path / "e" / "a.parquet")
     with pytest.raises(DataError, match="names files within lists"):
         sources.read(str(tmp_path / "e" / "a.parquet"))
+
+
+def test_tables_name_pictures_beside_them_one_or_several_where_rows_are_pictures(tmp_path: Path) -> None:
+    one = picture(tmp_path / "photos" / "a.png")
+    rows = [{"image": "photos/a.png", "images": ["photos/a.png", "photos/a.png"], "text": "x"},
+            {"image": None, "images": [], "text": "y"}]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = sources.read(str(tmp_path / "train.jsonl"))["train"]
+    assert plain["image"][:] == ["photos/a.png", None]
+    for place in (tmp_path / "train.jsonl", tmp_path):
+        found = sources.read(str(place), document="picture")["train"]
+        assert found.features["image"] == Image()
+        assert [row and row["path"] for row in found.cast_column("image", Image(decode=False))["image"]] == [str(one), None]
+        assert found["text"][:] == ["x", "y"]
+    (tmp_path / "several").mkdir()
+    (tmp_path / "several" / "b.png").write_bytes(one.read_bytes())
+    (tmp_path / "several" / "rows.jsonl").write_text(json.dumps({"images": ["b.png", "b.png"], "text": "x"}))
+    several = sources.read(str(tmp_path / "several" / "rows.jsonl"), document="picture")["train"]
+    assert several.features["images"] == List(Image())
+    assert [two.size for two in several[0]["images"]] == [(4, 4), (4, 4)]
+    for words in ("../a.png", "/etc/hostname.png", "http://x/a.png"):
+        (tmp_path / "several" / "odd.jsonl").write_text(json.dumps({"images": [words], "text": "x"}))
+        with pytest.raises(DataError, match=r"lies outside of|nothing is fetched"):
+            sources.read(str(tmp_path / "several" / "odd.jsonl"), document="picture")
+
+
+def test_the_content_of_listed_pictures_counts_not_their_names(tmp_path: Path) -> None:
+    def of(folder: str, colour: int) -> str:
+        place = tmp_path / folder
+        place.mkdir()
+        Picture.new("RGB", (4, 4), (colour, 0, 0)).save(place / "a.png")
+        (place / "rows.jsonl").write_text(json.dumps({"images": ["a.png"], "text": "x"}))
+        return fingerprint.of_splits(sources.read(str(place / "rows.jsonl"), document="picture"))
+
+    assert of("one", 1) == of("same", 1) != of("other", 2)

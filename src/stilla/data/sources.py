@@ -233,7 +233,7 @@ def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
         "json": lambda path, _, __: json_rows.tables(path),
         "text": lambda path, unit, notes: (
             in_columns.tables(path, notes) if unit == "columns" else
-            plain_text.tables(path, "line" if unit in ("sound", "picture") else unit, notes)),
+            plain_text.tables(path, "line" if unit == "sound" or unit == "picture" else unit, notes)),
         "columns": lambda path, _, notes: in_columns.tables(path, notes),
         "atomic": lambda path, _, notes: atomic.tables(path, notes),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),

@@ -82,8 +82,8 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
                          "it out, or filter by min_log_probability or keep")
         return wrong
     return [f"completions: the models of `{task.kind}` write no texts. Leave it out, or take a task whose models do: "
-            "seq2seq, speech-recognition by encoder-decoders, image-text-to-text, or causal-lm with prompts and completions or "
-            "conversations"]
+            "seq2seq, speech-recognition by encoder-decoders, image-text-to-text, or causal-lm with prompts and completions "
+            "or conversations"]
 
 
 def unfit_filter(section: Completions) -> list[str]:

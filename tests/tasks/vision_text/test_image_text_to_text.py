@@ -176,6 +176,7 @@ def _huge(small: Path) -> bytes:
     ({"caption": "a", "text": "b"}, {}, r"data\.completion: which column is it\? 'caption' and 'text' could be it"),
     ({"what": "a"}, {}, r"data\.completion: which column is said of the pictures\?"),
     ({"question": "a", "answer": "b"}, {"prompt": "question", "instruction": "c"}, r"data\.instruction: data\.prompt asks"),
+    ({"caption": "a", "question": "b", "context": "c"}, {}, r"and 'context' left out, which may well be a part"),
     ({"messages": says("a")}, {"messages": "messages", "instruction": "c"}, r"data\.instruction: conversations ask"),
 ])
 def test_columns_that_leave_it_open_are_asked_for(
@@ -364,10 +365,15 @@ def test_templates_without_a_place_or_with_other_answers_are_refused(tmp_path: P
         task.prepare(splits["train"], other.processor, made.processor, training=True)
 
 
-def test_a_picture_token_in_an_answer_is_no_picture(llava: str, tmp_path: Path) -> None:
-    task, splits, made = ready(llava, lines(tmp_path / "x.jsonl", [{"image": "0.png", "caption": "an <image>"}]))
-    with pytest.raises(DataError, match=r"'<image>' stands in a text of row 0 itself"):
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_picture_token_in_an_answer_is_no_picture(tmp_path: Path, chat: bool) -> None:
+    place = tellers.folder(tmp_path / "m", chat=chat)
+    rows = lines(tmp_path / "x.jsonl", [{"image": "0.png", "caption": "an <image>"}, {"image": "1.png", "caption": "a"}])
+    task, splits, made = ready(place, rows)
+    with pytest.raises(DataError, match=r"text of row 0 itself" if chat else r"text of row 0 has a token in it that stands"):
         task.prepare(splits["train"], made.processor, None, training=True)
+    task, splits, made = ready(place, rows, broken="skip")
+    assert learnt(task, splits["train"], made) == ["a</s>"]
 
 
 def test_without_a_template_a_question_is_read_as_it_stands_and_conversations_are_refused(

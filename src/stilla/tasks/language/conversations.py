@@ -220,7 +220,7 @@ class Template:
     def _count(self, messages: Sequence[Message], text: str) -> None:
         """Messages of others that the template leaves out; the assistant's are refused."""
         for message in messages:
-            said = message["content"].replace(PICTURE, " ")
+            said = str(message.get("content", "")).replace(PICTURE, " ")
             if message["role"] != "assistant" and said.strip():
                 self._seen[message["role"]] += 1
                 if not _shows(text, said):

@@ -153,7 +153,8 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         album, asked = self._asked(split)
         one = dict(Script(ours).learnt(asked, skip=self._skips))
         other = one if theirs is ours else dict(Script(theirs).learnt(asked, skip=self._skips))
-        kept, sequences, others = shown.fitting(one, other, (ours, theirs), self._length(ours, theirs))
+        kept, sequences, others = shown.fitting(one, other, (ours, theirs), self._length(ours, theirs),
+                                                lambda number: asked[number].row)
         if not kept:
             raise DataError(f"nothing can be learnt of any of the {len(split)} examples: within {self._length(ours, theirs)} "
                             "tokens there is not all of their pictures with something to learn after them; raise "

@@ -46,8 +46,8 @@ class Looker:
     whole: Any
     types: str | None
     videos: Mapping[str, Any] | None = None
-    written: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
-    """What stands in a text for a picture, by the picture's size."""
+    written: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict, repr=False)
+    """What stands in a text for a picture, and how many of its tokens are the picture's, by the picture's size."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -64,9 +64,18 @@ class Looker:
         them. Nothing of it depends on what the picture shows."""
         if size not in self.written:
             said = self._read([[PIL.Image.new("RGB", size)]], return_text_replacement_offsets=True)
+            if not said.get("text_replacement_offsets"):
+                raise CompatibilityError(f"{type(self.whole).__name__} does not say what stands in a text for a picture: its "
+                                         "models take pictures otherwise than at tokens of a text")
             ((one,),) = said["text_replacement_offsets"]
-            self.written[size] = str(one["replacement"])
-        return self.written[size]
+            ids = self.tokenizer(str(one["replacement"]), add_special_tokens=False)["input_ids"]
+            self.written[size] = str(one["replacement"]), int(self.marks(np.array(ids, np.int32)).sum())
+        return self.written[size][0]
+
+    def number(self, size: tuple[int, int]) -> int:
+        """How many tokens of that stand for the picture itself."""
+        self.stands_for(size)
+        return self.written[size][1]
 
     def pixels(self, pictures: Sequence[Sequence[PIL.Image.Image]]) -> dict[str, Tensor]:
         """What the model sees of the pictures of each example: of all in one, as its family has them."""
@@ -139,7 +148,7 @@ def _without_videos(kind: Any) -> Any:
 
 def _refuse_other_places(whole: Any, name: str, model: nn.Module) -> None:
     """Pictures have to stand at tokens of a text: only there can what comes after them be compared."""
-    if not vars(whole).get("image_token"):
+    if not vars(whole).get("image_token") or None in whole.image_token_ids:
         raise CompatibilityError(f"{name!r}: a {type(model).__name__} takes pictures otherwise than at tokens of a text (it "
                                  "has no image token). Known are LLaVA, Qwen-VL, Idefics3, SmolVLM, Gemma 3, InternVL and "
                                  "others whose chat templates write a place for a picture")
@@ -159,6 +168,8 @@ def look(model: PreTrainedModel, looker: Looker, name: str) -> None:
         known = sorted({*looker.tokenizer.get_vocab().values()} - {*looker.tokenizer.all_special_ids, *before})
         one, other = ([*before, *known[:4], *after] for after in (known[:8], known[8:16]))
         apart = [_logits(model, looker, ids, seen)[: len(before) + 4].float() for ids in (one, other)]
+    except CompatibilityError:
+        raise
     except Exception as error:  # each class complains in its own way
         said = (str(error) or repr(error)).splitlines()[0]
         raise CompatibilityError(f"{name!r}: the model does not take what its processor makes of a picture ({said}); it is "

@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset, List, Value, concatenate_datasets
+from numpy.typing import NDArray
 
-from stilla.data import are_unlabelled, with_nulls
+from stilla.data import with_nulls
 from stilla.errors import DataError, all_of, one_of
 from stilla.tasks.language import talks
 from stilla.tasks.language.columns import TALKS, is_talk
 from stilla.tasks.language.talks import OPEN, PICTURE, Talk, UnreadableError
 from stilla.tasks.language.translations import CUT, with_cuts
 from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared import left_out
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.columns import columns_of, existing, is_text
 from stilla.tasks.vision_text.album import Album, holds_album, undecoded
@@ -46,16 +49,19 @@ class Layout:
         names = {"captions": ("completion",), "questions": ("prompt", "completion"), "messages": ("messages",)}
         return {"image": self.image, **dict(zip(names[self.source], self.columns))}
 
-    def read(self, split: Dataset, unanswered: Sequence[bool] | None = None) -> list[tuple[Talk, ...] | UnreadableError]:
+    def read(
+        self, split: Dataset, unanswered: Sequence[bool] | NDArray[np.bool_]
+    ) -> list[tuple[Talk, ...] | UnreadableError]:
         """Of each row the conversations to learn about its pictures, one for each of several captions; or why there is none.
 
-        unanswered: the rows to which an answer is only asked for; by default the unlabelled ones.
+        unanswered: the rows to which an answer is only asked for.
         """
-        free = are_unlabelled(split) if unanswered is None else unanswered
         album = Album.of(split, self.image)
-        return [_attempt(one, len(album.stored(row))) for row, one in enumerate(self._rows(split, free))]
+        return [_attempt(one, len(album.stored(row))) for row, one in enumerate(self._rows(split, unanswered))]
 
-    def _rows(self, split: Dataset, free: Sequence[bool]) -> Iterator[Talk | UnreadableError | tuple[Any, Sequence[str]]]:
+    def _rows(
+        self, split: Dataset, free: Sequence[bool] | NDArray[np.bool_]
+    ) -> Iterator[Talk | UnreadableError | tuple[Any, Sequence[str]]]:
         if self.source == "messages":
             yield from talks.read(split, self.columns, pictures=True)
             return
@@ -162,18 +168,26 @@ def layout(section: ImageTextToTextData, train: Dataset) -> Layout:
         talking = [name for name in train.column_names if is_talk(train, name)]
         usual = [name for name in talking if name.lower() in TALKS] or talking
         if len(usual) == 1 and not section.instruction:
-            return Layout(image, "messages", (usual[0],))
+            return _whole(train, Layout(image, "messages", (usual[0],)))
     answer = _column(section.completion, "completion", train, ANSWERS, holds_texts, ())
     if answer is None:
         raise DataError("data.completion: which column is said of the pictures? None is called "
                         f"{one_of(['caption', 'text', 'answer'])}, or holds conversations. {columns_of(train)} Set "
                         "data.completion, or data.messages.")
-    question = _column(section.prompt, "prompt", train, QUESTIONS if not section.instruction else (), is_text, (answer,))
+    guessed = () if section.completion is not None or section.instruction else QUESTIONS
+    question = _column(section.prompt, "prompt", train, guessed, is_text, (answer,))
     if question is not None and section.instruction:
         raise DataError("data.instruction: data.prompt asks about every picture already; leave one of the two out.")
-    if question is None:
-        return Layout(image, "captions", (answer,), section.instruction)
-    return Layout(image, "questions", (question, answer))
+    found = Layout(image, "captions", (answer,), section.instruction) if question is None else \
+        Layout(image, "questions", (question, answer))
+    return found if section.completion is not None else _whole(train, found)
+
+
+def _whole(train: Dataset, found: Layout) -> Layout:
+    """What was guessed, if it leaves out nothing that may be a part of the examples."""
+    left_out.refuse(train, found.all, "Name the columns that are meant: data.completion, with data.prompt where it answers "
+                                      "something; or data.messages. What they do not name is then left out.", other="say")
+    return found
 
 
 def _column(

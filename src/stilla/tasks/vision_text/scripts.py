@@ -3,6 +3,7 @@ place that the template leaves for it, and which of all these tokens are learnt.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.talks import PICTURE, Talk
 from stilla.tasks.text.sequences import Sequence_
 from stilla.tasks.vision_text.looker import Looker
+
+logger = logging.getLogger(__name__)
 
 Span = tuple[int, int]
 Size = tuple[int, int]
@@ -62,12 +65,31 @@ class Script:
     def _each(
         self, some: Sequence[Asked], make: Callable[[Asked], Sequence_], *, skip: bool
     ) -> Iterator[tuple[int, Sequence_]]:
-        if self.template is None:
-            yield from ((number, make(one)) for number, one in enumerate(some))
+        def checked(number: int) -> Sequence_:
+            return self._refuse_other_places(make(some[number]), some[number])
+
+        if self.template is not None:
+            talks, numbers = [one.talk for one in some], np.arange(len(some))
+            for made, number in self.template.each(talks, numbers, lambda _, number: checked(number), skip=skip):
+                yield number, made
             return
-        talks, numbers = [one.talk for one in some], np.arange(len(some))
-        for made, number in self.template.each(talks, numbers, lambda _, number: make(some[number]), skip=skip):
-            yield number, made
+        refused: list[str] = []
+        for number in range(len(some)):
+            try:
+                yield number, checked(number)
+            except DataError as error:
+                if not skip:
+                    raise
+                refused.append(str(error))
+        if refused:
+            logger.warning("%d of %d examples are left out; the first: %s", len(refused), len(some), refused[0])
+
+    def _refuse_other_places(self, made: Sequence_, one: Asked) -> Sequence_:
+        """Whatever a text says, a token of pictures stands only where one does: elsewhere there is nothing to be seen."""
+        if int(self.looker.marks(made[0]).sum()) != sum(self.looker.number(size) for size in one.sizes):
+            raise DataError(f"data: a text of row {one.row} has a token in it that stands for pictures (such as "
+                            f"{self.looker.place!r}), where there is none. Take it out")
+        return made
 
     # --- with a template ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,11 +121,13 @@ def continued(looker: Looker, inputs: Mapping[str, Tensor], written: Sequence[Se
 
 
 def fitting(
-    ours: Mapping[int, Sequence_], theirs: Mapping[int, Sequence_], lookers: tuple[Looker, Looker], length: int
+    ours: Mapping[int, Sequence_], theirs: Mapping[int, Sequence_], lookers: tuple[Looker, Looker], length: int,
+    row_of: Callable[[int], int],
 ) -> tuple[list[int], list[Sequence_], list[Sequence_]]:
     """The numbers of the examples that both read within a length, and how: as many tokens to learn on both sides.
 
     Longer ones are cut at the end. One is left out, and counted, where that would cut a picture, or leaves nothing to learn.
+    row_of: an example's row, by its number.
 
     Raises:
         CompatibilityError: the two templates write what is learnt in other tokens.
@@ -143,9 +145,9 @@ def fitting(
             continue
         one, other = (_first(some, rows) for some in short)
         if not np.array_equal(_wanted(one), _wanted(other)):
-            raise CompatibilityError(f"image-text-to-text: what is learnt of example {number} begins in other tokens for the "
-                                     "student than for the teacher: their chat templates write answers otherwise. Give "
-                                     "both the same template, or learn from texts that the teacher writes "
+            raise CompatibilityError(f"image-text-to-text: what is learnt of row {row_of(number)} is written in other tokens "
+                                     "for the student than for the teacher: their chat templates write answers otherwise. "
+                                     "Give both the same template, or learn from texts that the teacher writes "
                                      "(`completions: teacher`, objectives: [{kind: labels}])")
         cut += any(long)
         kept.append(number)
