@@ -98,6 +98,7 @@ def test_every_caption_of_a_picture_is_learnt_with_its_end_and_the_instruction_r
     assert task.resolved(task.section).completion == "caption"  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_questions_come_from_lines_that_name_files_beside_them(llava: str, tmp_path: Path) -> None:
     task, splits, made = ready(llava, tellers.asked(tmp_path, 4))
     assert task.layout is not None
@@ -125,6 +126,7 @@ def task_picture(splits: dict[str, Dataset], row: int, place: int) -> Any:
     [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "red"}],
     [{"role": "system", "content": "Look."}, {"role": "user", "content": "Which?"}, {"role": "assistant", "content": "red"}],
 ], ids=["marked", "unsaid", "after a system"])
+@pytest.mark.slow
 def test_pictures_are_found_as_llavas_data_mark_them_or_stand_first(llava: str, tmp_path: Path, talk: Any) -> None:
     task, splits, made = ready(llava, lines(tmp_path / "x.jsonl", [{"image": "0.png", "conversations": talk}]))
     batch = task.prepare(splits["train"], made.processor, None, training=True).collate([0])
@@ -155,6 +157,7 @@ def test_what_cannot_be_learnt_is_refused_by_name_or_left_out(
     assert learnt(task, splits["train"], made) == ["red</s>"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_would_take_gigabytes_is_left_out_before_it_is_decoded(tmp_path: Path, llava: str) -> None:
     place = lines(tmp_path / "x.jsonl", [{"image": "0.png", "caption": "a"}, {"image": "1.png", "caption": "b"}])
     (tmp_path / "0.png").write_bytes(_huge(tmp_path / "1.png"))
@@ -186,6 +189,7 @@ def test_columns_that_leave_it_open_are_asked_for(
         understood(lines(tmp_path / "x.jsonl", [{"image": "0.png", **columns}]), **section)
 
 
+@pytest.mark.slow
 def test_unlabelled_pictures_are_asked_about_and_their_answers_stand_beside_the_datas(
     llava: str, captions: str, tmp_path: Path
 ) -> None:
@@ -203,6 +207,7 @@ def test_unlabelled_pictures_are_asked_about_and_their_answers_stand_beside_the_
         task.unlabelled(Dataset.from_dict({"words": ["a"]}), {})
 
 
+@pytest.mark.slow
 def test_conversations_that_nobody_has_answered_are_asked(llava: str, tmp_path: Path) -> None:
     task, splits, made = ready(llava, tellers.talked(tmp_path / "a", 2))
     row = {"images": ["0.png"], "messages": [{"role": "user", "content": "<image> Which?"}]}
@@ -218,6 +223,7 @@ def test_conversations_that_nobody_has_answered_are_asked(llava: str, tmp_path: 
 # --- rows ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", READABLE)
 def test_inputs_are_what_the_familys_own_processor_makes(tmp_path: Path, captions: str, family: str) -> None:
     task, splits, made = ready(tellers.folder(tmp_path, family), captions)
@@ -235,6 +241,7 @@ def test_inputs_are_what_the_familys_own_processor_makes(tmp_path: Path, caption
         torch.testing.assert_close(batch.student[name], own[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", READABLE)
 def test_padding_and_other_pictures_have_no_influence(tmp_path: Path, captions: str, family: str) -> None:
     task, splits, made = ready(tellers.folder(tmp_path, family), captions)
@@ -290,6 +297,7 @@ def test_equal_content_is_found_again_and_another_picture_is_other_content(llava
     assert same[0].content != same[1].content
 
 
+@pytest.mark.slow
 def test_what_would_cut_a_picture_is_left_out_and_longer_answers_are_cut_alike(
     tmp_path: Path, llava: str, captions: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -322,6 +330,7 @@ def test_what_was_written_is_measured_at_the_tokens_that_were_written(llava: str
     assert said.labels.tolist() == likeliest.tolist()
 
 
+@pytest.mark.slow
 def test_texts_are_the_same_alone_and_beside_longer_questions(llava: str, tmp_path: Path) -> None:
     rows = [{"image": f"{one}.png", "question": "Which?" * (1 + 3 * one), "answer": "a"} for one in range(3)]
     task, splits, made = ready(llava, lines(tmp_path / "x.jsonl", rows))
@@ -330,6 +339,7 @@ def test_texts_are_the_same_alone_and_beside_longer_questions(llava: str, tmp_pa
     assert many.answers.given == one.answers.given
 
 
+@pytest.mark.slow
 def test_a_report_shows_the_picture_with_both_captions(llava: str, captions: str) -> None:
     task, splits, made = ready(llava, captions)
     asked = task.asked(splits["train"], made.processor)
@@ -347,12 +357,14 @@ def test_a_report_shows_the_picture_with_both_captions(llava: str, captions: str
 # --- what is refused ---
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # PaliGemma's processor
 def test_a_prefix_that_is_read_both_ways_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompatibilityError, match=r"sees the tokens that it has to predict"):
         ImageTextToText().load(ModelSource(model=tellers.folder(tmp_path, "paligemma")), labelled=True)
 
 
+@pytest.mark.slow
 def test_templates_without_a_place_or_with_other_answers_are_refused(tmp_path: Path, llava: str, captions: str) -> None:
     task, splits, made = ready(llava, captions)
     blind = task.load(ModelSource(model=tellers.folder(tmp_path / "a")), labelled=True)
@@ -365,6 +377,7 @@ def test_templates_without_a_place_or_with_other_answers_are_refused(tmp_path: P
         task.prepare(splits["train"], other.processor, made.processor, training=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_picture_token_in_an_answer_is_no_picture(tmp_path: Path, chat: bool) -> None:
     place = tellers.folder(tmp_path / "m", chat=chat)
@@ -376,6 +389,7 @@ def test_a_picture_token_in_an_answer_is_no_picture(tmp_path: Path, chat: bool) 
     assert learnt(task, splits["train"], made) == ["a</s>"]
 
 
+@pytest.mark.slow
 def test_without_a_template_a_question_is_read_as_it_stands_and_conversations_are_refused(
     tmp_path: Path, captions: str
 ) -> None:
@@ -388,6 +402,7 @@ def test_without_a_template_a_question_is_read_as_it_stands_and_conversations_ar
         task.prepare(splits["train"], made.processor, None, training=True)
 
 
+@pytest.mark.slow
 def test_other_tokens_a_smaller_vocabulary_and_files_for_onnx_are_refused_by_name(
     tmp_path: Path, llava: str, captions: str
 ) -> None:
@@ -403,6 +418,7 @@ def test_other_tokens_a_smaller_vocabulary_and_files_for_onnx_are_refused_by_nam
         export("onnx", made.model, made.processor, task, prepared, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:
     place, other = tellers.folder(tmp_path / "a"), tellers.folder(tmp_path / "b", "llava", size=48)
     with pytest.raises(CompatibilityError, match="does not take what its processor makes of a picture"):
@@ -412,6 +428,7 @@ def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:
 # --- the folder ---
 
 
+@pytest.mark.slow
 def test_a_folder_loads_with_transformers_alone_and_keeps_what_it_says_of_videos(tmp_path: Path, llava: str) -> None:
     made = ImageTextToText().load(ModelSource(model=llava), labelled=True)
     made.processor.save_pretrained(tmp_path / "again")
