@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from huggingface_hub import ModelCard
+from transformers.pipelines import SUPPORTED_TASKS
 
 from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
 from stilla.scores import Calibration, Cost, Interval, Measured, Scores
+from stilla.tasks import find, kinds
 
 from . import setting
 from .setting import Net, plain_student, text_student
@@ -36,7 +39,7 @@ SCORES = Scores(
 
 def card(teacher: str = "bert-base-uncased", data: str = "glue") -> str:
     return model_card(SCORES, name="reviews", table=TABLE, teacher=teacher, student="3 of its 12 layers", data=data,
-                      usage=transformers_usage("text-classification"))
+                      usage=transformers_usage(find("text-classification")), pipeline="text-classification")
 
 
 def test_hub_reads_the_front_matter() -> None:
@@ -52,7 +55,8 @@ def test_hub_reads_the_front_matter() -> None:
 
 def test_tasks_are_called_as_the_hub_calls_them() -> None:
     scores = replace(SCORES, task="speech-recognition")
-    data: Any = ModelCard(model_card(scores, name="x", table=TABLE, teacher="t", student="3 layers", data="d", usage="")).data
+    data: Any = ModelCard(model_card(scores, name="x", table=TABLE, teacher="t", student="3 layers", data="d", usage="",
+                                     pipeline=find(scores.task).called())).data
     assert data.pipeline_tag == "automatic-speech-recognition"
     assert {one.task_type for one in data.eval_results} == {"automatic-speech-recognition"}
 
@@ -62,14 +66,16 @@ def test_the_front_matter_is_of_the_datas_own_splits() -> None:
     beside = replace(student, quality={**student.quality, "shifted.typos": {"accuracy": interval(0.5)}})
     scores = replace(SCORES, subjects={**SCORES.subjects, "student": beside})
     data: Any = ModelCard(model_card(scores, name="reviews", table=TABLE, teacher="bert-base-uncased", student="3 layers",
-                                     data="glue", usage="")).data
+                                     data="glue", usage="", pipeline="text-classification")).data
     assert {one.dataset_split for one in data.eval_results} == {"validation", "test"}
 
 
 def test_a_baselines_card_says_that_it_was_not_distilled() -> None:
     scores = replace(SCORES, subjects={**SCORES.subjects, "baseline": measured(0.89)})
     whole = ModelCard(model_card(scores, subject="baseline", name="reviews, labels alone", table=TABLE, data="glue",
-                                 teacher="bert-base-uncased", student="3 of its 12 layers", usage="", parts="## Slices\n\nx"))
+                                 teacher="bert-base-uncased", student="3 of its 12 layers", usage="",
+                                 pipeline="text-classification",
+                                 parts="## Slices\n\nx"))
     data: Any = whole.data
     assert data.tags == ["stilla"]
     assert {one.metric_value for one in data.eval_results if one.dataset_split == "test"} == {0.89, 0.88, 0.8}
@@ -107,8 +113,26 @@ def test_usage_runs_on_the_saved_folder(tmp_path: Path) -> None:
     assert "'label': 'good'" in str(said) or "'label': 'bad'" in str(said)
 
 
-def test_images_are_shown_as_images() -> None:
-    assert 'model("picture.png")' in transformers_usage("image-classification")
+@pytest.mark.parametrize("kind", [one for one in kinds() if one != "several"])  # whose heads are others' pipelines
+def test_every_task_is_asked_by_a_pipeline_that_there_is_or_says_how(kind: str) -> None:
+    task = find(kind)
+    compile(transformers_usage(task).removeprefix("```python\n").removesuffix("```\n"), kind, "exec")
+    assert task.usage or task.called() in SUPPORTED_TASKS
+
+
+def test_pictures_and_sounds_are_asked_of_as_such() -> None:
+    assert 'model("picture.png")' in transformers_usage(find("image-classification"))
+    assert 'model("sound.wav")' in transformers_usage(find("audio-classification"))
+
+
+def test_the_answer_to_a_question_is_found_as_the_documentation_finds_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "question-answering.md").read_text()
+    assert same_code(find("question-answering").usage) in same_code(page)
+
+
+def same_code(text: str) -> str:
+    """Without empty lines, and with one name for the folder."""
+    return "\n".join(line for line in text.replace("runs/mine/student", "path/to/this/folder").splitlines() if line.strip())
 
 
 def test_plain_usage_shows_a_persons_own_class_not_what_wraps_it() -> None:

@@ -142,7 +142,8 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
         ("masked-lm", "data.pack=true", "data.pack: a field of causal-lm; masked-lm takes text, max_length, document, mask"),
         ("seq2seq", "data.augment=light", "data.augment: a field of text-classification, image-classification"),
         ("masked-lm", "evaluate.generation={}", "evaluate.generation: a field of seq2seq, speech-recognition, causal-lm and "
-         "image-text-to-text; masked-lm takes baseline, seeds, metric, batch_size, slices, resamples, speed and saliency"),
+         "image-text-to-text; masked-lm takes baseline, seeds, metric, batch_size, slices, resamples, speed, watts and "
+         "saliency"),
         ("text-classification", "data.lable=x", "data.lable: unknown key. Did you mean label?"),
         ("seq2seq", "data.prefx=x", "data.prefx: unknown key. Did you mean prefix?"),
         ("causal-lm", "evaluate.generation.metric=x", "evaluate.generation.metric: unknown key. Did you mean metrics?"),

@@ -15,6 +15,7 @@ from stilla.errors import all_of, counted
 from stilla.export._folders import write_text
 from stilla.export._models import label_names, own_module
 from stilla.scores import Measured, Scores
+from stilla.tasks.base import Task
 
 # What the Hub calls a metric, where it has another name for it.
 _HUB_METRICS = {
@@ -23,100 +24,6 @@ _HUB_METRICS = {
     "pearson": "pearsonr",
     "spearman": "spearmanr",
 }
-# What transformers and the Hub call the pipelines of tasks that have another name here.
-_PIPELINES = {"causal-lm": "text-generation", "masked-lm": "fill-mask", "seq2seq": "translation",
-              "embedding": "sentence-similarity", "reranking": "text-ranking", "image-text": "zero-shot-image-classification",
-              "semantic-segmentation": "image-segmentation", "recommendation": "other",
-              "speech-recognition": "automatic-speech-recognition", "text-to-speech": "text-to-speech"}
-_GIVEN = {"masked-lm": 'f"An {model.tokenizer.mask_token}."', "semantic-segmentation": '"picture.png"',
-          "object-detection": '"picture.png"'}
-_SEQ2SEQ_USAGE = """\
-```python
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-model = AutoModelForSeq2SeqLM.from_pretrained("path/to/this/folder")
-written = model.generate(**tokenizer("An example.", return_tensors="pt"), max_new_tokens=128)
-print(tokenizer.decode(written[0], skip_special_tokens=True))
-```
-"""
-_EMBEDDING_USAGE = """\
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("path/to/this/folder")
-print(model.similarity(model.encode_query(["A question?"]), model.encode_document(["A text.", "Another one."])))
-```
-"""
-_RERANKING_USAGE = """\
-```python
-from sentence_transformers import CrossEncoder
-
-model = CrossEncoder("path/to/this/folder")
-print(model.predict([("A question?", "A text."), ("A question?", "Another one.")]))
-```
-"""
-_IMAGE_TEXT_USAGE = """\
-```python
-from transformers import pipeline
-
-classify = pipeline("zero-shot-image-classification", model="path/to/this/folder")
-print(classify("picture.png", candidate_labels=["daisy", "rose"], hypothesis_template="a photo of a {}"))
-```
-"""
-_IMAGE_TEXT_TO_TEXT_USAGE = """\
-```python
-from transformers import pipeline
-
-describe = pipeline("image-text-to-text", model="path/to/this/folder")
-parts = [{"type": "image", "image": "picture.png"}, {"type": "text", "text": "Describe the picture."}]
-said = describe(text=[{"role": "user", "content": parts}], max_new_tokens=64)
-print(said[0]["generated_text"][-1]["content"])
-```
-"""
-_RECOMMENDATION_USAGE = """\
-```python
-import json
-from pathlib import Path
-
-import torch
-import transformers
-
-folder = "path/to/this/folder"
-known = json.loads(Path(folder, "items.json").read_text(encoding="utf-8"))
-numbers = {item: number for number, item in enumerate(known["items"])}
-model = getattr(transformers, known["model"]).from_pretrained(folder)
-
-
-def recommend(history, k=10):
-    \"\"\"The ids of the k items that fit best behind these, the latest last.\"\"\"
-    taken = [numbers[item] for item in history if item in numbers]
-    ids = taken + ([] if known["mask"] is None else [known["mask"]])
-    with torch.no_grad():
-        scores = model(input_ids=torch.tensor([ids[-known["max_length"]:]])).logits[0, -1, :len(numbers)]
-    if known["seen"] == "leave_out":
-        scores[taken] = -torch.inf
-    return [known["items"][number] for number in scores.topk(k).indices]
-
-
-print(recommend(known["items"][:3]))
-```
-"""
-_TEXT_TO_SPEECH_USAGE = """\
-```python
-import torch
-from transformers import AutoTokenizer, SpeechT5ForTextToSpeech, SpeechT5HifiGan
-
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-model = SpeechT5ForTextToSpeech.from_pretrained("path/to/this/folder")
-vocoder = SpeechT5HifiGan.from_pretrained("microsoft/speecht5_hifigan")
-ids = tokenizer("what is to be said", return_tensors="pt").input_ids
-samples = model.generate_speech(ids, torch.zeros(1, model.config.speaker_embedding_dim), vocoder=vocoder)
-```
-"""
-_OTHER_USAGE = {"seq2seq": _SEQ2SEQ_USAGE, "embedding": _EMBEDDING_USAGE, "reranking": _RERANKING_USAGE,
-                "image-text": _IMAGE_TEXT_USAGE, "image-text-to-text": _IMAGE_TEXT_TO_TEXT_USAGE,
-                "recommendation": _RECOMMENDATION_USAGE, "text-to-speech": _TEXT_TO_SPEECH_USAGE}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -140,6 +47,7 @@ def model_card(
     student: str,
     data: str,
     usage: str,
+    pipeline: str,
     parts: str = "",
     subject: str = "student",
     transformers: bool = True,
@@ -149,7 +57,8 @@ def model_card(
 
     Args:
         name: of the model. table: the scores in Markdown. usage: how to load it, see `transformers_usage` and
-            `plain_usage`. transformers: whether that library loads it.
+            `plain_usage`. pipeline: what the Hub calls the task, see `Task.called`.
+        transformers: whether that library loads it.
         teacher: a hub name (linked as the base model) or a path (only its last part is written).
         student: how it came from the teacher, as the end of a sentence ("3 of its 12 layers").
         data: the training data: a dataset name or a path (likewise); without labelled ones the validation data.
@@ -172,25 +81,23 @@ def model_card(
         f"## Use\n\n{usage.strip()}",
         f"## Limits\n\n{_list(_limits(scores, subject))}",
     ]
-    front = _front_matter(scores, subject, name, teacher, data, transformers=transformers)
+    front = _front_matter(scores, subject, name, teacher, data, _hub_task(scores, pipeline), transformers=transformers)
     return f"---\n{front}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
 
 
-def transformers_usage(kind: str, heads: Mapping[str, str] = MappingProxyType({})) -> str:
-    """How to load a Hugging Face folder for a task (whose kind is the name of its pipeline, but for language models).
+def transformers_usage(task: type[Task], heads: Mapping[str, type[Task]] = MappingProxyType({})) -> str:
+    """How to load a Hugging Face folder of a task and ask it something.
 
     heads: of a student of several tasks, by name what each head does.
     """
     if heads:
-        lines = "".join(f'{name} = pipeline("{head}", model="path/to/this/folder/{name}")\nprint({name}("An example."))\n'
-                        for name, head in heads.items())
+        lines = "".join(f'{name} = pipeline("{head.called()}", model="path/to/this/folder/{name}")\n'
+                        f"print({name}({head.given}))\n" for name, head in heads.items())
         return ("Every head lies in a folder of its own, with the encoder that all share.\n\n```python\n"
                 f"from transformers import pipeline\n\n{lines}```\n")
-    if kind in _OTHER_USAGE:
-        return _OTHER_USAGE[kind]
-    given = _GIVEN.get(kind, '"picture.png"' if kind.startswith("image") else '"An example."')
-    return (f"```python\nfrom transformers import pipeline\n\nmodel = pipeline(\"{_PIPELINES.get(kind, kind)}\", "
-            f"model=\"path/to/this/folder\")\nprint(model({given}))\n```\n")
+    code = task.usage or (f"from transformers import pipeline\n\nmodel = pipeline(\"{task.called()}\", "
+                          f"model=\"path/to/this/folder\")\nprint(model({task.given}))\n")
+    return f"```python\n{code}```\n"
 
 
 def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
@@ -208,9 +115,10 @@ def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:
             'model.load_state_dict(load_file("model.safetensors"))\nmodel.eval()\n```\n')
 
 
-def _front_matter(scores: Scores, subject: str, name: str, teacher: str, data: str, *, transformers: bool) -> str:
+def _front_matter(scores: Scores, subject: str, name: str, teacher: str, data: str, called: str | None, *,
+                  transformers: bool) -> str:
     results = [
-        EvalResult(task_type=_hub_task(scores) or scores.task, dataset_type=_last(data), dataset_name=_last(data),
+        EvalResult(task_type=called or scores.task, dataset_type=_last(data), dataset_name=_last(data),
                    dataset_split=split, metric_type=_hub_metric(metric), metric_name=metric.replace("_", " "),
                    metric_value=round(one.value, 6))
         for split, metrics in scores.subjects[subject].quality.items() if not split.startswith(SHIFTED)  # of other data
@@ -219,7 +127,7 @@ def _front_matter(scores: Scores, subject: str, name: str, teacher: str, data: s
     base = teacher if _on_hub(teacher) else None
     tags = ["knowledge-distillation", "stilla"] if subject == "student" else ["stilla"]
     text: str = ModelCardData(
-        base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=_hub_task(scores),
+        base_model=base, library_name="transformers" if transformers else "pytorch", pipeline_tag=called,
         tags=tags, model_name=name, eval_results=results).to_yaml()
     return text.rstrip("\n") + "\n"
 
@@ -245,11 +153,10 @@ def _ece(one: Measured, split: str) -> float | None:
     return None if calibration is None else calibration.ece
 
 
-def _hub_task(scores: Scores) -> str | None:
+def _hub_task(scores: Scores, called: str) -> str | None:
     if scores.parts:
         return None  # a folder of several, none of which it is itself
-    pipeline = _PIPELINES.get(scores.task, scores.task)
-    return "summarization" if pipeline == "translation" and scores.metric.startswith("rouge") else pipeline
+    return "summarization" if called == "translation" and scores.metric.startswith("rouge") else called
 
 
 def _hub_metric(metric: str) -> str:

@@ -12,6 +12,7 @@ from stilla.report.table import markdown_facts, markdown_table
 from stilla.scores import Scores
 from stilla.stages.folder import RunFolder
 from stilla.stages.words import how
+from stilla.tasks import find
 from stilla.tasks.base import Loaded
 
 
@@ -27,7 +28,8 @@ def card(
     recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded | None, model: Loaded, *, plain: bool
 ) -> Path:
     """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
-    usage = plain_usage(model.model, []) if plain else transformers_usage(recipe.task, recipe.data.tasks)
+    task, heads = find(recipe.task), {name: find(kind) for name, kind in recipe.data.tasks.items()}
+    usage = plain_usage(model.model, []) if plain else transformers_usage(task, heads)
     own = markdown_grouped(scores) if role == "student" else ""
     usage = f"{recipe.data.use}{usage}"
     name = folder.path.name if role == "student" else f"{folder.path.name}, labels alone"
@@ -35,6 +37,6 @@ def card(
         scores, subject=role, name=name, table=f"{markdown_facts(scores)}\n{markdown_table(scores)}",
         parts="\n".join(filter(None, (markdown_parts(scores), own))), teacher=_teacher(recipe),
         student=how(recipe.student, (teacher or model).model, model.model),
-        data=recipe.data.named, usage=usage, transformers=not plain,
+        data=recipe.data.named, usage=usage, pipeline=task.called(), transformers=not plain,
         unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
     return write_card(folder.model(role, 0), text)

@@ -80,8 +80,19 @@ class Task(ABC, Generic[SectionT]):
     reading: ClassVar[str] = ""
     """What prints an answer of an exported file, likewise (of `inputs`, `logits` and `labels`), where it is not the likeliest
     class of a row."""
+    pipeline: ClassVar[str] = ""
+    """What transformers and the Hub call it, where that is another name than `kind`; `other` where it has none there."""
+    given: ClassVar[str] = '"An example."'
+    """What transformers' pipeline of that name is given in a model card, as Python."""
+    usage: ClassVar[str] = ""
+    """How a folder is loaded and asked, as Python for its model card, where no pipeline does it."""
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
     """Names of the axes of each model input that may vary in an exported file, batch first; the others are fixed."""
+
+    @classmethod
+    def called(cls) -> str:
+        """What transformers and the Hub call it."""
+        return cls.pipeline or cls.kind
 
     @classmethod
     @abstractmethod

@@ -76,6 +76,7 @@ class AudioClassification(Classification[AudioClassificationData]):
     """The column."""
 
     kind: ClassVar[str] = "audio-classification"
+    given = '"sound.wav"'
     data_section = AudioClassificationData
     heads: ClassVar[tuple[str, ...]] = (
         *(f"{family}ForSequenceClassification" for family in (

@@ -33,6 +33,8 @@ class Recognition(Task[SpeechRecognitionData]):
     text: str = ""
 
     kind: ClassVar[str] = "speech-recognition"
+    pipeline = "automatic-speech-recognition"
+    given = '"sound.wav"'
     data_section = SpeechRecognitionData
     evaluate_section = WritingEvaluate
 

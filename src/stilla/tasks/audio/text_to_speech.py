@@ -26,6 +26,7 @@ from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speaking import Spoken, teachable
 from stilla.tasks.audio.spoken import Collate, Frames, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
+from stilla.tasks.audio.usage import SPEAKING
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts
@@ -58,6 +59,7 @@ class TextToSpeech(Task[TextToSpeechData]):
     """The teacher's; None where no teacher is known."""
 
     kind: ClassVar[str] = "text-to-speech"
+    usage = SPEAKING
     data_section = TextToSpeechData
     evaluate_section = TextToSpeechEvaluate
     distributions: ClassVar[bool] = False

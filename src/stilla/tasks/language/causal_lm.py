@@ -49,6 +49,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
     """Which columns a row is made of, and what it then is."""
 
     kind: ClassVar[str] = "causal-lm"
+    pipeline = "text-generation"
     data_section = CausalLMData
     evaluate_section = WritingEvaluate
     heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")

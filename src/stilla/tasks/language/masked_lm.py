@@ -45,6 +45,8 @@ class MaskedLM(Vocabulary[MaskedLMData]):
     column: str = ""
 
     kind: ClassVar[str] = "masked-lm"
+    pipeline = "fill-mask"
+    given = 'f"An {model.tokenizer.mask_token}."'
     data_section = MaskedLMData
     heads: ClassVar[tuple[str, ...]] = ("ForMaskedLM",)
     auto: ClassVar[Any] = AutoModelForMaskedLM

@@ -26,6 +26,7 @@ from stilla.tasks.language import translations
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
+from stilla.tasks.language.usage import SEQ2SEQ
 from stilla.tasks.language.vocabulary import Vocabulary, refuse_other_tokens
 from stilla.tasks.language.weighed import weights_in, with_weights
 from stilla.tasks.language.writing import Asked, Writes, exams_of
@@ -55,6 +56,8 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
     """The source's and the target's."""
 
     kind: ClassVar[str] = "seq2seq"
+    pipeline = "translation"
+    usage = SEQ2SEQ
     data_section = Seq2SeqData
     evaluate_section = WritingEvaluate
     heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration", "MTModel")

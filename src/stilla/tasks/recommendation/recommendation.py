@@ -30,6 +30,7 @@ from stilla.tasks.recommendation.exam import RecommendationExam, Wanted
 from stilla.tasks.recommendation.naming import titles
 from stilla.tasks.recommendation.reading import UNKNOWN, Following, Foretelling, Hiding, Read
 from stilla.tasks.recommendation.sections import RecommendationData
+from stilla.tasks.recommendation.usage import RECOMMENDING
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.text.sequences import Blocks, cut, joined
 
@@ -48,6 +49,8 @@ class Recommendation(Vocabulary[RecommendationData]):
     """Whether what one user is measured on may lie before what was learnt of another: the last events of all are held out."""
 
     kind: ClassVar[str] = "recommendation"
+    pipeline = "other"
+    usage = RECOMMENDING
     data_section = RecommendationData
     heads: ClassVar[tuple[str, ...]] = ()  # a class's name does not say that its vocabulary are items
     preparing: ClassVar[str] = """\

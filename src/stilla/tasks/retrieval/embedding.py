@@ -40,6 +40,7 @@ from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Known, Table
 from stilla.tasks.retrieval.texts import ALONE, Collate, names_in
+from stilla.tasks.retrieval.usage import EMBEDDING
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
@@ -80,6 +81,8 @@ class Embedding(Task[EmbeddingData]):
     """Whether a table's numbers are any, and no teacher is asked for them."""
 
     kind: ClassVar[str] = "embedding"
+    pipeline = "sentence-similarity"
+    usage = EMBEDDING
     data_section = EmbeddingData
     distributions: ClassVar[bool] = False
     answer: ClassVar[str] = "sentence_embedding"

@@ -27,6 +27,7 @@ from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.tasks.retrieval.told import answered
+from stilla.tasks.retrieval.usage import RERANKING
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.activations import activation_of, write_activation
@@ -64,6 +65,8 @@ class Reranking(Task[RerankingData]):
     """Whose order of the candidates others are held against."""
 
     kind: ClassVar[str] = "reranking"
+    pipeline = "text-ranking"
+    usage = RERANKING
     data_section = RerankingData
     heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "queries")

@@ -29,6 +29,7 @@ from stilla.tasks.text.across import carried
 from stilla.tasks.text.passages import Collate, by_place, mask_of, passages
 from stilla.tasks.text.qa_exam import AnswerExam
 from stilla.tasks.text.sections import QuestionAnsweringData
+from stilla.tasks.text.usage import ANSWERING
 from stilla.tasks.text.windows import refuse_slow
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     """Whether the data have questions that their passages do not answer."""
 
     kind: ClassVar[str] = "question-answering"
+    usage = ANSWERING
     data_section = QuestionAnsweringData
     heads: ClassVar[tuple[str, ...]] = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
     places: ClassVar[bool] = True

@@ -56,6 +56,7 @@ class Detection(Task[DetectionData]):
     """How many guesses the teacher makes; 0 where no teacher is known."""
 
     kind: ClassVar[str] = "object-detection"
+    given = '"picture.png"'
     data_section = DetectionData
     distributions: ClassVar[bool] = False
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "objects")

@@ -61,6 +61,7 @@ class ImageClassification(Classification[ImageClassificationData]):
     """The column that teachers see instead; empty: the same."""
 
     kind: ClassVar[str] = "image-classification"
+    given = '"picture.png"'
     data_section = ImageClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForImageClassification", "ForImageClassificationWithTeacher")
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}

@@ -69,6 +69,8 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
     """Which label is no class, in batches that a person makes."""
 
     kind: ClassVar[str] = "semantic-segmentation"
+    pipeline = "image-segmentation"
+    given = '"picture.png"'
     data_section = SemanticSegmentationData
     heads: ClassVar[tuple[str, ...]] = ("ForSemanticSegmentation", "ForUniversalSegmentation",
                                         "MaskFormerForInstanceSegmentation")

@@ -35,6 +35,7 @@ from stilla.tasks.vision_text.captions import Said
 from stilla.tasks.vision_text.exam import ImageTextExam, Known
 from stilla.tasks.vision_text.model import DualEncoder, begin
 from stilla.tasks.vision_text.sections import ImageTextData
+from stilla.tasks.vision_text.usage import ZERO_SHOT
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class ImageText(Task[ImageTextData]):
     """The teacher's vectors: numbers of each, and by what scale and bias it compares them."""
 
     kind: ClassVar[str] = "image-text"
+    pipeline = "zero-shot-image-classification"
+    usage = ZERO_SHOT
     data_section = ImageTextData
     distributions: ClassVar[bool] = False
     answer: ClassVar[str] = "embeddings"

@@ -40,6 +40,7 @@ from stilla.tasks.vision_text.looker import Looker, look, looker_for
 from stilla.tasks.vision_text.questions import Layout
 from stilla.tasks.vision_text.scripts import Script
 from stilla.tasks.vision_text.sections import ImageTextToTextData
+from stilla.tasks.vision_text.usage import DESCRIBING
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
     """Of what type the column of answers is."""
 
     kind: ClassVar[str] = "image-text-to-text"
+    usage = DESCRIBING
     data_section = ImageTextToTextData
     evaluate_section = WritingEvaluate
     auto: ClassVar[Any] = AutoModelForImageTextToText
