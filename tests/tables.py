@@ -149,6 +149,7 @@ IN_CHINESE = {
     "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
+    "image-segmentation": "图片中的每个物体及其掩码与类别：细胞、人、部件（实例分割）。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC），或逐词写出（Whisper）。",
     "text-to-speech": "把文本读出来：逐帧生成声谱，并知道何时结束（SpeechT5）。",
@@ -195,7 +196,7 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
-    from stilla.tasks.vision.detection import Detection
+    from stilla.tasks.vision.object_task import ObjectTask
     from stilla.tasks.vision.segmentation import SemanticSegmentation
     from stilla.tasks.vision_text.image_text import ImageText
 
@@ -218,7 +219,7 @@ def _measures(kind: str) -> list[str]:
         return [metric.name for metric in (*spoken_metrics(), *FrameExam().metrics())]
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
-    if issubclass(task, Detection):
+    if issubclass(task, ObjectTask):
         return [metric.name for metric in task(Problem("class", (), ("a",), ("a",))).exam().metrics()]
     assert issubclass(task, Vocabulary)
     return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]

@@ -30,7 +30,7 @@ from tests.tasks.retrieval.setting import folder as vectors
 from tests.tasks.retrieval.setting import scored, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
-from tests.tasks.vision import detecting, scenes
+from tests.tasks.vision import detecting, scenes, segmenting
 from tests.tasks.vision_text import tellers
 from tests.tasks.vision_text.setting import captioned, clip_folder
 
@@ -149,6 +149,13 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
         files = {split: detecting.coco(folder / split, size, seed)
                  for seed, (split, size) in enumerate({"train": 16, "validation": 8}.items())}
         models = {who: detecting.folder(folder / who, "rt-detr-v2", seed=seed)
+                  for seed, who in enumerate(("teacher", "student"))}
+        return [*(f"data.{split}={path}" for split, path in files.items()),
+                *(f"{who}.model={path}" for who, path in models.items())]
+    if recipe.task == "image-segmentation":
+        files = {split: segmenting.coco(folder / split, size, 50 * seed)
+                 for seed, (split, size) in enumerate({"train": 16, "validation": 8}.items())}
+        models = {who: segmenting.folder(folder / who, "mask2former", seed=seed)
                   for seed, who in enumerate(("teacher", "student"))}
         return [*(f"data.{split}={path}" for split, path in files.items()),
                 *(f"{who}.model={path}" for who, path in models.items())]

@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
+from stilla.guesses import Detections as Detections
+from stilla.guesses import Segments as Segments
 from stilla.utterances import Speech as Speech
 from stilla.utterances import Spoken as Spoken
 
@@ -49,6 +51,7 @@ class Batch(dict[str, Any]):
     - `start`: where its vectors stand among those of the optimiser step.
     - `sizes`: (batch, 2) where places of a picture are answered, its size in pixels: height and width of masks, width and
       height of what boxes lie in.
+    - `grid`: where masks of objects are answered, how many places lie below and beside each other in a picture.
     - `frames`: by side (batch, frames) bool, where examples are sounds, which frames of hidden states are the sound's own.
     - `scribe`: where frames are of speech, what their classes stand for.
     - `seen`: (batch, most), where rows are items, which of them an example has already; negative behind the last.
@@ -246,34 +249,6 @@ Form = Dense | Headed | TopK | Samples
 """The forms that a distribution over classes comes in. Each has `len()`, its rows, and `rows(start, end)`, some of them."""
 
 
-@dataclass(frozen=True)
-class Detections:
-    """What a model finds in each picture of a batch: so many guesses (queries), of which most are nothing.
-
-    logits: a column for each class, of which a sigmoid is the probability; or, where the classes are `exclusive`, one more
-    for "nothing", under a softmax of all. boxes: centre x, y, width and height, as shares of the picture. earlier: what the
-    layers before the last one find, which learn the same; empty of a teacher.
-    """
-
-    logits: Float[Tensor, "batch queries columns"]
-    boxes: Float[Tensor, "batch queries 4"]
-    exclusive: bool = False
-    earlier: tuple[Detections, ...] = ()
-
-    def independent(self) -> Float[Tensor, "batch queries classes"]:
-        """log p / (1 - p) of each class by itself, so that models of both kinds can be compared."""
-        if not self.exclusive:
-            return self.logits
-        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
-        largest = torch.arange(logits.shape[-1], device=logits.device) == logits.argmax(-1, keepdim=True)
-        # of the largest the others are summed without it, of each other there is at least the largest: no digit is lost
-        beside = logits.masked_fill(largest, -torch.inf).logsumexp(-1, keepdim=True)
-        top = logits.amax(-1, keepdim=True)
-        shares = (logits - top).exp()
-        without = top + (shares.sum(-1, keepdim=True) - shares).clamp_min(0.5).log()
-        return (logits - torch.where(largest, beside, without))[..., :-1]
-
-
 Pooling = Literal["mean", "first", "last", "max"]
 """How an example's positions become one vector, its embedding."""
 
@@ -377,6 +352,9 @@ class Signals:
     detections: Detections | None = None
     """Of pictures with objects in them; labels are then (batch, most, 5): class, centre x, y, width, height of each object,
     the class -100 behind the last of them, and NaN where nobody has said what is there."""
+    segments: Segments | None = None
+    """Of pictures whose objects have masks; labels are then (batch, most, 1 + places): class, and which share of each place
+    of the grid the object covers, row by row."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from stilla.tasks.retrieval.sections import EmbeddingData, RerankingData
 from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.text.sections import QuestionAnsweringData, TextClassificationData, TokenClassificationData
 from stilla.tasks.vision.sections import DetectionData, ImageClassificationData
-from stilla.tasks.vision.segmentation_section import SemanticSegmentationData
+from stilla.tasks.vision.segmentation_section import ImageSegmentationData, SemanticSegmentationData
 from stilla.tasks.vision_text.sections import ImageTextData, ImageTextToTextData
 
 SMALL = {"data": "rows.csv", "teacher": "./teacher", "student": 3}
@@ -41,7 +41,7 @@ SECTIONS = {
     "embedding": (EmbeddingData, Evaluate), "reranking": (RerankingData, Evaluate), "image-text": (ImageTextData, Evaluate),
     "semantic-segmentation": (SemanticSegmentationData, Evaluate), "several": (SeveralData, Evaluate),
     "recommendation": (RecommendationData, Evaluate), "image-text-to-text": (ImageTextToTextData, WritingEvaluate),
-    "object-detection": (DetectionData, Evaluate),
+    "object-detection": (DetectionData, Evaluate), "image-segmentation": (ImageSegmentationData, Evaluate),
 }  # fmt: skip
 OWN = """\
 from stilla.recipe import Data, Evaluate

@@ -59,7 +59,7 @@ def coco_file(path: Path) -> Dataset:
     Raises:
         DataError: as for `box_forms.coco`; pictures that are not there.
     """
-    return kept(functools.partial(_coco_tables, path), [path], ["coco boxes"])
+    return kept(functools.partial(_coco_tables, path), [path], ["coco boxes and outlines"])
 
 
 # --- COCO ---
@@ -79,7 +79,7 @@ def _coco(folder: Path, split_of: SplitOf) -> dict[str, Dataset]:
 
 
 def _coco_tables(path: Path, notes: Notes) -> Iterator[pa.Table]:
-    names, objects = box_forms.coco(path)
+    names, objects, outlines = box_forms.coco(path)
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     split = path.stem.split("_")[-1]
     places = [path.parent, *(base / one for one in ("", "images", split, f"images/{split}"))]
@@ -87,7 +87,8 @@ def _coco_tables(path: Path, notes: Notes) -> Iterator[pa.Table]:
     if root is None:  # some may be lost, not all
         listed = one_of([str(place) for place in dict.fromkeys(places)])
         raise DataError(f"{str(path)!r}: names {quoted(names[0])}, which is no picture in {listed}. Put the pictures there.")
-    yield from box_forms.tables(Pictured(resolved(name, root, base, path), some) for name, some in zip(names, objects))
+    yield from box_forms.tables(Pictured(resolved(name, root, base, path), some, lines)
+                                for name, some, lines in zip(names, objects, outlines))
 
 
 # --- VOC ---

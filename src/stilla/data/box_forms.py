@@ -2,7 +2,8 @@
 
 A row is a picture: `image`, `objects`, a list of {bbox, category, crowd}: [left, top, width, height] in pixels of the upright
 picture, a class by its name, and whether it is a crowd, or said to be difficult: something that is neither learnt nor counted
-(as COCO's rules have it; Lin et al. 2014, arXiv:1405.0312).
+(as COCO's rules have it; Lin et al. 2014, arXiv:1405.0312). Where COCO's JSON says masks, there is a second list, `outlines`:
+polygons or runs of each object, as JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from stilla.errors import DataError, all_of, quoted
 
 FEATURES = Features({"image": Image(), "objects": List(
     {"bbox": List(Value("float64")), "category": Value("string"), "crowd": Value("bool")})})
+OUTLINED = Features({**FEATURES, "outlines": List(Value("string"))})
+"""A column of its own: masks are large, and who learns boxes does not read them."""
 _AT_ONCE = 5_000
 _LISTED = 5
 
@@ -33,6 +36,8 @@ class Pictured:
 
     path: str
     objects: list[dict[str, Any]] = field(default_factory=list)
+    outlines: list[str] | None = None
+    """Of all pictures or of none."""
 
 
 def tables(rows: Iterable[Pictured]) -> Iterator[pa.Table]:
@@ -47,9 +52,10 @@ def tables(rows: Iterable[Pictured]) -> Iterator[pa.Table]:
 
 
 def _table(rows: Sequence[Pictured]) -> pa.Table:
-    schema = FEATURES.arrow_schema
+    outlined = rows[0].outlines is not None
+    schema = (OUTLINED if outlined else FEATURES).arrow_schema
     stored = [{"bytes": None, "path": row.path} for row in rows]
-    columns = (stored, [row.objects for row in rows])
+    columns = [stored, [row.objects for row in rows], *([[row.outlines for row in rows]] if outlined else [])]
     return pa.table([pa.array(column, one.type) for column, one in zip(columns, schema)], schema=schema)
 
 
@@ -84,8 +90,8 @@ _PARTS = ("images", "annotations", "categories")
 _KEYS = (b"info", b"licenses", b"images", b"annotations", b"categories", b"type")
 
 
-def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]]]:
-    """The pictures' names as the file has them, and the objects of each.
+def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]], list[list[str]] | list[None]]:
+    """The pictures' names as the file has them, the objects of each, and the outlines of these, where an object has one.
 
     Raises:
         DataError: parts that are missing; annotations of pictures or categories that are not there; an id twice.
@@ -94,7 +100,7 @@ def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]]]:
     where = f"{str(path)!r}"
     try:
         names = {one["id"]: str(one["name"]) for one in whole["categories"]}
-        pictures = {one["id"]: (str(one["file_name"]), list[dict[str, Any]]()) for one in whole["images"]}
+        pictures = {one["id"]: (str(one["file_name"]), list[dict[str, Any]](), list[str]()) for one in whole["images"]}
         _refuse_twice(where, "category", [one["id"] for one in whole["categories"]])
         _refuse_twice(where, "image", [one["id"] for one in whole["images"]])
         lost: dict[str, list[Any]] = {"image": [], "category": []}
@@ -107,6 +113,7 @@ def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]]]:
                 box = [float(number) for number in one["bbox"]]
                 pictures[one["image_id"]][1].append(
                     {"bbox": box, "category": names[one["category_id"]], "crowd": bool(one.get("iscrowd", 0))})
+                pictures[one["image_id"]][2].append(json.dumps(one.get("segmentation") or None))
     except (KeyError, TypeError, ValueError) as error:
         said = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{where}: is no file of boxes in COCO's form: {said}; expected images with id and file_name, "
@@ -119,7 +126,9 @@ def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]]]:
                             "what they are about.")
     if not pictures:
         raise DataError(f"{where}: there are no examples in it.")
-    return [name for name, _ in pictures.values()], [objects for _, objects in pictures.values()]
+    found_names, objects, outlines = (list(part) for part in zip(*pictures.values()))
+    outlined = any(one != "null" for several in outlines for one in several)
+    return found_names, objects, outlines if outlined else [None] * len(outlines)
 
 
 def _refuse_twice(where: str, what: str, ids: Sequence[Any]) -> None:

@@ -23,6 +23,7 @@ from stilla.data import (
     in_columns,
     json_rows,
     mask_folders,
+    object_folders,
     picture_folders,
     plain_text,
     retrieval_folders,
@@ -255,6 +256,8 @@ def _image_folder(folder: Path) -> dict[str, Dataset]:
         if mask_folders.is_one(folder, list(splits.values())):
             inner = _whole_names({name: _split_in(name) for name in mask_folders.inner_of(folder)})
             return mask_folders.read(folder, splits, inner)
+        if object_folders.is_one(folder, list(splits.values())):
+            return object_folders.read(folder, splits)
         return picture_folders.by_class(folder, splits)
 
 

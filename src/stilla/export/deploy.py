@@ -195,7 +195,7 @@ def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Ta
     imports, labels, printed = "", "", f"print({file.output})"
     if task is not None and task.preparing:
         preparing, printed = task.preparing, reading
-    elif config is not None and config.id2label and file.output == "logits":
+    elif config is not None and config.id2label and (file.output == "logits" or reading):
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = _LABELS
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""

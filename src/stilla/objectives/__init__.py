@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from stilla.objectives.logits import Logits
     from stilla.objectives.maps import Maps
     from stilla.objectives.margins import Margins
+    from stilla.objectives.masks import Masks
     from stilla.objectives.objects import Objects
     from stilla.objectives.pairwise import Pairwise
     from stilla.objectives.queries import Queries
     from stilla.objectives.ranking import Ranking
     from stilla.objectives.saliency import Saliency
+    from stilla.objectives.segments import Segments
     from stilla.objectives.similarities import Similarities
     from stilla.objectives.spectrogram import Spectrogram
     from stilla.objectives.weights import Weights
 
 __all__ = [
     "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Frames", "Hidden", "Interactive",
-    "Labels", "Listwise", "Logits", "Maps", "Margins", "Objects", "Pairwise", "Queries", "Ranking", "Saliency",
-    "Similarities", "Spectrogram", "Term", "Weights", "find", "problems", "term",
+    "Labels", "Listwise", "Logits", "Maps", "Margins", "Masks", "Objects", "Pairwise", "Queries", "Ranking", "Saliency",
+    "Segments", "Similarities", "Spectrogram", "Term", "Weights", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -64,6 +66,8 @@ KINDS: Mapping[str, str] = {
     "listwise": "stilla.objectives.listwise:Listwise",
     "objects": "stilla.objectives.objects:Objects",
     "queries": "stilla.objectives.queries:Queries",
+    "segments": "stilla.objectives.segments:Segments",
+    "masks": "stilla.objectives.masks:Masks",
     "spectrogram": "stilla.objectives.spectrogram:Spectrogram",
     "frames": "stilla.objectives.frames:Frames",
 }

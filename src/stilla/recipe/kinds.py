@@ -46,6 +46,8 @@ KINDS: Mapping[str, Kind] = {
                                  "stilla.tasks.vision.sections:ImageClassificationData"),
     "semantic-segmentation": Kind("stilla.tasks.vision.segmentation:SemanticSegmentation",
                                   "stilla.tasks.vision.segmentation_section:SemanticSegmentationData"),
+    "image-segmentation": Kind("stilla.tasks.vision.image_segmentation:ImageSegmentation",
+                               "stilla.tasks.vision.segmentation_section:ImageSegmentationData"),
     "audio-classification": Kind("stilla.tasks.audio.audio_classification:AudioClassification",
                                  "stilla.tasks.audio.sections:AudioClassificationData"),
     "speech-recognition": Kind("stilla.tasks.audio.speech_recognition:SpeechRecognition",

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stilla.tasks.vision import boxes
-from stilla.tasks.vision.boxes import Pictures, matched, mean_precision, overlaps, precisions
+from stilla.tasks.vision.boxes import Pictures, beside, matched, mean_precision, overlaps, precisions
 
 CLASSES = 4
 
@@ -66,7 +66,7 @@ def by_pycocotools(made: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float
 def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
     made = pictures(seed=seed)
     whole, half, each = by_pycocotools(made)
-    found = Pictures(matched(*one, CLASSES) for one in made)
+    found = Pictures(matched(beside(*one), CLASSES) for one in made)
     once = np.ones(len(made), np.int64)
     assert whole > 0.05
     assert mean_precision(found, once) == pytest.approx(whole, abs=1e-12)
@@ -81,8 +81,8 @@ def test_a_picture_that_counts_twice_is_as_good_as_two() -> None:
         found[:, 5] += np.random.default_rng(len(found)).random(len(found)) * 1e-3  # no two have equal scores
         found[:] = found[np.argsort(-found[:, 5])]
     counts = np.random.default_rng(0).integers(0, 3, len(made))
-    once = Pictures(matched(*one, CLASSES) for one in made)
-    again = Pictures(matched(*made[row], CLASSES) for row in np.repeat(np.arange(len(made)), counts))
+    once = Pictures(matched(beside(*one), CLASSES) for one in made)
+    again = Pictures(matched(beside(*made[row]), CLASSES) for row in np.repeat(np.arange(len(made)), counts))
     assert mean_precision(once, counts) == pytest.approx(mean_precision(again, np.ones(len(again), np.int64)), abs=1e-12)
     # a plain list, as slices and exchanged pictures come
     assert mean_precision([*once], counts) == mean_precision(once, counts)
@@ -91,7 +91,7 @@ def test_a_picture_that_counts_twice_is_as_good_as_two() -> None:
 def test_an_object_is_found_once_and_a_crowd_as_often_as_one_likes() -> None:
     there = np.array([[0, 0, 10, 10, 0, 0], [20, 20, 60, 60, 0, 1]], float)
     found = np.array([[0, 0, 10, 10, 0, 0.9], [0, 0, 10, 9, 0, 0.8], [22, 22, 30, 30, 0, 0.7], [30, 30, 40, 40, 0, 0.6]])
-    one = matched(found, there, 1)
+    one = matched(beside(found, there), 1)
     assert one.hits[:, 0].tolist() == [1, 0, -1, -1]
     assert one.objects.tolist() == [1]
 
@@ -99,9 +99,10 @@ def test_an_object_is_found_once_and_a_crowd_as_often_as_one_likes() -> None:
 def test_nothing_there_has_no_precision_and_nothing_found_has_none() -> None:
     nothing = np.zeros((0, 6))
     there = np.array([[0, 0, 10, 10, 1, 0]], float)
-    assert np.isnan(mean_precision([matched(nothing, nothing, 2)], np.ones(1, np.int64)))
-    assert mean_precision([matched(nothing, there, 2)], np.ones(1, np.int64)) == 0
-    assert mean_precision([matched(np.array([[0, 0, 10, 10, 1, 0.5]]), there, 2)], np.ones(1, np.int64)) == pytest.approx(1)
+    assert np.isnan(mean_precision([matched(beside(nothing, nothing), 2)], np.ones(1, np.int64)))
+    assert mean_precision([matched(beside(nothing, there), 2)], np.ones(1, np.int64)) == 0
+    right = matched(beside(np.array([[0, 0, 10, 10, 1, 0.5]]), there), 2)
+    assert mean_precision([right], np.ones(1, np.int64)) == pytest.approx(1)
 
 
 def test_boxes_of_no_size_overlap_nothing() -> None:

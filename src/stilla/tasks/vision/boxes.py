@@ -49,20 +49,38 @@ class Matched:
     objects: Int[NDArray[np.int64], "classes"]
 
 
-def matched(found: Float[Array, "found 6"], there: Float[Array, "there 6"], classes: int) -> Matched:
-    """A picture's detections (left, top, right, bottom, class, score) held against its objects (.., class, crowd).
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What is found in a picture beside what is there, whatever its shape. `shares`: how much of both they share; of a crowd,
+    how much of what was found lies in it."""
+
+    classes: Int[NDArray[np.int64], "found"]
+    scores: Float[Array, "found"]
+    theirs: Int[NDArray[np.int64], "there"]
+    crowd: NDArray[np.bool_]
+    shares: Float[Array, "found there"]
+
+
+def beside(found: Float[Array, "found 6"], there: Float[Array, "there 6"]) -> Beside:
+    """Of boxes: left, top, right, bottom, class, and a score or whether it is a crowd."""
+    crowd = there[:, 5] > 0
+    return Beside(found[:, 4].astype(np.int64), found[:, 5].astype(np.float64), there[:, 4].astype(np.int64), crowd,
+                  overlaps(found[:, :4], there[:, :4], crowd))
+
+
+def matched(both: Beside, classes: int) -> Matched:
+    """A picture's detections held against its objects.
 
     The surest detection of a class takes the object of its class that it overlaps most, if that is enough and nobody has
     taken it; a crowd, which any number may take, only where no object is left for it.
     """
-    found = found[np.argsort(-found[:, 5], kind="stable")]
-    kinds, theirs, crowd = found[:, 4].astype(np.int64), there[:, 4].astype(np.int64), there[:, 5] > 0
-    hits = np.zeros((len(found), len(THRESHOLDS)), np.int8)
-    for kind in np.intersect1d(kinds, theirs):
-        rows, columns = np.flatnonzero(kinds == kind), np.flatnonzero(theirs == kind)
-        shares = overlaps(found[rows, :4], there[columns, :4], crowd[columns])
-        hits[rows] = _hits(shares, crowd[columns])
-    return Matched(kinds, found[:, 5].astype(np.float64), hits, np.bincount(theirs[~crowd], minlength=classes))
+    order = np.argsort(-both.scores, kind="stable")
+    kinds, shares = both.classes[order], both.shares[order]
+    hits = np.zeros((len(order), len(THRESHOLDS)), np.int8)
+    for kind in np.intersect1d(kinds, both.theirs):
+        rows, columns = np.flatnonzero(kinds == kind), np.flatnonzero(both.theirs == kind)
+        hits[rows] = _hits(shares[np.ix_(rows, columns)], both.crowd[columns])
+    return Matched(kinds, both.scores[order], hits, np.bincount(both.theirs[~both.crowd], minlength=classes))
 
 
 def _hits(shares: Float[Array, "found there"], crowd: NDArray[np.bool_]) -> NDArray[np.int8]:

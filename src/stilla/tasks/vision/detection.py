@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -10,56 +10,42 @@ import numpy as np
 import torch
 from datasets import Dataset, Image
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
-from stilla.signals import Batch, Dense, Dims, Side, Signals
-from stilla.tasks.answers import NO_ANSWER
-from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.recipe import ModelSource, StudentSpec
+from stilla.signals import Batch, Dense, Side, Signals
+from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.shared.label_order import adapted, names_of
-from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision import detection_data, detectors
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.canvases import Canvas, Size, Source, sizes_of
 from stilla.tasks.vision.detection_data import Column, Objects
 from stilla.tasks.vision.detection_exam import DetectionExam, packed, unpacked
-from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
+from stilla.tasks.vision.image_classification import broken_pictures
+from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import geometry_of, settings
 from stilla.tasks.vision.sections import DetectionData
 
 _SHOWN = 320  # pixels
-_ONE_CLASS = "single_label_classification"
 
 
 @dataclass(frozen=True)
-class Detection(Task[DetectionData]):
-    """Boxes around the things in pictures, by class: any of transformers' detectors.
+class Detection(ObjectTask[DetectionData]):
+    """Boxes around the things in pictures, by class: any of transformers' detectors."""
 
-    A model finds as many things as it has queries, most of them nothing; which of a student's answers to which of the
-    teacher's, or of the data, is for the objectives to find out. What is stored of a picture is one row: all of its guesses.
-    """
-
-    problem: Problem
-    """The classes, in the models' order."""
-    section: DetectionData | None = None
-    """None for a model whose batches a person makes."""
-    image: str = ""
     column: Column | None = None
     sizes: frozenset[Size] = frozenset()
     """Width and height of all pictures of the splits: each model has one canvas for all of a run."""
-    queries: int = 0
-    """How many guesses the teacher makes; 0 where no teacher is known."""
 
     kind: ClassVar[str] = "object-detection"
     given = '"picture.png"'
     data_section = DetectionData
-    distributions: ClassVar[bool] = False
+    things: ClassVar[str] = "objects"
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "objects")
+    objectives: ClassVar[tuple[str, str]] = ("objects", "queries")
     heads: ClassVar[tuple[str, ...]] = ("ForObjectDetection",)
     answer: ClassVar[str] = "detections"
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",), "pixel_mask": ("batch",)}
@@ -89,22 +75,22 @@ class Detection(Task[DetectionData]):
             problems.append(f"data.objects: {column.name!r} holds no object in any picture, so there is nothing to find.")
         if problems or problem is None:
             raise all_at_once(problems, DataError)
-        return cls(problem, section, image, column, frozenset(seen))
+        return cls(problem, section, image, column=column, sizes=frozenset(seen))
 
     @classmethod
-    def of_model(cls, model: nn.Module) -> Self:
-        config: Any = model.config
-        names = names_of(config) or tuple(f"LABEL_{index}" for index in range(len(config.id2label)))
-        return cls(Problem("class", (), names, names), queries=detectors.queries_of(model))
+    def queries_of(cls, model: nn.Module) -> int:
+        return detectors.queries_of(model)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.column is None else (self.column.name,)
+
+    def numbers(self) -> int:
+        return len(self.problem.names) + 4
 
     def resolved(self, section: DetectionData) -> DetectionData:
         objects = None if self.column is None else self.column.name
         return section.model_copy(update={"image": self.image, "objects": objects})
-
-    def adapted_to(self, teacher: Loaded) -> Self:
-        config: Any = teacher.model.config
-        told = _Named(config.id2label)
-        return replace(self, problem=adapted(self.problem, told, teacher.source), queries=detectors.queries_of(teacher.model))
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         return detectors.load(source, self.problem, labelled=labelled)
@@ -115,27 +101,8 @@ class Detection(Task[DetectionData]):
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
         return detectors.unwritten(model, formats)
 
-    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
-        return self.labels_by(), ObjectiveSpec(kind="queries")
-
-    def labels_by(self) -> ObjectiveSpec:
-        return ObjectiveSpec(kind="objects")
-
-    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        columns = () if self.column is None else (self.column.name,)
-        found = bound(pool, (self.image,), called, _pictures.holds_pictures, "pictures", usual_pictures, columns)
-        return found.cast_column(self.image, Image(decode=False))
-
-    def usable(self, pool: Dataset) -> Dataset:
-        broken = broken_pictures(self.section, "unlabelled", pool, self.image)
-        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
-
     def beside(self, split: Dataset) -> Dataset:
-        columns = [] if self.column is None else [self.column.name]
-        return split.select_columns([self.image, *columns]).cast_column(self.image, Image(decode=False))
-
-    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
-        return ((digest,) for digest in Pictures.of(split, self.image).digests())
+        return split.select_columns([self.image, *self.columns]).cast_column(self.image, Image(decode=False))
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
@@ -162,19 +129,6 @@ class Detection(Task[DetectionData]):
 
     # --- batches and signals ---
 
-    def counts(self, batch: Batch) -> Mapping[str, int]:
-        """A labelled picture is one more object: so that one without any counts."""
-        examples = len(next(iter(batch.student.values())))
-        labels, labelled, objects = batch.labels, 0, 0
-        if labels is not None:
-            labelled = int((~labels[:, 0, 0].isnan()).sum())
-            objects = int((labels[..., 0] >= 0).sum())
-        return {"rows": examples, "labelled": labelled, "tokens": examples, "examples": examples,
-                "objects": objects + labelled}
-
-    def mask(self, batch: Batch, side: Side) -> None:
-        return None
-
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         found = detectors.detections(outputs, len(self.problem.names))
         if side is Side.STUDENT:
@@ -184,15 +138,12 @@ class Detection(Task[DetectionData]):
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         if teacher.detections is not None or not isinstance(teacher.logits, Dense):
             return student, teacher
-        numbers = teacher.logits.logits.unflatten(1, (-1, len(self.problem.names) + 4))  # of a cache
+        numbers = teacher.logits.logits.unflatten(1, (-1, self.numbers()))  # of a cache
         return student, Signals(detections=unpacked(numbers), stacks=teacher.stacks)
 
     def remembered(self, teacher: Signals, batch: Batch) -> Signals:
         assert teacher.detections is not None
         return Signals(logits=Dense(packed(teacher.detections).flatten(1)), stacks=teacher.stacks)
-
-    def told(self, stored: Dims) -> Dims:
-        return replace(stored, classes=self.row_classes())
 
     def exam(self) -> DetectionExam:
         return DetectionExam(self.problem.names, self.show)
@@ -200,28 +151,6 @@ class Detection(Task[DetectionData]):
     def show(self, split: Dataset, key: int) -> tuple[str, int, int]:
         picture = Pictures.of(split.select([int(key)]), self.image).rgb(0)
         return _pictures.data_uri(picture, _SHOWN), picture.width, picture.height
-
-    def class_names(self) -> tuple[str, ...]:
-        return self.problem.names
-
-    def row_classes(self) -> int:
-        """No row of logits: what is found in a picture has no order."""
-        return 0
-
-    def teacher_classes(self) -> int:
-        """Numbers of all guesses of a picture: what is stored of it."""
-        return self.queries * (len(self.problem.names) + 4)
-
-    def numbers_of(self, length: int) -> int:
-        return self.teacher_classes()
-
-
-@dataclass(frozen=True)
-class _Named:
-    """What `adapted` asks of a config: a detector of one class is no regression, whatever it says of its problem."""
-
-    id2label: Mapping[int, str]
-    problem_type: str = _ONE_CLASS
 
 
 @dataclass(frozen=True)
@@ -236,18 +165,5 @@ class _Collate:
         keys = self.keys[list(examples)]
         targets = [self.objects.targets(int(key), (int(width), int(height)))
                    for key, (width, height) in zip(keys, self.sizes[list(examples)])]
-        return Batch(student=student, teacher=teacher, keys=torch.from_numpy(keys), labels=_together(targets),
+        return Batch(student=student, teacher=teacher, keys=torch.from_numpy(keys), labels=together(targets, 4),
                      sizes=torch.from_numpy(self.sizes[list(examples)]))
-
-
-def _together(targets: Sequence[NDArray[np.float32] | None]) -> Tensor:
-    """(batch, most, 5), most at least 1: -100 as the class of what is no object, NaN where nobody has said it."""
-    most = max(1, *(0 if one is None else len(one) for one in targets))
-    labels = np.zeros((len(targets), most, 5), np.float32)
-    labels[:, :, 0] = NO_ANSWER
-    for row, one in zip(labels, targets):
-        if one is None:
-            row[:, 0] = np.nan
-        else:
-            row[: len(one)] = one
-    return torch.from_numpy(labels)

@@ -18,6 +18,7 @@ from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.sections import DetectionData
+from stilla.tasks.vision.sections import Objects as Section
 
 logger = logging.getLogger(__name__)
 
@@ -59,32 +60,35 @@ def inside(feature: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def column_of(section: DetectionData, split: Dataset) -> Column:
-    """Raises:
+def column_of(section: Section, split: Dataset, shapes: Sequence[str] = BOXES) -> Column:
+    """`shapes`: what is looked for of an object, beside its class.
+
+    Raises:
         DataError: no column holds objects, several do, or the one that is named does not.
     """
-    fitting = {name: found for name, feature in split.features.items() if (found := _parts(name, feature)) is not None}
+    fitting = {name: found for name, feature in split.features.items()
+               if (found := _parts(name, feature, shapes)) is not None}
     if section.objects is not None:
         _columns.existing("objects", (section.objects,), split)
         if section.objects not in fitting:
             raise DataError(f"data.objects: {section.objects!r} holds {_columns.said(split.features[section.objects])}; "
-                            f"expected objects with {one_of(BOXES[:3])} and {one_of(CLASSES[:4])}.")
+                            f"expected objects with {one_of(shapes[:3])} and {one_of(CLASSES[:4])}.")
         return fitting[section.objects]
     if "objects" in fitting or len(fitting) == 1:
         return fitting.get("objects") or next(iter(fitting.values()))
-    why = f"{one_of([*fitting])} could be it" if fitting else "no column holds objects ({bbox, category})"
+    why = f"{one_of([*fitting])} could be it" if fitting else f"no column holds objects ({{{shapes[0]}, category}})"
     raise DataError(f"data.objects: which column holds the objects? {why}. {_columns.columns_of(split)} Set data.objects.")
 
 
-def _parts(name: str, feature: Any) -> Column | None:
+def _parts(name: str, feature: Any, shapes: Sequence[str]) -> Column | None:
     parts = inside(feature)
     if parts is None:
         return None
-    box, kind, crowd = (next((one for one in names if one in parts), None) for names in (BOXES, CLASSES, CROWDS))
+    box, kind, crowd = (next((one for one in names if one in parts), None) for names in (shapes, CLASSES, CROWDS))
     return Column(name, box, kind, crowd) if box is not None and kind is not None else None
 
 
-def understand(section: DetectionData, column: Column, splits: Mapping[str, Dataset]) -> Problem:
+def understand(section: Section, column: Column, splits: Mapping[str, Dataset]) -> Problem:
     """The classes by name, in the order of their numbers, or of the alphabet.
 
     Raises:

@@ -1,11 +1,10 @@
-"""What detectors are asked, and how they are judged: COCO's average precision, and every object that is there."""
+"""What detectors are asked, and the boxes that they find in pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stilla.signals import Batch, Detections
-from stilla.tasks.answers import Answers, Decisions, Given, Metric
-from stilla.tasks.exam import ClassValues, ForwardExam, array
+from stilla.tasks.answers import Answers
+from stilla.tasks.exam import array
 from stilla.tasks.vision import boxes
+from stilla.tasks.vision.boxes import Beside
 from stilla.tasks.vision.detectors import detections
+from stilla.tasks.vision.object_exam import MOST, ObjectExam
 from stilla.views import Box, Boxed
 
-NOTHING = "nothing"
-_MOST = 100
-"""Detections of a picture that are kept, as COCO's rules have it."""
 _SHOWN = 0.3
 """How sure a detection has to be that a person is shown."""
 _NEAR = 0.3
@@ -45,15 +43,11 @@ def unpacked(numbers: Float[Tensor, "batch queries numbers"]) -> Detections:
 
 
 @dataclass(frozen=True)
-class DetectionExam(ForwardExam):
+class DetectionExam(ObjectExam):
     """An answer is (found, 6): left, top, right, bottom in pixels of the picture as it was given, class and score, the surest
     first. What it is held against is (there, 6): the same with, in the place of a score, whether it is a crowd."""
 
-    names: tuple[str, ...]
     shown: Shown
-
-    units: ClassVar[str] = "objects"
-    class_metric: ClassVar[str] = "average precision"
 
     def outputs(self, outputs: Any) -> Tensor:
         if isinstance(outputs, Tensor):
@@ -66,36 +60,14 @@ class DetectionExam(ForwardExam):
 
     def _of_picture(self, numbers: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float64]:
         logits = numbers[:, :-4]
-        best = np.argsort(-logits, axis=None, kind="stable")[:_MOST]
+        best = np.argsort(-logits, axis=None, kind="stable")[:MOST]
         guesses, kinds = np.unravel_index(best, logits.shape)
         centre, half = numbers[guesses, -4:-2], numbers[guesses, -2:] / 2
         scores = 1 / (1 + np.exp(-logits[guesses, kinds].clip(-500, 500)))
         return np.column_stack([(centre - half) * size, (centre + half) * size, kinds, scores])
 
-    def metrics(self) -> tuple[Metric, ...]:
-        statistics = partial(_matched, classes=len(self.names))
-        return (Metric("map", statistics, from_list=boxes.mean_precision),
-                Metric("map_50", statistics, from_list=partial(boxes.mean_precision, thresholds=[0])),
-                Metric("map_75", statistics, from_list=partial(boxes.mean_precision, thresholds=[5])))
-
-    def decisions(self, answers: Answers) -> Decisions:
-        """Of every object, what the surest detection says that overlaps it by half."""
-        decided, truth, where = list[str](), list[str](), list[tuple[int, int]]()
-        for example, (found, there) in enumerate(zip(answers.given, answers.references)):
-            for place, best in enumerate(_surest(found, there)):
-                if there[place, 5]:
-                    continue
-                decided.append(NOTHING if best is None else self.names[int(found[best, 4])])
-                truth.append(self.names[int(there[place, 4])])
-                where.append((example, place))
-        example_of, places = np.array(where, np.int64).reshape(-1, 2).T
-        return Decisions(np.array(decided, np.str_), np.array(truth, np.str_), example_of, places)
-
-    def by_class(self, answers: Answers) -> ClassValues:
-        pictures = _matched(answers.given, answers.references, len(self.names))
-        support = pictures.objects.sum(0) if len(pictures) else np.zeros(len(self.names), np.int64)
-        values = boxes.precisions(pictures, np.ones(len(pictures), np.int64))
-        return ClassValues(self.names, support, np.nan_to_num(values))
+    def beside(self, found: Any, there: Any) -> Beside:
+        return boxes.beside(found, there)
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Boxed:
         """The picture with all objects, the one in question named, and what each model is sure to find; named where it
@@ -112,19 +84,6 @@ class DetectionExam(ForwardExam):
             found += [_box(one, f"{self.names[int(one[4])]} {one[5]:.2f}" if close else "", name, width, height)
                       for one, close in zip(sure, near)]
         return Boxed(uri, width / height, tuple(found))
-
-    def shuffled(self, answers: Answers, generator: np.random.Generator) -> Given:
-        return [answers.given[place] for place in generator.permutation(len(answers))]
-
-
-def _matched(given: Given, references: Given, classes: int) -> boxes.Pictures:
-    return boxes.Pictures(boxes.matched(found, there, classes) for found, there in zip(given, references, strict=True))
-
-
-def _surest(found: NDArray[Any], there: NDArray[Any]) -> Sequence[int | None]:
-    """Of every object the first detection that overlaps it by half; the surest come first."""
-    enough = boxes.overlaps(found[:, :4], there[:, :4]) >= 0.5
-    return [int(column.argmax()) if column.any() else None for column in enough.T]
 
 
 def _box(one: NDArray[Any], label: str, by: str, width: int, height: int) -> Box:

@@ -57,14 +57,19 @@ class ImageClassificationData(Classified, Pictures):
     mirrored unless `flip: true` says so, as not every picture may be. `auto` is `none`."""
 
 
-class DetectionData(Pictures):
+class Objects(Pictures):
+    """Pictures with objects in them."""
+
+    objects: str | None = None
+    """The column with each picture's objects: `{bbox, category}` (where masks are found, `{segmentation, category}`), lists
+    of both or a list of such; by default one called `objects`, or the only one of that form."""
+    labels: Strings | None = None
+    """Names of the classes in the order of their numbers, where neither data nor teacher say it."""
+
+
+class DetectionData(Objects):
     """Pictures with boxes around the objects in them: COCO's JSON, VOC's XML, YOLO's folders, or tables with lists of
     objects."""
 
-    objects: str | None = None
-    """The column with each picture's objects: `{bbox, category}`, lists of both or a list of such; by default one called
-    `objects`, or the only one of that form."""
     boxes: Literal["xywh", "xyxy"] = "xywh"
     """How that column writes a box in pixels: left, top, width, height (as COCO does), or left, top, right, bottom."""
-    labels: Strings | None = None
-    """Names of the classes in the order of their numbers, where neither data nor teacher say it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from stilla.errors import DataError, all_at_once, all_of, one_of
+from stilla.recipe import Data
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import attempt
@@ -60,7 +61,7 @@ def understand(section: SemanticSegmentationData, splits: Mapping[str, Dataset])
         raise all_at_once(absent, DataError)
     seen = {name: look(split, image, mask) for name, split in splits.items()}
     for name, split in splits.items():
-        attempt(problems, refuse_broken, section, name, split, image, seen[name])
+        attempt(problems, refuse_broken, section, name, split, image, seen[name].broken)
     given = attempt(problems, named_ids, section)
     if problems:
         raise all_at_once(problems, DataError)
@@ -85,14 +86,14 @@ def mask_column(section: SemanticSegmentationData, train: Dataset) -> str:
     raise DataError(f"data.mask: which column is the mask? {why}. {_columns.columns_of(train)} Set data.mask.")
 
 
-def refuse_broken(section: SemanticSegmentationData, name: str, split: Dataset, image: str, seen: Looked) -> list[int]:
-    """The rows that cannot be used, of a picture or its mask.
+def refuse_broken(section: Data, name: str, split: Dataset, image: str, masks: Mapping[int, str]) -> list[int]:
+    """The rows that cannot be used, of a picture or its mask. masks: those whose mask cannot, and why.
 
     Raises:
         DataError: there are some, and the recipe does not leave them out.
     """
     pictures = Pictures.of(split, image)
-    broken = {**seen.broken, **pictures.broken()}
+    broken = {**masks, **pictures.broken()}
     if broken:
         listed = "; ".join(f"{pictures.name(row)}: {why}" for row, why in sorted(broken.items())[:5])
         refuse_or_leave_out(section, f"data.{name}: {len(broken)} of {len(split)} pictures or masks cannot be used",

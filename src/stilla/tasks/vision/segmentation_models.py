@@ -40,14 +40,14 @@ def load(source: ModelSource, problem: Problem, size: tuple[int, int] | None, *,
     queries = not is_import_path(source.model) and type(loading.read_config(source)) in known
     auto: Any = AutoModelForUniversalSegmentation if queries else AutoModelForSemanticSegmentation
     model = loading.classifier(source, problem, auto, labelled=labelled, axes=4)
-    processor = whole_pictures(_processor_for(source), size, source.model)
+    processor = whole_pictures(processor_for(source), size, source.model)
     blank = PIL.Image.new("RGB", (48, 64))
     pixels = Processor(processor, blank)
     _check(model, torch.from_numpy(pixels.finish(np.stack([pixels.geometry(blank)] * 2))), source.model)
     return Loaded(model, processor, source.model)
 
 
-def _processor_for(source: ModelSource) -> Any:
+def processor_for(source: ModelSource) -> Any:
     """By PIL: without torchvision, and giving the same values everywhere."""
     place, options = loading.where_processor(source)
     folder = Path(place).expanduser()

@@ -11,6 +11,7 @@ from stilla.recipe import Strings
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import as_tuple
 from stilla.tasks.shared.sections import Pictures
+from stilla.tasks.vision.sections import Objects
 
 _Id = Annotated[int, Field(ge=0, lt=2**16)]
 _Side = Annotated[int, Field(ge=8, le=8192)]
@@ -20,7 +21,15 @@ def _several(value: object) -> object:
     return (value,) if isinstance(value, int) else as_tuple(value)
 
 
-class SemanticSegmentationData(Pictures):
+class WholePictures(Pictures):
+    """Pictures that are read whole, at one size, so that a place of what models say is the same place of the picture."""
+
+    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(as_tuple)] = None
+    """Height and width at which models read pictures; by default what the processor of each says, so that a teacher may see
+    more than its student."""
+
+
+class SemanticSegmentationData(WholePictures):
     """Pictures with a mask each: a picture of the same size whose numbers are ids of classes."""
 
     mask: str | None = None
@@ -35,9 +44,6 @@ class SemanticSegmentationData(Pictures):
     reduce_labels: bool | None = None
     """Whether id 0 is no class, and every other id means the class of the id below it (ADE20K). Only where the recipe says
     so; it has to where the teacher's processor does it."""
-    size: Annotated[tuple[_Side, _Side] | None, BeforeValidator(as_tuple)] = None
-    """Height and width at which models read pictures; by default what the processor of each says, so that a teacher may see
-    more than its student."""
     stride: int = Field(4, ge=1, le=32)
     """Labels and models are compared at every so many-th pixel of what the student reads, down and across. 4 is the grid of
     the logits of SegFormer and BEiT; 1 compares at every pixel, in sixteen times the memory."""
@@ -48,3 +54,19 @@ class SemanticSegmentationData(Pictures):
     @property
     def label_columns(self) -> tuple[str, ...] | None:
         return ()  # a mask is no class to draw by
+
+
+class ImageSegmentationData(Objects, WholePictures):
+    """Pictures with a mask for each of their objects: COCO's JSON (polygons and runs), folders, or tables with lists of
+    objects, or with masks alone."""
+
+    masks: str | None = None
+    """Where objects are of one class, the column of masks: a picture of the same size whose numbers are objects (0 is none of
+    them), or a list of pictures, one for each object. The class is called `object`, or as `labels` says."""
+    stride: int = Field(4, ge=1, le=32)
+    """Masks are compared at every so many-th pixel of what the teacher reads (without one, the student), down and across: 4
+    is the grid of Mask2Former, MaskFormer and EoMT."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...] | None:
+        return ()  # objects are no class to draw by

@@ -1,0 +1,151 @@
+"""What is common to tasks whose models find things in pictures, as boxes or as masks: sets without order."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from datasets import Dataset, Image
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from stilla.recipe import ObjectiveSpec
+from stilla.signals import Batch, Dims, Side
+from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.base import Loaded, Task
+from stilla.tasks.shared.bound import bound
+from stilla.tasks.shared.label_order import adapted, names_of
+from stilla.tasks.shared.labels import Problem
+from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.sections import Objects
+
+_ONE_CLASS = "single_label_classification"
+ObjectsT = TypeVar("ObjectsT", bound=Objects, default=Any)
+
+
+@dataclass(frozen=True)
+class ObjectTask(Task[ObjectsT]):
+    """Base of `object-detection` and `image-segmentation`.
+
+    A model finds as many things as it has queries, most of them nothing; which of a student's answers to which of the
+    teacher's, or of the data, is for the objectives to find out. What is stored of a picture is one row: all of its guesses.
+    """
+
+    problem: Problem
+    """The classes, in the models' order."""
+    section: ObjectsT | None = None
+    """None for a model whose batches a person makes."""
+    image: str = ""
+    queries: int = 0
+    """How many guesses the teacher makes; 0 where no teacher is known."""
+
+    distributions: ClassVar[bool] = False
+    things: ClassVar[str]
+    """What `counts` calls what is found."""
+    objectives: ClassVar[tuple[str, str]]
+    """By which a student learns from the data, and from its teacher."""
+
+    @classmethod
+    @abstractmethod
+    def queries_of(cls, model: nn.Module) -> int:
+        """How many guesses a model makes of a picture, says its config.
+
+        Raises:
+            CompatibilityError: it does not say it.
+        """
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """That say what is in the pictures."""
+
+    @abstractmethod
+    def numbers(self) -> int:
+        """Of a guess: of its classes and of its shape."""
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Self:
+        config: Any = model.config
+        names = names_of(config) or tuple(f"LABEL_{index}" for index in range(len(config.id2label)))
+        return cls(Problem("class", (), names, names), queries=cls.queries_of(model))
+
+    def adapted_to(self, teacher: Loaded) -> Self:
+        config: Any = teacher.model.config
+        told = _Named(config.id2label)
+        return replace(self, problem=adapted(self.problem, told, teacher.source), queries=self.queries_of(teacher.model))
+
+    def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        return self.labels_by(), ObjectiveSpec(kind=self.objectives[1])
+
+    def labels_by(self) -> ObjectiveSpec:
+        return ObjectiveSpec(kind=self.objectives[0])
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, self.columns)
+        return found.cast_column(self.image, Image(decode=False))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        broken = broken_pictures(self.section, "unlabelled", pool, self.image)
+        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+
+    def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
+        return ((digest,) for digest in Pictures.of(split, self.image).digests())
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """A labelled picture is one more object: so that one without any counts."""
+        examples = len(next(iter(batch.student.values())))
+        labels, labelled, objects = batch.labels, 0, 0
+        if labels is not None:
+            labelled = int((~labels[:, 0, 0].isnan()).sum())
+            objects = int((labels[..., 0] >= 0).sum())
+        return {"rows": examples, "labelled": labelled, "tokens": examples, "examples": examples,
+                self.things: objects + labelled}
+
+    def mask(self, batch: Batch, side: Side) -> None:
+        return None
+
+    def told(self, stored: Dims) -> Dims:
+        return replace(stored, classes=self.row_classes())
+
+    def class_names(self) -> tuple[str, ...]:
+        return self.problem.names
+
+    def row_classes(self) -> int:
+        """No row of logits: what is found in a picture has no order."""
+        return 0
+
+    def teacher_classes(self) -> int:
+        """Numbers of all guesses of a picture: what is stored of it."""
+        return self.queries * self.numbers()
+
+    def numbers_of(self, length: int) -> int:
+        return self.teacher_classes()
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What `adapted` asks of a config: a model that finds things of one class is no regression, whatever it says of its
+    problem."""
+
+    id2label: Mapping[int, str]
+    problem_type: str = _ONE_CLASS
+
+
+def together(targets: Sequence[NDArray[np.float32] | None], numbers: int) -> Tensor:
+    """(batch, most, 1 + numbers), most at least 1: class and shape of what is there; -100 as the class of what is no object,
+    NaN where nobody has said it."""
+    most = max(1, *(0 if one is None else len(one) for one in targets))
+    labels = np.zeros((len(targets), most, 1 + numbers), np.float32)
+    labels[:, :, 0] = NO_ANSWER
+    for row, one in zip(labels, targets):
+        if one is None:
+            row[:, 0] = np.nan
+        else:
+            row[: len(one)] = one
+    return torch.from_numpy(labels)
