@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
         "epochs": options.teacher_epochs, "learning_rate": 1e-3, "data": files["train"], **learning}}
     data: dict[str, Any] = {**files, "mask": "mask", "image": "image", "labels": NAMES}
     if options.labelled:
-        data |= {"train": str(_some(place, options.output, options.labelled)), "unlabelled": files["train"]}
+        data |= {"train": str(some(place, options.output, options.labelled)), "unlabelled": files["train"]}
     for way in options.ways:
         run = stilla.distill({
             "task": "semantic-segmentation", "teacher": teacher, "data": data,
@@ -74,7 +74,8 @@ def _random(folder: Path, size: int) -> Path:
     return folder
 
 
-def _some(place: Path, folder: Path, count: int) -> Path:
+def some(place: Path, folder: Path, count: int) -> Path:
+    """The first so many labelled pictures, as a file."""
     folder.mkdir(parents=True, exist_ok=True)
     table = pq.read_table(place / "train.parquet")
     pq.write_table(table.slice(0, count), folder / "labelled.parquet")

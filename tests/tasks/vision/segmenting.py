@@ -20,16 +20,16 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 from tests.tasks.vision.detecting import COLOURS, NAMES
 
 SIZE = (40, 48)
-_SWIN: dict[str, Any] = {
-    "model_type": "swin", "image_size": 32, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4],
-    "window_size": 2, "out_features": ["stage1", "stage2", "stage3", "stage4"], "drop_path_rate": 0.0}
+_RESNET: dict[str, Any] = {
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
+    "layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mask2former": ("Mask2Former", "Mask2FormerForUniversalSegmentation", {
-        "backbone_config": _SWIN, "feature_size": 64, "mask_feature_size": 32, "hidden_dim": 32,
+        "backbone_config": _RESNET, "feature_size": 64, "mask_feature_size": 32, "hidden_dim": 32,
         "encoder_feedforward_dim": 32, "encoder_layers": 1, "decoder_layers": 3, "num_attention_heads": 2,
         "dim_feedforward": 32, "num_queries": 6, "dropout": 0.0}),
     "maskformer": ("MaskFormer", "MaskFormerForInstanceSegmentation", {
-        "backbone_config": _SWIN, "fpn_feature_size": 64, "mask_feature_size": 32, "dropout": 0.0,
+        "backbone_config": _RESNET, "fpn_feature_size": 64, "mask_feature_size": 32, "dropout": 0.0,
         "decoder_config": {"model_type": "detr", "d_model": 16, "decoder_layers": 2, "encoder_layers": 1, "num_queries": 6,
                            "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "encoder_ffn_dim": 32, "dropout": 0.0,
                            "encoder_attention_heads": 2, "use_timm_backbone": False, "backbone": None,
@@ -45,7 +45,8 @@ def model(family: str, seed: int = 0, names: Sequence[str] = NAMES, **changes: A
     config, kind, options = FAMILIES[family]
     torch.manual_seed(seed)
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
-    made: nn.Module = getattr(transformers, kind)(getattr(transformers, f"{config}Config")(**{**options, **labels, **changes}))
+    settled = getattr(transformers, f"{config}Config")(**{**options, **labels, **changes})
+    made: nn.Module = getattr(transformers, kind)(settled)
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if weight.dim() > 1 and ("quer" in name or "predictor" in name or "mask_embed" in name):

@@ -42,7 +42,8 @@ def write_names(model: nn.Module, problem: Problem) -> None:
     names = problem.names or ("LABEL_0",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = PROBLEM_TYPES[problem.kind]
+    # of a single class (things that are found) transformers takes no name of a problem, when the config is read again
+    config.problem_type = None if problem.kind == "single_label" and len(names) < 2 else PROBLEM_TYPES[problem.kind]
     if problem.activation == "sigmoid":
         write_activation(config, "sigmoid")
         config.problem_type = None  # transformers' pipelines, too, then take the sigmoid of a single logit

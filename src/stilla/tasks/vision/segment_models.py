@@ -79,8 +79,8 @@ def queries_of(model: nn.Module) -> int:
 
 @contextmanager
 def telling_earlier(model: nn.Module) -> Iterator[None]:
-    """While it is trained it also gives what layers before the last one find, where its class can (Mask2Former, and
-    MaskFormer with `use_auxiliary_loss`); EoMT makes it and keeps it to itself."""
+    """While it is trained it also gives what layers before the last one find, where its class can (Mask2Former); EoMT makes
+    it and keeps it to itself."""
     config: Any = model.config
     if _AUXILIARY not in config.to_dict():
         yield
