@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> None:
         "task": "image-segmentation", "data": data, "student": {"model": models["random-student"]},
         "teacher": {"model": models["random-teacher"],
                     "train": {"epochs": options.teacher_epochs, "data": files["train"], **learning}},
-        "distill": {"epochs": options.epochs, **learning}, "evaluate": {"baseline": True, "speed": False}, "allow_weak_teacher": True,
-        "output": str(options.output / "run")})
+        "distill": {"epochs": options.epochs, **learning}, "evaluate": {"baseline": True, "speed": False},
+        "allow_weak_teacher": True, "output": str(options.output / "run")})
     print(f"\n{markdown_table(run.scores)}\n\n{run.scores.verdict}\n")
 
 

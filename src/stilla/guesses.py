@@ -35,7 +35,7 @@ class Segments:
     """
 
     logits: Float[Tensor, "batch queries columns"]
-    masks: Float[Tensor, "batch queries rows columns_"]
+    masks: Float[Tensor, "batch queries height width"]
     exclusive: bool = True
     earlier: tuple[Segments, ...] = ()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from stilla.tasks.vision import segment_models
 from stilla.tasks.vision.image_segmentation import ImageSegmentation
 from stilla.tasks.vision.object_masks import covered, packed, unpacked
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
+from tests.tasks.vision.scenes import segformer
 from tests.tasks.vision.segmenting import (
     FAMILIES,
     NAMES,
@@ -207,6 +211,14 @@ def test_every_family_says_masks_on_the_grid_and_takes_gradients(family: str, tm
     assert any(float(weight.grad.abs().max()) > 0 for weight in one.model.parameters() if weight.grad is not None)
 
 
+def test_a_model_of_one_class_is_read_again_from_its_folder(tmp_path: Path) -> None:
+    task, _ = bound(table(tmp_path / "t.parquet", 3), labels=["cell"])
+    made = task.load(ModelSource(model=folder(tmp_path / "m")), labelled=False).model
+    made.save_pretrained(tmp_path / "saved")  # type: ignore[operator]
+    again = task.load(ModelSource(model=str(tmp_path / "saved"), processor=str(tmp_path / "m")), labelled=True).model
+    assert again.config.id2label == {0: "cell"}  # type: ignore[union-attr]
+
+
 def test_what_is_stored_of_a_teacher_is_what_it_said(tmp_path: Path) -> None:
     task, split = bound(coco(tmp_path, 3))
     teacher = Loaded(model("eomt"), processor(), "teacher")
@@ -228,8 +240,6 @@ def test_what_is_stored_of_a_teacher_is_what_it_said(tmp_path: Path) -> None:
 
 
 def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
-    from tests.tasks.vision.scenes import segformer
-
     task, _ = bound(coco(tmp_path / "d", 2))
     with pytest.raises(CompatibilityError, match="is a segformer; image-segmentation takes MaskFormer, Mask2Former and EoMT"):
         task.load(ModelSource(model=str(segformer(tmp_path / "m"))), labelled=False)
@@ -270,14 +280,6 @@ def test_masks_and_scores_are_those_of_transformers_own_post_processing(tmp_path
 
 def test_average_precision_of_masks_is_that_of_pycocotools(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools", reason="pycocotools is the oracle")
-    _equal_to_pycocotools(tmp_path)
-
-
-def _equal_to_pycocotools(tmp_path: Path) -> None:
-    import contextlib
-    import io
-    import warnings
-
     from pycocotools import mask as runs
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

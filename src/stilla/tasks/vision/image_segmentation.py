@@ -90,6 +90,9 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
             seen = object_masks.looked(found, split, image, sizes_of(Pictures.of(split, image)))
             attempt(problems, refuse_broken, section, name, split, image, seen.broken)
             attempt(problems, object_masks.refuse_bad, section, name, seen)
+        if problem is not None and not problem.names:
+            problems.append(f"data.objects: {found.columns[0]!r} holds no object in any picture, so there is nothing to "
+                            "find.")
         if problems or problem is None:
             raise all_at_once(problems, DataError)
         return cls(problem, section, image, found=found)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from stilla.signals import Batch
@@ -18,7 +17,7 @@ from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.exam import array
 from stilla.tasks.vision.boxes import Beside
 from stilla.tasks.vision.object_exam import HALF, MOST, ObjectExam
-from stilla.tasks.vision.object_masks import MaskSet, packed, unpacked
+from stilla.tasks.vision.object_masks import MaskSet, bits_of, overlaps, unpacked
 from stilla.tasks.vision.segment_models import packed as together
 from stilla.tasks.vision.segment_models import segments
 from stilla.tasks.vision.segment_models import unpacked as apart
@@ -52,9 +51,7 @@ class SegmentExam(ObjectExam):
     def beside(self, found: MaskSet, there: MaskSet) -> Beside:
         crowd = there["numbers"][:, 1] > 0
         kinds, scores = found["numbers"][:, 0].astype(np.int64), found["numbers"][:, 1]
-        shares = overlaps(unpacked(found), unpacked(there), crowd) if there["size"] == found["size"] else \
-            np.zeros((len(kinds), 0))
-        return Beside(kinds, scores, there["numbers"][:, 0].astype(np.int64), crowd, shares)
+        return Beside(kinds, scores, there["numbers"][:, 0].astype(np.int64), crowd, overlaps(found, there))
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Overlays:
         """The picture with the masks of the data and of every model, each as the object that it has most in common with; one
@@ -66,11 +63,10 @@ class SegmentExam(ObjectExam):
         drawn = {"": _numbered(truth, np.arange(1, len(truth) + 1))}
         for subject, said in answers.items():
             one: MaskSet = said.given[example]
-            sure = one["numbers"][:, 1] >= _SHOWN
-            masks = unpacked(one)[sure][::-1]  # the surest on top
-            shares = overlaps(masks, truth, np.zeros(len(truth), bool))
-            whose = np.where(shares.max(1) >= HALF, shares.argmax(1) + 1, 0) if len(truth) else np.zeros(len(masks), int)
-            drawn[subject] = _numbered(masks, whose)
+            sure = np.flatnonzero(one["numbers"][:, 1] >= _SHOWN)[::-1]  # the surest on top
+            shares = overlaps(one, there)[sure]
+            whose = np.where(shares.max(1) >= HALF, shares.argmax(1) + 1, 0)
+            drawn[subject] = _numbered(unpacked(one)[sure], whose)
         rows, columns = np.nonzero(truth[place])
         middle = len(rows) // 2
         return self.shown(split, int(any_one.keys[example]), drawn, names, (int(rows[middle]), int(columns[middle])))
@@ -85,28 +81,19 @@ def _answer(numbers: Tensor, size: tuple[int, int], classes: int) -> MaskSet:
     best = probability.flatten().sort(descending=True, stable=True).indices[:MOST]
     guesses, kinds = best // classes, best % classes
     some, of = guesses.unique(return_inverse=True)
-    masks = on_grid(found.masks[:, some], size)[0]
-    own = masks > 0
-    inside = torch.where(own, masks.sigmoid(), 0).sum((1, 2)) / own.sum((1, 2)).clamp_min(1)
+    bits, means = list[bytes](), list[Tensor]()
+    for one in some:  # all of a large picture's at once are gigabytes
+        mask = on_grid(found.masks[:, one : one + 1], size)[0, 0]
+        own = mask > 0
+        bits.append(bits_of(array(own)))
+        means.append(torch.where(own, mask.sigmoid(), 0).sum() / own.sum().clamp_min(1))
+    inside = torch.stack(means)
     scores = probability[guesses, kinds] * inside[of]
     order = scores.sort(descending=True, stable=True).indices
     # a guess that has no pixel is none; what is no number stays, to be noticed
     order = order[~(inside[of][order] == 0)]
     named = torch.stack([kinds.to(scores.dtype), scores], 1)[order]
-    return packed(array(named).astype(np.float64), array(own[of][order]))
-
-
-def overlaps(
-    found: NDArray[np.bool_], there: NDArray[np.bool_], crowd: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """(found, there) IoU of masks; with a crowd, the share of what was found that lies in it."""
-    own, theirs = (sparse.csr_matrix(one.reshape(len(one), one.shape[1] * one.shape[2]).astype(np.float32))
-                   for one in (found, there))
-    shared = np.asarray((own @ theirs.T).todense(), np.float64)
-    sizes, others = (np.asarray(one.sum(1), np.float64).reshape(-1) for one in (own, theirs))
-    whole = np.where(crowd[None], sizes[:, None], sizes[:, None] + others[None] - shared)
-    shares: NDArray[np.float64] = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-    return shares
+    return {"numbers": array(named).astype(np.float64), "masks": tuple(bits[one] for one in of[order].tolist()), "size": size}
 
 
 def _numbered(masks: NDArray[np.bool_], numbers: NDArray[Any]) -> NDArray[np.int64]:
