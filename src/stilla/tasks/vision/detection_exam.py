@@ -66,7 +66,7 @@ class DetectionExam(ObjectExam):
         scores = 1 / (1 + np.exp(-logits[guesses, kinds].clip(-500, 500)))
         return np.column_stack([(centre - half) * size, (centre + half) * size, kinds, scores])
 
-    def beside(self, found: Any, there: Any) -> Beside:
+    def held(self, found: Any, there: Any) -> Beside:
         return boxes.beside(found, there)
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Boxed:

@@ -33,7 +33,7 @@ class ObjectExam(ForwardExam):
     class_metric: ClassVar[str] = "average precision"
 
     @abstractmethod
-    def beside(self, found: Any, there: Any) -> Beside:
+    def held(self, found: Any, there: Any) -> Beside:
         """An answer, the surest first, beside what it is held against."""
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -44,7 +44,7 @@ class ObjectExam(ForwardExam):
     def decisions(self, answers: Answers) -> Decisions:
         """Of every object, what the surest detection says that overlaps it by half."""
         decided, truth, where = list[str](), list[str](), list[tuple[int, int]]()
-        for example, both in enumerate(map(self.beside, answers.given, answers.references)):
+        for example, both in enumerate(map(self.held, answers.given, answers.references)):
             for place, best in enumerate(surest(both.shares)):
                 if both.crowd[place]:
                     continue
@@ -64,7 +64,7 @@ class ObjectExam(ForwardExam):
         return [answers.given[place] for place in generator.permutation(len(answers))]
 
     def _matched(self, given: Given, references: Given) -> boxes.Pictures:
-        return boxes.Pictures(boxes.matched(self.beside(found, there), len(self.names))
+        return boxes.Pictures(boxes.matched(self.held(found, there), len(self.names))
                               for found, there in zip(given, references, strict=True))
 
 

@@ -48,7 +48,7 @@ class SegmentExam(ObjectExam):
         return [_answer(one, (int(height), int(width)), len(self.names))
                 for one, (height, width) in zip(said, batch["sizes"].tolist())]
 
-    def beside(self, found: MaskSet, there: MaskSet) -> Beside:
+    def held(self, found: MaskSet, there: MaskSet) -> Beside:
         crowd = there["numbers"][:, 1] > 0
         kinds, scores = found["numbers"][:, 0].astype(np.int64), found["numbers"][:, 1]
         return Beside(kinds, scores, there["numbers"][:, 0].astype(np.int64), crowd, overlaps(found, there))

@@ -50,7 +50,8 @@ def load(source: ModelSource, problem: Problem, size: tuple[int, int] | None, *,
 
 def _check(model: nn.Module, pixels: Tensor, source: str) -> None:
     """One forward, to see what fails before anything is trained."""
-    training, config = model.training, model.config
+    training = model.training
+    config: Any = model.config
     dtype = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
     try:
         with torch.no_grad():
