@@ -44,6 +44,7 @@ from stilla.recipe.fitting import Latency
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
 from stilla.recipe.yaml import flow
+from stilla.tasks.text.sections import Contextual
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -54,7 +55,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "latency": Latency, "reptile": Reptile,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,
-    "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,
+    "contextual": Contextual, "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,
 }
 
 

@@ -19,6 +19,7 @@ from stilla.cache import Store
 from stilla.recipe import Recipe
 from stilla.recipe.file import read
 from stilla.tasks import KINDS
+from stilla.tasks.text.sections import Contextual, TextClassificationData
 from tests import tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
@@ -171,7 +172,15 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
             pieces.save_pretrained(teacher)
     given = [] if recipe.student.model is None else [f"student.model={tiny.bert(folder / 'student', layers=2, width=16)}"]
     return [*(f"data.{split}={path}" for split, path in data.items()), f"teacher.model={teacher}", *given,
-            *_pool(folder, recipe)]
+            *_pool(folder, recipe), *_words_for_others(folder, recipe)]
+
+
+def _words_for_others(folder: Path, recipe: Recipe) -> list[str]:
+    """A tiny masked language model that knows other words than teacher and student."""
+    if not isinstance(recipe.data, TextClassificationData) or not isinstance(recipe.data.augment, Contextual):
+        return []
+    model = tiny_lm.folder(folder / "masked", tiny_lm.bert_lm(), tiny_lm.bert_lm_tokenizer())
+    return [f"data.augment.model={model}"]
 
 
 def _writing(folder: Path, recipe: Recipe) -> list[str]:

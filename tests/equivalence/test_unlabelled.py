@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from stilla import Term
 from stilla.objectives import Labels, Logits
 from stilla.signals import Batch
-from stilla.tasks.text.perturbation import Perturbation
+from stilla.tasks.text.perturbation import Draws, Perturbation
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
 from tests.equivalence.unlabelled import KINDS, trainer
@@ -83,7 +83,7 @@ def test_it_is_asked_about_changed_texts_as_the_student_sees_them(tmp_path: Path
     made = trainer("text", tmp_path)
     collate = made.train_dataset.collate
     words = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    collate = replace(collate, perturbation=Perturbation(collate.student, [0, 1, 2, 3, 4], words, 0))
+    collate = replace(collate, changing=Perturbation(collate.student, [0, 1, 2, 3, 4], words, Draws(0)))
     made.train_dataset = replace(made.train_dataset, collate=collate)
     plain = trainer("text", tmp_path / "plain")
     seen, others = (spied(one.student, one.teacher.model) for one in (made, plain))

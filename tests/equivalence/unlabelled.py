@@ -31,6 +31,7 @@ from tests.equivalence.setting import bert, losses, weights
 from tests.tasks import pairs
 from tests.tasks.test_unlabelled import png
 from tests.tasks.text import taggers
+from tests.tasks.text.proposed import proposals
 from tests.tasks.tiny import bert_tokenizer, image_processor, labels_of, vit_config
 from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
 
@@ -48,11 +49,14 @@ def texts(number: int, seed: int = 0) -> list[str]:
 def made(kind: str, labelled: int, pool: int) -> tuple[Task, Dataset, Dataset, Any, Any, Any]:
     """Task, labelled and unlabelled examples as data have them, processor, teacher, student."""
     smaller = {"num_hidden_layers": 1, "hidden_size": 8}
-    if kind == "text":
+    if kind in ("text", "reworded"):
         names = {"topic": ["x", "y", "z"]}
         split = Dataset.from_dict({"text": texts(labelled), "topic": (names["topic"] * labelled)[:labelled]})
         others = Dataset.from_dict({"text": texts(pool, 1)})
-        task: Task = TextClassification.understand(TextClassificationData(train="x"), {"train": split})
+        augment = {"augment": {"kind": "contextual", "model": "m"}} if kind == "reworded" else {}
+        task: Task = TextClassification.understand(TextClassificationData(train="x", **augment), {"train": split})
+        if isinstance(task, TextClassification) and task.contextual is not None:
+            task = task.knowing(proposals([*split["text"], *others["text"]], bert_tokenizer().decode(range(5, 17)).split()))
         teacher, student = (bert(width, layers) for width, layers in ((32, 3), (16, 1)))
         for model in (teacher, student):
             model.config.update(labels_of("x", "y", "z"))

@@ -13,10 +13,13 @@ from stilla.recipe.code import code_in, in_words
 from stilla.recipe.file import read
 from stilla.recipe.in_words import secrets, shown_path
 from stilla.recipe.models import STORED
+from stilla.recipe.paths import named
 from stilla.runtime.differences import differences
 from stilla.runtime.paths import obstacle
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.together import TogetherFolder
+
+PROPOSES = "data.augment.model"
 
 
 def stage_place(recipe: Recipe, number: int) -> str:
@@ -111,8 +114,9 @@ def missing_folders(recipe: Recipe) -> list[str]:
     taught = [] if recipe.teacher.api is not None else [("teacher.model", recipe.teacher.model)]
     generate = None if recipe.data.unlabelled is None else recipe.data.unlabelled.generate
     writes = [] if generate is None else [("data.unlabelled.generate.model", generate.model)]
-    named = (*taught, ("student.model", recipe.student.model), *writes)
-    missing = [(place, name) for place, name in named if name and _is_path(name) and not _is_here(name)]
+    proposes = [(PROPOSES, name) for place, name in named(recipe) if ".".join(map(str, place)) == PROPOSES]
+    places = (*taught, ("student.model", recipe.student.model), *writes, *proposes)
+    missing = [(place, name) for place, name in places if name and _is_path(name) and not _is_here(name)]
     if not missing:
         return []
     from stilla.data.sources import near_models

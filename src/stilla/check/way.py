@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 
 from stilla import data, tasks
-from stilla.check import generating, lengths, places, size
+from stilla.check import generating, lengths, places, proposing, size
 from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
+from stilla.check.proposing import ToPropose
 from stilla.check.spaces import out_of_reach
 from stilla.check.terms import fit, is_usable, needs_the_teacher, wrong_terms
 from stilla.errors import counted, did_you_mean, one_of
@@ -52,7 +53,8 @@ SAMPLE = 256
 class Ready:
     """What a run would start from. `prepared`: a sample of the training data for both models; `per_example`: how many
     of its examples one of the data makes (packed documents share one, long ones make several). `recipe`: with what follows
-    from its data. `pool`: unlabelled examples. `writing`: who writes some of them first."""
+    from its data. `pool`: unlabelled examples. `writing`: who writes some of them first. `to_propose`: who is asked for
+    words."""
 
     splits: dict[str, Dataset]
     task: Task
@@ -63,6 +65,7 @@ class Ready:
     recipe: Recipe
     pool: Pool | None = None
     writing: Writing | None = None
+    to_propose: ToPropose | None = None
 
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
@@ -94,8 +97,9 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
                     "sees whether it fits"
                 )
                 return None
+            task, to_propose = proposing.look(recipe, splits, task, pool, found)
             ready, writing = _models(recipe, splits, task, pool, found), generating.look(recipe, splits, task, pool, found)
-            return None if ready is None else replace(ready, writing=writing)
+            return None if ready is None else replace(ready, writing=writing, to_propose=to_propose)
         # without data no model can be loaded, but whether there is one can be seen
         found.problems += places.missing_folders(recipe)
     return None

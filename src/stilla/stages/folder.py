@@ -9,11 +9,10 @@
     personal/<n>/      parts of the student for groups, if asked for
     answers/           what a teacher behind an address answered; answers.json: what came of it
     completions/       texts that the teacher wrote, if asked for
-    generated/         unlabelled texts that a language model wrote, if asked for
+    generated/         unlabelled texts that a language model wrote; proposals/: words that a masked one did, if asked for
     unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
-    width/             which units a narrower student keeps
-    reptile/           the body that other tasks made of a student's start
-    cache/             what it said of the training data, if that is stored
+    width/, reptile/   which units a narrower student keeps; the body that other tasks made of a student's start
+    cache/             what the teacher said of the training data, if that is stored
     data/, start/      examples and models that Python gave, by content (stages/stored.py)
 """
 
@@ -79,6 +78,7 @@ class RunFolder:
         self.profile = path / "profile"
         self.completions = path / "completions"
         self.generated = path / "generated"
+        self.proposals = path / "proposals"
         self.unlabelled = path / "unlabelled"
         self.width = path / "width"
         self.cache = path / "cache"
@@ -303,7 +303,7 @@ class RunFolder:
     def _tidy(self) -> None:
         """Remove what killed processes left: files and folders that were being written, checkpoints of finished stages."""
         inside = [self.path / name for name in ("seeds", "stages")]
-        for place in (self.path, self.exports, self.completions, self.generated, self.unlabelled, *inside):
+        for place in (self.path, self.exports, self.completions, self.generated, self.proposals, self.unlabelled, *inside):
             for kind in (f".*{PARTIAL}", ".*.new", ".*.old", f"{TRIAL}*"):
                 for path in place.glob(kind):
                     _remove(path)
@@ -321,8 +321,8 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
-         "baseline", "personal", "stages", "seeds", "export", "completions", "generated", "unlabelled", "width", "reptile",
-         "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt",
+         "baseline", "personal", "stages", "seeds", "export", "completions", "generated", "proposals", "unlabelled", "width",
+         "reptile", "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt",
          "stages.json")
 
 

@@ -70,11 +70,19 @@ class Parts:
         Raises:
             StillaError: parts are missing.
         """
+        found: Rows = self.table().to_pylist()
+        return found
+
+    def table(self) -> pa.Table:
+        """The same as one table.
+
+        Raises:
+            StillaError: parts are missing.
+        """
         files = [self.file(number) for number in range(self.settings()["parts"])]
         if lacking := [file.name for file in files if not file.is_file()]:
             raise StillaError(f"{self.folder}: {lacking[0]} is missing; run again to have it written")
-        found: Rows = pa.concat_tables([pq.read_table(file) for file in files]).sort_by("key").to_pylist()
-        return found
+        return pa.concat_tables([pq.read_table(file) for file in files]).sort_by("key")
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "settings.json").read_text(encoding="utf-8"))

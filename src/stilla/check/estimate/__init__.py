@@ -20,7 +20,9 @@ from torch import nn
 
 from stilla.check.estimate.generating import seconds_of_generating
 from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
+from stilla.check.estimate.proposing import seconds_of_proposing
 from stilla.check.estimate.writing import seconds_of_writing
+from stilla.check.proposing import ToPropose
 from stilla.data import TEACHER, to_measure
 from stilla.evaluate.flops import count_tokens
 from stilla.recipe import Recipe, Training
@@ -107,10 +109,11 @@ def estimate(
     per_example: float = 1.0,
     pool: Pool | None = None,
     writing: Writing | None = None,
+    to_propose: ToPropose | None = None,
 ) -> Estimate:
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes. `pool`: unlabelled examples, of which all are taken to be
-    kept. `writing`: who writes some of them first."""
+    kept. `writing`: who writes some of them first. `to_propose`: who is asked for words."""
     first, teaching = recipe.distill[0], recipe.teacher.train
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
                              Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
@@ -129,6 +132,7 @@ def estimate(
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     ranges = {**{name: (one, one) for name, one in seconds.items()},
               **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
+              **({} if to_propose is None else {"proposals": seconds_of_proposing(to_propose, device_for(first))}),
               **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example, pool)}
     return Estimate(
         {name: Range(FASTER * low, SLOWER * high) for name, (low, high) in ranges.items()},

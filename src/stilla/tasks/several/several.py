@@ -36,6 +36,7 @@ from stilla.tasks.several.processors import Processors
 from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.several.terms import idle, of_parts
 from stilla.tasks.shared.learning import objectives_for
+from stilla.tasks.text.proposals import Rewords
 from stilla.tasks.text.tokens import tokenizer_for
 
 _HEADS: Mapping[str, Any] = {"text-classification": AutoModelForSequenceClassification,
@@ -111,6 +112,8 @@ class Several(Task[SeveralData]):
                             "measured; expected 'spaced', or say which (`layers: {keep: [0, 2, 5]}`)")
         if student.limited:
             problems.append("student: sizes are not searched for several heads; say how many layers (`student: 3`)")
+        problems += [f"data.parts.{name}.data.augment: contextual is for a task by itself; expected light or none"
+                     for name, task in self.parts.items() if isinstance(task, Rewords) and task.contextual is not None]
         if problems:
             raise all_at_once(problems, CompatibilityError)
         parts = {name: task.settled(own.get(name) or teacher, student) for name, task in self.parts.items()}

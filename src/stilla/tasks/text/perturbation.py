@@ -31,27 +31,50 @@ NEAREST = 15
 _AT_ONCE = 512
 
 
-class Perturbation:
-    """Replaces tokens in place; what it draws depends on (seed, epoch, key) alone. Special tokens stay."""
+class Draws:
+    """Which texts are changed in a pass, and what their changes are drawn from: by (seed, pass, key) alone, so that no
+    partition of a step changes them."""
 
-    def __init__(
-        self, tokens: Tokens, special: Sequence[int], embedding: Float[Tensor, "vocabulary width"], seed: int,
-        untouched: int = 0, views: int | None = None,
-    ) -> None:
-        """`embedding`: the teacher's, of every token. Only tokens that the training data use replace others. `untouched`: the
-        first so many passes, in which nothing is replaced. `views`: how many changed forms there are of each text, which
-        later passes take in turn; None: new ones every pass."""
-        words = np.setdiff1d(tokens.ids, special)
-        self.similar = nearest(embedding[torch.from_numpy(words).long()])
-        self.words = words
-        self.place = np.full(len(embedding), -1, np.int64)
-        self.place[words] = np.arange(len(words))
-        self.seed, self.untouched, self.views = seed, untouched, views
+    def __init__(self, seed: int, share: float = SHARE, untouched: int = 0, views: int | None = None) -> None:
+        """`share`: of the texts that are changed. `untouched`: the first so many passes, in which none is. `views`: how many
+        changed forms there are of each text, which later passes take in turn, whatever the seed; None: new ones in every
+        pass."""
+        self.seed, self.share, self.untouched, self.views = seed if views is None else 0, share, untouched, views
         # shared, so that the loader's processes see it change
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
+
+    @property
+    def forms(self) -> int | None:
+        """How many passes there are before the same texts come again; None: they never do."""
+        return None if self.views is None else self.untouched + self.views
+
+    def of(self, key: int) -> np.random.Generator | None:
+        """What is drawn for one example in this pass; None where it stays as it is."""
+        view = int(self.epoch)
+        if view < self.untouched:
+            return None
+        if self.views is not None:
+            view = self.untouched + (view - self.untouched) % self.views
+        draw = np.random.default_rng((self.seed, view, key))
+        return draw if draw.random() < self.share else None
+
+
+class Perturbation:
+    """Replaces tokens in place by similar ones. Special tokens stay."""
+
+    def __init__(
+        self, tokens: Tokens, special: Sequence[int], embedding: Float[Tensor, "vocabulary width"], draws: Draws
+    ) -> None:
+        """`embedding`: the teacher's, of every token. Only tokens that the training data use replace others."""
+        words = np.setdiff1d(tokens.ids, special)
+        self.similar = nearest(embedding[torch.from_numpy(words).long()])
+        self.words = words
+        self.place = np.full(len(embedding), -1, np.int64)
+        self.place[words] = np.arange(len(words))
+        self.draws = draws
 
     def __call__(
         self, inputs: Mapping[str, Tensor], keys: Int[NDArray[np.int64], " batch"]
@@ -59,13 +82,10 @@ class Perturbation:
         """Change `input_ids` in place; which examples were changed."""
         ids, valid = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy().astype(bool)
         changed = np.zeros(len(keys), bool)
-        choices = self.similar.shape[1] if int(self.epoch) >= self.untouched else 0
-        view = int(self.epoch)
-        if self.views is not None:
-            view = self.untouched + (view - self.untouched) % self.views
+        choices = self.similar.shape[1]
         for row, key in enumerate(keys):
-            draw = np.random.default_rng((self.seed, view, int(key)))
-            if draw.random() >= SHARE or choices == 0:
+            draw = self.draws.of(int(key))
+            if draw is None or choices == 0:
                 continue
             # drawn by place among the valid tokens, so that padding to another length changes nothing
             places = np.flatnonzero(valid[row] & (self.place[ids[row]] >= 0))

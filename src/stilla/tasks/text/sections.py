@@ -8,8 +8,29 @@ from pydantic import Field
 
 from stilla.recipe import Data, Strings
 from stilla.recipe.data import TextUnit
-from stilla.recipe.section import TOKENS
+from stilla.recipe.paths import PathName
+from stilla.recipe.section import TEMPERATURE, TOKENS, Section
 from stilla.tasks.shared.sections import Classified, Texts
+
+
+class Contextual(Section):
+    """How words of training texts give way to those that a masked language model puts in their place."""
+
+    kind: Literal["contextual"]
+    """What is done; there is this one kind."""
+    model: PathName
+    """A folder or a Hugging Face name of a masked language model with its (fast) tokenizer; any, whatever teacher and student
+    read."""
+    share: float = Field(0.75, gt=0, le=1)
+    """Of the texts that are changed in a pass."""
+    rate: float = Field(0.4, gt=0, le=1)
+    """Of a changed text's words that are replaced."""
+    top: int = Field(15, ge=1, le=1_000)
+    """So many words are proposed for the place of one, the likeliest beside itself."""
+    temperature: float = Field(1.0, gt=0, le=TEMPERATURE)
+    """Of the draw among them: below 1 the likeliest more often."""
+    revision: str | None = None
+    """Revision of a Hugging Face model."""
 
 
 class TextClassificationData(Classified, Texts):
@@ -17,10 +38,10 @@ class TextClassificationData(Classified, Texts):
 
     text: Strings | None = None
     """The text's column, or two for sentence pairs; only where the names do not say it themselves."""
-    augment: Literal["auto", "none", "light"] = "auto"
+    augment: Literal["auto", "none", "light"] | Contextual = "auto"
     """`light` replaces some tokens by similar ones in three of four training texts, drawn at random; such a text then has
     no label, only the teacher's answer. `auto` is `light` for classes of single texts and a student cut from the teacher's
-    layers, else `none`."""
+    layers, else `none`. Or `{kind: contextual, model: ...}`: words that a masked language model puts there."""
     clean_passes: int | None = Field(None, ge=0, le=100_000)
     """So many passes over the training texts come first in which none is replaced; by default 3 where `auto` has chosen
     `light`, else 0."""

@@ -32,16 +32,18 @@ from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.shared.probable import Token, probabilities
 from stilla.tasks.text import tokens as _tokens
-from stilla.tasks.text.numbering import Numbering, apart, for_teacher, numbering, same_pieces
-from stilla.tasks.text.perturbation import CLEAN, Perturbation
-from stilla.tasks.text.sections import TextClassificationData
+from stilla.tasks.text.changing import Collate, Rewording
+from stilla.tasks.text.numbering import Numbering, numbering, same_pieces
+from stilla.tasks.text.perturbation import CLEAN, SHARE, Draws, Perturbation
+from stilla.tasks.text.proposals import Proposals, Rewords
+from stilla.tasks.text.sections import Contextual, TextClassificationData
 from stilla.views import Text, View
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextClassification(Classification[TextClassificationData], InWords):
+class TextClassification(Classification[TextClassificationData], InWords, Rewords):
     """Texts, or pairs of texts, by class; several labels per text; or a number per text."""
 
     text: tuple[str, ...] = ()
@@ -50,6 +52,8 @@ class TextClassification(Classification[TextClassificationData], InWords):
     """The columns that teachers read instead; empty: the same."""
     embedding: Tensor | None = field(default=None, compare=False, repr=False)
     """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
+    proposals: Proposals | None = field(default=None, compare=False, repr=False)
+    """What a masked language model proposes for its texts, if it was asked."""
 
     kind: ClassVar[str] = "text-classification"
     data_section = TextClassificationData
@@ -83,8 +87,9 @@ class TextClassification(Classification[TextClassificationData], InWords):
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         found = columns_of_teacher(columns, "text", splits, self.problem.columns)
-        if found and self.section is not None and self.section.augment == "light":
-            raise DataError("data.augment: light replaces words in what both models read, and here the teacher reads "
+        if found and self.section is not None and self.section.augment not in ("auto", "none"):
+            said = "contextual" if self.contextual else "light"
+            raise DataError(f"data.augment: {said} replaces words in what both models read, and here the teacher reads "
                             "something else (teacher.data). Use augment: none.")
         return replace(self, teachers=() if found == self.text else found)
 
@@ -141,29 +146,57 @@ class TextClassification(Classification[TextClassificationData], InWords):
         others = tokens if shared and known is None else self._tokens(teacher, texts, length, "the teacher's")
         labels = self.encoded(split, keys)
         # only where a teacher answers: the label of a text with other words in it is anybody's guess
-        perturbation, views, clean = None, self.section.views, self.section.clean_passes or 0
-        if training and teacher is not None and self.section.augment == "light":
-            if not shared:
-                raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
-                                         "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
-            if self.embedding is None:
-                raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher "
-                                         "has no embedding of tokens that says which are. Use augment: none.")
-            embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
-            drawn = seed if views is None else 0
-            perturbation = Perturbation(tokens, student.all_special_ids, embedding, drawn, clean, views)
-        collate = _Collate(tokens, others, labels, keys, perturbation, known)
+        changing = None
+        if training and teacher is not None:
+            share = SHARE if self.contextual is None else self.contextual.share
+            draws = Draws(seed, share, self.section.clean_passes or 0, self.section.views)
+            changing = (self._perturbation(tokens, student, known, draws, shared=shared) if self.contextual is None else
+                        self._rewording(texts, student, None if others is tokens else teacher, draws, length))
+        collate = Collate(tokens, others, labels, keys, changing, known)
+        # other words may be of tokens that the student lacks even where the data use none of them
+        alike = known is None or (same_pieces(tokens, others, known) and not isinstance(changing, Rewording))
         return Prepared(
             examples=Positions(len(keys)),
             collate=collate,
-            apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, apart=True),
+            apart=None if alike else replace(collate, apart=True),
             keys=keys,
             lengths=tokens.lengths.tolist(),
             references=labels,
-            on_epoch=None if perturbation is None else perturbation.set_epoch,
-            views=None if perturbation is None or views is None else clean + views,
+            on_epoch=None if changing is None else changing.draws.set_epoch,
+            views=None if changing is None else changing.draws.forms,
             aligned=shared,
         )
+
+    def _perturbation(
+        self, tokens: _tokens.Tokens, student: Any, known: Numbering | None, draws: Draws, *, shared: bool
+    ) -> Perturbation | None:
+        if self.section is None or self.section.augment != "light":
+            return None
+        if not shared:
+            raise CompatibilityError("data.augment: light replaces tokens, and teacher and student have different "
+                                     "tokenizers. Use augment: none, or a student with the teacher's tokenizer.")
+        if self.embedding is None:
+            raise CompatibilityError("data.augment: light replaces words by similar ones, and the teacher "
+                                     "has no embedding of tokens that says which are. Use augment: none.")
+        embedding = self.embedding if known is None else self.embedding[known.theirs.to(self.embedding.device)]
+        return Perturbation(tokens, student.all_special_ids, embedding, draws)
+
+    def _rewording(
+        self, texts: list[list[str]], student: Any, teacher: Any | None, draws: Draws, length: int
+    ) -> Rewording:
+        assert self.contextual is not None  # the caller knows
+        if self.proposals is None or any(self.proposals.lacks(column) for column in texts):
+            raise CompatibilityError("data.augment: contextual: the masked language model was not asked about these texts. "
+                                     "Use augment: light or none")
+        return Rewording(texts, self.proposals, self.contextual.rate, draws, student, teacher, length)
+
+    @property
+    def contextual(self) -> Contextual | None:
+        asked = None if self.section is None else self.section.augment
+        return asked if isinstance(asked, Contextual) else None
+
+    def knowing(self, proposals: Proposals) -> Self:
+        return replace(self, proposals=proposals)
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         read = self._read
@@ -261,30 +294,3 @@ class TextClassification(Classification[TextClassificationData], InWords):
     def show(self, split: Dataset, key: int) -> View:
         row = split.select_columns(list(self.text)).with_format(None)[int(key)]
         return Text(" | ".join(str(row[column]) for column in self.text))
-
-
-@dataclass(frozen=True)
-class _Collate:
-    student: _tokens.Tokens
-    teacher: _tokens.Tokens
-    labels: NDArray[Any] | None
-    keys: NDArray[np.int64]
-    perturbation: Perturbation | None = None
-    numbering: Numbering | None = None
-    apart: bool = False
-
-    def __call__(self, examples: Sequence[int]) -> Batch:
-        student = self.student.batch(examples)
-        changed = None
-        if self.perturbation is not None:
-            changed = self.perturbation(student, self.keys[examples])
-        teacher = for_teacher(student, examples, self.student, self.teacher, self.numbering)
-        if self.apart and self.numbering is not None:
-            teacher = apart(student, examples, self.teacher, self.numbering, changed)
-        batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[examples]))
-        if self.labels is not None:
-            labels = self.labels[examples]
-            if changed is not None:
-                labels[changed] = np.nan if labels.dtype.kind == "f" else -100
-            batch["labels"] = torch.from_numpy(labels)
-        return batch

@@ -180,7 +180,8 @@ def tokenise(
     """Tokens of texts (or pairs: two sequences of texts), and how many of them were cut to `max_length`."""
     wanted = [name for name in INPUTS if name in tokenizer.model_input_names or name != "token_type_ids"]
     ids, types, lengths, cut = [], [], [], 0
-    for start in tracked(range(0, len(texts[0]), _AT_ONCE), "tokenising"):
+    starts = range(0, len(texts[0]), _AT_ONCE)
+    for start in tracked(starts, "tokenising") if len(starts) > 1 else starts:  # no bar for every batch of a training
         part = _without_the_rest(tokenizer, [column[start : start + _AT_ONCE] for column in texts], max_length)
         encoded = tokenizer(
             *part, truncation=True, max_length=max_length, padding=False,
