@@ -12,15 +12,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from stilla.check import check
-from stilla.errors import RecipeError, StillaError
+from stilla.errors import CompatibilityError, RecipeError, StillaError
 from stilla.recipe.file import from_options
 from stilla.run import run
 from stilla.stages.parts import Parts
-from stilla.stages.proposing import SPARSE, Proposing
-from stilla.tasks.text.proposals import SCHEMA
+from stilla.stages.proposing import SPARSE, Proposing, told
+from stilla.tasks.text.proposals import SCHEMA, Proposals
 from stilla.tasks.text.sections import Contextual
 from tests import tiny
 from tests.tasks import tiny_lm
+from tests.tasks.text import proposed
 
 TEXTS = ["the cat sat on the mat", "Dogs played 3 games; the old dog ran and slept then.", "!!", *tiny_lm.sentences(40)]
 
@@ -168,6 +169,15 @@ def test_models_that_propose_no_words_are_refused(tmp_path: Path) -> None:
     assert "has no tokens that are whole words" in refused(tiny_lm.bert_lm(), numbers)
     with pytest.raises(StillaError, match=r"data\.augment\.model: .*no such folder"):
         asked(str(tmp_path / "nowhere"))
+
+
+def test_texts_in_which_no_word_may_give_way_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    section = Contextual(kind="contextual", model="m")
+    with pytest.raises(CompatibilityError, match=r"m reads none of the 2 texts in words .*Use augment: light or none"):
+        told(Proposals.none_for(["a", "b"]), section)
+    some = proposed.proposals(["one two", "3"], ["x", "y", "z"])
+    assert told(some, section) is some
+    assert "proposals: 2 words of 2 texts may give way" in capsys.readouterr().err
 
 
 def plain(folder: Path, model: str, **changes: Any) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def known(place: Place) -> Place:
     where it is not.
 
     Raises:
-        CompatibilityError: the model is none that proposes words, or the teacher cannot be asked about them.
+        CompatibilityError: the model is none that proposes words, or proposes none for these texts; the teacher cannot be
+            asked about them.
     """
     section, task, folder = section_of(place.task), place.task, place.folder.proposals
     if section is None or not isinstance(task, Rewords):
@@ -85,7 +86,22 @@ def known(place: Place) -> Place:
         proposing.write(texts, Parts(folder, SCHEMA), inputs)
         on_main(lambda: place.folder.finish(STAGE, inputs, folder))
     parts = Parts(folder, SCHEMA)
-    return replace(place, task=task.knowing(Proposals.of(parts.table(), parts.settings()["spellings"])))
+    return replace(place, task=task.knowing(told(Proposals.of(parts.table(), parts.settings()["spellings"]), section)))
+
+
+def told(proposals: Proposals, section: Contextual) -> Proposals:
+    """The same; says how many words may give way.
+
+    Raises:
+        CompatibilityError: none may, so that nothing would ever be changed.
+    """
+    words, texts = len(proposals.words), len(proposals.numbers)
+    if not words:
+        raise CompatibilityError(f"{WHERE}: contextual: {section.model} reads none of the {texts:,} texts in words of up to "
+                                 f"{PIECES} of its tokens (are they written without spaces?), so that no word would give "
+                                 "way. Use augment: light or none")
+    say(f"{STAGE}: {words:,} words of {texts:,} texts may give way")
+    return proposals
 
 
 def texts_of(task: Task, examples: Dataset) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -40,7 +41,7 @@ class Proposals:
     def of(cls, table: pa.Table, spellings: Sequence[str]) -> Self:
         """Of rows in the form of `SCHEMA`."""
         flat = {name: table[name].combine_chunks().flatten().to_numpy() for name in ("spans", "words", "chances")}
-        each = np.array([len(one) // 2 for one in table["spans"]], np.int64)
+        each = pc.list_value_length(table["spans"]).to_numpy().astype(np.int64) // 2
         top = len(flat["words"]) // max(1, int(each.sum()))
         bounds = flat["chances"].astype(np.float64).reshape(-1, max(1, top)).cumsum(1)
         return cls({text: number for number, text in enumerate(table["text"].to_pylist())},
