@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from stilla.tasks.base import Loaded
 from stilla.tasks.several.batching import parts_of
 from stilla.tasks.several.model import SeveralModel, Teachers
 from stilla.tasks.several.several import Several
+from stilla.tasks.text.sections import Contextual
 from tests import tiny
 from tests.equivalence.setting import distance, losses, weights
 from tests.tasks.several import setting
@@ -275,6 +277,15 @@ def test_what_makes_no_sense_with_several_heads_is_refused(
     recipe = Recipe.model_validate(plain)
     with pytest.raises(CompatibilityError, match=words):
         made.bound.settled(recipe.teacher, recipe.student)
+
+
+def test_words_that_a_masked_model_proposes_are_for_a_task_by_itself(made: Made) -> None:
+    augment = Contextual(kind="contextual", model="m")
+    topics = made.bound.parts["topics"]
+    changed = replace(topics, section=topics.section.model_copy(update={"augment": augment}))
+    task = replace(made.bound, parts={**made.bound.parts, "topics": changed})
+    with pytest.raises(CompatibilityError, match=r"data\.parts\.topics\.data\.augment: contextual is for a task by itself"):
+        task.settled(made.recipe.teacher, made.recipe.student)
 
 
 def test_a_teacher_that_cannot_answer_is_named_by_its_task(made: Made, tmp_path: Path) -> None:
