@@ -80,7 +80,7 @@ def test_a_check_imports_nothing_that_only_a_run_needs(tmp_path):
     assert not modules & {"sklearn", "onnx", "onnxruntime", "onnxscript", "matplotlib", "torchvision", "scipy.stats",
                           "torch.utils.tensorboard", "transformers.trainer", "transformers.pipelines"}  # fmt: skip
     assert not modules & {f"stilla.{name}" for name in ("training.trainer", "stages.training", "run", "stages.scoring",
-                                                           "report")}
+                                                           "report.page", "report.comparison")}
 
 
 def test_garbage_is_collected_again_after_a_check(command):
