@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -25,10 +25,12 @@ from stilla.runtime.files import write_whole
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main, processes
 from stilla.stages.caching import WHERE
-from stilla.stages.place import Place
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 from stilla.training.reptile import Body, Learning, Source, body_of, put
+
+if TYPE_CHECKING:  # a check reads here what there is, and imports nothing that trains
+    from stilla.stages.place import Place
 
 KINDS = ("text-classification", "token-classification", "image-classification", "audio-classification")
 """Tasks whose models are a body with a head that is easily another one."""

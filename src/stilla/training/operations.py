@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -18,7 +19,9 @@ from stilla.evaluate.flops import flops_of
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
 from stilla.teachers import CapturingTeacher, LiveTeacher
-from stilla.training.trainer import DistillationTrainer
+
+if TYPE_CHECKING:  # what asks a teacher alone imports nothing that trains
+    from stilla.training.trainer import DistillationTrainer
 
 MICRO_BATCHES = 2
 """That are computed once more: each may take minutes."""
