@@ -136,6 +136,9 @@ def test_stop_and_resume_equals_uninterrupted(folder: Path, first: Run, monkeypa
     monkeypatch.setattr(Learning, "step", counted)
     go(recipe(folder, "again"))
     assert done == [10, 11]
+    logged = [json.loads(line) for line in (folder / "again" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    begun = [one for one in logged if one["stage"] == "reptile" and "loss" not in one]
+    assert [(one["step"], one["seconds"]) for one in begun] == [(10, 0.0)]  # what was taken is counted from here again
     found = load_file(folder / "again" / "reptile" / "body.safetensors")
     assert all(torch.equal(whole[name], found[name]) for name in whole)
     assert not (folder / "again" / "checkpoints" / "reptile").exists()

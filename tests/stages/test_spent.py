@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
+from stilla import Term
+from stilla.objectives import Labels
 from stilla.runtime.files import line_of
 from stilla.scores import Scores
 from stilla.stages import spent
+from stilla.stages.folder import RunFolder
+from stilla.stages.training import Log
+from stilla.training.operations import Operations
+from tests.equivalence.setting import trainer
+from tests.equivalence.test_resume import StopAt
 from tests.report.fakes import intents
 
 
@@ -74,6 +81,25 @@ def test_operations_are_counted_for_all_that_entered_also_before_a_stop(tmp_path
     assert found["baseline"]["flops"] == 300.0
     assert "flops" not in found["teacher"]
     assert "flops" not in found["trial-0"]  # nobody knows what the teacher's part was
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_and_continued_has_read_as_much_as_one_that_was_not(tmp_path: Path) -> None:
+    """Stopped between two lines of its log, and begun again: what it had read by then is neither lost nor counted twice."""
+    read = []
+    for name, stops in (("whole", (6,)), ("stopped", (3, 6))):
+        (tmp_path / name).mkdir()
+        folder = RunFolder(tmp_path / name)
+        for number, last in enumerate(stops):
+            made = trainer(tmp_path / name / "checkpoints", objectives=[Term(Labels())], logging_steps=2,
+                           save_strategy="steps", save_steps=3, callbacks=[StopAt(last)])
+            log = Log("student", folder, made)
+            made.add_callback(log)
+            made.train(resume_from_checkpoint=number > 0)
+        log.end(Operations(1.0))
+        read.append((spent.of(folder.log)["student"]["flops"], made.guard.entered))
+    (whole, all_of_it), (stopped, after_the_stop) = read
+    assert whole == stopped == all_of_it > after_the_stop
 
 
 def costing(whole: Scores, **of: tuple[Any, Any]) -> Scores:

@@ -158,7 +158,7 @@ def _timed(
         yield
         return
     clocks = Clocks(device)
-    log({"stage": name, "step": 0, **dict.fromkeys(clocks.read(), 0.0), "entered": 0, "asked": 0})
+    log({"stage": name, "step": 0, **clocks.nothing()})
     yield
     taken = {"stage": name, "step": 0, **clocks.read(), "entered": 0, "asked": live.entered}
     batch = prepared.collate([prepared.examples[one] for one in range(min(stage.batch_size, len(prepared)))]).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from stilla.runtime.files import write_whole
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main, processes
 from stilla.stages.caching import WHERE
+from stilla.stages.clocks import Clocks
 from stilla.stages.starting import trained
 from stilla.tasks.base import Loaded, Task
 from stilla.training.reptile import Body, Learning, Source, body_of, put
@@ -154,7 +154,9 @@ def _learn(place: Place, stage: str, learning: Learning, body: Body) -> dict[str
     on_main(lambda: folder.drop_log_after(stage, done))
     say(f"{stage}: {f'continues after step {done} of {steps}' if done else f'{steps} steps'}, "
         f"{learning.how.tasks_per_step} of {len(learning.sources)} tasks in each")
-    clock, processor = time.monotonic(), time.process_time()
+    clocks = Clocks(processes().device)
+    if done:
+        on_main(lambda: folder.append_log({"stage": stage, "step": done, **clocks.nothing()}))
     with progress(stage, steps, show=processes().is_main_process) as advance:
         advance(done)
         for number in range(done, steps):
@@ -163,8 +165,7 @@ def _learn(place: Place, stage: str, learning: Learning, body: Body) -> dict[str
             if (number + 1) % SAVED == 0 or number + 1 == steps:
                 entry = {"stage": stage, "step": number + 1, "progress": (number + 1) / steps, "loss": loss,
                          "learning_rate": learning.rate_of(number), "terms": {"labels": loss}, "gradient_norm": None,
-                         "seconds": round(time.monotonic() - clock, 3),
-                         "processor_seconds": round(time.process_time() - processor, 3)}
+                         **clocks.read()}
                 on_main(partial(_write, saved, body, number + 1))
                 on_main(partial(folder.append_log, entry))
     return body

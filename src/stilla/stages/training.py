@@ -195,7 +195,8 @@ class Rotate(TrainerCallback):
 class Log(TrainerCallback):
     """Writes what Trainer logs to the run's `log.jsonl`: loss terms by name, and what the training has taken.
 
-    That begins anew where one continues: seconds, joules, and the numbers that have entered student and teacher.
+    That begins anew where one continues, and a line says so: seconds, joules, and the numbers that have entered student and
+    teacher.
     """
 
     def __init__(self, stage: str, folder: RunFolder, trainer: DistillationTrainer) -> None:
@@ -205,6 +206,10 @@ class Log(TrainerCallback):
         self.clocks = Clocks(trainer.args.device)
         self.whole: dict[str, Any] = {}
         """All that the training has taken, once it is over."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero and state.global_step:
+            self.folder.append_log({"stage": self.stage, "step": state.global_step, **self.clocks.nothing()})
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -225,15 +230,16 @@ class Log(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self.whole = {"stage": self.stage, "step": state.global_step, **self.taken()}
+            self.folder.append_log(self.whole)  # also where somebody stopped it: the checkpoint holds these steps
 
     def taken(self) -> dict[str, float]:
         asked = 0 if self.teacher is None else self.teacher.entered
         return {**self.clocks.read(), "entered": self.guard.entered, **({"asked": asked} if asked else {})}
 
     def end(self, operations: Operations | None) -> None:
-        """Writes all of it, with the operations for each number that entered where they could be counted."""
-        if self.whole:
-            self.folder.append_log(self.whole if operations is None else {**self.whole, "operations": asdict(operations)})
+        """Writes the operations for each number that entered, where they could be counted."""
+        if self.whole and operations is not None:
+            self.folder.append_log({**self.whole, "operations": asdict(operations)})
 
 
 class Bar(TrainerCallback):
