@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
 from stilla import Term
-from stilla.objectives import Labels, Logits
+from stilla.objectives import DIST, Labels, Logits
 from stilla.training.operations import operations_of
 from tests.equivalence.setting import distance, trainer, weights
 
@@ -66,12 +68,29 @@ def test_counting_leaves_everything_as_it_was(tmp_path: Path) -> None:
     made = trainer(tmp_path, data=rows(), dropout=0.1)
     made.train()
     before, chance, teacher, asked = weights(made), torch.random.get_rng_state(), made.teacher, made.teacher.entered
+    others = random.getstate(), np.random.get_state()[2]
     assert operations_of(made, compiled=False) is not None
     assert made.teacher is teacher
     assert teacher.entered == asked
     assert distance(before, weights(made)) == 0
     assert torch.equal(chance, torch.random.get_rng_state())
+    assert others == (random.getstate(), np.random.get_state()[2])
     assert all(one.grad is None for one in made.student.parameters())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_term_over_a_step_costs_a_forward_more_only_where_steps_are_cut(tmp_path: Path, accumulate: int) -> None:
+    made = trainer(tmp_path, data=rows(), objectives=[Term(DIST())], gradient_accumulation_steps=accumulate)
+    found = operations_of(made, compiled=False)
+    assert found is not None
+    products, attention = forward(16, 2)
+    assert found.student * BATCH * LENGTH * 2 == pytest.approx(
+        3 * products + 3.5 * attention + (accumulate - 1) * (products + attention), rel=1e-3)
+
+
+@pytest.mark.parametrize("optimiser", ["galore_adamw_layerwise", "schedule_free_sgd"])
+def test_nothing_is_computed_again_where_that_would_change_weights(tmp_path: Path, optimiser: str) -> None:
+    assert operations_of(trainer(tmp_path, data=rows(), optim=optimiser), compiled=False) is None
 
 
 def test_compiled_losses_are_not_counted(tmp_path: Path) -> None:

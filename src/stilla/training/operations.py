@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,15 @@ from stilla.evaluate.flops import flops_of
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
 from stilla.teachers import CapturingTeacher, LiveTeacher
+from stilla.training.survey import unchanged
 
 if TYPE_CHECKING:  # what asks a teacher alone imports nothing that trains
     from stilla.training.trainer import DistillationTrainer
 
 MICRO_BATCHES = 2
 """That are computed once more: each may take minutes."""
+_BY_THEMSELVES = ("lomo", "layerwise", "schedule_free")
+"""In the names of optimisers that change weights as a step begins, or as soon as there is a gradient."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,22 @@ def live_of(teacher: object) -> LiveTeacher | None:
 
 def operations_of(trainer: DistillationTrainer, *, compiled: bool) -> Operations | None:
     """By the first micro-batches of a training that is over; None where the counter sees less than what is computed: of
-    several processes one, of compiled losses nothing, of some operations nothing either."""
-    if trainer.accelerator.num_processes > 1 or compiled:
+    several processes one, of compiled losses nothing, of some operations nothing either; and where an optimiser changes
+    weights before it is asked to."""
+    if trainer.accelerator.num_processes > 1 or compiled or any(one in trainer.args.optim.value for one in _BY_THEMSELVES):
         return None
-    batches, whole = trainer.get_batch_samples(
-        islice(iter(trainer.get_train_dataloader()), MICRO_BATCHES), MICRO_BATCHES, trainer.args.device)
-    live = live_of(trainer.teacher)
+    at_once = min(MICRO_BATCHES, trainer.args.gradient_accumulation_steps)  # what several share, steps of one do not compute
+    live, batches, found = live_of(trainer.teacher), list[Batch](), list[float | None]()
     with _as_before(trainer.model), _aside(trainer) as aside:
-        found = [flops_of(lambda batch=batch: trainer.training_step(trainer.model_wrapped, batch, whole))  # type: ignore[misc]
-                 for batch in batches]
+        some = islice(iter(trainer.get_train_dataloader()), MICRO_BATCHES)
+        while (step := trainer.get_batch_samples(some, at_once, trainer.args.device))[0]:
+            found += [flops_of(partial(trainer.training_step, trainer.model_wrapped, batch, step[1])) for batch in step[0]]
+            batches += step[0]
+        teacher = None if live is None or not batches else operations_of_teacher(live, batches[0].to(trainer.args.device))
     if not found or None in found:
         return None
     entered = sum(numbers_in(batch.student) for batch in batches)
     total, asked = sum(one for one in found if one is not None), 0 if aside is None else aside.entered
-    teacher = None if live is None else operations_of_teacher(live, batches[0].to(trainer.args.device))
     if asked and teacher is None:
         return None
     return Operations((total - (teacher or 0.0) * asked) / entered, teacher)
@@ -102,12 +108,8 @@ def _aside(trainer: DistillationTrainer) -> Iterator[_Aside | None]:
 @contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
     """Running statistics, gradients and chance are as if nothing had been computed."""
-    kept = {name: one.detach().clone() for name, one in model.named_buffers()}
     training = model.training
-    with torch.random.fork_rng():
+    with unchanged(model):
         yield
-    with torch.no_grad():
-        for name, one in model.named_buffers():
-            one.copy_(kept[name])
     model.zero_grad(set_to_none=True)
     model.train(training)

@@ -50,7 +50,7 @@ class WholeStep:
         if self._sums or len(self.batches) < 2:
             return
         step = self.step(progress)
-        with _unchanged(model):
+        with unchanged(model):
             for batch in self.batches:
                 there = place(batch)
                 said = tell(there)
@@ -88,11 +88,12 @@ def place(
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Forwards that leave no trace, in buffers or generators."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     device = next((one.device for one in model.parameters()), torch.device("cpu"))
     with as_before(device):
         yield
-    for buffer, before in buffers:
-        buffer.copy_(before)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
