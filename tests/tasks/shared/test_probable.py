@@ -54,5 +54,17 @@ def test_what_is_not_in_the_tokens_says_nothing() -> None:
     assert probabilities([said("no", no=1.0)], "yes", ["yes", "no"]) is None
 
 
+def test_a_name_that_does_not_begin_a_token_says_nothing_of_how_sure_it_is() -> None:
+    """`:yes` is a token of its own; of what else could have stood there only `no` would begin a name."""
+    assert probabilities([said("label"), said(":yes", **{":yes": 0.9, "no": 0.05})], "yes", ["no", "yes"]) is None
+
+
+def test_tokens_that_are_longer_without_capitals_are_counted_so() -> None:
+    tokens = [said("Straße"), said(" or"), said(" no", _no=0.5, _yes=0.5), said(" yes", _yes=0.75, _no=0.25)]
+    assert probabilities(tokens, "yes", ["no", "yes"]) == pytest.approx([0.25, 0.75])
+    tokens = [said("ßßßß"), said(" yes", _yes=0.75, _no=0.25), said(" or")]
+    assert probabilities(tokens, "yes", ["no", "yes"]) == pytest.approx([0.25, 0.75])
+
+
 def test_logarithms_have_an_end() -> None:
     assert logs(np.array([[1.0, 0.0]])).tolist() == [[0.0, CERTAIN]]

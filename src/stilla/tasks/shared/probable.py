@@ -17,7 +17,8 @@ _AROUND = " \n\t\"'`*([<“‘"
 
 
 def probabilities(tokens: Sequence[Token], named: str, names: Sequence[str]) -> Float[NDArray[np.float64], " names"] | None:
-    """(names,) of each class, of an answer that names one of them; None where the name is not found in its tokens.
+    """(names,) of each class, of an answer that names one of them; None where the name is not found in its tokens, or begins
+    within one (`:yes`), of whose others nobody knows what they would have named.
 
     Along the tokens of the name that was given, every other token at a place is counted for the class whose name it would go
     on to, in equal parts where it could be several. Classes that nothing was said of share what is left, up to the least
@@ -29,15 +30,18 @@ def probabilities(tokens: Sequence[Token], named: str, names: Sequence[str]) -> 
         return None
     reached, least, first = 1.0, 1.0, True
     for token, likely in tokens[place:]:
-        going_on = None
+        going_on, known = None, False
         least = min([least, *(reached * np.exp(one) for one in likely.values())])
         for other, log in likely.items():
             said = other.lstrip(_AROUND) if first else other
             fits = _beginning(begun + said.casefold(), plain) if said else []
+            known |= other == token and bool(fits)
             if len(fits) > 1 and other == token:
                 going_on = log
             elif fits:
                 found[fits] += reached * float(np.exp(log)) / len(fits)
+        if not known:
+            return None
         if going_on is None:
             break
         begun += (token.lstrip(_AROUND) if first else token).casefold()
@@ -65,7 +69,7 @@ def _place_of(tokens: Sequence[Token], named: str) -> int | None:
     text = "".join(token for token, _ in tokens).casefold()
     start, end = text.rfind(named.casefold()), 0
     for place, (token, _) in enumerate(tokens if start >= 0 else ()):
-        end += len(token)
+        end += len(token.casefold())
         if end > start:
             return place
     return None
