@@ -100,6 +100,25 @@ def test_words_are_grades_where_the_recipe_says_what_they_stand_for() -> None:
     assert graded(classes, section) == [1, 2, 0]
 
 
+@pytest.mark.parametrize(("names", "expected"), [
+    (["irrelevant", "relevant"], [0, 1]), (["0", "1"], [0, 1]), (["1", "0"], [1, 0]), (["true", "false"], [1, 0])])
+def test_two_classes_are_0_and_1_in_their_order_or_what_their_names_say(names: list[str], expected: list[float]) -> None:
+    assert graded(classed(names), RerankingData(train="x")) == expected
+
+
+@pytest.mark.parametrize("names", [["entailment", "not_entailment"], ["relevant", "irrelevant"], ["yes", "no"]])
+def test_two_classes_of_which_the_first_is_the_answer_are_not_taken_by_their_order(names: list[str]) -> None:
+    """QNLI's: class 0 answers the question."""
+    with pytest.raises(DataError, match=f"{names[0]}.*data.grades"):
+        graded(classed(names), RerankingData(train="x"))
+    assert graded(classed(names), RerankingData(train="x", grades={names[0]: 1, names[1]: 0})) == [1, 0]
+
+
+def classed(names: list[str]) -> Dataset:
+    rows = [{"query": "a", "passage": passage, "label": number} for number, passage in enumerate(("b", "c"))]
+    return Dataset.from_list(rows).cast_column("label", ClassLabel(names=names))
+
+
 def test_true_and_false_in_a_table_of_texts_are_grades() -> None:
     rows = [{"query": "a", "passage": "b", "label": "True"}, {"query": "a", "passage": "c", "label": "false"}]
     assert graded(Dataset.from_list(rows), RerankingData(train="x")) == [1, 0]

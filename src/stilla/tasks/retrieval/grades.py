@@ -100,8 +100,7 @@ def _values(split: Dataset, column: str, grades: Mapping[str, float], *, listed:
     """(rows, candidates): what a column says in numbers, NaN where it says nothing; a word that stands for none as it is."""
     plain, feature = _columns.values(split, column), split.features[column]
     inner = feature.feature if listed else feature
-    # two classes that no word is said of are 0 and 1, in the order that they have
-    names = inner.names if isinstance(inner, ClassLabel) and (grades or inner.num_classes != 2) else None
+    names = inner.names if isinstance(inner, ClassLabel) and (grades or not _are_in_order(inner.names)) else None
 
     def read(one: Any) -> float | str:
         if isinstance(inner, ClassLabel) and one is not None:
@@ -117,6 +116,15 @@ def _values(split: Dataset, column: str, grades: Mapping[str, float], *, listed:
             return word
 
     return [[read(one) for one in row or ()] for row in (plain if listed else ([one] for one in plain))]
+
+
+def _are_in_order(names: Sequence[str]) -> bool:
+    """Whether they are two of which the first may be 0 and the second 1: not numbers or truths themselves, nor a word with
+    its negation behind it (QNLI's entailment and not_entailment)."""
+    if len(names) != 2:
+        return False
+    first, second = (one.strip().casefold() for one in names)
+    return first not in ("yes", "0", "1", *_TRUTH) and not second.endswith(first)
 
 
 def _is_readable(feature: Any) -> bool:
