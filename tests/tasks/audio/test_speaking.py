@@ -160,6 +160,13 @@ def test_a_prenet_that_lets_nothing_through_is_refused_and_so_is_another_family(
         teachable(SpeechT5HifiGan(SpeechT5HifiGanConfig(model_in_dim=4, upsample_initial_channel=16)), "here")
 
 
+def test_no_model_speaks_beyond_the_places_of_its_decoder() -> None:
+    model, given = taught(max_speech_positions=6), inputs()
+    torch.nn.init.constant_(model.speech_decoder_postnet.prob_out.bias, -20.0)
+    said = speak(model, *(given[name] for name in ("input_ids", "attention_mask", "speaker_embeddings")), [30, 5])
+    assert [len(one) for one in said] == [6 * 2, 3 * 2]
+
+
 @pytest.mark.slow
 def test_what_is_saved_is_transformers_own(tmp_path: Path) -> None:
     taught().save_pretrained(tmp_path)

@@ -181,14 +181,14 @@ def speak(
     speaker_embeddings: Float[Tensor, "batch width"], most: Sequence[int], threshold: float = 0.5,
 ) -> list[Float[Tensor, "frames bins"]]:
     """What a model makes of texts by itself, frame after frame: until it says that it has ended, as transformers'
-    `generate_speech` has it, or has made `most` frames.
+    `generate_speech` has it, or has made `most` frames, or as many as its decoder has places for.
 
     Each is made as it would be alone.
     """
     whole: Any = model
     config, core = whole.config, whole.speecht5
     read = core.encoder(input_values=input_ids, attention_mask=attention_mask, return_dict=True)[0]
-    steps = [max(1, -(-one // config.reduction_factor)) for one in most]
+    steps = [min(max(1, -(-one // config.reduction_factor)), config.max_speech_positions) for one in most]
     entering = read.new_zeros(len(input_ids), 1, config.num_mel_bins)
     hidden, past, ended = list[Tensor](), None, [0] * len(input_ids)
     for step in range(max(steps)):

@@ -107,7 +107,7 @@ class SpokenExam(ForwardExam):
     def ask(self, forward: Any, batch: Batch, side: Side) -> list[Tensor]:
         assert isinstance(forward, PreTrainedModel)  # no file is exported that could speak
         inputs, more = batch[side.value], 0.5 * self.voice.rate / self.voice.hop
-        most = [min(int(self.section.longest * one + more), self.voice.longest) for one in _lengths(batch)]
+        most = [int(self.section.longest * one + more) for one in _lengths(batch)]
         return speak(forward, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
 
     def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Said]:
