@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Image, List
 from transformers import Mask2FormerImageProcessorPil
 
 from stilla import data
@@ -159,6 +160,26 @@ def test_numbers_of_another_size_and_empty_masks_are_refused(tmp_path: Path) -> 
     Dataset.from_dict({"image": [png(pixels)], "masks": [[png(nothing)]]}).to_parquet(tmp_path / "c.parquet")
     with pytest.raises(DataError, match="a mask is empty"):
         bound(str(tmp_path / "c.parquet"), image="image")
+
+
+@pytest.mark.parametrize(("bad", "words"), [
+    (png(np.full((10, 10), 255, np.uint8)), "a mask has 10 x 10 pixels and the picture 48 x 40"),
+    ({"bytes": b"no picture", "path": None}, "a mask cannot be read: not a picture$"),
+    (png(np.zeros(SIZE, np.uint8)), "a mask is empty"),
+])
+def test_of_lists_of_masks_one_that_is_none_is_left_out_and_the_others_stay(
+    tmp_path: Path, bad: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels, objects = drawn(0)
+    masks = [png(mask.astype(np.uint8)) for _, mask in objects]
+    file = str(tmp_path / "t.parquet")
+    Dataset.from_dict({"image": [png(pixels)], "masks": [[bad, *masks]]},
+                      features=Features({"image": Image(), "masks": List(Image())})).to_parquet(file)
+    task, split = bound(file, image="image", broken="skip")
+    assert re.search(words, caplog.messages[-1])
+    prepared = task.prepare(split, processor(), None, training=True)
+    assert prepared.references is not None
+    assert len(targets(prepared.collate([0]), 0)) == len(prepared.references[0]["masks"]) == len(masks)
 
 
 @pytest.mark.parametrize(("said", "words"), [

@@ -14,10 +14,10 @@ import PIL.Image
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from stilla.errors import DataError, all_of, brief
+from stilla.errors import DataError, all_of
 from stilla.runtime.narrate import tracked
 from stilla.tasks.answers import NO_ANSWER
-from stilla.tasks.vision.pictures import Pictures, opened
+from stilla.tasks.vision.pictures import Pictures, opened, unread
 
 MOST = 2**16
 """Ids are numbers below it: a PNG has 16 bits at most."""
@@ -147,8 +147,7 @@ def _looked_at(pair: tuple[Any, Any]) -> str | Mapping[int, int]:
         with opened(mask) as one:
             size, ids = one.size, ids_of(one)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
-        words = "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else brief(str(error) or repr(error), 300)
-        return f"its mask: {words}"
+        return f"its mask: {unread(error)}"
     try:
         with opened(picture) as other:
             width, height = other.size

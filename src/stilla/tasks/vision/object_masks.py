@@ -23,7 +23,7 @@ from stilla.tasks.vision import detection_data, outlines
 from stilla.tasks.vision.canvases import Size
 from stilla.tasks.vision.detection_data import Column
 from stilla.tasks.vision.masks import Masks, ids_of, look
-from stilla.tasks.vision.pictures import Pictures, holds_pictures, opened
+from stilla.tasks.vision.pictures import Pictures, holds_pictures, opened, unread
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
 
 logger = logging.getLogger(__name__)
@@ -226,7 +226,8 @@ class Objects:
             some = np.unique(ids[ids > 0])
             masks, numbers = ids[None] == some[:, None, None], np.zeros((len(some), 2))
         elif self._found.column is None:
-            masks = _stacked([_mask(one) for one in self._rows[int(row)][self._found.masks] or ()], size)
+            said = (_mask(one, size) for one in self._rows[int(row)][self._found.masks] or ())
+            masks = _stacked([one for one in said if not isinstance(one, str)], size)
             numbers = np.zeros((len(masks), 2))
         else:
             several = [one for one in _written(self._found, self._rows[int(row)]) if outlines.trouble(one[0], size) is None]
@@ -254,9 +255,16 @@ def _stacked(masks: Sequence[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_
     return np.stack(masks) if masks else np.zeros((0, size[1], size[0]), bool)
 
 
-def _mask(stored: Any) -> NDArray[np.bool_]:
-    with opened(stored) as picture:
-        return ids_of(picture) > 0
+def _mask(stored: Any, size: Size) -> NDArray[np.bool_] | str:
+    """Its pixels; in words why it is no mask of a picture of this size (width, height)."""
+    try:
+        with opened(stored) as picture:
+            mask: NDArray[np.bool_] = ids_of(picture) > 0
+    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
+        return f"a mask cannot be read: {unread(error)}"
+    if mask.shape != size[::-1]:
+        return f"a mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {size[0]} x {size[1]}"
+    return mask if mask.any() else "a mask is empty"
 
 
 def _written(found: Found, row: Mapping[str, Any]) -> list[tuple[Any, Any, bool]]:
@@ -287,22 +295,12 @@ def looked(found: Found, split: Dataset, image: str, sizes: Mapping[int, Size]) 
     rows = undecoded(split.select_columns(list(found.columns)), found).with_format(None)
     for row, size in sizes.items():
         if found.column is None:
-            whys = [_trouble(one, size) for one in rows[row][found.masks] or ()]
+            whys = [said if isinstance(said := _mask(one, size), str) else None for one in rows[row][found.masks] or ()]
         else:
             whys = [outlines.trouble(outline, size) for outline, _, _ in _written(found, rows[row])]
         objects += len(whys)
         odd += [f"{pictures.name(row)}: {why}" for why in whys if why is not None]
     return Looked({}, odd, objects)
-
-
-def _trouble(stored: Any, size: Size) -> str | None:
-    try:
-        mask = _mask(stored)
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"a mask cannot be read: {error}"
-    if mask.shape != size[::-1]:
-        return f"a mask has {mask.shape[1]} x {mask.shape[0]} pixels and the picture {size[0]} x {size[1]}"
-    return None if mask.any() else "a mask is empty"
 
 
 def refuse_bad(section: ImageSegmentationData, name: str, seen: Looked) -> None:

@@ -151,8 +151,13 @@ def why_broken(stored: dict[str, Any] | None) -> str | None:
             else:
                 as_rgb(picture)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
-        return "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else brief(str(error) or repr(error), 200)
+        return unread(error)
     return None
+
+
+def unread(error: Exception) -> str:
+    """In words why a picture cannot be read, of what was raised."""
+    return "not a picture" if isinstance(error, PIL.UnidentifiedImageError) else brief(str(error) or repr(error), 300)
 
 
 def _digest(stored: dict[str, Any] | None) -> bytes:
