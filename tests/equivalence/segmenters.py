@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from stilla import DistillationTrainer, Term, data
-from stilla.objectives import Masks, Segments
+from stilla.objectives import Hidden, Masks, Segments
 from stilla.recipe import ModelSource
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.vision.image_segmentation import ImageSegmentation
@@ -21,7 +21,7 @@ from tests.tasks.vision.segmenting import coco, folder, model
 
 SETS: dict[str, Callable[[], list[Term]]] = {
     "segments": lambda: [Term(Segments())],
-    "all": lambda: [Term(Segments()), Term(Masks(temperature=2.0), weight=0.5)],
+    "all": lambda: [Term(Segments()), Term(Masks(temperature=2.0), weight=0.5), Term(Hidden(), weight=0.1)],
 }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.equivalence.launching import launch
 from tests.equivalence.segmenters import trainer
 from tests.equivalence.setting import distance, losses, weights
+from tests.equivalence.test_resume import StopAt
 
 pytestmark = pytest.mark.slow
 CLOSE = 3e-6
@@ -25,6 +27,19 @@ def test_micro_batches_equal_one_batch(tmp_path: Path, name: str, cut: tuple[int
     assert distance(weights(one), weights(many)) < CLOSE
     for a, b in zip(losses(one), losses(many), strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+
+
+def test_stop_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
+    adam = {"optim": "adamw_torch"}
+    whole, first = (trainer(tmp_path / name, "all", **adam) for name in ("whole", "parts"))
+    first.add_callback(StopAt(2))
+    whole.train()
+    first.train()
+    torch.manual_seed(99)
+    second = trainer(tmp_path / "parts", "all", **adam)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert distance(weights(whole), weights(second)) == 0
+    assert losses(second)[2:] == losses(whole)[2:]
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
