@@ -180,6 +180,12 @@ def test_weights_that_are_none_are_refused(kind: Any, options: dict[str, float])
         kind(**options)
 
 
+@pytest.mark.parametrize("kind", [Segments, Masks])
+def test_what_would_learn_nothing_is_refused(kind: Any) -> None:
+    with pytest.raises(RecipeError, match="classes: got 0, and mask and dice are 0 too, so that nothing would be learnt"):
+        kind(classes=0.0, mask=0.0, dice=0.0)
+
+
 def test_batches_without_masks_are_refused_in_words() -> None:
     with pytest.raises(CompatibilityError, match=r"`segments` needs .* no segments"):
         Segments().total(Signals(labels=labels((1,))), 0.0)

@@ -13,21 +13,12 @@ from stilla.guesses import Guesses
 from stilla.objectives._matching import pairs
 from stilla.objectives._shapes import Shape
 from stilla.objectives.base import StepFeatureObjective, TargetObjective
-from stilla.recipe.section import TEMPERATURE, WEIGHT
+from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Signals
 
 _ALPHA, _GAMMA = 0.25, 2.0
 """Of the focal loss, as every detector of the family has them."""
 _NO_OBJECT = -100
-
-
-def checked(**weights: float) -> None:
-    """Raises:
-        RecipeError: one of them is no weight.
-    """
-    for name, value in weights.items():
-        if not 0 <= value <= WEIGHT:
-            raise RecipeError(f"{name}: got {value}; expected a number from 0 to {WEIGHT:,.0f}")
 
 
 class SetTarget(TargetObjective):

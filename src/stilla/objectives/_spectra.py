@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.errors import CompatibilityError, RecipeError
-from stilla.recipe.section import WEIGHT
+from stilla.errors import CompatibilityError
 from stilla.signals import Signals, Speech
 
 STOP = 5.0
@@ -22,15 +21,6 @@ def speech_of(name: str, said: Signals, whose: str) -> Speech:
         raise CompatibilityError(f"`{name}` needs frames of spectrograms, and the {whose} makes none; it is for task: "
                                  "text-to-speech. Leave the objective out")
     return said.speech
-
-
-def weighed(**weights: float) -> None:
-    """Raises:
-        RecipeError: one is none.
-    """
-    for name, value in weights.items():
-        if not 0 <= value <= WEIGHT:
-            raise RecipeError(f"{name}: got {value}; expected a number from 0 to {WEIGHT:,.0f}")
 
 
 def apart(said: Float[Tensor, "rows bins"], right: Float[Tensor, "rows bins"]) -> Float[Tensor, " rows"]:

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stilla.errors import RecipeError
+from stilla.objectives._weights import some, weighed
 from stilla.objectives.base import LayerMap, StepObjective
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
-from stilla.recipe.section import TEMPERATURE, WEIGHT
+from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Form
 
 _SAME = 1e-12
@@ -34,11 +35,8 @@ class DIST(StepObjective):
 
     def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: Scheduled = 1.0) -> None:
         super().__init__()
-        for name, value in (("beta", beta), ("gamma", gamma)):
-            if not 0 <= value <= WEIGHT:
-                raise RecipeError(f"{name}: got {value}; expected a number from 0 to {WEIGHT:,.0f}")
-        if not beta and not gamma:
-            raise RecipeError("beta: got 0, and gamma is 0 too, so that nothing would be learnt; give one of them a weight")
+        weighed(beta=beta, gamma=gamma)
+        some(beta=beta, gamma=gamma)
         self.beta, self.gamma = beta, gamma
         self.temperature = schedule(temperature)
         if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:

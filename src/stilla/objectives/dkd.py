@@ -9,10 +9,11 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives._divergences import expectation, forward_kl
+from stilla.objectives._weights import some, weighed
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
-from stilla.recipe.section import TEMPERATURE, WEIGHT
+from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Form
 
 _NO_LABEL = -100
@@ -35,11 +36,8 @@ class DKD(RowObjective):
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: Scheduled = 4.0) -> None:
         super().__init__()
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not 0 <= value <= WEIGHT:
-                raise RecipeError(f"{name}: got {value}; expected a number from 0 to {WEIGHT:,.0f}")
-        if not alpha and not beta:
-            raise RecipeError("alpha: got 0, and beta is 0 too, so that nothing would be learnt; give one of them a weight")
+        weighed(alpha=alpha, beta=beta)
+        some(alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
         self.temperature = schedule(temperature)
         if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:

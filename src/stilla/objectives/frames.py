@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.objectives._spectra import STOP, apart, speech_of, weighed
+from stilla.objectives._spectra import STOP, apart, speech_of
+from stilla.objectives._weights import weighed
 from stilla.objectives.base import FeatureObjective
 from stilla.signals import Signals
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stilla.objectives._sets import SetTeacher, checked
+from stilla.objectives._sets import SetTeacher
 from stilla.objectives._shapes import MaskShape
+from stilla.objectives._weights import some, weighed
 
 
 class Masks(SetTeacher):
@@ -26,5 +27,6 @@ class Masks(SetTeacher):
     def __init__(
         self, *, classes: float = 2.0, mask: float = 5.0, dice: float = 5.0, nothing: float = 0.1, temperature: float = 1.0
     ) -> None:
-        checked(classes=classes, mask=mask, dice=dice, nothing=nothing)
+        weighed(classes=classes, mask=mask, dice=dice, nothing=nothing)
+        some(classes=classes, mask=mask, dice=dice)
         super().__init__(MaskShape(mask, dice), classes=classes, nothing=nothing, temperature=temperature)

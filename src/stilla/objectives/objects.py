@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stilla.objectives._sets import SetTarget, checked
+from stilla.objectives._sets import SetTarget
 from stilla.objectives._shapes import BoxShape
+from stilla.objectives._weights import some, weighed
 
 
 class Objects(SetTarget):
@@ -23,5 +24,6 @@ class Objects(SetTarget):
     count = "objects"
 
     def __init__(self, *, classes: float = 1.0, l1: float = 5.0, giou: float = 2.0, nothing: float = 0.1) -> None:
-        checked(classes=classes, l1=l1, giou=giou, nothing=nothing)
+        weighed(classes=classes, l1=l1, giou=giou, nothing=nothing)
+        some(classes=classes, l1=l1, giou=giou)
         super().__init__(BoxShape(l1, giou), classes=classes, nothing=nothing)

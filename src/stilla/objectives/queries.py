@@ -3,8 +3,9 @@ Chang et al. 2023, arXiv:2211.10156; KD-DETR: Wang et al. 2024, arXiv:2211.08071
 
 from __future__ import annotations
 
-from stilla.objectives._sets import SetTeacher, checked
+from stilla.objectives._sets import SetTeacher
 from stilla.objectives._shapes import BoxShape
+from stilla.objectives._weights import some, weighed
 
 
 class Queries(SetTeacher):
@@ -26,5 +27,6 @@ class Queries(SetTeacher):
     def __init__(
         self, *, classes: float = 1.0, l1: float = 5.0, giou: float = 2.0, nothing: float = 0.1, temperature: float = 1.0
     ) -> None:
-        checked(classes=classes, l1=l1, giou=giou, nothing=nothing)
+        weighed(classes=classes, l1=l1, giou=giou, nothing=nothing)
+        some(classes=classes, l1=l1, giou=giou)
         super().__init__(BoxShape(l1, giou), classes=classes, nothing=nothing, temperature=temperature)

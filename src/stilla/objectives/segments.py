@@ -3,8 +3,9 @@ arXiv:2107.06278; Mask2Former: Cheng et al. 2022, arXiv:2112.01527)."""
 
 from __future__ import annotations
 
-from stilla.objectives._sets import SetTarget, checked
+from stilla.objectives._sets import SetTarget
 from stilla.objectives._shapes import MaskShape
+from stilla.objectives._weights import some, weighed
 
 
 class Segments(SetTarget):
@@ -24,5 +25,6 @@ class Segments(SetTarget):
     count = "segments"
 
     def __init__(self, *, classes: float = 2.0, mask: float = 5.0, dice: float = 5.0, nothing: float = 0.1) -> None:
-        checked(classes=classes, mask=mask, dice=dice, nothing=nothing)
+        weighed(classes=classes, mask=mask, dice=dice, nothing=nothing)
+        some(classes=classes, mask=mask, dice=dice)
         super().__init__(MaskShape(mask, dice), classes=classes, nothing=nothing)
