@@ -154,6 +154,12 @@ def test_what_is_too_long_is_left_out_where_the_recipe_says_so(tmp_path: Path, t
     assert task.prepare(rows, teacher.processor, None, training=True).keys.tolist() == [1]
 
 
+@pytest.mark.parametrize(("rate", "samples"), [(RATE, 256_256), (3 * RATE, 3838), (3 * RATE, 3840), (RATE, 5)])
+def test_frames_are_counted_of_a_sound_as_its_spectrogram_has_them(teacher: Loaded, rate: int, samples: int) -> None:
+    wave = Wave(np.zeros(samples, np.float32), rate)
+    assert teacher.processor.frames_in(wave.seconds) == len(teacher.processor.spectrogram(wave))
+
+
 def test_characters_without_a_token_are_told(tmp_path: Path, teacher: Loaded, caplog: pytest.LogCaptureFixture) -> None:
     task, rows = understood(tmp_path, [{"text": "ab 7"}, {"text": "ab"}])
     with caplog.at_level(logging.WARNING):

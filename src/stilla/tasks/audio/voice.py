@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class Voice:
 
     def frames_in(self, seconds: float) -> int:
         """Of a sound's spectrogram."""
-        return 1 + max(int(seconds * self.rate), self._least) // self.hop
+        # resampling rounds up; a product of fractions may lie a little above or below a whole number of samples
+        return 1 + max(ceil(seconds * self.rate - 1e-6), self._least) // self.hop
 
     @property
     def _least(self) -> int:
