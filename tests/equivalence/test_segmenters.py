@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_micro_batches_equal_one_batch(tmp_path: Path, name: str, cut: tuple[int
 
 
 def test_stop_and_resume_equals_uninterrupted(tmp_path: Path) -> None:
-    adam = {"optim": "adamw_torch"}
+    adam: dict[str, Any] = {"optim": "adamw_torch"}
     whole, first = (trainer(tmp_path / name, "all", **adam) for name in ("whole", "parts"))
     first.add_callback(StopAt(2))
     whole.train()
