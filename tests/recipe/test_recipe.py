@@ -304,6 +304,13 @@ def test_a_wrong_place_in_a_list_of_stages_has_its_number(write):
     assert refused(from_options, stages).startswith("recipe: distill[1].epoch: unknown key")
 
 
+def test_half_a_character_is_shown_as_it_was_written(write):
+    """JSON writes one beyond the first 65,536 as two halves, which YAML takes for two characters that no file can hold."""
+    said = "\n".join(draft(write(WHOLE.replace("epochs: 3", '"ep\\ud83e\\udd80ochs": 3'))).problems)
+    said.encode()
+    assert "\\ud83e\\udd80" in said
+
+
 def test_what_can_be_understood_of_a_wrong_recipe_is_kept(write):
     half = draft(write(WHOLE.replace("epochs: 3\n ", "epoch: 3\n ").replace("{split: 0.1}", "{split: 2}")))
     assert len(half.problems) == 2

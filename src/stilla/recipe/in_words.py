@@ -15,11 +15,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stilla.errors import all_of, did_you_mean, one_of, short
+from stilla.errors import all_of, did_you_mean, one_of, short, visible
 from stilla.recipe.kinds import PLACES, owners, sections_or_any
 from stilla.recipe.section import Section
 from stilla.recipe.whole import recipe_for
-from stilla.secrets import places_of_secrets, without_secrets
+from stilla.secrets import places_of_secrets
 
 Path = tuple[str | int, ...]
 
@@ -277,7 +277,7 @@ def _sentence(description: str) -> str:
 
 def shown(value: object, longest: int = 60) -> str:
     """A value as its user wrote it, cut where it is long; of what no file could hold, its type."""
-    text = "nothing" if value is None else without_secrets(json.dumps(_beginning(value, longest), ensure_ascii=False))
+    text = "nothing" if value is None else visible(json.dumps(_beginning(value, longest), ensure_ascii=False))
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
