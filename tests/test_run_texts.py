@@ -220,7 +220,7 @@ def test_a_causal_student_learns_what_the_teacher_writes_after_its_prompts(
 def test_what_writes_nothing_is_refused_before_any_training(tmp_path: Path) -> None:
     files = pairs.files(tmp_path / "data")
     plain = {"task": "masked-lm", "data": {**files, "text": "source"}, "teacher": "./none", "student": 2}
-    with pytest.raises(StillaError, match="generation: a field of seq2seq, .*causal-lm and image-text-to-text; masked-lm"):
+    with pytest.raises(StillaError, match=r"generation: a field of seq2seq, .*causal-lm and image-text-to-text; masked-lm"):
         _resolved(plain, evaluate={"generation": {}})
     plain = {**plain, "task": "causal-lm"}
     _resolved(plain, evaluate={"generation": {"metrics": []}})

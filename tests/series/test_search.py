@@ -74,7 +74,7 @@ def test_teacher_and_answers_are_made_once(done: tuple[Path, Any]) -> None:
     folder, found = done
     stages = [json.loads(line)["stage"] for path in (folder / "run" / "trials").glob("*/log.jsonl")
               for line in path.read_text().splitlines() if '"learning_rate"' in line]
-    trained = [path for path in (folder / "run" / "trials").glob("*/log.jsonl") if '"teacher"' in path.read_text()]
+    trained = [path for path in (folder / "run" / "trials").glob("*/log.jsonl") if '"stage": "teacher"' in path.read_text()]
     assert len(trained) == 1
     assert "baseline" not in stages
     caches = list((folder / "run" / "shared").glob("cache-*"))
@@ -206,5 +206,5 @@ def test_processes_share_trials_through_one_folder(tmp_path: Path) -> None:
     assert len(found.trials) == 3
     assert all(one.reached is not None for one in found.trials)
     assert all("on validation data" in err for _, err in said), "both made some"
-    trained = [path for path in (tmp_path / "run" / "trials").glob("*/log.jsonl") if '"teacher"' in path.read_text()]
+    trained = [path for path in (tmp_path / "run" / "trials").glob("*/log.jsonl") if '"stage": "teacher"' in path.read_text()]
     assert len(trained) == 1
