@@ -23,8 +23,8 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.vision import object_masks, segment_models
 from stilla.tasks.vision.canvases import Size, sizes_of
-from stilla.tasks.vision.masks import look
-from stilla.tasks.vision.object_masks import Found, MaskSet, Objects
+from stilla.tasks.vision.masks import ReadOnce, look
+from stilla.tasks.vision.object_masks import Found, Objects
 from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
@@ -154,7 +154,7 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         spans = np.array([sizes[int(key)][::-1] for key in keys], np.int64)
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, objects, keys, spans, grid), keys=keys,
-            references=_References(objects, keys),
+            references=ReadOnce(len(keys), lambda place: objects.of(int(keys[place]))),
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher))
 
     def _broken(self, split: Dataset) -> list[int]:
@@ -240,24 +240,3 @@ class _Collate:
         sizes = torch.from_numpy(self.sizes[list(examples)])
         return Batch(student=student, teacher=teacher, keys=torch.from_numpy(keys), grid=self.grid, sizes=sizes,
                      labels=together(targets, self.grid[0] * self.grid[1]))
-
-
-class _References(Sequence[MaskSet]):
-    """Masks at the pictures' own size, drawn when they are asked for, and kept small from then on."""
-
-    def __init__(self, objects: Objects, keys: NDArray[np.int64]) -> None:
-        self._objects, self._keys = objects, keys
-        self._kept: dict[int, MaskSet] = {}
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place = int(place) % len(self)
-        if place not in self._kept:
-            self._kept[place] = self._objects.of(int(self._keys[place]))
-        return self._kept[place]

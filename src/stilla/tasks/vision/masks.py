@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -177,18 +177,18 @@ class Packed:
         return np.frombuffer(zlib.decompress(self.content), np.int16).reshape(self.shape)
 
 
-class References(Sequence[Packed]):
-    """The classes of every pixel of some rows, read when they are asked for, and kept small from then on.
+KeptT = TypeVar("KeptT")
 
-    `rows`: of the masks; None where nobody has labelled the example: of it nothing is known (0 x 0).
-    """
 
-    def __init__(self, masks: Masks | None, rows: Sequence[int | None], ids: Ids) -> None:
-        self._masks, self._rows, self._ids = masks, rows, ids
-        self._kept: dict[int, Packed] = {}
+class ReadOnce(Sequence[KeptT]):
+    """What is right of so many examples, read by its place when it is asked for, and kept from then on."""
+
+    def __init__(self, number: int, read: Callable[[int], KeptT]) -> None:
+        self._number, self._read = number, read
+        self._kept: dict[int, KeptT] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._number
 
     def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
@@ -197,14 +197,20 @@ class References(Sequence[Packed]):
             raise IndexError(place)
         place = int(place) % len(self)
         if place not in self._kept:
-            self._kept[place] = Packed.of(self._read(place))
+            self._kept[place] = self._read(place)
         return self._kept[place]
 
-    def __iter__(self) -> Iterator[Packed]:
+    def __iter__(self) -> Iterator[KeptT]:
         return (self[place] for place in range(len(self)))
 
-    def _read(self, place: int) -> NDArray[np.int32]:
-        row = self._rows[place]
-        if row is None or self._masks is None:
-            return np.zeros((0, 0), np.int32)
-        return self._ids.encoded(self._masks.ids(row))
+
+def references(masks: Masks | None, rows: Sequence[int | None], ids: Ids) -> ReadOnce[Packed]:
+    """The classes of every pixel of some rows, kept small.
+
+    `rows`: of the masks; None where nobody has labelled the example: of it nothing is known (0 x 0).
+    """
+    def read(place: int) -> Packed:
+        row = rows[place]
+        return Packed.of(np.zeros((0, 0), np.int32) if row is None or masks is None else ids.encoded(masks.ids(row)))
+
+    return ReadOnce(len(rows), read)

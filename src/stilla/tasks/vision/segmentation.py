@@ -25,7 +25,7 @@ from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision import segmentation_data, segmentation_models
 from stilla.tasks.vision.image_classification import usual_pictures
-from stilla.tasks.vision.masks import Ids, Masks, References, look
+from stilla.tasks.vision.masks import Ids, Masks, look, references
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
 from stilla.tasks.vision.pixels import Processor, geometry_of, settings
@@ -148,7 +148,7 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         rows = [int(key) if known[key] else None for key in keys]
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(scenes), keys=keys,
-            references=References(masks, rows, self._ids()), on_epoch=scenes.set_epoch if changing else None,
+            references=references(masks, rows, self._ids()), on_epoch=scenes.set_epoch if changing else None,
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher))
 
     def _broken(self, split: Dataset, known: NDArray[np.int64]) -> list[int]:
