@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
-from stilla.guesses import Guesses
 from stilla.objectives._matching import pairs
 from stilla.objectives._shapes import Shape
 from stilla.objectives.base import StepFeatureObjective, TargetObjective
 from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Signals
+from stilla.signals.guesses import Guesses
 
 _ALPHA, _GAMMA = 0.25, 2.0
 """Of the focal loss, as every detector of the family has them."""

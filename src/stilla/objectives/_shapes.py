@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.guesses import Detections, Guesses, Segments
 from stilla.objectives._matching import giou
 from stilla.signals import Signals
+from stilla.signals.guesses import Detections, Guesses, Segments
 
 
 class Shape(ABC):

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
-from stilla.guesses import Detections as Detections
-from stilla.guesses import Segments as Segments
-from stilla.utterances import Speech as Speech
-from stilla.utterances import Spoken as Spoken
+from stilla.signals.guesses import Detections as Detections
+from stilla.signals.guesses import Segments as Segments
+from stilla.signals.utterances import Speech as Speech
+from stilla.signals.utterances import Spoken as Spoken
 
 
 class Side(StrEnum):
