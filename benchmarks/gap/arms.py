@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,16 @@ RATES = (1e-4, 3e-4, 1e-3)
 NONE = {"augment": "none"}
 STANDARDISED = {"kind": "logits", "standardise": True, "temperature": 2.0}
 
+LEVERS: Mapping[str, Arm] = {
+    "T = 1": Arm(logits={"kind": "logits", "temperature": 1.0}),
+    "T = 4": Arm(logits={"kind": "logits", "temperature": 4.0}),
+    "T by spread": Arm(logits=STANDARDISED),
+    "DKD": Arm(logits={"kind": "dkd"}),
+    "DIST": Arm(logits={"kind": "dist"}),
+    "mean of weights": Arm(more={"average": {"last": 0.25}}),
+}
+"""One thing at a time that differs from labels at 0.3 and logits at T = 2: `plain` of the same length and rate."""
+
 BASELINES: Mapping[str, Arm] = {
     f"labels, {passes} passes, {rate:g}": Arm(passes, rate, labels=1.0) for passes in PASSES for rate in RATES
 }
@@ -59,12 +69,12 @@ STUDENTS: Mapping[str, Arm] = {
        for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
     **{f"plain, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share, data=NONE)
        for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
-    **{f"standardised, {passes} passes, {rate:g}": Arm(passes, rate, logits=STANDARDISED)
-       for passes in PASSES for rate in RATES},
     **{f"pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE, pool=share)
        for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
     **{f"taught, pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, pool=share)
        for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
+    **{f"{name}, {passes} passes, {rate:g}": replace(arm, passes=passes, rate=rate, data=NONE)
+       for name, arm in LEVERS.items() for passes in PASSES for rate in RATES},
 }
 
 ARMS: Mapping[str, Arm] = {**BASELINES, **STUDENTS}

@@ -232,3 +232,6 @@ CASES: Mapping[str, Case] = {
     "flowers": Case("image-classification", _flowers, _made, {"augment": "light"},
                     {"epochs": 30, "learning_rate": 1e-3}, THIRD),
 }
+SINGLE_TEXTS = tuple(name for name, case in CASES.items()
+                     if case.task == "text-classification" and isinstance(case.data["text"], str))
+"""Of classes of one text each."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,19 @@ class Bench:
         chosen: dict[str, Any] = json.loads(file.read_text())["chosen"]
         return chosen
 
+    def begun(self, name: str) -> Path:
+        """The student that all arms of the case start from, as a folder: of a run whose single step moves nothing."""
+        run = run_of({**self.base(name, CASES[name]), "teacher": {"model": str(self.teacher(name))},
+                      "student": self.chosen(name), "distill": {"max_steps": 1, "learning_rate": 1e-12},
+                      "output": str(self.folder(name) / "begun")}, [])
+        return run.student
+
     def student(self, name: str, arm: str, seed: int) -> Kept:
         """A student of the case, taught in one way; made, continued or found."""
         case, teacher = CASES[name], self.teacher(name)
         place = self.folder(name) / arm.replace(", ", "-").replace(" ", "-") / str(seed)
-        file = place / "kept.npz"
-        if not file.is_file():
+
+        def train() -> tuple[Path, float]:
             base = self.base(name, case)
             if arm != "default" or seed:
                 base["student"] = self.chosen(name)
@@ -85,14 +92,18 @@ class Bench:
             recipe = {**base, "teacher": {"model": str(teacher)}, "seed": seed, "output": str(place / "run"),
                       **{key: {**base.get(key, {}), **value} for key, value in said.items()}}
             run = run_of(recipe, [])
-            self._keep(file, name, run.student, float(_seconds(run.folder)))
-        return _read(file)
+            return run.student, seconds_of(run.folder)
+
+        return self.kept(place / "kept.npz", name, train)
 
     def judged(self, name: str, model: Path) -> Kept:
         """Another model of the case: the teacher."""
-        file = self.folder(name) / "teacher" / "kept.npz"
+        return self.kept(self.folder(name) / "teacher" / "kept.npz", name, lambda: (model, 0.0))
+
+    def kept(self, file: Path, name: str, made: Callable[[], tuple[Path, float]]) -> Kept:
+        """What a model of the case answers, by `file` where it is there; else of what `made` gives, with its seconds."""
         if not file.is_file():
-            self._keep(file, name, model, 0.0)
+            self._keep(file, name, *made())
         return _read(file)
 
     def base(self, name: str, case: Case) -> dict[str, Any]:
@@ -134,7 +145,7 @@ def _read(file: Path) -> Kept:
         return Kept({split: kept[split] for split in JUDGED}, float(kept["seconds"]), int(kept["parameters"]))
 
 
-def _seconds(folder: Path) -> float:
+def seconds_of(folder: Path) -> float:
     """Of the student's training, by the processor's clock, which other work does not stop."""
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return max((entry["processor_seconds"] for entry in entries
