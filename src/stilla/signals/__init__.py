@@ -7,294 +7,28 @@ objective ever sees padding, a shift or a mask of logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from stilla.errors import CompatibilityError
+from stilla.signals.batch import Batch as Batch
+from stilla.signals.batch import Side as Side
 from stilla.signals.guesses import Detections as Detections
 from stilla.signals.guesses import Segments as Segments
+from stilla.signals.rows import Dense as Dense
+from stilla.signals.rows import Form as Form
+from stilla.signals.rows import Head as Head
+from stilla.signals.rows import Headed as Headed
+from stilla.signals.rows import Heads as Heads
+from stilla.signals.rows import Samples as Samples
+from stilla.signals.rows import TopK as TopK
+from stilla.signals.stacks import Grid as Grid
+from stilla.signals.stacks import Pooling as Pooling
+from stilla.signals.stacks import Stack as Stack
 from stilla.signals.utterances import Speech as Speech
 from stilla.signals.utterances import Spoken as Spoken
-
-
-class Side(StrEnum):
-    STUDENT = "student"
-    TEACHER = "teacher"
-
-
-class Batch(dict[str, Any]):
-    """What a collator makes and the trainer moves: a mapping with the fixed keys below.
-
-    - `student`: keyword arguments of the student's forward.
-    - `teacher`: keyword arguments of the teacher's forward; the same object where they are the same.
-    - `labels`: row labels before flattening, as the task understands them; absent without labels.
-    - `unlabelled`: (batch,) bool, over a vocabulary the examples whose labels say where rows are, and not what is learnt
-      there; absent where there are none.
-    - `words`: by side (batch, words), where rows are words, or tokens that stand elsewhere for either side, the position that
-      answers for each; negative where there is none.
-    - `looks`: (batch, bytes) where examples have pictures beside texts, a hash of what is stored of them.
-    - `places`: by side (batch, classes), where a row's classes are places in an example, the position of each; negative
-      where none is. `characters`: by side (batch, classes, 2), what of its text stands there, from and to; both 0 where
-      nothing does. `across`: where the two models' places differ, (batch, rows of an example, classes) `to`, the student's
-      class that each of the teacher's stands for, and `cells`, that with whose probability each of the student's goes;
-      negative where none is.
-    - `queries`: (rows,) where rows are a query's candidates, which query of the batch each belongs to, in rising order.
-    - `pictures`: (batch,) which of the pictures each example has, negative where it has none. `texts`: (texts,) which of the
-      texts that are read; `numbers`: (texts,) its number among all, equal for equal texts; `of`: (texts,) whose it is, an
-      example of the batch.
-    - `start`: where its vectors stand among those of the optimiser step.
-    - `sizes`: (batch, 2) where places of a picture are answered, its size in pixels: height and width of masks, width and
-      height of what boxes lie in.
-    - `grid`: where masks of objects are answered, how many places lie below and beside each other in a picture.
-    - `frames`: by side (batch, frames) bool, where examples are sounds, which frames of hidden states are the sound's own.
-    - `scribe`: where frames are of speech, what their classes stand for.
-    - `seen`: (batch, most), where rows are items, which of them an example has already; negative behind the last.
-    - `counted`: (batch,) over a vocabulary what a token of each example counts; absent where all count 1.
-    - `given`: labels as a person's collator made them, where the task has its rows at other places.
-    - `keys`: (batch,) int64, the example's index in its split; what predictions are joined by.
-    """
-
-    @property
-    def student(self) -> Mapping[str, Tensor]:
-        inputs: Mapping[str, Tensor] = self["student"]
-        return inputs
-
-    @property
-    def teacher(self) -> Mapping[str, Tensor]:
-        inputs: Mapping[str, Tensor] = self["teacher"]
-        return inputs
-
-    @property
-    def labels(self) -> Tensor | None:
-        return self.get("labels")
-
-    @property
-    def keys_(self) -> Int[Tensor, "batch"] | None:
-        """The examples' keys (`keys` is a mapping's own method)."""
-        return self.get("keys")
-
-    def to(self, device: torch.device | str) -> Batch:
-        moved: dict[int, Any] = {}  # by identity, so that shared inputs stay shared and move once
-
-        def move(value: Any) -> Any:
-            if id(value) not in moved:
-                if isinstance(value, Tensor):
-                    moved[id(value)] = value.to(device)
-                elif isinstance(value, Mapping):
-                    moved[id(value)] = {name: move(one) for name, one in value.items()}
-                else:
-                    moved[id(value)] = value
-            return moved[id(value)]
-
-        return Batch({name: move(value) for name, value in self.items()})
-
-    def part(self, examples: slice) -> Batch:
-        """Some of its examples, padded as they are."""
-
-        def cut(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value[examples]
-            return {name: cut(one) for name, one in value.items()} if isinstance(value, Mapping) else value
-
-        return Batch({name: cut(value) for name, value in self.items()})
-
-
-@dataclass(frozen=True)
-class Dense:
-    """All logits of every row: the form for classifiers."""
-
-    logits: Float[Tensor, "rows classes"]
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    @property
-    def device(self) -> torch.device:
-        return self.logits.device
-
-    def rows(self, start: int, end: int) -> Dense:
-        return Dense(self.logits[start:end])
-
-
-@dataclass(frozen=True)
-class Head:
-    """How a family makes logits of a hidden state: z = cap(scale · h Wᵀ + bias), cap(y) = softcap · tanh(y / softcap).
-
-    The product is made in the hidden state's precision. `bias` already holds all that the family adds. `used`: only
-    the first so many classes exist (a padded vocabulary); None: all.
-    """
-
-    weight: Float[Tensor, "vocab width"]
-    bias: Float[Tensor, " vocab"] | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-    used: int | None = None
-
-    @property
-    def classes(self) -> int:
-        return len(self.weight) if self.used is None else self.used
-
-    def first(self, classes: int) -> Head:
-        """The same head for its first classes only.
-
-        Raises:
-            CompatibilityError: it does not have so many.
-        """
-        if not 0 < classes <= self.classes:
-            raise CompatibilityError(f"the head has {self.classes} classes, its first {classes} cannot be taken")
-        return replace(self, used=classes)
-
-    def logits(self, hidden: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows classes"]:
-        """All of them, differentiable, in at least float32. For few rows: the engine never builds so many at once."""
-        product = hidden @ self.weight[: self.classes].to(hidden.dtype).T
-        product = product.to(torch.promote_types(product.dtype, torch.float32))
-        if self.scale != 1:
-            product = product * self.scale
-        if self.bias is not None:
-            product = product + self.bias[: self.classes]
-        return product if self.softcap is None else self.softcap * torch.tanh(product / self.softcap)
-
-
-@dataclass(frozen=True)
-class Headed:
-    """Hidden states and the head that makes logits of them: the form for vocabularies, whose logits fit no memory.
-
-    hidden: as the head got it, in the precision of its product. A task gets it over (batch, positions) and gives it
-    back over rows.
-    """
-
-    hidden: Float[Tensor, "*rows width"]
-    head: Head
-
-    def __len__(self) -> int:
-        return len(self.hidden)
-
-    @property
-    def device(self) -> torch.device:
-        return self.hidden.device
-
-    def rows(self, start: int, end: int) -> Headed:
-        return Headed(self.hidden[start:end], self.head)
-
-    def held(self) -> Headed:
-        """With a copy of the head's weights, which last where the head's own do not."""
-        bias = self.head.bias
-        return Headed(self.hidden, replace(self.head, weight=self.head.weight.clone(),
-                                           bias=None if bias is None else bias.clone()))
-
-    def first(self, classes: int) -> Headed:
-        """Over the first classes of the vocabulary only."""
-        return Headed(self.hidden, self.head.first(classes))
-
-    def dense(self) -> Dense:
-        return Dense(self.head.logits(self.hidden))
-
-
-@dataclass(frozen=True)
-class TopK:
-    """A distribution's k likeliest classes and the mass of all others, both at one temperature.
-
-    ids: sorted, without repetition. log_tail: log of the mass outside, stored and never derived (1 - P has no digits
-    where P is near 1); -inf where k is all classes. there: None, or which places hold anything: the others repeat the first
-    class that is there, with log_probs of -inf (a student has fewer classes, `rows/among.py`).
-    """
-
-    ids: Int[Tensor, "rows k"]
-    log_probs: Float[Tensor, "rows k"]
-    log_tail: Float[Tensor, " rows"]
-    temperature: float = 1.0
-    there: Bool[Tensor, "rows k"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def device(self) -> torch.device:
-        return self.ids.device
-
-    def rows(self, start: int, end: int) -> TopK:
-        there = None if self.there is None else self.there[start:end]
-        return TopK(self.ids[start:end], self.log_probs[start:end], self.log_tail[start:end], self.temperature, there)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Classes drawn from a distribution at temperature 1, how often (0: padding), and the distribution's entropy in nats.
-
-    counts / sum of counts is an unbiased estimate of the distribution: of forward KL's gradient, of nothing else's.
-    """
-
-    ids: Int[Tensor, "rows u"]
-    counts: Float[Tensor, "rows u"]
-    entropy: Float[Tensor, " rows"]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def device(self) -> torch.device:
-        return self.ids.device
-
-    def rows(self, start: int, end: int) -> Samples:
-        return Samples(self.ids[start:end], self.counts[start:end], self.entropy[start:end])
-
-
-Form = Dense | Headed | TopK | Samples
-"""The forms that a distribution over classes comes in. Each has `len()`, its rows, and `rows(start, end)`, some of them."""
-
-
-Pooling = Literal["mean", "first", "last", "max"]
-"""How an example's positions become one vector, its embedding."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where in a picture positions lie: row by row, after the first `prefix` of them, which show no place (a class token)."""
-
-    height: int
-    width: int
-    prefix: int = 0
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The hidden states of one layer stack: [0] enters the first layer, [i] leaves layer i - 1.
-
-    `mask` is True at valid tokens; `None` where every position is valid (images). `grids`: of each state of a picture, where
-    its positions lie; None where that is not known, empty where nothing is.
-    """
-
-    hidden_states: Sequence[Float[Tensor, "batch _ _"]]  # positions and width: stages change both
-    mask: Bool[Tensor, "batch _"] | None = None
-    grids: Sequence[Grid | None] = ()
-
-    def pooled(self, index: int, how: Pooling) -> Float[Tensor, "batch width"]:
-        """One vector per example of `hidden_states[index]`: the mean of its valid positions, the first or the last of them,
-        or the largest of each number.
-
-        In at least float32; zero where an example has no valid position.
-        """
-        states = self.hidden_states[index]
-        states = states.to(torch.promote_types(states.dtype, torch.float32))
-        valid = states.new_ones(states.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
-        if how == "mean":
-            some = valid.sum(1, keepdim=True).clamp_min(1)
-            # chosen and not multiplied: padding may hold what is no number
-            return torch.where(valid.unsqueeze(-1), states, 0).sum(1) / some
-        if how == "max":
-            largest = torch.where(valid.unsqueeze(-1), states, torch.finfo(states.dtype).min).amax(1)
-            return torch.where(valid.any(1, keepdim=True), largest, 0)
-        places = torch.arange(valid.shape[1], device=valid.device)
-        worth = -places if how == "first" else places
-        place = torch.where(valid, worth, -valid.shape[1]).argmax(1)
-        chosen = states[torch.arange(len(states), device=states.device), place]
-        return torch.where(valid.any(1, keepdim=True), chosen, 0)
 
 
 @dataclass(frozen=True)
@@ -311,14 +45,6 @@ class Pairs:
     written_for: Int[Tensor, " texts"]
     scale: Float[Tensor, ""]
     bias: Float[Tensor, ""] | None = None
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Two answers of a student with a head to learn labels and one to learn from the teacher; it says their mean."""
-
-    labels: Dense
-    teacher: Dense
 
 
 @dataclass(frozen=True)
