@@ -62,14 +62,16 @@ def brewed(bench: Bench, case: str, teacher: Path, seed: int) -> Kept:
 def distil(teacher: Path, start: Path, texts: list[str], seed: int, output: Path) -> float:
     """Train and save the student; seconds of the processor."""
     torch.manual_seed(seed)
-    student = _load(start)
-    batches = Batches(texts, [AutoTokenizer.from_pretrained(folder) for folder in (teacher, start)], seed)
+    models = [_load(folder) for folder in (teacher, start)]
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (teacher, start)]
+    batches = Batches(texts, list(zip(tokenizers, models, strict=True)), seed)
+    student = models[1]
     steps = PASSES * len(batches)
     config = DistillationConfig(temperature=TEMPERATURE, kd_loss_type="ce", kd_loss_weight=1.0, hard_label_weight=0.0)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         training = TrainingConfig(ckpt_steps=steps + 1, output_dir=folder, device="cpu")
-        distiller = GeneralDistiller(training, config, Precise(_load(teacher)), Precise(student), _adapt, _adapt)
+        distiller = GeneralDistiller(training, config, Precise(models[0]), Precise(student), _adapt, _adapt)
         with distiller:
             distiller.train(
                 torch.optim.AdamW(student.parameters(), lr=RATE), batches, num_steps=steps, max_grad_norm=CLIP,
@@ -98,8 +100,9 @@ class Precise(nn.Module):
 class Batches:
     """Every pass in a new order; a batch for the teacher and one for the student, each by its own tokenizer."""
 
-    def __init__(self, texts: list[str], tokenizers: list[Any], seed: int) -> None:
-        self.texts, self.tokenizers = texts, tokenizers
+    def __init__(self, texts: list[str], readers: list[tuple[Any, Any]], seed: int) -> None:
+        """`readers`: tokenizer and model, of the teacher and of the student."""
+        self.texts, self.readers = texts, readers
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -108,8 +111,14 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, dict[str, Tensor]]]:
         for part in torch.randperm(len(self.texts), generator=self.generator).split(BATCH):
             chosen = [self.texts[index] for index in part.tolist()]
-            yield {side: dict(tokenizer(chosen, truncation=True, max_length=512, padding=True, return_tensors="pt"))
-                   for side, tokenizer in zip(("teacher", "student"), self.tokenizers, strict=True)}
+            yield {side: tokens(tokenizer, chosen, model)
+                   for side, (tokenizer, model) in zip(("teacher", "student"), self.readers, strict=True)}
+
+
+def tokens(tokenizer: Any, texts: list[str], model: Any) -> dict[str, Tensor]:
+    """As a run of Stilla cuts them: what the model can read, at most 512."""
+    longest = min(512, model.config.max_position_embeddings)
+    return dict(tokenizer(texts, truncation=True, max_length=longest, padding=True, return_tensors="pt"))
 
 
 def _adapt(_: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from benchmarks.gap.brewer import tokens
 from benchmarks.gap.cases import CASES, SINGLE_TEXTS, Rows, read, write
 from benchmarks.gap.runs import Bench, Kept, metric_of, seconds_of
 from benchmarks.gap.table import gap_table
@@ -112,7 +113,7 @@ def answered(model: Path, texts: list[str]) -> dict[tuple[int, ...], Tensor]:
     tokenizer, teacher = AutoTokenizer.from_pretrained(model), _load(model).eval()
     found: dict[tuple[int, ...], Tensor] = {}
     for begin in range(0, len(texts), BATCH):
-        batch = tokenizer(texts[begin:begin + BATCH], truncation=True, max_length=512, padding=True, return_tensors="pt")
+        batch = tokens(tokenizer, texts[begin:begin + BATCH], teacher)
         logits = teacher(**batch).logits
         found.update(zip(_keys(batch["input_ids"], batch["attention_mask"]), logits, strict=True))
     return found
@@ -131,7 +132,8 @@ def filtered(bench: Bench, case: str, teacher: Path) -> str:
         start = CASES[case].start(bench.folder(case) / "data")
         model = AutoModelForSequenceClassification.from_pretrained(
             start, num_labels=len(classes), ignore_mismatched_sizes=True, dtype=torch.float32).train()
-        labels = torch.tensor([classes[row[data["label"]]] for row in rows])
+        named = [row[data["label"]] for row in rows]
+        labels = torch.tensor([one if isinstance(one, int) else classes[one] for one in named])
         averages = F.one_hot(labels, len(classes)).float()
         generator = torch.Generator().manual_seed(0)
         steps = int(said["epochs"] * -(-len(rows) // BATCH))
@@ -141,7 +143,7 @@ def filtered(bench: Bench, case: str, teacher: Path) -> str:
         for _ in range(said["epochs"]):
             for part in torch.randperm(len(rows), generator=generator).split(BATCH):
                 chosen = [rows[index][data["text"]] for index in part.tolist()]
-                batch = tokenizer(chosen, truncation=True, max_length=512, padding=True, return_tensors="pt")
+                batch = tokens(tokenizer, chosen, model)
                 keys.update(zip(part.tolist(), _keys(batch["input_ids"], batch["attention_mask"]), strict=True))
                 logits = model(**batch).logits
                 averages[part] += SHARE * (logits.detach().softmax(-1) - averages[part])
