@@ -1,46 +1,54 @@
-"""Several processes that train together, on this machine. Also run as a program by launchers, around those of the tests."""
+"""Several processes that train together, on this machine."""
 
 from __future__ import annotations
 
 import os
-import runpy
-import subprocess
-import sys
+import signal
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tests.forked import servers
+
+SECONDS = 600
+
 
 def launch(folder: Path, processes: int, program: str, *arguments: object, cpu: bool = True) -> list[Any]:
     """Run a module of the tests with the folder before its arguments; what each of its processes left there.
 
+    They find each other by what torchrun and accelerate's launcher put into the environment.
+
     cpu: whether accelerate is told to use processors; without, DeepSpeed uses them.
     """
     folder.mkdir()
-    # torchrun is what accelerate's launcher starts on CPU, without its configuration
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               "-m", "tests.equivalence.launching", program, str(folder), *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "ACCELERATE_USE_CPU"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, check=False,
-        env={**environment, "OMP_NUM_THREADS": "1", **({"ACCELERATE_USE_CPU": "true"} if cpu else {})})
-    said = [line for line in done.stderr.splitlines() if line.startswith("[rank0]")] or done.stderr.splitlines()
-    assert done.returncode == 0, "\n".join(said[-60:])
+    asked = servers(processes)
+    world = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost",
+             "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true" if cpu else "false"}
+    running = {rank: server.start(program, [folder, *arguments], {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                                  folder / f"rank{rank}.log")
+               for rank, server in enumerate(asked)}
+    failed, until = None, time.monotonic() + SECONDS
+    while running:
+        for rank in list(running):
+            code = asked[rank].ended(within=0.01)
+            if code is not None:
+                del running[rank]
+            late = time.monotonic() > until
+            if failed is None and (code or late):
+                failed = rank  # the others would wait for it
+                for process in running.values():
+                    with suppress(ProcessLookupError):  # it has just ended by itself
+                        os.killpg(process, signal.SIGKILL)
+    assert failed is None, "\n".join((folder / f"rank{failed}.log").read_text().splitlines()[-60:])
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]
 
 
-def _as_launched() -> None:
-    """Run the module that is named first as if it were the program, then part from the other processes.
-
-    A process that Python takes apart while gloo's threads still run is sometimes ended by C++ ("terminate called without
-    an active exception"), long after it has done its work.
-    """
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    _as_launched()
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("localhost", 0))
+        port: int = bound.getsockname()[1]
+        return port
