@@ -73,8 +73,8 @@ class _Open(_Extent):
     children: int = field(default=0)
 
 
-def look(text: str) -> None:
-    """Raise where a YAML document is beyond what a recipe may be; its values are not made.
+def look(text: str) -> list[Any]:
+    """The events of a YAML document, of which its values are made; raise where it is beyond what a recipe may be.
 
     Raises:
         BeyondError: too large, too deep, a tag, an alias within itself, a key that is no word, a key that is there twice.
@@ -82,7 +82,9 @@ def look(text: str) -> None:
     """
     known: dict[str, _Extent] = {}
     open_: list[_Open] = [_Open()]
+    events = []
     for event in YAML(typ="safe", pure=True).parse(text):
+        events.append(event)
         if isinstance(event, DocumentStartEvent) and (event.tags or event.version not in (None, (1, 2))):
             raise _beyond(event, "a directive (%YAML, %TAG) that no recipe uses; leave it out")
         if isinstance(event, CollectionEndEvent):
@@ -104,6 +106,7 @@ def look(text: str) -> None:
                 _refuse_tag(event)
                 _refuse_digits(event)
                 _end(_Extent(1, len(event.value), 0), event.anchor, known, open_, event)
+    return events
 
 
 def _end(extent: _Extent, anchor: str | None, known: dict[str, _Extent], open_: list[_Open], event: Any) -> None:

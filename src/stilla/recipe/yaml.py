@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.parser import Parser
 
 from stilla.errors import RecipeError, short
 from stilla.recipe.limits import SIZE, BeyondError, look
@@ -25,12 +27,21 @@ def load(text: str, source: str) -> Any:
     if len(text) > SIZE:
         raise RecipeError(f"{source}: {len(text):,} characters; a recipe has at most {SIZE:,}")
     try:
-        look(text)
-        return YAML(typ="safe", pure=True).load(text)
+        maker = YAML(typ="safe", pure=True)
+        maker.Parser = partial(_Read, look(text))
+        return maker.load("")
     except MarkedYAMLError as error:
         raise RecipeError(_located(error, text, source)) from None
     except Exception as error:  # the date 2024-13-45, a merge of what is no mapping: ruamel.yaml raises of every kind
         raise RecipeError(f"{source}: cannot be read as YAML ({short(_first_line(error), LONGEST)})") from None
+
+
+class _Read(Parser):
+    """Gives events that have been read before: reading takes most of the time, so it happens once."""
+
+    def __init__(self, events: Sequence[Any], loader: YAML) -> None:
+        super().__init__(loader)
+        self.state = partial(next, iter(events), None)
 
 
 def flow(value: object) -> str:
