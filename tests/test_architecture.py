@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import grimp
@@ -15,10 +15,14 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "stilla"
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+Modules = dict[str, ast.Module]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
     """Every file of the package, by its path from there."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        yield path.relative_to(SOURCE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+            for path in sorted(SOURCE.rglob("*.py"))}
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +50,30 @@ def test_the_rule_about_siblings_sees_the_siblings(graph: grimp.ImportGraph) -> 
     assert {"stilla.objectives.labels", "stilla.objectives.base"} <= graph.find_children("stilla.objectives")
 
 
-def test_only_features_puts_hooks_on_a_forward() -> None:
+def test_only_features_puts_hooks_on_a_forward(modules: Modules) -> None:
     """Backward hooks and the saved tensors' hooks of `check/estimate/` see no model's states; that of `standard.py` is on a
     head's last layer, while it is trained, and gives its answer in other units."""
-    hooked = {name for name, tree in modules() for node in ast.walk(tree)
+    hooked = {name for name, tree in modules.items() for node in ast.walk(tree)
               if isinstance(node, ast.Attribute) and node.attr.startswith("register_") and "forward" in node.attr}
     assert hooked == {"models/features.py", "tasks/shared/standard.py"}
 
 
-def test_the_line_asks_for_no_task_by_name() -> None:
+def test_the_line_asks_for_no_task_by_name(modules: Modules) -> None:
     """`if task == "text-classification"` belongs into that task's file."""
     from stilla.tasks import KINDS
 
     free = ("tasks/", "samples/", "cli/")  # cli: in a help text
-    naming = {name for name, tree in modules() if not name.startswith(free) for node in ast.walk(tree)
+    naming = {name for name, tree in modules.items() if not name.startswith(free) for node in ast.walk(tree)
               if isinstance(node, ast.Compare)
               for part in (node.left, *node.comparators) if isinstance(part, ast.Constant) and part.value in KINDS}
     assert not naming
 
 
-def test_what_evaluates_asks_no_task_what_it_is() -> None:
+def test_what_evaluates_asks_no_task_what_it_is(modules: Modules) -> None:
     """Answers of any kind are judged by exams: no question for a vocabulary, for what writes, or for a kind."""
     from stilla.tasks import KINDS
 
-    asking = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in modules() if name.startswith("evaluate/")
+    asking = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in modules.items() if name.startswith("evaluate/")
               for node in ast.walk(tree) if _asks_what_a_task_is(node, KINDS)]
     assert not asking
 
@@ -101,10 +105,10 @@ def test_a_question_for_a_task_would_be_found(line: str) -> None:
     assert any(_asks_what_a_task_is(node, KINDS) for node in ast.walk(ast.parse(line)))
 
 
-def test_nothing_is_unpickled() -> None:
+def test_nothing_is_unpickled(modules: Modules) -> None:
     """Weights are safetensors, or read with `weights_only=True`."""
     readers = {f"{module}.load{s}" for module in ("pickle", "dill", "cloudpickle", "joblib") for s in ("", "s")}
-    for name, tree in modules():
+    for name, tree in modules.items():
         for node in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
             function, where = ast.unparse(node.func), f"{name}:{node.lineno}"
             assert function not in readers, where
@@ -113,8 +117,8 @@ def test_nothing_is_unpickled() -> None:
                            for keyword in node.keywords), where
 
 
-def test_every_module_says_what_it_is() -> None:
-    silent = [name for name, tree in modules() if tree.body and ast.get_docstring(tree) is None]
+def test_every_module_says_what_it_is(modules: Modules) -> None:
+    silent = [name for name, tree in modules.items() if tree.body and ast.get_docstring(tree) is None]
     assert not silent
 
 
