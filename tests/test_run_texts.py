@@ -298,6 +298,7 @@ def test_the_pace_of_writing_is_measured_as_a_run_writes(tmp_path: Path) -> None
     assert teacher.model.generation_config.to_dict() == before
 
 
+@pytest.mark.slow
 def test_a_headline_that_is_not_measured_is_known_before_any_training(tmp_path: Path) -> None:
     files = pairs.files(tmp_path / "data")
     plain: dict[str, Any] = {"task": "causal-lm", "data": {**files, "prompt": "source", "completion": "target"},

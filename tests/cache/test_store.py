@@ -121,6 +121,7 @@ def capture(path: Path, delay: float = 0.0) -> None:
             time.sleep(delay)
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_it_continues_to_the_same_bytes(cache: Path, tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     chance = random.Random(1)

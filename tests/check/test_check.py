@@ -196,6 +196,7 @@ def test_a_folder_with_something_else_in_it_is_refused(found, tmp_path):
     assert "is a file" in only(found())
 
 
+@pytest.mark.slow
 def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
     from stilla.recipe.written import dump
 
@@ -337,6 +338,7 @@ def test_packages_that_a_format_needs_are_missed_before_training(recipe, monkeyp
         refuse_known_problems(recipe("export=[onnx, int8]"))
 
 
+@pytest.mark.slow
 def test_random_weights_with_few_steps_are_noted(found):
     def noted(*overrides):
         return [note for note in found(*overrides).notes if "random weights learn slowly" in note]

@@ -73,6 +73,7 @@ def test_an_error_in_a_recipes_shape_does_not_import_torch(tmp_path, wrong):
     assert not modules & {"torch", "transformers", "datasets", "numpy"}
 
 
+@pytest.mark.slow
 def test_a_check_imports_nothing_that_only_a_run_needs(tmp_path):
     (tmp_path / "recipe.yaml").write_text(json.dumps(tiny.recipe(tmp_path / "made", export=["onnx", "int8"])))
     exit_code, modules = imported_by(["check", "recipe.yaml"])

@@ -443,6 +443,7 @@ def test_deep_pictures_count_otherwise_than_when_they_were_cut_off() -> None:
     assert of(b"P6 usual", Image()) == of(b"P6 usual", Value("binary"))
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
     program = (
         "from stilla import data; from datasets import Dataset; "

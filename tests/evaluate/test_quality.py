@@ -35,6 +35,7 @@ def test_the_interval_of_a_proportion_has_its_analytic_width() -> None:
     assert found.high == pytest.approx(0.8 + error, abs=0.0008)
 
 
+@pytest.mark.slow
 def test_the_paired_interval_has_its_analytic_width(rng: np.random.Generator) -> None:
     ours, theirs = rng.random(3000) < 0.9, rng.random(3000) < 0.9
     theirs[:2500] = ours[:2500]

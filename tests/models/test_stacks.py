@@ -96,6 +96,7 @@ def test_what_no_config_counts_as_one_list_of_layers_is_no_stack(model) -> None:
     assert find_stacks(model()) == ()
 
 
+@pytest.mark.slow
 def test_experts_and_strided_convolutions_are_no_stacks() -> None:
     switch = hf.SwitchTransformersConfig(
         vocab_size=40,

@@ -93,6 +93,7 @@ def test_the_hidden_state_is_every_axis_that_carries_it() -> None:
     assert members(whole).keys() == carried - inner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "fused"), [("gpt2", "c_attn.weight"), ("phi3", "qkv_proj.weight")])
 def test_heads_in_one_matrix_with_others_are_told_apart(name: str, fused: str) -> None:
     if name == "gpt2":
@@ -110,6 +111,7 @@ def test_heads_in_one_matrix_with_others_are_told_apart(name: str, fused: str) -
     assert found == [expected] * len(found) != []
 
 
+@pytest.mark.slow
 def test_layers_that_share_a_bias_of_positions_keep_the_same_heads() -> None:
     model = named("t5").build()
     widths = find_widths(model, ["heads"])

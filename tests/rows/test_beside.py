@@ -23,6 +23,7 @@ def test_busy_processes_end_with_what_they_are_beside() -> None:
     assert all(process.poll() is not None for process in processes)
 
 
+@pytest.mark.slow
 def test_a_busy_process_ends_when_nobody_holds_it_any_more() -> None:
     with busy(1) as (process,):
         assert process.stdin is not None

@@ -50,6 +50,7 @@ def in_other_orders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("stilla.rows.engine.compare", late)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("head", ["plain", "all"])
 def test_bits_are_the_same_whoever_takes_which_block(head: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +224,7 @@ def test_autocast_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
         assert same(found[1], found[0])
 
 
+@pytest.mark.slow
 def test_several_callers_do_not_wait_for_each_other_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces(monkeypatch, 9, 1)
     given = sides()

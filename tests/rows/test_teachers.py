@@ -114,6 +114,7 @@ def test_drawn_classes_are_refused_for_what_they_would_bias(divergence: Any) -> 
             call()
 
 
+@pytest.mark.slow
 def test_drawn_classes_are_unbiased_in_value_and_gradient() -> None:
     given = sides(rows=3)
     objective = Logits(temperature=1.0)

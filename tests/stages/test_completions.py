@@ -84,6 +84,7 @@ def test_a_text_that_was_cut_is_not_taught_as_ended(tmp_path: Path) -> None:
         assert (int(labels[0, -1]) == 2) == (not row["cut"])
 
 
+@pytest.mark.slow
 def test_a_killed_writing_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path / "whole")
     real, calls = Parts.save, []

@@ -199,6 +199,7 @@ def test_a_function_of_ones_own_sees_the_example_and_what_the_teacher_says(tmp_p
         answers("text", tmp_path / "raises", keep=f"{__name__}:raises")
 
 
+@pytest.mark.slow
 def test_pictures_reach_a_teacher_whose_weights_are_halved(tmp_path: Path) -> None:
     task, teacher, pool, labelled = asked("image")
     teacher.model.to(torch.bfloat16)

@@ -53,6 +53,7 @@ def test_candidates_are_as_large_as_said_and_below_the_limit_by_less_than_a_toke
         assert one.parameters == size(student) <= most
 
 
+@pytest.mark.slow
 def test_what_needs_more_tokens_than_there_is_room_for_is_no_candidate() -> None:
     teacher = bert()
     most = size(by_layers(teacher, 3).model) - 100 * 16

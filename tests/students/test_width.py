@@ -296,6 +296,7 @@ def test_what_was_thought_least_of_at_first_may_be_what_stays() -> None:
     assert made.slices["model.layers.0.mlp.down_proj.weight"][1].tolist() == [*range(80, 120)]
 
 
+@pytest.mark.slow
 def test_a_cut_is_written_and_read_as_it_was(tmp_path: Path) -> None:
     teacher = llama(num_key_value_heads=4)
     made = by_width(teacher, Width(ffn=0.5, heads=0.5, hidden=0.5, rounds=1), first_units)

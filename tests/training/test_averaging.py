@@ -59,6 +59,7 @@ def near(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
 
 
+@pytest.mark.slow
 @each
 def test_the_student_is_the_mean_by_hand(tmp_path: Path, how: Average) -> None:
     watch = Watch()
@@ -92,6 +93,7 @@ def test_the_training_itself_is_what_it_was(tmp_path: Path, how: Average) -> Non
     assert near(watch.seen[-1], plainly.seen[-1]) == 0
 
 
+@pytest.mark.slow
 @each
 def test_the_mean_is_measured_and_the_weights_beside_it(
     tmp_path: Path, how: Average, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +162,7 @@ def test_a_checkpoint_without_the_mean_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, average=Average(last=0.25)).train(resume_from_checkpoint=place)  # whose mean begins later
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["distilbert", "llama"])
 def test_tied_weights_stay_tied_and_are_stored_once(tmp_path: Path, kind: str) -> None:
     made = trainer(tmp_path, student=tied(kind), average=Average(ema=0.6), save_strategy="steps", save_steps=3,
@@ -211,6 +214,7 @@ def test_the_terms_projections_are_the_last(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in projections)
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_mean(tmp_path: Path) -> None:
     watch = Watch()
     made = trainer(tmp_path, average=Average(last=0.5), callbacks=[watch])
@@ -220,6 +224,7 @@ def test_what_is_saved_is_the_mean(tmp_path: Path) -> None:
     assert near(dict(loaded.named_parameters()), oracle(Average(last=0.5), watch.seen)) < 1e-6
 
 
+@pytest.mark.slow
 @each
 def test_the_best_is_the_best_ones_mean(tmp_path: Path, how: Average) -> None:
     """The step that was best is chosen here: the second of three evaluations."""
@@ -235,6 +240,7 @@ def test_the_best_is_the_best_ones_mean(tmp_path: Path, how: Average) -> None:
     assert near(student(made), oracle(whole, [watch.seen[0], *watch.seen[1 + first : 5]])) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_best_may_be_older_than_the_mean(tmp_path: Path) -> None:
     watch = Watch()
     made = trainer(

@@ -76,12 +76,14 @@ def test_older_checkpoints_go_when_the_newest_is_whole(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint-of-mine").exists()
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_training_is_sealed(tmp_path: Path) -> None:
     trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=4).train()
     for step in (2, 4):
         assert wrong_with(tmp_path / f"checkpoint-{step}") is None
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_looked_at_before_it_is_called_good(tmp_path: Path) -> None:
     made = trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=4)
     made.train()

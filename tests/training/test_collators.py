@@ -42,6 +42,7 @@ def targets(family: str) -> tuple[Any, Any, datasets.Dataset]:
     return pairs.model(family), own, made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bart", "t5", "marian", "mbart"])
 @pytest.mark.parametrize("named", [False, True], ids=["without model=", "with model="])
 def test_pairs_through_the_seq2seq_collator_have_the_models_own_loss(tmp_path: Path, family: str, named: bool) -> None:
@@ -170,6 +171,7 @@ def test_a_resumed_training_draws_the_same_masks(tmp_path: Path, own_seed: int |
     assert distance(weights(whole), weights(rest)) == 0
 
 
+@pytest.mark.slow
 def test_the_default_collators_pad_where_a_tokenizer_is_given(tmp_path: Path) -> None:
     model, own, data = classifier(), tiny.tokenizer(), tokenised()
     expected = own_loss(model, hf.DataCollatorWithPadding(own)(

@@ -22,6 +22,7 @@ from tests.equivalence.setting import distance, weights
 from tests.training.setting import arguments, classifier, losses, rows, tokenised, trainer
 
 
+@pytest.mark.slow
 def test_the_text_column_may_still_be_there(tmp_path: Path) -> None:
     kept, removed = (trainer(tmp_path, data) for data in (tokenised(), tokenised(remove_columns=["text"])))
     kept.train()
@@ -29,6 +30,7 @@ def test_the_text_column_may_still_be_there(tmp_path: Path) -> None:
     assert losses(kept) == losses(removed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch", "numpy", "columns"])
 def test_a_format_changes_nothing(tmp_path: Path, kind: str) -> None:
     plain, formatted = tokenised(), tokenised()
@@ -42,6 +44,7 @@ def test_a_format_changes_nothing(tmp_path: Path, kind: str) -> None:
     assert losses(one) == losses(other)
 
 
+@pytest.mark.slow
 def test_examples_made_while_they_are_read_see_all_columns(tmp_path: Path) -> None:
     own = tiny.tokenizer()
     made = rows().with_transform(lambda batch: {**own(batch["text"]), "labels": batch["label"], "text": batch["text"]})
