@@ -61,6 +61,7 @@ def _serve() -> None:
         process = os.fork()
         if not process:
             return _become(**json.loads(line))
+        os.setpgid(process, process)
         print(process, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
     return None
@@ -72,7 +73,6 @@ def _become(program: str, arguments: list[str], environment: dict[str, str], fol
     A process that Python takes apart while gloo's threads still run is sometimes ended by C++ ("terminate called without
     an active exception"), long after it has done its work.
     """
-    os.setpgid(0, 0)
     for path, numbers in ((os.devnull, (0,)), (log, (1, 2))):
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         for number in numbers:

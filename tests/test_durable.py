@@ -7,9 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +23,10 @@ from stilla.stages.lock import OWNER
 from stilla.training import checkpoints
 from tests import tiny
 from tests.faults import flip
+from tests.forked import servers
 
 pytestmark = pytest.mark.slow
 
-RUN = "import sys, json, stilla; stilla.distill(**json.load(open(sys.argv[1])))"
 MADE = ("teacher", "student", "baseline")
 
 
@@ -72,24 +69,23 @@ def curves(run: Path) -> list[tuple[Any, ...]]:
 
 def killed(file: Path, run: Path, after: float) -> bool:
     """Start the run, and kill it and all that it started so many seconds after it has begun to work; whether it was over."""
-    command = [sys.executable, "-c", RUN, str(file)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and f'"process": {process.pid},' not in (
-            (run / OWNER).read_text() if (run / OWNER).exists() else ""):
-        time.sleep(0.02)
-    try:
-        _, said = process.communicate(timeout=after)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    (server,), log = servers(1), file.with_name("said.txt")
+    process, code = server.start("stilla", ["run", file], {}, log), None
+    while code is None and f'"process": {process},' not in ((run / OWNER).read_text() if (run / OWNER).exists() else ""):
+        code = server.ended(within=0.02)
+    if code is None:
+        code = server.ended(within=after)
+    if code is None:
+        os.killpg(process, signal.SIGKILL)
+        assert server.ended(within=60) is not None
         return False
-    assert process.returncode == 0, said
+    assert code == 0, log.read_text()
     return True
 
 
 @pytest.mark.parametrize("chain", range(int(os.environ.get("KILL_CHAINS", "2"))))
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path, whole: Path, chain: int) -> None:
-    file, run, draw = tmp_path / "recipe.json", tmp_path / "run", random.Random(chain)
+    file, run, draw = tmp_path / "recipe.yaml", tmp_path / "run", random.Random(chain)
     file.write_text(json.dumps(recipe(tmp_path)))
     kills = 0
     while not killed(file, run, draw.uniform(0, 1.5 * (kills + 1)) if kills < 6 else 600):
@@ -155,12 +151,10 @@ def test_what_is_damaged_is_refused_where_it_would_be_measured(tmp_path: Path, w
     assert (run / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
-@pytest.mark.parametrize("damage", ["gone", "empty", "flipped"])
-def test_a_damaged_checkpoint_falls_back_and_ends_equal(
-    tmp_path: Path, whole: Path, name: str, damage: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, options = tmp_path / "run", recipe(tmp_path)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended as its student's second checkpoint was there."""
+    folder = tmp_path_factory.mktemp("stopped")
 
     class Stop(Exception):  # noqa: N818
         pass
@@ -171,10 +165,21 @@ def test_a_damaged_checkpoint_falls_back_and_ends_equal(
             raise Stop
 
     seal = checkpoints.seal
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "seal", stop)
         with pytest.raises(Stop):
-            stilla.distill(**options)
+            stilla.distill(**recipe(folder))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "flipped"])
+def test_a_damaged_checkpoint_falls_back_and_ends_equal(
+    tmp_path: Path, whole: Path, stopped: Path, name: str, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    options = {**recipe(stopped.parent), "output": str(run)}
     file = run / "checkpoints" / "student" / "checkpoint-6" / name
     if damage == "flipped":
         flip(file, random.Random(name))
