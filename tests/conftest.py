@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,12 @@ install_import_hook(["stilla.objectives", "stilla.rows", "stilla.signals", "stil
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of all collections of garbage: accelerate asks for some in every training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

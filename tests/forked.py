@@ -7,6 +7,7 @@ is about. Also run as a program: a server.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -57,6 +58,7 @@ def servers(number: int) -> list[Server]:
 def _serve() -> None:
     import stilla.run  # noqa: F401
 
+    gc.freeze()  # or a collection in a fork would copy all pages
     for line in sys.stdin.buffer:
         process = os.fork()
         if not process:
