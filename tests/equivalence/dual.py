@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Affinities, Contrastive, Embedding, Interactive, Similarities
 from stilla.students import fresh
 from stilla.tasks.vision_text.image_text import ImageText
 from stilla.tasks.vision_text.sections import ImageTextData
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.vision_text.setting import captioned, classed, clip_folder, loaded, siglip_folder
 
 
@@ -40,19 +40,14 @@ def trainer(
                                  "vision_config": sizes, **narrow}).model
     prepared = task.prepare(splits["train"], made.processor, made.processor, training=True)
     teacher = made.model if cached is None else cached(made.model, task, prepared)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 5e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, teacher, terms=terms(), task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 4, 5e-2, **options))
 
 
 if __name__ == "__main__":
-    from tests.equivalence.setting import losses, weights
-
     place, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     run = trainer(place / f"of-{os.environ.get('RANK', 0)}", number, per_device_train_batch_size=batch,
                   gradient_accumulation_steps=int(sys.argv[4]))
     run.train()
-    torch.save((weights(run), losses(run)), place / f"rank{run.args.process_index}.pt")
+    leave(run, place)

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import CTC, Hidden, Labels, Logits
@@ -20,7 +19,7 @@ from stilla.tasks.audio.norms import leave_padding_out
 from stilla.tasks.audio.sections import AudioClassificationData, SpeechRecognitionData
 from stilla.tasks.audio.speech_recognition import SpeechRecognition
 from stilla.training.dropout import dropping
-from tests.equivalence.setting import losses, weights
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.audio import speakers, writers
 from tests.tasks.audio.setting import folder, folders
 
@@ -55,12 +54,9 @@ def trainer(place: Path, kind: str = "sounds", number: int = 21, **options: Any)
     student = by_layers(loaded.model, {"encoder": 1, "decoder": 1} if kind.startswith("written") else 1)
     leave_padding_out(student.model)
     prepared = task.prepare(splits["train"], loaded.processor, loaded.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, loaded.model, terms=KINDS[kind](), task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 6, 1e-2, **options))
 
 
 def trained(made: DistillationTrainer, **options: Any) -> DistillationTrainer:
@@ -75,4 +71,4 @@ if __name__ == "__main__":
     started = trainer(own, kind, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
                       ddp_find_unused_parameters=False)
     trained(started)
-    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")
+    leave(started, here)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
@@ -20,7 +19,7 @@ from stilla.tasks.language.masked_lm import MaskedLM
 from stilla.tasks.language.sections import CausalLMData, MaskedLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.teachers import LiveTeacher, Teacher
-from tests.equivalence.setting import losses, weights
+from tests.equivalence.setting import leave
 from tests.tasks import pairs
 from tests.tasks.recommendation import setting as histories
 from tests.tasks.tiny_lm import bert_lm, bert_lm_tokenizer, byte_tokenizer, llama, sentences
@@ -78,4 +77,4 @@ if __name__ == "__main__":
     made = trainer(kind, folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
                    ddp_find_unused_parameters=False)
     made.train()
-    torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")
+    leave(made, folder)

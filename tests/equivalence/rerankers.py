@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Labels, Logits, Ranking
 from stilla.students import fresh
 from stilla.tasks.retrieval.reranking import Reranking
 from stilla.tasks.retrieval.sections import RerankingData
+from tests.equivalence.setting import few_steps
 from tests.tasks.retrieval.rerankers import folder, lists, loaded
 
 SETS = {
@@ -32,9 +33,6 @@ def trainer(place: Path, name: str, number: int = 24, **options: Any) -> Distill
     student = fresh(made.model, {"num_hidden_layers": 2, "hidden_size": 16, "intermediate_size": 32,
                                  "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}).model
     prepared = task.prepare(splits["train"], made.processor, made.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 2e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, made.model, terms=SETS[name](), task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 6, 2e-2, **options))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Channels, Hidden, Labels, Logits, Pairwise
 from stilla.students import fresh
 from stilla.tasks.vision.segmentation import SemanticSegmentation
+from tests.equivalence.setting import few_steps
 from tests.tasks.vision.scenes import loaded, section, segformer, table
 
 
@@ -30,9 +31,6 @@ def trainer(place: Path, number: int = 16, **options: Any) -> DistillationTraine
     terms = [Term(Labels()), Term(Logits()), Term(Channels(), weight=10.0), Term(Pairwise(nodes=4), weight=300.0),
              Term(Hidden(pooling="mean"), weight=0.1)]
     prepared = task.prepare(split, made.processor, made.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 2, "learning_rate": 2e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, made.model, terms=terms, task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 2, 2e-2, **options))

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments
-
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Hidden, Masks, Segments
 from stilla.recipe import ModelSource
 from stilla.students import Student, automatic_layer_map
 from stilla.tasks.vision.image_segmentation import ImageSegmentation
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.vision.segmenting import coco, folder, model
 
 SETS: dict[str, Callable[[], list[Term]]] = {
@@ -34,20 +32,15 @@ def trainer(place: Path, name: str, number: int = 21, **options: Any) -> Distill
     task = task.adapted_to(made)
     student = model("eomt", seed=5, num_hidden_layers=2, names=task.class_names()).train()
     prepared = task.prepare(splits["train"], made.processor, made.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         Student(student, automatic_layer_map(student, made.model)), made.model, terms=SETS[name](), task=task,
         train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 4, 1e-2, **options))
 
 
 if __name__ == "__main__":
-    from tests.equivalence.setting import losses, weights
-
     here, many, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     run = trainer(here / f"of-{os.environ.get('RANK', 0)}", sys.argv[5], many, per_device_train_batch_size=batch,
                   gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False)
     run.train()
-    torch.save((weights(run), losses(run)), here / f"rank{run.args.process_index}.pt")
+    leave(run, here)

@@ -79,6 +79,19 @@ def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, 
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 
 
+def few_steps(place: Path, steps: int, rate: float, /, **options: Any) -> TrainingArguments:
+    """Of plain descent in batches of eight, each of them logged and nothing saved, where options do not say otherwise."""
+    return TrainingArguments(**{
+        "output_dir": str(place), "report_to": [], "disable_tqdm": True, "use_cpu": True, "remove_unused_columns": False,
+        "per_device_train_batch_size": 8, "max_steps": steps, "learning_rate": rate, "optim": "sgd", "save_strategy": "no",
+        "logging_steps": 1, "max_grad_norm": 0.5, **options})
+
+
+def leave(trained: DistillationTrainer, folder: Path) -> None:
+    """What the test that has launched this process reads: its weights and losses."""
+    torch.save((weights(trained), losses(trained)), folder / f"rank{trained.args.process_index}.pt")
+
+
 def weights(trained: DistillationTrainer) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in trained.accelerator.unwrap_model(trained.model).state_dict().items()}
 
@@ -110,4 +123,4 @@ if __name__ == "__main__":
                    gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False,
                    **_options(*sys.argv[5:]))
     made.train()
-    torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")
+    leave(made, folder)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data, tasks
 from stilla.objectives import DIST, DKD, Labels, Logits
 from stilla.recipe import Recipe
 from stilla.stages.starting import start_student
-from tests.equivalence.setting import losses, weights
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.several import setting
 
 SETS = {
@@ -53,13 +52,10 @@ def trainer(
     set_seed(0)
     student, _ = start_student(said.student, task, loaded)
     prepared = task.prepare(splits["train"], task.pattern(loaded).processor, loaded.processor, training=True, seed=7)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, loaded.model if teacher is None else teacher(loaded.model, task), terms=SETS[name](), task=task,
         train_dataset=prepared, callbacks=callbacks,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 6, 5e-2, **options))
 
 
 if __name__ == "__main__":
@@ -68,4 +64,4 @@ if __name__ == "__main__":
     made = trainer(own, sys.argv[4], max_steps=-1, num_train_epochs=2, per_device_train_batch_size=batch,
                    gradient_accumulation_steps=accumulate)
     made.train()
-    torch.save((weights(made), losses(made)), folder / f"rank{made.args.process_index}.pt")
+    leave(made, folder)

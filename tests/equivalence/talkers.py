@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Frames, Hidden, Spectrogram
@@ -18,7 +17,7 @@ from stilla.tasks.audio.sections import TextToSpeechData
 from stilla.tasks.audio.speaking import teachable
 from stilla.tasks.audio.text_to_speech import TextToSpeech
 from tests.equivalence.hearers import trained
-from tests.equivalence.setting import losses, weights
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.audio import talkers
 
 
@@ -35,15 +34,12 @@ def trainer(place: Path, number: int = 21, teacher: Any = None, hidden: bool = T
     student = by_layers(loaded.model, 1)
     teachable(student.model, "student")
     prepared = task.prepare(read, loaded.processor, loaded.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 1e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, loaded.model if teacher is None else teacher(loaded.model, task, prepared),
         terms=[Term(Spectrogram(attention=1.0), weight=0.5), Term(Frames()),
                *([Term(Hidden(), weight=0.1)] if hidden else [])], task=task,
         train_dataset=prepared, batch_norm="frozen",
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 6, 1e-2, **options))
 
 
 if __name__ == "__main__":
@@ -52,4 +48,4 @@ if __name__ == "__main__":
     started = trainer(own, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate,
                       ddp_find_unused_parameters=False)
     trained(started)
-    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")
+    leave(started, here)

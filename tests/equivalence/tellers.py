@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Labels, Logits
 from stilla.recipe import ModelSource
 from stilla.tasks.vision_text.image_text_to_text import ImageTextToText
 from stilla.tasks.vision_text.sections import ImageTextToTextData
-from tests.equivalence.setting import losses, weights
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.vision_text.tellers import captioned, folder
 
 
@@ -33,12 +32,9 @@ def trainer(place: Path, family: str = "llava", number: int = 7, cached: Any = N
     said = teacher.model if cached is None else cached(teacher.model, task, prepared)
     set_seed(0)
     terms = [Term(Labels(), weight=0.3), Term(Logits(), weight=2.0)]
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student.model, said, terms=terms, task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 4, 1e-2, **options))
 
 
 if __name__ == "__main__":
@@ -47,4 +43,4 @@ if __name__ == "__main__":
     own.parent.mkdir(parents=True, exist_ok=True)
     started = trainer(own, family, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate)
     started.train()
-    torch.save((weights(started), losses(started)), here / f"rank{started.args.process_index}.pt")
+    leave(started, here)

@@ -27,7 +27,7 @@ from stilla.tasks.text.text_classification import TextClassification
 from stilla.tasks.text.token_classification import TokenClassification
 from stilla.tasks.vision.image_classification import ImageClassification
 from stilla.tasks.vision.sections import ImageClassificationData
-from tests.equivalence.setting import bert, losses, weights
+from tests.equivalence.setting import bert, leave
 from tests.tasks import pairs
 from tests.tasks.test_unlabelled import png
 from tests.tasks.text import taggers
@@ -130,4 +130,4 @@ if __name__ == "__main__":
     one = trainer(kind, folder, labelled=7, pool=10, share=None if sys.argv[5] == "none" else {"linear": [0.2, 1.0]},
                   per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, ddp_find_unused_parameters=False)
     one.train()
-    torch.save((weights(one), losses(one)), folder / f"rank{one.args.process_index}.pt")
+    leave(one, folder)

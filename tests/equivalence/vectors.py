@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
 from stilla.objectives import Embedding, Hidden, Labels, Logits, Margins, Similarities
@@ -17,6 +16,7 @@ from stilla.students import fresh
 from stilla.tasks.retrieval import embedding
 from stilla.tasks.retrieval.model import Shape, as_embedder
 from stilla.tasks.retrieval.sections import EmbeddingData
+from tests.equivalence.setting import few_steps, leave
 from tests.tasks.retrieval.setting import folder, loaded, triples
 
 SETS = {
@@ -41,19 +41,14 @@ def trainer(
                                               "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}).model,
                            StudentSpec(layers=2))
     prepared = task.prepare(splits["train"], made.processor, made.processor, training=True)
-    arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
-                 "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         student, made.model, terms=SETS[name](), task=task, train_dataset=prepared,
-        args=TrainingArguments(output_dir=str(place), report_to=[], disable_tqdm=True, use_cpu=True,
-                               remove_unused_columns=False, **arguments))
+        args=few_steps(place, 6, 5e-2, **options))
 
 
 if __name__ == "__main__":
-    from tests.equivalence.setting import losses, weights
-
     place, number, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     run = trainer(place / f"of-{os.environ.get('RANK', 0)}", sys.argv[5], number, per_device_train_batch_size=batch,
                   gradient_accumulation_steps=int(sys.argv[4]), ddp_find_unused_parameters=False)
     run.train()
-    torch.save((weights(run), losses(run)), place / f"rank{run.args.process_index}.pt")
+    leave(run, place)
