@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stilla.errors import CompatibilityError
-from stilla.models.features import Record, Recorder, hidden_widths
+from stilla.models.features import Record, Recorder, hidden_sizes
 from stilla.models.stacks import LayerStack, find_stacks
 from tests.families import BART, FAMILIES, SMALL, Family, main_output
 
@@ -292,7 +292,7 @@ def test_states_that_are_no_sequences_are_refused() -> None:
 def test_layers_with_positions_before_examples_are_refused() -> None:
     model = hf.XLNetModel(hf.XLNetConfig(vocab_size=40, d_model=8, n_layer=2, n_head=2, d_inner=8)).eval()
     with pytest.raises(CompatibilityError, match=r"\(positions, batch, width\), here \(9, 2, 8\)"):
-        hidden_widths(model, find_stacks(model), {"input_ids": torch.ones(2, 9, dtype=torch.long)})
+        hidden_sizes(model, find_stacks(model), {"input_ids": torch.ones(2, 9, dtype=torch.long)})
 
 
 def test_a_model_without_stacks_is_refused() -> None:
@@ -306,15 +306,17 @@ def test_widths_are_those_of_the_recorded_states(family: Family) -> None:
     stacks = find_stacks(model)
     with torch.no_grad(), Recorder(model, stacks).recording() as record:
         model(**family.inputs())
-    widths = {name: tuple(s.shape[-1] for s in states) for name, states in record.hidden_states.items()}
-    assert hidden_widths(model, stacks, family.inputs()) == widths
+    sizes = {name: tuple(s.shape[1:] for s in states) for name, states in record.hidden_states.items()}
+    assert hidden_sizes(model, stacks, family.inputs()) == sizes
 
 
 @pytest.mark.parametrize("name", ["bert", "longformer", "gpt2", "bart", "t5", "swin", "resnet", "clip", "vit-gpt2"])
 def test_widths_need_no_batch_where_inputs_can_be_made_up(name: str) -> None:
     family = named(name)
     stacks = find_stacks(model := family.build())
-    assert hidden_widths(model, stacks) == hidden_widths(model, stacks, family.inputs())
+    made_up, given = hidden_sizes(model, stacks), hidden_sizes(model, stacks, family.inputs())
+    assert made_up.keys() == given.keys()
+    assert all([w for _, w in made_up[name]] == [w for _, w in states] for name, states in given.items())
 
 
 def test_widths_ask_for_a_batch_where_none_can_be_made_up() -> None:
@@ -322,16 +324,16 @@ def test_widths_ask_for_a_batch_where_none_can_be_made_up() -> None:
         num_input_channels=1, context_length=16, patch_length=4, d_model=8, num_attention_heads=2, ffn_dim=8,
         num_hidden_layers=2, prediction_length=4))
     with pytest.raises(CompatibilityError, match=r"no inputs could be made up for PatchTSTForPrediction.*small batch"):
-        hidden_widths(model, find_stacks(model))
+        hidden_sizes(model, find_stacks(model))
     with pytest.raises(CompatibilityError, match=r"made up for Own.*not a Hugging Face model"):
-        hidden_widths(Own(), [STACK])
+        hidden_sizes(Own(), [STACK])
 
 
 def test_measuring_widths_leaves_mode_gradients_and_random_state() -> None:
     model = hf.BertModel(TINY_BERT).train()
     model.pooler.eval()
     before = torch.get_rng_state()
-    hidden_widths(model, find_stacks(model))
+    hidden_sizes(model, find_stacks(model))
     assert model.training
     assert model.encoder.training
     assert not model.pooler.training

@@ -158,3 +158,11 @@ def test_different_positions_are_refused() -> None:
     teacher = Signals(stacks={"layers": Stack([torch.randn(2, 5, 4).double()] * 2, None)})
     with pytest.raises(CompatibilityError, match="3 positions, the teacher 5"):
         ready(dims(1, 4), dims(1, 4), {"layers": (0,)}).total(student, teacher, 0.0)
+
+
+def test_positions_that_differ_are_known_before_a_training() -> None:
+    student, teacher = (Dims(2).with_states({"layers": sizes}) for sizes in (((3, 4), (3, 4), (5, 4)), ((3, 4),) * 4))
+    (problem,) = Hidden().problems(student, teacher, {"layers": (0, 2)})
+    assert "the student has 5 positions, the teacher 3" in problem
+    assert not Hidden(pooling="mean").problems(student, teacher, {"layers": (0, 2)})
+    assert not Hidden().problems(student, dims(3, 4), {"layers": (0, 2)})  # of a cache it is not known

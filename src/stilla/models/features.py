@@ -203,10 +203,10 @@ class Record:
         return hook
 
 
-def hidden_widths(
+def hidden_sizes(
     model: nn.Module, stacks: Sequence[LayerStack], inputs: Mapping[str, Any] | None = None
-) -> dict[str, tuple[int, ...]]:
-    """The width of every recorded state, per stack, from one forward without gradient.
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Positions and width of every recorded state, per stack, from one forward without gradient.
 
     No config says this for every family, and stages differ in width. The model's mode and torch's random
     state are as before.
@@ -230,7 +230,7 @@ def hidden_widths(
         for module, mode in modes.items():
             module.training = mode
     recorded = record.hidden_states
-    return {name: tuple(state.shape[-1] for state in states) for name, states in recorded.items()}
+    return {name: tuple((state.shape[-2], state.shape[-1]) for state in states) for name, states in recorded.items()}
 
 
 def _run_on_made_up_inputs(model: nn.Module) -> None:
@@ -239,7 +239,7 @@ def _run_on_made_up_inputs(model: nn.Module) -> None:
     except Exception as error:  # whatever a class says to inputs that it does not take
         raise CompatibilityError(
             f"no inputs could be made up for {type(model).__name__} to see how wide its states are: {error}. "
-            "Call hidden_widths with a small batch."
+            "Call hidden_sizes with a small batch."
         ) from error
 
 

@@ -60,10 +60,14 @@ class Hidden(FeatureObjective):
         if teacher is None:
             return ["`hidden` needs a teacher"]
         try:
-            self._pairs(student, teacher, layer_map)
+            pairs = self._pairs(student, teacher, layer_map)
         except CompatibilityError as error:
             return [str(error)]
-        return []
+        both = ((stack, student.positions.get(stack), teacher.positions.get(stack), ours, theirs)
+                for stack, ours, theirs in pairs if self.pooling is None)
+        apart = (_apart(stack, said[ours + 1], told[theirs + 1]) for stack, said, told, ours, theirs in both
+                 if said and told and said[ours + 1] != told[theirs + 1])
+        return list(apart)[:1]
 
     def reads(self, layer_map: LayerMap) -> LayerMap:
         wanted = {stack: tuple(layers) for stack, layers in layer_map.items()}
@@ -93,10 +97,7 @@ class Hidden(FeatureObjective):
             return distance(self._projected(stack, layer, state), target, self.distance).sum()
         state, target = said.hidden_states[layer + 1], told.hidden_states[answered + 1]
         if state.shape[:2] != target.shape[:2]:
-            raise CompatibilityError(
-                f"`hidden`: in stack {stack!r} the student has {state.shape[1]} positions, the teacher {target.shape[1]}: "
-                "hidden states compare position by position. Give both the same tokenizer or the same image and patch "
-                "size, compare one vector per example (`pooling: mean`), or leave `hidden` out")
+            raise CompatibilityError(_apart(stack, state.shape[1], target.shape[1]))
         state = self._projected(stack, layer, state)
         exact = torch.promote_types(state.dtype, torch.float32)
         distances = distance(state.to(exact), target.to(exact), self.distance)
@@ -138,6 +139,12 @@ class Hidden(FeatureObjective):
             raise CompatibilityError(f"`hidden`: the student has the stacks {sorted(student.widths)}: give `layer_map` by "
                                      "stack, {name: [..]}")
         return {next(iter(student.widths)): tuple(self.layer_map)}
+
+
+def _apart(stack: str, ours: int, theirs: int) -> str:
+    return (f"`hidden`: in stack {stack!r} the student has {ours} positions, the teacher {theirs}: hidden states compare "
+            "position by position. Give both the same tokenizer or the same image and patch size, compare one vector per "
+            "example (`pooling: mean`), or leave `hidden` out")
 
 
 def _name(stack: str, layer: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stilla.signals.batch import Batch as Batch
 from stilla.signals.batch import Side as Side
+from stilla.signals.dims import Dims as Dims
 from stilla.signals.guesses import Detections as Detections
 from stilla.signals.guesses import Segments as Segments
 from stilla.signals.rows import Dense as Dense
@@ -81,16 +82,3 @@ class Signals:
     segments: Segments | None = None
     """Of pictures whose objects have masks; labels are then (batch, most, 1 + places): class, and which share of each place
     of the grid the object covers, row by row."""
-
-
-@dataclass(frozen=True)
-class Dims:
-    """The sizes that an objective may need before training: what a model's signals will look like.
-
-    `classes`: width of a row of logits; 0 where there are none. `widths`: per stack the width of each hidden state ([0]
-    enters layer 0). `embedding`: of the vectors in `Signals.embeddings`; 0 where there are none.
-    """
-
-    classes: int
-    widths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    embedding: int = 0

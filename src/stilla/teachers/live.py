@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from stilla.models.features import Recorder, hidden_widths
+from stilla.models.features import Recorder, hidden_sizes
 from stilla.models.stacks import find_stacks
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Side, Task
@@ -63,4 +62,4 @@ class LiveTeacher:
             return sizes
         device = next(self.model.parameters()).device
         inputs = cast({name: value.to(device) for name, value in batch.teacher.items()}, dtype_of(self.model))
-        return replace(sizes, widths=hidden_widths(self.model, find_stacks(self.model), inputs))
+        return sizes.with_states(hidden_sizes(self.model, find_stacks(self.model), inputs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save_file, save_model
@@ -13,7 +12,7 @@ from transformers.utils.hub import PushToHubMixin
 
 from stilla.errors import CompatibilityError
 from stilla.models.configs import as_delivered
-from stilla.models.features import hidden_widths
+from stilla.models.features import hidden_sizes
 from stilla.models.stacks import find_stacks
 from stilla.signals import Dims
 from stilla.students import has_adapters, merged
@@ -54,7 +53,7 @@ def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -
         return sizes
     device = next(model.parameters()).device
     placed = {name: value.to(device) for name, value in inputs.items()}
-    return replace(sizes, widths=hidden_widths(model, find_stacks(model), placed))
+    return sizes.with_states(hidden_sizes(model, find_stacks(model), placed))
 
 
 def save_plain(model: nn.Module, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:

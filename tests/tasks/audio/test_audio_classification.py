@@ -18,7 +18,7 @@ from transformers import AutoModelForAudioClassification
 from stilla import data
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.asking import Asked, examine
-from stilla.models.features import hidden_widths
+from stilla.models.features import hidden_sizes
 from stilla.models.stacks import find_stacks
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Side
@@ -77,7 +77,7 @@ def test_hidden_states_are_of_the_frames_that_are_not_padding(tmp_path: Path, ki
     assert (mask is None) == (kind != "wav2vec2")
     if mask is not None:
         assert task.counts(batch)["tokens"] == int(mask.sum()) < mask.numel()
-    assert hidden_widths(made.model, find_stacks(made.model)) == {"layers": (16,) * 3}
+    assert [width for _, width in hidden_sizes(made.model, find_stacks(made.model))["layers"]] == [16] * 3
 
 
 @pytest.mark.slow

@@ -91,6 +91,8 @@ def test_a_teacher_of_one_class_is_trained_first_and_a_baseline_measured(tmp_pat
     ({"distill": {"objectives": [{"kind": "logits"}]}}, "a picture has objects in it"),
     ({"distill": {"objectives": [{"kind": "objects"}]}}, "divided by the number of objects, which this task does not count"),
     ({"cache": {"form": "top_k"}}, "stores a part of a distribution"),
+    ({"distill": {"objectives": [{"kind": "hidden", "layer_map": [0, 1]}, {"kind": "masks"}]}},
+     "the student has 27 positions, the teacher 21"),
     ({"export": ["onnx"]}, "onnx: a EomtForUniversalSegmentation cannot be written"),
     ({"export": ["int8"]}, "int8: models of masks have not been measured in it"),
 ])
