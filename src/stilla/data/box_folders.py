@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import WARNING
@@ -14,7 +15,7 @@ import PIL.Image
 import pyarrow as pa
 from datasets import Dataset
 
-from stilla.data import box_forms
+from stilla.data import box_forms, panoptic_form
 from stilla.data.box_forms import Pictured
 from stilla.data.kept import Notes, kept
 from stilla.data.picture_folders import SUFFIXES, files_in
@@ -53,11 +54,11 @@ def read(folder: Path, kind: str, split_of: SplitOf) -> dict[str, Dataset]:
 
 
 def coco_file(path: Path) -> Dataset:
-    """One file of COCO's, whose pictures lie beside it, in `images` there, or, where the file lies in `annotations`, beside
-    that.
+    """One file of COCO's, boxes and outlines or panoptic, whose pictures lie beside it, in `images` there, or, where the file
+    lies in `annotations`, beside that; PNGs of segments in a folder of the file's own name.
 
     Raises:
-        DataError: as for `box_forms.coco`; pictures that are not there.
+        DataError: as for `box_forms.coco` and `panoptic_form.rows`; pictures that are not there.
     """
     return kept(functools.partial(_coco_tables, path), [path], ["coco boxes and outlines"])
 
@@ -79,16 +80,32 @@ def _coco(folder: Path, split_of: SplitOf) -> dict[str, Dataset]:
 
 
 def _coco_tables(path: Path, notes: Notes) -> Iterator[pa.Table]:
-    names, objects, outlines = box_forms.coco(path)
+    whole, where = json.loads(path.read_text(encoding="utf-8")), f"{str(path)!r}"
     base = path.parent.parent if path.parent.name == "annotations" else path.parent
     split = path.stem.split("_")[-1]
     places = [path.parent, *(base / one for one in ("", "images", split, f"images/{split}"))]
-    root = next((place for name in names for place in places if (place / name).is_file()), None)
-    if root is None:  # some may be lost, not all
-        listed = one_of([str(place) for place in dict.fromkeys(places)])
-        raise DataError(f"{str(path)!r}: names {quoted(names[0])}, which is no picture in {listed}. Put the pictures there.")
+    if panoptic_form.is_one(whole):
+        rows = panoptic_form.rows(whole, where)
+        root = _root(path, [name for name, _, _ in rows], places)
+        pngs = _root(path, [png for _, png, _ in rows if png is not None],
+                     [path.with_suffix(""), base / path.stem, *(base / one for one in ("panoptic", "masks")), path.parent])
+        yield from panoptic_form.tables(
+            rows, lambda name: resolved(name, root, base, path), lambda png: resolved(png, pngs, base, path))
+        return
+    names, objects, outlines = box_forms.coco(whole, where)
+    root = _root(path, names, places)
     yield from box_forms.tables(Pictured(resolved(name, root, base, path), some, lines)
                                 for name, some, lines in zip(names, objects, outlines))
+
+
+def _root(path: Path, names: Sequence[str], places: Sequence[Path]) -> Path:
+    """The first place where one of these files lies: some may be lost, not all."""
+    root = next((place for name in names for place in places if (place / name).is_file()), None)
+    if root is None:
+        listed = one_of([str(place) for place in dict.fromkeys(places)])
+        raise DataError(f"{str(path)!r}: names {quoted(names[0]) if names else 'nothing'}, which is no picture in {listed}. "
+                        "Put the pictures there.")
+    return root
 
 
 # --- VOC ---

@@ -90,19 +90,20 @@ _PARTS = ("images", "annotations", "categories")
 _KEYS = (b"info", b"licenses", b"images", b"annotations", b"categories", b"type")
 
 
-def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]], list[list[str]] | list[None]]:
-    """The pictures' names as the file has them, the objects of each, and the outlines of these, where an object has one.
+def coco(
+    whole: Mapping[str, Any], where: str
+) -> tuple[list[str], list[list[dict[str, Any]]], list[list[str]] | list[None]]:
+    """The pictures' names as a file has them, the objects of each, and the outlines of these, where an object has one. whole:
+    what the file holds. where: the file, in words.
 
     Raises:
         DataError: parts that are missing; annotations of pictures or categories that are not there; an id twice.
     """
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    where = f"{str(path)!r}"
     try:
         names = {one["id"]: str(one["name"]) for one in whole["categories"]}
         pictures = {one["id"]: (str(one["file_name"]), list[dict[str, Any]](), list[str]()) for one in whole["images"]}
-        _refuse_twice(where, "category", [one["id"] for one in whole["categories"]])
-        _refuse_twice(where, "image", [one["id"] for one in whole["images"]])
+        refuse_twice(where, "category", [one["id"] for one in whole["categories"]])
+        refuse_twice(where, "image", [one["id"] for one in whole["images"]])
         lost: dict[str, list[Any]] = {"image": [], "category": []}
         for one in whole["annotations"]:
             if one["image_id"] not in pictures:
@@ -118,12 +119,7 @@ def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]], list[list[s
         said = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{where}: is no file of boxes in COCO's form: {said}; expected images with id and file_name, "
                         "annotations with image_id, category_id and bbox, and categories with id and name.") from None
-    for what, ids in lost.items():
-        if ids:
-            listed = all_of([str(one) for one in dict.fromkeys(ids)][:_LISTED])
-            raise DataError(f"{where}: {len(ids)} of {len(whole['annotations'])} annotations have a {what}_id that none of "
-                            f"its {'images' if what == 'image' else 'categories'} has: {listed}. Take them out, or add "
-                            "what they are about.")
+    refuse_lost(where, lost, len(whole["annotations"]), "annotations")
     if not pictures:
         raise DataError(f"{where}: there are no examples in it.")
     found_names, objects, outlines = (list(part) for part in zip(*pictures.values()))
@@ -131,7 +127,24 @@ def coco(path: Path) -> tuple[list[str], list[list[dict[str, Any]]], list[list[s
     return found_names, objects, outlines if outlined else [None] * len(outlines)
 
 
-def _refuse_twice(where: str, what: str, ids: Sequence[Any]) -> None:
+def refuse_lost(where: str, lost: Mapping[str, Sequence[Any]], total: int, named: str) -> None:
+    """lost: by what they are of (`image`, `category`), ids that the file does not have. named: what has them, in words.
+
+    Raises:
+        DataError: there are some.
+    """
+    for what, ids in lost.items():
+        if ids:
+            listed = all_of([str(one) for one in dict.fromkeys(ids)][:_LISTED])
+            raise DataError(f"{where}: {len(ids)} of {total} {named} have a {what}_id that none of "
+                            f"its {'images' if what == 'image' else 'categories'} has: {listed}. Take them out, or add "
+                            "what they are about.")
+
+
+def refuse_twice(where: str, what: str, ids: Sequence[Any]) -> None:
+    """Raises:
+        DataError: an id stands there more than once.
+    """
     twice = [one for one, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(f"{where}: {len(twice)} ids of a {what} stand there more than once: "
