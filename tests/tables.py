@@ -150,7 +150,7 @@ IN_CHINESE = {
     "seq2seq": "把一段文本变成另一段：翻译、摘要、由问题得到答案。",
     "image-classification": "图片：一个类别、多个标签或一个数值。",
     "semantic-segmentation": "图片的每个像素一个类别：街道、器官、细胞、卫星图像。",
-    "image-segmentation": "图片中的每个物体及其掩码与类别：细胞、人、部件（实例分割）。",
+    "image-segmentation": "图片中的每个物体及其掩码与类别（实例分割），或把整张图片划分为片段（全景分割）。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC），或逐词写出（Whisper）。",
     "text-to-speech": "把文本读出来：逐帧生成声谱，并知道何时结束（SpeechT5）。",

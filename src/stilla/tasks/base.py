@@ -75,11 +75,7 @@ class Task(ABC, Generic[SectionT]):
     """Parts of its models that answer by themselves, each in an exported file of its own: their names, with the inputs that
     each takes. Their answers stand one after the other in `outputs`."""
     preparing: ClassVar[str] = ""
-    """What makes `inputs` of an example beside an exported file, as lines of Python for its README, where neither a tokenizer
-    nor an image processor of transformers does it."""
-    reading: ClassVar[str] = ""
-    """What prints an answer of an exported file, likewise (of `inputs`, `logits` and `labels`), where it is not the likeliest
-    class of a row."""
+    """Python for an exported file's README that makes `inputs`, where no tokenizer or processor of transformers does it."""
     pipeline: ClassVar[str] = ""
     """What transformers and the Hub call it, where that is another name than `kind`; `other` where it has none there."""
     given: ClassVar[str] = '"An example."'
@@ -91,8 +87,12 @@ class Task(ABC, Generic[SectionT]):
 
     @classmethod
     def called(cls) -> str:
-        """What transformers and the Hub call it."""
         return cls.pipeline or cls.kind
+
+    @property
+    def reading(self) -> str:
+        """Likewise what prints an answer (of `inputs`, `logits`, `labels`), where it is not a row's likeliest class."""
+        return ""
 
     @classmethod
     @abstractmethod

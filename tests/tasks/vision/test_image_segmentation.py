@@ -25,7 +25,8 @@ from stilla.tasks.base import Loaded
 from stilla.tasks.forward import listen
 from stilla.tasks.vision import segment_models
 from stilla.tasks.vision.image_segmentation import ImageSegmentation
-from stilla.tasks.vision.object_masks import covered, packed, unpacked
+from stilla.tasks.vision.mask_sets import packed, unpacked
+from stilla.tasks.vision.object_masks import covered
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
 from tests.tasks.vision.scenes import segformer
 from tests.tasks.vision.segmenting import (

@@ -78,13 +78,17 @@ def test_a_cache_changes_nothing_and_pictures_that_nobody_has_labelled_teach(tmp
 
 
 @pytest.mark.slow
-def test_a_teacher_of_one_class_is_trained_first_and_a_baseline_measured(tmp_path: Path) -> None:
+def test_a_teacher_of_things_and_stuff_is_trained_first_and_a_baseline_measured(tmp_path: Path) -> None:
     data = {"train": table(tmp_path / "t.parquet", 8), "validation": table(tmp_path / "v.parquet", 4, 50), "image": "image"}
     run = stilla.distill(recipe(
-        tmp_path, teacher={"model": folder(tmp_path / "raw"), "train": {"epochs": 1}}, data={**data, "labels": ["cell"]},
+        tmp_path, teacher={"model": folder(tmp_path / "raw"), "train": {"epochs": 1}},
+        data={**data, "labels": ["cell"], "stuff": ["ground"], "threshold": 0.0, "overlap": 0.0},
         student={"layers": {"layers": 2}, "lora": {"r": 2}}, evaluate={**QUICK["evaluate"], "baseline": True}))
     assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
-    assert np.isfinite(run.scores.student.quality["validation"]["map"].value)
+    assert run.scores.metric == "pq"
+    assert 0 <= run.scores.student.quality["validation"]["pq_stuff"].value <= 1
+    shown = [view_of(flip.shown) for flip in run.scores.flips]
+    assert all(isinstance(one, Overlays) and {"", "teacher", "student"} <= one.said.keys() for one in shown)
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -94,6 +98,7 @@ def test_a_teacher_of_one_class_is_trained_first_and_a_baseline_measured(tmp_pat
     ({"distill": {"objectives": [{"kind": "hidden", "layer_map": [0, 1]}, {"kind": "masks"}]}},
      "the student has 27 positions, the teacher 21"),
     ({"export": ["onnx"]}, "onnx: a EomtForUniversalSegmentation cannot be written"),
+    ({"data": {"overlap": 0.5}}, "data.overlap: is about panoptic masks"),
     ({"export": ["int8"]}, "int8: models of masks have not been measured in it"),
 ])
 def test_what_makes_no_sense_is_said_before_a_run(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -65,10 +65,11 @@ ids = [known["items"].index(item) for item in history] + ([] if known["mask"] is
 ids = np.array([ids[-known["max_length"]:]])
 inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 """
-    reading: ClassVar[str] = """\
-best = logits[0, -1, :len(known["items"])].argsort()[::-1][:10]
-print([known["items"][number] for number in best])
-"""
+
+    @property
+    def reading(self) -> str:
+        return ('best = logits[0, -1, :len(known["items"])].argsort()[::-1][:10]\n'
+                'print([known["items"][number] for number in best])\n')
 
     # --- data ---
 

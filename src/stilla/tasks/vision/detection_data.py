@@ -67,7 +67,7 @@ def column_of(section: Section, split: Dataset, shapes: Sequence[str] = BOXES) -
         DataError: no column holds objects, several do, or the one that is named does not.
     """
     fitting = {name: found for name, feature in split.features.items()
-               if (found := _parts(name, feature, shapes)) is not None}
+               if (found := parts_of(name, feature, shapes)) is not None}
     if section.objects is not None:
         _columns.existing("objects", (section.objects,), split)
         if section.objects not in fitting:
@@ -80,7 +80,8 @@ def column_of(section: Section, split: Dataset, shapes: Sequence[str] = BOXES) -
     raise DataError(f"data.objects: which column holds the objects? {why}. {_columns.columns_of(split)} Set data.objects.")
 
 
-def _parts(name: str, feature: Any, shapes: Sequence[str]) -> Column | None:
+def parts_of(name: str, feature: Any, shapes: Sequence[str]) -> Column | None:
+    """The column, if it holds objects with one of these parts and a class."""
     parts = inside(feature)
     if parts is None:
         return None

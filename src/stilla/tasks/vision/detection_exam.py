@@ -19,7 +19,7 @@ from stilla.tasks.exam import array
 from stilla.tasks.vision import boxes
 from stilla.tasks.vision.boxes import Beside
 from stilla.tasks.vision.detectors import detections
-from stilla.tasks.vision.object_exam import MOST, ObjectExam
+from stilla.tasks.vision.object_exam import MOST, PrecisionExam
 from stilla.views import Box, Boxed
 
 _SHOWN = 0.3
@@ -43,7 +43,7 @@ def unpacked(numbers: Float[Tensor, "batch queries numbers"]) -> Detections:
 
 
 @dataclass(frozen=True)
-class DetectionExam(ObjectExam):
+class DetectionExam(PrecisionExam):
     """An answer is (found, 6): left, top, right, bottom in pixels of the picture as it was given, class and score, the surest
     first. What it is held against is (there, 6): the same with, in the place of a score, whether it is a crowd."""
 

@@ -21,12 +21,15 @@ from stilla.signals import Batch, Dense, Segments, Side, Signals
 from stilla.tasks.base import Loaded, Prepared, Segment
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.vision import object_masks, segment_models
+from stilla.tasks.vision import object_columns, object_masks, panoptic_data, segment_models, segment_programs
 from stilla.tasks.vision.canvases import Size, sizes_of
 from stilla.tasks.vision.masks import ReadOnce, look
-from stilla.tasks.vision.object_masks import Found, Objects
+from stilla.tasks.vision.object_columns import Found
+from stilla.tasks.vision.object_masks import Objects
 from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.overlays import overlaid
+from stilla.tasks.vision.panoptic_data import Panoptic
+from stilla.tasks.vision.panoptic_exam import PanopticExam
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
 from stilla.tasks.vision.segment_exam import SegmentExam
@@ -34,25 +37,10 @@ from stilla.tasks.vision.segmentation_data import refuse_broken
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
 from stilla.views import Overlays
 
-_READING = """
-# of each guess the first lines are the log-odds of its classes, the others its mask, on a grid over the whole picture
-import numpy
-
-with Image.open("picture.png") as picture:
-    size = picture.size
-width = segments.shape[-1]
-lines = -(-len(labels) // width)
-for guess in segments[0]:
-    odds = guess[:lines].reshape(-1)[: len(labels)]
-    if odds.max() > 0:  # most are nothing
-        mask = numpy.asarray(Image.fromarray(guess[lines:]).resize(size, Image.Resampling.BILINEAR)) > 0
-        print(labels[str(odds.argmax())], round(float(1 / (1 + numpy.exp(-odds.max()))), 3), int(mask.sum()), "pixels")
-"""
-
 
 @dataclass(frozen=True)
 class ImageSegmentation(ObjectTask[ImageSegmentationData]):
-    """The things in pictures, each with its own mask and a class: cells, people, parts (instances).
+    """The things in pictures, each with a mask and a class (instances), or whole pictures in segments (panoptic).
 
     Masks are compared on a grid over the picture. It lies on what the teacher reads, so that its answers are stored once for
     all students; without a teacher, on what the model itself reads.
@@ -60,6 +48,8 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
 
     found: Found | None = None
     """How the data are read; None for a model whose batches a person makes."""
+    panoptic: Panoptic | None = None
+    """How pictures are parted into segments; None: instances are found."""
     grid: tuple[int, int] | None = None
     """Places down and across, where a teacher says it."""
 
@@ -71,7 +61,6 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
     objectives: ClassVar[tuple[str, str]] = ("segments", "masks")
     answer: ClassVar[str] = "segments"
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}
-    reading: ClassVar[str] = _READING
 
     # --- data ---
 
@@ -79,23 +68,31 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
     def understand(cls, section: ImageSegmentationData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))
         problems: list[str] = []
-        found = attempt(problems, object_masks.find, section, train)
+        found = attempt(problems, object_columns.find, section, train)
         taken = () if found is None else found.columns
         image = attempt(problems, _columns.image, section, train, taken, holds_pictures)
         problems += _columns.missing([*taken, *([image] if image else [])], splits)
         if problems or found is None or image is None:
             raise all_at_once(problems, DataError)
-        problem = attempt(problems, object_masks.understand, section, found, splits)
+        problem = attempt(problems, object_columns.understand, section, found, splits)
+        panoptic = None if problem is None else attempt(problems, panoptic_data.understand, section, found.column, problem,
+                                                        splits)
+        if found.coloured and found.column is not None and not problems:
+            attempt(problems, panoptic_data.refuse_unsaid, panoptic, found.column)
         for name, split in splits.items():
-            seen = object_masks.looked(found, split, image, sizes_of(Pictures.of(split, image)))
+            sizes = sizes_of(Pictures.of(split, image))
+            seen = object_masks.looked(found, split, image, sizes)
             attempt(problems, refuse_broken, section, name, split, image, seen.broken)
             attempt(problems, object_masks.refuse_bad, section, name, seen)
+            if panoptic is not None and problem is not None and found.single is None:  # of ids none can overlap
+                objects = Objects(found, problem, split, sizes, panoptic)
+                attempt(problems, object_masks.refuse_contested, section, name, split, image, objects, sizes)
         if problem is not None and not problem.names:
             problems.append(f"data.objects: {found.columns[0]!r} holds no object in any picture, so there is nothing to "
                             "find.")
         if problems or problem is None:
             raise all_at_once(problems, DataError)
-        return cls(problem, section, image, found=found)
+        return cls(problem, section, image, found=found, panoptic=panoptic)
 
     @classmethod
     def queries_of(cls, model: nn.Module) -> int:
@@ -111,7 +108,10 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
     def resolved(self, section: ImageSegmentationData) -> ImageSegmentationData:
         found = self._found()
         column = None if found.column is None else found.column.name
-        return section.model_copy(update={"image": self.image, "objects": column, "masks": found.masks})
+        how = self.panoptic
+        parted = {} if how is None else {
+            "stuff": how.names(self.problem), "threshold": how.threshold, "overlap": how.overlap}
+        return section.model_copy(update={"image": self.image, "objects": column, "masks": found.masks, **parted})
 
     def adapted_to(self, teacher: Loaded) -> Self:
         adapted = super().adapted_to(teacher)
@@ -131,7 +131,7 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         return segment_models.unwritten(model, formats)
 
     def beside(self, split: Dataset) -> Dataset:
-        some = object_masks.undecoded(split.select_columns([self.image, *self.columns]), self._found())
+        some = object_columns.undecoded(split.select_columns([self.image, *self.columns]), self._found())
         return some.cast_column(self.image, Image(decode=False))
 
     def prepare(
@@ -150,19 +150,20 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         other = own if teacher is None or settings(student) == settings(teacher) else Processor(teacher, sample)
         source = keep(Source(pictures, keys, own, other, None))
         grid = self.grid or self._grid(source.pixels([0])[0].shape[-2:])
-        objects = Objects(self._found(), self.problem, split, sizes)
+        objects = Objects(self._found(), self.problem, split, sizes, self.panoptic)
+        right = objects.of if self.panoptic is None else objects.parted
         spans = np.array([sizes[int(key)][::-1] for key in keys], np.int64)
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, objects, keys, spans, grid), keys=keys,
-            references=ReadOnce(len(keys), lambda place: objects.of(int(keys[place]))),
+            references=ReadOnce[Any](len(keys), lambda place: right(int(keys[place]))),
             aligned=teacher is None or geometry_of(student) == geometry_of(teacher))
 
     def _broken(self, split: Dataset) -> list[int]:
         """The rows that are left out: said when the data were looked at."""
         found, broken = self._found(), set(Pictures.of(split, self.image).broken())
-        if found.numbered is not None and found.numbered in split.column_names:
+        if found.single is not None and found.single in split.column_names:
             known = np.flatnonzero(~are_unlabelled(split))
-            seen = look(split.select(known), self.image, found.numbered).broken if len(known) else {}
+            seen = look(split.select(known), self.image, found.single, found.read).broken if len(known) else {}
             broken |= {int(known[row]) for row in seen}
         return sorted(broken)
 
@@ -205,8 +206,17 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         numbers = torch.cat([logits, found.masks.flatten(2).to(logits.dtype)], -1)
         return Signals(logits=Dense(numbers.flatten(1)), stacks=teacher.stacks)
 
-    def exam(self) -> SegmentExam:
-        return SegmentExam(self.problem.names, self._shown)
+    def exam(self) -> SegmentExam | PanopticExam:
+        if self.panoptic is None:
+            return SegmentExam(self.problem.names, self._shown)
+        return PanopticExam(self.problem.names, self._shown, self.panoptic.places(self.problem), self.panoptic.threshold,
+                            self.panoptic.overlap)
+
+    @property
+    def reading(self) -> str:
+        if self.panoptic is None:
+            return segment_programs.INSTANCES
+        return segment_programs.panoptic(self.panoptic.places(self.problem), self.panoptic.threshold, self.panoptic.overlap)
 
     def _shown(self, split: Dataset, key: int, whose: Mapping[str, NDArray[Any]], names: tuple[str, ...],
                point: tuple[int, int]) -> Overlays:

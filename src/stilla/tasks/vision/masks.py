@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -84,23 +84,32 @@ def ids_of(picture: PIL.Image.Image) -> NDArray[np.uint16]:
     return values.astype(np.uint16)
 
 
+Read = Callable[[PIL.Image.Image], NDArray[Any]]
+"""A mask -> (height, width) ids.
+
+Raises:
+    OSError: it holds none.
+"""
+
+
 @dataclass(frozen=True)
 class Masks:
-    """The encoded masks of a split, beside its pictures."""
+    """The encoded masks of a split, beside its pictures. `read`: how their numbers are stored."""
 
     stored: Pictures
+    read: Read = ids_of
 
     @classmethod
-    def of(cls, split: Dataset, column: str) -> Masks:
-        return cls(Pictures.of(split, column))
+    def of(cls, split: Dataset, column: str, read: Read = ids_of) -> Masks:
+        return cls(Pictures.of(split, column), read)
 
-    def ids(self, row: int) -> NDArray[np.uint16]:
+    def ids(self, row: int) -> NDArray[Any]:
         """Raises:
             DataError: it cannot be read.
         """
         try:
             with opened(self.stored.rows[int(row)][self.stored.column]) as picture:
-                return ids_of(picture)
+                return self.read(picture)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"the mask of {self.stored.name(row)} cannot be used: {error}") from error
 
@@ -121,8 +130,8 @@ class Looked:
         return {one for found in self.ids.values() for one in found}
 
 
-def look(split: Dataset, image: str, mask: str) -> Looked:
-    """Every mask is decoded once, and held against the size of its picture."""
+def look(split: Dataset, image: str, mask: str, read: Read = ids_of) -> Looked:
+    """Every mask is decoded once, and held against the size of its picture. read: how its numbers are stored."""
     pictures, masks = Pictures.of(split, image), Pictures.of(split, mask)
     broken: dict[int, str] = {}
     ids: dict[int, Mapping[int, int]] = {}
@@ -130,7 +139,7 @@ def look(split: Dataset, image: str, mask: str) -> Looked:
         for start in tracked(range(0, len(split), _AT_ONCE), "looking at masks"):
             some = slice(start, start + _AT_ONCE)
             pairs = zip(pictures.rows[some][image], masks.rows[some][mask])
-            for row, found in enumerate(pool.map(_looked_at, pairs), start):
+            for row, found in enumerate(pool.map(partial(_looked_at, read), pairs), start):
                 if isinstance(found, str):
                     broken[row] = found
                 else:
@@ -138,14 +147,14 @@ def look(split: Dataset, image: str, mask: str) -> Looked:
     return Looked(broken, ids)
 
 
-def _looked_at(pair: tuple[Any, Any]) -> str | Mapping[int, int]:
+def _looked_at(read: Read, pair: tuple[Any, Any]) -> str | Mapping[int, int]:
     """How many pixels of each id, or why the mask cannot be used. Of a picture that cannot be read others say so."""
     picture, mask = pair
     if mask is None or (mask["bytes"] is None and mask["path"] is None):
         return "there is no mask"
     try:
         with opened(mask) as one:
-            size, ids = one.size, ids_of(one)
+            size, ids = one.size, read(one)
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError and others
         return f"its mask: {unread(error)}"
     try:

@@ -1,4 +1,4 @@
-"""What models that find objects are judged by, boxes or masks: COCO's average precision, and every object that is there."""
+"""What models that find objects are judged by, boxes or masks: every object that is there, and COCO's average precision."""
 
 from __future__ import annotations
 
@@ -30,16 +30,10 @@ class ObjectExam(ForwardExam):
     names: tuple[str, ...]
 
     units: ClassVar[str] = "objects"
-    class_metric: ClassVar[str] = "average precision"
 
     @abstractmethod
     def held(self, found: Any, there: Any) -> Beside:
         """An answer, the surest first, beside what it is held against."""
-
-    def metrics(self) -> tuple[Metric, ...]:
-        return (Metric("map", self._matched, from_list=boxes.mean_precision),
-                Metric("map_50", self._matched, from_list=partial(boxes.mean_precision, thresholds=[0])),
-                Metric("map_75", self._matched, from_list=partial(boxes.mean_precision, thresholds=[5])))
 
     def decisions(self, answers: Answers) -> Decisions:
         """Of every object, what the surest detection says that overlaps it by half."""
@@ -54,14 +48,26 @@ class ObjectExam(ForwardExam):
         example_of, places = np.array(where, np.int64).reshape(-1, 2).T
         return Decisions(np.array(decided, np.str_), np.array(truth, np.str_), example_of, places)
 
+    def shuffled(self, answers: Answers, generator: np.random.Generator) -> Given | None:
+        return [answers.given[place] for place in generator.permutation(len(answers))]
+
+
+@dataclass(frozen=True)
+class PrecisionExam(ObjectExam):
+    """Of those whose answers overlap and are ranked by how sure a model is."""
+
+    class_metric: ClassVar[str] = "average precision"
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("map", self._matched, from_list=boxes.mean_precision),
+                Metric("map_50", self._matched, from_list=partial(boxes.mean_precision, thresholds=[0])),
+                Metric("map_75", self._matched, from_list=partial(boxes.mean_precision, thresholds=[5])))
+
     def by_class(self, answers: Answers) -> ClassValues:
         pictures = self._matched(answers.given, answers.references)
         support = pictures.objects.sum(0) if len(pictures) else np.zeros(len(self.names), np.int64)
         values = boxes.precisions(pictures, np.ones(len(pictures), np.int64))
         return ClassValues(self.names, support, np.nan_to_num(values))
-
-    def shuffled(self, answers: Answers, generator: np.random.Generator) -> Given | None:
-        return [answers.given[place] for place in generator.permutation(len(answers))]
 
     def _matched(self, given: Given, references: Given) -> boxes.Pictures:
         return boxes.Pictures(boxes.matched(self.held(found, there), len(self.names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ from stilla.signals import Batch
 from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.exam import array
 from stilla.tasks.vision.boxes import Beside
-from stilla.tasks.vision.object_exam import HALF, MOST, ObjectExam
-from stilla.tasks.vision.object_masks import MaskSet, bits_of, overlaps, unpacked
+from stilla.tasks.vision.mask_sets import MaskSet, bits_of, overlaps, unpacked
+from stilla.tasks.vision.object_exam import HALF, MOST, PrecisionExam
 from stilla.tasks.vision.segment_models import packed as together
 from stilla.tasks.vision.segment_models import segments
 from stilla.tasks.vision.segment_models import unpacked as apart
@@ -32,7 +32,7 @@ Shown = Callable[[Dataset, int, Mapping[str, NDArray[Any]], tuple[str, ...], tup
 
 
 @dataclass(frozen=True)
-class SegmentExam(ObjectExam):
+class SegmentExam(PrecisionExam):
     """An answer is a `MaskSet` with scores, the surest first; what it is held against is one with crowds.
 
     A score is the probability of the class times the mean probability of the mask's own pixels, as Mask2Former has it; pixels
@@ -42,7 +42,7 @@ class SegmentExam(ObjectExam):
     shown: Shown
 
     def outputs(self, outputs: Any) -> Tensor:
-        return outputs if isinstance(outputs, Tensor) else together(segments(outputs, len(self.names)))
+        return said_by(outputs, len(self.names))
 
     def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[MaskSet]:
         return [_answer(one, (int(height), int(width)), len(self.names))
@@ -59,7 +59,6 @@ class SegmentExam(ObjectExam):
         any_one = next(iter(answers.values()))
         there: MaskSet = any_one.references[example]
         truth = unpacked(there)
-        names = (NONE, *(f"{self.names[int(kind)]} {number}" for number, kind in enumerate(there["numbers"][:, 0], 1)))
         drawn = {"": _numbered(truth, np.arange(1, len(truth) + 1))}
         for subject, said in answers.items():
             one: MaskSet = said.given[example]
@@ -69,10 +68,21 @@ class SegmentExam(ObjectExam):
             drawn[subject] = _numbered(unpacked(one)[sure], whose)
         rows, columns = np.nonzero(truth[place])
         middle = len(rows) // 2
-        return self.shown(split, int(any_one.keys[example]), drawn, names, (int(rows[middle]), int(columns[middle])))
+        return self.shown(split, int(any_one.keys[example]), drawn, called(self.names, there["numbers"]),
+                          (int(rows[middle]), int(columns[middle])))
 
 
 NONE = "none of the objects"
+
+
+def called(names: Sequence[str], numbers: NDArray[np.float64]) -> tuple[str, ...]:
+    """What is there by number, 0 for what is none of it. numbers: (there, 2), classes first."""
+    return NONE, *(f"{names[int(kind)]} {number}" for number, kind in enumerate(numbers[:, 0], 1))
+
+
+def said_by(outputs: Any, classes: int) -> Tensor:
+    """All that a model finds in one tensor; an exported file gives it as it is."""
+    return outputs if isinstance(outputs, Tensor) else together(segments(outputs, classes))
 
 
 def _answer(numbers: Tensor, size: tuple[int, int], classes: int) -> MaskSet:

@@ -76,7 +76,10 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
                                         "MaskFormerForInstanceSegmentation")
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "pictures")
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}
-    reading: ClassVar[str] = _READING
+
+    @property
+    def reading(self) -> str:
+        return _READING
 
     @classmethod
     def understand(cls, section: SemanticSegmentationData, splits: Mapping[str, Dataset]) -> Self:

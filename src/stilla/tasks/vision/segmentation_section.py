@@ -57,12 +57,21 @@ class SemanticSegmentationData(WholePictures):
 
 
 class ImageSegmentationData(Objects, WholePictures):
-    """Pictures with a mask for each of their objects: COCO's JSON (polygons and runs), folders, or tables with lists of
-    objects, or with masks alone."""
+    """Pictures with a mask for each of their objects: COCO's JSON (polygons and runs, or panoptic), folders, or tables with
+    lists of objects, or with masks alone."""
 
     masks: str | None = None
     """Where objects are of one class, the column of masks: a picture of the same size whose numbers are objects (0 is none of
-    them), or a list of pictures, one for each object. The class is called `object`, or as `labels` says."""
+    them), or a list of pictures, one for each object. The class is called `object`, or as `labels` says. With `objects`, a
+    list of {id, category}: the column of pictures whose colours are these ids, R + 256 G + 256² B."""
+    stuff: Strings | None = None
+    """Classes that are no things, as sky and road: every pixel then belongs to one segment at most, and answers are measured
+    by panoptic quality. `[]`: all are things. By default what COCO's panoptic data say; where nobody says it, instances are
+    found. Where masks say nothing of classes, one name: of all that is no object."""
+    threshold: float | None = Field(None, ge=0, lt=1)
+    """How sure a guess has to be to be a segment of a panoptic answer; 0.8 by default, as the models' authors have it."""
+    overlap: float | None = Field(None, ge=0, le=1)
+    """Which share of its own pixels such a segment has to keep beside surer ones; 0.8 by default."""
     stride: int = Field(4, ge=1, le=32)
     """Masks are compared at every so many-th pixel of what the teacher reads (without one, the student), down and across: 4
     is the grid of Mask2Former, MaskFormer and EoMT."""
