@@ -197,7 +197,9 @@ def _measures(kind: str) -> list[str]:
     from stilla.tasks.text.question_answering import QuestionAnswering
     from stilla.tasks.text.tag_exam import entity_metrics, tag_metrics
     from stilla.tasks.text.token_classification import TokenClassification
+    from stilla.tasks.vision.image_segmentation import ImageSegmentation
     from stilla.tasks.vision.object_task import ObjectTask
+    from stilla.tasks.vision.panoptic_data import OVERLAP, THRESHOLD, Panoptic
     from stilla.tasks.vision.segmentation import SemanticSegmentation
     from stilla.tasks.vision_text.image_text import ImageText
 
@@ -221,7 +223,9 @@ def _measures(kind: str) -> list[str]:
     if issubclass(task, Embedding | Reranking | ImageText):
         return [metric.name for metric in task().exam().metrics()]
     if issubclass(task, ObjectTask):
-        return [metric.name for metric in task(Problem("class", (), ("a",), ("a",))).exam().metrics()]
+        problem = Problem("class", (), ("a",), ("a",))
+        parted = [task(problem, panoptic=Panoptic(frozenset(), THRESHOLD, OVERLAP))] if task is ImageSegmentation else []
+        return [metric.name for one in (task(problem), *parted) for metric in one.exam().metrics()]
     assert issubclass(task, Vocabulary)
     return [*(metric.name for metric in task().exam().metrics()), *(TEXT_METRICS if issubclass(task, Writes) else ())]
 

@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Image, List, Value
 from numpy.typing import NDArray
 from transformers import Mask2FormerImageProcessorPil
 
+from stilla import data
 from stilla.errors import DataError
 from stilla.signals import Batch, Segments
 from stilla.tasks.answers import Answers
@@ -54,7 +55,9 @@ def masks_of(one: Parted) -> list[NDArray[np.bool_]]:
 
 
 def test_colours_are_ids_of_segments_with_classes(tmp_path: Path) -> None:
-    task, split = bound(panoptic(tmp_path, 4))
+    file = panoptic(tmp_path, 4)
+    assert {name: len(split) for name, split in data.sources.read(str(tmp_path)).items()} == {"validation": 4}
+    task, split = bound(file)
     names = task.problem.names
     assert names == tuple(sorted((*NAMES, *STUFF)))
     assert task.panoptic is not None

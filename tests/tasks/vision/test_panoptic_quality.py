@@ -92,6 +92,8 @@ def test_classes_that_are_neither_said_nor_there_count_nothing() -> None:
     nothing = parted(np.zeros((0, 2)), np.zeros((0, 4, 4), bool))
     assert mean(of_picture(nothing, one, CLASSES).ravel(), "pq", range(CLASSES)) == 0.0
     assert not of_picture(one, parted(np.zeros((0, 2)), np.zeros((0, 0, 0), bool)), CLASSES).any()  # nobody has said it
+    other = parted(numbers, np.ones((1, 3, 4), bool))
+    assert of_picture(other, one, 2)[:, 1].tolist() == [0, 0, 1, 1]  # an answer to another picture
     assert panoptic_quality.counted([], [], classes=CLASSES).shape == (0, 4 * CLASSES)
 
 

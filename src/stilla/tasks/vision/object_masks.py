@@ -91,7 +91,7 @@ class Objects:
             return numbers, masks
         if self._panoptic.rest is not None:
             numbers = np.concatenate([numbers, [[self._index[self._panoptic.rest], 0]]])
-            masks = np.concatenate([masks, ~masks.any(0)[None]])
+            masks = np.concatenate([masks, masks.sum(0)[None] == 0])
         return disjoint(numbers, masks, self._stuff)
 
     def _written(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

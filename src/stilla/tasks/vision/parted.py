@@ -90,11 +90,14 @@ class Shared:
 
 
 def shared(found: Parted, there: Parted) -> Shared | None:
-    """None where nobody has said what is there."""
-    if found["places"].shape != there["places"].shape:
+    """None where nobody has said what is there. Pictures of two sizes share nothing."""
+    if there["places"].shape == (0, 0):
         return None
     ours, theirs = len(found["numbers"]), len(there["numbers"])
     one, other = (some["places"].whole().astype(np.int64).clip(-1) + 1 for some in (found, there))
+    if one.shape != other.shape:
+        sizes = [np.bincount(ids.ravel(), minlength=number + 1)[1:] for ids, number in ((one, ours), (other, theirs))]
+        return Shared(np.zeros((ours, theirs), np.int64), sizes[0], sizes[1], np.zeros(ours, np.int64))
     table = np.bincount((one * (theirs + 1) + other).ravel(), minlength=(ours + 1) * (theirs + 1))
     table = table.reshape(ours + 1, theirs + 1)
     return Shared(table[1:, 1:], table[1:].sum(1), table[:, 1:].sum(0), table[1:, 0])
