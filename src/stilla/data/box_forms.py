@@ -83,7 +83,8 @@ def _means_boxes(whole: Mapping[str, Any]) -> bool:
     images, annotations, categories = (isinstance(whole.get(name), list) for name in _PARTS)
     if not annotations or not (images or categories):
         return False
-    return categories or any(isinstance(one, dict) and "bbox" in one for one in whole["annotations"])
+    return categories or any(isinstance(one, dict) and ("bbox" in one or "segments_info" in one)
+                             for one in whole["annotations"])
 
 
 _PARTS = ("images", "annotations", "categories")

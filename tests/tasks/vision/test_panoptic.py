@@ -164,6 +164,7 @@ def _first(whole: dict[str, Any]) -> dict[str, Any]:
     (lambda whole: whole["annotations"][0].update(image_id=99), "have a image_id that none of its images has: 99"),
     (lambda whole: whole["annotations"][1].update(image_id=50), "two annotations are of the picture '0.png'"),
     (lambda whole: whole["annotations"].pop(), "1 of 3 pictures or masks cannot be used: row 2 .*there is no mask"),
+    (lambda whole: whole.pop("categories"), "no file in COCO's panoptic form: there is no 'categories'"),
     (lambda whole: whole["annotations"][0].pop("file_name"), "no file in COCO's panoptic form: there is no 'file_name'"),
     (lambda whole: [one.update(file_name="lost.png") for one in whole["annotations"]], "which is no picture in"),
     (lambda whole: whole["annotations"][0].update(file_name="../../val/0.png"), "2 of|masks cannot be used|no segment has"),
