@@ -185,7 +185,7 @@ def test_a_void_part_adds_nothing_wherever_it_stands() -> None:
 
 
 def test_what_cannot_be_compared_is_said() -> None:
-    with pytest.raises(RecipeError, match="expected a number above 0"):
+    with pytest.raises(RecipeError, match="expected numbers above 0"):
         Affinities(temperature=0.0)
     with pytest.raises(CompatibilityError, match="does not say which belong together"):
         Contrastive().entries(Signals(embeddings=said(0).embeddings), None, 0.0)

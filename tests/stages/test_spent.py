@@ -52,8 +52,8 @@ def test_a_student_makes_up_for_its_training_by_what_it_saves(tmp_path: Path) ->
     log = logged(tmp_path, ("teacher", 50.0, 9.0), ("trial-0", 6.0, 9.0), ("student.0", 4.0, 5.0), ("student.1", 20.0, 30.0),
                  ("student-1.1", 90.0, 9.0), ("reptile-1", 80.0, 8.0), ("baseline-1", 70.0, 7.0))
     found = spent.said_in(timed(12.0, 2.0), spent.of(log))
-    assert found.notes == ("cost: training the student took 30 s by the clock, 44 s of the processor; at the latencies "
-                           "measured here it has saved that after 3,000 requests in place of its teacher",)
+    assert found.notes == ("cost: training the student took 30 s by the clock, 44 s of the processor; in its teacher's place "
+                           "it saves as many seconds in 3,000 requests, one at a time",)
     assert found.spent["teacher"]["seconds"] == 50.0
     found.dump(tmp_path / "scores.json")
     assert Scores.load(tmp_path / "scores.json").spent == found.spent
@@ -115,13 +115,14 @@ MEASURED = "measured (RAPL: whole processor packages, idle power and other proce
 
 def test_flops_and_energy_are_made_up_for_by_what_a_request_saves(tmp_path: Path) -> None:
     """9e12 FLOPs at 3e9 less a request: 3,000. 50 kJ at (12 - 2) J less for 1,000: 5,000,000."""
-    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), energy_joules=(12.0, 2.0), energy_method=(MEASURED, MEASURED))
+    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), energy_joules=(12.0, 2.0), energy_method=(MEASURED, MEASURED),
+                     batch_size=(32, 32))
     taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "flops": 9e12, "joules": 50_000.0}}
     found = spent.said_in(scores, taken)
     assert found.repaid == pytest.approx({"seconds": 3000.0, "flops": 3000.0, "joules": 5e6})
     assert found.notes[-1].endswith(
-        "44 s of the processor, 9.00 T FLOPs, 50.0 kJ; at the latencies measured here it has saved that after 3,000 "
-        "requests, in FLOPs after 3,000 requests, in energy after 5,000,000 requests in place of its teacher")
+        "44 s of the processor, 9.00 T FLOPs, 50.0 kJ; in its teacher's place it saves as many seconds in 3,000 requests, "
+        "one at a time; as many FLOPs in 3,000 requests; as much energy in 5,000,000 requests, in batches of 32")
     found.dump(tmp_path / "scores.json")
     assert Scores.load(tmp_path / "scores.json") == found
 
@@ -139,7 +140,16 @@ def test_energy_is_what_is_measured_or_stated_and_never_made_up(tmp_path: Path) 
     found = spent.said_in(scores, without, watts=65.0)
     assert found.spent["student"]["joules"] == 30 * 65
     assert found.repaid["joules"] == pytest.approx(30 * 65 / 0.01)
-    assert "1.95 kJ at the 65 W that the recipe states; at the latencies" in found.notes[-1]
+    assert "1.95 kJ at the 65 W that the recipe states (not measured); in its" in found.notes[-1]
+
+
+def test_stated_watts_are_no_word_on_energy_that_was_measured() -> None:
+    """The student's training was counted by the machine, the baseline's was not."""
+    taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "joules": 50_000.0},
+             "baseline": {"seconds": 10.0, "processor_seconds": 10.0}}
+    found = spent.said_in(timed(12.0, 2.0), taken, watts=65.0)
+    assert found.spent["baseline"]["joules"] == 650.0
+    assert "50.0 kJ;" in found.notes[-1]
 
 
 def test_of_whole_texts_that_are_written_nobody_counts_flops() -> None:

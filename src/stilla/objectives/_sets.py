@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stilla.errors import CompatibilityError, RecipeError
+from stilla.errors import CompatibilityError
 from stilla.objectives._matching import pairs
 from stilla.objectives._shapes import Shape
+from stilla.objectives._weights import softening
 from stilla.objectives.base import StepFeatureObjective, TargetObjective
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Signals
 from stilla.signals.guesses import Guesses
 
@@ -78,8 +78,7 @@ class SetTeacher(StepFeatureObjective):
 
     def __init__(self, shape: Shape, *, classes: float, nothing: float, temperature: float) -> None:
         super().__init__()
-        if not 0 < temperature <= TEMPERATURE:
-            raise RecipeError(f"temperature: got {temperature}; expected a number above 0, up to {TEMPERATURE:g}")
+        softening(temperature)
         self.shape, self.classes, self.nothing, self.temperature = shape, classes, nothing, temperature
 
     @property

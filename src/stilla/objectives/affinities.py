@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.errors import RecipeError
 from stilla.objectives import _pairs
 from stilla.objectives._vectors import refuse_unlike, vector_problems
+from stilla.objectives._weights import softening
 from stilla.objectives.base import LayerMap, StepTableObjective
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Signals
 
 
@@ -30,8 +29,7 @@ class Affinities(StepTableObjective):
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0 < temperature <= TEMPERATURE:
-            raise RecipeError(f"temperature: got {temperature}; expected a number above 0, up to {TEMPERATURE:g}")
+        softening(temperature)
         self.temperature = temperature
         self.width = 0
 

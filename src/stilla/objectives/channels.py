@@ -5,10 +5,9 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.errors import RecipeError
 from stilla.objectives._maps import maps_of
+from stilla.objectives._weights import softening
 from stilla.objectives.base import FeatureObjective, LayerMap, LogitObjective
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Signals
 
 
@@ -28,8 +27,7 @@ class Channels(LogitObjective, FeatureObjective):
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        if not 0 < temperature <= TEMPERATURE:
-            raise RecipeError(f"temperature: got {temperature}; expected a number above 0, up to {TEMPERATURE:g}")
+        softening(temperature)
         self.temperature = temperature
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:

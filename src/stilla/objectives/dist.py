@@ -6,12 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stilla.errors import RecipeError
-from stilla.objectives._weights import some, weighed
+from stilla.objectives._weights import softening, some, weighed
 from stilla.objectives.base import LayerMap, StepObjective
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Form
 
 _SAME = 1e-12
@@ -39,8 +37,7 @@ class DIST(StepObjective):
         some(beta=beta, gamma=gamma)
         self.beta, self.gamma = beta, gamma
         self.temperature = schedule(temperature)
-        if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:
-            raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0, up to {TEMPERATURE:g}")
+        softening(self.temperature)
 
     @property
     def instead(self) -> str:

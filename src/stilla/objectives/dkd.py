@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stilla.errors import CompatibilityError, RecipeError
+from stilla.errors import CompatibilityError
 from stilla.objectives._divergences import expectation, forward_kl
-from stilla.objectives._weights import some, weighed
+from stilla.objectives._weights import softening, some, weighed
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dims, Form
 
 _NO_LABEL = -100
@@ -40,8 +39,7 @@ class DKD(RowObjective):
         some(alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
         self.temperature = schedule(temperature)
-        if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:
-            raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0, up to {TEMPERATURE:g}")
+        softening(self.temperature)
 
     @property
     def instead(self) -> str:

@@ -13,10 +13,10 @@ from stilla.errors import CompatibilityError, RecipeError, did_you_mean, one_of
 from stilla.objectives import _divergences as divergences
 from stilla.objectives._analytic import NO_LABEL, before_standardising, cross_entropy, standardised
 from stilla.objectives._divergences import forward_kl, jsd, reverse_kl, tvd
+from stilla.objectives._weights import softening
 from stilla.objectives.base import Gradient, LayerMap, RowObjective, Softened
 from stilla.recipe import Scheduled
 from stilla.recipe.schedule import schedule
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dense, Dims, Form, Samples, TopK
 
 __all__ = ["Divergence", "Logits", "forward_kl", "jsd", "reverse_kl", "tvd"]
@@ -100,8 +100,7 @@ class Logits(RowObjective):
         self.skew = 0.1 if skew is None else skew
         self.standardise = standardise
         self.temperature = schedule(2.0 if temperature is None else temperature)
-        if min(self.temperature.values()) <= 0 or max(self.temperature.values()) > TEMPERATURE:
-            raise RecipeError(f"temperature: got {self.temperature.plain()}; expected numbers above 0, up to {TEMPERATURE:g}")
+        softening(self.temperature)
 
     @property
     def accepts(self) -> tuple[type, ...]:

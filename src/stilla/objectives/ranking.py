@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError, RecipeError
+from stilla.objectives._weights import softening
 from stilla.objectives.base import FeatureObjective, LayerMap
-from stilla.recipe.section import TEMPERATURE
 from stilla.signals import Dense, Dims, Signals
 
 
@@ -37,10 +37,9 @@ class Ranking(FeatureObjective):
         super().__init__()
         if temperature is not None and compare != "kl":
             raise RecipeError(f"temperature: `{compare}` softens nothing and takes none; leave it out, or use `compare: kl`")
-        if temperature is not None and not 0 < temperature <= TEMPERATURE:
-            raise RecipeError(f"temperature: got {temperature}; expected a number above 0, up to {TEMPERATURE:g}")
         self.compare = compare
         self.temperature = 1.0 if temperature is None else temperature
+        softening(self.temperature)
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
         if teacher is None:

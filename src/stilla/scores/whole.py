@@ -35,8 +35,8 @@ class Scores(Checked):
     `learnt`: where the student learnt from unlabelled examples too, from how many `labelled` and `unlabelled` ones, how many
     of those that there are a language model wrote (`generated`), and how many were left out, by the reason.
     `spent`: by training, its `seconds` by the clock, its `processor_seconds`, `flops` and `joules`, as far as they are known.
-    `repaid`: by what is saved (`seconds`, `flops`, `joules`), after how many requests in place of its teacher the student has
-    saved what its training took.
+    `repaid`: by what is saved (`seconds` one request at a time, `flops`, `joules` in batches), after how many requests in its
+    teacher's place the student has saved what its training took.
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     `kept`: where the student was another run's, what it still knows of that run's task.

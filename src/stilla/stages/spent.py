@@ -58,28 +58,30 @@ def _taken(sums: Mapping[str, float], operations: Mapping[str, Any] | None) -> d
 
 
 def said_in(scores: Scores, spent: Mapping[str, Mapping[str, float]], watts: float | None = None) -> Scores:
-    """The scores with what trainings took, in numbers, and the student's in a sentence. `watts`: of the machine at work, as
-    the recipe states them."""
+    """The scores with what trainings took, in numbers, and the student's in a sentence. `watts`: what a person says that the
+    machine draws at work, for trainings whose energy nothing counted."""
     stated = {} if watts is None else {stage: {**one, "joules": watts * one["seconds"]} for stage, one in spent.items()
                                        if "joules" not in one}
-    own = [one for stage, one in {**spent, **stated}.items() if not stage.startswith(NOT_THE_STUDENTS)]
+    own = {stage: one for stage, one in {**spent, **stated}.items() if not stage.startswith(NOT_THE_STUDENTS)}
     scores = replace(scores, spent={**spent, **stated})
     if not own:
         return scores
-    whole = {name: sum(one[name] for one in own) for name in (*CLOCKS, "flops", "joules") if all(name in one for one in own)}
+    whole = {name: sum(one[name] for one in own.values()) for name in (*CLOCKS, "flops", "joules")
+             if all(name in one for one in own.values())}
     repaid = requests_until_made_up_for(scores, whole)
-    how = "" if watts is None or not stated else f" at the {watts:g} W that the recipe states"
+    how = f" at the {watts:g} W that the recipe states (not measured)" if own.keys() & stated.keys() else ""
     beside = [*([f"{numbers.count(whole['flops'])} FLOPs"] if "flops" in whole else []),
               *([f"{numbers.joules(whole['joules'])}{how}"] if "joules" in whole else [])]
     clock, processor = (whole[name] for name in CLOCKS)
     sentence = (f"cost: training the student took {clock:,.0f} s by the clock, {processor:,.0f} s "
-                f"of the processor{''.join(f', {one}' for one in beside)}{_made_up_for(repaid)}")
+                f"of the processor{''.join(f', {one}' for one in beside)}{_made_up_for(repaid, scores)}")
     return replace(scores, repaid=repaid, notes=(*scores.notes, sentence))
 
 
 def requests_until_made_up_for(scores: Scores, spent: Mapping[str, float]) -> dict[str, float]:
-    """How many examples, one at a time, the student has to answer until it has saved what its training took of its teacher's
-    `seconds`, `flops`, `joules`; without those of which it saves none, or nobody knows it (a teacher behind an address)."""
+    """How many examples the student has to answer until it has saved what its training took of its teacher's `seconds` (one
+    example at a time), `flops`, `joules` (in batches, as energy is measured); without those of which it saves none, or nobody
+    knows it (a teacher behind an address)."""
     if "teacher" not in scores.subjects:
         return {}
     ours, theirs = scores.student.cost, scores.teacher.cost
@@ -106,7 +108,9 @@ def _joules(cost: Cost) -> float | None:
     return None if cost.energy_joules is None or not known else cost.energy_joules / 1000
 
 
-def _made_up_for(repaid: Mapping[str, float]) -> str:
-    words = {"seconds": "at the latencies measured here it has saved that", "flops": "in FLOPs", "joules": "in energy"}
-    said = [f"{words[name]} after {number:,.0f} requests" for name, number in repaid.items()]
-    return f"; {', '.join(said)} in place of its teacher" if said else ""
+def _made_up_for(repaid: Mapping[str, float], scores: Scores) -> str:
+    """`; in its teacher's place it saves as many seconds in 3,000 requests, one at a time`."""
+    saved = {"seconds": "as many seconds", "flops": "as many FLOPs", "joules": "as much energy"}
+    how = {"seconds": ", one at a time", "joules": f", in batches of {scores.student.cost.batch_size}"}
+    said = [f"{saved[name]} in {number:,.0f} requests{how.get(name, '')}" for name, number in repaid.items()]
+    return f"; in its teacher's place it saves {'; '.join(said)}" if said else ""
