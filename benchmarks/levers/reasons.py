@@ -7,7 +7,7 @@ from stilla import Run
 from stilla.report import numbers
 from stilla.scores import Reasons
 
-WEIGHTS = (0.1, 0.5, 2.0)
+WEIGHTS = (0.5,)
 EXAMPLES = 100
 ASKED = {"saliency": {"examples": EXAMPLES, "ceiling": False}}
 

@@ -167,6 +167,13 @@ def test_every_number_of_an_objectives_options_has_bounds(kind):
             assert objectives.problems(ObjectiveSpec(kind=kind, **{name: value})), (name, value)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES
+                                  if "temperature" in options_model(objectives.find(kind)).model_fields])
+def test_every_temperature_is_refused_in_the_same_words(kind):
+    (said,) = objectives.problems(ObjectiveSpec(kind=kind, temperature=0.0))
+    assert "temperature: got 0.0; expected numbers above 0, up to 10000" in said
+
+
 def test_every_number_of_the_trainers_fields_has_bounds():
     from transformers import TrainingArguments
 

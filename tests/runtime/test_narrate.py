@@ -115,4 +115,9 @@ def test_warnings_that_nobody_collects_are_said_with_the_other_lines(
     monkeypatch.setattr(own, "parent", None)  # pytest listens at the root
     own.warning("2 rows hold %s", EVIL)
     own.info("nothing to see")
+    quiet_libraries(going_on=True)
+    own.warning("2 rows hold %s", EVIL)  # prepared for another model, or measured once more
     assert written.getvalue() == f"2 rows hold {SHOWN}\n"
+    quiet_libraries()  # another run
+    own.warning("2 rows hold %s", EVIL)
+    assert written.getvalue() == f"2 rows hold {SHOWN}\n" * 2

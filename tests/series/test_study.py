@@ -246,13 +246,3 @@ def test_lists_hold_anything(tmp_path: Path) -> None:
         found.append(asked.values)
     assert {"student.layers": {"keep": [0, 3]}, "student.vocabulary": None} in found
     assert len(found) == 4
-
-
-def test_late_progress_is_told_from_an_end_that_is_level() -> None:
-    from stilla.series.trial import _late_progress
-
-    falling = [(float(step), 1.0 - 0.1 * step) for step in range(1, 11)]
-    level = [(float(step), max(0.5, 1.0 - 0.1 * step)) for step in range(1, 11)]
-    assert _late_progress(falling) == pytest.approx(2 / 9)
-    assert _late_progress(level) == 0
-    assert _late_progress(falling[:4]) is None, "too few points to say so"

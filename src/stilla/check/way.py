@@ -70,7 +70,7 @@ class Ready:
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
     """Everything on the way; None where something on it is wrong, or not on this machine."""
-    quiet_libraries()
+    quiet_libraries(going_on=True)
     found.problems += wrong_terms(recipe)
     lengths.note_choices(recipe, found)
     ready = _ready(recipe, found)

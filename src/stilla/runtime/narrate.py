@@ -50,13 +50,20 @@ def say(line: str) -> None:
 
 
 class LastResort(logging.Handler):
-    """Warnings that nobody else wants to have, as lines among the others; Python's own would write them as they are."""
+    """Warnings that nobody else wants to have, as lines among the others; Python's own would write them as they are.
+
+    Each once: the same data are prepared for several models, stages and measurements.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        said = record.getMessage()
+        if said not in self._said:
+            self._said.add(said)
+            say(said)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from stilla import views
 from stilla.views import Checked, View
 
 _TITLES = {
-    "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
+    "kl": "KL", "macro_f1": "macro F1", "micro_f1": "micro F1", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "mse": "MSE",
     "bleu": "BLEU", "chrf": "chrF", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
     "mcd": "mel-cepstral distance (dB)", "frame_error": "error of the next frame",
     "mean_retention": "quality over all tasks",

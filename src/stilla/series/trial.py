@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from stilla.recipe import Recipe
-from stilla.report.curves import Points, read_log
 from stilla.run import with_student, with_teacher
-from stilla.scores import metric_title
 from stilla.series.answers import with_shared_cache
 from stilla.series.trials import Reached
 from stilla.stages.compared import VALIDATION
 from stilla.stages.folder import RunFolder
 from stilla.stages.measuring import measure
+from stilla.stages.progress import still_growing
 from stilla.stages.stages import Stages
 from stilla.stages.starting import saved_student
-
-LATE, MUCH = 0.2, 0.05
-"""A training's last part, and the share of all its progress that it should not have made only there."""
 
 
 def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
@@ -63,26 +58,5 @@ def _measured(stages: Stages, seconds: float) -> Reached:
     return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
                    None if scores.retention is None else scores.retention.value, student.cost.parameters or 0,
                    round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
-                   dict(_growing(place.folder.log)))
+                   dict(still_growing(place.folder.log)))
 
-
-def _growing(log: Path) -> Iterator[tuple[str, str]]:
-    """Trainings, the teacher's among them, that made much of their progress in their last part: whose, and how much."""
-    for stage in read_log(log)[0].stages:
-        measure = "kl" if "kl" in stage.evaluations else next(iter(stage.evaluations), None)
-        if measure is None or stage.seed:
-            continue
-        late = _late_progress(stage.evaluations[measure])
-        if late is not None and late > MUCH:
-            yield stage.subject, (f"made {late:.0%} of its progress in {metric_title(measure)} in its last {LATE:.0%}; a "
-                                  "longer one may gain more")
-
-
-def _late_progress(points: Points) -> float | None:
-    """Which share of all that was gained, in either direction, came at the end; None of too few points to say so."""
-    if len(points) < 5:
-        return None
-    first, last = points[0][1], points[-1][1]
-    then = next(value for step, value in reversed(points[:-1]) if step <= (1 - LATE) * points[-1][0]) \
-        if points[0][0] <= (1 - LATE) * points[-1][0] else first
-    return None if first == last else (last - then) / (last - first)

@@ -16,7 +16,7 @@ from stilla.recipe import Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
-from stilla.stages import kept, learnt, reasons, spent, transfer
+from stilla.stages import kept, learnt, progress, reasons, spent, transfer
 from stilla.stages.answered import Summary
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
@@ -117,6 +117,7 @@ def score(
             return found
     notes = [] if answers is None else answers.sentences()
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts, notes=notes), learnt_from)
+    scores = progress.said_in(scores, folder.log, [*(["teacher"] if recipe.teacher.train else []), *roles])
     scores = spent.said_in(scores, spent.of(folder.log), recipe.evaluate.watts)
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)

@@ -1,0 +1,43 @@
+"""What a run says of how its trainings ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from stilla.runtime.files import line_of
+from stilla.stages.progress import late_progress, said_in
+from tests.report.fakes import intents
+
+FALLING = [(float(step), 1.0 - 0.1 * step) for step in range(1, 11)]
+LEVEL = [(float(step), max(0.5, 1.0 - 0.1 * step)) for step in range(1, 11)]
+
+
+def notes(folder: Path, curves: dict[str, Sequence[tuple[float, float]]], most: int = 10) -> tuple[str, ...]:
+    """Of a run with these trainings, each given `most` steps: KL by step."""
+    (folder / "log.jsonl").write_text("".join(
+        line_of({"stage": stage, "step": step, "progress": step / most, "evaluation": {"kl": value}})
+        for stage, points in curves.items() for step, value in points))
+    scores = dataclasses.replace(intents(), notes=("said before",))
+    before, *found = said_in(scores, folder / "log.jsonl", ("teacher", "student", "baseline")).notes
+    assert before == "said before"
+    return tuple(found)
+
+
+def test_late_progress_is_told_from_an_end_that_is_level() -> None:
+    assert late_progress(FALLING) == pytest.approx(2 / 9)
+    assert late_progress(LEVEL) == 0
+    assert late_progress(FALLING[:4]) is None, "too few points to say so"
+
+
+def test_what_was_still_getting_better_is_said_of_the_first_seed(tmp_path: Path) -> None:
+    assert notes(tmp_path, {"teacher": FALLING, "student": LEVEL, "student-1": FALLING, "trial-0": FALLING}) == (
+        "training of the teacher: it made 22% of its progress in KL in its last 20%; a longer one may gain more",)
+
+
+def test_it_is_said_what_ended_before_its_last_step(tmp_path: Path) -> None:
+    assert notes(tmp_path, {"student": LEVEL, "baseline": LEVEL[:8]}) == (
+        "training on labels alone: it ended after 80% of what it was given, as nothing became better",)
