@@ -4,8 +4,8 @@
     python -m benchmarks.meta --data CLINC150 --targets travel work --seeds 3
     python -m benchmarks.meta --data SIB200 --case sib200 --targets deu_Latn
 
-`clinc150`: the 150 intents belong to ten domains of 15. `sib200`: the same seven topics in seven languages. One domain or language is
-the new task, of which the student sees a few labels of each class; the others are the tasks before. The student has the
+`clinc150`: 150 intents in ten domains. `sib200`: the same seven topics in seven languages. One domain or language
+is the new task, of which the student sees a few labels of each class; the others are the tasks before. The student has the
 first layers of all-MiniLM-L6-v2, and the tokens that the training texts of all tasks use. Its starts:
 
 - plain: as it is;

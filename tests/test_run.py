@@ -68,7 +68,7 @@ def test_the_log_counts_seconds_by_the_clock_and_of_the_processor(done: tuple[Pa
     assert flops["student"] > flops["baseline"] > 0  # the teacher's answers
     assert done[1].scores.repaid["flops"] > 0
     assert "What every training took" in done[1].report.read_text(encoding="utf-8")
-    assert any(note.startswith("cost: training the student took ") for note in done[1].scores.notes)
+    assert any(note.startswith("cost: making the student took ") for note in done[1].scores.notes)
 
 
 def test_the_student_is_a_plain_hugging_face_folder(done: tuple[Path, stilla.Run]) -> None:

@@ -118,6 +118,7 @@ def test_a_student_with_other_tokens_learns_what_the_teacher_writes(
     assert list(run.scores.student.quality["test"]) == ["bleu", "chrf", "bits_per_byte"]
     assert not run.scores.student.agreement
     settings = json.loads((run.folder / "completions" / "settings.json").read_text(encoding="utf-8"))
+    assert run.scores.spent["completions"]["seconds"] > 0
     assert settings["decoding"]["max_new_tokens"] == 6
     capsys.readouterr()
     again = stilla.distill(**plain)

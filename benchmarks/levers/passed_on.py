@@ -15,8 +15,8 @@ from benchmarks.tables import markdown
 from stilla import Run
 from stilla.report import numbers
 
-STEPS = 200
-DEPTHS = (1, 2, 3)
+STEPS = 60
+DEPTHS = (1, 2)
 
 
 def show(setting: Setting) -> str:
@@ -27,8 +27,9 @@ def several_students(setting: Setting) -> str:
     """Students of several depths, each with the live teacher, and all from what the teacher told the first."""
     found: dict[str, list[Run]] = {"live teacher": [], "one capture": []}
     told = setting.folder / "told-1" / "cache"
+    distill = {**setting.recipe()["distill"][0], "epochs": 3}
     for depth in DEPTHS:
-        how: dict[str, Any] = {"student": {"layers": depth}, "evaluate": {"baseline": False}}
+        how: dict[str, Any] = {"student": {"layers": depth}, "distill": distill, "evaluate": {"baseline": False, "seeds": 1}}
         found["live teacher"].append(setting.run(f"live {depth}", cache={"form": "none"}, **how))
         cache = {} if depth == DEPTHS[0] else {"path": str(told)}
         found["one capture"].append(setting.run(f"told {depth}", cache=cache, **how))
@@ -46,7 +47,7 @@ def another_task(setting: Setting) -> str:
     first = setting.recipe()["teacher"]
     teacher = str(run_of({
         **base, "data": {"train": str(data)}, "student": {"layers": 1}, "distill": {"max_steps": 1, "precision": "float32"},
-        "teacher": {"model": first["model"], "train": {key: value for key, value in first["train"].items() if key != "data"}},
+        "teacher": {"model": first["model"], "train": {**first["train"], "data": None, "epochs": 5}},
         "evaluate": {"speed": False}, "output": str(setting.folder / "parity-teacher")}, []).folder / "teacher")
     how = {"max_steps": STEPS, "batch_size": 16, "learning_rate": 1e-3, "precision": "float32"}
     starts: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -11,8 +11,8 @@ from stilla.recipe.yaml import flow
 from stilla.report import numbers
 from stilla.series.label_curve import KINDS
 
-TRIALS = 16
-STEPS = 200
+TRIALS = 10
+STEPS = 60
 NO_MORE: dict[str, Any] = {"unlabelled": None, "augment": "none"}
 OVER = {
     "distill.learning_rate": {"low": 2e-4, "high": 4e-3, "log": True},
@@ -51,9 +51,9 @@ def show_curve(setting: Setting) -> str:
             **{split: str(setting.data / "own" / f"{split}.parquet") for split in ("validation", "test")}}
     found = stilla.curve({
         **own, "data": data, "teacher": {"model": setting.teacher},
-        "distill": {**own["distill"][0], "epochs": None, "max_steps": 2 * STEPS}, "evaluate": {"speed": False},
-        "output": str(setting.folder / "curve")}, per_class=(4, 8, 16, 32, 64), draws=setting.seeds)
+        "distill": {**own["distill"][0], "epochs": None, "max_steps": STEPS}, "evaluate": {"speed": False},
+        "output": str(setting.folder / "curve")}, per_class=(4, 16, 64), draws=setting.seeds)
     rows = [[str(size), *(numbers.MISSING if one is None else cell(found.metric, one)
                           for one in (found.mean(size, kind) for kind in KINDS))] for size in found.sizes]
     return (f"{markdown(['labels a class', *KINDS], rows)}\n\nteacher {numbers.quality(found.metric, found.teacher)}; "
-            f"{2 * STEPS} steps each")
+            f"{STEPS} steps each")

@@ -14,23 +14,22 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from benchmarks.levers.setting import Setting, table
-from stilla import Run
+
+PORT = 8123
+STEPS = 300
 
 
 def show(setting: Setting) -> str:
     """Few labels; the teacher is asked about everything else, by its logits or in words."""
-    start = small(setting)
-    plain = setting.run("logits", student={"model": str(start)})
+    start, distill = small(setting), {**setting.recipe()["distill"][0], "epochs": None, "max_steps": STEPS}
+    plain = setting.run("logits", student={"model": str(start)}, distill=distill)
     runs = {"its logits": plain}
     with served(Path(setting.teacher)) as url:
         for name, more in (("its log-probabilities, served", {"logprobs": 20}), ("its words, served", {})):
-            runs[name] = asked(setting, name, plain, start, {"url": url, "template": "{source}", "max_tokens": 8, **more})
+            api = {"url": url, "template": "{source}", "max_tokens": 8, **more}
+            runs[name] = setting.run(name.replace(",", ""), lender=plain, student={"model": str(start)}, distill=distill,
+                                     teacher={"model": "docstrings", "api": api})
     return f"{table(runs)}\n\nteacher {100 * plain.scores.teacher['accuracy']:.1f}"
-
-
-def asked(setting: Setting, name: str, plain: Run, start: Path, api: dict[str, Any]) -> Run:
-    return setting.run(name.replace(",", ""), lender=plain, teacher={"model": "docstrings", "api": api},
-                       student={"model": str(start)})
 
 
 def small(setting: Setting) -> Path:
@@ -78,8 +77,6 @@ class Server(ThreadingHTTPServer):
         names = self.model.config.id2label
         return {names[number]: float(found[number]) for number in found.argsort(descending=True).tolist()}
 
-
-PORT = 8123
 
 
 class Answer(BaseHTTPRequestHandler):

@@ -19,6 +19,7 @@ from stilla.cache import Store
 from stilla.errors import RecipeError
 from stilla.run import distill
 from stilla.series import Searched, trial
+from stilla.series.trials import Reached
 from stilla.stages.training import Interrupted
 from tests import tiny
 
@@ -186,12 +187,19 @@ def test_a_trial_that_cannot_be_made_is_said_and_passed_over(tmp_path: Path) -> 
     assert any("could not be made" in one for one in found.remarks)
 
 
-def test_seeds_of_a_trial_are_judged_by_their_mean(tmp_path: Path) -> None:
-    found = stilla.search(recipe(tmp_path, trials=9, seeds=2, until={"retention": 0.1}))
-    assert found.why.startswith("trial 0 reached a retention of")
-    made = found.best.reached
-    assert len(made.seeds) == 2
-    assert made.quality.value == pytest.approx(sum(made.seeds) / 2)
+def test_seeds_of_a_trial_are_judged_by_their_mean_and_those_of_a_hopeless_one_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reached, "is_behind", lambda self, best: best.seeds != ())  # the rule: tests/series/test_study.py
+    found = stilla.search(recipe(tmp_path, over={"student.layers": [1, 2]}, trials=2, seeds=2))
+    first, behind = (one.reached for one in found.trials)
+    assert first is not None
+    assert behind is not None
+    assert len(first.seeds) == 2
+    assert first.quality.value == pytest.approx(sum(first.seeds) / 2)
+    assert (first.left, behind.left) == (0, 1)
+    assert not (tmp_path / "run" / "trials" / "0001" / "seeds").exists()
+    assert "seeds left out" in found.page.read_text(encoding="utf-8")
 
 
 def test_processes_share_trials_through_one_folder(tmp_path: Path) -> None:

@@ -246,3 +246,12 @@ def test_lists_hold_anything(tmp_path: Path) -> None:
         found.append(asked.values)
     assert {"student.layers": {"keep": [0, 3]}, "student.vocabulary": None} in found
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(("higher", "low", "high", "behind"), [
+    (True, 0.5, 0.69, True), (True, 0.5, 0.7, False), (True, 0.95, 0.99, False), (False, 0.91, 0.95, True),
+    (False, 0.9, 0.95, False), (False, 0.1, 0.2, False)])
+def test_only_what_lies_beyond_both_intervals_is_behind(higher: bool, low: float, high: float, behind: bool) -> None:
+    best, other = (Reached("accuracy", higher, Interval((one + two) / 2, one, two), 0.9, None, 1, 1.0, {})
+                   for one, two in ((0.7, 0.9), (low, high)))
+    assert other.is_behind(best) is behind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stilla.objectives import Labels
 from stilla.runtime.files import line_of
 from stilla.scores import Scores
 from stilla.stages import spent
+from stilla.stages.clocks import timed
 from stilla.stages.folder import RunFolder
 from stilla.stages.training import Log
 from stilla.training.operations import Operations
@@ -29,7 +31,7 @@ def logged(folder: Path, *lines: tuple[str, float, float]) -> Path:
     return log
 
 
-def timed(teacher: float | None, student: float | None) -> Scores:
+def timed_at(teacher: float | None, student: float | None) -> Scores:
     whole = intents()
     subjects = {name: dataclasses.replace(one, cost=dataclasses.replace(
         one.cost, latency_median_ms=milliseconds, latency_p95_ms=milliseconds))
@@ -51,8 +53,8 @@ def test_a_student_makes_up_for_its_training_by_what_it_saves(tmp_path: Path) ->
     """30 s at 12 - 2 ms a request: 3,000 requests. Teacher, baseline, other seeds are no cost of it; trials of sizes are."""
     log = logged(tmp_path, ("teacher", 50.0, 9.0), ("trial-0", 6.0, 9.0), ("student.0", 4.0, 5.0), ("student.1", 20.0, 30.0),
                  ("student-1.1", 90.0, 9.0), ("reptile-1", 80.0, 8.0), ("baseline-1", 70.0, 7.0))
-    found = spent.said_in(timed(12.0, 2.0), spent.of(log))
-    assert found.notes == ("cost: training the student took 30 s by the clock, 44 s of the processor; in its teacher's place "
+    found = spent.said_in(timed_at(12.0, 2.0), spent.of(log))
+    assert found.notes == ("cost: making the student took 30 s by the clock, 44 s of the processor; in its teacher's place "
                            "it saves as many seconds in 3,000 requests, one at a time",)
     assert found.spent["teacher"]["seconds"] == 50.0
     found.dump(tmp_path / "scores.json")
@@ -61,7 +63,7 @@ def test_a_student_makes_up_for_its_training_by_what_it_saves(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("teacher", "student"), [(2.0, 2.0), (2.0, 3.0), (None, 1.0), (2.0, None)])
 def test_what_saves_nothing_or_was_not_timed_makes_up_for_nothing(teacher: float | None, student: float | None) -> None:
-    assert "seconds" not in spent.requests_until_made_up_for(timed(teacher, student), {"seconds": 10.0})
+    assert "seconds" not in spent.requests_until_made_up_for(timed_at(teacher, student), {"seconds": 10.0})
 
 
 def entry(stage: str, seconds: float, **more: Any) -> str:
@@ -115,7 +117,7 @@ MEASURED = "measured (RAPL: whole processor packages, idle power and other proce
 
 def test_flops_and_energy_are_made_up_for_by_what_a_request_saves(tmp_path: Path) -> None:
     """9e12 FLOPs at 3e9 less a request: 3,000. 50 kJ at (12 - 2) J less for 1,000: 5,000,000."""
-    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), energy_joules=(12.0, 2.0), energy_method=(MEASURED, MEASURED),
+    scores = costing(timed_at(12.0, 2.0), flops=(4e9, 1e9), energy_joules=(12.0, 2.0), energy_method=(MEASURED, MEASURED),
                      batch_size=(32, 32))
     taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "flops": 9e12, "joules": 50_000.0}}
     found = spent.said_in(scores, taken)
@@ -131,12 +133,12 @@ def test_energy_is_what_is_measured_or_stated_and_never_made_up(tmp_path: Path) 
     estimated = "estimated, not measured: FLOPs at an assumed 10 GFLOP per joule"
     taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "joules": 50_000.0}}
     for one, other in ((estimated, estimated), (MEASURED, estimated), (None, None)):
-        scores = costing(timed(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(one, other))
+        scores = costing(timed_at(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(one, other))
         assert set(spent.said_in(scores, taken).repaid) == {"seconds"}
     without = {"student": {"seconds": 30.0, "processor_seconds": 44.0}}
-    assert "J" not in spent.said_in(timed(12.0, 2.0), without).notes[-1]
+    assert "J" not in spent.said_in(timed_at(12.0, 2.0), without).notes[-1]
     said = "stated, not measured: 65 W while it works"
-    scores = costing(timed(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(said, said))
+    scores = costing(timed_at(12.0, 2.0), energy_joules=(12.0, 2.0), energy_method=(said, said))
     found = spent.said_in(scores, without, watts=65.0)
     assert found.spent["student"]["joules"] == 30 * 65
     assert found.repaid["joules"] == pytest.approx(30 * 65 / 0.01)
@@ -147,11 +149,31 @@ def test_stated_watts_are_no_word_on_energy_that_was_measured() -> None:
     """The student's training was counted by the machine, the baseline's was not."""
     taken = {"student": {"seconds": 30.0, "processor_seconds": 44.0, "joules": 50_000.0},
              "baseline": {"seconds": 10.0, "processor_seconds": 10.0}}
-    found = spent.said_in(timed(12.0, 2.0), taken, watts=65.0)
+    found = spent.said_in(timed_at(12.0, 2.0), taken, watts=65.0)
     assert found.spent["baseline"]["joules"] == 650.0
     assert "50.0 kJ;" in found.notes[-1]
 
 
 def test_of_whole_texts_that_are_written_nobody_counts_flops() -> None:
-    scores = costing(timed(12.0, 2.0), flops=(4e9, 1e9), timed=("forward", "whole texts"))
+    scores = costing(timed_at(12.0, 2.0), flops=(4e9, 1e9), timed=("forward", "whole texts"))
     assert "flops" not in spent.requests_until_made_up_for(scores, {"flops": 9e12})
+
+
+def test_what_was_done_beforehand_is_a_cost_of_the_student_also_where_it_was_broken_off(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def stopped() -> None:
+        with timed(folder.append_log, "completions"):
+            time.sleep(0.03)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    with timed(folder.append_log, "completions", lambda: {"asked": 7, "operations": {"student": 0.0, "teacher": 2.0}}):
+        time.sleep(0.04)
+    folder.append_log({"stage": "student", "step": 1, "seconds": 1.0, "processor_seconds": 2.0})
+    found = spent.of(folder.log)
+    assert found["completions"]["seconds"] >= 0.07
+    assert found["completions"]["flops"] == 14.0
+    both = {"student": found["student"], "completions": {"seconds": 9.0, "processor_seconds": 9.0}}
+    assert "took 10 s by the clock, 11 s of the processor" in spent.said_in(timed_at(12.0, 2.0), both).notes[-1]

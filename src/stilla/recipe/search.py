@@ -106,7 +106,8 @@ class Search(Section):
     until: Until | None = None
     """End as soon as this is reached: `{retention: 0.98}` or `{quality: 0.9}`."""
     seeds: int = Field(1, ge=1, le=1000)
-    """Students that each trial trains, from as many seeds; it is judged by their mean."""
+    """Students that each trial trains, from as many seeds; it is judged by their mean. Where the first lie behind the best
+    trial beyond noise, the others are left out."""
 
     @property
     def most(self) -> int | None:

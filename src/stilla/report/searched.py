@@ -51,8 +51,11 @@ def search_table(trials: Sequence[Trial], best: Trial | None) -> ScoreTable:
     columns = [*(Column(path, path) for path in paths), Column("reached", metric_title(metric), "On validation data."),
                Column("retention", "retention", "Of the teacher's quality there."),
                Column("parameters", "parameters"), Column("time", "time", "Of the whole trial.")]
+    if any(one.reached is not None and one.reached.left for one in trials):
+        columns.append(Column("left", "seeds left out", "Of trials whose first students lay behind the best beyond noise."))
     rows = [Row("student" if best is not None and one.number == best.number else f"trial-{one.number}", str(one.number),
-                (*(_value(one.values[path]) for path in paths), *_cells(one))) for one in sorted(trials, key=_place)]
+                (*(_value(one.values[path]) for path in paths), *_cells(one))[:len(columns)])
+            for one in sorted(trials, key=_place)]
     return ScoreTable(tuple(columns), tuple(rows), ())
 
 
@@ -70,12 +73,12 @@ def _cells(one: Trial) -> tuple[Cell, ...]:
     made = one.reached
     if made is None:
         said = "is being made" if one.problem is None else "could not be made"
-        return Cell(said), Cell(numbers.MISSING), Cell(numbers.MISSING), Cell(numbers.MISSING)
+        return Cell(said), *([Cell(numbers.MISSING)] * 4)
     quality = Cell(numbers.quality(made.metric, made.quality.value), numbers.interval(made.metric, made.quality),
                    made.quality.value)
     kept = Cell(numbers.MISSING) if made.retention is None else Cell(numbers.percent(made.retention), value=made.retention)
     return (quality, kept, Cell(numbers.count(made.parameters), value=float(made.parameters)),
-            Cell(numbers.duration(made.seconds), value=made.seconds))
+            Cell(numbers.duration(made.seconds), value=made.seconds), Cell(str(made.left), value=float(made.left)))
 
 
 def _figures(trials: Sequence[Trial], best: Trial | None) -> tuple[Figure, ...]:

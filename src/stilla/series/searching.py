@@ -10,7 +10,7 @@ import torch
 
 from stilla.check import refuse_known_problems, refuse_wrong_names
 from stilla.check.spaces import SAID_IN, of_a_trial
-from stilla.errors import FolderError, RecipeError, StillaError, all_of
+from stilla.errors import FolderError, RecipeError, StillaError, all_of, counted
 from stilla.recipe import Cache, Recipe
 from stilla.recipe.file import with_values
 from stilla.recipe.written import brief
@@ -109,7 +109,9 @@ def _make(recipe: Recipe, folder: TogetherFolder, study: Study, trial: Open) -> 
     """Train and measure one, and write down what came of it."""
     say(f"trial {trial.number}: {values_in_words(trial.values)}")
     try:
-        reached = tried(trial_of(recipe, trial.values, trial.folder.path), trial.folder, folder.shared)
+        best = best_of(study.trials())
+        reached = tried(trial_of(recipe, trial.values, trial.folder.path), trial.folder, folder.shared,
+                        None if best is None else best.reached)
         study.tell(trial.number, reached)
         say(f"trial {trial.number}: {_reached_in_words(reached)}")
     except FolderError:
@@ -178,5 +180,6 @@ def in_words(trial: Trial) -> str:
 def _reached_in_words(reached: Reached) -> str:
     interval = numbers.interval(reached.metric, reached.quality)
     kept = "" if reached.retention is None else f", {numbers.percent(reached.retention)} of its teacher's"
+    left = f"; behind the best beyond noise, {counted(reached.left, 'further seed')} left out" if reached.left else ""
     return (f"{metric_title(reached.metric)} {numbers.quality(reached.metric, reached.quality.value)}"
-            f"{f' {interval}' if interval else ''} on validation data{kept}")
+            f"{f' {interval}' if interval else ''} on validation data{kept}{left}")

@@ -19,10 +19,11 @@ from stilla.stages.stages import Stages
 from stilla.stages.starting import saved_student
 
 
-def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
+def tried(recipe: Recipe, folder: RunFolder, shared: Path, best: Reached | None = None) -> Reached:
     """What a recipe's student reaches on validation data.
 
-    `folder`: open, and with a shelf for what other trials make too. `shared`: where caches lie.
+    `folder`: open, and with a shelf for what other trials make too. `shared`: where caches lie. `best`: of the trials before;
+    where finished students of the first seeds lie behind it beyond noise, no further ones are trained.
 
     Raises:
         StillaError: the trial cannot be made.
@@ -35,7 +36,12 @@ def tried(recipe: Recipe, folder: RunFolder, shared: Path) -> Reached:
     cut = stages.narrowed(written)
     for seed in range(recipe.evaluate.seeds):
         stages.student("student", seed, written, cut)
-    return _measured(stages, time.monotonic() - started)
+        left = recipe.evaluate.seeds - seed - 1
+        if not left or best is not None:
+            reached = _measured(stages, seed + 1, left, time.monotonic() - started)
+            if best is not None and reached.is_behind(best):
+                break
+    return reached
 
 
 def drop_weights(folder: RunFolder) -> None:
@@ -50,13 +56,14 @@ def _blind(stages: Stages) -> Stages:
     return replace(stages, place=replace(stages.place, splits=seen))
 
 
-def _measured(stages: Stages, seconds: float) -> Reached:
+def _measured(stages: Stages, seeds: int, left: int, seconds: float) -> Reached:
+    """By the mean of so many seeds."""
     recipe, place = stages.recipe, stages.place
-    made = [saved_student(recipe, place.folder, place.task, "student", seed) for seed in range(recipe.evaluate.seeds)]
+    made = [saved_student(recipe, place.folder, place.task, "student", seed) for seed in range(seeds)]
     scores = measure(recipe, place.task, {VALIDATION: place.splits[VALIDATION]}, stages.teacher, {"student": made}, {})
     student, metric = scores.student, scores.metric
     return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
                    None if scores.retention is None else scores.retention.value, student.cost.parameters or 0,
                    round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
-                   dict(still_growing(place.folder.log)))
+                   dict(still_growing(place.folder.log)), left)
 

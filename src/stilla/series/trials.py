@@ -12,8 +12,8 @@ from stilla.scores import Interval
 @dataclass(frozen=True)
 class Reached:
     """On validation data. `cache`: the recipe's section as the trial had it, with what was left open. `seeds`: the metric of
-    each, where there are several. `growing`: whose training (the student's, the
-    teacher's) was still getting better when it ended, and how much."""
+    each, where there are several. `left`: how many more of them were not trained, as it lay behind the best. `growing`: whose
+    training (the student's, the teacher's) was still getting better when it ended, and how much."""
 
     metric: str
     higher_is_better: bool
@@ -25,11 +25,16 @@ class Reached:
     cache: Mapping[str, Any]
     seeds: tuple[float, ...] = ()
     growing: Mapping[str, str] = field(default_factory=dict)
+    left: int = 0
 
     @property
     def score(self) -> float:
         """More is better, whatever the metric."""
         return self.quality.value if self.higher_is_better else -self.quality.value
+
+    def is_behind(self, best: Reached) -> bool:
+        """Beyond noise: the intervals of both do not touch."""
+        return self.quality.high < best.quality.low if self.higher_is_better else self.quality.low > best.quality.high
 
     def plain(self) -> dict[str, Any]:
         one = self.quality

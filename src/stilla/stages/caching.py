@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from stilla.recipe import Cache, Data, Recipe, Stage
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
 from stilla.stages.cache_choice import States, place_of, reads, states_of, states_place, temperatures_of, terms_of
-from stilla.stages.clocks import Clocks
+from stilla.stages.clocks import timed
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
 from stilla.teachers.spread import capture_with_ray
@@ -139,7 +140,8 @@ def capture_all(
             temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
         try:
             with (torch.autocast(device.type, torch.bfloat16, enabled=halved),
-                  _timed(live, prepared, stage, device, "capture.states" if stacks else "capture", log)):
+                  nullcontext() if log is None else
+                  timed(log, "capture.states" if stacks else "capture", partial(_asked, live, prepared, stage, device))):
                 _counted(capture(remembers, prepared, batch_size=stage.batch_size, device=device,
                                  share=(state.process_index, state.num_processes)), prepared)
         finally:
@@ -148,22 +150,13 @@ def capture_all(
     return places
 
 
-@contextmanager
-def _timed(
-    live: LiveTeacher, prepared: Prepared, stage: Stage, device: torch.device, name: str,
-    log: Callable[[dict[str, Any]], None] | None,
-) -> Iterator[None]:
-    """Writes down what a capture has taken, as a training does: it is a cost of the students that read it."""
-    if log is None or processes().num_processes > 1:
-        yield
-        return
-    clocks = Clocks(device)
-    log({"stage": name, "step": 0, **clocks.nothing()})
-    yield
-    taken = {"stage": name, "step": 0, **clocks.read(), "entered": 0, "asked": live.entered}
+def _asked(live: LiveTeacher, prepared: Prepared, stage: Stage, device: torch.device) -> dict[str, Any]:
+    """What a log says of a capture beside its time, as of a training: it is a cost of the students that read it."""
+    if not live.entered:
+        return {"asked": 0}
     batch = prepared.collate([prepared.examples[one] for one in range(min(stage.batch_size, len(prepared)))]).to(device)
-    each = operations_of_teacher(live, batch) if live.entered else None
-    log(taken if each is None else {**taken, "operations": {"student": 0.0, "teacher": each}})
+    each = operations_of_teacher(live, batch)
+    return {"asked": live.entered, **({} if each is None else {"operations": {"student": 0.0, "teacher": each}})}
 
 
 def _counted(done: Iterable[int], prepared: Prepared) -> None:

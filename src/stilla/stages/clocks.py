@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from stilla.evaluate.energy import find_meter
+from stilla.runtime.processes import processes
 
 
 class Clocks:
@@ -26,3 +30,23 @@ class Clocks:
     def nothing(self) -> dict[str, float]:
         """What a log says where the counting begins."""
         return {**dict.fromkeys(self.read(), 0.0), "entered": 0, "asked": 0}
+
+
+@contextmanager
+def timed(
+    log: Callable[[dict[str, Any]], None], stage: str, more: Callable[[], Mapping[str, Any]] = dict
+) -> Iterator[None]:
+    """Writes into a run's log what work has taken that is no training, also where it is broken off; not that of several
+    processes, each of which does a share. `more`: what else is known of all of it."""
+    state = processes()
+    if state.num_processes > 1:
+        yield
+        return
+    clocks = Clocks(state.device)
+    log({"stage": stage, "step": 0, **clocks.nothing()})
+    found: Mapping[str, Any] = {}
+    try:
+        yield
+        found = more()
+    finally:
+        log({"stage": stage, "step": 0, **clocks.read(), "entered": 0, **found})

@@ -28,6 +28,7 @@ from stilla.recipe import Generate, ModelSource, Recipe
 from stilla.runtime.differences import fingerprint
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main, processes
+from stilla.stages.clocks import timed
 from stilla.stages.parts import Parts
 from stilla.stages.prompting import Prompts
 from stilla.stages.sampling import Chance, sample
@@ -80,7 +81,8 @@ def written(place: Place, given: Pool | None) -> Pool | None:
     writing = Writing.of(section, task, place.splits, given, place.recipe.seed)
     inputs = writing.inputs()
     if place.to_do("generated", inputs, folder, by_parts=True):
-        writing.write(folder, inputs)
+        with timed(place.folder.append_log, "generated"):
+            writing.write(folder, inputs)
         on_main(lambda: place.folder.finish("generated", inputs, folder))
     return read(task, place.splits, given, folder)
 

@@ -27,6 +27,7 @@ from stilla.runtime.differences import fingerprint
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main, processes
 from stilla.signals import Head
+from stilla.stages.clocks import timed
 from stilla.stages.parts import Parts
 from stilla.stages.unlabelled import together
 from stilla.tasks.base import Loaded, Task
@@ -83,7 +84,8 @@ def known(place: Place) -> Place:
     texts, proposing = texts_of(task, together(task, place.splits, place.pool)), Proposing.of(section)
     inputs = proposing.inputs(texts)
     if place.to_do(STAGE, inputs, folder, by_parts=True):
-        proposing.write(texts, Parts(folder, SCHEMA), inputs)
+        with timed(place.folder.append_log, STAGE):
+            proposing.write(texts, Parts(folder, SCHEMA), inputs)
         on_main(lambda: place.folder.finish(STAGE, inputs, folder))
     parts = Parts(folder, SCHEMA)
     return replace(place, task=task.knowing(told(Proposals.of(parts.table(), parts.settings()["spellings"]), section)))

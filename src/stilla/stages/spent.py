@@ -73,7 +73,7 @@ def said_in(scores: Scores, spent: Mapping[str, Mapping[str, float]], watts: flo
     beside = [*([f"{numbers.count(whole['flops'])} FLOPs"] if "flops" in whole else []),
               *([f"{numbers.joules(whole['joules'])}{how}"] if "joules" in whole else [])]
     clock, processor = (whole[name] for name in CLOCKS)
-    sentence = (f"cost: training the student took {clock:,.0f} s by the clock, {processor:,.0f} s "
+    sentence = (f"cost: making the student took {clock:,.0f} s by the clock, {processor:,.0f} s "
                 f"of the processor{''.join(f', {one}' for one in beside)}{_made_up_for(repaid, scores)}")
     return replace(scores, repaid=repaid, notes=(*scores.notes, sentence))
 

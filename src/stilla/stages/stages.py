@@ -40,6 +40,7 @@ from stilla.stages import (
     transfer,
     unlabelled,
 )
+from stilla.stages.clocks import timed
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
 from stilla.stages.place import Place
@@ -119,8 +120,9 @@ class Stages:
                   "teacher": of_model(self.teacher.model), "processor": of_processor(self.teacher.processor),
                   **({} if section.near is None else {"near to": place.content})}
         if place.to_do("unlabelled", inputs, folder, by_parts=True):
-            opinions.ask(section, place.task, self.teacher, pool, place.splits.get("train"), folder, inputs,
-                         self.recipe.evaluate.batch_size)
+            with timed(place.folder.append_log, "unlabelled"):
+                opinions.ask(section, place.task, self.teacher, pool, place.splits.get("train"), folder, inputs,
+                             self.recipe.evaluate.batch_size)
             on_main(lambda: place.folder.finish("unlabelled", inputs, folder))
         return replace(self, place=replace(place, pool=opinions.kept(section, place.task, pool, folder)))
 
@@ -141,7 +143,8 @@ class Stages:
         inputs = {**place.inputs, **completions.settings(section, place.task, self.teacher),
                   **({} if pool is None else {"unlabelled": pool.fingerprint, "of": section.of})}
         if place.to_do("completions", inputs, folder, by_parts=True):
-            completions.write(section, place.task, self.teacher, examples, folder, inputs)
+            with timed(place.folder.append_log, "completions"):
+                completions.write(section, place.task, self.teacher, examples, folder, inputs)
             on_main(lambda: place.folder.finish("completions", inputs, folder))
         return completions.read(section, place.task, examples, folder)
 
