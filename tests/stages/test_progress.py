@@ -18,9 +18,11 @@ LEVEL = [(float(step), max(0.5, 1.0 - 0.1 * step)) for step in range(1, 11)]
 
 def notes(folder: Path, curves: dict[str, Sequence[tuple[float, float]]], most: int = 10) -> tuple[str, ...]:
     """Of a run with these trainings, each given `most` steps: KL by step."""
-    (folder / "log.jsonl").write_text("".join(
-        line_of({"stage": stage, "step": step, "progress": step / most, "evaluation": {"kl": value}})
-        for stage, points in curves.items() for step, value in points))
+    lines = []
+    for stage, points in curves.items():
+        lines += [line_of({"stage": stage, "step": step, "evaluation": {"kl": value}}) for step, value in points]
+        lines.append(line_of({"stage": stage, "step": points[-1][0], "ended_at": points[-1][0] / most}))
+    (folder / "log.jsonl").write_text("".join(lines))
     scores = dataclasses.replace(intents(), notes=("said before",))
     before, *found = said_in(scores, folder / "log.jsonl", ("teacher", "student", "baseline")).notes
     assert before == "said before"
@@ -41,3 +43,9 @@ def test_what_was_still_getting_better_is_said_of_the_first_seed(tmp_path: Path)
 def test_it_is_said_what_ended_before_its_last_step(tmp_path: Path) -> None:
     assert notes(tmp_path, {"student": LEVEL, "baseline": LEVEL[:8]}) == (
         "training on labels alone: it ended after 80% of what it was given, as nothing became better",)
+
+
+def test_a_last_step_that_was_not_logged_is_no_early_end(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(line_of({"stage": "student", "step": 9, "progress": 0.9, "loss": 1.0})
+                                        + line_of({"stage": "student", "step": 10, "ended_at": 1.0}))
+    assert said_in(dataclasses.replace(intents(), notes=()), tmp_path / "log.jsonl", ("student",)).notes == ()

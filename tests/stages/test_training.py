@@ -61,6 +61,10 @@ def test_student_and_baseline_end_each_by_its_own(tmp_path: Path, capfd: pytest.
     assert all("kl" in one for one in evaluations(run, "student"))
     assert not any("kl" in one for one in evaluations(run, "baseline") + evaluations(run, "teacher"))
     assert len(evaluations(run, "teacher")) == 8  # whose section says nothing of patience
+    said = "\n".join(run.scores.notes)
+    assert "training of the student: it ended after" in said
+    assert "training on labels alone: it ended after" in said
+    assert "training of the teacher: it ended" not in said
 
 
 def test_a_patient_run_that_was_stopped_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

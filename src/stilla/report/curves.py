@@ -30,8 +30,8 @@ TOTAL = "total"
 class StageLog:
     """One stage with one seed: curves by name (`total` and the terms), validation quality by metric.
 
-    `subject`: whose training it is. `seed` and `part` are empty where the name does not say them. `progress`: which part of
-    the steps that it was given it has made, where that was logged.
+    `subject`: whose training it is. `seed` and `part` are empty where the name does not say them. `ended_at`: after which
+    part of the steps that it was given, where that was logged.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class StageLog:
     part: str
     losses: Mapping[str, Points]
     evaluations: Mapping[str, Points]
-    progress: float | None = None
+    ended_at: float | None = None
 
     @property
     def stage(self) -> tuple[str, str]:
@@ -71,7 +71,7 @@ def read_log(path: Path) -> tuple[Training, int]:
         return Training(), int(path.exists())
     unread = 0
     stages: dict[str, tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]] = {}
-    progress: dict[str, float] = {}
+    ended: dict[str, float] = {}
     for line in _lines(path):
         if line is None:
             unread += 1
@@ -79,9 +79,9 @@ def read_log(path: Path) -> tuple[Training, int]:
         losses, evaluations = stages.setdefault(str(line["stage"]), ({}, {}))
         _note(losses, line["step"], {TOTAL: line.get("loss"), **_mapping(line.get("terms"))})
         _note(evaluations, line["step"], _mapping(line.get("evaluation")))
-        if (here := _number(line.get("progress"))) is not None:
-            progress[str(line["stage"])] = here
-    found = tuple(_stage(name, *curves, progress.get(name)) for name, curves in stages.items() if any(curves))
+        if (here := _number(line.get("ended_at"))) is not None:
+            ended[str(line["stage"])] = here
+    found = tuple(_stage(name, *curves, ended.get(name)) for name, curves in stages.items() if any(curves))
     return Training(found), unread
 
 
@@ -119,10 +119,10 @@ def _note(curves: dict[str, dict[float, float]], step: float, values: Mapping[st
 
 
 def _stage(name: str, losses: Mapping[str, Mapping[float, float]],
-           evaluations: Mapping[str, Mapping[float, float]], progress: float | None) -> StageLog:
+           evaluations: Mapping[str, Mapping[float, float]], ended_at: float | None) -> StageLog:
     found = re.fullmatch(r"(.+?)(?:-(?:seed)?(\d+))?(?:\.(\d+))?", name)
     subject, seed, part = found.groups(default="") if found else (name, "", "")
-    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), progress)
+    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), ended_at)
 
 
 def _sorted(curves: Mapping[str, Mapping[float, float]]) -> dict[str, Points]:

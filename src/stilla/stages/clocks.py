@@ -44,9 +44,10 @@ def timed(
         return
     clocks = Clocks(state.device)
     log({"stage": stage, "step": 0, **clocks.nothing()})
-    found: Mapping[str, Any] = {}
+    over = False
     try:
         yield
-        found = more()
+        over = True
     finally:
-        log({"stage": stage, "step": 0, **clocks.read(), "entered": 0, **found})
+        taken = {"stage": stage, "step": 0, **clocks.read(), "entered": 0}
+        log({**taken, **more()} if over else taken)

@@ -28,8 +28,8 @@ def still_growing(log: Path) -> Iterator[tuple[str, str]]:
 def ended_early(log: Path) -> Iterator[tuple[str, str]]:
     """Trainings that patience ended before the steps that they were given: whose, and where."""
     for stage in _first_seeds(log):
-        if stage.progress is not None and stage.progress < 1:
-            yield stage.subject, f"ended after {stage.progress:.0%} of what it was given, as nothing became better"
+        if stage.ended_at is not None and stage.ended_at < 1:
+            yield stage.subject, f"ended after {stage.ended_at:.0%} of what it was given, as nothing became better"
 
 
 def said_in(scores: Scores, log: Path, ours: Sequence[str]) -> Scores:

@@ -229,7 +229,8 @@ class Log(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            self.whole = {"stage": self.stage, "step": state.global_step, **self.taken()}
+            self.whole = {"stage": self.stage, "step": state.global_step,
+                          "ended_at": state.global_step / max(state.max_steps, 1), **self.taken()}
             self.folder.append_log(self.whole)  # also where somebody stopped it: the checkpoint holds these steps
 
     def taken(self) -> dict[str, float]:
