@@ -1,45 +1,34 @@
-"""Few labels of a new task, and starts that have seen other tasks: Reptile, all at once, or none.
+"""Few labels of a new task, and starts that have seen other tasks: Reptile, all at once, or none; on the domains of CLINC150.
 
     python -m benchmarks.meta --data CLINC150
     python -m benchmarks.meta --data CLINC150 --targets travel work --seeds 3
-    python -m benchmarks.meta --data SIB200 --case sib200 --targets deu_Latn
 
-`clinc150`: 150 intents in ten domains. `sib200`: the same seven topics in seven languages. One domain or language
-is the new task, of which the student sees a few labels of each class; the others are the tasks before. The student has the
-first layers of all-MiniLM-L6-v2, and the tokens that the training texts of all tasks use. Its starts:
+The 150 intents belong to ten domains of 15. One is the new task, of which the student sees a few labels of each intent; the
+others are the tasks before. The student has the first layers of all-MiniLM-L6-v2. Its starts:
 
 - plain: as it is;
-- joint: trained on the classes of all other tasks at once, for as many optimiser steps of as many texts as Reptile's;
+- joint: trained on the intents of all other domains at once, for as many optimiser steps of as many texts as Reptile's;
 - reptile: by `student.reptile`, over the other domains.
 
 From each it learns from the few labels alone, and from them with a teacher beside (all-MiniLM-L6-v2, trained on all labels of
-the new task, asked about the same few texts). All three are the same recipe but for the start.
+the new domain, asked about the same few texts). All three are the same recipe but for the start.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from benchmarks.inputs import add_data_option, clinc150, data_set, minilm
+from benchmarks.inputs import add_data_option, clinc150, minilm
 from benchmarks.students import run_of
-from stilla import Scores
-from stilla import data as data_of
-from stilla.recipe import ModelSource, StudentSpec
-from stilla.runtime.quiet import quiet_libraries
-from stilla.stages.starting import start_student
-from stilla.stages.vocabulary import Smaller
-from stilla.tasks.text.sections import TextClassificationData
-from stilla.tasks.text.text_classification import TextClassification
+from stilla import Scores, by_layers
 
 DOMAINS: Mapping[str, str] = {
     "banking": "freeze_account routing pin_change bill_due pay_bill account_blocked interest_rate min_payment bill_balance "
@@ -67,22 +56,17 @@ DOMAINS: Mapping[str, str] = {
             "sync_device change_user_name change_ai_name reset_settings maybe",
 }
 """As the data's authors group them (data/domains.json of clinc/oos-eval)."""
-LANGUAGES = ("eng_Latn", "deu_Latn", "fra_Latn", "spa_Latn", "ita_Latn", "por_Latn", "nld_Latn")
 STARTS = ("plain", "joint", "reptile")
 
 
 def main(arguments: list[str]) -> None:
     options = _options(arguments)
-    quiet_libraries()
     torch.set_num_threads(options.threads)
-    folder, known = options.output / options.case, CASES[options.case].tasks
-    if wrong := [target for target in options.targets or () if target not in known]:
-        raise SystemExit(f"--targets: got {', '.join(wrong)}; {options.case} has {', '.join(known)}")
-    files = CASES[options.case].written(options.data, folder / "data")
-    start = cut(options.layers, [files / name / "train.parquet" for name in known], folder / "start")
-    for target in options.targets or known[:1]:
-        others = [name for name in known if name != target]
-        where = folder / target
+    files = domains(clinc150(options.data), options.output / "data")
+    start = cut(options.layers, options.output / "start")
+    for target in options.targets:
+        others = [name for name in DOMAINS if name != target]
+        where = options.output / target
         teacher = run_of(_taught(options, files, target, where / "teacher"), ()).folder / "teacher"
         found = {}
         for way in options.starts:
@@ -94,9 +78,8 @@ def main(arguments: list[str]) -> None:
         show(target, options, found)
 
 
-def domains(data: Path | None, target: Path) -> Path:
+def domains(folder: Path, target: Path) -> Path:
     """A folder for each domain, with its texts and intents by name."""
-    folder = clinc150(data)
     for split in ("train", "validation", "test"):
         whole = Dataset.from_parquet(str(folder / f"{split}.parquet"), keep_in_memory=True)
         names = whole.features["intent"].names
@@ -111,47 +94,13 @@ def domains(data: Path | None, target: Path) -> Path:
     return target
 
 
-def languages(data: Path | None, target: Path) -> Path:
-    """A folder for each language, with the texts in it and their topics."""
-    folder = data_set(data, "sib200", "dadelani/sib-200: columns lang, text, label")
-    for split in ("train", "validation", "test"):
-        whole = pd.read_parquet(folder / f"{split}.parquet")
-        for language in LANGUAGES:
-            some = whole[whole["lang"] == language]
-            (target / language).mkdir(parents=True, exist_ok=True)
-            pd.DataFrame({"text": some["text"], "intent": [f"topic {label}" for label in some["label"]]}).to_parquet(
-                target / language / f"{split}.parquet", index=False)
-    return target
-
-
-@dataclass(frozen=True)
-class Case:
-    """Tasks that are like each other; each may be the new one."""
-
-    tasks: tuple[str, ...]
-    classes: int
-    written: Callable[[Path | None, Path], Path]
-
-
-CASES: Mapping[str, Case] = {"clinc150": Case(tuple(DOMAINS), 15, domains), "sib200": Case(LANGUAGES, 7, languages)}
-
-
-def cut(layers: int, files: list[Path], target: Path) -> Path:
-    """The first layers of all-MiniLM-L6-v2 with the tokens of these files' texts, which nobody has trained since."""
+def cut(layers: int, target: Path) -> Path:
+    """The first layers of all-MiniLM-L6-v2, which nobody has trained since."""
     if not target.is_dir():
         torch.manual_seed(0)
-        section = TextClassificationData(train=str(files[0]), text=("text",), label=("intent",))
-        splits = data_of.load(section, seed=0)
-        task = TextClassification.understand(section, splits)
-        teacher = task.load(ModelSource(model=str(minilm())), labelled=False)
-        task = task.adapted_to(teacher)
-        asked = StudentSpec.model_validate({"layers": {"keep": list(range(layers))}, "vocabulary": "data"})
-        assert asked.vocabulary is not None
-        texts = Dataset.from_dict({column: [value for one in files for value in pq.read_table(one).column(column).to_pylist()]
-                                   for column in ("text", "intent")})
-        student, loaded = start_student(asked, task, teacher, None, Smaller.counted_in(asked.vocabulary, task, (texts,)))
-        student.model.save_pretrained(target)  # type: ignore[operator]
-        loaded.processor.save_pretrained(target)
+        whole = AutoModelForSequenceClassification.from_pretrained(minilm())
+        by_layers(whole, {"keep": list(range(layers))}).model.save_pretrained(target)  # type: ignore[operator]
+        AutoTokenizer.from_pretrained(minilm()).save_pretrained(target)
     return target
 
 
@@ -199,13 +148,12 @@ def _files(folder: Path) -> dict[str, Any]:
 
 
 def _steps(options: argparse.Namespace) -> dict[str, Any]:
-    return {"steps": options.steps, "tasks_per_step": 3, "inner_steps": 6, "batch_size": 16,
-            "examples": CASES[options.case].classes * options.labels,
+    return {"steps": options.steps, "tasks_per_step": 3, "inner_steps": 6, "batch_size": 16, "examples": 15 * options.labels,
             "learning_rate": options.learning_rate}
 
 
 def show(target: str, options: argparse.Namespace, found: Mapping[str, Scores]) -> None:
-    print(f"\n{target}: {options.labels} labels of each class, {options.seeds} seeds, test accuracy\n")
+    print(f"\n{target}: {options.labels} labels of each of 15 intents, {options.seeds} seeds, test accuracy\n")
     print("| start | labels alone | with the teacher beside |\n|---|---:|---:|")
     for way, scores in found.items():
         cells = []
@@ -220,11 +168,10 @@ def show(target: str, options: argparse.Namespace, found: Mapping[str, Scores]) 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_option(parser)
-    parser.add_argument("--case", choices=list(CASES), default="clinc150")
-    parser.add_argument("--targets", nargs="+", help="the new tasks, one by one; by default the case's first")
+    parser.add_argument("--targets", nargs="+", choices=list(DOMAINS), default=["travel"], help="the new tasks, one by one")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--labels", type=int, default=8, help="of each class")
+    parser.add_argument("--labels", type=int, default=8, help="of each intent")
     parser.add_argument("--steps", type=int, default=40, help="of Reptile: each is 3 x 6 optimiser steps of 16 texts")
     parser.add_argument("--epochs", type=float, default=20.0, help="over the few labels")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of all but the teacher")
