@@ -41,7 +41,7 @@ def show(setting: Setting) -> str:
     ends = [numbers.quality(one.metric, one.quality.value) for one in (reached[0], min(reached, key=lambda one: one.score),
                                                                        max(reached, key=lambda one: one.score))]
     return (f"{table(runs)}\n\nThe search: {found.why}, {sum(one.seconds for one in reached):.0f} s; on validation data "
-            f"{ends[0]} (own values), {ends[1]} at worst, {ends[2]} at best: {flow(best)}. {' '.join(found.remarks)}")
+            f"{ends[0]} (own values), {ends[1]} at worst, {ends[2]} at best: {flow(best)}; {'; '.join(found.remarks)}")
 
 
 def show_curve(setting: Setting) -> str:
