@@ -205,6 +205,12 @@ def test_values_keep_what_they_are_however_they_are_mixed(tmp_path: Path) -> Non
     assert found[2] == dict.fromkeys(some[0])
 
 
+def test_what_is_null_in_every_object_of_a_list_is_kept_as_null(tmp_path: Path) -> None:
+    some = [{"a": [{"s": 0, "n": None}] * 5, "b": [[None, None], [None]] * 3, "c": [{"j": 1, "n": [None] * 9}]},
+            {"a": [], "b": None, "c": [{"j": "x", "n": None}, {"j": None, "n": [None]}]}, {"a": None, "b": [[]], "c": []}]
+    assert rows(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in some)) == some
+
+
 def test_a_type_that_changes_late_changes_the_whole_column(tmp_path: Path) -> None:
     some = [{"a": 1, "b": None}] * 2500 + [{"a": 0.5, "b": "x"}]
     found = read(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in some))
@@ -257,6 +263,8 @@ def test_a_line_of_spaces_parts_paragraphs(tmp_path: Path, caplog: pytest.LogCap
     (pa.dictionary(pa.int8(), pa.string()), ["a", None], Value("string")),
     (pa.list_view(pa.string_view()), [["a", "b"], None], List(Value("string"))),
     (pa.list_(pa.dictionary(pa.int8(), pa.string())), [["a"], None], List(Value("string"))),
+    (pa.list_(pa.struct([("a", pa.string()), ("n", pa.null())])), [[{"a": "x", "n": None}] * 5, None],
+     List({"a": Value("string"), "n": Value("string")})),
     (pa.decimal128(5, 2), [Decimal("1.50"), None], Value("decimal128(5, 2)")),
     (pa.map_(pa.string(), pa.int64()), [[("a", 1)], None], List({"key": Value("string"), "value": Value("int64")})),
     (pa.bool8(), [1, None], Value("bool")),

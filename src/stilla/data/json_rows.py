@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from stilla.data import questions
+from stilla.data.arrow_types import with_nulls_as_texts
 from stilla.data.opened import read_text, suffix
 from stilla.errors import DataError, quoted
 
@@ -126,7 +127,7 @@ def _type(shapes: Shapes, place: Place) -> pa.DataType:
         return pa.json_(pa.string())
     kind = next(iter(found))
     if kind is list:
-        return pa.list_(_type(shapes, (*place, 0)))
+        return pa.list_(with_nulls_as_texts(_type(shapes, (*place, 0))))
     if isinstance(kind, frozenset):
         inside = [other for other in shapes if len(other) == len(place) + 1 and other[:-1] == place]
         return pa.struct([(str(other[-1]), _type(shapes, other)) for other in inside])
