@@ -185,7 +185,7 @@ def test_pairs_of_which_one_is_set_are_flags(values: list[Any], caplog: pytest.L
     ([[0.2, 0.8], [0.5, 0.5]], r"lists of fractions \(\[0.2, 0.8\] in rows 0, 1"),
     (["[0.2 0.8]", "[0. 1.]"], "lists of fractions"),
     ([[0], [1]], "a flag of one label, or one of two classes"), ([["a"], [" "]], "nulls inside the lists"),
-    ([[True], [True, False]], "of 2 different lengths"), ([[1.0, float("nan")], [0.0, 1.0]], "nulls inside the lists"),
+    ([[True], [True, False]], "of 2 different lengths"), ([[1.0, float("nan")], [2.0, 1.0]], "nulls inside the lists"),
 ])
 def test_lists_that_mean_nothing_sure_are_asked_about(values: list[Any], words: str) -> None:
     with pytest.raises(DataError, match=words):

@@ -143,6 +143,17 @@ def test_lists_of_numbers_are_classes_and_lists_of_flags_are_flags() -> None:
     assert encoded(flags, {"labels": [[0, 1, 1]]}) == [[0, 1, 1]]
 
 
+@pytest.mark.parametrize("hole", [None, float("nan")])
+def test_a_flag_that_is_null_in_a_list_is_not_known(hole: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows = {"labels": [[1, hole, 1], [0, 0, 0], [hole, 1, 0]]}
+    problem = problem_of(rows, labels=("x", "y", "z"))
+    assert (problem.kind, problem.form) == ("multi_label", "indicators")
+    assert encoded(problem, rows) == [[1, -100, 1], [0, 0, 0], [-100, 1, 0]]
+    assert "2 of 9 flags in 'labels' are null, and not known" in caplog.text
+    complete = {"labels": [[1, 0, 1], [0, 1, 0]]}  # in some split alone
+    assert problem_of(complete, others={"test": rows}).form == "indicators"
+
+
 def test_several_columns_of_flags_are_several_labels() -> None:
     rows = {"text": ["t"] * 3, "toxic": [1, 0, 0], "rude": [True, False, True]}
     problem = problem_of(rows, label=("toxic", "rude"))
@@ -167,6 +178,8 @@ def test_several_columns_of_flags_are_several_labels() -> None:
         ),
         ({"a": [1, 0], "b": [1, 0]}, {"label": ("a", "a")}, "the same column twice"),
         ({"labels": [["x", None], ["y"]]}, {}, r"nulls inside the lists of row 0"),
+        ({"labels": [[1, None], [2]]}, {}, r"nulls inside the lists of row 0.*one flag for every label: \[1, null, 0\]"),
+        ({"labels": [[1, None], [0, None]]}, {}, "the flag of '1' in 'labels' is null in every example"),
         ({"labels": [[], []]}, {}, "every list in 'labels' is empty"),
         ({"labels": [["x"], ["y"]]}, {"kind": "single_label"}, "holds lists; expected multi_label"),
         ({"labels": [[1, 1], [0, 0]]}, {"labels": ("x",)}, "got 1 names; 'labels' holds 2 flags"),

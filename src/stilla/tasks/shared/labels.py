@@ -183,41 +183,60 @@ def _lists(
     if section.kind in ("single_label", "regression"):
         raise DataError(f"data.kind: got {section.kind}, but {column!r} holds lists; expected multi_label.")
     read_splits = {name: read(split, column, notation) for name, split in splits.items()}
-    _refuse_odd_items(column, splits, read_splits)
-    flat = {value for several in rows for value in several}
+    flat = {value for several in rows for value in several if not is_null(value)}
+    width = _width(section, column, feature, rows, flat) if flat else None
+    _refuse_odd_items(column, splits, read_splits, partial=width is not None)
     if not flat:
         raise DataError(f"data.label: every list in {column!r} is empty: there is nothing to learn.")
-    width = _width(section, column, feature, rows, flat)
     if width is not None:
-        raw = tuple(str(position) for position in range(width))
-        names = section.labels or raw
-        if len(names) != len(raw):
-            raise DataError(f"data.labels: got {len(names)} names; {column!r} holds {len(raw)} flags per "
-                            "example.")
-        for name, split in splits.items():
-            wrong = [row for row, several in enumerate(read_splits[name])
-                     if len(several) != len(raw) or not set(several) <= {0, 1}]
-            if wrong:
-                raise DataError(f"data.{name}: expected {len(raw)} flags of 0 and 1 in {column!r}, not so in "
-                                f"{rows_in_words(split, wrong)}.")
-        if all(sum(several) == 1 for several in rows):
-            logger.warning("data.label: exactly one of the %d flags in %r is set in every example: read as labels that do "
-                           "not exclude each other; write the class itself into a column if they do", width, column)
-        return Problem("indicators", (column,), names, raw, section.labels is not None, notation)
+        return _flags_in_lists(section, column, splits, read_splits, width, notation)
     spell = speller(feature)
     names, raw, named = _classes(section, column, feature, {spell(value) for value in flat}, len(rows))
     refuse_unknown(column, raw, splits, notation, declared=section.labels is not None)
     return Problem("list", (column,), names, raw, named, notation)
 
 
-def _refuse_odd_items(column: str, splits: Mapping[str, Dataset], read_splits: Mapping[str, Sequence[Sequence[Any]]]) -> None:
+def _flags_in_lists(
+    section: Labelled, column: str, splits: Mapping[str, Dataset], read_splits: Mapping[str, Sequence[Sequence[Any]]],
+    width: int, notation: Notation,
+) -> Problem:
+    """A flag may be null where nobody knows whether its label applies."""
+    raw = tuple(str(position) for position in range(width))
+    names = section.labels or raw
+    if len(names) != len(raw):
+        raise DataError(f"data.labels: got {len(names)} names; {column!r} holds {len(raw)} flags per example.")
+    for name, split in splits.items():
+        wrong = [row for row, several in enumerate(read_splits[name])
+                 if len(several) != len(raw) or not {item for item in several if not is_null(item)} <= {0, 1}]
+        if wrong:
+            raise DataError(f"data.{name}: expected {len(raw)} flags of 0 and 1 in {column!r}, not so in "
+                            f"{rows_in_words(split, wrong)}.")
+        unknown = [sum(map(is_null, flags_of_one)) for flags_of_one in zip(*read_splits[name])]
+        if empty := [label for label, count in zip(names, unknown) if count == len(split)]:
+            raise DataError(f"data.{name}: the flag of {all_of([quoted(label) for label in empty[:5]])} in {column!r} is null "
+                            "in every example: it says of none whether the label applies. Leave it out of the lists.")
+        if any(unknown):
+            logger.warning("data.%s: %d of %d flags in %r are null, and not known: not learnt or judged there",
+                           name, sum(unknown), width * len(split), column)
+    rows = read_splits["train" if "train" in splits else next(iter(splits))]
+    if all(not any(map(is_null, several)) and sum(several) == 1 for several in rows):
+        logger.warning("data.label: exactly one of the %d flags in %r is set in every example: read as labels that do "
+                       "not exclude each other; write the class itself into a column if they do", width, column)
+    return Problem("indicators", (column,), names, raw, section.labels is not None, notation)
+
+
+def _refuse_odd_items(
+    column: str, splits: Mapping[str, Dataset], read_splits: Mapping[str, Sequence[Sequence[Any]]], *, partial: bool
+) -> None:
+    """partial: lists have a place for every label, which may be null."""
     for name, lists in read_splits.items():
-        holes = [row for row, several in enumerate(lists)
-                 if any(item is None or item != item or (isinstance(item, str) and not item.strip()) for item in several)]
+        holes = [] if partial else [row for row, several in enumerate(lists) if any(map(is_null, several))]
         if holes:
-            raise DataError(f"data.{name}: {column!r} holds nulls inside the lists of {rows_in_words(splits[name], holes)}.")
+            raise DataError(f"data.{name}: {column!r} holds nulls inside the lists of {rows_in_words(splits[name], holes)}. "
+                            "Write the names that apply and no others; or, where of some labels nobody knows it, one flag "
+                            "for every label: [1, null, 0].")
         shares = [row for row, several in enumerate(lists)
-                  if any(isinstance(item, float) and not item.is_integer() for item in several)]
+                  if any(isinstance(item, float) and not is_null(item) and not item.is_integer() for item in several)]
         if shares:
             some = lists[shares[0]]
             raise DataError(

@@ -91,7 +91,8 @@ class Problem:
             return numbers
         if self.form == "indicators":
             picked = [int(position) for position in self.raw]
-            return np.array(rows, np.int64)[:, picked]
+            known = [[NO_ANSWER if is_null(value) else value for value in several] for several in rows]
+            return np.array(known, np.int64)[:, picked]
         spell = speller(feature_of(split.features[self.columns[0]], self.notation, rows))
         index = {spelling: position for position, spelling in enumerate(self.raw)}
         if self.form == "class":
