@@ -124,6 +124,13 @@ def test_what_cannot_be_meant_is_refused(columns: dict[str, list[Any]], section:
         understood(split, section)
 
 
+def test_a_split_without_any_entity_is_no_measure_of_them() -> None:
+    train = Dataset.from_dict({"tokens": WORDS, "tags": [["B-PER", "O", "B-LOC"], ["O"]]})
+    none = Dataset.from_dict({"tokens": WORDS, "tags": [["O"] * 3, ["O"]]})
+    with pytest.raises(DataError, match=r"data\.validation: there is no entity in 'tags', and entities are what"):
+        TokenClassification.understand(TokenClassificationData(train="x"), {"train": train, "validation": none})
+
+
 def test_examples_that_cannot_be_used_are_left_out_where_the_recipe_says_it(caplog: pytest.LogCaptureFixture) -> None:
     columns = {"tokens": [*WORDS, ["Ann", "sees"]], "tags": [["B-PER", "O", "B-LOC"], ["B-PER", "O"], ["B-PER", "I-LOC"]]}
     with caplog.at_level(logging.WARNING):

@@ -213,8 +213,8 @@ def _flags_in_lists(
                             f"{rows_in_words(split, wrong)}.")
         unknown = [sum(map(is_null, flags_of_one)) for flags_of_one in zip(*read_splits[name])]
         if empty := [label for label, count in zip(names, unknown) if count == len(split)]:
-            raise DataError(f"data.{name}: the flag of {all_of([quoted(label) for label in empty[:5]])} in {column!r} is null "
-                            "in every example: it says of none whether the label applies. Leave it out of the lists.")
+            raise DataError(f"data.{name}: the flag of {all_of([quoted(label) for label in empty[:5]])} in {column!r} is "
+                            "null in every example: it says of none whether the label applies. Leave it out of the lists.")
         if any(unknown):
             logger.warning("data.%s: %d of %d flags in %r are null, and not known: not learnt or judged there",
                            name, sum(unknown), width * len(split), column)

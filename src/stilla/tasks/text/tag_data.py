@@ -61,6 +61,10 @@ def understand(section: TokenClassificationData, splits: Mapping[str, Dataset]) 
     types, several = _types(section, reading, splits, known, where)
     if not types:
         raise DataError(f"data.{where}: there is no entity in {reading.said!r}: there is nothing to learn.")
+    if empty := [name for name, examples in known.items() if name != where and _says_none(examples)]:
+        why = (f"there is no entity in {reading.said!r}, and entities are what is measured: F1 would be 0 of any model. Give "
+               "examples with entities too, or leave it out.")
+        raise all_at_once([f"data.{name}: {why}" for name in empty], DataError)
     return Found(reading, schemes.names_of(types, "iob2"), types, several)
 
 
@@ -82,6 +86,12 @@ def _looked_at(
     if problems:
         raise all_at_once(problems, DataError)
     return known
+
+
+def _says_none(examples: Mapping[int, Tagged]) -> bool:
+    """Whether somebody has looked for entities in these examples, and there is none."""
+    said = [one.entities for one in examples.values() if one.entities is not None]
+    return bool(said) and not any(said)
 
 
 def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
