@@ -65,6 +65,24 @@ class Attention(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
 
 
+class HandsOver(nn.Module):
+    """As DeBERTa does with its positions: a layer is handed a part of a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(3, 4))
+        self.layer = nn.Linear(4, 5, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(self.positions[:2]) @ inputs
+
+
+def test_a_weight_that_is_handed_to_a_layer_is_counted_and_still_learns() -> None:
+    model = HandsOver()
+    assert count_flops(model, {"inputs": torch.ones(5, 1)}) == 2 * 2 * 4 * 5 + 2 * 2 * 5
+    assert model.positions.requires_grad
+
+
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_attention_on_the_cpu_counts(with_mask: bool) -> None:
     """torch's own counter says 0."""

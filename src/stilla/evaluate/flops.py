@@ -45,7 +45,7 @@ def count_flops(model: nn.Module, inputs: Inputs) -> float:
     device = next(iter(inputs.values())).device
     counter = _counter()
     try:
-        with evaluating(model, device, "float32") as run, _no_fast_path(), counter:
+        with evaluating(model, device, "float32") as run, _no_fast_path(), _frozen(model), counter:
             run(inputs)
     except Exception as error:  # whatever a model's own operations raise under the counter
         raise StillaError(f"FLOPs cannot be counted ({type(error).__name__}: {error})") from error
@@ -105,3 +105,17 @@ def _no_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """The counter follows tensors that want gradients back to where they come from, and a weight that is handed to a layer
+    (DeBERTa's positions) comes from nowhere."""
+    learning = [one for one in model.parameters() if one.requires_grad]
+    for one in learning:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in learning:
+            one.requires_grad_(True)
