@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Embedding, Margins, Similarities
 from stilla.signals import Dense, Dims, Signals
 from stilla.training.reduction import Step
@@ -94,6 +94,22 @@ def test_the_mean_squared_difference_of_all_cosines() -> None:
     assert torch.autograd.gradcheck(lambda one: objective.loss(objective.sums(said(one), said(teacher), 0.0), 0.0), student)
 
 
+def test_beginnings_are_compared_with_the_teachers_whole_vectors() -> None:
+    student, teacher = vectors(width=4, seed=1), vectors(seed=2)
+    objective = Similarities(first=[1, 3])
+    set_up(objective, 4, 6)
+    value = objective.loss(objective.sums(said(student), said(teacher), 0.0), 0.0)
+    expected = np.mean([similarity_oracle(student.numpy()[:, :size], teacher.numpy()) for size in (4, 1, 3)])
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda one: objective.loss(objective.sums(said(one), said(teacher), 0.0), 0.0), student)
+    assert "got 4, and the student's vectors have 4 numbers" in Similarities(first=[2, 4]).problems(
+        Dims(0, embedding=4), Dims(0, embedding=6), {})[0]
+    for sizes in ([], [0], [2, 2]):
+        with pytest.raises(RecipeError, match="expected whole numbers above 0, each once"):
+            Similarities(first=sizes)
+
+
 def test_a_turned_teacher_is_as_good_as_the_teacher() -> None:
     teacher = vectors()
     objective = Similarities()
@@ -102,9 +118,10 @@ def test_a_turned_teacher_is_as_good_as_the_teacher() -> None:
     assert objective.loss(objective.sums(said(turned), said(teacher), 0.0), 0.0).item() == pytest.approx(0, abs=1e-10)
 
 
-def test_what_a_step_is_cut_into_changes_nothing() -> None:
+@pytest.mark.parametrize("first", [None, [2, 3]])
+def test_what_a_step_is_cut_into_changes_nothing(first: list[int] | None) -> None:
     student, teacher = vectors(11, 4, 1), vectors(11, 6, 2)
-    objective = Similarities()
+    objective = Similarities(first=first)
     set_up(objective, 4, 6)
     whole = student.clone().requires_grad_()
     expected = objective.loss(objective.sums(said(whole), said(teacher), 0.0), 0.0)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from stilla.errors import RecipeError
 from stilla.objectives._vectors import refuse_unlike, vector_problems
 from stilla.objectives.base import LayerMap, StepFeatureObjective
 from stilla.signals import Dims, Signals
@@ -21,14 +22,22 @@ class Similarities(StepFeatureObjective):
     sums over texts alone: what a step is cut into changes nothing, and no process needs another's texts. The size of a step
     does. It says nothing of where the vectors lie, so widths may differ, and the teacher's vectors cannot stand beside the
     student's in one index.
+
+    first: the mean of this and of the same over the first so many numbers of the student's vectors, against the teacher's
+    whole ones: so that they can be cut there (Matryoshka; Kusupati et al. 2022, arXiv:2205.13147).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: list[int] | None = None) -> None:
         super().__init__()
+        if first is not None and (not first or min(first) < 1 or len(set(first)) < len(first)):
+            raise RecipeError(f"first: got {first}; expected whole numbers above 0, each once, or leave it out")
+        self.first = tuple(first or ())
         self.widths = (0, 0)
 
     def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
-        return vector_problems("similarities", student, teacher)
+        return vector_problems("similarities", student, teacher) or [
+            f"`similarities`: first: got {size}, and the student's vectors have {student.embedding} numbers; expected fewer"
+            for size in self.first if size >= student.embedding]
 
     def setup(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> None:
         assert teacher is not None  # a problem before
@@ -36,19 +45,25 @@ class Similarities(StepFeatureObjective):
 
     def sums(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, " sums"]:
         refuse_unlike("similarities", student, teacher)
-        ours, theirs = (_directions(torch.cat([said.embeddings[name] for name in teacher.embeddings]))
-                        for said in (student, teacher))
-        count = ours.new_full((1,), len(ours))
-        products = [(one.T @ other).flatten() for one, other in ((ours, ours), (ours, theirs), (theirs, theirs))]
-        return torch.cat([*products, count])
+        ours, theirs = (torch.cat([said.embeddings[name] for name in teacher.embeddings]) for said in (student, teacher))
+        told = _directions(theirs)
+        parts = [_directions(ours[:, :size]) for size in self._sizes]
+        products = [(one.T @ other).flatten() for part in parts for one, other in ((part, part), (part, told))]
+        return torch.cat([*products, (told.T @ told).flatten(), told.new_full((1,), len(told))])
 
     def loss(self, sums: Float[Tensor, " sums"], progress: float) -> Float[Tensor, ""]:
-        narrow, wide = self.widths
-        own, between, told, number = sums.split([narrow * narrow, narrow * wide, wide * wide, 1])
-        squares = own.square().sum() - 2 * between.square().sum() + told.square().sum()
+        wide = self.widths[1]
+        each = [size * other for size in self._sizes for other in (size, wide)]
+        *products, told, number = sums.split([*each, wide * wide, 1])
+        squares = sum(own.square().sum() - 2 * between.square().sum() for own, between in zip(products[::2], products[1::2]))
+        whole = squares / len(self._sizes) + told.square().sum()
         # a step of one text has no pairs, and nothing to learn
-        loss: Tensor = squares / (number * (number - 1)).clamp_min(1).squeeze()
+        loss: Tensor = whole / (number * (number - 1)).clamp_min(1).squeeze()
         return loss
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return (self.widths[0], *self.first)
 
 
 def _directions(vectors: Float[Tensor, "texts width"]) -> Float[Tensor, "texts width"]:

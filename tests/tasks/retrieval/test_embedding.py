@@ -16,11 +16,14 @@ from stilla.cache import Store
 from stilla.data import sources
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
+from stilla.objectives import Labels, Similarities
+from stilla.objectives.base import Term
 from stilla.recipe import Lora, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.students import by_layers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
+from stilla.tasks.retrieval import ranking
 from stilla.tasks.retrieval.embedding import Embedding
 from stilla.tasks.retrieval.forms import form_of, scores_of
 from stilla.tasks.retrieval.sections import EmbeddingData
@@ -38,6 +41,12 @@ def bound(splits: dict[str, str], **said: Any) -> tuple[Embedding, dict[str, Dat
 @pytest.fixture
 def teacher(tmp_path: Path) -> Loaded:
     return loaded(folder(tmp_path / "teacher"))
+
+
+def unit(vectors: Any) -> Any:
+    """Of length 1, in the precision in which they are compared."""
+    vectors = vectors.astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def whole(prepared: Prepared) -> Batch:
@@ -255,6 +264,53 @@ def test_fewer_numbers_than_the_teachers_are_the_recipes_and_can_be_measured(tmp
                                  ({"train": file, "validation": pairs}, 64, "at most the teacher's, 32")):
         with pytest.raises(CompatibilityError, match=words):
             bound(splits, score_range=[0, 5], dimensions=width)[0].adapted_to(teacher)
+
+
+def test_beginnings_of_vectors_are_measured_as_cut_vectors_are(tmp_path: Path, teacher: Loaded) -> None:
+    pairs, path = scored(tmp_path / "s.jsonl"), _with_training(search(tmp_path / "search"))
+    task, splits = bound({"train": path, "validation": pairs}, score_range=[0, 5], matryoshka=[4, 8])
+    task = task.adapted_to(teacher)
+    values: dict[str, float] = {}
+    for split in ("validation", "test"):
+        prepared = task.prepare(splits[split], teacher.processor, None, training=False)
+        answers = examine(task.exam(), {"teacher": Asked(teacher.model)}, prepared, batch_size=5)["teacher"]
+        values |= {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()
+                   if task.exam().concerns(metric, answers)}
+    a, b = (unit(embed(teacher, splits["validation"][name], [None] * 24)[:, :8]) for name in ("sentence1", "sentence2"))
+    near = (a.astype(np.float64) * b).sum(-1)
+    assert values["spearman_first_8"] == pytest.approx(spearmanr(near, splits["validation"]["score"]).statistic, abs=1e-6)
+    found = splits["test"]
+    queries = [row for row, role in enumerate(found["role"]) if role == "query"]
+    cut = unit(embed(teacher, found["text"], [None] * len(found))[:, :4])
+    rest, ids = [row for row in range(len(found)) if row not in queries], np.array(found["id"])
+    lists = ranking.rankings(cut[queries], cut[rest], ids[rest].tolist(), ids[queries].tolist())
+    grades = [{one["id"]: one["grade"] for one in found["relevant"][row]} for row in queries]
+    assert values["ndcg_at_10_first_4"] == pytest.approx(
+        np.mean([ranking.ndcg(one, said_of_it, 10) for one, said_of_it in zip(lists, grades)]), abs=1e-9)
+    assert values["ndcg_at_10_first_4"] != values["ndcg_at_10"]
+
+
+@pytest.mark.parametrize(("said_of_it", "words"), [
+    ({"matryoshka": [8, 32]}, "got 32, and the student's vectors have 32 numbers"),
+    ({"matryoshka": [8], "dimensions": 8}, "got 8, and the student's vectors have 8 numbers"),
+    ({"matryoshka": [8], "validation": "texts"}, "data.matryoshka: texts by themselves"),
+])
+def test_beginnings_that_cannot_be_measured_are_refused(
+    tmp_path: Path, teacher: Loaded, said_of_it: dict[str, Any], words: str
+) -> None:
+    file, pairs = texts(tmp_path / "t.jsonl"), scored(tmp_path / "s.jsonl")
+    measured = file if "validation" in said_of_it else pairs
+    with pytest.raises(CompatibilityError, match=words):
+        bound({"train": file}, score_range=[0, 5], **{**said_of_it, "validation": measured})[0].adapted_to(teacher)
+
+
+def test_beginnings_need_an_objective_that_teaches_them(tmp_path: Path) -> None:
+    task, _ = bound({"train": texts(tmp_path / "t.jsonl"), "validation": scored(tmp_path / "s.jsonl")}, score_range=[0, 5],
+                    matryoshka=[4, 8])
+    assert [(one.kind, (one.model_extra or {})["first"]) for one in task.learns_by()] == [("similarities", [4, 8])]
+    assert not task.idle([Term(Similarities(first=[4, 8]))])
+    assert not task.idle([Term(Labels())])  # of a baseline
+    assert "what the first 8 numbers of a vector say" in task.idle([Term(Similarities(first=[4]))])[0]
 
 
 def test_prompts_of_the_recipe_stand_in_place_of_the_folders(tmp_path: Path) -> None:

@@ -92,15 +92,18 @@ def test_what_stands_beside_a_text_is_learnt_too_and_compared_with_labels_alone(
     {"student": {"layers": 2, "lora": {"r": 2}}},
     {"student": {"layers": 2, "vocabulary": "data"}, "cache": {"form": "none"}},
     {"student": {"config": {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}}},
-    {"data": {"dimensions": 8}}, {"student": {"layers": 1}, "data": {"dimensions": 8, "max_length": 12}},
+    {"data": {"dimensions": 8}},
+    {"student": {"layers": 1}, "data": {"dimensions": 16, "matryoshka": [4, 8], "max_length": 12}},
     {"distill": {**QUICK["distill"], "objectives": [{"kind": "embedding"}, {"kind": "hidden", "pooling": "mean"}]}},
-], ids=["adapters", "vocabulary", "config", "dimensions", "short", "hidden"])
+], ids=["adapters", "vocabulary", "config", "dimensions", "beginnings", "hidden"])
 def test_students_of_every_kind_learn_vectors(tmp_path: Path, changes: dict[str, Any]) -> None:
     teacher = {"teacher": spelling(tmp_path / "spelling")} if "vocabulary" in changes.get("student", {}) else {}
     run = stilla.distill({**recipe(tmp_path, **changes), **teacher})
     student = loaded(run.student)
     width = changes.get("data", {}).get("dimensions", 32)
     assert student.model.width == width
+    measured = {f"spearman_first_{size}" for size in changes.get("data", {}).get("matryoshka", ())}
+    assert measured == {name for name in run.scores.subjects["student"].quality[run.scores.split] if "first" in name}
     found = pytest.importorskip("sentence_transformers").SentenceTransformer(str(run.student), device="cpu")
     said = sentences(6, 9)
     np.testing.assert_allclose(embed(student, said, [None] * 6), found.encode(said), atol=1e-6)

@@ -22,7 +22,7 @@ from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import forms, loading, static, stored
+from stilla.tasks.retrieval import fewer, forms, loading, static, stored
 from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
@@ -141,17 +141,8 @@ class Embedding(Task[EmbeddingData]):
 
     def adapted_to(self, teacher: Loaded) -> Self:
         model: Any = teacher.model
-        wanted = None if self.section is None else self.section.dimensions
-        if wanted is not None and wanted > model.width:
-            raise CompatibilityError(f"data.dimensions: got {wanted}; expected at most the teacher's, {model.width}")
-        if wanted not in (None, model.width) and self.keeps_the_index:
-            raise CompatibilityError(f"data.dimensions: got {wanted}, and data.documents: teacher keeps vectors of "
-                                     f"{model.width} "
-                                     "numbers, among which the student's are searched; leave one out")
-        if wanted not in (None, model.width) and {*self.measured} == {"texts"}:
-            raise CompatibilityError("data.dimensions: texts by themselves are measured by how near a vector is to the "
-                                     "teacher's, which has other numbers. Give pairs, or a folder for search, as validation "
-                                     "and test data")
+        if self.section is not None:
+            fewer.refuse_unfit(self.section, model.width, self.measured, keeps_the_index=self.keeps_the_index)
         known = isinstance(model, Table)
         if known:
             stored.refuse_lacking(teacher.processor, self._asked())  # before a training, not when its end is measured
@@ -183,9 +174,9 @@ class Embedding(Task[EmbeddingData]):
 
     def idle(self, terms: Sequence[Term]) -> list[str]:
         drawn = [isinstance(term.objective, Vectors) for term in terms if term.objective.needs_teacher]
-        if not self.keeps_the_index or not drawn or any(drawn):
-            return []
-        return [NOT_DRAWN]
+        if self.keeps_the_index and drawn and not any(drawn):
+            return [NOT_DRAWN]
+        return fewer.unlearnt(self._beginnings, terms)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if source.is_stored and labelled:
@@ -218,7 +209,11 @@ class Embedding(Task[EmbeddingData]):
         return replace(student, processor=static.reader_of(student.processor)) if spec.static else student
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
-        return (ObjectiveSpec(kind="embedding"),)
+        return fewer.learnt_by(self._beginnings)
+
+    @property
+    def _beginnings(self) -> tuple[int, ...]:
+        return () if self.section is None else self.section.matryoshka
 
     @property
     def has_labels(self) -> bool:
@@ -377,4 +372,5 @@ class Embedding(Task[EmbeddingData]):
         return self.teacher_classes() * len(self.form.columns)
 
     def exam(self) -> EmbeddingExam:
-        return EmbeddingExam(self.measured, dot=self.shape is not None and self.shape.similarity == "dot")
+        dot = self.shape is not None and self.shape.similarity == "dot"
+        return EmbeddingExam(self.measured, dot=dot, first=self._beginnings)

@@ -22,19 +22,19 @@ from stilla.tasks.retrieval.references import Places, names_of
 from stilla.tasks.shared.metrics import by_sums, regression
 from stilla.views import Text, View
 
-_SCORED = ("spearman", "pearson")
-
 
 @dataclass(frozen=True)
 class EmbeddingExam(ForwardExam):
     """An answer is (texts, width): a vector of each of the example's texts. Of a search it is in the end a ranking for every
     query.
 
-    forms: by kind, of the splits that the task knows. dot: vectors are compared by their product, not by their angle.
+    forms: by kind, of the splits that the task knows. dot: vectors are compared by their product, not by their angle. first:
+    so many numbers at the beginning of vectors are measured by themselves too.
     """
 
     forms: Mapping[Kinds, Form]
     dot: bool = False
+    first: tuple[int, ...] = ()
 
     units: ClassVar[str] = "queries"
 
@@ -53,8 +53,18 @@ class EmbeddingExam(ForwardExam):
         places: Any = answers.references
         if not isinstance(places, Places):
             return answers
+        given = np.asarray(answers.given)
+        found = self._found(given, places)
+        if self.first:
+            cut = zip(*(self._found(given[..., :size], places) for size in self.first))
+            found = [{**whole, "first": dict(zip(self.first, parts))} for whole, parts in zip(found, cut)]
         asking = np.array([one.grades is not None for one in places])
-        vectors = self._comparable(np.asarray(answers.given))
+        return Answers(answers.keys[asking], found, [one.grades for one in places if one.grades is not None])
+
+    def _found(self, given: NDArray[Any], places: Places) -> list[ranking.Ranking]:
+        """Of every query what is nearest to it."""
+        asking = np.array([one.grades is not None for one in places])
+        vectors = self._comparable(given)
         documents: dict[str, NDArray[Any]] = {}
         for row, one in enumerate(places):
             if one.grades is None:
@@ -67,25 +77,27 @@ class EmbeddingExam(ForwardExam):
         queries, among = vectors[asking, 0], np.stack([*documents.values()])
         own = [one.name for one in places if one.grades is not None] if not asking.all() else None
         if not (np.isfinite(queries).all() and np.isfinite(among).all()):
-            found: list[ranking.Ranking] = [{"documents": [], "similarities": np.full(1, np.nan)}] * int(asking.sum())
-        else:
-            found = ranking.rankings(queries, among, list(documents), own)
-        grades = [one.grades for one in places if one.grades is not None]
-        return Answers(answers.keys[asking], found, grades)
+            return [{"documents": [], "similarities": np.full(1, np.nan)}] * int(asking.sum())
+        return ranking.rankings(queries, among, list(documents), own)
 
     def metrics(self) -> tuple[Metric, ...]:
         kinds: Sequence[Kinds] = [*self.forms] or ["search", "scored", "texts"]
         found: list[Metric] = []
         for kind in kinds:
-            more = {"scored": self._of_scores, "texts": self._of_texts}.get(kind, ranking.metrics)()
+            more = {"scored": self._of_scores, "texts": self._of_texts}.get(kind, self._of_rankings)()
             found += [one for one in more if one.name not in [known.name for known in found]]
         return tuple(found)
 
+    def _of_rankings(self) -> tuple[Metric, ...]:
+        whole = ranking.metrics()
+        return (*whole, *(replace(whole[0], name=f"{whole[0].name}_first_{size}",
+                                  statistics=functools.partial(_of_first, whole[0], size)) for size in self.first))
+
     def concerns(self, metric: Metric, answers: Answers) -> bool:
         if ranking.are_rankings(answers.given):
-            return metric.name in [one.name for one in ranking.metrics()]
+            return metric.name in [one.name for one in self._of_rankings()]
         scored = isinstance(answers.references, np.ndarray)
-        return metric.name in (_SCORED if scored else ("teacher_cosine",))
+        return metric.name in ([one.name for one in self._of_scores()] if scored else ("teacher_cosine",))
 
     def decisions(self, answers: Answers) -> Decisions | None:
         """What is found first; right is what answers the query, whichever of several it is."""
@@ -132,13 +144,15 @@ class EmbeddingExam(ForwardExam):
 
     def _of_scores(self) -> tuple[Metric, ...]:
         pearson, spearman, _ = regression()
-        return tuple(replace(one, statistics=functools.partial(self._scored, one)) for one in (spearman, pearson))
+        whole = [replace(one, statistics=functools.partial(self._scored, one, None)) for one in (spearman, pearson)]
+        return (*whole, *(replace(spearman, name=f"{spearman.name}_first_{size}",
+                                  statistics=functools.partial(self._scored, spearman, size)) for size in self.first))
 
-    def _scored(self, metric: Metric, given: Any, references: Any) -> Any:
+    def _scored(self, metric: Metric, size: int | None, given: Any, references: Any) -> Any:
         scored = isinstance(references, np.ndarray) and references.ndim == 1 and np.asarray(given).ndim == 3
         if not scored:
             return np.full((len(given), 6 if metric.from_sums else 2), np.nan)
-        return metric.statistics(self._alike(given), references)
+        return metric.statistics(self._alike(np.asarray(given)[..., :size]), references)
 
     def _of_texts(self) -> tuple[Metric, ...]:
         return (by_sums("teacher_cosine", self._cosines, _mean, bounded=False, limits=(-1.0, 1.0)),)
@@ -150,6 +164,12 @@ class EmbeddingExam(ForwardExam):
             return np.zeros((len(given), 2))
         ours, theirs = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (np.asarray(given, np.float64), told))
         return np.stack([(ours * theirs).sum(-1).mean(-1), np.ones(len(ours))], axis=1)
+
+
+def _of_first(metric: Metric, size: int, given: Any, references: Any) -> Any:
+    """Of rankings by the first numbers of vectors."""
+    rankings = ranking.are_rankings(given)
+    return metric.statistics([one["first"][size] for one in given] if rankings else given, references)
 
 
 def _mean(sums: NDArray[Any]) -> float:

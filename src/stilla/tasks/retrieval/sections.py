@@ -36,11 +36,21 @@ class EmbeddingData(Documents):
     texts of no kind."""
     dimensions: int | None = Field(None, ge=1, le=1_000_000)
     """Numbers of the student's vectors, fewer than the teacher's; by default as many."""
+    matryoshka: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(as_tuple)] = ()
+    """So many numbers at the beginning of the student's vectors serve by themselves: `[64, 128]`. They are learnt, if a
+    recipe names no objectives, and measured."""
     documents: Literal["student", "teacher"] = "student"
     """Whose vectors documents have where queries are searched: with `teacher`, an index of the teacher's vectors stays,
     and the student reads queries alone; its vectors have as many numbers."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _rising(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"got {list(sizes)}; expected each once, the smallest first")
+        return sizes
 
     @property
     def use(self) -> str:
