@@ -23,6 +23,7 @@ from stilla.tasks.retrieval.layout import Kind
 from stilla.tasks.retrieval.loading import load
 from stilla.tasks.retrieval.model import Layer, Shape, as_embedder
 from stilla.tasks.retrieval.told import embed
+from tests import tiny
 from tests.tasks.retrieval.setting import encoder, folder, loaded, sentences, tokenizer
 
 TEXTS = [*sentences(12), "bread", "the " * 80]
@@ -169,6 +170,13 @@ def test_what_would_give_other_vectors_is_refused(tmp_path: Path, file: str, cha
     (path / file).write_text(json.dumps(change))
     with pytest.raises(CompatibilityError, match=words):
         loaded(path)
+
+
+def test_a_cross_encoder_is_no_teacher_of_vectors(tmp_path: Path) -> None:
+    source = ModelSource(model=tiny.bert(tmp_path, labels=1))
+    with pytest.raises(CompatibilityError, match=r"is a BertForSequenceClassification, and has no modules\.json"):
+        load(source, "mean", None, {}, trained=True)
+    assert load(source, "mean", None, {}, trained=False).model.width == 32  # to begin with, it is an encoder like others
 
 
 def test_the_recipe_may_not_say_otherwise_than_the_folder(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def load(
         return static.load(source, prompts, **where)
     config = loading.read_config(source)
     layout = read_layout(source.model, **where)
+    if trained and layout.shape is None:
+        _refuse_judges(config, source)
     shape = _shape(layout, pooling, normalised, like, source.model)
     model, info = loading.from_pretrained(source, config, _auto(config))
     _refuse_new(model, info["missing_keys"], source)
@@ -80,6 +82,17 @@ def _shape(layout: Layout, pooling: Pooling | None, normalised: bool | None, lik
         raise CompatibilityError(f"{name!r} does not say how its tokens become a vector (it has no modules.json). Set "
                                  "data.pooling: mean, first, last or max, and data.normalise")
     return said if like is None else replace(said, width=like.width)
+
+
+def _refuse_judges(config: PreTrainedConfig, source: ModelSource) -> None:
+    """A model that was trained to judge texts (a cross-encoder): pooled, its states are vectors that nobody has trained."""
+    kinds = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    judges = [name for name in config.architectures or () if name.endswith(kinds)]
+    if judges:
+        raise CompatibilityError(
+            f"{source.model!r} is a {judges[0]}, and has no modules.json: it judges what it reads, and what its tokens would "
+            "be pooled to was never trained as a vector. Take a model of vectors as teacher. A cross-encoder's scores teach "
+            "in task: reranking; or write them beside pairs as data.score")
 
 
 def _auto(config: PreTrainedConfig) -> Any:
