@@ -171,7 +171,10 @@ def _names(form: Form, header: Sequence[str]) -> list[str]:
     marks = [mark for mark in ";,\t|" if len(names) == 1 and mark in names[0]]
     if marks:
         wanted = "tabs (.tsv)" if form.separator == "\t" else "commas (.csv)"
-        raise DataError(f"{str(form.path)!r}: its columns are separated by {marks[0]!r}; expected {wanted}.")
+        other = {"\t": ".tsv", ",": ".csv"}.get(marks[0])
+        mend = f"Call it {other}." if other else "Write it so (pandas.read_csv(FILE, sep=MARK).to_csv(FILE, index=False)), " \
+            "or as JSON lines."
+        raise DataError(f"{str(form.path)!r}: its columns are separated by {marks[0]!r}; expected {wanted}. {mend}")
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]  # as pandas calls it, the writer of such files
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
