@@ -142,7 +142,24 @@ def metrics() -> list[str]:
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
 
 
-HEADS = {"en": ("Task", "Learns", "Measured by", "A recipe"), "zh": ("任务", "学习什么", "用什么衡量", "配方示例")}
+HEADS = {"en": ("Task", "Learns", "Measured by", "A recipe", "Results"),
+         "zh": ("任务", "学习什么", "用什么衡量", "配方示例", "实测结果")}
+RESULTS = "benchmarks/RESULTS.md"
+FIRST_LOOKS = "Boxes, masks and sounds: first looks, without a gain"
+MEASURED = {
+    "text-classification": "The real case: all-MiniLM-L6-v2 on clinc150",
+    "token-classification": "Parts of speech: all-MiniLM-L6-v2 and English sentences",
+    "question-answering": "Questions on paragraphs: two tokenizers",
+    "seq2seq": "A small translator, English to German",
+    "image-classification": "Images: handwritten digits",
+    "causal-lm": "A small language model of novels",
+    "embedding": "Vectors of texts: questions and the paragraphs that answer them",
+    "image-text": "Pictures and texts: flowers and their names",
+    "recommendation": "Recommendation: visits to a web site",
+    **dict.fromkeys(("semantic-segmentation", "image-segmentation", "audio-classification", "text-to-speech",
+                     "object-detection", "image-text-to-text"), FIRST_LOOKS),
+}
+"""By task the heading in RESULTS under which what was measured stands; tasks without one have no result yet."""
 IN_CHINESE = {
     "text-classification": "文本或文本对：一个类别、多个标签或一个数值。",
     "token-classification": "每个词一个标签：词性或实体。",
@@ -166,14 +183,26 @@ IN_CHINESE = {
 }
 
 
-def tasks(language: str) -> list[str]:
-    """One row a task. The Chinese page says in its own words what a task is."""
-    rows = []
+def tasks(page: str) -> list[str]:
+    """One row a task. page: `en` and `zh` of the two READMEs, the second of which says in its own words what a task is;
+    `docs` of a page in docs."""
+    rows, language = [], "zh" if page == "zh" else "en"
     for entry in listing.tasks():
         said = entry.summary if language == "en" else IN_CHINESE[entry.name]
         measures = ", ".join(f"`{name}`" for name in _measures(entry.name))
-        rows.append((f"`{entry.name}`", said, measures, _recipe_of(entry.name)))
+        result = _result_of(entry.name, "../" if page == "docs" else "", "结果" if page == "zh" else "measured")
+        rows.append((f"`{entry.name}`", said, measures, _recipe_of(entry.name), result))
     return table(HEADS[language], rows)
+
+
+def _result_of(kind: str, above: str, word: str) -> str:
+    """A link to what was measured of the task."""
+    heading = MEASURED.get(kind)
+    if heading is None:
+        return "–"
+    assert f"\n## {heading}\n" in (ROOT / RESULTS).read_text(encoding="utf-8"), f"{RESULTS} has no heading {heading!r}"
+    anchor = re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-")
+    return f"[{word}]({above}{RESULTS}#{anchor})"
 
 
 def _measures(kind: str) -> list[str]:
