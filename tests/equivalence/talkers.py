@@ -14,18 +14,23 @@ from stilla.objectives import Frames, Hidden, Spectrogram
 from stilla.recipe import ModelSource
 from stilla.students import by_layers
 from stilla.tasks.audio.sections import TextToSpeechData
-from stilla.tasks.audio.speaking import teachable
+from stilla.tasks.audio.talking import teachable
 from stilla.tasks.audio.text_to_speech import TextToSpeech
 from tests.equivalence.hearers import trained
 from tests.equivalence.setting import few_steps, leave
-from tests.tasks.audio import talkers
+from tests.tasks.audio import reciters, talkers
 
 
-def trainer(place: Path, number: int = 21, teacher: Any = None, hidden: bool = True, **options: Any) -> DistillationTrainer:
-    """`teacher`: made of the live one, given the task and the examples."""
-    rows, models = place.parent / "rows", place.parent / "teacher"
+def trainer(
+    place: Path, number: int = 21, teacher: Any = None, hidden: bool = True, at_once: bool = False, **options: Any
+) -> DistillationTrainer:
+    """`teacher`: made of the live one, given the task and the examples. `at_once`: it makes all frames so."""
+    rows, models = place.parent / "rows", place.parent / ("at once" if at_once else "teacher")
     if not (models / "config.json").exists():
-        talkers.folder(models, **talkers.QUIET, **talkers.NO_PRENET)
+        if at_once:
+            reciters.folder(models, **reciters.QUIET)
+        else:
+            talkers.folder(models, **talkers.QUIET, **talkers.NO_PRENET)
     read = data.sources.read(talkers.ljspeech(rows, number) if not rows.exists() else str(rows), document="sound")["train"]
     task = TextToSpeech.understand(TextToSpeechData(train=str(rows)), {"train": read})
     loaded = task.load(ModelSource(model=str(models)), labelled=True)

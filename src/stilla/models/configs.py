@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
     Going through the dictionary that would be saved makes sure that a saved student is built the same again.
     """
     values = config.to_dict()
+    for key in _derived(config, values):
+        del values[key]
     for path, value in changes.items():
         section = values
         for key in path[:-1]:
@@ -67,6 +70,18 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
     new = type(config).from_dict(values)
     _copy_implementations(config, new)
     return new
+
+
+def _derived(config: PreTrainedConfig, values: Mapping[str, object]) -> list[str]:
+    """Sections that a config makes of its own numbers, and saves beside them: kept as they are, they would hide from the
+    model what was changed (`encoder_config` of FastSpeech2Conformer, of `encoder_layers`)."""
+    declared = inspect.signature(type(config)).parameters
+    made = [key for key, value in values.items() if isinstance(value, dict) and value and key not in declared
+            and not isinstance(vars(config).get(key), PreTrainedConfig)]
+    if not made:
+        return []
+    again = type(config).from_dict({key: value for key, value in values.items() if key not in made}).to_dict()
+    return [key for key in made if again.get(key) == values[key]]
 
 
 def skeleton(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:

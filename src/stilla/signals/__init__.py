@@ -28,6 +28,7 @@ from stilla.signals.rows import TopK as TopK
 from stilla.signals.stacks import Grid as Grid
 from stilla.signals.stacks import Pooling as Pooling
 from stilla.signals.stacks import Stack as Stack
+from stilla.signals.utterances import Prosody as Prosody
 from stilla.signals.utterances import Speech as Speech
 from stilla.signals.utterances import Spoken as Spoken
 

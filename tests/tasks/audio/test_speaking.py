@@ -16,7 +16,8 @@ from transformers.models.speecht5 import modeling_speecht5 as theirs
 from stilla.errors import CompatibilityError
 from stilla.models.stacks import find_stacks
 from stilla.tasks.audio import speaking
-from stilla.tasks.audio.speaking import speak, teachable
+from stilla.tasks.audio.speaking import speak
+from stilla.tasks.audio.talking import teachable
 from tests.tasks.audio.talkers import NO_PRENET, QUIET, SMALL, talker
 
 TEXTS, STEPS = (7, 4), (9, 5)

@@ -403,7 +403,7 @@ def test_what_a_recogniser_hears_of_what_is_spoken_is_measured_in_characters(
     own = Wave(spoken("abcab"), RATE)
     mels = teacher.processor.spectrogram(own)
     (said,) = exam.given([torch.from_numpy(mels)], Batch(), None)
-    assert said.heard == listener(name)([exam.wave(mels)])[0]
+    assert said.heard == listener(name, "evaluate.recogniser")([exam.wave(mels)])[0]
     cer = exam.metrics()[2]
     right = Right(mels, "abcab")
     assert cer.compute([said._replace(heard="abab"), said._replace(heard="abcab")], [right, right]) == pytest.approx(0.1)
@@ -413,12 +413,12 @@ def test_what_a_recogniser_hears_of_what_is_spoken_is_measured_in_characters(
 def test_what_a_recogniser_hears_is_what_it_hears_in_its_own_task(tmp_path: Path) -> None:
     name = speakers.folder(tmp_path / "recogniser")
     waves = [Wave(spoken(text, seed=len(text)), RATE) for text in ("abc", "de")]
-    together = listener(name)(waves)
-    assert together == [listener(name)([one])[0] for one in waves]
+    together = listener(name, "evaluate.recogniser")(waves)
+    assert together == [listener(name, "evaluate.recogniser")([one])[0] for one in waves]
     assert any(together)
     talkers.folder(tmp_path / "talker")
     with pytest.raises(CompatibilityError, match=r"evaluate\.recogniser: .*no tokenizer|evaluate\.recogniser: .*CTC"):
-        listener(str(tmp_path / "talker"))
+        listener(str(tmp_path / "talker"), "evaluate.recogniser")
 
 
 def test_a_vocoder_makes_the_waves_where_one_is_named(tmp_path: Path, folder: Path, teacher: Loaded) -> None:
@@ -436,7 +436,7 @@ def test_a_vocoder_makes_the_waves_where_one_is_named(tmp_path: Path, folder: Pa
     assert (wave.rate, len(wave.samples)) == (RATE, 9 * 16)
     np.testing.assert_allclose(wave.samples, expected, atol=1e-6)
     with pytest.raises(DataError, match=r"evaluate\.vocoder.*takes 12 mel bins, and the models speak in 20"):
-        vocoder(str(tmp_path / "vocoder"), 20)
+        vocoder(str(tmp_path / "vocoder"), 20, RATE, "evaluate.vocoder")
 
 
 @pytest.mark.parametrize("field", ["recogniser", "vocoder"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.spatial.distance import cdist
@@ -33,16 +33,37 @@ def mel_cepstral_distance(
 def warped(apart: Float[NDArray[np.float64], "frames others"]) -> tuple[float, int]:
     """The least sum of distances from both beginnings to both ends, a step forward in one or in both at a time, and of how
     many pairs it is; of equal sums the one that goes on in both."""
+    total, ways = _sums(apart)
+    return total, len(_back(ways)[0])
+
+
+def path(apart: Float[NDArray[np.float64], "frames others"]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of that warping, from the beginning."""
+    rows, columns = _back(_sums(apart)[1])
+    return np.array(rows[::-1]), np.array(columns[::-1])
+
+
+def _sums(apart: Float[NDArray[np.float64], "frames others"]) -> tuple[float, Int8[NDArray[np.int8], "frames others"]]:
+    """The least sum, and of every pair how it is best reached: 0 by a step in both, 1 in the first, 2 in the second."""
     rows, columns = apart.shape
     sums = np.full((rows + 1, columns + 1), np.inf)
-    steps = np.zeros((rows + 1, columns + 1), np.int64)
+    ways = np.zeros((rows, columns), np.int8)
     sums[0, 0] = 0
     for diagonal in range(rows + columns - 1):  # whose pairs do not depend on each other
         row = np.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1))
         column = diagonal - row
-        ways = np.stack([sums[row, column], sums[row, column + 1], sums[row + 1, column]])
-        best, each = ways.argmin(0), np.arange(len(row))
-        counts = np.stack([steps[row, column], steps[row, column + 1], steps[row + 1, column]])
-        sums[row + 1, column + 1] = apart[row, column] + ways[best, each]
-        steps[row + 1, column + 1] = counts[best, each] + 1
-    return float(sums[-1, -1]), int(steps[-1, -1])
+        reached = np.stack([sums[row, column], sums[row, column + 1], sums[row + 1, column]])
+        best = ways[row, column] = reached.argmin(0)
+        sums[row + 1, column + 1] = apart[row, column] + reached[best, np.arange(len(row))]
+    return float(sums[-1, -1]), ways
+
+
+def _back(ways: Int8[NDArray[np.int8], "frames others"]) -> tuple[list[int], list[int]]:
+    row, column = (size - 1 for size in ways.shape)
+    rows, columns = [row], [column]
+    while row or column:
+        way = ways[row, column]
+        row, column = row - (way != 2), column - (way != 1)
+        rows.append(int(row))
+        columns.append(int(column))
+    return rows, columns

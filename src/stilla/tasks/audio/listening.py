@@ -15,8 +15,9 @@ from stilla.tasks.audio.speech_recognition import recogniser
 
 
 @cache
-def listener(name: str) -> Callable[[Sequence[Wave]], list[str]]:
-    """What a recogniser of frames (CTC) hears in waves, each by itself; loaded once in a process.
+def listener(name: str, field: str) -> Callable[[Sequence[Wave]], list[str]]:
+    """What a recogniser of frames (CTC) hears in waves, each by itself; loaded once in a process. `field`: of the recipe,
+    that names it.
 
     Raises:
         CompatibilityError: it cannot be loaded, or is none of frames.
@@ -24,7 +25,7 @@ def listener(name: str) -> Callable[[Sequence[Wave]], list[str]]:
     try:
         loaded = recogniser(ModelSource(model=name), labelled=True)
     except CompatibilityError as error:
-        raise CompatibilityError(f"evaluate.recogniser: {error}") from error
+        raise CompatibilityError(f"{field}: {error}") from error
     scribe: Scribe = loaded.processor
     model = loaded.model.eval()
 

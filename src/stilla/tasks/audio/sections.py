@@ -57,10 +57,36 @@ class TextToSpeechData(Sounds):
     text: str | None = None
     """The column of what is spoken; only where the names do not say it themselves. Numbers and signs stand in it in words."""
     speaker: str | None = None
-    """Whose voice it is: a column of vectors, as the models take them (x-vectors), or one of names, for which `speakers` has
-    vectors. By default all of it is one voice, a vector of zeros."""
+    """Whose voice it is: a column of vectors, as the models take them (x-vectors), one of names, for which `speakers` has
+    vectors, or one of whole numbers, of models that know speakers by number. By default all of it is one voice, a vector of
+    zeros."""
     speakers: PathName | None = None
     """A file of voices: `.npz` with a vector for every name in the column `speaker`, or `.npy` with one vector for all."""
+    language: str | None = None
+    """The column of languages, whole numbers, of models that know several by number (`num_languages`)."""
+    durations: str | None = None
+    """The column of how many frames each token of the text lasts, the tokenizer's own ones included, of models that make all
+    frames at once (FastSpeech2-Conformer). By default the teacher says it: where its own speech of the text lies along the
+    sound."""
+    recogniser: PathName | None = None
+    """A folder or the Hub's name of a recogniser of frames (CTC), which listens to the teacher's own speech of the texts that
+    are to be learnt: see `max_cer`."""
+    max_cer: float | None = Field(None, ge=0, le=1000)
+    """Leave out texts that the recogniser hears otherwise than the teacher was to speak them: a character error rate above
+    (0.1 is one in ten)."""
+    vocoder: PathName | None = None
+    """What makes the waves that the recogniser listens to, as `evaluate.vocoder`."""
+
+    @model_validator(mode="after")
+    def _listening(self) -> Self:
+        if (self.recogniser is None) != (self.max_cer is None):
+            lacking, there = ("recogniser", "max_cer") if self.recogniser is None else ("max_cer", "recogniser")
+            raise ValueError(f"{there}: needs {lacking}: texts are left out that a recogniser hears otherwise, by a "
+                             "character error rate above max_cer. Give both, or neither")
+        if self.vocoder is not None and self.recogniser is None:
+            raise ValueError("vocoder: makes waves for a recogniser, and none is named; leave it out, or give recogniser and "
+                             "max_cer. Of what is measured it is evaluate.vocoder")
+        return self
 
     @model_validator(mode="after")
     def _voices(self) -> Self:

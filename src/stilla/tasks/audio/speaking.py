@@ -33,27 +33,23 @@ _AT_ONCE = 1024
 @dataclass
 class Spoken(ModelOutput):
     """Of a forward. spectrogram: as transformers gives it, behind the postnet; before: in front of it. stop: log-odds that a
-    frame is the last. strays: in training, where the config guides attention, as `Speech` has them."""
+    frame is the last. strays: in training, where the config guides attention, as `Speech` has them. prosody, lasting: of
+    models that make all frames at once, log(1 + frames), pitch and energy of every token, and how many frames it had."""
 
     spectrogram: Float[Tensor, "batch frames bins"] | None = None
     before: Float[Tensor, "batch frames bins"] | None = None
     stop: Float[Tensor, "batch frames"] | None = None
     strays: Float[Tensor, "batch frames"] | None = None
+    prosody: Float[Tensor, "batch positions 3"] | None = None
+    lasting: Int[Tensor, "batch positions"] | None = None
 
 
-def speaks(model: nn.Module) -> bool:
-    """Whether a model is of this family."""
-    return isinstance(model, SpeechT5ForTextToSpeech)
-
-
-def teachable(model: nn.Module, where: str) -> None:
+def teachable(model: SpeechT5ForTextToSpeech, where: str) -> None:
     """Give a model this forward, in place.
 
     Raises:
-        CompatibilityError: it is of another family, or its prenet lets nothing through.
+        CompatibilityError: its prenet lets nothing through.
     """
-    if not isinstance(model, SpeechT5ForTextToSpeech):
-        raise CompatibilityError(f"{where!r} is a {type(model).__name__}; text-to-speech takes SpeechT5ForTextToSpeech")
     config: Any = model.config
     dropped = config.speech_decoder_prenet_dropout
     if config.speech_decoder_prenet_layers and not 0 < dropped < 1:
@@ -104,10 +100,10 @@ def spoken_of(model: Any, hidden: Float[Tensor, "batch steps width"], mask: Int[
     net, config = model.speech_decoder_postnet, model.config
     before = net.feat_out(hidden).view(len(hidden), -1, config.num_mel_bins)
     own = mask.bool().repeat_interleave(config.reduction_factor, dim=1)
-    return Spoken(_corrected(net, before, own), before, net.prob_out(hidden).view(len(hidden), -1))
+    return Spoken(corrected(net, before, own), before, net.prob_out(hidden).view(len(hidden), -1))
 
 
-def _corrected(
+def corrected(
     net: Any, before: Float[Tensor, "batch frames bins"], own: Bool[Tensor, "batch frames"]
 ) -> Float[Tensor, "batch frames bins"]:
     """The postnet, which finds beyond an utterance's last frame what it finds beyond a batch's: zeros."""

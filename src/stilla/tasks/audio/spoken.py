@@ -1,10 +1,11 @@
-"""Texts and the spectrograms of their being spoken, as batches for models that make a frame of the text and those before."""
+"""Texts and the spectrograms of their being spoken, as batches for models that make a frame of the text and those before,
+or all of them at once of how long each token lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -15,15 +16,12 @@ from torch import Tensor
 from stilla.errors import DataError
 from stilla.signals import Batch
 from stilla.tasks.answers import NO_ANSWER
+from stilla.tasks.audio.durations import Lasting
 from stilla.tasks.audio.sounds import Sounds
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.text.tokens import Tokens
 
 _KEEP = 2**29  # bytes of spectrograms that a split may keep in memory
-
-Side = tuple[Voice, Tokens, Float32[NDArray[np.float32], "examples width"]]
-"""A model's sizes, the tokens that it reads of each example, and whose voice it is."""
-
 
 @dataclass
 class Frames:
@@ -85,33 +83,66 @@ def _last(made: Float32[NDArray[np.float32], "frames bins"]) -> Float32[NDArray[
 
 
 @dataclass(frozen=True)
+class Script:
+    """What one model is given to speak.
+
+    read: the tokens of each. whose: by the names of its inputs, whose voice each is. lasting: of a model that makes all
+    frames at once, how many of them every token lasts; None where it decides that itself.
+    """
+
+    voice: Voice
+    read: Tokens
+    whose: Mapping[str, NDArray[Any]]
+    lasting: Sequence[Lasting] | None = None
+
+    def select(self, places: NDArray[np.int64]) -> Script:
+        """Some of the examples."""
+        return replace(self, read=self.read.select(places), whose={name: one[places] for name, one in self.whose.items()},
+                       lasting=None if self.lasting is None else [self.lasting[one] for one in places])
+
+    def texts(self, examples: Sequence[int]) -> dict[str, Tensor]:
+        """What it is told before it speaks."""
+        ids = {name: value for name, value in self.read.batch(examples).items() if name in ("input_ids", "attention_mask")}
+        return ids | {name: torch.from_numpy(one[list(examples)]) for name, one in self.whose.items()}
+
+    def inputs(self, examples: Sequence[int], made: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
+        """The same with what says which frames it is to make of it: those of the sounds `made`."""
+        texts = self.texts(examples)
+        if not self.voice.at_once:
+            return texts | _heard_before(self.voice, made)
+        assert self.lasting is not None  # `prepare` makes no batch without
+        durations = torch.zeros_like(texts["input_ids"])
+        for row, example in zip(durations, examples, strict=True):
+            own = torch.from_numpy(self.lasting[example])
+            row[: len(own)] = own
+        return texts | {"durations": durations}
+
+
+@dataclass(frozen=True)
 class Collate:
     """`teacher`: None where it is asked what the student is."""
 
     frames: Frames
-    student: Side
-    teacher: Side | None = None
+    student: Script
+    teacher: Script | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         made = [self.frames.of(one) for one in examples]
-        student = _inputs(self.student, examples, made)
-        teacher = student if self.teacher is None else _inputs(self.teacher, examples, made)
+        student = self.student.inputs(examples, made)
+        teacher = student if self.teacher is None else self.teacher.inputs(examples, made)
         return Batch(student=student, teacher=teacher, labels=_labels(made),
                      keys=torch.from_numpy(self.frames.keys[list(examples)]))
 
 
-def _inputs(side: Side, examples: Sequence[int], made: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
-    """What a model has read and heard before each of its steps: a frame of zeros, then the last one of every step."""
-    voice, read, voices = side
+def _heard_before(voice: Voice, made: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
+    """What a model has heard before each of its steps: a frame of zeros, then the last one of every step."""
     steps = [-(-len(one) // voice.reduction) for one in made]
     values = np.zeros((len(made), max(steps), voice.bins), np.float32)
     mask = np.zeros(values.shape[:2], np.int64)
     for row, (one, count) in enumerate(zip(made, steps, strict=True)):
         values[row, 1:count] = one[voice.reduction - 1 :: voice.reduction][: count - 1]
         mask[row, :count] = 1
-    ids = {name: value for name, value in read.batch(examples).items() if name in ("input_ids", "attention_mask")}
-    return {**ids, "decoder_input_values": torch.from_numpy(values), "decoder_attention_mask": torch.from_numpy(mask),
-            "speaker_embeddings": torch.from_numpy(voices[list(examples)])}
+    return {"decoder_input_values": torch.from_numpy(values), "decoder_attention_mask": torch.from_numpy(mask)}
 
 
 def _labels(made: Sequence[NDArray[np.float32]]) -> Tensor:

@@ -19,16 +19,17 @@ from stilla.tasks.audio.cepstra import mel_cepstral_distance
 from stilla.tasks.audio.listening import listener
 from stilla.tasks.audio.sections import TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
-from stilla.tasks.audio.speaking import speak
 from stilla.tasks.audio.spoken import Right
+from stilla.tasks.audio.talking import speak
 from stilla.tasks.audio.voice import Voice
-from stilla.tasks.audio.waves import griffin_lim, vocoder
+from stilla.tasks.audio.waves import to_wave, vocoder
 from stilla.tasks.exam import ForwardExam, any_of, array
 from stilla.tasks.shared.columns import values
 from stilla.tasks.shared.strings import find
 from stilla.views import RIGHT, Sounding, View
 
 _SHOWN = 8.0  # seconds
+_RECOGNISER, _VOCODER = "evaluate.recogniser", "evaluate.vocoder"
 
 Numbers = NDArray[np.float32]
 """(frames, numbers) of one utterance."""
@@ -44,14 +45,20 @@ class Said(NamedTuple):
 @dataclass(frozen=True)
 class FrameExam(ForwardExam):
     """An answer is (frames, bins + 1): every frame as the model makes it of those before it, which are the data's own, and
-    the log-odds that it is the last. What it is held against is `Right`."""
+    the log-odds that it is the last, NaN where the model says none. What it is held against is `Right`."""
 
     units: ClassVar[str] = "utterances"
 
     def outputs(self, outputs: Any) -> Tensor:
         if isinstance(outputs, Tensor):
             return outputs
-        return torch.cat([outputs["spectrogram"], outputs["stop"][..., None]], -1).float()
+        frames = outputs["spectrogram"]
+        stop = torch.full_like(frames[..., 0], torch.nan) if outputs.get("stop") is None else outputs["stop"]
+        return torch.cat([frames, stop[..., None]], -1).float()
+
+    def concerns(self, metric: Metric, answers: Answers) -> bool:
+        """Models that are told how long every token lasts say no end."""
+        return metric.name != "stop_accuracy" or not any(np.isnan(one[:, -1]).any() for one in answers.given)
 
     def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[Numbers]:
         return [one[:length] for one, length in zip(array(said), _lengths(batch), strict=True)]
@@ -96,9 +103,9 @@ class SpokenExam(ForwardExam):
             DataError: the vocoder is made for other frames.
         """
         if section.recogniser is not None:
-            listener(section.recogniser)
+            listener(section.recogniser, _RECOGNISER)
         if section.vocoder is not None:
-            vocoder(section.vocoder, voice.bins)
+            vocoder(section.vocoder, voice.bins, voice.rate, _VOCODER)
         return cls(section, voice, audio, text)
 
     def outputs(self, outputs: Any) -> Tensor:
@@ -108,13 +115,13 @@ class SpokenExam(ForwardExam):
         assert isinstance(forward, PreTrainedModel)  # no file is exported that could speak
         inputs, more = batch[side.value], 0.5 * self.voice.rate / self.voice.hop
         most = [int(self.section.longest * one + more) for one in _lengths(batch)]
-        return speak(forward, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
+        return speak(forward, inputs, most)
 
     def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Said]:
         spoken = [array(one) for one in said]
         if self.section.recogniser is None:
             return [Said(one) for one in spoken]
-        heard = listener(self.section.recogniser)([self.wave(one) for one in spoken])
+        heard = listener(self.section.recogniser, _RECOGNISER)([self.wave(one) for one in spoken])
         return [Said(one, text) for one, text in zip(spoken, heard, strict=True)]
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -133,9 +140,7 @@ class SpokenExam(ForwardExam):
             name: data_uri(one, _SHOWN) for name, one in {RIGHT: own, **spoken}.items()})
 
     def wave(self, frames: Numbers) -> Wave:
-        if self.section.vocoder is not None:
-            return vocoder(self.section.vocoder, self.voice.bins)(frames)
-        return griffin_lim(frames, self.voice.extractor)
+        return to_wave(frames, self.voice, self.section.vocoder, _VOCODER)
 
 
 def spoken_metrics(*, heard: bool = False) -> tuple[Metric, ...]:

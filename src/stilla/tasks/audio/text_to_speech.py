@@ -1,4 +1,5 @@
-"""Text-to-speech: texts, and the sounds of their being spoken, as spectrograms that a model makes frame after frame."""
+"""Text-to-speech: texts, and the sounds of their being spoken, as spectrograms that a model makes frame after frame, or all
+at once of how long each token lasts."""
 
 from __future__ import annotations
 
@@ -10,22 +11,26 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForTextToSpectrogram, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, quoted
 from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals, Speech
-from stilla.tasks.answers import NO_ANSWER
-from stilla.tasks.audio.reading import WINDOW, audio_column, checked, tell_resampled
+from stilla.tasks.audio.durations import Given, durations_column
+from stilla.tasks.audio.fitting import Fitting
+from stilla.tasks.audio.reading import audio_column, checked, tell_resampled
 from stilla.tasks.audio.recognition import text_column
 from stilla.tasks.audio.sections import TextToSpeechData, TextToSpeechEvaluate
-from stilla.tasks.audio.sounds import Known, Sounds
-from stilla.tasks.audio.speaking import Spoken, teachable
-from stilla.tasks.audio.spoken import Collate, Frames, Utterances
+from stilla.tasks.audio.sounds import Sounds
+from stilla.tasks.audio.speaking import Spoken
+from stilla.tasks.audio.spoken import Collate, Frames, Script, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
+from stilla.tasks.audio.spoken_rows import content, own_frames, prosody_of, with_shares
+from stilla.tasks.audio.talking import loaded, sizes, teachable
+from stilla.tasks.audio.telling import Teller, with_durations
 from stilla.tasks.audio.usage import SPEAKING
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
@@ -33,9 +38,8 @@ from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.broken import refuse_empty, refuse_or_leave_out
+from stilla.tasks.shared.broken import refuse_empty
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens
 
 logger = logging.getLogger(__name__)
@@ -45,10 +49,12 @@ _FRAMES_FROM = ("num_mel_bins", "vocab_size")
 
 @dataclass(frozen=True)
 class TextToSpeech(Task[TextToSpeechData]):
-    """Texts that are spoken: spectrograms, frame after frame, and where each ends (SpeechT5).
+    """Texts that are spoken: spectrograms, frame after frame and where each ends (SpeechT5), or of how long each token lasts
+    (FastSpeech2-Conformer).
 
-    Rows are the frames of the data's own sounds. Both models make each of them of the text and the frames before it, which
-    are the data's own: so frame i of one answers to frame i of the other, whatever their tokens are.
+    Rows are the frames of the data's own sounds. Models make each of them of the text and the frames before it, which are
+    the data's own, or of the text and the durations that its tokens have in that sound: so frame i of one answers to frame i
+    of the other, whatever they are.
     """
 
     section: TextToSpeechData
@@ -57,6 +63,10 @@ class TextToSpeech(Task[TextToSpeechData]):
     voices: Voices
     voice: Voice | None = None
     """The teacher's; None where no teacher is known."""
+    teller: Teller | None = None
+    """The teacher, where it may be asked to speak."""
+    durations: str | None = None
+    """The column of them."""
 
     kind: ClassVar[str] = "text-to-speech"
     usage = SPEAKING
@@ -68,7 +78,8 @@ class TextToSpeech(Task[TextToSpeechData]):
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "input_ids": ("batch", "positions"), "attention_mask": ("batch", "positions"),
         "decoder_input_values": ("batch", "steps"), "decoder_attention_mask": ("batch", "steps"),
-        "speaker_embeddings": ("batch",)}
+        "speaker_embeddings": ("batch",), "durations": ("batch", "positions"), "speaker_ids": ("batch",),
+        "lang_ids": ("batch",), "speaker_embedding": ("batch",)}
 
     # --- data and models ---
 
@@ -79,7 +90,9 @@ class TextToSpeech(Task[TextToSpeechData]):
         audio = attempt(problems, audio_column, section, train)
         text = attempt(problems, text_column, section.text, train)
         voices = attempt(problems, Voices.of, section, train)
-        named = [one for one in (audio, text, None if voices is None else voices.column) if one]
+        durations = attempt(problems, durations_column, section.durations, train)
+        told = () if voices is None else (voices.column, voices.language)
+        named = [one for one in (audio, text, durations, *told) if one]
         absent = _columns.missing(named, splits)
         for name, split in splits.items() if not absent else ():
             if audio:
@@ -91,7 +104,7 @@ class TextToSpeech(Task[TextToSpeechData]):
         problems += absent
         if problems or audio is None or text is None or voices is None:
             raise all_at_once(problems, DataError)
-        return cls(section, audio, text, voices)
+        return cls(section, audio, text, voices, durations=durations)
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Self:
@@ -102,10 +115,14 @@ class TextToSpeech(Task[TextToSpeechData]):
         return section.model_copy(update={"audio": self.audio, "text": self.text})
 
     def adapted_to(self, teacher: Loaded) -> Self:
-        return replace(self, voice=_voice(teacher.processor))
+        voice = _voice(teacher.processor)
+        return replace(self, voice=voice, teller=Teller(teacher.model, voice))
+
+    def sketched(self) -> Self:
+        return replace(self, teller=None)
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
-        model, info = loading.from_pretrained(source, loading.read_config(source), AutoModelForTextToSpectrogram)
+        model, info = loaded(source)
         teachable(model, source.model)
         fresh = sorted(info["missing_keys"])
         loading.refuse_lost_body(model, fresh, source)
@@ -131,9 +148,13 @@ class TextToSpeech(Task[TextToSpeechData]):
         return replace(student, processor=Voice.fitted(known.tokenizer, known.extractor, student.model, student.source))
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
-        return [f"{one}: models that speak frame after frame are not exported: a file would make one step of those before "
-                "it, and need a loop around it that knows when to end. Deploy the folder `student/`, which "
-                "SpeechT5ForTextToSpeech.from_pretrained loads" for one in formats]
+        how, why, kind = (
+            ("all frames at once", "how many there are is decided within, of every text, and a file would have those of one",
+             "FastSpeech2ConformerModel") if sizes(model).at_once else
+            ("frame after frame", "a file would make one step of those before it, and need a loop around it that knows when "
+             "to end", "SpeechT5ForTextToSpeech"))
+        return [f"{one}: models that speak {how} are not exported: {why}. Deploy the folder `student/`, which "
+                f"{kind}.from_pretrained loads" for one in formats]
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return ObjectiveSpec(kind="spectrogram", weight=0.5), ObjectiveSpec(kind="frames", weight=0.5)
@@ -166,49 +187,40 @@ class TextToSpeech(Task[TextToSpeechData]):
                                      "student with its teacher's (preprocessor_config.json)")
         sounds = Sounds.of(split, self.audio)
         known, said = sounds.check(), _columns.values(split, self.text)
-        sides = (ours,) if ours.to_dict() == theirs.to_dict() else (ours, theirs)
-        read = [tokens.tokenise(one.tokenizer, [[text or "" for text in said]], 2**20)[0] for one in sides]
-        keys = self._kept(split, known, sides, [one.lengths for one in read])
+        voices = (ours,) if ours.to_dict() == theirs.to_dict() else (ours, theirs)
+        read = [tokens.tokenise(one.tokenizer, [[text or "" for text in said]], 2**20)[0] for one in voices]
+        given = None if self.durations is None else Given.of(split, self.durations)
+        keys = Fitting(self.section, split, self.text, known, voices, [one.lengths for one in read], given).keys()
         if training:
             tell_resampled(known, {ours.rate})
             _tell_unknown(ours, [said[key] for key in keys])
-        inputs = [(one, ids.select(keys), self.voices.vectors(split.select(keys), one.width))
-                  for one, ids in zip(sides, read, strict=True)]
+        scripts = [Script(voice, ids.select(keys), self.voices.inputs(split.select(keys), voice.sizes))
+                   for voice, ids in zip(voices, read, strict=True)]
         frames = Frames(sounds, keys, ours)
+        if training and self.teller is not None and self.section.max_cer is not None:
+            kept = self.teller.clear(self.section, self._tellers(split, keys, scripts), frames, [said[key] for key in keys])
+            keys, scripts = keys[kept], [one.select(kept) for one in scripts]
+            frames = Frames(sounds, keys, ours)
+        scripts = with_durations(scripts, frames, given, self.teller, sketch=self.voice is not None)
         return Prepared(
-            examples=Positions(len(keys)), collate=Collate(frames, *inputs), keys=keys,
+            examples=Positions(len(keys)), collate=Collate(frames, *scripts), keys=keys,
             references=Utterances(frames, [said[key] for key in keys]),
             lengths=[ours.frames_in(known[key].seconds) for key in keys], aligned=ours.same_positions(theirs))
 
-    def _kept(
-        self, split: Dataset, known: Sequence[Known], voices: Sequence[Voice], lengths: Sequence[NDArray[np.int64]]
-    ) -> NDArray[np.int64]:
-        """The examples that can be learnt: what is too long is refused, or left out and counted."""
-        there = [row for row, text in enumerate(_columns.values(split, self.text))
-                 if text and text.strip() and known[row].broken is None]
-        longest = self.section.window or WINDOW
-        left: set[int] = set()
-        for why, rows in (
-            (f"is spoken for longer than {longest:g} seconds (data.window)",
-             [row for row in there if known[row].seconds > longest + 1e-6]),
-            (f"has more frames than the {min(one.longest for one in voices):,} that a decoder has places for",
-             [row for row in there if any(one.frames_in(known[row].seconds) > one.longest for one in voices)]),
-            (f"has more tokens than the {min(one.room for one in voices):,} that a model has places for",
-             [row for row in there if any(own[row] > one.room for one, own in zip(voices, lengths))]),
-        ):
-            if new := [row for row in rows if row not in left]:
-                refuse_or_leave_out(self.section, f"data: {len(new)} of {len(there)} examples: each {why}",
-                                    rows_in_words(split, new))
-                left |= {*new}
-        keys = np.array([row for row in there if row not in left], np.int64)
-        if not len(keys):
-            raise DataError(f"there is nothing left to speak in {self.text!r}: all {len(split)} examples are left out.")
-        return keys
+    def _tellers(self, split: Dataset, keys: NDArray[np.int64], scripts: Sequence[Script]) -> Script:
+        """What the teacher is given of the texts, also where it is not asked beside the student."""
+        assert self.teller is not None
+        voice, some = self.teller.voice, split.select(keys)
+        known = next((one for one in scripts if one.voice.to_dict() == voice.to_dict()), None)
+        if known is not None:
+            return known
+        read, _ = tokens.tokenise(voice.tokenizer, [_columns.values(some, self.text)], 2**20)
+        return Script(voice, read, self.voices.inputs(some, voice.sizes))
 
     # --- rows ---
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
-        rows = int(_own(batch).sum())
+        rows = int(own_frames(batch).sum())
         return {"rows": rows, "labelled": rows, "tokens": rows + int(self.mask(batch, Side.STUDENT).sum()),
                 "examples": len(batch.student["input_ids"])}
 
@@ -217,41 +229,45 @@ class TextToSpeech(Task[TextToSpeechData]):
         return found.bool()
 
     def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
-        """The decoder's positions are its steps."""
-        found: Tensor = batch[side.value]["decoder_attention_mask" if stack == "decoder" else "attention_mask"]
-        return found.bool()
+        """The decoder's positions are its steps, or all frames."""
+        if stack != "decoder":
+            return self.mask(batch, side)
+        steps = batch[side.value].get("decoder_attention_mask")
+        return own_frames(batch) if steps is None else steps.bool()
 
     def signals(self, outputs: Spoken, batch: Batch, side: Side) -> Signals:
         assert batch.labels is not None  # `prepare` makes no batch without
-        own = _own(batch)
-        rows = {name: one[:, : own.shape[1]][own] for name, one in outputs.items()}
-        return Signals(speech=Speech(rows["before"], rows["spectrogram"], rows["stop"], rows.get("strays")),
-                       labels=batch.labels[own])
+        own = own_frames(batch)
+        rows = {name: one[:, : own.shape[1]][own] for name in ("before", "spectrogram", "stop", "strays")
+                if (one := outputs.get(name)) is not None}
+        speech = Speech(rows["before"], rows["spectrogram"], rows.get("stop"), rows.get("strays"))
+        if outputs.prosody is not None:
+            speech = replace(speech, prosody=prosody_of(outputs.prosody, batch, side))
+        return Signals(speech=speech, labels=batch.labels[own])
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         if teacher.speech is not None or not isinstance(teacher.logits, Dense):
             return student, teacher
         numbers = teacher.logits.logits  # of a cache
-        before, after, stop = numbers.split([numbers.shape[1] // 2, numbers.shape[1] // 2, 1], -1)
-        return student, Signals(speech=Speech(before, after, stop[:, 0]), stacks=teacher.stacks)
+        assert self.voice is not None
+        bins = self.voice.bins
+        before, after, rest = numbers.split([bins, bins, numbers.shape[1] - 2 * bins], -1)
+        speech = Speech(before, after, None, prosody=with_shares(rest, batch, Side.TEACHER)) if self.voice.at_once \
+            else Speech(before, after, rest[:, 0])
+        return student, Signals(speech=speech, stacks=teacher.stacks)
 
     def remembered(self, teacher: Signals, batch: Batch) -> Signals:
         assert teacher.speech is not None
         said = teacher.speech
-        return Signals(logits=Dense(torch.cat([said.before, said.after, said.stop[:, None]], -1)), stacks=teacher.stacks)
+        rest = [said.prosody.said] if said.prosody is not None else [] if said.stop is None else [said.stop[:, None]]
+        return Signals(logits=Dense(torch.cat([said.before, said.after, *rest], -1)), stacks=teacher.stacks)
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every text with its sound, whatever they are padded to."""
         found, first = [], 0
         told = {name: one.cpu() for name, one in batch.teacher.items()}
-        for example, frames in enumerate(_own(batch).sum(1).tolist()):
-            read, steps = (int(told[name][example].sum()) for name in ("attention_mask", "decoder_attention_mask"))
-            content = b"".join([
-                np.array([read, frames], np.int64).tobytes(),
-                told["input_ids"][example, :read].numpy().astype(np.int32).tobytes(),
-                told["speaker_embeddings"][example].numpy().tobytes(),
-                told["decoder_input_values"][example, :steps].numpy().tobytes()])
-            found.append(Segment(content, slice(first, first + frames), example))
+        for example, frames in enumerate(own_frames(batch).sum(1).tolist()):
+            found.append(Segment(content(told, example, frames), slice(first, first + frames), example))
             first += frames
         return found
 
@@ -264,7 +280,7 @@ class TextToSpeech(Task[TextToSpeechData]):
 
     def teacher_classes(self) -> int:
         """Numbers of a frame without and with the postnet, and of its being the last: what is stored of it."""
-        return 0 if self.voice is None else 2 * self.voice.bins + 1
+        return 0 if self.voice is None else self.voice.numbers
 
     def numbers_of(self, length: int) -> int:
         """`length`: in frames."""
@@ -286,11 +302,6 @@ class TextToSpeech(Task[TextToSpeechData]):
 
     def comparable(self, student: object, teacher: object) -> bool:
         return _voice(student).same_frames(_voice(teacher))
-
-
-def _own(batch: Batch) -> Bool[Tensor, "batch frames"]:
-    labels: Float[Tensor, "batch frames numbers"] = batch["labels"]
-    return labels[..., 0] != NO_ANSWER
 
 
 def _voice(processor: object) -> Voice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -16,33 +17,34 @@ from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
 from stilla.tasks.audio.hearing import extractor_for, quiet
 from stilla.tasks.audio.sounds import Wave
+from stilla.tasks.audio.talking import Sizes, sizes
+from stilla.tasks.shared import loading
 from stilla.tasks.text import tokens
 
 _OF_FRAMES = ("sampling_rate", "num_mel_bins", "hop_length", "win_length", "win_function", "fmin", "fmax", "mel_floor")
+_PHONEMES = "FastSpeech2ConformerTokenizer"
 _TOKENIZER = "SpeechT5Tokenizer"
-"""The family's own, beside which transformers has a processor for both; it needs sentencepiece."""
+"""SpeechT5's own, beside which transformers has a processor for both; it needs sentencepiece."""
 
 
 @dataclass(frozen=True)
 class Voice:
     """A tokenizer and what makes spectrograms, as one model takes them.
 
-    bins: of a frame. reduction: frames that its decoder makes at each step. width: of the numbers that say whose voice it is.
-    room: positions for tokens. steps: positions of its decoder.
+    bins: of a frame.
     """
 
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     extractor: SpeechT5FeatureExtractor = field(repr=False)
-    reduction: int
-    width: int
-    room: int
-    steps: int
+    sizes: Sizes
 
     @classmethod
     def of(cls, source: ModelSource, model: Any) -> Voice:
         """Raises:
-            CompatibilityError: there is no tokenizer or no feature extractor, or one of another model's.
+            CompatibilityError: there is no tokenizer or no feature extractor, or one of another model's, or what it is
+                read with is not installed.
         """
+        _refuse_unreadable(source)
         tokenizer = tokens.tokenizer_for(source, model)
         tokenizer.padding_side = "right"  # positions are counted from the first token of all
         extractor = extractor_for(source)
@@ -55,13 +57,37 @@ class Voice:
     @classmethod
     def fitted(cls, tokenizer: PreTrainedTokenizerBase, extractor: Any, model: Any, where: str) -> Voice:
         """The same for another model, whose reduction factor or width of voices may be others."""
-        config = model.config
-        if extractor.num_mel_bins != config.num_mel_bins:
+        found = sizes(model)
+        if extractor.num_mel_bins != found.bins:
             raise CompatibilityError(f"{where!r}: the feature extractor makes {extractor.num_mel_bins} mel bins, and the "
-                                     f"model speaks in {config.num_mel_bins}: it is another model's. Name its own "
-                                     "(processor:)")
-        return cls(tokenizer, extractor, int(config.reduction_factor), int(config.speaker_embedding_dim),
-                   int(config.max_text_positions), int(config.max_speech_positions))
+                                     f"model speaks in {found.bins}: it is another model's. Name its own (processor:)")
+        return cls(tokenizer, extractor, found)
+
+    @property
+    def reduction(self) -> int:
+        """Frames that its decoder makes at each step."""
+        return self.sizes.reduction
+
+    @property
+    def width(self) -> int:
+        """Of the numbers that say whose voice it is."""
+        return self.sizes.width
+
+    @property
+    def room(self) -> int:
+        """Positions for tokens."""
+        return self.sizes.room
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it is told how long every token lasts, and makes all frames at once."""
+        return self.sizes.at_once
+
+    @property
+    def numbers(self) -> int:
+        """Of a frame, as they are stored of a teacher: without and with the postnet, and its being the last, or what it
+        thinks of a token."""
+        return 2 * self.bins + (3 if self.at_once else 1)
 
     @property
     def rate(self) -> int:
@@ -79,7 +105,7 @@ class Voice:
     @property
     def longest(self) -> int:
         """Frames that it can speak."""
-        return self.steps * self.reduction
+        return self.sizes.steps * self.reduction
 
     def frames_in(self, seconds: float) -> int:
         """Of a sound's spectrogram."""
@@ -132,4 +158,20 @@ class Voice:
     def to_dict(self) -> dict[str, Any]:
         """What decides what a model reads and which frames it makes."""
         return {"frames": self._frames(), "tokens": tokens.fingerprint(self.tokenizer), "reduction": self.reduction,
-                "width": self.width}
+                "width": self.width, **({"told": [self.sizes.speakers, self.sizes.languages]} if self.at_once else {})}
+
+
+def _refuse_unreadable(source: ModelSource) -> None:
+    """FastSpeech2-Conformer's own tokenizer makes phonemes of English, by a package; without it transformers says only that
+    it knows no such tokenizer.
+
+    Raises:
+        CompatibilityError: the package is not there.
+    """
+    place = Path(loading.where_processor(source)[0]).expanduser()
+    said = place / "tokenizer_config.json"
+    if said.is_file() and _PHONEMES in said.read_text(encoding="utf-8") and find_spec("g2p_en") is None:
+        raise CompatibilityError(f"{str(place)!r}: {_PHONEMES} needs the package g2p-en (pip install g2p-en), which makes "
+                                 "phonemes of English and fetches NLTK's cmudict and averaged_perceptron_tagger when it is "
+                                 "first used. Any other tokenizer of AutoTokenizer serves as well, of letters or phonemes "
+                                 "that the texts are written in: name its place (processor:)")

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from transformers import SpeechT5HifiGan
+from transformers import FastSpeech2ConformerHifiGan, FastSpeech2ConformerWithHifiGan, SpeechT5HifiGan
 
 from stilla.errors import DataError
 from stilla.recipe import ModelSource
 from stilla.tasks.audio.sounds import Wave
+from stilla.tasks.audio.voice import Voice
 from stilla.tasks.shared import loading
 
 _ROUNDS = 40
@@ -70,25 +71,45 @@ def _spectrum(
     return found
 
 
+def to_wave(frames: Frames, voice: Voice, named: str | None, field: str) -> Wave:
+    """By the vocoder that is `named` in `field` of a recipe, else by Griffin and Lim."""
+    if named is not None:
+        return vocoder(named, voice.bins, voice.rate, field)(frames)
+    return griffin_lim(frames, voice.extractor)
+
+
 @cache
-def vocoder(name: str, bins: int) -> Callable[[Frames], Wave]:
-    """The same by SpeechT5's HiFi-GAN; loaded once in a process.
+def vocoder(name: str, bins: int, rate: int, field: str) -> Callable[[Frames], Wave]:
+    """The same by a HiFi-GAN of SpeechT5's or of FastSpeech2-Conformer's, alone or behind a model; loaded once in a process.
+
+    Args:
+        rate: samples a second, for those that do not say it.
+        field: of the recipe, that names it.
 
     Raises:
         CompatibilityError: it cannot be loaded.
         DataError: it is made for other frames.
     """
-    loading.check_place(name, "evaluate.vocoder")
-    with loading.explained(name, "evaluate.vocoder"):
-        model = SpeechT5HifiGan.from_pretrained(
-            name, use_safetensors=True, **loading.where(ModelSource(model=name))).eval()
+    loading.check_place(name, field)
+    source = ModelSource(model=name)
+    with loading.explained(name, field):
+        kind = loading.read_config(source).model_type
+        options: dict[str, Any] = {"use_safetensors": True, **loading.where(source)}
+        if kind == "fastspeech2_conformer_with_hifigan":
+            model: Any = FastSpeech2ConformerWithHifiGan.from_pretrained(name, **options).vocoder
+        elif kind == "fastspeech2_conformer_hifigan":
+            model = FastSpeech2ConformerHifiGan.from_pretrained(name, **options)
+        else:
+            model = SpeechT5HifiGan.from_pretrained(name, **options)
+    model.eval()
     config: Any = model.config
     if config.model_in_dim != bins:
-        raise DataError(f"evaluate.vocoder: {name!r} takes {config.model_in_dim} mel bins, and the models speak in {bins}; "
+        raise DataError(f"{field}: {name!r} takes {config.model_in_dim} mel bins, and the models speak in {bins}; "
                         "leave it out, or name theirs.")
+    spoken_at = int(config.sampling_rate) if isinstance(model, SpeechT5HifiGan) else rate
 
     @torch.no_grad()
     def made(frames: Frames) -> Wave:
-        return Wave(model(torch.from_numpy(np.asarray(frames, np.float32))).numpy(), int(config.sampling_rate))
+        return Wave(model(torch.from_numpy(np.asarray(frames, np.float32))).numpy(), spoken_at)
 
     return made

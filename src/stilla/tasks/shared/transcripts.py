@@ -31,6 +31,12 @@ def word_error_rate(said: str, right: str) -> float:
     return edits(ours, theirs) / len(theirs) if theirs else (float("inf") if ours else 0.0)
 
 
+def character_error_rate(said: str, right: str) -> float:
+    """The same of characters, spaces between words among them."""
+    ours, theirs = normalised(said), normalised(right)
+    return edits(ours, theirs) / len(theirs) if theirs else (float("inf") if ours else 0.0)
+
+
 def aligned(said: Sequence[str], right: Sequence[str]) -> list[str | None]:
     """Of the words that are right, what is said in the place of each, by an alignment with the fewest edits; None where
     nothing is."""

@@ -1,0 +1,85 @@
+"""The families of models that speak, told apart in one place: those that make a frame of the frames before it, and those that
+make all frames at once of how long each token lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForTextToSpectrogram,
+    AutoModelForTextToWaveform,
+    FastSpeech2ConformerModel,
+    FastSpeech2ConformerWithHifiGanConfig,
+    SpeechT5ForTextToSpeech,
+)
+
+from stilla.errors import CompatibilityError
+from stilla.recipe import ModelSource
+from stilla.tasks.audio import at_once, speaking
+from stilla.tasks.shared import loading
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a model: mel bins, frames that a step makes, numbers of a vector that says whose voice it is (0: it is told none),
+    places for tokens and for steps; whether it makes all frames at once; how many speakers and languages it knows by number
+    (0: it is told none)."""
+
+    bins: int
+    reduction: int
+    width: int
+    room: int
+    steps: int
+    at_once: bool = False
+    speakers: int = 0
+    languages: int = 0
+
+
+def loaded(source: ModelSource) -> tuple[Any, Mapping[str, Any]]:
+    """A model of the recipe's, and what transformers says of its loading. Of one with a vocoder it is the part in front."""
+    config = loading.read_config(source)
+    if isinstance(config, FastSpeech2ConformerWithHifiGanConfig):
+        whole, info = loading.from_pretrained(source, config, AutoModelForTextToWaveform)
+        missing = [name.removeprefix("model.") for name in info["missing_keys"] if name.startswith("model.")]
+        return whole.model, {**info, "missing_keys": missing}
+    return loading.from_pretrained(source, config, AutoModelForTextToSpectrogram)
+
+
+def teachable(model: nn.Module, where: str) -> None:
+    """Give a model the forward of its family that does not depend on chance or on padding, in place.
+
+    Raises:
+        CompatibilityError: it is of another family, or cannot be run as its config says.
+    """
+    if isinstance(model, SpeechT5ForTextToSpeech):
+        return speaking.teachable(model, where)
+    if isinstance(model, FastSpeech2ConformerModel):
+        return at_once.teachable(model, where)
+    raise CompatibilityError(f"{where!r} is a {type(model).__name__}; text-to-speech takes SpeechT5ForTextToSpeech and "
+                             "FastSpeech2ConformerModel (alone, or in a FastSpeech2ConformerWithHifiGan)")
+
+
+def sizes(model: nn.Module) -> Sizes:
+    config: Any = model.config
+    if isinstance(model, FastSpeech2ConformerModel):
+        known = [one if one is not None and one > 1 else 0 for one in (config.num_speakers, config.num_languages)]
+        return Sizes(int(config.num_mel_bins), 1, int(config.speaker_embed_dim or 0), int(config.max_source_positions),
+                     int(config.max_source_positions), True, *known)
+    return Sizes(int(config.num_mel_bins), int(config.reduction_factor), int(config.speaker_embedding_dim),
+                 int(config.max_text_positions), int(config.max_speech_positions))
+
+
+def speak(model: nn.Module, inputs: Mapping[str, Tensor], most: Sequence[int]) -> list[Tensor]:
+    """(frames, bins) that a model makes of every text by itself, as it would be alone; at most so many frames of each."""
+    return lasting(model, inputs, most)[0] if isinstance(model, FastSpeech2ConformerModel) else speaking.speak(
+        model, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)  # type: ignore[arg-type]
+
+
+def lasting(
+    model: nn.Module, inputs: Mapping[str, Tensor], most: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The same of a model that makes all frames at once, and how many of them each token has."""
+    return at_once.speak(model, {name: one for name, one in inputs.items() if name != "durations"}, most)

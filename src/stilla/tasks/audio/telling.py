@@ -1,0 +1,146 @@
+"""What a teacher makes of the data's texts by itself: how long each of their tokens lasts along the data's own sounds, and
+whether a recogniser hears in it what it was to say."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stilla.errors import CompatibilityError, DataError, counted
+from stilla.runtime.narrate import tracked
+from stilla.runtime.processes import processes
+from stilla.tasks.audio import talking
+from stilla.tasks.audio.durations import Given, Lasting, along, evenly, refuse_zeros
+from stilla.tasks.audio.listening import listener
+from stilla.tasks.audio.sections import TextToSpeechData
+from stilla.tasks.audio.spoken import Frames, Script
+from stilla.tasks.audio.voice import Voice
+from stilla.tasks.audio.waves import to_wave
+from stilla.tasks.exam import array
+from stilla.tasks.shared.transcripts import character_error_rate
+from stilla.tasks.text import tokens
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+_LONGEST = 4
+"""A teacher's own speech of a text is cut at so many times the length of the data's, and half a second."""
+
+Speech = tuple[list[int], list[NDArray[np.float32]], list[Lasting] | None]
+"""Of a few texts: which they are, the frames of each, and how many of them each token lasts, where the teacher says it."""
+
+
+@dataclass(frozen=True)
+class Teller:
+    """A teacher that is at hand. known: durations by content, as several trainings of a run ask for the same."""
+
+    model: Any
+    voice: Voice
+    known: dict[bytes, Lasting] = field(default_factory=dict, repr=False)
+
+    def lasting(self, script: Script, frames: Frames) -> list[Lasting]:
+        """Frames of every token of the texts along the sounds.
+
+        Raises:
+            CompatibilityError: nobody knows it of this teacher, or it reads other tokens.
+        """
+        if not self.voice.at_once:
+            raise CompatibilityError(
+                f"durations: a {type(self.model).__name__} says frame after frame, and not how long each token lasts; where "
+                "it looks meanwhile is no proof of that. Give data.durations, a column of how many frames each token lasts "
+                "(of a forced aligner), with which a student learns its frames")
+        if not tokens.same(self.voice.tokenizer, script.voice.tokenizer):
+            raise CompatibilityError("durations: the teacher says how long each of its own tokens lasts, and the student "
+                                     "reads others. Take a student with its teacher's tokenizer, or give data.durations")
+        names = [_name(script, frames, one) for one in range(len(frames.keys))]
+        new = [place for place, name in enumerate(names) if name not in self.known]
+        for places, said, lasting in self._speech(script, frames, new, "aligning"):
+            for place, mels, own in zip(places, said, lasting or (), strict=True):
+                self.known[names[place]] = along(mels, own, frames.of(place))
+        return [self.known[name] for name in names]
+
+    def clear(
+        self, section: TextToSpeechData, script: Script, frames: Frames, texts: Sequence[str]
+    ) -> NDArray[np.int64]:
+        """Places of those texts that a recogniser hears in this teacher's speech of them, up to `max_cer`; the others are
+        counted and told. `script`: the teacher's.
+
+        Raises:
+            DataError: there are none.
+        """
+        assert section.recogniser is not None  # the section sees to it
+        assert section.max_cer is not None
+        hear, rates = listener(section.recogniser, "data.recogniser"), list[float]()
+        for places, said, _ in self._speech(script, frames, range(len(texts)), "listening"):
+            heard = hear([to_wave(one, self.voice, section.vocoder, "data.vocoder") for one in said])
+            rates += [character_error_rate(one, texts[place]) for one, place in zip(heard, places, strict=True)]
+        kept = np.flatnonzero(np.array(rates) <= section.max_cer)
+        if not len(kept):
+            raise DataError(f"data.max_cer: a recogniser hears all {len(rates)} texts otherwise than the teacher was to "
+                            f"speak them, the nearest with a character error rate of {min(rates):.2f}. Raise it, train the "
+                            "teacher longer, or look whether the recogniser knows this language")
+        if len(kept) < len(rates):
+            logger.warning("%d of %s left out: a recogniser hears them otherwise than the teacher was to speak them "
+                           "(data.max_cer %g)", len(rates) - len(kept), counted(len(rates), "text"), section.max_cer)
+        return kept
+
+    def _speech(self, script: Script, frames: Frames, places: Sequence[int], title: str) -> Iterator[Speech]:
+        device = processes().device
+        self.model.to(device).eval()
+        more = 0.5 * self.voice.rate / self.voice.hop
+        for start in tracked(range(0, len(places), _AT_ONCE), title) if places else ():
+            some = list(places[start : start + _AT_ONCE])
+            inputs = {name: value.to(device) for name, value in script.texts(some).items()}
+            most = [int(_LONGEST * len(frames.of(one)) + more) for one in some]
+            if self.voice.at_once:
+                said, lasting = talking.lasting(self.model, inputs, most)
+                yield some, [array(one) for one in said], [one.cpu().numpy() for one in lasting]
+            else:
+                yield some, [array(one) for one in talking.speak(self.model, inputs, most)], None
+
+
+def _name(script: Script, frames: Frames, place: int) -> bytes:
+    """Of what is asked about one text: its tokens, whose voice, and the sound."""
+    made = hashlib.blake2b(digest_size=16)
+    for one in (*script.texts([place]).values(), frames.of(place)):
+        made.update(np.ascontiguousarray(one).tobytes())
+    return made.digest()
+
+
+def with_durations(
+    scripts: Sequence[Script], frames: Frames, given: Given | None, teller: Teller | None, *, sketch: bool
+) -> list[Script]:
+    """With how long every token lasts, for models that make all frames at once: as the data or else the teacher say.
+
+    `sketch`: where neither does, all last as long.
+
+    Raises:
+        CompatibilityError: nobody says it.
+        DataError: texts have a token that such models never learn.
+    """
+    at_once = [one for one in scripts if one.voice.at_once]
+    if not at_once:
+        return [*scripts]
+    first, *others = at_once
+    if any(not tokens.same(first.voice.tokenizer, one.voice.tokenizer) for one in others):
+        raise CompatibilityError("text-to-speech: teacher and student make all frames of how long each token lasts, and read "
+                                 "other tokens. Take a student with its teacher's tokenizer")
+    refuse_zeros(first.read)
+    places = range(len(frames.keys))
+    if given is not None:
+        lasting = [given.lasting(int(frames.keys[one])) for one in places]
+    elif teller is not None:
+        lasting = teller.lasting(first, frames)
+    elif sketch:
+        lasting = [evenly(int(first.read.lengths[one]), len(frames.of(one))) for one in places]
+    else:
+        raise CompatibilityError("data.durations: this model makes all frames at once of how long each token lasts, and no "
+                                 "teacher that has learnt to speak is there to say it. Give a column of how many frames each "
+                                 "token lasts (of a forced aligner), or a teacher that can speak (without train:)")
+    return [replace(one, lasting=lasting) if one.voice.at_once else one for one in scripts]
