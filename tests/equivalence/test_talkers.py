@@ -24,46 +24,45 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("talkers")
 
 
-@pytest.fixture(scope="module")
-def whole(place: Path) -> Any:
-    return trained(trainer(place / "whole"))
-
-
 def compared(one: Any, other: Any, close: float = CLOSE) -> None:
     assert distance(weights(one), weights(other)) < close
     for a, b in zip(losses(one), losses(other), strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
 
 
-def test_four_micro_batches_equal_one_batch(place: Path, whole: Any) -> None:
-    four = trainer(place / "four", per_device_train_batch_size=2, gradient_accumulation_steps=4)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_four_micro_batches_equal_one_batch(place: Path, at_once: bool) -> None:
+    whole = trained(trainer(place / "whole", at_once=at_once))
+    four = trainer(place / "four", at_once=at_once, per_device_train_batch_size=2, gradient_accumulation_steps=4)
     start = weights(four)
     trained(four)
     assert distance(start, weights(four)) > 1e-3
     compared(whole, four)
 
 
-def test_a_stored_teacher_teaches_what_the_live_one_does(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stored_teacher_teaches_what_the_live_one_does(place: Path, tmp_path: Path, at_once: bool) -> None:
     def stored(model: Any, task: Any, prepared: Any) -> CachedTeacher:
         writing = CapturingTeacher(LiveTeacher(model, task), task, tmp_path / "cache", Keep(), {"teacher": "this"})
         list(capture(writing, prepared, batch_size=5, device=torch.device("cpu")))
         writing.close()
         return CachedTeacher(tmp_path / "cache", task)
 
-    live, cached = (trained(trainer(place / name, teacher=teacher, hidden=False))
+    live, cached = (trained(trainer(place / name, teacher=teacher, hidden=False, at_once=at_once))
                     for name, teacher in (("live", None), ("stored", stored)))
     compared(live, cached, close=2e-5)
 
 
-def test_stop_and_resume_equals_uninterrupted(place: Path, tmp_path: Path) -> None:
-    adam = {"optim": "adamw_torch"}
+@pytest.mark.parametrize("at_once", [False, True])
+def test_stop_and_resume_equals_uninterrupted(place: Path, at_once: bool) -> None:
+    adam: dict[str, Any] = {"optim": "adamw_torch", "at_once": at_once}
     whole = trained(trainer(place / "adam", **adam))
-    first = trainer(place / "parts", **adam)
+    first = trainer(place / f"parts {at_once}", **adam)
     first.add_callback(StopAt(4))
     trained(first)
     torch.manual_seed(99)
-    second = trainer(place / "parts", **adam)
-    trained(second, resume_from_checkpoint=str(place / "parts" / "checkpoint-4"))
+    second = trainer(place / f"parts {at_once}", **adam)
+    trained(second, resume_from_checkpoint=str(place / f"parts {at_once}" / "checkpoint-4"))
     assert distance(weights(whole), weights(second)) == 0
 
 

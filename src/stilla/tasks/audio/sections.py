@@ -113,5 +113,8 @@ class TextToSpeechEvaluate(Evaluate):
     """A folder or the Hub's name of a recogniser of frames (CTC), which writes down what is spoken: adds the character error
     rate against the text."""
     vocoder: PathName | None = None
-    """A folder or the Hub's name of SpeechT5's HiFi-GAN, which makes waves of spectrograms for the report and the recogniser;
-    by default Griffin and Lim's algorithm does, which sounds rough."""
+    """A folder or the Hub's name of a HiFi-GAN, SpeechT5's or FastSpeech2-Conformer's, which makes waves of spectrograms for
+    the report and the recogniser; by default Griffin and Lim's algorithm does, which sounds rough."""
+    dnsmos: PathName | None = None
+    """How natural what is spoken sounds, from 1 to 5, by Microsoft's DNSMOS P.835: the path of its `sig_bak_ovr.onnx`, or
+    `speechmos`, which is a package that brings it (`pip install "stilla[dnsmos]"`)."""

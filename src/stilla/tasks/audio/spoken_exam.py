@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from stilla.signals import Batch, Side
 from stilla.tasks.answers import NO_ANSWER, Answers, Metric
 from stilla.tasks.audio.cepstra import mel_cepstral_distance
 from stilla.tasks.audio.listening import listener
+from stilla.tasks.audio.rating import Rating, rater
 from stilla.tasks.audio.sections import TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
 from stilla.tasks.audio.spoken import Right
@@ -36,29 +38,32 @@ Numbers = NDArray[np.float32]
 
 
 class Said(NamedTuple):
-    """What was spoken, (frames, bins), and what a recogniser has heard in it; None where none was asked."""
+    """What was spoken, (frames, bins); what a recogniser has heard in it, and how DNSMOS rates it (overall, the voice, the
+    background), None where neither was asked."""
 
     frames: Numbers
     heard: str | None = None
+    rated: Rating | None = None
 
 
 @dataclass(frozen=True)
 class FrameExam(ForwardExam):
     """An answer is (frames, bins + 1): every frame as the model makes it of those before it, which are the data's own, and
-    the log-odds that it is the last, NaN where the model says none. What it is held against is `Right`."""
+    the log-odds that it is the last, where the model says it: else (frames, bins). What it is held against is `Right`."""
 
     units: ClassVar[str] = "utterances"
 
     def outputs(self, outputs: Any) -> Tensor:
         if isinstance(outputs, Tensor):
             return outputs
-        frames = outputs["spectrogram"]
-        stop = torch.full_like(frames[..., 0], torch.nan) if outputs.get("stop") is None else outputs["stop"]
-        return torch.cat([frames, stop[..., None]], -1).float()
+        stop = outputs.get("stop")
+        said = [outputs["spectrogram"], *([] if stop is None else [stop[..., None]])]
+        return torch.cat(said, -1).float()
 
     def concerns(self, metric: Metric, answers: Answers) -> bool:
         """Models that are told how long every token lasts say no end."""
-        return metric.name != "stop_accuracy" or not any(np.isnan(one[:, -1]).any() for one in answers.given)
+        return metric.name != "stop_accuracy" or all(
+            one.shape == right.frames.shape for one, right in zip(answers.given, answers.references, strict=True))
 
     def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> list[Numbers]:
         return [one[:length] for one, length in zip(array(said), _lengths(batch), strict=True)]
@@ -99,13 +104,15 @@ class SpokenExam(ForwardExam):
     @classmethod
     def of(cls, section: TextToSpeechEvaluate, voice: Voice, audio: str, text: str) -> SpokenExam:
         """Raises:
-            CompatibilityError: the recogniser or the vocoder is not there.
+            CompatibilityError: the recogniser, the vocoder or DNSMOS is not there.
             DataError: the vocoder is made for other frames.
         """
         if section.recogniser is not None:
             listener(section.recogniser, _RECOGNISER)
         if section.vocoder is not None:
             vocoder(section.vocoder, voice.bins, voice.rate, _VOCODER)
+        if section.dnsmos is not None:
+            rater(section.dnsmos)
         return cls(section, voice, audio, text)
 
     def outputs(self, outputs: Any) -> Tensor:
@@ -118,18 +125,23 @@ class SpokenExam(ForwardExam):
         return speak(forward, inputs, most)
 
     def given(self, said: list[Tensor], batch: Batch, teacher: Any | None) -> list[Said]:
-        spoken = [array(one) for one in said]
-        if self.section.recogniser is None:
+        return self._judged([array(one) for one in said])
+
+    def _judged(self, spoken: Sequence[Numbers]) -> list[Said]:
+        recogniser, rated = self.section.recogniser, self.section.dnsmos
+        if recogniser is None and rated is None:
             return [Said(one) for one in spoken]
-        heard = listener(self.section.recogniser, _RECOGNISER)([self.wave(one) for one in spoken])
-        return [Said(one, text) for one, text in zip(spoken, heard, strict=True)]
+        waves = [self.wave(one) for one in spoken]
+        heard = [None] * len(waves) if recogniser is None else listener(recogniser, _RECOGNISER)(waves)
+        ratings = [None] * len(waves) if rated is None else [rater(rated)(one) for one in waves]
+        return [Said(*one) for one in zip(spoken, heard, ratings, strict=True)]
 
     def metrics(self) -> tuple[Metric, ...]:
-        return spoken_metrics(heard=self.section.recogniser is not None)
+        return spoken_metrics(heard=self.section.recogniser is not None, rated=self.section.dnsmos is not None)
 
     def constant(self, answers: Answers) -> list[Said]:
         """The mean frame, as long as it should be."""
-        return [Said(one[:, :-1], "") for one in FrameExam().constant(answers)]
+        return self._judged([one[:, :-1] for one in FrameExam().constant(answers)])
 
     def view(self, split: Dataset, answers: Mapping[str, Answers], example: int, place: int) -> Sounding:
         """The text, the data's own sound, and what each model makes of it."""
@@ -143,16 +155,26 @@ class SpokenExam(ForwardExam):
         return to_wave(frames, self.voice, self.section.vocoder, _VOCODER)
 
 
-def spoken_metrics(*, heard: bool = False) -> tuple[Metric, ...]:
-    """How far from the data's own sound, at whatever pace; by how much too long or too short; and, where a recogniser has
-    `heard` it, in how many characters it was misheard."""
+def spoken_metrics(*, heard: bool = False, rated: bool = False) -> tuple[Metric, ...]:
+    """How far from the data's own sound, at whatever pace; by how much too long or too short; where a recogniser has `heard`
+    it, in how many characters it was misheard; and where DNSMOS has `rated` it, how."""
     own = (Metric("mcd", _distances, from_sums=_ratio, higher_is_better=False, bounded=False),
            Metric("duration_error", _durations, from_sums=_ratio, higher_is_better=False, bounded=False))
-    if not heard:
-        return own
     (cer,) = find(("cer",))
-    return (*own, replace(cer, statistics=lambda given, references: cer.statistics(
-        [said.heard for said in given], [right.text for right in references])))
+    misheard = replace(cer, statistics=lambda given, references: cer.statistics(
+        [said.heard for said in given], [right.text for right in references]))
+    return (*own, *((misheard,) if heard else ()), *(_ratings() if rated else ()))
+
+
+def _ratings() -> tuple[Metric, ...]:
+    """From 1 to 5."""
+    return tuple(Metric(name, partial(_rated, place=place), from_sums=_ratio, bounded=False)
+                 for place, name in enumerate(("dnsmos", "dnsmos_voice", "dnsmos_background")))
+
+
+def _rated(given: Sequence[Said], references: Sequence[Right], place: int) -> NDArray[np.float64]:
+    """(utterances, 2): a rating, of one utterance."""
+    return np.array([[said.rated[place], 1.0] for said in given if said.rated is not None])
 
 
 def _lengths(batch: Batch) -> list[int]:
@@ -163,8 +185,8 @@ def _lengths(batch: Batch) -> list[int]:
 
 def _errors(given: Sequence[Numbers], references: Sequence[Right]) -> NDArray[np.float64]:
     """(utterances, 2): Σ |s - y| over frames and bins, and of how many numbers."""
-    apart = [np.abs(one[:, :-1].astype(np.float64) - right.frames[:, :-1])
-             for one, right in zip(given, references, strict=True)]
+    bins = [right.frames[:, :-1] for right in references]
+    apart = [np.abs(one[:, : right.shape[1]].astype(np.float64) - right) for one, right in zip(given, bins, strict=True)]
     return np.array([[one.sum(), one.size] for one in apart])
 
 
