@@ -170,7 +170,7 @@ IN_CHINESE = {
     "image-segmentation": "图片中的每个物体及其掩码与类别（实例分割），或把整张图片划分为片段（全景分割）。",
     "audio-classification": "声音：一个类别、多个标签或一个数值。",
     "speech-recognition": "声音里说了什么：逐帧给出符号或空白（CTC），或逐词写出（Whisper）。",
-    "text-to-speech": "把文本读出来：逐帧生成声谱并知道何时结束（SpeechT5），或按每个词元的时长一次生成（FastSpeech2-Conformer）。",
+    "text-to-speech": "把文本读出来：声谱逐帧生成，知道何时结束（SpeechT5），或按词元时长一次生成（FastSpeech2-Conformer）。",
     "object-detection": "图片中的物体及其边框：transformers 的任何检测器。",
     "causal-lm": "下一个词元：纯文本、提示之后的补全，或助手所说的话。",
     "masked-lm": "被遮盖的词。",

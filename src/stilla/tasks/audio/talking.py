@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForTextToWaveform,
     FastSpeech2ConformerModel,
     FastSpeech2ConformerWithHifiGanConfig,
+    PreTrainedModel,
     SpeechT5ForTextToSpeech,
 )
 
@@ -72,10 +73,11 @@ def sizes(model: nn.Module) -> Sizes:
                  int(config.max_text_positions), int(config.max_speech_positions))
 
 
-def speak(model: nn.Module, inputs: Mapping[str, Tensor], most: Sequence[int]) -> list[Tensor]:
+def speak(model: PreTrainedModel, inputs: Mapping[str, Tensor], most: Sequence[int]) -> list[Tensor]:
     """(frames, bins) that a model makes of every text by itself, as it would be alone; at most so many frames of each."""
-    return lasting(model, inputs, most)[0] if isinstance(model, FastSpeech2ConformerModel) else speaking.speak(
-        model, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)  # type: ignore[arg-type]
+    if isinstance(model, FastSpeech2ConformerModel):
+        return lasting(model, inputs, most)[0]
+    return speaking.speak(model, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
 
 
 def lasting(
