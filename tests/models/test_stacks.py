@@ -137,6 +137,15 @@ def test_a_stack_of_another_model_is_refused() -> None:
         LayerStack("layers", ("blocks",), (), (2,)).layers(nn.Linear(1, 1))
 
 
+def test_what_a_config_makes_of_its_own_numbers_follows_them() -> None:
+    """Saved beside them, it would hide from the model what was changed."""
+    config = hf.FastSpeech2ConformerConfig(encoder_layers=3)
+    assert config.to_dict()["encoder_config"]["layers"] == 3
+    assert edited_config(config, {("encoder_layers",): 1}).encoder_config["layers"] == 1
+    config.encoder_config = {**config.encoder_config, "kernel_size": 3}  # of somebody's own
+    assert edited_config(config, {("encoder_layers",): 1}).encoder_config["kernel_size"] == 3
+
+
 def test_an_edited_config_is_a_new_one_that_was_checked() -> None:
     new = edited_config(TINY_BERT, {("num_hidden_layers",): 2})
     assert (new.num_hidden_layers, TINY_BERT.num_hidden_layers) == (2, 3)

@@ -22,7 +22,8 @@ from transformers import (
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.objectives import Frames, Spectrogram
-from stilla.recipe import ModelSource
+from stilla.recipe import ModelSource, StudentSpec, Teacher
+from stilla.recipe.models import TeacherTraining
 from stilla.signals import Prosody, Side, Signals, Speech
 from stilla.tasks.answers import Answers
 from stilla.tasks.audio import telling
@@ -140,10 +141,23 @@ def test_without_anybody_who_knows_durations_nothing_is_learnt(folder: Path, tea
     task, rows = understood(folder)
     with pytest.raises(CompatibilityError, match=r"data\.durations.*forced aligner.*without train:"):
         task.prepare(rows, teacher.processor, None, training=True)
-    with pytest.raises(CompatibilityError, match=r"SpeechT5ForTextToSpeech says frame after frame.*no proof"):
+    with pytest.raises(CompatibilityError, match=r"data\.durations: a SpeechT5 says frame after frame.*no proof"):
         task.adapted_to(loaded(folder / "step by step")).prepare(rows, teacher.processor, None, training=True)
     with pytest.raises(DataError, match=r"data\.durations.*lists of whole numbers"):
         understood(folder, durations="text")
+
+
+def test_that_nobody_will_know_durations_is_said_before_any_training(folder: Path) -> None:
+    at_once, steps = (str(folder / name) for name in ("at once", "step by step"))
+    task, _ = understood(folder)
+    for teacher, student, words in (
+        (Teacher(model=at_once, train=TeacherTraining()), StudentSpec(layers=1), "no teacher that has learnt to speak"),
+        (Teacher(model=steps), StudentSpec(model=at_once), "a SpeechT5 says frame after frame")):
+        with pytest.raises(CompatibilityError, match=words):
+            task.settled(teacher, student)
+    assert task.settled(Teacher(model=at_once), StudentSpec(layers=1)) is task
+    told, _ = understood(folder, {"frames": [[1]] * 3}, durations="frames")
+    assert told.settled(Teacher(model=steps), StudentSpec(model=at_once)) is told
 
 
 def test_a_sketch_asks_no_teacher(folder: Path, teacher: Loaded) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForTextToSpectrogram,
     AutoModelForTextToWaveform,
+    FastSpeech2ConformerConfig,
     FastSpeech2ConformerModel,
     FastSpeech2ConformerWithHifiGanConfig,
     PreTrainedModel,
@@ -47,6 +48,14 @@ def loaded(source: ModelSource) -> tuple[Any, Mapping[str, Any]]:
         missing = [name.removeprefix("model.") for name in info["missing_keys"] if name.startswith("model.")]
         return whole.model, {**info, "missing_keys": missing}
     return loading.from_pretrained(source, config, AutoModelForTextToSpectrogram)
+
+
+def makes_all_at_once(source: ModelSource) -> bool | None:
+    """Whether it is told how long every token lasts; None where its config cannot be read, which loading it will say."""
+    try:
+        return str(loading.read_config(source).model_type).startswith(FastSpeech2ConformerConfig.model_type)
+    except CompatibilityError:
+        return None
 
 
 def teachable(model: nn.Module, where: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stilla.errors import CompatibilityError, DataError, counted
+from stilla.recipe import ModelSource, StudentSpec, Teacher
 from stilla.runtime.narrate import tracked
 from stilla.runtime.processes import processes
 from stilla.tasks.audio import talking
@@ -32,17 +33,28 @@ _AT_ONCE = 16
 _LONGEST = 4
 """A teacher's own speech of a text is cut at so many times the length of the data's, and half a second."""
 
+_STEP_BY_STEP = (
+    "data.durations: a SpeechT5 says frame after frame, and not how long each token lasts; where it looks meanwhile is no "
+    "proof of that. Give a column of how many frames each token lasts (of a forced aligner), with which a student learns its "
+    "frames")
+_UNTAUGHT = (
+    "data.durations: a FastSpeech2-Conformer makes all frames at once of how long each token lasts, and no teacher that has "
+    "learnt to speak is there to say it. Give a column of how many frames each token lasts (of a forced aligner), or a "
+    "teacher that can speak (without train:)")
+
 Speech = tuple[list[int], list[NDArray[np.float32]], list[Lasting] | None]
 """Of a few texts: which they are, the frames of each, and how many of them each token lasts, where the teacher says it."""
 
 
 @dataclass(frozen=True)
 class Teller:
-    """A teacher that is at hand. known: durations by content, as several trainings of a run ask for the same."""
+    """A teacher that is at hand. known: durations, heard: character error rates, by content, as several trainings of a run
+    ask for the same."""
 
     model: Any
     voice: Voice
     known: dict[bytes, Lasting] = field(default_factory=dict, repr=False)
+    heard: dict[bytes, float] = field(default_factory=dict, repr=False)
 
     def lasting(self, script: Script, frames: Frames) -> list[Lasting]:
         """Frames of every token of the texts along the sounds.
@@ -51,10 +63,7 @@ class Teller:
             CompatibilityError: nobody knows it of this teacher, or it reads other tokens.
         """
         if not self.voice.at_once:
-            raise CompatibilityError(
-                f"durations: a {type(self.model).__name__} says frame after frame, and not how long each token lasts; where "
-                "it looks meanwhile is no proof of that. Give data.durations, a column of how many frames each token lasts "
-                "(of a forced aligner), with which a student learns its frames")
+            raise CompatibilityError(_STEP_BY_STEP)
         if not tokens.same(self.voice.tokenizer, script.voice.tokenizer):
             raise CompatibilityError("durations: the teacher says how long each of its own tokens lasts, and the student "
                                      "reads others. Take a student with its teacher's tokenizer, or give data.durations")
@@ -76,10 +85,14 @@ class Teller:
         """
         assert section.recogniser is not None  # the section sees to it
         assert section.max_cer is not None
-        hear, rates = listener(section.recogniser, "data.recogniser"), list[float]()
-        for places, said, _ in self._speech(script, frames, range(len(texts)), "listening"):
+        hear = listener(section.recogniser, "data.recogniser")
+        names = [_name(script, frames, one) for one in range(len(texts))]
+        new = [place for place, name in enumerate(names) if name not in self.heard]
+        for places, said, _ in self._speech(script, frames, new, "listening"):
             heard = hear([to_wave(one, self.voice, section.vocoder, "data.vocoder") for one in said])
-            rates += [character_error_rate(one, texts[place]) for one, place in zip(heard, places, strict=True)]
+            for one, place in zip(heard, places, strict=True):
+                self.heard[names[place]] = character_error_rate(one, texts[place])
+        rates = [self.heard[name] for name in names]
         kept = np.flatnonzero(np.array(rates) <= section.max_cer)
         if not len(kept):
             raise DataError(f"data.max_cer: a recogniser hears all {len(rates)} texts otherwise than the teacher was to "
@@ -113,6 +126,21 @@ def _name(script: Script, frames: Frames, place: int) -> bytes:
     return made.digest()
 
 
+def refuse_untold(teacher: Teacher, student: StudentSpec) -> None:
+    """Of a recipe without a column of durations.
+
+    Raises:
+        CompatibilityError: nobody will know them, as far as the models' configs say.
+    """
+    told = talking.makes_all_at_once(teacher)
+    if told and teacher.train is not None:
+        raise CompatibilityError(_UNTAUGHT)
+    other = student.model is not None and talking.makes_all_at_once(
+        ModelSource(model=student.model, revision=student.revision, trust_remote_code=student.trust_remote_code))
+    if told is False and other:
+        raise CompatibilityError(_STEP_BY_STEP)
+
+
 def with_durations(
     scripts: Sequence[Script], frames: Frames, given: Given | None, teller: Teller | None, *, sketch: bool
 ) -> list[Script]:
@@ -140,7 +168,5 @@ def with_durations(
     elif sketch:
         lasting = [evenly(int(first.read.lengths[one]), len(frames.of(one))) for one in places]
     else:
-        raise CompatibilityError("data.durations: this model makes all frames at once of how long each token lasts, and no "
-                                 "teacher that has learnt to speak is there to say it. Give a column of how many frames each "
-                                 "token lasts (of a forced aligner), or a teacher that can speak (without train:)")
+        raise CompatibilityError(_UNTAUGHT)
     return [replace(one, lasting=lasting) if one.voice.at_once else one for one in scripts]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, quoted
-from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec
+from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec, Teacher
 from stilla.signals import Batch, Dense, Dims, Side, Signals, Speech
 from stilla.tasks.audio.durations import Given, durations_column
 from stilla.tasks.audio.fitting import Fitting
@@ -30,7 +30,7 @@ from stilla.tasks.audio.spoken import Collate, Frames, Script, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
 from stilla.tasks.audio.spoken_rows import content, own_frames, prosody_of, with_shares
 from stilla.tasks.audio.talking import loaded, sizes, teachable
-from stilla.tasks.audio.telling import Teller, with_durations
+from stilla.tasks.audio.telling import Teller, refuse_untold, with_durations
 from stilla.tasks.audio.usage import SPEAKING
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
@@ -113,6 +113,11 @@ class TextToSpeech(Task[TextToSpeechData]):
 
     def resolved(self, section: TextToSpeechData) -> TextToSpeechData:
         return section.model_copy(update={"audio": self.audio, "text": self.text})
+
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
+        if self.durations is None and isinstance(teacher, Teacher):
+            refuse_untold(teacher, student)
+        return self
 
     def adapted_to(self, teacher: Loaded) -> Self:
         voice = _voice(teacher.processor)
