@@ -301,6 +301,7 @@ def test_such_models_are_measured_by_their_speech_and_say_no_ends(folder: Path, 
     assert np.isfinite(frames.metrics()[0].compute(answers.given, answers.references))
 
 
+@pytest.mark.slow
 def test_texts_that_a_recogniser_hears_otherwise_than_the_teacher_spoke_them_are_left_out(
     folder: Path, teacher: Loaded, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_recogniser_and_its_limit_come_together() -> None:
 # --- files ---
 
 
+@pytest.mark.slow
 def test_of_a_model_with_its_vocoder_the_model_is_taught_and_the_vocoder_makes_the_waves(
     folder: Path, tmp_path: Path
 ) -> None:

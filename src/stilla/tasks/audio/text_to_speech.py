@@ -168,7 +168,7 @@ class TextToSpeech(Task[TextToSpeechData]):
         return ObjectiveSpec(kind="spectrogram")
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        raise CompatibilityError("data.unlabelled: models that speak make every frame of those before it, and a text without "
+        raise CompatibilityError("data.unlabelled: models that speak learn frames of the data's own sounds, and a text without "
                                  "a sound has none. Leave it out, or give texts with their sounds as data.train")
 
     def texts(self, split: Dataset, processor: object) -> Texts:
