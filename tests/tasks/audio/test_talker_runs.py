@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoFeatureExtractor, AutoTokenizer, FastSpeech2ConformerModel
 
 import stilla
 from stilla import Run
@@ -13,7 +15,7 @@ from stilla.cache import Store
 from stilla.check import check
 from stilla.recipe.file import from_options
 from stilla.scores import Scores
-from tests.tasks.audio import talkers
+from tests.tasks.audio import reciters, talkers
 
 pytestmark = pytest.mark.slow
 EXAMPLES = 20
@@ -53,6 +55,26 @@ def test_every_utterance_of_the_teacher_is_stored_once_with_all_its_frames(run: 
     assert (coder.plain()["classes"], coder.plain()["dtype"]) == (2 * 12 + 1, "float16")
     assert len(store) == EXAMPLES - sum(run.scores.examples.values())
     assert sum(int(shard.rows.sum()) for shard in store.shards) > 5 * len(store)
+
+
+def test_models_that_make_all_frames_at_once_are_taught_by_one_that_says_durations_and_are_heard(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "task": "text-to-speech", "data": talkers.ljspeech(tmp_path / "lj", EXAMPLES), "student": {"layers": 1},
+        "teacher": reciters.folder(tmp_path / "teacher"), "output": str(tmp_path / "run"), "allow_weak_teacher": True,
+        "distill": {"max_steps": 2, "batch_size": 8},
+        "evaluate": {"baseline": False, "resamples": 100, "speed": False, "longest": 1.0}}
+    found = check(from_options(asked))
+    assert not found.problems, found.problems
+    run = stilla.distill(**asked)
+    for subject in ("teacher", "student"):
+        assert set(run.scores.subjects[subject].quality[run.scores.split]) == {"mcd", "duration_error", "frame_error"}
+    page = run.report.read_text(encoding="utf-8")
+    assert page.count("<audio") == 3 * len(run.scores.samples)
+    plain = FastSpeech2ConformerModel.from_pretrained(run.student)
+    ids = AutoTokenizer.from_pretrained(run.student)("ab c", return_tensors="pt").input_ids
+    assert plain.eval()(ids).spectrogram.shape[2] == AutoFeatureExtractor.from_pretrained(run.student).num_mel_bins
+    problems = check(from_options({**asked, "export": ["onnx"]})).problems
+    assert any("all frames at once" in one for one in problems), problems
 
 
 def test_check_says_what_stands_against_a_recipe(tmp_path: Path) -> None:

@@ -191,8 +191,10 @@ def _errors(given: Sequence[Numbers], references: Sequence[Right]) -> NDArray[np
 
 
 def _ends(given: Sequence[Numbers], references: Sequence[Right]) -> NDArray[np.float64]:
-    """(utterances, 2): frames of which it is rightly said whether they are the last, of how many."""
-    right = [(one[:, -1] > 0) == (right.frames[:, -1] > 0.5) for one, right in zip(given, references, strict=True)]
+    """(utterances, 2): frames of which it is rightly said whether they are the last, of how many; none where no end is
+    said."""
+    right = [(one[:, -1] > 0) == (right.frames[:, -1] > 0.5) if one.shape == right.frames.shape else np.zeros(0, bool)
+             for one, right in zip(given, references, strict=True)]
     return np.array([[one.sum(), len(one)] for one in right], np.float64)
 
 

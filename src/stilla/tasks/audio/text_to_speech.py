@@ -168,8 +168,8 @@ class TextToSpeech(Task[TextToSpeechData]):
         return ObjectiveSpec(kind="spectrogram")
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        raise CompatibilityError("data.unlabelled: models that speak learn frames of the data's own sounds, and a text without "
-                                 "a sound has none. Leave it out, or give texts with their sounds as data.train")
+        raise CompatibilityError("data.unlabelled: models that speak learn frames of the data's own sounds, and a text "
+                                 "without a sound has none. Leave it out, or give texts with their sounds as data.train")
 
     def texts(self, split: Dataset, processor: object) -> Texts:
         voice = _voice(processor)
