@@ -208,6 +208,7 @@ def test_a_part_of_an_answer_is_no_answer() -> None:
     (one("Ann sees", "Ann", start=-8), "does not stand"),
     (one("Ann sees", "Ann", question="  "), "'question' is null or empty"),
     (one(" ", question="who"), "'context' is null or empty"), (one("Ann sees", " ", start=3), "an answer without text"),
+    ({**one("Ann sees", "Ann"), "answers": [None]}, r"'answers' is null; expected \[\]"),
 ])
 def test_what_is_wrong_with_a_question_is_said_with_its_row(rows: dict[str, list[Any]], said: str) -> None:
     both = {name: [*ROWS[name], *rows[name]] for name in rows}

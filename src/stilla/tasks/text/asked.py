@@ -104,6 +104,8 @@ def _question(section: QuestionAnsweringData, context: Any, question: Any, said:
 
 def _pairs(column: str, said: Any) -> Sequence[tuple[Any, Any]]:
     """(text, start) of every answer, from a mapping of lists or a list of mappings."""
+    if said is None:
+        raise ValueError(f"{column!r} is null; expected [] where the passage does not answer the question")
     if isinstance(said, Mapping) and {"text", "answer_start"} <= said.keys():
         texts, starts = said["text"], said["answer_start"]
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
