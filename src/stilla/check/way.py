@@ -21,6 +21,7 @@ from stilla.evaluate.texts import number_asked
 from stilla.recipe import TEXT_METRICS, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
 from stilla.stages import (
+    adapting,
     asking,
     cache_choice,
     caching,
@@ -206,6 +207,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             theirs = teacher.processor if needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             found.problems += groups.problems(recipe, splits, task, prepared)
+            _look_at_adapting(recipe, task, splits, found)
             _look_at_the_other_tasks(recipe, student, found)
             _look_at_the_parts(recipe, splits, student, found)
             share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)
@@ -252,6 +254,15 @@ def _look_at_the_cache(
                                f"{section.form}); cache: none switches it off")
         if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
             caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
+
+
+def _look_at_adapting(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], found: Found) -> None:
+    """Whether the teacher can be adapted, and what that takes; not where objectives are wrong, which is said elsewhere."""
+    if not all(is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
+        return
+    found.problems += (wrong := adapting.problems(recipe, task))
+    if recipe.distill[-1].adapt is not None and not wrong:
+        found.notes.append(adapting.in_words(recipe.distill[-1].adapt, len(splits["train"])))
 
 
 def _look_at_the_other_tasks(recipe: Recipe, student: Student, found: Found) -> None:

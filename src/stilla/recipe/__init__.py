@@ -3,6 +3,7 @@
 Nothing in this wing needs torch or the network.
 """
 
+from stilla.recipe.adapt import Adapt
 from stilla.recipe.data import Data, Named, PerClass, Split, Unlabelled
 from stilla.recipe.evaluate import TEXT_METRICS, Evaluate, Generation, Reasons
 from stilla.recipe.generating import Generate
@@ -19,6 +20,7 @@ from stilla.recipe.width import Width
 
 __all__ = [
     "TEXT_METRICS",
+    "Adapt",
     "Average",
     "Cache",
     "Completions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from stilla.recipe.adapt import Adapt
 from stilla.recipe.models import Dropout, Training
 from stilla.recipe.paths import PathName
 from stilla.recipe.schedule import Schedule, schedule
@@ -88,9 +89,17 @@ class Stage(Training):
     pull: Pulled | None = None
     """Steps towards the teacher's weights beside the optimiser's: `0.1`, or `{share: 0.1, every: 100, parts: [embeddings]}`,
     where names and shapes agree."""
+    adapt: Adapt | None = None
+    """Adapt the teacher to its student before every step, of the last stage: `{learning_rate: 1e-5}`."""
     unlabelled: ScheduledOrNone = None
     """Share of `data.unlabelled` in every step, a number from 0 to 1 or a schedule; by default all examples of both are
     passed over equally often."""
+
+    @model_validator(mode="after")
+    def _one_that_stays(self) -> Self:
+        if self.adapt is not None and self.pull is not None:
+            raise ValueError("adapt: changes the weights that `pull` goes towards; leave one of the two out")
+        return self
 
     @field_validator("unlabelled")
     @classmethod

@@ -5,7 +5,7 @@ A *subject* is one measured model: `teacher` (but where it is behind an address)
 labels alone), `student`, and one per exported file (`onnx`, `int8`; of the baseline `baseline-onnx`).
 """
 
-from stilla.scores.beside import Group, Grouped, Kept, Part, Reason, Reasons
+from stilla.scores.beside import Adapted, Group, Grouped, Kept, Part, Reason, Reasons
 from stilla.scores.values import (
     Bin,
     Calibration,
@@ -25,6 +25,7 @@ __all__ = [
     "MODELS",
     "OF_BASELINE",
     "PERSONAL",
+    "Adapted",
     "Bin",
     "Calibration",
     "ClassScore",

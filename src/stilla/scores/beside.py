@@ -49,6 +49,17 @@ class Kept(Checked):
 
 
 @dataclass(frozen=True)
+class Adapted(Checked):
+    """How good a teacher was on so many validation examples, by the headline metric, before and after it was adapted to the
+    (first) student along that one's training."""
+
+    metric: str
+    examples: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Reason(Checked):
     """An example (`key`: its row in its file) with what each answer to it rests on, and how far that agrees with the
     teacher's."""

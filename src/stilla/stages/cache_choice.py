@@ -53,8 +53,9 @@ def resolved(
     which is to store something also where a run would not by default. of_many: other runs will ask the same.
     """
     section = recipe.cache
-    if section.form is None and (recipe.teacher.is_stored or recipe.teacher.api is not None):
-        return section.model_copy(update={"form": "none"})  # what it says lies on disk already
+    adapted = any(stage.adapt is not None for stage in recipe.distill)  # what it says changes from step to step
+    if section.form is None and (recipe.teacher.is_stored or recipe.teacher.api is not None or adapted):
+        return section.model_copy(update={"form": "none"})  # or lies on disk already
     if section.form is None or (beforehand and section.form == "none"):
         section = _stored(recipe, task) or section.model_copy(
             update={"form": _chosen(recipe, task, teacher, prepared, share, beforehand=beforehand, of_many=of_many)})
@@ -101,6 +102,9 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
 
 def unasked(recipe: Recipe, task: Task) -> list[str]:
     """Why there is nothing to capture beforehand."""
+    if any(stage.adapt is not None for stage in recipe.distill):
+        return ["capture: the teacher is adapted to its student (distill.adapt), and says something else at every step; "
+                "`stilla run` is all that is needed, or leave adapt out"]
     if any(one.objective.asks for stage in recipe.distill for one in terms_of(recipe, stage, task)):
         return []
     why = "The texts that it writes are kept with the run" if recipe.all_written else "The student learns from the data alone"

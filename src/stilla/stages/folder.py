@@ -6,7 +6,7 @@
     teacher/           if it was trained here                  scores.json     what was measured
     checkpoints/       of stages that are not finished         report.html     the same for people
     log.jsonl          loss terms over training                profile/        traces, if asked for
-    personal/<n>/      parts of the student for groups, if asked for
+    personal/<n>/      parts of the student for groups; adapted/: what became of a teacher that was adapted; if asked for
     answers/           what a teacher behind an address answered; answers.json: what came of it
     completions/       texts that the teacher wrote, if asked for
     generated/         unlabelled texts that a language model wrote; proposals/: words that a masked one did, if asked for
@@ -321,9 +321,9 @@ class RunFolder:
 
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
-         "baseline", "personal", "stages", "seeds", "export", "completions", "generated", "proposals", "unlabelled", "width",
-         "reptile", "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers", "set-aside", "error.txt",
-         "stages.json")
+         "baseline", "adapted", "personal", "stages", "seeds", "export", "completions", "generated", "proposals",
+         "unlabelled", "width", "reptile", "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers",
+         "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

@@ -68,16 +68,17 @@ class Place:
 
     def to_do(
         self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None,
-        by_parts: bool = False,
+        by_parts: bool = False, beside: str | None = None,
     ) -> bool:
         """Whether the stage has to be done; if so, it is begun. `made`: the folder of what it makes. `can_begin`: raises
         where it cannot be; a stage that was refused has not begun. `by_parts`: only files that are lost are made again.
+        `beside`: what is known of further files that it makes.
 
         Raises:
             RecipeError: it was begun or finished with other inputs.
         """
         if on_main(lambda: self.folder.finished(stage, inputs)):
-            wrong = on_main(lambda: self._wrong_with(stage, made))
+            wrong = on_main(lambda: self._wrong_with(stage, made) or (self.folder.damage(beside) if beside else []))
             if not wrong:
                 say(f"{stage}: finished before, skipped")
                 return False

@@ -16,7 +16,7 @@ from stilla.recipe import Recipe
 from stilla.runtime.files import contents
 from stilla.runtime.narrate import say
 from stilla.scores import OF_BASELINE, Scores
-from stilla.stages import kept, learnt, progress, reasons, spent, transfer
+from stilla.stages import adapting, kept, learnt, progress, reasons, spent, transfer
 from stilla.stages.answered import Summary
 from stilla.stages.card import card
 from stilla.stages.folder import RunFolder
@@ -108,6 +108,7 @@ def score(
               **transfer.inputs_of(recipe),
               **({"again": contents(folder.model("teacher", 1), NOT_OURS)} if recipe.asks_for_a_ceiling else {}),
               **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),
+              **({"adapted": asdict(adapted)} if (adapted := adapting.of(folder, recipe)) else {}),
               **({"parts": [one.content() for one in parts]} if parts else {}),
               **{role: [of_model(one.model) for one in models] for role, models in made.items()}}
     if not again and folder.fits("scores", inputs) and not folder.is_damaged("scores"):
@@ -118,7 +119,7 @@ def score(
     notes = [] if answers is None else answers.sentences()
     scores = learnt.said_in(measure(recipe, task, measured, teacher, made, exported, parts=parts, notes=notes), learnt_from)
     scores = progress.said_in(scores, folder.log, [*(["teacher"] if recipe.teacher.train else []), *roles])
-    scores = spent.said_in(scores, spent.of(folder.log), recipe.evaluate.watts)
+    scores = spent.said_in(adapting.said_in(scores, adapted), spent.of(folder.log), recipe.evaluate.watts)
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)
     scores.dump(folder.scores)

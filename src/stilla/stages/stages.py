@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
 from stilla.stages import (
+    adapting,
     answered,
     asking,
     cache_choice,
@@ -95,6 +97,7 @@ class Stages:
                      *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
+                     *adapting.problems(recipe, task),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_of(recipe, task)
@@ -219,8 +222,10 @@ class Stages:
             name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
             inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
-            if place.to_do(name, inputs, path, can_begin=fits):
-                self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts)
+            beside = None if stage.adapt is None else adapting.stage_of(seed)
+            if place.to_do(name, inputs, path, can_begin=fits, beside=beside):
+                self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts,
+                            inputs)
                 place.keep(name, inputs, loaded, path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
@@ -305,19 +310,24 @@ class Stages:
 
     def _train(
         self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset,
-        written: Completed | None,
+        written: Completed | None, inputs: Mapping[str, Any],
     ) -> None:
         terms = [term(spec) for spec in stage.objectives or ()]
         helped = stage.pull is not None or any(one.objective.needs_teacher for one in terms)
-        with self._teaching(place.task, student, terms, written) if helped else nullcontext() as teacher:
+        with self._teaching(place.task, student, terms, written, stage) if helped else nullcontext() as teacher:
             place.train(name, student, teacher, terms, stage, (loaded.processor, self.teacher.processor if helped else None),
                         self.recipe.seed + seed, examples=examples)
+        if stage.adapt is not None:
+            assert isinstance(teacher, nn.Module)  # the copy
+            adapting.keep(place, self.teacher, teacher, inputs, seed)
 
     def _teaching(
-        self, task: Task, student: Student, terms: Sequence[Term], written: Completed | None
+        self, task: Task, student: Student, terms: Sequence[Term], written: Completed | None, stage: Stage
     ) -> AbstractContextManager[nn.Module | Teacher | None]:
         """The teacher for one training: as it is, or with what it says stored and read again; of one behind an address what
-        it has said."""
+        it has said; a copy to be adapted, where others learn from it as it was."""
+        if stage.adapt is not None:
+            return nullcontext(copy.deepcopy(self.teacher.model))
         if written is not None and written.said is not None:
             return nullcontext(SaidTeacher(torch.from_numpy(written.said)))
         return caching.remembering(
@@ -339,5 +349,6 @@ def _made(spec: StudentSpec) -> dict[str, Any]:
 def _said(stage: Stage) -> dict[str, Any]:
     """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
     effort stands for, other fields say."""
-    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None}
+    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None,
+              "adapt": stage.adapt is None}
     return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

@@ -176,5 +176,6 @@ def labels_alone(
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
-        "objectives": (by,), "epochs": stage.passes * share, "unlabelled": None,
+        "objectives": (by,), "epochs": stage.passes * share * (1 - (stage.adapt.quiz if stage.adapt else 0)),
+        "adapt": None, "unlabelled": None,
         "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}, "pull": None})

@@ -87,7 +87,8 @@ def train(
     if train_data.unlabelled is None:
         return None
     steps = trainer.state.global_step
-    return Learnt(steps, *trainer.batches(train_data).seen(steps, train_data.unlabelled))
+    learnt_from: Any = trainer.train_dataset  # without a quiz
+    return Learnt(steps, *trainer.batches(learnt_from).seen(steps, learnt_from.unlabelled))
 
 
 def _trained(
@@ -95,10 +96,11 @@ def _trained(
     task: Task, train_data: Prepared, validation_data: Prepared, folder: RunFolder, seed: int,
 ) -> DistillationTrainer:
     """What has trained the student in place."""
+    adapt = training.adapt if isinstance(training, Stage) else None
     # transformers' own place is the checkpoints' folder, which does not outlive the stage
     os.environ["TENSORBOARD_LOGGING_DIR"] = THEIR_PLACE or str(folder.path / "trackers" / "tensorboard" / stage)
     args = training_arguments(training, output_dir=folder.checkpoints(stage), seed=seed,
-                              metrics=measures(task, taught=model_of(teacher) is not None))
+                              metrics=measures(task, taught=model_of(teacher) is not None and adapt is None))
     # spreading changes a model for good, and what comes after the training needs it whole
     learner = student if asked_for(args) is None else copy.deepcopy(student)
     kept, args.save_total_limit = args.save_total_limit, None  # Trainer would remove the last before the new one is whole
@@ -107,13 +109,14 @@ def _trained(
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
         batch_norm=training.batch_norm, pull=training.pull if isinstance(training, Stage) else None,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
+        adapt=adapt,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],
     )
     log = Log(stage, folder, trainer)
     trainer.add_callback(log)
     trainer.remove_callback(PrinterCallback)
-    for line in trainer.held.described:
+    for line in (*trainer.held.described, *([] if trainer.adapting is None else [trainer.adapting.described])):
         say(f"{stage}: {line}")
     checkpoint = on_main(lambda: _last_whole(stage, folder))
     on_main(lambda: folder.drop_log_after(stage, checkpoints.step_of(checkpoint) if checkpoint else -1))

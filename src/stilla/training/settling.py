@@ -19,11 +19,26 @@ from stilla.recipe.schedule import Schedule, schedule
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared, Task
 from stilla.training.distiller import Distiller
-from stilla.training.reading import Reading, is_stream
+from stilla.training.options import argument_problems, keyword_problems
+from stilla.training.reading import Collator, Reading, collator_problems, is_stream
+from stilla.training.spreading import spreading_problems
 from stilla.training.streams import Source, first_batch
 from stilla.training.validation import KL
 
 logger = logging.getLogger(__name__)
+
+
+def refuse_unfit(
+    args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object,
+    optimizers: tuple[Any, Any], known: Sequence[str],
+) -> None:
+    """What can be known from the arguments alone. `known`: what is wrong beside."""
+    problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator),
+                *spreading_problems(args, optimizers), *known]
+    problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
+                 if teacher is None and term.objective.needs_teacher]
+    if problems:
+        raise all_at_once(problems, CompatibilityError)
 
 
 def settle_devices(args: TrainingArguments) -> None:

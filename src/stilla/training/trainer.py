@@ -19,16 +19,17 @@ from transformers import EvalPrediction, TrainerCallback, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PredictionOutput, denumpify_detensorize
 
-from stilla.errors import CompatibilityError, all_at_once, one_of
+from stilla.errors import CompatibilityError, one_of
 from stilla.evaluate.asking import Precision
 from stilla.models.spread import gathered, is_spread
 from stilla.objectives.base import LogitObjective, Term
-from stilla.recipe import Average, Pull
+from stilla.recipe import Adapt, Average, Pull
 from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch, Signals
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
 from stilla.teachers import CapturingTeacher, Teacher
+from stilla.training.adapting import Adapting
 from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
 from stilla.training.averaging import Averaging
@@ -42,22 +43,23 @@ from stilla.training.guard import Guard, KeepUp
 from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
 from stilla.training.narrowed import Narrowed
-from stilla.training.options import argument_problems, keyword_problems
 from stilla.training.patience import Patience
 from stilla.training.plain import dims_of, save_plain, task_of
 from stilla.training.pulling import Anchored, Held, layer_map_of, spread_problems
-from stilla.training.reading import Collator, Reading, collator_problems, tokenizer_of
+from stilla.training.quiz import set_apart, unadaptable
+from stilla.training.reading import Collator, Reading, tokenizer_of
 from stilla.training.reduction import count_step
 from stilla.training.settling import (
     Undefined,
     goes_by_kl,
     refuse_partial,
+    refuse_unfit,
     settle_best,
     settle_devices,
     settled_share,
     training_data,
 )
-from stilla.training.spreading import asked_for, build_whole, preparing, settle, spreading_problems
+from stilla.training.spreading import asked_for, build_whole, preparing, settle
 from stilla.training.streams import Source
 from stilla.training.survey import WholeStep, place
 from stilla.training.validation import Validation, model_of
@@ -79,6 +81,7 @@ class DistillationTrainer(Narrowed):
         group_by_length: batches of similar length, where examples have one.
         pull: steps towards the teacher's weights, beside the optimiser's.
         average: a mean of the student's weights that takes their place in the end, and is what `evaluate` measures.
+        adapt: adapt the teacher, which is changed for good, to its student before every step.
         compile: compile the losses over a vocabulary, which needs a C++ compiler.
         batch_norm: `frozen` keeps the running statistics of layers that normalise by the batch, and normalises by them.
         unlabelled_share: of every step, examples that nobody has labelled (their label is -100, or NaN where it is a number):
@@ -108,6 +111,7 @@ class DistillationTrainer(Narrowed):
         group_by_length: bool = True,
         pull: Pull | None = None,
         average: Average | None = None,
+        adapt: Adapt | None = None,
         compile: bool = False,
         batch_norm: BatchNorm = "model",
         unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
@@ -120,8 +124,9 @@ class DistillationTrainer(Narrowed):
     ) -> None:
         model = student.model if isinstance(student, Student) else student
         spread = asked_for(args)
-        _refuse(args, trainer, data_collator, terms, teacher, optimizers,
-                [*spread_problems(terms, pull, spread), *explaining_problems(terms, args)])
+        refuse_unfit(args, trainer, data_collator, terms, teacher, optimizers,
+                     [*spread_problems(terms, pull, spread), *explaining_problems(terms, args),
+                      *([] if adapt is None else unadaptable(teacher, train_dataset, pull=pull, spread=spread))])
         build_whole()
         settle_devices(args)
         settle_batch_norm(model, batch_norm, args)
@@ -133,6 +138,7 @@ class DistillationTrainer(Narrowed):
         train_data, batch = training_data(train_dataset, self.reading, terms, args)
         if unlabelled_share is not None and isinstance(train_data, Prepared) and train_data.unlabelled is None:
             train_data = self.reading.with_unlabelled(train_data, train_dataset)
+        train_data, quiz = set_apart(train_data, adapt, terms, self.task, self.reading.seed)
         stacks = batch is not None and any(term.objective.needs_stacks for term in terms)
         seen = batch if stacks else None
         self.teacher = live(teacher, self.task, terms, stacks=stacks) if isinstance(teacher, nn.Module) else teacher
@@ -148,7 +154,8 @@ class DistillationTrainer(Narrowed):
         if leaves_out(model) or not any(isinstance(term.objective, LogitObjective) for term in terms):
             args.ddp_find_unused_parameters = True  # hidden states alone, or LayerDrop, leave weights without
         eval_data = self._eval_data(eval_dataset)
-        by_teacher = model_of(teacher) if self.task.distributions and self.task.row_classes() > 1 else None
+        asked = adapt is None and self.task.distributions and self.task.row_classes() > 1  # not where its answers change
+        by_teacher = model_of(teacher) if asked else None
         settle_best(args, self.task, eval_data, optimizers[1], others=compute_metrics is not None, kl=by_teacher is not None)
         splits = [*eval_data.values()] if isinstance(eval_data, Mapping) else [eval_data]
         self.validation = Validation(self.task, splits, by_teacher if goes_by_kl(args) else None)
@@ -156,6 +163,8 @@ class DistillationTrainer(Narrowed):
         self._distiller = distiller
         self._asks = any(term.objective.asks for term in terms)
         self.averaging = None if average is None else Averaging(model, average)
+        self.adapting = None if adapt is None or quiz is None else Adapting(
+            distiller, self.teacher, quiz, adapt, rate=args.learning_rate, seed=self.reading.seed)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
@@ -168,7 +177,7 @@ class DistillationTrainer(Narrowed):
                 # batches arrive ready: what Trainer calls a collator has nothing left to do
                 # the mean before the guard, which seals what is in a checkpoint, and of what a pull has made of a step
                 data_collator=lambda batch: batch,
-                callbacks=[SharedStatistics(model), *self.held.callbacks, *([self.averaging] if self.averaging else []),
+                callbacks=[SharedStatistics(model), *self.held.callbacks, *filter(None, (self.averaging, self.adapting)),
                            self.guard, *stores, *(callbacks or ())],
                 compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
                 optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
@@ -283,6 +292,8 @@ class DistillationTrainer(Narrowed):
             raise CompatibilityError("the loss is only defined within an optimiser step, whose counts it is divided by")
         whole, progress = num_items_in_batch, self.state.global_step / max(self.state.max_steps, 1)
         loss, survey = self._distiller.loss, self._distiller.survey
+        if self.adapting is not None:
+            self.adapting.before(whole, self._prepare_inputs, progress, self.state.global_step)
         with self.accelerator.autocast():  # some wrappers bring their own
             if self._distiller.coupling:
                 whole.survey(model, lambda *given: model(lambda: survey(*given)), self._told, self._prepare_inputs, progress)
@@ -303,8 +314,8 @@ class DistillationTrainer(Narrowed):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
         refuse_unlike(self._resumed, self.args)
-        if self.averaging is not None:
-            self.averaging.resumed = self._resumed
+        for one in filter(None, (self.averaging, self.adapting)):
+            one.resumed = self._resumed
         return super().train(resume_from_checkpoint, *args, **options)
 
     # --- answers ---
@@ -391,17 +402,3 @@ class DistillationTrainer(Narrowed):
     def gathered(self) -> dict[str, Tensor]:
         """The student's weights by name, whole, on the CPU, of the process that saves; all processes have to call."""
         return gathered(self.student, keep=self.args.should_save)
-
-
-def _refuse(
-    args: TrainingArguments, others: Mapping[str, Any], collator: Collator | None, terms: Sequence[Term], teacher: object,
-    optimizers: tuple[Any, Any], known: Sequence[str],
-) -> None:
-    """What can be known from the arguments alone. `known`: what some terms find wrong."""
-    problems = [*keyword_problems(others), *argument_problems(args), *collator_problems(collator),
-                *spreading_problems(args, optimizers), *known]
-    problems += [f"the term `{term.name}` needs a teacher, and none was given" for term in terms
-                 if teacher is None and term.objective.needs_teacher]
-    if problems:
-        raise all_at_once(problems, CompatibilityError)
-

@@ -25,7 +25,7 @@ from stilla.check.estimate.writing import seconds_of_writing
 from stilla.check.proposing import ToPropose
 from stilla.data import TEACHER, to_measure
 from stilla.evaluate.flops import count_tokens
-from stilla.recipe import Recipe, Training
+from stilla.recipe import Recipe, Stage, Training
 from stilla.report.numbers import duration, durations
 from stilla.stages import cache_choice
 from stilla.stages.generated import Writing
@@ -114,9 +114,9 @@ def estimate(
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes. `pool`: unlabelled examples, of which all are taken to be
     kept. `writing`: who writes some of them first. `to_propose`: who is asked for words."""
-    first, teaching = recipe.distill[0], recipe.teacher.train
+    first, teaching, adapted = recipe.distill[0], recipe.teacher.train, recipe.distill[-1].adapt is not None
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
-                             Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None))
+                             Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None or adapted))
     device = "CPU" if runs_on_cpu(first) else "GPU"
     number = number_learnt(recipe, splits, pool)
     share = per_example * number / len(prepared)
@@ -191,7 +191,8 @@ def _seconds(
         updates = inner * ours.parameters * UPDATE if device == "CPU" else 0.0
         seconds["reptile"] = repeats * (ours.passes.training(inner * how.batch_size, how.batch_size) + updates)
     helper = theirs.passes.forward if recipe.teacher.api is None else None
-    seconds["student"] = repeats * sum(training(stage, ours, number, helper) for stage in stages)
+    seconds["student"] = repeats * (sum(training(stage, ours, number, helper) for stage in stages)
+                                    + _adapting(stages[-1], _steps(stages[-1], number), ours, theirs, device))
     if recipe.evaluate.baseline:  # as many steps
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
     if recipe.export:
@@ -204,6 +205,19 @@ def _seconds(
         predicting += theirs.passes.answering(measured + looked_at, size)
     timing = SPEED * (2 + len(recipe.export)) if recipe.evaluate.speed else 0.0
     return {**seconds, "evaluation": predicting + timing}
+
+
+def _adapting(stage: Stage, steps: int, ours: _Model, theirs: _Model, device: str) -> float:
+    """Beside the student's steps: it and its teacher as they are, its gradients on the step's examples and on the quiz, two
+    forwards to either side, and the teacher's gradient and step."""
+    if stage.adapt is None:
+        return 0.0
+    size, quiz = stage.batch_size, stage.adapt.batch_size
+    examples = steps * size * stage.accumulate
+    updates = steps * theirs.parameters * UPDATE if device == "CPU" else 0.0
+    return (ours.passes.training(examples, size) + ours.passes.training(steps * quiz, quiz)
+            + 2 * ours.passes.forward(examples, size) + theirs.passes.forward(examples, size)
+            + theirs.passes.training(examples, size) + updates)
 
 
 def _seconds_of_tokens(recipe: Recipe, table: nn.Module, teacher: _Model, prepared: Prepared) -> float:
@@ -223,6 +237,9 @@ def _memory(recipe: Recipe, ours: _Model, theirs: _Model, prepared: Prepared, de
 
     def most(longer: float) -> float:
         stages = [peak(stage, ours, theirs.bytes, longer) for stage in recipe.distill]
+        if recipe.distill[-1].adapt is not None:  # a copy of the teacher, trained beside
+            copied = peak(recipe.distill[-1], theirs, 0, longer) - process
+            stages.append(peak(recipe.distill[-1], ours, theirs.bytes, longer) + copied)
         if recipe.teacher.train is not None:
             stages.append(peak(recipe.teacher.train, theirs, 0, longer))
         if recipe.student.reptile is not None:  # a model for each of the other tasks
@@ -242,10 +259,11 @@ def _disk(recipe: Recipe, ours: int, theirs: int) -> float:
     """Bytes of models in float32, of two checkpoints with their moments while training, and of exports."""
     made = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) * len(recipe.distill) * ours
     taught = theirs if recipe.teacher.train is not None else 0
+    adapted = theirs if recipe.distill[-1].adapt is not None else 0  # with its moments in two checkpoints
     trainings = [*recipe.distill, *([] if recipe.teacher.train is None else [recipe.teacher.train])]
     checkpoints = 2 * (4 if any(one.average for one in trainings) else 3) * max(ours, taught)
     exports = sum({"int8": 1}.get(name, 4) for name in recipe.export) * ours
-    return 4.0 * (made + taught + checkpoints) + exports
+    return 4.0 * (made + taught + checkpoints + (recipe.evaluate.seeds + 6) * adapted) + exports
 
 
 def _steps(section: Training, examples: int) -> int:
