@@ -17,6 +17,7 @@ from stilla.cli import listing
 from stilla.errors import one_of
 from stilla.recipe import (
     TEXT_METRICS,
+    Adapt,
     Cache,
     Completions,
     Data,
@@ -52,7 +53,7 @@ PLACE = re.compile(r"<!-- (\w+)(?:: ([\w-]+))? -->\n(.*?)<!-- end -->", re.DOTAL
 
 SECTIONS: Mapping[str, type[Section]] = {
     "recipe": Recipe, "data": Data, "teacher": Teacher, "student": StudentSpec, "width": Width, "vocabulary": VocabularySpec,
-    "latency": Latency, "reptile": Reptile,
+    "latency": Latency, "reptile": Reptile, "adapt": Adapt,
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,
     "contextual": Contextual, "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,

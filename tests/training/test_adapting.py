@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from stilla.training.adapting import Adapting, along, moved
 from stilla.training.distiller import Distiller
 from stilla.training.quiz import adapting_problems, parted
 from stilla.training.survey import WholeStep
+from tests.equivalence import pictures
 from tests.equivalence.reptile import Two, source
 from tests.equivalence.setting import bert, distance, examples, losses, pad, weights
 from tests.equivalence.test_resume import StopAt
@@ -33,11 +37,12 @@ from tests.equivalence.test_resume import StopAt
 RATE, CLASSES = 0.3, 3
 
 
-class Alone:
-    num_processes, process_index = 1, 0
+@dataclass(frozen=True)
+class Processes:
+    num_processes: int = 1
+    process_index: int = 0
 
-    @staticmethod
-    def gather(tensor: Any) -> Any:
+    def gather(self, tensor: Any) -> Any:
         return tensor
 
 
@@ -58,11 +63,10 @@ def adapting(terms: Sequence[Term], student: nn.Module, teacher: nn.Module) -> A
     return Adapting(distiller, LiveTeacher(teacher, task), QUIZ, Adapt(batch_size=9), rate=RATE, seed=0)
 
 
-def cut(made: Adapting, *parts: Sequence[int]) -> list[Tensor]:
-    """The teacher's gradient, of a step in these micro-batches."""
-    rows = sum(map(len, parts))
-    counts = {**dict.fromkeys(made.task.counted, float(rows)), "labelled": float(rows)}
-    whole = WholeStep(counts, [batch_of(part) for part in parts], Alone())
+def cut(made: Adapting, *parts: Sequence[int], processes: int = 1) -> list[Tensor]:
+    """The teacher's gradient, of a step of nine rows of which these micro-batches are one process's."""
+    counts = dict.fromkeys(made.task.counted, 9.0)
+    whole = WholeStep(counts, [batch_of(part) for part in parts], Processes(processes))
     return made.gradients(whole, lambda batch: batch, 0.25, 3)
 
 
@@ -108,6 +112,29 @@ def test_how_a_step_is_cut_leaves_the_teachers_gradient_as_it_is() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_two_processes_make_the_teachers_step_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a thread, exchanging what processes would."""
+    posted: dict[int, Tensor] = {}
+    barrier = threading.Barrier(2, timeout=60)
+
+    def all_reduce(tensor: Tensor) -> None:
+        posted[threading.get_ident()] = tensor.clone()
+        barrier.wait()
+        total = sum(posted[one] for one in sorted(posted))
+        barrier.wait()
+        tensor.copy_(total)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    terms = [Term(Labels(), weight=0.3), Term(Logits(), weight=0.7)]
+    made = [adapting(terms, Two(CLASSES, 1), Two(CLASSES, 2)) for _ in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        shared = [one.result() for one in [pool.submit(cut, made[0], range(5), processes=2),
+                                           pool.submit(cut, made[1], range(5, 8), range(8, 9), processes=2)]]
+    for one, first, second in zip(cut(made[2], range(9)), *shared, strict=True):
+        torch.testing.assert_close(one, first, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
 def test_the_difference_along_a_direction_is_wrong_by_the_square_of_its_reach() -> None:
     draw = torch.Generator().manual_seed(0)
     weight, way, other = (torch.randn(5, generator=draw, dtype=torch.float64) for _ in range(3))
@@ -136,7 +163,7 @@ def test_a_step_of_the_teacher_lowers_the_quiz_of_the_student_one_step_on() -> N
     def asked() -> float:
         own = list(student.parameters())
         batch = batch_of(range(9))
-        step = WholeStep({"rows": 9.0, "labelled": 9.0, "examples": 9.0}, [batch], Alone()).step(0.25)
+        step = WholeStep({"rows": 9.0, "labelled": 9.0, "examples": 9.0}, [batch], Processes()).step(0.25)
         pilot = torch.autograd.grad(made._loss(batch, made.teacher.answer(batch), step), own)
         with moved(own, pilot, -RATE):
             return made._asked(lambda one: one, 3).item()
@@ -177,15 +204,21 @@ def test_terms_through_which_nothing_reaches_the_teacher_are_refused(term: Objec
 
 
 def trainer(folder: Path, *, adapt: Adapt | None = None, teacher: Any = None, callbacks: Sequence[Any] = (), pull: Any = None,
-            data: Any = None, **options: Any) -> DistillationTrainer:
+            data: Any = None, seen: bool = False, **options: Any) -> DistillationTrainer:
+    """`seen`: of pictures, by a student that normalises by the batch."""
     torch.manual_seed(0)
-    student, theirs = bert(16, 1), bert(16, 2)
+    student, theirs = (pictures.used(pictures.resnet()), pictures.vit()) if seen else (bert(16, 1), bert(16, 2))
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "max_grad_norm": 0.0, **options}
     return DistillationTrainer(
         student, teacher or theirs, terms=[Term(Labels(), weight=0.3), Term(Logits(temperature={"linear": [4.0, 1.0]}))],
-        train_dataset=data or examples(), data_collator=pad, adapt=adapt, callbacks=callbacks, pull=pull,
+        train_dataset=data or _examples(seen), data_collator=pictures.stacked if seen else pad, adapt=adapt,
+        callbacks=callbacks, pull=pull,
         args=TrainingArguments(str(folder), report_to="none", disable_tqdm=True, remove_unused_columns=False, **arguments))
+
+
+def _examples(seen: bool) -> Any:
+    return pictures.examples() if seen else examples()
 
 
 def taught(made: DistillationTrainer) -> dict[str, Tensor]:
@@ -211,11 +244,13 @@ def test_four_micro_batches_equal_one_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_teacher_that_hardly_moves_teaches_as_it_did(tmp_path: Path) -> None:
-    """And looking ahead leaves no trace in the student."""
-    one = trainer(tmp_path, adapt=HOW.model_copy(update={"learning_rate": 1e-12}), optim="adamw_torch", learning_rate=1e-3)
-    rest, _ = parted(one.reading.prepared(examples(), training=True), HOW.quiz, one.reading.seed)
-    other = trainer(tmp_path, data=examples().select(rest.keys.tolist()), optim="adamw_torch", learning_rate=1e-3)
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_teacher_that_hardly_moves_teaches_as_it_did(tmp_path: Path, seen: bool) -> None:
+    """And looking ahead leaves no trace in the student, nor in its running statistics."""
+    options: dict[str, Any] = {"seen": seen, "optim": "adamw_torch", "learning_rate": 1e-3}
+    one = trainer(tmp_path, adapt=HOW.model_copy(update={"learning_rate": 1e-12}), **options)
+    rest, _ = parted(one.reading.prepared(_examples(seen), training=True), HOW.quiz, one.reading.seed)
+    other = trainer(tmp_path, data=_examples(seen).select(rest.keys.tolist()), **options)
     one.train()
     other.train()
     assert distance(weights(one), weights(other)) < 1e-6

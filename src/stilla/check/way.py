@@ -87,6 +87,7 @@ def _ready(recipe: Recipe, found: Found) -> Ready | None:
             pool = _unlabelled(recipe, splits, task, found)
             recipe = asking.settled(completions.settled(recipe, task))
             found.problems += asking.problems(recipe, task)
+            _look_at_adapting(recipe, task, splits, found)
             if recipe.teacher.api is not None and not can_go_on(recipe, splits, task, pool, found):
                 return None
             _measured_by(recipe, task, found)
@@ -207,7 +208,6 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             theirs = teacher.processor if needs_the_teacher(recipe, chosen) else None
             prepared = task.prepare(sample, loaded.processor, theirs, training=True)
             found.problems += groups.problems(recipe, splits, task, prepared)
-            _look_at_adapting(recipe, task, splits, found)
             _look_at_the_other_tasks(recipe, student, found)
             _look_at_the_parts(recipe, splits, student, found)
             share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)

@@ -63,19 +63,24 @@ def in_words(how: Adapt, labelled: int) -> str:
 
 def keep(place: Place, before: Loaded, after: nn.Module, inputs: Mapping[str, Any], seed: int) -> None:
     """Write the adapted teacher down, and how good both were on the validation data, by the headline metric."""
-    task, path = place.task.of_teacher(), place.folder.model("adapted", seed)
-    move([before, replace(before, model=after)])
-    validation = task.prepare(place.splits["validation"], before.processor, None, training=False)
-    exam = task.exam()
-    said = examine(exam, {"before": Asked(before.model), "after": Asked(after)}, validation,
-                   batch_size=place.recipe.evaluate.batch_size, title="the teacher, before and after")
-    metric = next((one for one in exam.metrics() if one.name == place.recipe.evaluate.metric), exam.metrics()[0])
-    measured = {name: float(metric.compute(one.given, one.references)) for name, one in said.items()}
-    found = Adapted(metric.name, len(place.splits["validation"]), measured["before"], measured["after"])
+    path = place.folder.model("adapted", seed)
+    found = on_main(lambda: _measured(place, before, after))
     on_main(lambda: save_student(after, before.processor, path))
     on_main(lambda: write_whole(path / FILE, sealed(asdict(found))))
     on_main(lambda: place.folder.finish(stage_of(seed), inputs, path))
     say(_sentence(found))
+
+
+def _measured(place: Place, before: Loaded, after: nn.Module) -> Adapted:
+    task, split = place.task.of_teacher(), place.splits["validation"]
+    move([before, replace(before, model=after)])
+    exam = task.exam()
+    said = examine(exam, {"before": Asked(before.model), "after": Asked(after)},
+                   task.prepare(split, before.processor, None, training=False),
+                   batch_size=place.recipe.evaluate.batch_size, title="the teacher, before and after")
+    metric = next((one for one in exam.metrics() if one.name == place.recipe.evaluate.metric), exam.metrics()[0])
+    was, now = (float(metric.compute(said[name].given, said[name].references)) for name in ("before", "after"))
+    return Adapted(metric.name, len(split), was, now)
 
 
 def stage_of(seed: int) -> str:

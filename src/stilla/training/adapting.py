@@ -229,7 +229,9 @@ def _summed(parts: Iterable[list[Tensor]]) -> list[Tensor]:
 
 def _over_processes(found: list[Tensor], processes: int) -> list[Tensor]:
     """The mean over them: each holds its share times their number."""
-    if processes > 1:
-        for one in found:
-            torch.distributed.all_reduce(one)
-    return [one / processes for one in found]
+    if processes == 1:
+        return found
+    shared = [one.contiguous() for one in found]
+    for one in shared:
+        torch.distributed.all_reduce(one)
+    return [one / processes for one in shared]
