@@ -37,7 +37,7 @@ from tests.equivalence.test_resume import StopAt
 RATE, CLASSES = 0.3, 3
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
     num_processes: int = 1
     process_index: int = 0

@@ -222,8 +222,7 @@ class Stages:
             name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
             inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
-            beside = None if stage.adapt is None else adapting.stage_of(seed)
-            if place.to_do(name, inputs, path, can_begin=fits, beside=beside):
+            if place.to_do(name, inputs, path, can_begin=fits, beside=adapting.stage_of(seed) if stage.adapt else None):
                 self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts,
                             inputs)
                 place.keep(name, inputs, loaded, path)

@@ -34,7 +34,7 @@ from stilla.recipe import Adapt
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.base import Prepared, Side
 from stilla.tasks.forward import dtype_of, listen
-from stilla.teachers import LiveTeacher
+from stilla.teachers import LiveTeacher, Teacher
 from stilla.training import checkpoints
 from stilla.training.distiller import Distiller
 from stilla.training.reduction import Step
@@ -74,6 +74,17 @@ class Adapting(TrainerCallback):
         self._labels = Distiller(distiller.student, self.task.terms([term(self.task.labels_by())]), self.task,
                                  student_dims=Dims(self.task.row_classes()))
         self._adapted: WholeStep | None = None
+
+    @classmethod
+    def of(
+        cls, distiller: Distiller, teacher: Teacher | None, quiz: Prepared | None, how: Adapt | None, *, rate: float,
+        seed: int,
+    ) -> Adapting | None:
+        """None where none is asked for, or nothing is there to train on."""
+        if how is None or quiz is None:
+            return None
+        assert isinstance(teacher, LiveTeacher)  # any other was refused
+        return cls(distiller, teacher, quiz, how, rate=rate, seed=seed)
 
     @property
     def described(self) -> str:

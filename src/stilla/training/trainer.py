@@ -163,8 +163,7 @@ class DistillationTrainer(Narrowed):
         self._distiller = distiller
         self._asks = any(term.objective.asks for term in terms)
         self.averaging = None if average is None else Averaging(model, average)
-        self.adapting = None if adapt is None or quiz is None else Adapting(
-            distiller, self.teacher, quiz, adapt, rate=args.learning_rate, seed=self.reading.seed)
+        self.adapting = Adapting.of(distiller, self.teacher, quiz, adapt, rate=args.learning_rate, seed=self.reading.seed)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
@@ -314,8 +313,9 @@ class DistillationTrainer(Narrowed):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
         refuse_unlike(self._resumed, self.args)
-        for one in filter(None, (self.averaging, self.adapting)):
-            one.resumed = self._resumed
+        for one in (self.averaging, self.adapting):
+            if one is not None:
+                one.resumed = self._resumed
         return super().train(resume_from_checkpoint, *args, **options)
 
     # --- answers ---
