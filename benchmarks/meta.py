@@ -11,9 +11,7 @@ others are the tasks before. The student has the first layers of all-MiniLM-L6-v
 - reptile: by `student.reptile`, over the other domains.
 
 From each it learns from the few labels alone, and from them with a teacher beside (all-MiniLM-L6-v2, trained on all labels of
-the new domain, asked about the same few texts). All three are the same recipe but for the start. `--adapt 1e-5 1e-4` adds the
-plain start with a teacher that is adapted to it at these rates (`distill.adapt`); at 1e-12 it stays as it was, and what is
-left is the price of the quiz.
+the new domain, asked about the same few texts). All three are the same recipe but for the start.
 """
 
 from __future__ import annotations
@@ -77,11 +75,6 @@ def main(arguments: list[str]) -> None:
             if way == "reptile":
                 student["reptile"] = {**_steps(options), "tasks": [str(files / name / "train.parquet") for name in others]}
             found[way] = run_of(_few(options, files, target, student, teacher, where / way), ()).scores
-        for rate in options.adapt:
-            recipe = _few(options, files, target, {"model": str(start)}, teacher, where / f"adapted-{rate:g}")
-            recipe["distill"]["adapt"] = {"learning_rate": rate, "quiz": options.quiz}
-            recipe["evaluate"]["baseline"] = False  # the plain start's
-            found[f"plain, teacher adapted at {rate:g}"] = run_of(recipe, ()).scores
         show(target, options, found)
 
 
@@ -165,19 +158,11 @@ def show(target: str, options: argparse.Namespace, found: Mapping[str, Scores]) 
     for way, scores in found.items():
         cells = []
         for subject in ("baseline", "student"):
-            if subject not in scores.subjects:
-                cells.append("")
-                continue
             one = scores.subjects[subject].quality[scores.split][scores.metric]
             cells.append(f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]")
         print(f"| {way} | {cells[0]} | {cells[1]} |")
     first = next(iter(found.values()))
     print(f"\nteacher: {first.teacher[first.metric]:.3f}", flush=True)
-    for way, scores in found.items():
-        if scores.adapted is not None:
-            print(f"{way}: on validation data {scores.adapted.before:.3f} before, {scores.adapted.after:.3f} after; "
-                  f"{scores.spent['student']['processor_seconds']:.0f} s for a student, plain "
-                  f"{first.spent['student']['processor_seconds']:.0f} s", flush=True)
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -187,8 +172,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--labels", type=int, default=8, help="of each intent")
-    parser.add_argument("--adapt", nargs="*", type=float, default=[], metavar="RATE", help="of a teacher that is adapted")
-    parser.add_argument("--quiz", type=float, default=0.1, help="share of the few labels by which it is")
     parser.add_argument("--steps", type=int, default=40, help="of Reptile: each is 3 x 6 optimiser steps of 16 texts")
     parser.add_argument("--epochs", type=float, default=20.0, help="over the few labels")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="of all but the teacher")

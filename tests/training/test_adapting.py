@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 
 from stilla import DistillationTrainer, Term
 from stilla.errors import CompatibilityError
-from stilla.objectives import DIST, DKD, Labels, Logits, Saliency, Weights
+from stilla.objectives import DIST, DKD, Hidden, Labels, Logits, Saliency, Weights
 from stilla.objectives.base import Objective
 from stilla.recipe import Adapt, Pull
 from stilla.signals import Batch, Dims
@@ -204,14 +204,15 @@ def test_terms_through_which_nothing_reaches_the_teacher_are_refused(term: Objec
 
 
 def trainer(folder: Path, *, adapt: Adapt | None = None, teacher: Any = None, callbacks: Sequence[Any] = (), pull: Any = None,
-            data: Any = None, seen: bool = False, **options: Any) -> DistillationTrainer:
+            data: Any = None, seen: bool = False, terms: Sequence[Term] = (), **options: Any) -> DistillationTrainer:
     """`seen`: of pictures, by a student that normalises by the batch."""
     torch.manual_seed(0)
     student, theirs = (pictures.used(pictures.resnet()), pictures.vit()) if seen else (bert(16, 1), bert(16, 2))
     arguments = {"per_device_train_batch_size": 8, "max_steps": 6, "learning_rate": 5e-2, "optim": "sgd",
                  "save_strategy": "no", "logging_steps": 1, "use_cpu": True, "max_grad_norm": 0.0, **options}
+    usual = [Term(Labels(), weight=0.3), Term(Logits(temperature={"linear": [4.0, 1.0]}))]
     return DistillationTrainer(
-        student, teacher or theirs, terms=[Term(Labels(), weight=0.3), Term(Logits(temperature={"linear": [4.0, 1.0]}))],
+        student, teacher or theirs, terms=terms or usual,
         train_dataset=data or _examples(seen), data_collator=pictures.stacked if seen else pad, adapt=adapt,
         callbacks=callbacks, pull=pull,
         args=TrainingArguments(str(folder), report_to="none", disable_tqdm=True, remove_unused_columns=False, **arguments))
@@ -254,6 +255,16 @@ def test_a_teacher_that_hardly_moves_teaches_as_it_did(tmp_path: Path, seen: boo
     one.train()
     other.train()
     assert distance(weights(one), weights(other)) < 1e-6
+
+
+@pytest.mark.slow
+def test_hidden_states_reach_what_makes_them_and_nothing_above(tmp_path: Path) -> None:
+    made = trainer(tmp_path, adapt=HOW, terms=[Term(Hidden())], max_steps=1)
+    before = {name: value.clone() for name, value in taught(made).items()}
+    made.train()
+    moved_by = {name: (value - before[name]).abs().max().item() for name, value in taught(made).items()}
+    assert moved_by["classifier.weight"] == 0
+    assert moved_by["bert.encoder.layer.0.output.dense.weight"] == pytest.approx(HOW.learning_rate, rel=1e-2)  # Adam's first
 
 
 @pytest.mark.slow
