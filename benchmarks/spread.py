@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     for name, changed in _ways(teacher, task.embedding.detach(), whole, texts, draws, options.masked).items():
         said = []
         for view in range(options.views):
-            draws.set_epoch(view)
+            draws.turns.set_epoch(view)
             said.append(changed())
         rows.append([name, *_measured(np.stack(said), clean, labels)])
     head = ("changed by", "spread, one view", "spread, mean of views", "still its label", "KL to the text itself")

@@ -73,10 +73,15 @@ def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in entries if "loss" in entry and entry["stage"] == "student"]
 
 
-def test_a_resnet_teaches_a_vit_by_mixed_views_that_it_answered_once(tmp_path: Path) -> None:
+def test_a_resnet_teaches_a_vit_by_the_hardest_of_mixed_views_that_it_answered_once(tmp_path: Path) -> None:
     made = recipe(tmp_path, {"augment": {"crop": 0.5, "flip": True, "mixup": 0.3, "cutmix": 0.3}, "views": 2,
                              "unlabelled": str(tmp_path / "pictures" / "more")})
+    made["distill"]["hardest"] = 2
     run = stilla.distill(None, **made)
+    entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    read = {entry["stage"]: entry for entry in entries if "operations" in entry}
+    assert read["student"]["looked_at"] == 2 * read["student"]["entered"]
+    assert "looked_at" not in read["baseline"]  # which has no teacher to go by
     scores: Scores = run.scores
     assert scores.teacher["accuracy"] > 0.5
     again = stilla.distill(None, **{**made, "output": str(tmp_path / "again"), "cache": "none",

@@ -19,6 +19,7 @@ from stilla.check import check
 from stilla.check import estimate as estimates
 from stilla.check.estimate.clock import AGREED, FEW, FEWEST, MOST, PATIENCE, Stopwatch
 from stilla.check.estimate.passes import BACKWARD, Line, Passes, plausible
+from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
 from stilla.run import distill
 from tests import tiny
@@ -131,6 +132,26 @@ def test_a_teacher_takes_no_longer_than_its_flops_allow() -> None:
 ])
 def test_times_that_do_not_contradict_each_other_stay(ours: Passes, theirs: Passes) -> None:
     assert plausible(ours, theirs, 8) == (ours, theirs)
+
+
+@pytest.mark.parametrize(("looks", "stored", "student", "teacher"), [
+    (0.0, None, 3.0, 3.0),
+    (8.0, None, 3.0 + 8.0 / 3, 3.0 + 8.0),  # a forward is a third of a step
+    (8.0, 4, 3.0 + 8.0 / 3, 4.0),  # of four forms each answer is asked for once
+    (0.0, 8, 3.0, 3.0),  # as many as there are passes
+])
+def test_choosing_forms_costs_forwards_of_both_models(
+    looks: float, stored: int | None, student: float, teacher: float
+) -> None:
+    """`student`, `teacher`: passes over 100 examples, which take 300 s to be learnt and 1,000 s to be answered."""
+    recipe = Recipe.model_validate({
+        "task": "text-classification", "data": {"train": "a.csv"}, "teacher": {"model": "m"}, "student": {"layers": 1},
+        "output": "out", "distill": {"epochs": 3, "batch_size": 10}, "evaluate": {"baseline": True, "speed": False}})
+    ours, theirs = (estimates._Model(passes(seconds, None), 0, 0) for seconds in (1.0, 10.0))
+    sizes = {"train": 100, "validation": 0, "measured": 0, "learnt": 100, "looked at": 0}
+    found = estimates._seconds(recipe, sizes, ours, theirs, "CPU", stored, [looks])
+    assert found["student"] == pytest.approx(300 * student + 1000 * teacher)
+    assert found["baseline"] == pytest.approx(900)
 
 
 def test_a_line_is_limited_where_whole_batches_take_longer() -> None:

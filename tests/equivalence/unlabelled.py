@@ -103,7 +103,7 @@ def mixed(task: Task, split: Dataset | None, pool: Dataset | None) -> Dataset:
 
 def trainer(
     kind: str, folder: Path, *, labelled: int = 10, pool: int = 14, share: object = None, terms: Sequence[Term] = TERMS,
-    parts: str = "both", **options: Any,
+    parts: str = "both", hardest: int | None = None, **options: Any,
 ) -> DistillationTrainer:
     """`parts`: both, or the labelled examples as such (`labelled`) or without their labels (`unlabelled`)."""
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ def trainer(
                  "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.5, **options}
     return DistillationTrainer(
         Student(student, automatic_layer_map(student, teacher)), teacher, terms=terms, task=task, train_dataset=prepared,
-        unlabelled_share=share, args=TrainingArguments(  # type: ignore[arg-type]
+        unlabelled_share=share, hardest=hardest, args=TrainingArguments(  # type: ignore[arg-type]
             output_dir=str(folder), report_to=[], disable_tqdm=True, use_cpu=True, remove_unused_columns=False,
             logging_nan_inf_filter=False, **arguments))
 

@@ -85,6 +85,17 @@ def test_operations_are_counted_for_all_that_entered_also_before_a_stop(tmp_path
     assert "flops" not in found["trial-0"]  # nobody knows what the teacher's part was
 
 
+def test_what_a_student_read_to_choose_forms_counts_as_forwards(tmp_path: Path) -> None:
+    known, unknown = {"student": 30.0, "teacher": None, "forward": 9.0}, {"student": 30.0, "teacher": None}
+    (tmp_path / "log.jsonl").write_text(
+        entry("student", 2.0, entered=600, looked_at=900)
+        + entry("student", 1.0, entered=100, looked_at=300, operations=known)
+        + entry("student-1", 1.0, entered=100, looked_at=300, operations=unknown))
+    found = spent.of(tmp_path / "log.jsonl")
+    assert found["student"]["flops"] == 700 * 30.0 + 1200 * 9.0
+    assert "flops" not in found["student-1"]
+
+
 @pytest.mark.slow
 def test_a_training_that_was_stopped_and_continued_has_read_as_much_as_one_that_was_not(tmp_path: Path) -> None:
     """Stopped between two lines of its log, and begun again: what it had read by then is neither lost nor counted twice."""

@@ -28,6 +28,7 @@ from stilla.stages import (
     completions,
     generated,
     groups,
+    hardest,
     narrowing,
     opinions,
     reptile,
@@ -243,12 +244,14 @@ def _look_at_writing(
 def _look_at_the_cache(
     recipe: Recipe, task: Task, teacher: Loaded, student: Student, prepared: Prepared, share: float, found: Found
 ) -> None:
-    """Whether what would be stored serves the objectives, and whether what is stored already is of this teacher."""
+    """Whether what would be stored serves the objectives and a choice of forms, and whether what is stored already is of this
+    teacher."""
     if not all(is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
         return
     with found.attempt("cache"):
         section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
         found.problems += cache_choice.problems(recipe, section, task, prepared, student.layer_map)
+        found.problems += hardest.problems(recipe, section, task, prepared)
         if recipe.cache.form is None and section.form != "none":
             found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
                                f"{section.form}); cache: none switches it off")

@@ -95,10 +95,16 @@ class Stage(Training):
     """Share of `data.unlabelled` in every step, a number from 0 to 1 or a schedule; by default all examples of both are
     passed over equally often."""
 
+    hardest: int | None = Field(None, ge=2, le=1000)
+    """Of so many forms of each example that changes at random (`data.augment`), each pass takes the one in which the student
+    is furthest from its teacher: the largest KL(teacher || student) as the pass begins."""
+
     @model_validator(mode="after")
     def _one_that_stays(self) -> Self:
         if self.adapt is not None and self.pull is not None:
             raise ValueError("adapt: changes the weights that `pull` goes towards; leave one of the two out")
+        if self.adapt is not None and self.hardest is not None:
+            raise ValueError("adapt: changes the answers that `hardest` goes by; leave one of the two out")
         return self
 
     @field_validator("unlabelled")

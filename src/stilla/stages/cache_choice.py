@@ -218,7 +218,9 @@ def _chosen(
 def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *, of_many: bool) -> bool:
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
-    passes = recipe.evaluate.seeds * sum(passes_of(stage, share * len(prepared)) for stage in recipe.distill)
+    number = share * len(prepared)
+    passes = recipe.evaluate.seeds * sum(passes_of(stage, number) + looks_of(stage, prepared, number)
+                                         for stage in recipe.distill)
     forms = prepared.views or math.inf if prepared.changes else 1
     again = passes > forms or (of_many and forms < math.inf)
     return (again and len({precision_of(stage) for stage in recipe.distill}) == 1
@@ -231,6 +233,13 @@ def passes_of(stage: Stage, examples: float) -> float:
     if stage.max_steps is None:
         return stage.passes
     return stage.max_steps * stage.batch_size * stage.accumulate * int(processes().num_processes) / examples
+
+
+def looks_of(stage: Stage, prepared: Prepared, examples: float) -> float:
+    """Over so many training examples both models go beside the training, to choose the hardest forms (`hardest`)."""
+    if stage.hardest is None or not prepared.turns:
+        return 0.0
+    return stage.hardest * max(0.0, math.ceil(passes_of(stage, examples)) - prepared.turns[0].untouched)
 
 
 def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:

@@ -14,9 +14,9 @@ from stilla.runtime.files import read_line
 from stilla.scores import Cost, Scores
 
 CLOCKS = ("seconds", "processor_seconds")
-COUNTERS = (*CLOCKS, "joules", "entered", "asked")
+COUNTERS = (*CLOCKS, "joules", "entered", "asked", "looked_at")
 """Of a log: what begins at zero where a training begins or is continued. `entered`, `asked`: numbers that student and teacher
-have read."""
+have read; `looked_at`: that the student has read without learning, to choose the hardest forms."""
 NOT_THE_STUDENTS = ("teacher", "baseline", "student-", "reptile-", "personal")
 """How trainings begin that are no cost of a student: there would be a teacher anyway, the baseline and further seeds are
 there to compare, and parts for groups come on top."""
@@ -52,9 +52,11 @@ def _taken(sums: Mapping[str, float], operations: Mapping[str, Any] | None) -> d
     if operations is None or "entered" not in sums:
         return found
     asked = sums.get("asked", 0.0)
-    if asked and operations.get("teacher") is None:
+    looked = sums.get("looked_at", 0.0)
+    if (asked and operations.get("teacher") is None) or (looked and operations.get("forward") is None):
         return found
-    return {**found, "flops": sums["entered"] * operations["student"] + asked * (operations.get("teacher") or 0.0)}
+    return {**found, "flops": sums["entered"] * operations["student"] + asked * (operations.get("teacher") or 0.0)
+            + looked * (operations.get("forward") or 0.0)}
 
 
 def said_in(scores: Scores, spent: Mapping[str, Mapping[str, float]], watts: float | None = None) -> Scores:

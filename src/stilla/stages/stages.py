@@ -35,6 +35,7 @@ from stilla.stages import (
     completions,
     effort,
     groups,
+    hardest,
     learnt,
     narrowing,
     opinions,
@@ -96,6 +97,7 @@ class Stages:
         if wrong := [*completions.problems(recipe, task), *asking.problems(recipe, task),
                      *opinions.problems(recipe.data.unlabelled, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
+                     *hardest.problems(recipe, cache, task, prepared),
                      *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
                      *adapting.problems(recipe, task),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
@@ -349,5 +351,5 @@ def _said(stage: Stage) -> dict[str, Any]:
     """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
     effort stands for, other fields say."""
     unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None,
-              "adapt": stage.adapt is None}
+              "hardest": stage.hardest is None, "adapt": stage.adapt is None}
     return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

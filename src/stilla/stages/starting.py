@@ -178,4 +178,5 @@ def labels_alone(
     return stage.model_copy(update={
         "objectives": (by,), "epochs": stage.passes * share * (1 - (stage.adapt.quiz if stage.adapt else 0)),
         "adapt": None, "unlabelled": None,
-        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}, "pull": None})
+        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}, "pull": None,
+        "hardest": None})

@@ -109,6 +109,7 @@ def _trained(
         group_by_length=training.group_by_length, average=training.average, compile=training.compile,
         batch_norm=training.batch_norm, pull=training.pull if isinstance(training, Stage) else None,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
+        hardest=training.hardest if isinstance(training, Stage) else None,
         adapt=adapt,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],
@@ -205,7 +206,7 @@ class Log(TrainerCallback):
     def __init__(self, stage: str, folder: RunFolder, trainer: DistillationTrainer) -> None:
         self.stage = stage
         self.folder = folder
-        self.guard, self.teacher = trainer.guard, live_of(trainer.teacher)
+        self.guard, self.teacher, self.hardest = trainer.guard, live_of(trainer.teacher), trainer.hardest
         self.clocks = Clocks(trainer.args.device)
         self.whole: dict[str, Any] = {}
         """All that the training has taken, once it is over."""
@@ -238,7 +239,9 @@ class Log(TrainerCallback):
 
     def taken(self) -> dict[str, float]:
         asked = 0 if self.teacher is None else self.teacher.entered
-        return {**self.clocks.read(), "entered": self.guard.entered, **({"asked": asked} if asked else {})}
+        looked = 0 if self.hardest is None else self.hardest.entered
+        return {**self.clocks.read(), "entered": self.guard.entered, **({"asked": asked} if asked else {}),
+                **({"looked_at": looked} if looked else {})}
 
     def end(self, operations: Operations | None) -> None:
         """Writes the operations for each number that entered, where they could be counted."""

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from stilla.signals import Batch
 from stilla.tasks.answers import NO_ANSWER, Given
+from stilla.tasks.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Prepared:
     """Called with the epoch before its first batch, where examples are augmented at random."""
     views: int | None = None
     """After so many epochs the same changed examples come again, whatever the seed; None: never, or they do not change."""
+    turns: tuple[Turns, ...] = ()
+    """Who has to be told which of several forms an example takes in a pass, where that can be chosen; every example then has
+    as many rows as any other."""
     redrawn: bool = False
     """Whether `on_epoch` only says which examples come, each of which is always the same."""
     packed: bool = False

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from stilla.evaluate.asking import evaluating
 from stilla.evaluate.flops import flops_of
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
@@ -34,10 +35,12 @@ _BY_THEMSELVES = ("lomo", "layerwise", "schedule_free")
 @dataclass(frozen=True)
 class Operations:
     """FLOPs for a number that enters (a token, a pixel; those of padding too). `student`: forward and backward with all that
-    the loss takes. `teacher`: a forward; None where it is not asked, or not in this process."""
+    the loss takes. `teacher`: a forward; None where it is not asked, or not in this process. `forward`: the student's alone;
+    None where it chose nothing."""
 
     student: float
     teacher: float | None = None
+    forward: float | None = None
 
 
 def live_of(teacher: object) -> LiveTeacher | None:
@@ -67,7 +70,18 @@ def operations_of(trainer: DistillationTrainer, *, compiled: bool) -> Operations
     total, asked = sum(one for one in found if one is not None), 0 if aside is None else aside.entered
     if asked and teacher is None:
         return None
-    return Operations((total - (teacher or 0.0) * asked) / entered, teacher)
+    forward = None
+    if trainer.hardest is not None and trainer.hardest.entered:
+        forward = _operations_alone(trainer.student, batches[0].to(trainer.args.device))
+        if forward is None:
+            return None
+    return Operations((total - (teacher or 0.0) * asked) / entered, teacher, forward)
+
+
+def _operations_alone(student: nn.Module, batch: Batch) -> float | None:
+    with evaluating(student, next(iter(batch.student.values())).device, "float32") as run:
+        found = flops_of(lambda: run(batch.student))
+    return None if found is None else found / numbers_in(batch.student)
 
 
 def operations_of_teacher(live: LiveTeacher, batch: Batch) -> float | None:

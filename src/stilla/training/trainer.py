@@ -40,6 +40,7 @@ from stilla.training.distiller import Distiller
 from stilla.training.dropout import leaves_out
 from stilla.training.explaining import explaining_problems, live
 from stilla.training.guard import Guard, KeepUp
+from stilla.training.hardest import Hardest
 from stilla.training.loaders import loader, training_loader
 from stilla.training.mixing import Mixing
 from stilla.training.narrowed import Narrowed
@@ -86,6 +87,8 @@ class DistillationTrainer(Narrowed):
         batch_norm: `frozen` keeps the running statistics of layers that normalise by the batch, and normalises by them.
         unlabelled_share: of every step, examples that nobody has labelled (their label is -100, or NaN where it is a number):
             a share from 0 to 1, or a schedule of it. By default all examples are passed over equally often.
+        hardest: of so many forms of each example, where examples change at random, a pass takes the one in which the student
+            is furthest from the teacher.
         compute_metrics, preprocess_logits_for_metrics, callbacks, optimizers, optimizer_cls_and_kwargs: as Trainer has them.
 
     Raises:
@@ -115,6 +118,7 @@ class DistillationTrainer(Narrowed):
         compile: bool = False,
         batch_norm: BatchNorm = "model",
         unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
+        hardest: int | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
@@ -164,6 +168,8 @@ class DistillationTrainer(Narrowed):
         self._asks = any(term.objective.asks for term in terms)
         self.averaging = None if average is None else Averaging(model, average)
         self.adapting = Adapting.of(distiller, self.teacher, quiz, adapt, rate=args.learning_rate, seed=self.reading.seed)
+        self.hardest = None if hardest is None else Hardest.of(
+            hardest, train_data, self.task, model, self._told, self._within, asks=self.teacher is not None and self._asks)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
@@ -176,7 +182,8 @@ class DistillationTrainer(Narrowed):
                 # batches arrive ready: what Trainer calls a collator has nothing left to do
                 # the mean before the guard, which seals what is in a checkpoint, and of what a pull has made of a step
                 data_collator=lambda batch: batch,
-                callbacks=[SharedStatistics(model), *self.held.callbacks, *filter(None, (self.averaging, self.adapting)),
+                callbacks=[SharedStatistics(model), *self.held.callbacks,
+                           *filter(None, (self.averaging, self.adapting, self.hardest)),
                            self.guard, *stores, *(callbacks or ())],
                 compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
                 optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
@@ -210,7 +217,8 @@ class DistillationTrainer(Narrowed):
         in_order = self.args.train_sampling_strategy == "sequential"
         return StepBatches(
             len(data), **self._cut, seed=self.reading.seed, shuffle=not in_order,
-            lengths=data.lengths if self._group_by_length and not in_order else None, on_epoch=data.on_epoch,
+            lengths=data.lengths if self._group_by_length and not in_order else None,
+            on_epoch=data.on_epoch if self.hardest is None else self.hardest.set_epoch,
             mixing=None if self._share is None else self._mixing(data, self._share))
 
     def _mixing(self, data: Prepared, share: Schedule) -> Mixing:
@@ -313,7 +321,7 @@ class DistillationTrainer(Narrowed):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
         self._resumed = checkpoint_of(resume_from_checkpoint, self.args)
         refuse_unlike(self._resumed, self.args)
-        for one in (self.averaging, self.adapting):
+        for one in (self.averaging, self.adapting, self.hardest):
             if one is not None:
                 one.resumed = self._resumed
         return super().train(resume_from_checkpoint, *args, **options)

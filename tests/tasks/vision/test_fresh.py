@@ -252,3 +252,29 @@ def test_a_teachers_own_pictures_are_mixed_like_the_students() -> None:
     assert batch.labels is None  # all are mixed
     assert torch.equal(batch.student["pixel_values"], prepared_of(MIXING).collate(list(range(8))).student["pixel_values"])
     assert not prepared.framed
+
+
+# --- several forms of a pass ---
+
+
+@pytest.mark.parametrize("augment", ["light", {"crop": 0.5, "mixup": 0.5}])
+@pytest.mark.parametrize("column", ["image", "large"])
+def test_each_picture_comes_in_the_form_that_was_chosen_for_it_to_both_models(augment: Any, column: str) -> None:
+    rows = rows_of(8)
+    stored = rows.cast_column("image", Image(decode=False))["image"]
+    rows = rows.add_column("large", list(stored), feature=rows.features["image"])
+    task = replace(task_of(rows, augment=augment, image="image"), teachers="" if column == "image" else column)
+    prepared, seen = task.prepare(rows, *PAIR, training=True, seed=3), []
+    for candidates in ([0] * 8, [1] * 8, [0, 1] * 4):
+        for turns in prepared.turns:
+            turns.choose(prepared.keys, np.array(candidates))
+        batch = prepared.collate([prepared.examples[index] for index in range(8)])
+        assert torch.equal(back(batch.student["pixel_values"], PAIR[0]), back(batch.teacher["pixel_values"], PAIR[1]))
+        seen.append(batch)
+    first, second, both = (batch.student["pixel_values"] for batch in seen)
+    assert (first != second).flatten(1).any(1).all()
+    assert torch.equal(both[::2], first[::2])
+    assert torch.equal(both[1::2], second[1::2])
+    assert all(torch.equal(batch.labels, seen[0].labels) for batch in seen)
+    plain = task.prepare(rows, *PAIR, training=True, seed=3)
+    assert torch.equal(plain.collate([plain.examples[index] for index in range(8)]).student["pixel_values"], first)

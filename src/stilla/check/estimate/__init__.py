@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,10 @@ def estimate(
     sizes["measured"] = sum(sizes[name] for name in to_measure(splits))
     sizes["learnt"] = max(1, round(per_example * number))
     looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
-    seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device,
-                       asked_once=section.form not in ("none", "hidden"))  # hidden states still pay the head's product
+    # hidden states still pay the head's product
+    stored_forms = (prepared.views or 1) if section.form not in ("none", "hidden") else None
+    seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device, stored_forms,
+                       [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in recipe.distill])
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     ranges = {**{name: (one, one) for name, one in seconds.items()},
@@ -164,19 +166,24 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 
 
 def _seconds(
-    recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, *, asked_once: bool
+    recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, stored: int | None,
+    looks: Sequence[float],
 ) -> dict[str, float]:
-    """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `asked_once`:
-    the teacher's answers are stored, and only read after the first epoch."""
+    """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `stored`: of
+    so many forms of each example the teacher's answers are stored, and only read from then on; None: they are not. `looks`:
+    of each stage, passes of both models by which it chooses forms."""
 
-    def training(section: Training, model: _Model, number: int, helper: Line | None = None) -> float:
+    def training(section: Training, model: _Model, number: int, helper: Line | None = None, looks: float = 0.0) -> float:
         steps, size = _steps(section, number), section.batch_size
         examples = steps * size * section.accumulate
-        helped = helper(min(examples, number) if asked_once else examples, size) if helper is not None else 0.0
+        chosen = looks * number
+        asked = examples + chosen if stored is None else min(examples + chosen, stored * number)
+        helped = helper(asked, size) if helper is not None else 0.0
         updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
         checks = model.passes.forward(math.ceil(examples / number) * sizes["validation"], size)
         written = WRITING * CHECKPOINTS * 12 * model.parameters
-        return model.passes.training(examples, size) + helped + updates + checks + written
+        learning = model.passes.training(examples, size) + model.passes.forward(chosen, size)
+        return learning + helped + updates + checks + written
 
     stages, repeats, number = recipe.distill, recipe.evaluate.seeds, sizes["learnt"]
     teacher, width = recipe.teacher.train, recipe.student.width
@@ -191,7 +198,8 @@ def _seconds(
         updates = inner * ours.parameters * UPDATE if device == "CPU" else 0.0
         seconds["reptile"] = repeats * (ours.passes.training(inner * how.batch_size, how.batch_size) + updates)
     helper = theirs.passes.forward if recipe.teacher.api is None else None
-    seconds["student"] = repeats * (sum(training(stage, ours, number, helper) for stage in stages)
+    seconds["student"] = repeats * (sum(training(stage, ours, number, helper, more)
+                                        for stage, more in zip(stages, looks, strict=True))
                                     + _adapting(stages[-1], _steps(stages[-1], number), ours, theirs, device))
     if recipe.evaluate.baseline:  # as many steps
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)

@@ -50,7 +50,7 @@ def side_by_side(own: Prepared, theirs: Prepared) -> Prepared:
                         "or fill them.")
     hear = [one for one in (own.on_epoch, theirs.on_epoch) if one is not None]
     return replace(own, examples=_Pairs(own.examples, theirs.examples), collate=_Both(own.collate, theirs.collate),
-                   on_epoch=_all_of(hear) if hear else None, aligned=False, framed=False)
+                   on_epoch=_all_of(hear) if hear else None, turns=own.turns + theirs.turns, aligned=False, framed=False)
 
 
 class _Pairs(TorchDataset[tuple[Any, Any]]):

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from stilla.runtime.narrate import tracked
 from stilla.tasks.text.tokens import Tokens
+from stilla.tasks.turns import Turns
 
 SHARE = 0.75
 """Of the texts that are changed."""
@@ -39,27 +40,19 @@ class Draws:
         """`share`: of the texts that are changed. `untouched`: the first so many passes, in which none is. `views`: how many
         changed forms there are of each text, which later passes take in turn, whatever the seed; None: new ones in every
         pass."""
-        self.seed, self.share, self.untouched, self.views = seed if views is None else 0, share, untouched, views
-        # shared, so that the loader's processes see it change
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch.fill_(epoch)
-
-    @property
-    def forms(self) -> int | None:
-        """How many passes there are before the same texts come again; None: they never do."""
-        return None if self.views is None else self.untouched + self.views
+        self.seed, self.share = seed if views is None else 0, share
+        self.turns = Turns(views, untouched)
 
     def of(self, key: int) -> np.random.Generator | None:
         """What is drawn for one example in this pass; None where it stays as it is."""
-        view = int(self.epoch)
-        if view < self.untouched:
+        if not self.turns.changes:
             return None
-        if self.views is not None:
-            view = self.untouched + (view - self.untouched) % self.views
+        view, candidate = self.turns.of(key)
         draw = np.random.default_rng((self.seed, view, key))
-        return draw if draw.random() < self.share else None
+        if draw.random() >= self.share:
+            return None
+        # candidates differ in what is drawn, and agree on whether anything is
+        return np.random.default_rng((self.seed, view, key, candidate)) if candidate else draw
 
 
 class Perturbation:

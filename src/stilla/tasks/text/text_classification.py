@@ -162,8 +162,9 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
             keys=keys,
             lengths=tokens.lengths.tolist(),
             references=labels,
-            on_epoch=None if changing is None else changing.draws.set_epoch,
-            views=None if changing is None else changing.draws.forms,
+            on_epoch=None if changing is None else changing.draws.turns.set_epoch,
+            views=None if changing is None else changing.draws.turns.cycle,
+            turns=() if changing is None else (changing.draws.turns,),
             aligned=shared,
         )
 

@@ -4,14 +4,14 @@ A teacher is asked about what the student sees, so a mixed picture needs no mixe
 arXiv:1710.09412) and boxes of another picture (CutMix, Yun et al. 2019, arXiv:1905.04899) that the teacher answers, for long,
 is how large teachers were handed on nearly whole (Beyer et al. 2022, arXiv:2106.05237; Wang et al. 2022, arXiv:2012.02909).
 
-All that is drawn for an example follows from (seed, view, key) alone, its partner too, which is any example of the split and
-not of the batch: so it is the same however a step is cut, by whatever process, and after a resume.
+All that is drawn for an example follows from (seed, view, key, candidate) alone, its partner too, which is any example of
+the split and not of the batch: so it is the same however a step is cut, by whatever process, and after a resume.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import PIL.Image
@@ -49,17 +49,20 @@ class Mix:
 
 @dataclass(frozen=True)
 class View:
-    """What is drawn for one example. `view`: the pass, or which of its views."""
+    """What is drawn for one example. `view`: the pass, or which of its views. `candidate`: which of several of that view."""
 
     how: Augment
     seed: int
     view: int
     key: int
+    candidate: int = 0
 
     def mix(self, position: int, examples: int) -> Mix | None:
         """With which other of so many examples, at what share; None where the picture stays alone."""
         draw, how = self._draw(_MIX), self.how
         kind = draw.random()
+        if self.candidate:  # candidates differ in what is drawn, and agree on whether a picture keeps its label
+            kind = replace(self, candidate=0)._draw(_MIX).random()
         if kind >= how.mixup + how.cutmix or examples < 2:
             return None
         partner = (position + 1 + int(draw.integers(examples - 1))) % examples
@@ -81,7 +84,8 @@ class View:
         return changed(picture, self.how, self._draw(_PARTNER))
 
     def _draw(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, self.view, self.key, stream))
+        which = (self.candidate,) if self.candidate else ()
+        return np.random.default_rng((self.seed, self.view, self.key, stream, *which))
 
 
 def changed(picture: PIL.Image.Image, how: Augment, draw: np.random.Generator) -> PIL.Image.Image:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 from numpy.typing import NDArray
 
 from stilla.errors import CompatibilityError, DataError
 from stilla.runtime.narrate import tracked
+from stilla.tasks.turns import Turns
 from stilla.tasks.vision.fresh import Mix, View
 from stilla.tasks.vision.pictures import Pictures, light
 from stilla.tasks.vision.sections import Augment
@@ -155,13 +155,8 @@ class Source:
         """`seed`: of the augmentation; None for none. `how` it changes pictures, where not lightly. `views`: how many there
         are of each; None: new ones every epoch."""
         self.pictures, self.keys, self.seed = pictures, keys, seed
-        self.how, self.views = how, views
+        self.how, self.turns = how, Turns(views)
         self.student, self.teacher = student, teacher
-        # shared, so that the loader's processes see it change
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch.fill_(epoch)
 
     def mix(self, position: int) -> Mix | None:
         """With what the picture at this position is mixed in this epoch."""
@@ -171,18 +166,20 @@ class Source:
     def picture(self, position: int) -> PIL.Image.Image:
         picture, view, mix = self._read(position), self._drawn(position), self.mix(position)
         if view is None:
-            return picture if self.seed is None else light(picture, (self.seed, self._view, int(self.keys[position])))
+            return picture if self.seed is None else light(picture, self._seeds(self.seed, int(self.keys[position])))
         picture = view.own(picture)
         return picture if mix is None else mix.of(picture, view.partners(self._read(mix.partner)))
 
-    @property
-    def _view(self) -> int:
-        return int(self.epoch) if self.views is None else int(self.epoch) % self.views
+    def _seeds(self, seed: int, key: int) -> tuple[int, ...]:
+        view, candidate = self.turns.of(key)
+        return (seed, view, key, candidate) if candidate else (seed, view, key)
 
     def _drawn(self, position: int) -> View | None:
         if self.seed is None or self.how is None:
             return None
-        return View(self.how, self.seed, self._view, int(self.keys[position]))
+        key = int(self.keys[position])
+        view, candidate = self.turns.of(key)
+        return View(self.how, self.seed, view, key, candidate)
 
     def _read(self, position: int) -> PIL.Image.Image:
         key = int(self.keys[position])
