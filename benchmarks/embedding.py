@@ -1,88 +1,118 @@
 """How well a student of all-MiniLM-L6-v2 finds the paragraph that answers a question, and what ways of teaching are worth.
 
     python -m benchmarks.embedding --data DATA --layers 3
+    python -m benchmarks.embedding --data DATA --layers 2 --labels --seeds 3
 
 Nobody has labelled what it learns from: English sentences of Tatoeba, and paragraphs and questions of other articles of
 XQuAD. Validation and test: XQuAD's questions of further articles, among all 240 paragraphs (docs/embedding.md).
+
+`--labels` asks what labels alone are worth. Then a question has the sentence that answers it and those that the teacher finds
+nearest otherwise, labels say which of them answers, and searched are all sentences of the paragraphs. The student learns its
+teacher's vectors of the same questions and sentences, and of Tatoeba's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-import stilla
-from benchmarks.inputs import add_data_option, minilm, tatoeba, xquad
+from benchmarks.inputs import add_data_option, minilm, tatoeba
+from benchmarks.questions import SPLITS, answering, lines, questions, searched, sentences_of
+from benchmarks.students import distil, parser, run_of, show
+from stilla.recipe import ModelSource
 from stilla.report.table import markdown_table
+from stilla.tasks.retrieval.loading import load
+from stilla.tasks.retrieval.told import embed
 
 WAYS: dict[str, list[dict[str, Any]]] = {
     "embedding": [{"kind": "embedding"}],
     "similarities": [{"kind": "similarities"}],
 }
-SPLITS = ("train", "validation", "test")
+COLUMNS = ("query", "positive", "negative_1", "negative_2")
+"""Of a question with its candidates. Tatoeba's sentences stand in them as they come: a vector is learnt of each by itself."""
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_option(parser)
-    parser.add_argument("--layers", type=int, nargs="+", default=[3])
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--sentences", type=int, default=20_000, help="of Tatoeba")
-    parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/embedding"))
-    options = parser.parse_args(arguments)
+    made = parser(__doc__, "runs/benchmarks/embedding", trains=False, layers=[3], seeds=1, threads=1, epochs=3.0,
+                  learning_rate=3e-4)
+    add_data_option(made)
+    made.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    made.add_argument("--sentences", type=int, default=20_000, help="of Tatoeba")
+    made.add_argument("--labels", action="store_true", help="labels alone beside the student, searching sentences")
+    options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if options.labels:
+        train, pool, search = with_candidates(options.data, options.output / "candidates", options.sentences)
+        data = {"train": str(train), "unlabelled": str(pool), "text": list(COLUMNS), "validation": str(search),
+                "test": str(search), "max_length": 128, "limit": options.limit}
+        options.output = options.output / "labels"
+        show("labels and vectors", distil(options, {"task": "embedding", "data": data}, minilm(), trained=True))
+        return
     train, search = prepared(options.data, options.output / "data", options.sentences)
     for layers in options.layers:
         for way in ["untrained", *options.ways]:
-            # cut and hardly trained: what the layers that are left are worth by themselves
-            steps = {"max_steps": 1, "learning_rate": 1e-9} if way == "untrained" else {
-                "epochs": options.epochs, "learning_rate": options.learning_rate}
-            run = stilla.distill({
-                "task": "embedding", "teacher": str(minilm()), "student": {"layers": layers},
-                "data": {"train": str(train), "validation": f"{search / 'validation'}", "test": f"{search / 'test'}",
-                         "max_length": 256},
-                "distill": {**steps, "batch_size": 64, "precision": "float32",
-                            "objectives": WAYS.get(way, WAYS["embedding"])},
-                "cache": {"form": "none" if way == "untrained" else "dense",
-                          **({} if way == "untrained" else {"path": str(options.output / "cache")})},
-                "evaluate": {"speed": way != "untrained"}, "export": [] if way == "untrained" else ["onnx", "int8"],
-                "output": str(options.output / f"{way}-{layers}")})
+            run = run_of(recipe(options, train, search, layers, way), options.overrides)
             print(f"\n### {layers} layers, {way}\n\n{markdown_table(run.scores)}\n\n{run.scores.verdict}\n")
 
 
-def prepared(data: Path | None, folder: Path, sentences: int) -> tuple[Path, Path]:
+def recipe(options: argparse.Namespace, train: Path, search: Path, layers: int, way: str) -> dict[str, Any]:
+    """Of students that learn from texts that nobody has labelled."""
+    untrained = way == "untrained"
+    # cut and hardly trained: what the layers that are left are worth by themselves
+    steps = {"max_steps": 1, "learning_rate": 1e-9} if untrained else {
+        "epochs": options.epochs, "learning_rate": options.learning_rate}
+    return {
+        "task": "embedding", "teacher": str(minilm()), "student": {"layers": layers},
+        "data": {"train": str(train), "validation": f"{search / 'validation'}", "test": f"{search / 'test'}",
+                 "max_length": 256, "limit": options.limit},
+        "distill": {**steps, "batch_size": 64, "precision": "float32", "objectives": WAYS.get(way, WAYS["embedding"])},
+        "cache": {"form": "none"} if untrained else {"form": "dense", "path": str(options.output / "cache")},
+        "evaluate": {"speed": not untrained, "seeds": 1 if untrained else options.seeds},
+        "export": [] if untrained else options.export, "output": str(options.output / f"{way}-{layers}")}
+
+
+def prepared(data: Path | None, folder: Path, count: int) -> tuple[Path, Path]:
     """The texts to learn from, and a folder for search for each of validation and test."""
-    parts = {split: pq.read_table(xquad(data) / f"en-{split}.parquet").to_pylist() for split in SPLITS}
-    english = list(dict.fromkeys(pq.read_table(tatoeba(data) / "train.parquet")["en"].to_pylist()))
-    texts = [*random.Random(0).sample(english, min(sentences, len(english))),
-             *dict.fromkeys(row[name] for row in parts["train"] for name in ("context", "question"))]
+    parts = questions(data)
+    texts = [*everyday(data, count), *dict.fromkeys(row[name] for row in parts["train"] for name in ("context", "question"))]
     train = lines(folder / "train.jsonl", [{"text": text} for text in texts])
     corpus = {row["paragraph_id"]: row["context"] for rows in parts.values() for row in rows}
-    for split in ("validation", "test"):
-        here = folder / split
-        lines(here / "corpus.jsonl", [{"_id": name, "text": text} for name, text in corpus.items()])
-        lines(here / "queries.jsonl", [{"_id": row["id"], "text": row["question"]} for row in parts[split]])
-        judged = here / "qrels" / f"{split}.tsv"
-        judged.parent.mkdir(parents=True, exist_ok=True)
-        judged.write_text("query-id\tcorpus-id\tscore\n" + "".join(
-            f"{row['id']}\t{row['paragraph_id']}\t1\n" for row in parts[split]), encoding="utf-8")
+    for split in SPLITS[1:]:
+        searched(folder / split, corpus, {split: {row["id"]: (row["question"], row["paragraph_id"]) for row in parts[split]}})
     return train, folder
 
 
-def lines(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+def with_candidates(data: Path | None, folder: Path, count: int) -> tuple[Path, Path, Path]:
+    """Questions with candidates, texts beside them, and a folder for search among all sentences."""
+    parts = questions(data)
+    corpus = sentences_of([row for rows in parts.values() for row in rows])
+    asked = {split: {row["id"]: (row["question"], answering(row)) for row in rows} for split, rows in parts.items()}
+    search = searched(folder / "search", corpus, {split: asked[split] for split in SPLITS[1:]})
+    known = sentences_of(parts["train"])  # what is wrong is taken from articles that are learnt from
+    teacher = load(ModelSource(model=str(minilm())), None, None, {}, trained=True)
+    names, documents = [*known], embed(teacher, [*known.values()], [None] * len(known))
+    near = embed(teacher, [question for question, _ in asked["train"].values()], [None] * len(asked["train"])) @ documents.T
+    rows = []
+    for (question, right), order in zip(asked["train"].values(), np.argsort(-near, axis=1)):
+        wrong = [names[one] for one in order[:len(COLUMNS)] if names[one] != right]
+        rows.append(dict(zip(COLUMNS, [question, known[right], *(known[name] for name in wrong)])))
+    texts = everyday(data, count)
+    more = [dict(zip(COLUMNS, texts[start:start + len(COLUMNS)])) for start in range(0, len(texts), len(COLUMNS))]
+    more = more if len(more[-1]) == len(COLUMNS) else more[:-1]
+    return lines(folder / "train.jsonl", rows), lines(folder / "pool.jsonl", more), search
+
+
+def everyday(data: Path | None, count: int) -> list[str]:
+    """English sentences of Tatoeba, drawn by a fixed seed."""
+    english = list(dict.fromkeys(pq.read_table(tatoeba(data) / "train.parquet")["en"].to_pylist()))
+    return random.Random(0).sample(english, min(count, len(english)))
 
 
 if __name__ == "__main__":

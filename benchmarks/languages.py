@@ -2,10 +2,12 @@
 
     python -m benchmarks.languages --data SIB200
     python -m benchmarks.languages --data SIB200 --languages deu_Latn fra_Latn spa_Latn tur_Latn --personal
+    python -m benchmarks.languages --data SIB200 --labelled 100
 
 SIB-200 has every sentence in every language. The teacher (all-MiniLM-L6-v2, fine-tuned on the English topics first) reads
 English for each; its student has a few of its layers, and reads the others' sentences with the teacher's English tokens.
-Beside it the same on labels alone, and (`--personal`) parts of the student by language.
+Beside it the same on labels alone, students that have some of the labels only (`--labelled`), and parts of the student by
+language (`--personal`).
 """
 
 from __future__ import annotations
@@ -18,32 +20,30 @@ from typing import Any
 import pandas as pd
 import torch
 
-import stilla
 from benchmarks.inputs import add_data_option, data_set, minilm
+from benchmarks.students import parser, run_of, show
 from stilla.report.grouped import markdown_grouped
 from stilla.report.parts import markdown_parts
-from stilla.report.table import markdown_facts, markdown_table
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_option(parser)
-    parser.add_argument("--languages", nargs="+", default=["deu_Latn", "fra_Latn", "spa_Latn"])
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=4.0)
-    parser.add_argument("--teacher-epochs", type=float, default=4.0)
-    parser.add_argument("--personal", action="store_true", help="also parts of the student by language")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/languages"))
-    options = parser.parse_args(arguments)
+    made = parser(__doc__, "runs/benchmarks/languages", layers=[3], seeds=1, threads=1, teacher_epochs=4.0,
+                  teacher_learning_rate=1e-4, epochs=4.0, learning_rate=1e-4, export=[])
+    add_data_option(made)
+    made.add_argument("--languages", nargs="+", default=["deu_Latn", "fra_Latn", "spa_Latn"])
+    made.add_argument("--labelled", type=int, nargs="+", default=[], help="translations whose labels other students have")
+    made.add_argument("--personal", action="store_true", help="also parts of the student by language")
+    options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
     folder = data_set(options.data, "sib200", "dadelani/sib-200: columns lang, index_id, text, label")
-    teacher = stilla.distill(english(options, joined(folder, ["eng_Latn"], options.output / "english")))
-    run = stilla.distill(translated(options, joined(folder, options.languages, options.output / "data"),
-                                    str(teacher.folder / "teacher")))
-    print(f"\n{markdown_facts(run.scores)}\n{markdown_table(run.scores)}\n{markdown_parts(run.scores)}\n"
-          f"{markdown_grouped(run.scores)}\n{run.scores.verdict}")
+    teacher = run_of(english(options, joined(folder, ["eng_Latn"], options.output / "english")), ()).folder / "teacher"
+    data = joined(folder, options.languages, options.output / "data")
+    for labelled in (None, *options.labelled):
+        runs = {f"{layers} layers": run_of(translated(options, data, teacher, layers, labelled), options.overrides).scores
+                for layers in options.layers}
+        show(f"{'all' if labelled is None else labelled} translations labelled", runs)
+        for scores in runs.values():
+            print(f"{markdown_parts(scores)}\n{markdown_grouped(scores)}\n{scores.verdict}")
 
 
 def joined(folder: Path, languages: list[str], target: Path) -> Path:
@@ -60,21 +60,28 @@ def joined(folder: Path, languages: list[str], target: Path) -> Path:
 
 def english(options: argparse.Namespace, data: Path) -> dict[str, Any]:
     """The teacher, with a student that nobody uses."""
-    training = {"batch_size": 32, "precision": "float32", "learning_rate": 1e-4}
+    training = {"batch_size": 32, "precision": "float32"}
     return {
         "task": "text-classification", "data": _data(data), "student": {"layers": 1},
-        "teacher": {"model": str(minilm()), "train": {"epochs": options.teacher_epochs, **training}},
+        "teacher": {"model": str(minilm()), "train": {
+            "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate, **training}},
         "distill": {"max_steps": 1, **training}, "evaluate": {"speed": False}, "output": str(options.output / "teacher")}
 
 
-def translated(options: argparse.Namespace, data: Path, teacher: str) -> dict[str, Any]:
-    training = {"epochs": options.epochs, "batch_size": 32, "precision": "float32", "learning_rate": 1e-4}
+def translated(
+    options: argparse.Namespace, data: Path, teacher: Path, layers: int, labelled: int | None
+) -> dict[str, Any]:
+    """`labelled`: translations with labels, where not all have them; the teacher answers about the English of the others."""
+    few = {} if labelled is None else {"limit": labelled, "unlabelled": {"rest": True}}
     personal = {"by": "language", "epochs": 3.0, "batch_size": 32, "precision": "float32"}
     return {
-        "task": "text-classification", "data": _data(data), "teacher": {"model": teacher, "data": {"text": "english"}},
-        "student": {"layers": options.layers}, "distill": training, "personal": personal if options.personal else None,
-        "evaluate": {"baseline": True, "seeds": options.seeds, "slices": ["language"], "speed": False},
-        "output": str(options.output / "run")}
+        "task": "text-classification", "data": {**_data(data), "limit": options.limit, **few},
+        "teacher": {"model": str(teacher), "data": {"text": "english"}}, "student": {"layers": layers},
+        "distill": {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": 32,
+                    "precision": "float32"},
+        "personal": personal if options.personal else None, "export": options.export,
+        "evaluate": {"baseline": True, "seeds": options.seeds, "slices": ["language"]},
+        "output": str(options.output / f"run{'' if labelled is None else f'-{labelled}'}-{layers}")}
 
 
 def _data(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How much of a recommender of two layers, 96 wide, is left in one of 16, and what ways of teaching it are worth.
 
     python -m benchmarks.recommendation --data DATA
-    python -m benchmarks.recommendation --data DATA --seeds 3 --ways "labels and logits" --personal
+    python -m benchmarks.recommendation --data DATA --limit 10000 --seeds 3 --ways "labels and logits" --personal
 
 Visits to areas of a web site (msweb), held out by users: each is measured on the area that he visited last, among all.
 """
@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-import stilla
 from benchmarks.inputs import add_data_option, data_set
+from benchmarks.students import parser, run_of
 from stilla.report.grouped import markdown_grouped
 from stilla.report.table import markdown_table
 from stilla.scores import Scores
@@ -36,25 +36,21 @@ METRICS = ("ndcg_at_10", "hr_at_10", "mrr", "coverage_at_10")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_option(parser)
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--width", type=int, default=16, help="of the student")
-    parser.add_argument("--epochs", type=float, default=8.0)
-    parser.add_argument("--teacher-epochs", type=float, default=6.0)
-    parser.add_argument("--users", type=int, help="so many to learn from, drawn at random; by default all")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--personal", action="store_true", help="also parts of the first way's students, by the area that "
-                        "users began with")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/recommendation"))
-    options = parser.parse_args(arguments)
+    made = parser(__doc__, "runs/benchmarks/recommendation", seeds=1, threads=1, teacher_epochs=6.0,
+                  teacher_learning_rate=1e-3, epochs=8.0, learning_rate=3e-3, export=["onnx"])
+    add_data_option(made)
+    made.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    made.add_argument("--width", type=int, default=16, help="of the student")
+    made.add_argument("--personal", action="store_true", help="also parts of the first way's students, by the area that "
+                      "users began with")
+    made.add_argument("--speed", action="store_true", help="measure latency and throughput too")
+    options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
     folder = data_set(options.data, "msweb", "Anonymous Microsoft Web Data of UCI: columns user_id, item_id, in order")
     folder = with_segments(folder, options.output / "data") if options.personal else folder
     teacher: Any = None
     for way in options.ways:
-        run = stilla.distill(recipe(options, folder, way, teacher))
+        run = run_of(recipe(options, folder, way, teacher), options.overrides)
         teacher = teacher or str(run.folder / "teacher")
         print(f"\n### {way}\n\n{markdown_table(run.scores)}\n\n{_quality(run.scores)}\n\n{markdown_grouped(run.scores)}\n"
               f"{run.scores.verdict}\n", flush=True)
@@ -63,20 +59,20 @@ def main(arguments: list[str]) -> None:
 def recipe(options: argparse.Namespace, folder: Path, way: str, teacher: Any) -> dict[str, Any]:
     """`teacher`: of the way before; None trains it."""
     common = {"batch_size": 256, "precision": "float32"}
-    first = {"model": "llama", "train": {"epochs": options.teacher_epochs, "learning_rate": 1e-3, **common},
+    training = {"epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate, **common}
+    first = {"model": "llama", "train": training,
              "config": {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
                         "intermediate_size": 192, "attention_dropout": 0.1}}
     width = options.width
     return {
         "task": "recommendation", "teacher": teacher or first,
         "data": {**{split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")},
-                 "names": str(folder / "items.parquet"), "users": "apart", "max_length": 20,
-                 **({} if options.users is None else {"limit": options.users})},
+                 "names": str(folder / "items.parquet"), "users": "apart", "max_length": 20, "limit": options.limit},
         "student": {"config": {"hidden_size": width, "num_hidden_layers": 1, "intermediate_size": 2 * width,
                                "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": width // 2}},
-        "distill": {"epochs": options.epochs, "learning_rate": 3e-3, "objectives": WAYS[way], **common},
-        "evaluate": {"baseline": way == options.ways[0], "seeds": options.seeds, "speed": False},
-        "export": ["onnx"] if way == options.ways[0] else [],
+        "distill": {"epochs": options.epochs, "learning_rate": options.learning_rate, "objectives": WAYS[way], **common},
+        "evaluate": {"baseline": way == options.ways[0], "seeds": options.seeds, "speed": options.speed},
+        "export": options.export if way == options.ways[0] else [],
         # areas stand in hardly any order: a guard cannot tell stored answers from those of the next row
         "cache": {"form": "none"},
         "personal": {**PERSONAL, **common} if options.personal and way == options.ways[0] else None,

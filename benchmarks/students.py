@@ -21,16 +21,19 @@ from stilla.errors import StillaError
 from stilla.stages.training import Interrupted
 
 
-def parser(description: str | None, output: str, **defaults: Any) -> argparse.ArgumentParser:
-    """What all of these benchmarks can be told; `defaults` for what differs between them."""
+def parser(
+    description: str | None, output: str, *, trains: bool = True, **defaults: Any
+) -> argparse.ArgumentParser:
+    """What all of these benchmarks can be told; `trains`: their teachers first; `defaults` for what differs between them."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--output", type=Path, default=Path(output), help="a folder for the runs")
     if "layers" in defaults:
         made.add_argument("--layers", type=int, nargs="+", help="depths of the students")
     made.add_argument("--seeds", type=int, default=3, help="students and baselines of each depth")
     made.add_argument("--threads", type=int, default=os.cpu_count())
-    made.add_argument("--teacher-epochs", type=float)
-    made.add_argument("--teacher-learning-rate", type=float)
+    if trains:
+        made.add_argument("--teacher-epochs", type=float)
+        made.add_argument("--teacher-learning-rate", type=float)
     made.add_argument("--epochs", type=float, help="of students and baselines")
     made.add_argument("--learning-rate", type=float, help="of students and baselines")
     made.add_argument("--export", nargs="*", default=["onnx", "int8"])
@@ -44,16 +47,17 @@ def parser(description: str | None, output: str, **defaults: Any) -> argparse.Ar
 def distil(
     options: argparse.Namespace, base: Mapping[str, Any], teacher: Path,
     student: Callable[[int], Mapping[str, Any]] = lambda depth: {"layers": depth},
-    more: Path | None = None,
+    more: Path | None = None, *, trained: bool = False,
 ) -> dict[str, Scores]:
-    """The runs' scores by student. `base`: task and data of the recipe; `teacher`: to be trained first; `student`: of each
-    depth, as a recipe says it; `more`: examples that the teacher alone learns from, in the place of the students'."""
+    """The runs' scores by student. `base`: task and data of the recipe; `teacher`: to be trained first, if not `trained`;
+    `student`: of each depth, as a recipe says it; `more`: examples that the teacher alone learns from, in the place of the
+    students'."""
     torch.set_num_threads(options.threads)
     scores: dict[str, Scores] = {}
     depths = sorted(options.layers, reverse=True)
     for depth in depths:
-        source: dict[str, Any] = {"model": str(options.output / name_of(depths[0]) / "teacher")}
-        if depth == depths[0]:
+        source: dict[str, Any] = {"model": str(teacher if trained else options.output / name_of(depths[0]) / "teacher")}
+        if depth == depths[0] and not trained:
             source = {"model": str(teacher), "train": {
                 "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
                 **({} if more is None else {"data": str(more)})}}
