@@ -40,7 +40,7 @@ def main() -> None:
     few = {**data, "limit": options.labels, "unlabelled": {"rest": True}}
     for way in options.ways:
         trained = way == "few"
-        teacher = whole / "all" / name_of(max(options.layers)) / "teacher" if trained else case.start(whole / "data")
+        teacher = whole / "all" / name_of(max(options.layers)) / "teacher" if trained else case.start(whole / "whole")
         base = {"task": case.task, "data": data if way == "all" else few}
         show(f"{options.case}, {way}", distil(at(options, case, way, whole), base, teacher, trained=trained))
 
@@ -55,15 +55,16 @@ def at(options: argparse.Namespace, case: Case, way: str, whole: Path) -> argpar
 
 def drawn(case: Case, options: argparse.Namespace, whole: Path) -> Path:
     """The case's data with no more training and validation examples than are asked for, drawn by a fixed seed."""
-    if not (whole / "data" / "test.parquet").is_file():
+    folder = whole / f"data-{options.limit}-{options.validation}"  # other numbers are other data
+    if not (folder / "test.parquet").is_file():
         case.prepare(options.data, whole / "whole")
         for split, most in {"train": options.limit, "validation": options.validation, "test": None}.items():
             rows = pq.read_table(whole / "whole" / f"{split}.parquet")
             if most is not None and most < len(rows):
                 rows = rows.take(random.Random(0).sample(range(len(rows)), most))  # with what names its classes
-            (whole / "data").mkdir(parents=True, exist_ok=True)
-            pq.write_table(rows, whole / "data" / f"{split}.parquet")
-    return whole / "data"
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows, folder / f"{split}.parquet")
+    return folder
 
 
 if __name__ == "__main__":
