@@ -1,6 +1,6 @@
 """What single levers are worth, against the same recipe without them; all on the data of the demos.
 
-    python -m benchmarks.levers --parts reasons weights search curve --seeds 3
+    python -m benchmarks.levers --parts reasons weights search curve transfer api --seeds 3
 
 Every run is kept in a folder: stopped, the same command continues; finished, it only prints the tables.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.levers import pulled, reasons, searched
+from benchmarks.levers import passed_on, pulled, reasons, searched, served
 from benchmarks.levers.setting import Setting
 from stilla.runtime.quiet import quiet_libraries
 
@@ -23,6 +23,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Setting], str]]] = {
     "weights": ("digits", pulled.show),
     "search": ("digits", searched.show),
     "curve": ("digits", searched.show_curve),
+    "transfer": ("digits", passed_on.show),
+    "api": ("text", served.show),
 }
 """By name, the demo whose data it takes, and what measures it."""
 
