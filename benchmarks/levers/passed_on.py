@@ -42,11 +42,12 @@ def another_task(setting: Setting) -> str:
     """Is a digit even? From ten pictures of each answer, with a teacher that has seen all; and what is left of the digits."""
     digits = plainly_taught(setting)
     data = parities(setting.data, setting.folder / "parities")
-    base = {"task": "image-classification", "data": {"train": str(data), "limit": {"per_class": 10}},
+    base = {"task": "image-classification", "data": {"train": str(data), "label": "parity", "limit": {"per_class": 10}},
             "evaluate": {"baseline": True, "seeds": setting.seeds, "speed": False}}
     first = setting.recipe()["teacher"]
     teacher = str(run_of({
-        **base, "data": {"train": str(data)}, "student": {"layers": 1}, "distill": {"max_steps": 1, "precision": "float32"},
+        **base, "data": {"train": str(data), "label": "parity"}, "student": {"layers": 1},
+        "distill": {"max_steps": 1, "precision": "float32"},
         "teacher": {"model": first["model"], "train": {**first["train"], "data": None, "epochs": 5}},
         "evaluate": {"speed": False}, "output": str(setting.folder / "parity-teacher")}, []).folder / "teacher")
     how = {"max_steps": STEPS, "batch_size": 16, "learning_rate": 1e-3, "precision": "float32"}
