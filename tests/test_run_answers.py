@@ -75,6 +75,19 @@ def test_a_student_learns_from_a_cache_what_it_learns_live(tmp_path: Path) -> No
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_a_student_with_fewer_tokens_learns_from_questions_that_nobody_has_answered(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, student={"layers": 2, "vocabulary": "data"})
+    asked["teacher"]["train"] |= {"data": asked["data"]["train"]}
+    asked["data"] |= {"limit": 24, "unlabelled": {"rest": True}}
+    asked["distill"] |= {"epochs": 6}
+    run = stilla.distill(**asked)
+    assert run.scores.learnt
+    assert run.scores.teacher["f1"] > 0.8
+    difference = run.scores.difference
+    assert difference is not None
+    assert difference.value > 0.05
+
+
 def test_a_student_with_other_tokens_learns_where_its_teacher_answers(tmp_path: Path) -> None:
     tokenizer = taggers.byte_level()
     config = taggers.config("roberta", len(tokenizer), ("start", "end"), hidden_size=32, intermediate_size=64)

@@ -15,13 +15,14 @@ from tokenizers import processors
 from torch import nn
 
 from stilla import tasks
+from stilla.data import joined
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine
 from stilla.objectives import DIST, Labels, Logits
 from stilla.objectives.base import Objective, Term
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Dims, Side
-from stilla.tasks.answers import Answers
+from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.text import answering
 from stilla.tasks.text.asked import Question
@@ -96,6 +97,25 @@ def test_the_labels_are_the_tokens_with_the_answers_first_and_last_character(mak
         else:
             assert first == last
             assert batch.student["input_ids"][row, places[row, first]] == tokenizer.cls_token_id
+
+
+def test_of_unlabelled_questions_nobody_has_said_the_answer() -> None:
+    """Whatever stands as one; a question without an answer in its passage is another thing."""
+    task = task_of()
+    said = {"passage": ["Ann sees the Bern", "it"], "question": ["who is it", "where"],
+            "answers": [{"text": ["nobody"], "answer_start": [900]}, {"text": [], "answer_start": []}]}
+    pool = task.usable(task.unlabelled(Dataset.from_dict(said), {}))
+    assert pool.to_dict() == {"context": said["passage"], "question": said["question"]}
+    assert list(task.traces(pool)) == [("Ann sees the Bern", "who is it"), ("it", "where")]
+    batch = whole(task.prepare(joined(task.beside(SPLIT), pool), answerers.tokenizer(), None, training=True))
+    assert batch.labels is not None
+    assert batch.labels[-2:].tolist() == [[NO_ANSWER, NO_ANSWER]] * 2
+    assert NO_ANSWER not in batch.labels[:-2]
+    assert {name: task.counts(batch)[name] for name in ("rows", "labelled")} == {"rows": 28, "labelled": 24}
+    alone = whole(task.prepare(joined(None, pool), answerers.tokenizer(), None, training=True))
+    assert task.counts(alone)["labelled"] == 0
+    with pytest.raises(DataError, match="which column is 'context'"):
+        task.unlabelled(Dataset.from_dict({"text": ["a"], "question": ["b"]}), {})
 
 
 def test_a_row_is_a_window_and_an_end_and_only_the_passage_and_cls_are_classes() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from stilla.data import are_unlabelled
 from stilla.errors import DataError, all_at_once
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
@@ -21,11 +22,13 @@ Piece = tuple[int, int]
 
 @dataclass(frozen=True)
 class Question:
-    """`answers`: pieces of the context, each right; none where the context does not answer the question."""
+    """`answers`: pieces of the context, each right; none where the context does not answer the question. `labelled`: whether
+    anybody has said so."""
 
     context: str
     question: str
     answers: tuple[Piece, ...]
+    labelled: bool = True
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -36,10 +39,15 @@ def questions(section: QuestionAnsweringData, split: Dataset) -> tuple[dict[int,
     """Those that can be used, by row; and rows by what is wrong with them, in words."""
     found: dict[int, Question] = {}
     wrong: dict[str, list[int]] = {}
-    named = (section.context, section.question, section.answers)
-    for row, values in enumerate(zip(*(_columns.values(split, name) for name in named))):
+    free = are_unlabelled(split)
+    known = section.answers in split.column_names  # not where all are unlabelled
+    said = _columns.values(split, section.answers) if known else [None] * len(split)
+    asked = zip(*(_columns.values(split, name) for name in (section.context, section.question)))
+    for row, ((context, question), answers) in enumerate(zip(asked, said, strict=True)):
         try:
-            found[row] = _question(section, *values)
+            _refuse_empty(section, context, question)
+            found[row] = (Question(context, question.strip(), (), labelled=False) if free[row]
+                          else Question(context, question.strip(), _answers(section, context, answers)))
         except ValueError as error:
             wrong.setdefault(str(error), []).append(row)
     return found, wrong
@@ -86,10 +94,13 @@ def usable(section: QuestionAnsweringData, split: Dataset) -> dict[int, Question
     return found
 
 
-def _question(section: QuestionAnsweringData, context: Any, question: Any, said: Any) -> Question:
+def _refuse_empty(section: QuestionAnsweringData, context: Any, question: Any) -> None:
     for name, text in ((section.context, context), (section.question, question)):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name!r} is null or empty")
+
+
+def _answers(section: QuestionAnsweringData, context: str, said: Any) -> tuple[Piece, ...]:
     pieces = []
     for text, start in _pairs(section.answers, said):
         if not isinstance(text, str) or not text.strip() or type(start) is not int:
@@ -99,7 +110,7 @@ def _question(section: QuestionAnsweringData, context: Any, question: Any, said:
                              "(answer_start counts characters, from 0)")
         start += len(text) - len(text.lstrip())
         pieces.append((start, start + len(text.strip())))
-    return Question(context, question.strip(), tuple(dict.fromkeys(pieces)))
+    return tuple(dict.fromkeys(pieces))
 
 
 def _pairs(column: str, said: Any) -> Sequence[tuple[Any, Any]]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError
 from stilla.runtime.narrate import tracked
 from stilla.signals import Batch, Side
+from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.text.across import FLOOR, NOWHERE, Across, Spans, borders, ranks, stands_for
 from stilla.tasks.text.asked import Question
 from stilla.tasks.text.tokens import Tokens
@@ -33,7 +34,8 @@ class Passages:
     """Windows of questions. `tokens[i]` are those of window i, of question `owners[i]`.
 
     `begins`, `ends`: of every token the characters of the passage that it holds; both NOWHERE where no answer can be, both 0
-    at the place that says that there is none. `labels`: (windows, 2) the first and last token of the answer.
+    at the place that says that there is none. `labels`: (windows, 2) the first and last token of the answer, NO_ANSWER where
+    nobody has said it.
     """
 
     tokens: Tokens
@@ -184,7 +186,9 @@ def _stand_for(one: Question, ours: _Window, theirs: _Window) -> tuple[NDArray[n
 
 def _label(one: Question, begins: NDArray[np.int32], ends: NDArray[np.int32]) -> tuple[int, int]:
     """The tokens with the first and the last character of the first answer that stands whole in the window; the place that
-    says that there is none, twice, where none does."""
+    says that there is none, twice, where none does; NO_ANSWER, twice, where nobody knows it."""
+    if not one.labelled:
+        return NO_ANSWER, NO_ANSWER
     real = np.flatnonzero(ends > 0)
     for start, stop in one.answers:
         inside = real[(ends[real] > start) & (begins[real] < stop)]

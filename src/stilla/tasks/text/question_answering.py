@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -16,9 +16,11 @@ from stilla.errors import CompatibilityError, DataError
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
-from stilla.tasks.base import Loaded, Prepared, Segment, Task, content
+from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
+from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.broken import refuse_or_leave_out
+from stilla.tasks.shared.bound import bound
+from stilla.tasks.shared.broken import refuse_or_leave_out, without_empty
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
@@ -115,6 +117,31 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
             lengths=cut.tokens.lengths.tolist(), references=[questions[one] for one in cut.owners],
             aligned=read.across is None)
 
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        asked = _asked.usable(self.section, split).values()
+        return Texts((text for one in asked for text in (one.question, one.context)), None)
+
+    # --- examples without labels ---
+
+    def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
+        return bound(pool, self._read, called, _columns.is_text, "text", _usual_questions, (self.section.answers,))
+
+    def usable(self, pool: Dataset) -> Dataset:
+        texts = [_columns.values(pool, column) for column in self._read]
+        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self._read))
+
+    def beside(self, split: Dataset) -> Dataset:
+        return split.select_columns([*self._read, self.section.answers])
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
+        return zip(*([text or "" for text in _columns.values(split, column)] for column in self._read))
+
+    @property
+    def _read(self) -> tuple[str, str]:
+        return self.section.context, self.section.question
+
+    # --- two models ---
+
     def alike(self, student: Any, teacher: Any) -> bool:
         return _tokens.same(student, teacher)
 
@@ -173,3 +200,10 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def numbers_of(self, length: int) -> int:
         return 2 * length
+
+
+def _usual_questions(pool: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+    """The columns of passages and questions by their usual names; None where there are none of these."""
+    lower = {name.lower(): name for name in reversed(texts)}
+    contexts = [lower[name] for name in ("context", "passage", "paragraph") if name in lower]
+    return [contexts[0], lower["question"]] if len(contexts) == 1 and "question" in lower else None
