@@ -10,15 +10,14 @@ again, so that arms and seeds can be added.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
 
 from benchmarks.gap.arms import ARMS, BASELINES
 from benchmarks.gap.cases import CASES
+from benchmarks.gap.options import parser
 from benchmarks.gap.runs import Bench, Kept, metric_of
 from benchmarks.gap.table import gap_table
-from benchmarks.inputs import add_data_option
 from stilla.runtime.quiet import quiet_libraries
 
 
@@ -39,16 +38,10 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gap", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--arms", nargs="+", choices=["baselines", *ARMS], default=["baselines", "default"], metavar="ARM",
-                        help=f"baselines (all of them), or any of: {'; '.join(ARMS)}")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/gap"))
-    add_data_option(parser)
-    return parser.parse_args()
+    made = parser("benchmarks.gap", __doc__, CASES, list(CASES))
+    made.add_argument("--arms", nargs="+", choices=["baselines", *ARMS], default=["baselines", "default"], metavar="ARM",
+                      help=f"baselines (all of them), or any of: {'; '.join(ARMS)}")
+    return made.parse_args()
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from benchmarks.gap.cases import CASES, SINGLE_TEXTS
+from benchmarks.gap.options import parser
 from benchmarks.gap.runs import Bench, Kept, metric_of
 from benchmarks.gap.table import gap_table
-from benchmarks.inputs import add_data_option
 from stilla.recipe.models import Training
 from stilla.runtime.quiet import quiet_libraries
 from stilla.training.arguments import precision_of
@@ -62,7 +62,7 @@ def brewed(bench: Bench, case: str, teacher: Path, seed: int) -> Kept:
 def distil(teacher: Path, start: Path, texts: list[str], seed: int, output: Path) -> float:
     """Train and save the student; seconds of the processor."""
     torch.manual_seed(seed)
-    models = [_load(folder) for folder in (teacher, start)]
+    models = [load(folder) for folder in (teacher, start)]
     tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (teacher, start)]
     batches = Batches(texts, list(zip(tokenizers, models, strict=True)), seed)
     student = models[1]
@@ -125,19 +125,13 @@ def _adapt(_: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict[str, Tensor
     return outputs
 
 
-def _load(folder: Path) -> Any:
+def load(folder: Path) -> Any:
+    """A classifier, in float32."""
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gap.brewer", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["sib200"], choices=SINGLE_TEXTS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/gap"))
-    add_data_option(parser)
-    return parser.parse_args()
+    return parser("benchmarks.gap.brewer", __doc__, SINGLE_TEXTS, ["sib200"]).parse_args()
 
 
 if __name__ == "__main__":

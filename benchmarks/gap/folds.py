@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from benchmarks.gap.brewer import tokens
+from benchmarks.gap.brewer import load, tokens
 from benchmarks.gap.cases import CASES, SINGLE_TEXTS, Rows, read, write
+from benchmarks.gap.options import parser
 from benchmarks.gap.runs import Bench, Kept, metric_of, seconds_of
 from benchmarks.gap.table import gap_table
-from benchmarks.inputs import add_data_option
 from benchmarks.students import run_of
 from stilla.runtime.quiet import quiet_libraries
 
@@ -110,7 +110,7 @@ def fold_teacher(bench: Bench, case: str, fold: int, rows: Rows) -> Path:
 @torch.no_grad()
 def answered(model: Path, texts: list[str]) -> dict[tuple[int, ...], Tensor]:
     """The logits of each text, by its tokens."""
-    tokenizer, teacher = AutoTokenizer.from_pretrained(model), _load(model).eval()
+    tokenizer, teacher = AutoTokenizer.from_pretrained(model), load(model).eval()
     found: dict[tuple[int, ...], Tensor] = {}
     for begin in range(0, len(texts), BATCH):
         batch = tokens(tokenizer, texts[begin:begin + BATCH], teacher)
@@ -128,7 +128,7 @@ def filtered(bench: Bench, case: str, teacher: Path) -> str:
         rows = pq.read_table(bench.folder(case) / "data" / "train.parquet").to_pylist()
         tokenizer = AutoTokenizer.from_pretrained(teacher)
         # the final teacher's folder knows the classes; its training starts where the case's does
-        classes: Mapping[str, int] = _load(teacher).config.label2id
+        classes: Mapping[str, int] = load(teacher).config.label2id
         start = CASES[case].start(bench.folder(case) / "data")
         model = AutoModelForSequenceClassification.from_pretrained(
             start, num_labels=len(classes), ignore_mismatched_sizes=True, dtype=torch.float32).train()
@@ -175,7 +175,7 @@ class StoredTeacher(nn.Module):
 def stored_teacher() -> nn.Module:
     """For a recipe: `teacher: {model: benchmarks.gap.folds:stored_teacher, processor: FOLDER}`."""
     answers, like = os.environ[ANSWERS].split(os.pathsep)
-    return StoredTeacher(torch.load(Path(answers) / "answers.pt"), _load(Path(like)))
+    return StoredTeacher(torch.load(Path(answers) / "answers.pt"), load(Path(like)))
 
 
 def _keys(ids: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
@@ -183,23 +183,13 @@ def _keys(ids: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
     return [tuple(row[valid.bool()].tolist()) for row, valid in zip(ids, mask, strict=True)]
 
 
-def _load(folder: Path) -> Any:
-    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-
-
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gap.folds", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["docstrings"], choices=SINGLE_TEXTS)
-    parser.add_argument("--passes", type=float, default=24)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--labels", type=float, default=0.3, help="weight of the labels beside a teacher's answers")
-    parser.add_argument("--temperature", type=float, default=2.0)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/gap"))
-    add_data_option(parser)
-    return parser.parse_args()
+    made = parser("benchmarks.gap.folds", __doc__, SINGLE_TEXTS, ["docstrings"])
+    made.add_argument("--passes", type=float, default=24)
+    made.add_argument("--rate", type=float, default=1e-3)
+    made.add_argument("--labels", type=float, default=0.3, help="weight of the labels beside a teacher's answers")
+    made.add_argument("--temperature", type=float, default=2.0)
+    return made.parse_args()
 
 
 if __name__ == "__main__":

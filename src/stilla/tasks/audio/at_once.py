@@ -26,6 +26,7 @@ from transformers import FastSpeech2ConformerModel
 from transformers.models.fastspeech2_conformer import modeling_fastspeech2_conformer as theirs
 
 from stilla.errors import CompatibilityError
+from stilla.tasks.audio.front import fronted
 from stilla.tasks.audio.speaking import Spoken, corrected
 
 _MOST = 1e6
@@ -45,24 +46,11 @@ def teachable(model: FastSpeech2ConformerModel, where: str) -> None:
                                  "model with 1")
     if not config.use_cnn_in_conformer:
         raise CompatibilityError(f"{where!r}: use_cnn_in_conformer is false, with which transformers cannot run its layers")
-    _fronted(model, _AtOnce)
+    fronted(model, _AtOnce)
     for module in model.modules():
         for kind, front in _FRONTS.items():
             if isinstance(module, kind):
-                _fronted(module, front)
-
-
-def _fronted(module: nn.Module, front: type[nn.Module]) -> None:
-    """`front` before the module's class: the same class every time, so that equal models are; by its own name, by which
-    configs name it."""
-    kind = type(module)
-    if not issubclass(kind, front):
-        if kind not in _known:
-            _known[kind] = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
-        module.__class__ = _known[kind]
-
-
-_known: dict[Any, type[nn.Module]] = {}
+                fronted(module, front)
 
 
 class _AtOnce(nn.Module):

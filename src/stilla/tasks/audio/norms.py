@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from stilla.tasks.audio.front import fronted
+
 
 def leave_padding_out(model: nn.Module) -> bool:
     """Change such layers of a model in place, once. Returns whether there are any."""
@@ -23,15 +25,13 @@ def leave_padding_out(model: nn.Module) -> bool:
     for module in model.modules():
         if _normalises_time(module):
             found = True
-            kind = type(module)
-            if not issubclass(kind, _Marked):
-                module.__class__ = _marked(kind, _Marked)
+            fronted(module, _Marked)
         elif normalises_whole_sounds(module):
             found = True
             if not isinstance(module, _MarkedSounds):
                 norm: nn.Module = dict(module.named_children())["groupnorm"]
-                norm.__class__ = _marked(type(norm), _MarkedNorm)
-                module.__class__ = _marked(type(module), _MarkedSounds)
+                fronted(norm, _MarkedNorm)
+                fronted(module, _MarkedSounds)
     return found
 
 
@@ -118,13 +118,3 @@ class _MarkedNorm(nn.Module):
         centred = (values - mean) * share
         scaled = centred * torch.rsqrt(centred.square().sum((1, 2), keepdim=True) / count + self.eps)
         return torch.where(self.own, scaled * self.weight[:, None] + self.bias[:, None], 0.0).to(frames.dtype)
-
-
-def _marked(kind: type[nn.Module], front: type[nn.Module]) -> type[nn.Module]:
-    """The same class every time, so that equal models are."""
-    if kind not in _known:
-        _known[kind] = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
-    return _known[kind]
-
-
-_known: dict[Any, type[nn.Module]] = {}

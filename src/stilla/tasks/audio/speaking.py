@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, SpeechT5ForTextToSpeech
 from transformers.utils import ModelOutput
 
 from stilla.errors import CompatibilityError
+from stilla.tasks.audio.front import fronted
 
 _AT_ONCE = 1024
 
@@ -56,15 +57,7 @@ def teachable(model: SpeechT5ForTextToSpeech, where: str) -> None:
         raise CompatibilityError(f"{where!r}: speech_decoder_prenet_dropout is {dropped:g}, with which transformers lets "
                                  "nothing of earlier frames through to the decoder (it keeps so large a share of them). Set "
                                  "0.5 in its config.json")
-    if not isinstance(model, _Teachable):
-        kind = type(model)
-        if kind not in _known:
-            # the same class every time, so that equal models are; by its own name, by which configs name it
-            _known[kind] = type(kind.__name__, (_Teachable, kind), {"__module__": kind.__module__})
-        model.__class__ = _known[kind]
-
-
-_known: dict[Any, type[nn.Module]] = {}
+    fronted(model, _Teachable)
 
 
 class _Teachable(nn.Module):
