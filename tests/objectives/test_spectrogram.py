@@ -12,6 +12,8 @@ from transformers.models.speecht5.modeling_speecht5 import SpeechT5SpectrogramLo
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Frames, Spectrogram
 from stilla.signals import Signals, Speech
+from stilla.tasks.audio.text_to_speech import TextToSpeech
+from stilla.tasks.base import Task
 
 ROWS, BINS = 7, 5
 
@@ -115,3 +117,9 @@ def test_what_makes_no_frames_is_refused() -> None:
         Frames().total(Signals(speech=speech(1)), Signals(), 0.0)
     with pytest.raises(RecipeError, match=r"stop: got -1.*0 to"):
         Frames(stop=-1.0)
+
+
+@pytest.mark.parametrize("objective", [Spectrogram(), Frames()])
+def test_only_tasks_that_count_frames_take_them(objective: Spectrogram | Frames) -> None:
+    assert not objective.uncounted(TextToSpeech.counted)
+    assert "divided by the number of frames" in objective.uncounted(Task.counted)[0]

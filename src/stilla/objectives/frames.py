@@ -28,6 +28,8 @@ class Frames(FeatureObjective):
     Of ends and of prosody only what both say is compared. Zero, and least, where both say the same.
     """
 
+    count = "frames"
+
     def __init__(self, *, before: float = 1.0, stop: float = 1.0, prosody: float = 1.0) -> None:
         super().__init__()
         weighed(before=before, stop=stop, prosody=prosody)

@@ -30,6 +30,8 @@ class Spectrogram(TargetObjective):
     models say no end (FastSpeech 2: Ren et al. 2020, arXiv:2006.04558).
     """
 
+    count = "frames"
+
     def __init__(
         self, *, before: float = 1.0, stop: float = 1.0, attention: float = 0.1, durations: float = 1.0
     ) -> None:

@@ -69,6 +69,7 @@ class TextToSpeech(Task[TextToSpeechData]):
     """The column of them."""
 
     kind: ClassVar[str] = "text-to-speech"
+    counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "frames", "tokens", "examples")
     usage = SPEAKING
     data_section = TextToSpeechData
     evaluate_section = TextToSpeechEvaluate
@@ -226,7 +227,7 @@ class TextToSpeech(Task[TextToSpeechData]):
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         rows = int(own_frames(batch).sum())
-        return {"rows": rows, "labelled": rows, "tokens": rows + int(self.mask(batch, Side.STUDENT).sum()),
+        return {"rows": rows, "labelled": rows, "frames": rows, "tokens": rows + int(self.mask(batch, Side.STUDENT).sum()),
                 "examples": len(batch.student["input_ids"])}
 
     def mask(self, batch: Batch, side: Side) -> Bool[Tensor, "batch positions"]:
