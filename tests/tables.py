@@ -143,8 +143,8 @@ def metrics() -> list[str]:
                  [(kind, ", ".join(f"`{one.name}`" for one in make())) for kind, make in kinds.items()])
 
 
-HEADS = {"en": ("Task", "Learns", "Measured by", "A recipe", "Results"),
-         "zh": ("任务", "学习什么", "用什么衡量", "配方示例", "实测结果")}
+HEADS = {"en": ("Task", "Learns", "Learns through", "Measured by", "A recipe", "Results"),
+         "zh": ("任务", "学习什么", "通过什么学习", "用什么衡量", "配方示例", "实测结果")}
 RESULTS = "benchmarks/RESULTS.md"
 FIRST_LOOKS = "Boxes, masks and sounds: first looks, without a gain"
 MEASURED = {
@@ -192,8 +192,20 @@ def tasks(page: str) -> list[str]:
         said = entry.summary if language == "en" else IN_CHINESE[entry.name]
         measures = ", ".join(f"`{name}`" for name in _measures(entry.name))
         result = _result_of(entry.name, "../" if page == "docs" else "", "结果" if page == "zh" else "measured")
-        rows.append((f"`{entry.name}`", said, measures, _recipe_of(entry.name), result))
+        rows.append((f"`{entry.name}`", said, _code(entry.by_default, ", "), measures, _recipe_of(entry.name), result))
     return table(HEADS[language], rows)
+
+
+def offered() -> list[str]:
+    """What each task offers a student: the objectives that apply, and what it is exported as."""
+    return table(("Task", "Learns by default through", "And, named in the recipe", "Export, beside the plain folder"),
+                 [(f"`{one.name}`", _code(one.by_default, ", "), _code(one.others, ", "), _files(one.formats, one.without))
+                  for one in listing.tasks()])
+
+
+def _files(formats: Sequence[str], without: str) -> str:
+    named = _code(formats, ", ") or "–"
+    return f"{named} ({without})" if without else named
 
 
 def _result_of(kind: str, above: str, word: str) -> str:
@@ -291,8 +303,8 @@ def widths() -> list[str]:
                  [(*fields, ", ".join(names)) for fields, names in by_fields.items()])
 
 
-def _code(names: Sequence[str]) -> str:
-    return " and ".join(f"`{name}`" for name in names)
+def _code(names: Sequence[str], between: str = " and ") -> str:
+    return between.join(f"`{name}`" for name in names)
 
 
 def floors() -> list[str]:
@@ -327,7 +339,7 @@ def scaling() -> list[str]:
 MAKERS: Mapping[str, Callable[..., list[str]]] = {
     "scaling": scaling,
     "table": recipe_fields, "fields": task_fields, "options": objective_options, "formats": formats, "metrics": metrics,
-    "families": families, "widths": widths, "floors": floors, "tasks": tasks, "trainer": trainer,
+    "families": families, "widths": widths, "floors": floors, "tasks": tasks, "offered": offered, "trainer": trainer,
 }
 
 

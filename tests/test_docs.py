@@ -47,7 +47,7 @@ def test_every_list_is_on_some_page() -> None:
     assert {f"table: {section}" for section in tables.SECTIONS} <= found
     assert {f"options: {kind}" for kind in OBJECTIVES} <= found
     assert {f"fields: {task}" for task in TASKS} <= found
-    assert {"formats", "metrics", "families", "floors"} <= found
+    assert {"formats", "metrics", "families", "floors", "offered"} <= found
 
 
 def test_every_objective_has_its_section() -> None:

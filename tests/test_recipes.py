@@ -20,7 +20,7 @@ from stilla.recipe import Recipe
 from stilla.recipe.file import read
 from stilla.tasks import KINDS
 from stilla.tasks.text.sections import Contextual, TextClassificationData
-from tests import tiny
+from tests import offering, tiny
 from tests.students import speaking
 from tests.tasks import pairs, tiny_lm
 from tests.tasks.audio import setting as sounds
@@ -61,10 +61,13 @@ def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     written = read(recipe)
     stages = ["teacher.train", *(f"distill.{number}" for number in range(len(written.distill)))]
     steps = [f"{stage}.{field}" for stage in stages for field in ("max_steps=3", "batch_size=8", "precision=float32")]
+    seen = offering.Seen()
+    monkeypatch.setattr("stilla.check.way.fit", seen.fit)
     run = stilla.distill(recipe, *_tiny(written, tmp_path), *QUICK, *steps)
     simple = {"popularity"} if written.task == "recommendation" else set()
     assert set(run.scores.subjects) == {"teacher", "student", "baseline", *simple}
     assert run.report.exists()
+    offering.hold(recipe.stem, written.task, seen)
     assert run.scores.student[run.scores.metric] is not None
     assert bool(run.scores.learnt.get("unlabelled")) == (written.data.unlabelled is not None)
     kept = read(run.folder / "recipe.yaml")

@@ -14,8 +14,11 @@ from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
 from stilla.cli import failures, listing, main, printing
 from stilla.cli.recipes import gathered, new_data, run_at
 from stilla.errors import RecipeError
+from stilla.export import KINDS as FORMATS
 from stilla.objectives import KINDS
 from stilla.runtime import launching
+from stilla.tasks import KINDS as TASKS
+from stilla.tasks.offered import OFFERED
 from tests import tiny
 from tests.report import fakes
 
@@ -345,6 +348,26 @@ def test_objectives_describe_themselves(command):
     assert [line for line in out.splitlines() if line in KINDS] == list(KINDS)
     assert "divergence   forward_kl | reverse_kl | jsd | skew_kl |          forward_kl" in out
     assert "temperature  a number or a schedule" in out
+
+
+def test_tasks_say_by_what_they_are_learnt_and_as_what_exported(command):
+    _, out, _ = command("list", "tasks")
+    whole = " ".join(out.split())
+    assert ("by default: labels, logits also: dkd, dist, listwise, margins, hidden, weights, saliency export: onnx, int8"
+            in whole)
+    assert "by default: objects, queries also: hidden, weights, maps export: onnx (int8 has not been measured" in whole
+    assert "export: the plain folder only (a file would need a loop that knows when to end)" in whole
+
+
+def test_every_task_and_nothing_unknown_is_offered():
+    assert list(OFFERED) == list(TASKS)
+    for offered in OFFERED.values():
+        named = [*offered.by_default, *offered.others]
+        assert offered.by_default
+        assert len(named) == len(set(named))
+        assert set(named) <= set(KINDS)
+        assert set(offered.formats) <= set(FORMATS)
+        assert offered.without or set(offered.formats) == set(FORMATS)
 
 
 @pytest.mark.parametrize("what", ["tasks", "objectives", "formats"])

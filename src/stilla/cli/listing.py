@@ -31,6 +31,22 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class TaskEntry(Entry):
+    """A task, with what a student of it can learn by and be exported as (`stilla.tasks.offered`)."""
+
+    by_default: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    without: str = ""
+
+    @property
+    def handed_over(self) -> str:
+        """The files that there are beside the plain folder, and why there are no others, in words."""
+        files = ", ".join(self.formats) or "the plain folder only"
+        return f"{files} ({self.without})" if self.without else files
+
+
+@dataclass(frozen=True)
 class RunEntry:
     """One run: its folder, and its numbers if it has been scored (quality by subject on the headline metric)."""
 
@@ -42,10 +58,12 @@ class RunEntry:
     state: str = "not finished"
 
 
-def tasks() -> tuple[Entry, ...]:
+def tasks() -> tuple[TaskEntry, ...]:
     from stilla.tasks import find, kinds
+    from stilla.tasks.offered import OFFERED
 
-    return tuple(Entry(kind, summary(find(kind))) for kind in kinds())
+    return tuple(TaskEntry(kind, summary(find(kind)), (), one.by_default, one.others, one.formats, one.without)
+                 for kind in kinds() for one in (OFFERED[kind],))
 
 
 def objectives() -> tuple[Entry, ...]:

@@ -250,8 +250,13 @@ def print_listing(what: str, folder: Path, *, as_json: bool, task: str | None = 
 
 
 def print_entries(entries: Iterable[Entry]) -> None:
+    from stilla.cli.listing import TaskEntry
+
     for entry in entries:
         show(Text(entry.name, style="bold"), _hanging("  ", entry.summary))
+        if isinstance(entry, TaskEntry):
+            show(_hanging("    by default: ", ", ".join(entry.by_default)), _hanging("    also: ", ", ".join(entry.others)),
+                 _hanging("    export: ", entry.handed_over))
         if entry.options:
             table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
             for option in entry.options:

@@ -1,0 +1,57 @@
+"""What every task offers a student: the objectives that check takes for it, and the formats that it is exported in.
+
+Names alone, so that nothing is imported to list them. Runs of the recipes hold the table against what check says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Of one task, whatever its data and models (some of it goes with some of them only; check says which and why).
+
+    `by_default`: what a student learns by whose recipe names no objectives. `others`: what it may name beside or instead.
+    `formats`: what files there are beside the plain folder, which there always is. `without`: why not others, in words.
+    """
+
+    by_default: tuple[str, ...]
+    others: tuple[str, ...]
+    formats: tuple[str, ...] = ("onnx", "int8")
+    without: str = ""
+
+
+_TAUGHT = ("labels", "logits")
+_CLASSES = ("dkd", "dist", "listwise", "margins")
+_STATES = ("hidden", "weights")
+_TOKENS = Offered(_TAUGHT, ("dkd", "listwise", "margins", *_STATES))
+_EXAMPLES = Offered(_TAUGHT, (*_CLASSES, *_STATES, "saliency"))
+
+OFFERED: Mapping[str, Offered] = {
+    "text-classification": _EXAMPLES,
+    "token-classification": Offered(_TAUGHT, (*_CLASSES, *_STATES)),
+    "question-answering": Offered(_TAUGHT, ("dkd", "margins", *_STATES)),
+    "seq2seq": _TOKENS,
+    "image-classification": Offered(_TAUGHT, (*_EXAMPLES.others, "maps")),
+    "semantic-segmentation": Offered(_TAUGHT, (*_CLASSES, *_STATES, "maps", "channels", "pairwise")),
+    "image-segmentation": Offered(("segments", "masks"), (*_STATES, "maps"), ("onnx",),
+                                  "int8 has not been measured of masks; EoMT has no file"),
+    "audio-classification": _EXAMPLES,
+    "speech-recognition": Offered(("ctc", "logits"), ("labels", *_CLASSES, *_STATES),
+                                  without="recognisers that write, such as Whisper, have the folder alone: a file would need "
+                                          "a loop that knows the prompt"),
+    "text-to-speech": Offered(("spectrogram", "frames"), _STATES, (), "a file would need a loop that knows when to end"),
+    "object-detection": Offered(("objects", "queries"), (*_STATES, "maps"), ("onnx",),
+                                "int8 has not been measured of boxes; RT-DETR, D-FINE and DEIMv2 have no file"),
+    "causal-lm": _TOKENS,
+    "masked-lm": _TOKENS,
+    "embedding": Offered(("embedding",), ("similarities", *_TAUGHT, *_CLASSES, *_STATES)),
+    "reranking": Offered(("logits",), ("labels", "ranking", *_STATES, "saliency")),
+    "image-text": Offered(("embedding", "affinities"), ("similarities", "contrastive", "interactive", *_STATES)),
+    "image-text-to-text": Offered(_TAUGHT, _TOKENS.others, (),
+                                  "files would need a loop around one for pictures and one for tokens"),
+    "recommendation": _TOKENS,
+    "several": Offered(_TAUGHT, _CLASSES),
+}
