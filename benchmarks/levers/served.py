@@ -27,7 +27,7 @@ def show(setting: Setting) -> str:
     with served(Path(setting.teacher)) as url:
         for name, more in (("its log-probabilities, served", {"logprobs": 20}), ("its words, served", {})):
             api = {"url": url, "template": "{source}", "max_tokens": 8, **more}
-            runs[name] = setting.run(name.replace(",", ""), lender=plain, student={"model": str(start)}, distill=distill,
+            runs[name] = setting.run(name.replace(",", ""), student={"model": str(start)}, distill=distill,
                                      teacher={"model": "docstrings", "api": api})
     return f"{table(runs)}\n\nteacher {100 * plain.scores.teacher['accuracy']:.1f}"
 
