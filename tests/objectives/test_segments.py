@@ -137,6 +137,19 @@ def test_a_student_that_is_its_teacher_has_no_loss_in_whatever_order() -> None:
     assert all(one.grad is not None and 1e-6 < one.grad.abs().max() < 1e3 for one in (fresh.logits, fresh.masks))
 
 
+def test_free_numbers_end_at_the_teachers_answers_as_sure_as_it_is() -> None:
+    student, teacher = found(1, seed=8), found(1, seed=5)
+    steps = torch.optim.Adam([student.logits, student.masks], lr=0.1)
+    for _ in range(200):
+        steps.zero_grad()
+        value = loss(student, Found(teacher.logits.detach(), teacher.masks.detach()))
+        value.backward()
+        steps.step()
+    assert value.item() < 0.02
+    sure, known = (one.independent()[0].detach().sigmoid().amax(-1).sort().values for one in (student, teacher))
+    assert (sure - known).abs().max() < 0.05
+
+
 def test_what_a_teacher_is_not_sure_of_moves_no_mask() -> None:
     student, teacher = found(1), found(1, seed=3)
     logits = teacher.logits.detach().clone()
