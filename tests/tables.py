@@ -45,6 +45,7 @@ from stilla.recipe.fitting import Latency
 from stilla.recipe.kinds import PLACES, sections
 from stilla.recipe.schedule import Schedule
 from stilla.recipe.yaml import flow
+from stilla.tasks.retrieval.sections import Negatives
 from stilla.tasks.text.sections import Contextual
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "distill": Stage, "objectives": ObjectiveSpec, "personal": Personal, "completions": Completions, "cache": Cache,
     "evaluate": Evaluate, "generation": Generation, "saliency": Reasons, "unlabelled": Unlabelled, "generate": Generate,
     "contextual": Contextual, "search": Search, "api": Api, "price": Price, "limit": PerClass, "until": Until,
+    "negatives": Negatives,
 }
 
 

@@ -1,8 +1,8 @@
 """The straight line: from a recipe to a deployed student with honest numbers.
 
-    recipe -> data -> [generated] -> [proposals] -> teacher -> [unlabelled] -> [completions] -> student (and parts of it,
-    baseline) -> export -> scores
-                        -> report
+    recipe -> data -> [generated] -> [proposals] -> teacher -> [negatives] -> [unlabelled] -> [completions] ->
+    student (and parts of it, baseline) -> export -> scores
+                                                  -> report
 
 A training stage that is finished with the same inputs is skipped and named; one that was begun with others stops
 the run. What is cheap (scores, report) is done again when anything it depends on has changed.
@@ -26,7 +26,18 @@ from stilla.runtime.narrate import say
 from stilla.runtime.processes import in_words, on_main, processes
 from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
-from stilla.stages import asking, completions, generated, layering, personal, proposing, sizing, transfer, unlabelled
+from stilla.stages import (
+    asking,
+    completions,
+    generated,
+    layering,
+    mining,
+    personal,
+    proposing,
+    sizing,
+    transfer,
+    unlabelled,
+)
 from stilla.stages.completions import Completed
 from stilla.stages.folder import RunFolder
 from stilla.stages.given import Call, Source
@@ -160,7 +171,7 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     place = replace(place, task=place.task.adapted_to(teacher))
     place.task.exams(recipe.evaluate)  # whatever they need that is not there is missed now, and not behind a training
     refuse_weak(place, teacher)
-    return Stages(place, teacher)
+    return Stages(mining.mined(place, teacher), teacher)
 
 
 def with_student(stages: Stages, written: Completed | None) -> Stages:

@@ -69,7 +69,7 @@ def check_draft(draft: Draft) -> Findings:
 
     def cost_of(recipe: Recipe) -> Estimate:
         return estimate(recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
-                        ready.pool, ready.writing, ready.to_propose)
+                        ready.pool, ready.writing, ready.to_propose, ready.to_mine)
 
     cost = cost_of(ready.recipe)
     found.problems += cost.problems(Path(recipe.output))

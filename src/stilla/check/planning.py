@@ -121,7 +121,7 @@ def _costs(ready: Ready) -> tuple[Estimate, Estimate | None]:
     """Of the run, and of the same without a cache."""
     def of(recipe: Recipe) -> Estimate:
         return estimate(recipe, ready.task, ready.splits, ready.teacher, ready.student, ready.prepared, ready.per_example,
-                        ready.pool, ready.writing, ready.to_propose)
+                        ready.pool, ready.writing, ready.to_propose, ready.to_mine)
 
     with_cache = of(ready.recipe)
     without = of(ready.recipe.model_copy(update={"cache": Cache(form="none")}))

@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 
 from stilla import data, tasks
-from stilla.check import generating, lengths, places, proposing, size
+from stilla.check import generating, lengths, mining, places, proposing, size
 from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
+from stilla.check.mining import ToMine
 from stilla.check.proposing import ToPropose
 from stilla.check.spaces import out_of_reach
 from stilla.check.terms import fit, is_usable, needs_the_teacher, wrong_terms
@@ -56,7 +57,7 @@ class Ready:
     """What a run would start from. `prepared`: a sample of the training data for both models; `per_example`: how many
     of its examples one of the data makes (packed documents share one, long ones make several). `recipe`: with what follows
     from its data. `pool`: unlabelled examples. `writing`: who writes some of them first. `to_propose`: who is asked for
-    words."""
+    words. `to_mine`: what the teacher reads to find what does not answer queries."""
 
     splits: dict[str, Dataset]
     task: Task
@@ -68,6 +69,7 @@ class Ready:
     pool: Pool | None = None
     writing: Writing | None = None
     to_propose: ToPropose | None = None
+    to_mine: ToMine | None = None
 
 
 def look(recipe: Recipe, found: Found) -> Ready | None:
@@ -186,6 +188,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
         task = task.adapted_to(teacher).sketched()
         with found.attempt("evaluate"):
             task.exams(recipe.evaluate)
+        splits, task, to_mine = mining.look(recipe, splits, task, found)
         _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32
@@ -215,7 +218,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
             fit(recipe, chosen, task, teacher, student, prepared, found)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
-            return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool)
+            return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool,
+                         to_mine=to_mine)
     return None
 
 

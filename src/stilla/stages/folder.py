@@ -10,7 +10,7 @@
     answers/           what a teacher behind an address answered; answers.json: what came of it
     completions/       texts that the teacher wrote, if asked for
     generated/         unlabelled texts that a language model wrote; proposals/: words that a masked one did, if asked for
-    unlabelled/        what it thinks of unlabelled examples, if asked for; from how many was learnt
+    unlabelled/        what it thinks of unlabelled examples; negatives/: what does not answer queries; both if asked for
     width/, reptile/   which units a narrower student keeps; the body that other tasks made of a student's start
     cache/             what the teacher said of the training data, if that is stored
     data/, start/      examples and models that Python gave, by content (stages/stored.py)
@@ -302,7 +302,7 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Remove what killed processes left: files and folders that were being written, checkpoints of finished stages."""
-        inside = [self.path / name for name in ("seeds", "stages")]
+        inside = [self.path / name for name in ("seeds", "stages", "negatives", "negatives/vectors")]
         for place in (self.path, self.exports, self.completions, self.generated, self.proposals, self.unlabelled, *inside):
             for kind in (f".*{PARTIAL}", ".*.new", ".*.old", f"{TRIAL}*"):
                 for path in place.glob(kind):
@@ -322,8 +322,8 @@ class RunFolder:
 # stages.json last: without it, what is left of a removal that was stopped would be no run, and nobody might touch it
 _OURS = ("recipe.yaml", "environment.json", "scores.json", "report.html", "report", "log.jsonl", "teacher", "student",
          "baseline", "adapted", "personal", "stages", "seeds", "export", "completions", "generated", "proposals",
-         "unlabelled", "width", "reptile", "cache", "checkpoints", "profile", "answers.json", "evaluations", "trackers",
-         "set-aside", "error.txt", "stages.json")
+         "unlabelled", "negatives", "width", "reptile", "cache", "checkpoints", "profile", "answers.json", "evaluations",
+         "trackers", "set-aside", "error.txt", "stages.json")
 
 
 def _later(line: str, stage: str, step: int) -> bool:

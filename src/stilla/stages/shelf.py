@@ -21,8 +21,8 @@ from stilla.runtime.narrate import say
 from stilla.stages import record
 from stilla.stages.record import Record
 
-SHARED = frozenset({"teacher", "teacher-check", "generated", "proposals", "unlabelled", "completions", "size", "layers",
-                    "width"})
+SHARED = frozenset({"teacher", "teacher-check", "generated", "proposals", "unlabelled", "negatives", "completions", "size",
+                    "layers", "width"})
 """Stages that do not depend on how a student is trained, or seldom: worth keeping for the next run."""
 LOOK_AGAIN = 1.0
 """Seconds after which a waiting run looks again."""

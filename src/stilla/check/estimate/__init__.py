@@ -22,6 +22,7 @@ from stilla.check.estimate.generating import seconds_of_generating
 from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
 from stilla.check.estimate.proposing import seconds_of_proposing
 from stilla.check.estimate.writing import seconds_of_writing
+from stilla.check.mining import ToMine
 from stilla.check.proposing import ToPropose
 from stilla.data import TEACHER, to_measure
 from stilla.evaluate.flops import count_tokens
@@ -48,6 +49,9 @@ PROCESS = 0.6e9
 """Bytes of a process that has imported everything."""
 OF_A_TOKEN = 3
 """Tokens of a text that is one, with what a tokenizer puts around it."""
+SEARCHED = 3e-8
+"""Seconds per similarity of a search, on one thread: its share of a product of vectors of 384 numbers, and of finding the
+largest."""
 EXPORT, SPEED = 15.0, 6.0
 """Seconds to write one format; to measure the speed of one subject."""
 
@@ -110,10 +114,12 @@ def estimate(
     pool: Pool | None = None,
     writing: Writing | None = None,
     to_propose: ToPropose | None = None,
+    to_mine: ToMine | None = None,
 ) -> Estimate:
     """Scale a few measured passes to the whole run. `prepared`: a sample of the training data for both models;
     `per_example`: how many of its examples one of the data makes. `pool`: unlabelled examples, of which all are taken to be
-    kept. `writing`: who writes some of them first. `to_propose`: who is asked for words."""
+    kept. `writing`: who writes some of them first. `to_propose`: who is asked for words. `to_mine`:
+    what the teacher reads to find what does not answer queries."""
     first, teaching, adapted = recipe.distill[0], recipe.teacher.train, recipe.distill[-1].adapt is not None
     ours, theirs = _measured(task, prepared, Subject(student.model, Side.STUDENT, first, train=True),
                              Subject(teacher.model, Side.TEACHER, teaching or first, train=teaching is not None or adapted))
@@ -132,6 +138,9 @@ def estimate(
                        [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in recipe.distill])
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
+    if to_mine is not None:
+        seconds = {"negatives": theirs.passes.answering(to_mine.examples, recipe.evaluate.batch_size)
+                   + SEARCHED * to_mine.similarities, **seconds}
     ranges = {**{name: (one, one) for name, one in seconds.items()},
               **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
               **({} if to_propose is None else {"proposals": seconds_of_proposing(to_propose, device_for(first))}),

@@ -17,25 +17,19 @@ from transformers import PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.objectives.base import Term
-from stilla.objectives.embedding import Embedding as Vectors
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import fewer, forms, loading, static, stored
+from stilla.tasks.retrieval import fewer, forms, loading, mining, static, stored
 from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
-from stilla.tasks.retrieval.model import Embedder, Shape, as_embedder
+from stilla.tasks.retrieval.mining import Mines, Mining
+from stilla.tasks.retrieval.model import Embedder, Shape
 from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reading import Reader
-from stilla.tasks.retrieval.references import (
-    NOT_DRAWN,
-    NOTHING_SEARCHED,
-    OTHER_WIDTH,
-    labels_of,
-    references,
-)
+from stilla.tasks.retrieval.references import NOT_DRAWN, NOTHING_SEARCHED, OTHER_WIDTH, labels_of, references
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Known, Table
@@ -43,7 +37,7 @@ from stilla.tasks.retrieval.texts import ALONE, Collate, names_in
 from stilla.tasks.retrieval.usage import EMBEDDING
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
-from stilla.tasks.shared.broken import empty, refuse_empty, without_empty
+from stilla.tasks.shared.broken import empty, without_empty
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
 from stilla.tasks.text import tokens as _tokens
@@ -53,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Embedding(Task[EmbeddingData]):
+class Embedding(Task[EmbeddingData], Mines):
     """Vectors of texts for search, pairs and neighbours: any encoder, pooled.
 
     An example has one text, or several: a pair, or a query with what answers it and what does not. Its texts stand one after
@@ -67,6 +61,8 @@ class Embedding(Task[EmbeddingData]):
     """Of what is learnt from."""
     measured: Mapping[Kinds, Form] = field(default_factory=dict)
     """Of what is measured, by kind, that of the validation data first."""
+    found: Form | None = None
+    """Of what is learnt once the teacher has found what does not answer its queries."""
     teachers: tuple[str, ...] = ()
     """The columns that teachers read instead of the form's; empty: the same."""
     shape: Shape | None = None
@@ -92,28 +88,16 @@ class Embedding(Task[EmbeddingData]):
 
     @classmethod
     def understand(cls, section: EmbeddingData, splits: Mapping[str, Dataset]) -> Self:
-        problems = nowhere(section, splits)
-        found: dict[str, Form] = {}
-        for name, split in splits.items():
-            try:
-                found[name] = forms.form_of(section, split)
-                if found[name].kind == "scored":
-                    forms.scores_of(section, found[name], name, split)
-                texts = forms.texts_of(found[name], split)
-                refuse_empty(section, name, split, texts, _columns.named(found[name].columns))
-            except DataError as error:
-                problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
-        measuring = {name: form.kind for name, form in found.items() if name != "train"}
-        if section.documents == "teacher" and not {"search", "answered"} & {*measuring.values()}:
+        found, problems = forms.of_splits(section, splits)
+        problems = [*nowhere(section, splits), *problems]
+        measured = forms.by_kind(found)
+        if section.documents == "teacher" and not {"search", "answered"} & {*measured}:
             problems.append(NOTHING_SEARCHED)
-        if problems:
-            raise all_at_once(problems, DataError)
-        measured: dict[Kinds, Form] = {}
-        for name in ("validation", "test", *found):  # by what validation is measured, a training may go
-            if name in found and name != "train":
-                measured.setdefault(found[name].kind, found[name])
         form = found.get("train") or forms.of_pool(section)
         form = Form("texts", form.columns) if form.kind == "search" else form
+        problems += mining.problems(section, form, splits["train"]) if "train" in found else []
+        if problems:
+            raise all_at_once(problems, DataError)
         return cls(section, form, measured, splits=splits)
 
     @classmethod
@@ -130,10 +114,13 @@ class Embedding(Task[EmbeddingData]):
         if found and len(found) != len(self.form.columns):
             raise DataError(f"teacher.data: got {len(found)} columns for the {len(self.form.columns)} texts of an example "
                             f"({_columns.named(self.form.columns)}); expected as many.")
+        if found and self.mining is not None:
+            raise CompatibilityError(mining.TEACHERS_COLUMNS)
         return replace(self, teachers=() if found == self.form.columns else found)
 
     def of_teacher(self) -> Self:
-        return replace(self, form=replace(self.form, columns=self.teachers), teachers=()) if self.teachers else self
+        columns = self.teachers or self.form.columns
+        return replace(self, form=replace(self.form, columns=columns), teachers=(), found=None)
 
     def resolved(self, section: EmbeddingData) -> EmbeddingData:
         said = {} if self.shape is None else {"pooling": self.shape.pooling, "normalise": self.shape.normalised}
@@ -173,10 +160,9 @@ class Embedding(Task[EmbeddingData]):
         return self.section is not None and self.section.documents == "teacher"
 
     def idle(self, terms: Sequence[Term]) -> list[str]:
-        drawn = [isinstance(term.objective, Vectors) for term in terms if term.objective.needs_teacher]
-        if self.keeps_the_index and drawn and not any(drawn):
+        if self.keeps_the_index and fewer.undrawn(terms):
             return [NOT_DRAWN]
-        return fewer.unlearnt(self._beginnings, terms)
+        return [*fewer.unlearnt(self._beginnings, terms), *mining.unlearnt(self.mining, terms)]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if source.is_stored and labelled:
@@ -193,23 +179,16 @@ class Embedding(Task[EmbeddingData]):
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
         wanted = None if self.section is None else self.section.dimensions
         width = wanted or self.width
-        made: Any = model
         if spec.static:
             assert self.teacher is not None  # students are made once it is known
             return static.any_of_its_shape(self.teacher, width) if self.sketch else static.made_from(self.teacher, width)
-        if isinstance(model, Embedder) and width not in (None, model.width):
-            made = as_embedder(made, replace(model.shape, width=width))
-        if spec.lora is not None and isinstance(made, Embedder) and made.new_layers:
-            raise CompatibilityError(f"student.lora: a layer to {made.width} numbers comes after the encoder, and nothing "
-                                     "that adapters could build on stands in it yet. Leave lora out, or data.dimensions; a "
-                                     "student of the teacher's width needs none")
-        return made  # type: ignore[no-any-return]
+        return fewer.widened(model, width, adapters=spec.lora is not None)
 
     def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
         return replace(student, processor=static.reader_of(student.processor)) if spec.static else student
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
-        return fewer.learnt_by(self._beginnings)
+        return (*fewer.learnt_by(self._beginnings), *mining.learnt_by(self.mining))
 
     @property
     def _beginnings(self) -> tuple[int, ...]:
@@ -219,7 +198,7 @@ class Embedding(Task[EmbeddingData]):
     def has_labels(self) -> bool:
         """Pairs have scores, and of several candidates the first answers the query; texts, and queries with an answer each,
         say nothing that is right for one example by itself."""
-        return self.form.kind == "scored" or self.form.classes > 1
+        return self.form.kind == "scored" or self._learnt.classes > 1 or self.mining is not None
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         columns = tuple(dict.fromkeys((*self.form.columns, *self.teachers)))
@@ -262,6 +241,8 @@ class Embedding(Task[EmbeddingData]):
     def _form(self, split: Dataset) -> Form:
         """A training's form, of what has its columns; a split that is measured has its own."""
         there = set(split.column_names)
+        if set(self._learnt.columns) <= there and self.found is not None:
+            return self.found
         if self.section is None or (set(self.form.columns) <= there and "relevant" not in there):
             return self.form
         return forms.form_of(self.section, split)
@@ -271,7 +252,7 @@ class Embedding(Task[EmbeddingData]):
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        form = self.form if training else self._form(split)
+        form = self._learnt if training else self._form(split)
         if teacher is not None and self.teachers and form is self.form:
             theirs = self.of_teacher().prepare(split, teacher, None, training=training, seed=seed)
             own = self.prepare(split, student, None, training=training, seed=seed)
@@ -306,6 +287,21 @@ class Embedding(Task[EmbeddingData]):
         if cut:
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
         return tokens
+
+    # --- what the teacher finds ---
+
+    @property
+    def _learnt(self) -> Form:
+        return self.found or self.form
+
+    @property
+    def mining(self) -> Mining | None:
+        if self.section is None or self.section.negatives is None:
+            return None
+        return Mining(self.section.negatives, self.form, self.exam().as_compared, self.shape, self.section.max_length)
+
+    def with_found(self, form: Form) -> Self:
+        return replace(self, found=form)
 
     # --- batches and signals ---
 
@@ -362,14 +358,14 @@ class Embedding(Task[EmbeddingData]):
         return model.width if isinstance(model, Embedder | StaticModel | Table) else 0
 
     def row_classes(self) -> int:
-        return self.form.classes
+        return self._learnt.classes
 
     def teacher_classes(self) -> int:
         """Numbers of a vector: what is stored of a text."""
         return self.width or self.row_classes()
 
     def numbers_of(self, length: int) -> int:
-        return self.teacher_classes() * len(self.form.columns)
+        return self.teacher_classes() * len(self._learnt.columns)
 
     def exam(self) -> EmbeddingExam:
         dot = self.shape is not None and self.shape.similarity == "dot"

@@ -64,7 +64,7 @@ class EmbeddingExam(ForwardExam):
     def _found(self, given: NDArray[Any], places: Places) -> list[ranking.Ranking]:
         """Of every query what is nearest to it."""
         asking = np.array([one.grades is not None for one in places])
-        vectors = self._comparable(given)
+        vectors = self.as_compared(given)
         documents: dict[str, NDArray[Any]] = {}
         for row, one in enumerate(places):
             if one.grades is None:
@@ -73,7 +73,7 @@ class EmbeddingExam(ForwardExam):
                 documents |= dict(zip(one.documents, vectors[row, 1:]))
         index = places.kept()  # some vectors stay whatever model asks
         if index is not None:
-            documents = {name: self._comparable(index[name]) for name in documents}
+            documents = {name: self.as_compared(index[name]) for name in documents}
         queries, among = vectors[asking, 0], np.stack([*documents.values()])
         own = [one.name for one in places if one.grades is not None] if not asking.all() else None
         if not (np.isfinite(queries).all() and np.isfinite(among).all()):
@@ -127,7 +127,7 @@ class EmbeddingExam(ForwardExam):
 
     # --- pairs and texts ---
 
-    def _comparable(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+    def as_compared(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """So that products are what vectors are compared by."""
         vectors = vectors.astype(np.float32)
         if self.dot:
@@ -138,7 +138,7 @@ class EmbeddingExam(ForwardExam):
 
     def _alike(self, given: Any) -> NDArray[np.float64]:
         """(examples,) how near a pair's texts are."""
-        vectors = self._comparable(np.asarray(given)).astype(np.float64)
+        vectors = self.as_compared(np.asarray(given)).astype(np.float64)
         near: NDArray[np.float64] = (vectors[:, 0] * vectors[:, 1]).sum(-1)
         return near
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
 
 from stilla.errors import CompatibilityError, all_of
 from stilla.objectives.base import Term
+from stilla.objectives.embedding import Embedding
 from stilla.objectives.similarities import Similarities
 from stilla.recipe import ObjectiveSpec
+from stilla.tasks.retrieval.model import Embedder, as_embedder
 from stilla.tasks.retrieval.sections import EmbeddingData
 
 _NO_TEXTS = ("texts by themselves are measured by how near a vector is to the teacher's, which has other numbers. Give "
@@ -33,6 +39,28 @@ def refuse_unfit(section: EmbeddingData, width: int, measured: Collection[str], 
                                      "numbers, among which the student's are searched; leave one out")
         if fewer is not None and {*measured} == {"texts"}:
             raise CompatibilityError(f"data.{name}: {_NO_TEXTS}")
+
+
+def widened(model: nn.Module, width: int | None, *, adapters: bool) -> nn.Module:
+    """An encoder with a layer to so many numbers, where it has others by itself.
+
+    Raises:
+        CompatibilityError: that layer would be new, and adapters alone are to be trained.
+    """
+    made: Any = model
+    if isinstance(model, Embedder) and width not in (None, model.width):
+        made = as_embedder(made, replace(model.shape, width=width))
+    if adapters and isinstance(made, Embedder) and made.new_layers:
+        raise CompatibilityError(f"student.lora: a layer to {made.width} numbers comes after the encoder, and nothing "
+                                 "that adapters could build on stands in it yet. Leave lora out, or data.dimensions; a "
+                                 "student of the teacher's width needs none")
+    return made  # type: ignore[no-any-return]
+
+
+def undrawn(terms: Sequence[Term]) -> bool:
+    """Whether a teacher teaches, and none of these terms draws the student's vectors into its space."""
+    drawn = [isinstance(term.objective, Embedding) for term in terms if term.objective.needs_teacher]
+    return bool(drawn) and not any(drawn)
 
 
 def learnt_by(sizes: Sequence[int]) -> tuple[ObjectiveSpec, ...]:

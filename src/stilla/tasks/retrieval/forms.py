@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from stilla.tasks.retrieval.naming import ANSWERING, ASKING, OTHERS, holds_numbe
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.texts import ALONE
 from stilla.tasks.shared import columns as _columns
+from stilla.tasks.shared.broken import refuse_empty
 
 Kinds = Literal["texts", "scored", "answered", "search"]
 SCORES = ("score", "similarity_score", "similarity")
@@ -67,6 +69,29 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
     if len(texts) == 1:
         return Form("texts", texts)
     return Form("scored", texts, score) if score is not None and len(texts) == 2 else Form("answered", texts)
+
+
+def of_splits(section: EmbeddingData, splits: Mapping[str, Dataset]) -> tuple[dict[str, Form], list[str]]:
+    """What splits are, and what is wrong with them, in words."""
+    found, problems = dict[str, Form](), list[str]()
+    for name, split in splits.items():
+        try:
+            found[name] = form_of(section, split)
+            if found[name].kind == "scored":
+                scores_of(section, found[name], name, split)
+            refuse_empty(section, name, split, texts_of(found[name], split), _columns.named(found[name].columns))
+        except DataError as error:
+            problems += [one if one.startswith(f"data.{name}") else f"{one} (data.{name})" for one in error.problems]
+    return found, problems
+
+
+def by_kind(found: Mapping[str, Form]) -> dict[Kinds, Form]:
+    """Of what is measured; that of the validation data first, as by what validation is measured a training may go."""
+    measured: dict[Kinds, Form] = {}
+    for name in ("validation", "test", *found):
+        if name in found and name != "train":
+            measured.setdefault(found[name].kind, found[name])
+    return measured
 
 
 def of_pool(section: EmbeddingData) -> Form:

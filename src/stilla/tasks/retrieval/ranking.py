@@ -43,13 +43,13 @@ def rankings(
         near = queries[start : start + rows] @ sorted_documents.T
         for offset, line in enumerate(near):
             itself = None if own is None else place_of.get(own[start + offset])
-            best = _best(line, deepest + (itself is not None))
+            best = largest(line, deepest + (itself is not None))
             best = best[best != itself][:deepest] if itself is not None else best
             found.append({"documents": [sorted_names[place] for place in best], "similarities": line[best]})
     return found
 
 
-def _best(line: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def largest(line: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Places of the largest, and of equal ones the first."""
     places = np.arange(len(line))
     if count < len(line):

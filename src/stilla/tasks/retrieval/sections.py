@@ -15,6 +15,17 @@ from stilla.tasks.shared.sections import Documents, Texts
 Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
+class Negatives(Section):
+    """What does not answer a query, found by the teacher among the documents of the training data."""
+
+    mined: int = Field(7, ge=1, le=1000)
+    """How many documents for every query: those whose vectors are nearest to its own, and that do not answer it."""
+    after: int = Field(0, ge=0, le=1_000_000)
+    """So many of the nearest are passed over first: among them are most of those that answer, and nobody has marked."""
+    below: float = Field(0.95, ge=0, le=10)
+    """Documents nearer to the query than this share of how near its answer is are passed over: they may answer it too."""
+
+
 class EmbeddingData(Documents):
     """Texts, pairs of texts, queries with what answers them, or folders for search."""
 
@@ -42,6 +53,9 @@ class EmbeddingData(Documents):
     documents: Literal["student", "teacher"] = "student"
     """Whose vectors documents have where queries are searched: with `teacher`, an index of the teacher's vectors stays,
     and the student reads queries alone; its vectors have as many numbers."""
+    negatives: Negatives | None = None
+    """What does not answer a query, found by the teacher: `{mined: 7, after: 0, below: 0.95}`; they stand beside those that
+    the data have. By default none is looked for."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
 
