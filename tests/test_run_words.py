@@ -96,7 +96,7 @@ def test_check_says_what_makes_no_sense(tmp_path: Path) -> None:
     whole = recipe(tmp_path, student={"model": student}, distill={**QUICK, "objectives": [{"kind": "hidden"}]})
     whole["teacher"] = {"model": taggers.folder(tmp_path / "teacher", tokenizer=taggers.wordpieces("zebra", "quagga"))}
     found = check(from_options(whole))
-    assert any("compares position by position, but teacher and student cut the examples differently" in one
+    assert any("has 9 positions, the teacher 14: hidden states compare position by position" in one
                for one in found.problems)
     pooled = check(from_options({**whole, "distill": {**QUICK, "objectives": [{"kind": "logits"}]}}))
     assert not pooled.problems
