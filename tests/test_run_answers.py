@@ -111,13 +111,12 @@ def test_check_says_what_makes_no_sense(tmp_path: Path) -> None:
     for changes, said in (
         ({"distill": {**QUICK, "objectives": [{"kind": "dist"}]}}, "(dist): compares what the rows of a step have"),
         ({"cache": "top_k"}, "fewer places than these; use dense"),
-        ({"student": {"layers": 1, "vocabulary": "data"}}, "vocabulary"),
     ):
         found = check(from_options({**whole, **changes}))
         assert any(said in one for one in found.problems), (said, found.problems)
     (tmp_path / "more.txt").write_text("Ann\nBern\n")
     found = check(from_options({**whole, "data": {**whole["data"], "unlabelled": str(tmp_path / "more.txt")}}))
-    assert any("does not say what its examples are without labels" in one for one in found.problems)
+    assert any("data.unlabelled: which column is 'context'?" in one for one in found.problems)
     wrong = json.loads(Path(whole["data"]["train"]).read_text())
     asked = wrong["data"][0]["paragraphs"][0]["qas"][0]
     asked |= {"answers": [{"text": "nowhere", "answer_start": 3}], "is_impossible": False}
