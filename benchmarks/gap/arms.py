@@ -41,6 +41,8 @@ class Arm:
 
 
 PASSES = (3, 8, 24)
+PATIENT = (*PASSES, 72)
+"""Of arms that are asked for by name: for small students of few examples, which still learn after 24."""
 RATES = (1e-4, 3e-4, 1e-3)
 NONE = {"augment": "none"}
 STANDARDISED = {"kind": "logits", "standardise": True, "temperature": 2.0}
@@ -55,26 +57,29 @@ LEVERS: Mapping[str, Arm] = {
 }
 """One thing at a time that differs from labels at 0.3 and logits at T = 2: `plain` of the same length and rate."""
 
-BASELINES: Mapping[str, Arm] = {
-    f"labels, {passes} passes, {rate:g}": Arm(passes, rate, labels=1.0) for passes in PASSES for rate in RATES
+LABELS: Mapping[str, Arm] = {
+    f"labels, {passes} passes, {rate:g}": Arm(passes, rate, labels=1.0) for passes in PATIENT for rate in RATES
 }
-"""Of which the best on validation data is what a student is compared with."""
+"""Of those measured, the best on validation data is what a student is compared with."""
+BASELINES: Mapping[str, Arm] = {name: arm for name, arm in LABELS.items() if arm.passes in PASSES}
+"""Those of them that are measured where no length is named."""
 
 STUDENTS: Mapping[str, Arm] = {
     "default": Arm(),
     "default, unlabelled": Arm(pool=0.5),  # passed over as often as the others, as nothing is said
-    **{f"taught, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PASSES for rate in RATES},
-    **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PASSES for rate in RATES},
+    "thorough": Arm(more={"effort": "thorough"}),
+    **{f"taught, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PATIENT for rate in RATES},
+    **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PATIENT for rate in RATES},
     **{f"taught, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share)
-       for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
+       for passes in PATIENT for rate in RATES for share in (0.0, 0.1)},
     **{f"plain, {passes} passes, {rate:g}, labels {share:g}": Arm(passes, rate, labels=share, data=NONE)
-       for passes in PASSES for rate in RATES for share in (0.0, 0.1)},
+       for passes in PATIENT for rate in RATES for share in (0.0, 0.1)},
     **{f"pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE, pool=share)
-       for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
+       for passes in PATIENT for rate in RATES for share in (0.5, 0.8)},
     **{f"taught, pool {share:g}, {passes} passes, {rate:g}": Arm(passes, rate, pool=share)
-       for passes in PASSES for rate in RATES for share in (0.5, 0.8)},
+       for passes in PATIENT for rate in RATES for share in (0.5, 0.8)},
     **{f"{name}, {passes} passes, {rate:g}": replace(arm, passes=passes, rate=rate, data=NONE)
-       for name, arm in LEVERS.items() for passes in PASSES for rate in RATES},
+       for name, arm in LEVERS.items() for passes in PATIENT for rate in RATES},
 }
 
-ARMS: Mapping[str, Arm] = {**BASELINES, **STUDENTS}
+ARMS: Mapping[str, Arm] = {**LABELS, **STUDENTS}

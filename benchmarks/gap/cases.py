@@ -211,6 +211,10 @@ CASES: Mapping[str, Case] = {
                            THIRD),
     "clinc150-few": Case("text-classification", _few_intents, _minilm, {"text": "text", "label": "intent"},
                          {"epochs": 30, "learning_rate": 1e-4}, THIRD),
+    # 3,000 of its texts for a student of random weights
+    "clinc150-scratch": Case("text-classification", _intents, _minilm, {"text": "text", "label": "intent", "limit": 3000},
+                             ENCODER, {"config": {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256,
+                                                  "num_attention_heads": 4}}),
     "sib200": Case("text-classification", _topics, _minilm, {"text": "text", "label": "topic"},
                    {"epochs": 12, "learning_rate": 1e-4}, THIRD),
     "titles": Case("text-classification", _titles, _minilm, {"text": ["title", "sentence"], "label": "answer"}, ENCODER,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.gap.arms import BASELINES
+from benchmarks.gap.arms import LABELS
 from benchmarks.gap.runs import JUDGED, Kept
 from benchmarks.tables import markdown
 from stilla.evaluate.quality import Asked, Resampling, Sampled, bootstrap
@@ -25,7 +25,7 @@ def sampled(metric: Metric, seeds: Sequence[Kept], split: str) -> Sampled:
 def best_baseline(metric: Metric, arms: Mapping[str, Sequence[Kept]]) -> str | None:
     """By validation data, the mean of its seeds."""
     found = {name: float(np.mean([metric.of(one.statistics["validation"]) for one in seeds]))
-             for name, seeds in arms.items() if name in BASELINES}
+             for name, seeds in arms.items() if name in LABELS}
     if not found:
         return None
     return max(found, key=lambda name: found[name] if metric.higher_is_better else -found[name])
