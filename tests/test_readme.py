@@ -35,6 +35,11 @@ def test_both_have_the_same_sections_links_and_tables() -> None:
         assert re.findall(pattern, english, re.MULTILINE) == re.findall(pattern, chinese, re.MULTILINE)
 
 
+def test_every_page_of_the_docs_is_found_from_there() -> None:
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if not page.name.endswith(".zh-CN.md")}
+    assert pages <= set(re.findall(r"\]\((docs/[^)#]+)\)", ENGLISH.read_text(encoding="utf-8")))
+
+
 @both
 def test_the_two_commands_stand_in_the_first_screen(page: Path) -> None:
     first = page.read_text(encoding="utf-8").splitlines()[:20]
