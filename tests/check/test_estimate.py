@@ -160,6 +160,24 @@ def test_a_line_is_limited_where_whole_batches_take_longer() -> None:
     assert BACKWARD > 3
 
 
+def test_a_check_says_what_each_effort_takes(tmp_path) -> None:
+    plain = tiny.recipe(tmp_path, student={"layers": 1}, evaluate={"speed": False, "baseline": True}, distill={},
+                        teacher={"model": tiny.bert(tmp_path / "two", layers=2)})
+    found = check(from_options({**plain, "output": str(tmp_path / "run")})).estimate
+    assert {name: one.passes for name, one in found.efforts.items()} == {"quick": 10, "standard": 30, "thorough": 100}
+    assert [name for name, one in found.efforts.items() if one.chosen] == ["standard"]
+    quick, standard, thorough = (one.seconds for one in found.efforts.values())
+    assert standard == pytest.approx(found.seconds["student"].high + found.seconds["baseline"].high)
+    assert 1.0 < standard / quick < 3.1
+    assert 1.0 < thorough / standard < 3.5
+    said = dict(found.lines())["effort"]
+    assert said.startswith("at most, of training: quick, 10 passes: ")
+    assert "; standard, 30 (chosen): " in said
+    named = check(from_options({**plain, "distill": {"epochs": 2}, "output": str(tmp_path / "run")})).estimate
+    assert not named.efforts
+    assert "effort" not in dict(named.lines())
+
+
 # --- real clocks ---
 
 

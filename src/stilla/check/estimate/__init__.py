@@ -11,13 +11,14 @@ import math
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from torch import nn
 
+from stilla.check.estimate.efforts import Effort, by_effort, in_words
 from stilla.check.estimate.generating import seconds_of_generating
 from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
 from stilla.check.estimate.proposing import seconds_of_proposing
@@ -64,12 +65,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Estimate:
-    """`seconds`: by stage. `memory`: bytes at the peak, of the GPU where there is one. `disk`: bytes."""
+    """`seconds`: by stage. `memory`: bytes at the peak, of the GPU where there is one. `disk`: bytes. `efforts`: what each
+    takes, where one of them chose how long a student learns."""
 
     seconds: Mapping[str, Range]
     memory: Range
     disk: float
     device: str
+    efforts: Mapping[str, Effort] = field(default_factory=dict)
 
     @property
     def total(self) -> Range:
@@ -80,6 +83,7 @@ class Estimate:
         parts = ", ".join(f"{name} {duration(one.high)}" for name, one in self.seconds.items())
         return [
             ("time", f"{durations(self.total.low, self.total.high)} (at most: {parts})"),
+            *([("effort", f"at most, of training: {in_words(self.efforts)}")] if self.efforts else []),
             ("memory", f"{_size(self.memory.low)} to {_size(self.memory.high)} on the {self.device}"),
             ("disk", f"about {_size(self.disk)}"),
         ]
@@ -134,8 +138,14 @@ def estimate(
     looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
     # hidden states still pay the head's product
     stored_forms = (prepared.views or 1) if section.form not in ("none", "hidden") else None
-    seconds = _seconds(recipe, {**sizes, "looked at": round(per_example * looked_at)}, ours, theirs, device, stored_forms,
-                       [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in recipe.distill])
+    sizes["looked at"] = round(per_example * looked_at)
+
+    def seconds_of(one: Recipe) -> dict[str, float]:
+        looks = [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in one.distill]
+        return _seconds(one, sizes, ours, theirs, device, stored_forms, looks)
+
+    seconds = seconds_of(recipe)
+    efforts = {name: _effort(recipe, one, seconds_of(one)) for name, one in by_effort(recipe, sizes["learnt"]).items()}
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     if to_mine is not None:
@@ -150,7 +160,15 @@ def estimate(
         _memory(recipe, ours, theirs, prepared, device),
         _disk(recipe, ours.parameters, theirs.parameters) + stored,
         device,
+        efforts,
     )
+
+
+def _effort(recipe: Recipe, one: Recipe, seconds: Mapping[str, float]) -> Effort:
+    """`one`: the recipe at another effort, or its own."""
+    first = next(number for number, stage in enumerate(one.distill) if stage.effort)
+    return Effort(round(one.distill[first].passes), SLOWER * (seconds["student"] + seconds.get("baseline", 0.0)),
+                  chosen=one.distill[first].effort == recipe.distill[first].effort)
 
 
 @dataclass(frozen=True)
