@@ -12,7 +12,7 @@ from stilla.stages.effort import BUDGETS, at_once
 
 @dataclass(frozen=True)
 class Effort:
-    """`passes` over the examples, of the first stage that it chooses; `seconds`, at most, of student and baseline together."""
+    """`passes` over the examples of its first stage; `seconds`, at most, of student and baseline together."""
 
     passes: int
     seconds: float
