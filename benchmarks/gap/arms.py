@@ -45,6 +45,8 @@ PATIENT = (*PASSES, 72)
 """Of arms that are asked for by name: for small students of few examples, which still learn after 24."""
 RATES = (1e-4, 3e-4, 1e-3)
 NONE = {"augment": "none"}
+SIMILAR = {"augment": "light", "clean_passes": 3}
+"""Similar words, whatever the student is: `auto` takes them for students cut from their teacher alone."""
 STANDARDISED = {"kind": "logits", "standardise": True, "temperature": 2.0}
 
 LEVERS: Mapping[str, Arm] = {
@@ -80,6 +82,8 @@ STUDENTS: Mapping[str, Arm] = {
        for passes in PATIENT for rate in RATES for share in (0.5, 0.8)},
     **{f"{name}, {passes} passes, {rate:g}": replace(arm, passes=passes, rate=rate, data=NONE)
        for name, arm in LEVERS.items() for passes in PATIENT for rate in RATES},
+    **{f"similar, {name}, {passes} passes, {rate:g}": replace(arm, passes=passes, rate=rate, data=SIMILAR)
+       for name, arm in {"T = 2": Arm(), "T = 1": LEVERS["T = 1"]}.items() for passes in PATIENT for rate in RATES},
 }
 
 ARMS: Mapping[str, Arm] = {**LABELS, **STUDENTS}
