@@ -98,6 +98,18 @@ def test_unlabelled_candidates_stand_beside_others_and_alone(tmp_path: Path, kin
         assert run.scores.learnt["unlabelled"] > 0
 
 
+def test_unlabelled_queries_may_share_documents_with_what_is_measured_and_are_left_out_themselves(tmp_path: Path) -> None:
+    folder = Path(searched(tmp_path / "search"))
+    documents = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text().splitlines()][:4]
+    asked = json.loads((folder / "queries.jsonl").read_text().splitlines()[0])["text"]
+    rows = [{"query": query, "documents": documents} for query in ("what nobody has asked yet", "nor this", asked)]
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    data = {"validation": str(folder), "test": str(folder), "unlabelled": str(more)}
+    notes = check(from_options(recipe(tmp_path, data=data))).notes
+    assert any("1 of 3 examples stand in validation or test data" in note for note in notes), notes
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"teacher": "two"}, "has 2 outputs; expected one score"),
     ({"distill": {"objectives": [{"kind": "margins"}]}}, "use `ranking`"),

@@ -166,6 +166,15 @@ def texts_of(form: Form, split: Dataset) -> list[list[str]]:
             for column in form.columns]
 
 
+def queries_of(form: Form, split: Dataset) -> list[str]:
+    """What is asked in a split, row by row; of a folder for search not the documents, which are rows too."""
+    asked: list[str] = _columns.values(split, form.columns[0])
+    if form.kind != "search":
+        return asked
+    _, roles, _ = relevant_in(split)
+    return [text for text, role in zip(asked, roles, strict=True) if role == "query"]
+
+
 def _together(texts: list[str]) -> str:
     return "; ".join(texts) if texts and all(one and one.strip() for one in texts) else ""
 

@@ -170,7 +170,8 @@ class Reranking(Task[RerankingData]):
         return split.select_columns([*self.form.columns, *([] if self.form.score is None else [self.form.score])])
 
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
-        return zip(*([text or "" for text in column] for column in candidates.texts_of(self._form(split), split)))
+        """The queries: candidates are of one collection, whatever is asked of it."""
+        return ((query or "",) for query in candidates.queries_of(self._form(split), split))
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         wanted = None if self.section is None else self.section.max_length
