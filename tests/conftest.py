@@ -13,9 +13,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
+import tests.shapes  # noqa: F401  # the hook names it
+
 # only where tensors are computed with: the hook costs import time
 install_import_hook(["stilla.objectives", "stilla.rows", "stilla.signals", "stilla.models.features", "stilla.evaluate"],
-                    "beartype.beartype")
+                    "tests.shapes.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,8 +79,8 @@ class Recorder:
         handles += [one.register_forward_hook(record._embedded) for one in self._embeds]
         for name, layers in self._layers.items():
             for index, layer in enumerate(layers):
-                handles.append(layer.register_forward_pre_hook(record._enters(name, index), with_kwargs=True))
-                handles.append(layer.register_forward_hook(record._leaves(name, index)))
+                handles.append(layer.register_forward_pre_hook(partial(record._enters, name, index), with_kwargs=True))
+                handles.append(layer.register_forward_hook(partial(record._leaves, name, index)))
         try:
             yield record
         finally:
@@ -176,31 +177,25 @@ class Record:
         given = (one for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim() > 0)
         self._examples = frozenset(one.shape[0] for one in given)
 
-    def _enters(self, name: str, index: int) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            left = self._left[name]
-            if left and index <= max(left):
-                raise CompatibilityError(
-                    f"layer {index} of stack `{name}` ran after layer {max(left)}: a recording holds one "
-                    "forward through the layers in their order. Record every forward by itself; a model "
-                    "that runs its layers several times, or in another order, cannot be recorded."
-                )
-            if not left:
-                self._entered[name] = _seen(_hidden_state((*args, kwargs), layer))
+    def _enters(self, name: str, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        left = self._left[name]
+        if left and index <= max(left):
+            raise CompatibilityError(
+                f"layer {index} of stack `{name}` ran after layer {max(left)}: a recording holds one "
+                "forward through the layers in their order. Record every forward by itself; a model "
+                "that runs its layers several times, or in another order, cannot be recorded."
+            )
+        if not left:
+            self._entered[name] = _seen(_hidden_state((*args, kwargs), layer))
 
-        return hook
-
-    def _leaves(self, name: str, index: int) -> Callable[..., None]:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if self._needs_graph and not torch.is_grad_enabled():
-                raise CompatibilityError(
-                    f"layer {index} of stack `{name}` ran without a graph in a forward that has one: "
-                    "reentrant gradient checkpointing. Use `gradient_checkpointing_kwargs: "
-                    "{use_reentrant: false}`."
-                )
-            self._left[name][index] = _seen(_hidden_state(output, layer))
-
-        return hook
+    def _leaves(self, name: str, index: int, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._needs_graph and not torch.is_grad_enabled():
+            raise CompatibilityError(
+                f"layer {index} of stack `{name}` ran without a graph in a forward that has one: "
+                "reentrant gradient checkpointing. Use `gradient_checkpointing_kwargs: "
+                "{use_reentrant: false}`."
+            )
+        self._left[name][index] = _seen(_hidden_state(output, layer))
 
 
 def hidden_sizes(
