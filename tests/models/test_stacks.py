@@ -8,6 +8,7 @@ import transformers as hf
 from torch import nn
 
 from stilla.errors import CompatibilityError
+from stilla.models import stacks
 from stilla.models.configs import edited_config
 from stilla.models.stacks import LayerStack, find_stacks
 from tests.families import FAMILIES, SMALL, SPEECH, Family
@@ -22,9 +23,9 @@ def named(name: str) -> Family:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_stack_is_found_with_its_name_and_depth(family: Family) -> None:
     model = family.build()
-    stacks = find_stacks(model)
-    assert {stack.name: stack.depths for stack in stacks} == family.stacks
-    for stack in stacks:
+    found = find_stacks(model)
+    assert {stack.name: stack.depths for stack in found} == family.stacks
+    for stack in found:
         layers = stack.layers(model)
         assert len(layers) == len(set(layers)) == stack.depth
         assert len({type(layer) for layer in layers}) == 1, "one class of layers"
@@ -127,6 +128,32 @@ def test_finding_changes_neither_the_model_nor_the_random_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert model.config.to_dict() == config
     assert [name for name, _ in model.named_modules()] == modules
+
+
+def test_models_are_built_once_for_all_models_with_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[hf.PreTrainedConfig] = []
+    really = stacks.skeleton
+    monkeypatch.setattr(stacks, "_KNOWN", {})
+    monkeypatch.setattr(stacks, "skeleton", lambda model, config: built.append(config) or really(model, config))
+    first = find_stacks(hf.BertModel(TINY_BERT))
+    once = len(built)
+    assert once > 0
+    assert find_stacks(hf.BertModel(TINY_BERT)) == first
+    assert len(built) == once
+    deeper = hf.BertModel(edited_config(TINY_BERT, {("num_hidden_layers",): 4}))
+    assert [stack.depths for stack in find_stacks(deeper)] == [(4,)]
+    assert len(built) > once
+    other = hf.RobertaModel(hf.RobertaConfig(**SMALL, num_hidden_layers=3))
+    assert find_stacks(other) == first
+
+
+def test_what_is_known_of_models_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "_KNOWN", {})
+    monkeypatch.setattr(stacks, "_KEPT", 2)
+    for layers in (2, 3, 4):
+        model = hf.BertModel(edited_config(TINY_BERT, {("num_hidden_layers",): layers}))
+        assert [stack.depths for stack in find_stacks(model)] == [(layers,)]
+    assert len(stacks._KNOWN) == 2
 
 
 def test_a_stack_of_another_model_is_refused() -> None:
