@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -46,6 +46,16 @@ class _Read(Parser):
 
 def flow(value: object) -> str:
     """A value in one line, as `load` reads it back equal."""
+    # a recipe is written out value by value, and most of its values are the same few
+    return _scalar_flow(value) if isinstance(value, str | int | None) else _flow(value)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _scalar_flow(value: str | int | None) -> str:
+    return _flow(value)
+
+
+def _flow(value: object) -> str:
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = True
     writer.width = 2**20  # never break the line
