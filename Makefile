@@ -35,7 +35,7 @@ demo-text: $(VENV)/onnx
 
 # One thread each: more only make tiny models slower.
 test quick: export OMP_NUM_THREADS ?= 1
-TESTS = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
+TESTS = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/dev
 	$(TESTS) $(ARGS)
