@@ -8,7 +8,7 @@ import transformers as hf
 from torch import nn
 
 from stilla.errors import CompatibilityError
-from stilla.models import stacks
+from stilla.models import configs
 from stilla.models.configs import edited_config
 from stilla.models.stacks import LayerStack, find_stacks
 from tests.families import FAMILIES, SMALL, SPEECH, Family
@@ -132,9 +132,9 @@ def test_finding_changes_neither_the_model_nor_the_random_state() -> None:
 
 def test_models_are_built_once_for_all_models_with_the_same_config(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[hf.PreTrainedConfig] = []
-    really = stacks.skeleton
-    monkeypatch.setattr(stacks, "_KNOWN", {})
-    monkeypatch.setattr(stacks, "skeleton", lambda model, config: built.append(config) or really(model, config))
+    really = configs.skeleton
+    monkeypatch.setattr(configs, "_KNOWN", {})
+    monkeypatch.setattr(configs, "skeleton", lambda model, config: built.append(config) or really(model, config))
     first = find_stacks(hf.BertModel(TINY_BERT))
     once = len(built)
     assert once > 0
@@ -148,12 +148,12 @@ def test_models_are_built_once_for_all_models_with_the_same_config(monkeypatch: 
 
 
 def test_what_is_known_of_models_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stacks, "_KNOWN", {})
-    monkeypatch.setattr(stacks, "_KEPT", 2)
+    monkeypatch.setattr(configs, "_KNOWN", {})
+    monkeypatch.setattr(configs, "_KEPT", 2)
     for layers in (2, 3, 4):
         model = hf.BertModel(edited_config(TINY_BERT, {("num_hidden_layers",): layers}))
         assert [stack.depths for stack in find_stacks(model)] == [(layers,)]
-    assert len(stacks._KNOWN) == 2
+    assert len(configs._KNOWN) == 2
 
 
 def test_a_stack_of_another_model_is_refused() -> None:

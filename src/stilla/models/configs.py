@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 ConfigPath = tuple[str, ...]
 # a tensor's name, and one of its dimensions
 Axis = tuple[str, int]
+Answer = TypeVar("Answer")
 
 
 def config_sections(config: PreTrainedConfig, path: ConfigPath = ()) -> Iterator[tuple[ConfigPath, PreTrainedConfig]]:
@@ -104,36 +107,64 @@ class Shapes:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.whole = self._of({})
+        with quiet():
+            self.whole = _shapes(skeleton(model, edited_config(model.config, {})))
 
     def changed(self, changes: Mapping[ConfigPath, object]) -> dict[Axis, tuple[int, int]] | None:
         """The axes of other size, each with the old and the new; None where no model, or other tensors come of it."""
-        try:
-            built = self._of(changes)
-        except Exception:  # each class refuses a config in its own way
+        built = rebuilt(self.model, changes, _shapes)
+        if built is None or built.keys() != self.whole.keys():
             return None
-        if built.keys() != self.whole.keys() or any(len(built[name]) != len(self.whole[name]) for name in built):
+        if any(len(built[name]) != len(self.whole[name]) for name in built):
             return None
         return {(name, axis): (old, new) for name in built
                 for axis, (old, new) in enumerate(zip(self.whole[name], built[name], strict=True)) if old != new}
 
-    def _of(self, changes: Mapping[ConfigPath, object]) -> dict[str, tuple[int, ...]]:
-        with quiet():
-            built = skeleton(self.model, edited_config(self.model.config, changes))
-        return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+_KNOWN: dict[tuple[Callable[..., object], type[PreTrainedModel], str], Any] = {}
+_KEPT = 256
+"""Answers: a run asks the same of its models again and again."""
+
+
+def rebuilt(
+    model: PreTrainedModel, changes: Mapping[ConfigPath, object], asked: Callable[[PreTrainedModel], Answer]
+) -> Answer | None:
+    """What a function says of the model's class, built on the meta device from the model's config with changes.
+
+    None where the class refuses them. Each is built once in a process, whichever model of this class and config asks:
+    the answers are not to be changed.
+    """
+    config = hashlib.sha256(repr((type(model.config), model.config.to_dict(), changes)).encode()).hexdigest()
+    key = asked, type(model), config
+    if key not in _KNOWN:
+        if len(_KNOWN) >= _KEPT:
+            del _KNOWN[next(iter(_KNOWN))]
+        try:
+            with quiet():
+                _KNOWN[key] = asked(skeleton(model, edited_config(model.config, changes)))
+        except Exception:  # each class refuses a config in its own way
+            _KNOWN[key] = None
+    found: Answer | None = _KNOWN[key]
+    return found
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences what a class says about a config that is only tried."""
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    if verbosity != transformers_logging.CRITICAL:  # setting it takes longer the more loggers there are
+        transformers_logging.set_verbosity(transformers_logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        if verbosity != transformers_logging.CRITICAL:
+            transformers_logging.set_verbosity(verbosity)
 
 
 def _copy_implementations(old: PreTrainedConfig, new: PreTrainedConfig) -> None:

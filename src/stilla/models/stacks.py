@@ -7,7 +7,6 @@ class is built again on the meta device (names and shapes, no memory), and the l
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
@@ -16,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError
-from stilla.models.configs import ConfigPath, config_sections, edited_config, quiet, skeleton
+from stilla.models.configs import ConfigPath, config_sections, rebuilt
 
 
 @dataclass(frozen=True)
@@ -172,10 +171,10 @@ class _Section:
 
     def _growth(self, changes: Mapping[str, object]) -> dict[str, int] | None:
         """By how much each outermost list grows; None where no model can be built from the changed config."""
-        rebuilt = _rebuilt(self.model, {(*self.path, field): value for field, value in changes.items()})
-        if rebuilt is None:
+        lists = rebuilt(self.model, {(*self.path, field): value for field, value in changes.items()}, _lists_of_layers)
+        if lists is None:
             return None
-        grown = {path: rebuilt.get(path, 0) - length for path, length in self.lists.items()}
+        grown = {path: lists.get(path, 0) - length for path, length in self.lists.items()}
         changed = [path for path, by in grown.items() if by]
         return {
             path: grown[path] for path in changed if not any(_holds(other, path) for other in changed if other != path)
@@ -197,25 +196,6 @@ class _Section:
         overrides = self.config.to_dict().get("per_layer_config") or {}
         last = {int(layer): values for layer, values in overrides.items()}.get(depth - 1)
         return {"per_layer_config": {**overrides, depth: last}} if last else {}
-
-
-_KNOWN: dict[tuple[type[PreTrainedModel], str], Mapping[str, int] | None] = {}
-_KEPT = 512
-"""Models that were built to count their lists, so many: a run asks about the same few again and again."""
-
-
-def _rebuilt(model: PreTrainedModel, changes: Mapping[ConfigPath, object]) -> Mapping[str, int] | None:
-    """The lists of layers of the model's class, built from its config with changes; None where it refuses them."""
-    key = type(model), hashlib.sha256(repr((type(model.config), model.config.to_dict(), changes)).encode()).hexdigest()
-    if key not in _KNOWN:
-        if len(_KNOWN) >= _KEPT:
-            del _KNOWN[next(iter(_KNOWN))]
-        try:
-            with quiet():
-                _KNOWN[key] = _lists_of_layers(skeleton(model, edited_config(model.config, changes)))
-        except Exception:  # each class refuses a config in its own way; it only says "not this number"
-            _KNOWN[key] = None
-    return _KNOWN[key]
 
 
 def _least_needed(names: Sequence[str], accepted: Callable[[tuple[str, ...]], bool]) -> tuple[str, ...] | None:
