@@ -10,31 +10,18 @@ again, so that arms and seeds can be added.
 from __future__ import annotations
 
 import argparse
-
-import torch
+from functools import partial
 
 from benchmarks.gap.arms import ARMS, BASELINES
 from benchmarks.gap.cases import CASES
+from benchmarks.gap.measured import measure
 from benchmarks.gap.options import parser
-from benchmarks.gap.runs import Bench, Kept, metric_of
-from benchmarks.gap.table import gap_table
-from stilla.runtime.quiet import quiet_libraries
 
 
 def main() -> None:
     options = parse()
-    quiet_libraries()
-    torch.set_num_threads(options.threads)
-    bench = Bench(options.output, options.data)
     names = [name for one in options.arms for name in (BASELINES if one == "baselines" else [one])]
-    for case in options.cases:
-        teacher = bench.judged(case, bench.teacher(case))
-        # a seed of everything first: a table of one seed is there early
-        kept: dict[str, list[Kept]] = {name: [] for name in names}
-        for seed in range(options.seeds):
-            for name in names:
-                kept[name].append(bench.student(case, name, seed))
-        print(f"\n{case}\n\n{gap_table(metric_of(bench, case), teacher, kept)}", flush=True)
+    measure(options, lambda bench, case: {name: partial(bench.student, case, name) for name in names})
 
 
 def parse() -> argparse.Namespace:

@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ import pyarrow.parquet as pq
 import torch
 from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
 from benchmarks.gap.cases import CASES, SINGLE_TEXTS
+from benchmarks.gap.classifiers import load, tokens
+from benchmarks.gap.measured import Ways, measure
 from benchmarks.gap.options import parser
-from benchmarks.gap.runs import Bench, Kept, metric_of
-from benchmarks.gap.table import gap_table
+from benchmarks.gap.runs import Bench, Kept
 from stilla.recipe.models import Training
-from stilla.runtime.quiet import quiet_libraries
 from stilla.training.arguments import precision_of
 
 TEMPERATURE, PASSES, RATE, BATCH = 8.0, 30, 1e-4, 32
@@ -36,15 +37,12 @@ BESIDE = ("labels, 8 passes, 0.0001", "default")
 
 
 def main() -> None:
-    options = parse()
-    quiet_libraries()
-    torch.set_num_threads(options.threads)
-    bench = Bench(options.output, options.data)
-    for case in options.cases:
-        teacher = bench.teacher(case)
-        arms = {name: [bench.student(case, name, seed) for seed in range(options.seeds)] for name in BESIDE}
-        arms[NAME] = [brewed(bench, case, teacher, seed) for seed in range(options.seeds)]
-        print(f"\n{case}\n\n{gap_table(metric_of(bench, case), bench.judged(case, teacher), arms)}", flush=True)
+    measure(parse(), ways)
+
+
+def ways(bench: Bench, case: str) -> Ways:
+    beside = {name: partial(bench.student, case, name) for name in BESIDE}
+    return {**beside, NAME: partial(brewed, bench, case, bench.teacher(case))}
 
 
 def brewed(bench: Bench, case: str, teacher: Path, seed: int) -> Kept:
@@ -115,19 +113,8 @@ class Batches:
                    for side, (tokenizer, model) in zip(("teacher", "student"), self.readers, strict=True)}
 
 
-def tokens(tokenizer: Any, texts: list[str], model: Any) -> dict[str, Tensor]:
-    """As a run of Stilla cuts them: what the model can read, at most 512."""
-    longest = min(512, model.config.max_position_embeddings)
-    return dict(tokenizer(texts, truncation=True, max_length=longest, padding=True, return_tensors="pt"))
-
-
 def _adapt(_: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return outputs
-
-
-def load(folder: Path) -> Any:
-    """A classifier, in float32."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
 
 def parse() -> argparse.Namespace:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from benchmarks.gap.brewer import load, tokens
 from benchmarks.gap.cases import CASES, SINGLE_TEXTS, Rows, read, write
+from benchmarks.gap.classifiers import load, tokens
+from benchmarks.gap.measured import Ways, measure
 from benchmarks.gap.options import parser
-from benchmarks.gap.runs import Bench, Kept, metric_of, seconds_of
-from benchmarks.gap.table import gap_table
+from benchmarks.gap.runs import Bench, Kept, seconds_of
 from benchmarks.students import run_of
-from stilla.runtime.quiet import quiet_libraries
 
 FOLDS = 3
 SHARE = 0.1
@@ -41,21 +41,17 @@ BATCH = 32
 
 def main() -> None:
     options = parse()
-    quiet_libraries()
-    torch.set_num_threads(options.threads)
-    bench = Bench(options.output, options.data)
-    for case in options.cases:
-        teacher = bench.teacher(case)
-        ways = {f"labels, {options.passes:g} passes, {options.rate:g}": None, "its own answers": str(teacher),
-                "answers out of fold": out_of_fold(bench, case), "filtered answers": filtered(bench, case, teacher)}
-        arms: dict[str, list[Kept]] = {name: [] for name in ways}
-        for seed in range(options.seeds):
-            for name, answers in ways.items():
-                arms[name].append(taught(bench, case, answers, name, seed, options))
-        print(f"\n{case}\n\n{gap_table(metric_of(bench, case), bench.judged(case, teacher), arms)}", flush=True)
+    measure(options, lambda bench, case: ways(bench, case, options))
 
 
-def taught(bench: Bench, case: str, answers: str | None, name: str, seed: int, options: argparse.Namespace) -> Kept:
+def ways(bench: Bench, case: str, options: argparse.Namespace) -> Ways:
+    teacher = bench.teacher(case)
+    answers = {f"labels, {options.passes:g} passes, {options.rate:g}": None, "its own answers": str(teacher),
+               "answers out of fold": out_of_fold(bench, case), "filtered answers": filtered(bench, case, teacher)}
+    return {name: partial(taught, bench, case, one, name, options) for name, one in answers.items()}
+
+
+def taught(bench: Bench, case: str, answers: str | None, name: str, options: argparse.Namespace, seed: int) -> Kept:
     """The student of the case by labels and one of the teachers, or by labels alone."""
     place = bench.folder(case) / "folds" / name.replace(", ", "-").replace(" ", "-") / str(seed)
     share = 1.0 if answers is None else options.labels
