@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from benchmarks.levers.setting import Setting, table
+from benchmarks.serving import JsonAnswer, JsonServer, running
 
 PORT = 8123
 STEPS = 300
@@ -24,9 +22,9 @@ def show(setting: Setting) -> str:
     start, distill = small(setting), {**setting.recipe()["distill"][0], "epochs": None, "max_steps": STEPS}
     plain = setting.run("logits", student={"model": str(start)}, distill=distill)
     runs = {"its logits": plain}
-    with served(Path(setting.teacher)) as url:
+    with running(Server(Path(setting.teacher))) as server:
         for name, more in (("its log-probabilities, served", {"logprobs": 20}), ("its words, served", {})):
-            api = {"url": url, "template": "{source}", "max_tokens": 8, **more}
+            api = {"url": server.url, "template": "{source}", "max_tokens": 8, **more}
             runs[name] = setting.run(name.replace(",", ""), student={"model": str(start)}, distill=distill,
                                      teacher={"model": "docstrings", "api": api})
     return f"{table(runs)}\n\nteacher {100 * plain.scores.teacher['accuracy']:.1f}"
@@ -45,22 +43,8 @@ def small(setting: Setting) -> Path:
     return made
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server that speaks chat completions with this model's answers, while it is used."""
-    server = Server(folder)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
+class Server(JsonServer):
+    """Speaks chat completions with this model's answers."""
 
     def __init__(self, folder: Path) -> None:
         # always at the same place: answers are known by their address, and asked for once
@@ -78,25 +62,16 @@ class Server(ThreadingHTTPServer):
         return {names[number]: float(found[number]) for number in found.argsort(descending=True).tolist()}
 
 
-
-class Answer(BaseHTTPRequestHandler):
+class Answer(JsonAnswer):
     server: Server
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for head and body: the second of two waits for the first to be acknowledged
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def do_POST(self) -> None:  # noqa: N802 (the name that the server calls)
+        body = self.asked()
         likely = self.server.probabilities(body["messages"][-1]["content"])
         tokens = [{"token": name, "logprob": value} for name, value in likely.items()]
         choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": tokens[0]["token"]},
                                   "finish_reason": "stop"}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{**tokens[0], "top_logprobs": tokens[:body["top_logprobs"]]}]}
-        said = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Thousands of lines."""
+        said = {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+        self.send(200, json.dumps(said).encode())

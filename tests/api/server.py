@@ -6,12 +6,12 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import MappingProxyType
 from typing import Any
+
+from benchmarks.serving import JsonAnswer, JsonServer, running
 
 Body = Mapping[str, Any]
 
@@ -41,29 +41,21 @@ class Script:
         return Counter(body["messages"][-1]["content"] for body in self.asked)
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Server(JsonServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.script = Script()
         self.lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that was killed is no fault of ours."""
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(JsonAnswer):
     server: Server
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for head and body: the second of two waits for the first to be acknowledged
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.asked()
         script = self.server.script
         with self.server.lock:
             script.asked.append(body)
@@ -89,44 +81,25 @@ class Answer(BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(0.6)
         if fault == "wrong json":
-            return self._send(200, b"<html>a gateway speaks</html>")
+            return self.send(200, b"<html>a gateway speaks</html>")
         if fault == "no choices":
-            return self._send(200, b'{"choices": []}')
+            return self.send(200, b'{"choices": []}')
         if fault == "later":
-            return self._send(429, b"{}", {"Retry-After": "0.3"})
+            return self.send(429, b"{}", {"Retry-After": "0.3"})
         if fault == "echo":
             said = {"error": {"message": f"bad key {self.headers.get('Authorization')}"}}
-            return self._send(401, json.dumps(said).encode())
+            return self.send(401, json.dumps(said).encode())
         if fault.isdigit():
             said = {"error": {"message": f"fault {fault}, {self.headers.get('Authorization')}"}}
-            return self._send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
+            return self.send(int(fault), json.dumps(said).encode(), {"Retry-After": "0"} if fault == "429" else {})
         message = {"role": "assistant", "content": None if script.refusal else script.answer(body), "refusal": script.refusal}
         choice = {"index": 0, "message": message, "finish_reason": script.finish}
         if script.likely is not None:
             choice["logprobs"] = script.likely(body)
         content = json.dumps({"choices": [choice], "usage": script.usage})
-        return self._send(200, (content.replace("-", "\\u002d") if script.escape else content).encode())
-
-    def _send(self, status: int, content: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+        return self.send(200, (content.replace("-", "\\u002d") if script.escape else content).encode())
 
 
-@contextmanager
-def served() -> Iterator[Server]:
+def served() -> AbstractContextManager[Server]:
     """The server, in a thread of this process."""
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(Server())

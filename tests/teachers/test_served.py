@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks import serving
 
 from stilla.errors import CacheError, CompatibilityError
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep
@@ -20,7 +19,7 @@ from tests.teachers.speakers import VOCABULARY, LanguageModel, language_batch
 TEXTS = ([5, 6, 7, 8, 9], [30, 31, 32], [5, 6, 7, 40])
 
 
-class Server(ThreadingHTTPServer):
+class Server(serving.JsonServer):
     """`fault`: what goes wrong. `keys`: what was sent as authorisation."""
 
     def __init__(self) -> None:
@@ -41,11 +40,11 @@ class Server(ThreadingHTTPServer):
         return rows
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(serving.JsonAnswer):
     server: Server
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = self.asked()
         self.server.keys.append(self.headers["Authorization"])
         fault, prompt = self.server.fault, asked["prompt"]
         if self.path != "/v1/completions" or fault == "refuses":
@@ -67,24 +66,13 @@ class Answer(BaseHTTPRequestHandler):
         self._send(200, {"choices": [{"text": "a", "prompt_logprobs": rows}]})
 
     def _send(self, code: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.send(code, json.dumps(body).encode())
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving.running(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -95,7 +83,7 @@ def server(running: Server) -> Server:
 
 
 def teacher(server: Server, k: int = 20, **options: Any) -> ServedTeacher:
-    return ServedTeacher(f"http://127.0.0.1:{server.server_port}/v1", "m", server.speaker.task, k=k, **options)
+    return ServedTeacher(server.url, "m", server.speaker.task, k=k, **options)
 
 
 def test_what_is_served_is_what_the_model_says(server: Server) -> None:
