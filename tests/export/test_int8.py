@@ -66,6 +66,7 @@ def test_encoder_is_quantised_dynamically_and_really_smaller(bert: tuple[Student
     assert_close(student, source, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_lengths_and_batches_stay_free(bert: tuple[Student, Path], tmp_path: Path) -> None:
     int8.quantise(bert[1], tmp_path / "model.onnx", None)
     file = OnnxModel(tmp_path / "model.onnx")
@@ -86,12 +87,14 @@ def test_weights_use_seven_bits_so_that_no_processor_saturates(
         assert max(np.abs(value.astype(int)).max() for value in matrices) <= 64
 
 
+@pytest.mark.slow
 def test_each_output_has_a_scale_of_its_own(bert: tuple[Student, Path], tmp_path: Path) -> None:
     int8.quantise(bert[1], tmp_path / "model.onnx", None)
     scales = {name: value.shape for name, value in constants(tmp_path / "model.onnx").items() if name.endswith("_scale")}
     assert set(scales.values()) == {(64,), (128,), (2,)}
 
 
+@pytest.mark.slow
 def test_embedding_rows_are_off_by_at_most_half_a_step_of_their_own(bert: tuple[Student, Path], tmp_path: Path) -> None:
     int8.quantise(bert[1], tmp_path / "model.onnx", None)
     name = "model.bert.embeddings.word_embeddings.weight"
@@ -125,6 +128,7 @@ def test_rows_of_zeros_stay_zero_and_tables_that_others_read_stay_whole(tmp_path
     torch.testing.assert_close(OnnxModel(tmp_path / "int8")(ids), OnnxModel(tmp_path / "float32")(ids), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_convolutional_student_is_calibrated_with_training_examples(
     resnet: tuple[Student, Path], tmp_path: Path
 ) -> None:
@@ -138,6 +142,7 @@ def test_convolutional_student_is_calibrated_with_training_examples(
     assert_close(student, source, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_convolutional_student_without_examples_is_refused(resnet: tuple[Student, Path], tmp_path: Path) -> None:
     for calibration in (None, []):
         with pytest.raises(ExportError, match=r"9\d % of the weights are convolutions.*give training examples"):
@@ -145,6 +150,7 @@ def test_convolutional_student_without_examples_is_refused(resnet: tuple[Student
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_graph_without_weights_to_quantise_is_refused(tmp_path: Path) -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:

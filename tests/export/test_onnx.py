@@ -72,6 +72,7 @@ def test_text_of_any_batch_and_length_with_padding(bert: tuple[Student, Path]) -
     assert_answers_as(student.model, path, batches)
 
 
+@pytest.mark.slow
 def test_axes_inputs_and_output_have_the_names_of_the_task(bert: tuple[Student, Path]) -> None:
     graph = onnx.load(bert[1]).graph
     shapes = {one.name: [axis.dim_param for axis in one.type.tensor_type.shape.dim] for one in graph.input}
@@ -81,6 +82,7 @@ def test_axes_inputs_and_output_have_the_names_of_the_task(bert: tuple[Student, 
     assert [axis.dim_param or axis.dim_value for axis in output.type.tensor_type.shape.dim] == ["batch", 2]
 
 
+@pytest.mark.slow
 def test_file_holds_no_paths_or_shapes_of_the_machine_it_was_made_on(bert: tuple[Student, Path]) -> None:
     graph = onnx.load(bert[1])
     assert not graph.graph.value_info
@@ -89,6 +91,7 @@ def test_file_holds_no_paths_or_shapes_of_the_machine_it_was_made_on(bert: tuple
     assert [path.name for path in bert[1].parent.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_exporting_changes_neither_the_model_nor_its_attention(bert: tuple[Student, Path]) -> None:
     model: Any = text_student().model
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), bert[0].model.parameters()))
@@ -96,6 +99,7 @@ def test_exporting_changes_neither_the_model_nor_its_attention(bert: tuple[Stude
     assert all(parameter.requires_grad for parameter in bert[0].model.parameters())
 
 
+@pytest.mark.slow
 def test_session_says_what_is_missing_and_what_does_not_fit(bert: tuple[Student, Path], tmp_path: Path) -> None:
     file = OnnxModel(bert[1])
     assert file.bytes == bert[1].stat().st_size
@@ -109,6 +113,7 @@ def test_session_says_what_is_missing_and_what_does_not_fit(bert: tuple[Student,
         OnnxModel(tmp_path / "broken.onnx")
 
 
+@pytest.mark.slow
 def test_file_that_answers_differently_is_refused(bert: tuple[Student, Path]) -> None:
     student, path = bert
     example = student.example
@@ -133,6 +138,7 @@ def test_file_is_the_same_each_time_and_nothing_is_said(
     assert not [one for one in caplog.records if one.levelname != "DEBUG"]  # torch keeps a trace of its own
 
 
+@pytest.mark.slow
 def test_bfloat16_model_becomes_float32(tmp_path: Path) -> None:
     model = lively(Net()).bfloat16()
     exporter.export_onnx(model, IMAGE_AXES, logits, [pixels(2)], tmp_path / "model.onnx")
@@ -140,6 +146,7 @@ def test_bfloat16_model_becomes_float32(tmp_path: Path) -> None:
     assert OnnxModel(tmp_path / "model.onnx")({"pixel_values": pixels(3)["pixel_values"].bfloat16()}).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_module_of_a_persons_own_and_weights_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "INSIDE", 100)  # instead of 1.9 GB
     student = plain_student()
@@ -149,6 +156,7 @@ def test_module_of_a_persons_own_and_weights_beside_the_file(tmp_path: Path, mon
     assert_answers_as(student.model, tmp_path / "model.onnx", [pixels(rows, 8) for rows in (1, 5)])
 
 
+@pytest.mark.slow
 def test_forward_that_looks_at_values_is_refused_with_what_to_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

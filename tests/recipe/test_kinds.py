@@ -261,7 +261,8 @@ def test_the_schema_of_all_tasks_follows_the_task_and_leaves_own_ones_open():
     by_task = {one["if"]["properties"]["task"]["const"]: one["then"]["properties"] for one in schema["allOf"]}
     assert list(by_task) == list(KINDS)
     for task, then in by_task.items():
-        assert then == {place: json_schema(task)["properties"][place] for place in PLACES}
+        own = json_schema(task)["properties"]
+        assert then == {place: own[place] for place in PLACES}
         assert all(one.rpartition("/")[2] in schema["$defs"] for one in str(then).split("'") if one.startswith("#/$defs/"))
 
 

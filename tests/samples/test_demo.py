@@ -27,6 +27,7 @@ def test_a_demos_recipe_is_an_ordinary_one(prepared):
     refuse_known_problems(recipe)
 
 
+@pytest.mark.slow
 def test_a_demos_student_is_several_times_smaller(prepared):
     from stilla import data
 
@@ -40,6 +41,7 @@ def test_a_demos_student_is_several_times_smaller(prepared):
     assert sizes[0] >= (2 if recipe.task == "causal-lm" else 4) * sizes[1]
 
 
+@pytest.mark.slow
 def test_an_edited_demo_is_kept(prepared):
     file, folder = prepared
     before = file.read_text()
@@ -50,6 +52,7 @@ def test_an_edited_demo_is_kept(prepared):
         file.write_text(before)
 
 
+@pytest.mark.slow
 def test_a_demo_takes_fields_of_its_recipe(prepared):
     _, folder = prepared
     assert demo_recipe([folder.name, "distill.epochs=1"], str(folder)).distill[0].epochs == 1
