@@ -188,7 +188,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
         task = task.adapted_to(teacher).sketched()
         with found.attempt("evaluate"):
             task.exams(recipe.evaluate)
-        splits, task, to_mine = mining.look(recipe, splits, task, found)
+        found.problems += adapting.unmeasured(recipe, task, teacher)
+        splits, task, to_mine = mining.look(recipe, splits, task, teacher, found)
         _look_at_writing(recipe, task, teacher, splits, pool, found)
         with found.attempt("student"):
             # what is to be trained was loaded in float32

@@ -90,8 +90,9 @@ def _alone(outcome: Outcome) -> str:
     """Without a teacher that could have been measured."""
     seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
     value = f"{_number(outcome.metric, outcome.student)}{' %' if outcome.metric.bounded else ''}"
-    return (f"The student's {metric_title(outcome.metric.name)} is {value}{seeds}; its teacher is known by its answers "
-            "alone, and was not measured beside it")
+    known = outcome.teacher_cost is not None and outcome.teacher_cost.parameters is not None
+    its = "its teacher" if known else "its teacher is known by its answers alone, and"
+    return f"The student's {metric_title(outcome.metric.name)} is {value}{seeds}; {its} was not measured beside it"
 
 
 def _kept(outcome: Outcome, teacher: float) -> str:

@@ -14,7 +14,10 @@ def vector_problems(name: str, student: Dims, teacher: Dims | None) -> list[str]
     """Why vectors cannot be compared, in words that say what to do."""
     if teacher is None:
         return [f"`{name}` needs a teacher"]
-    if not student.embedding or not teacher.embedding:
+    if student.embedding and not teacher.embedding:
+        return [f"`{name}` compares the vectors of texts or pictures, and this teacher gives none: it scores what stands "
+                "beside a query. Use `margins` or `listwise`, or `logits`"]
+    if not student.embedding:
         return [f"`{name}` compares the vectors of texts or pictures, and this task's models give none. Use `hidden` with "
                 "`pooling`"]
     return []

@@ -80,10 +80,11 @@ class Scores(Checked):
     @property
     def teacher(self) -> Measured:
         """Raises:
-            StillaError: it is behind an address, and could not be measured.
+            StillaError: it could not be measured beside its student; `notes` say why.
         """
         if "teacher" not in self.subjects:
-            raise StillaError("scores: the teacher was not measured: it is known by its answers alone (teacher.api)")
+            raise StillaError("scores: the teacher was not measured: it is known by its answers alone (teacher.api), or "
+                              "reads something else than its student")
         return self.subjects["teacher"]
 
     @property

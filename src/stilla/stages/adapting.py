@@ -55,6 +55,14 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
               adapting_problems(cache_choice.terms_of(recipe, recipe.distill[asked[0]], task), task))]
 
 
+def unmeasured(recipe: Recipe, task: Task, teacher: Loaded) -> list[str]:
+    """Why it could not be seen what becomes of this teacher, in words."""
+    why = task.unmeasured(teacher)
+    if why is None or recipe.distill[-1].adapt is None:
+        return []
+    return [f"distill.adapt: what becomes of the teacher is measured, and this one cannot be: {why}. Leave adapt out"]
+
+
 def in_words(how: Adapt, labelled: int) -> str:
     """What it takes, in a sentence."""
     return (f"distill.adapt: {counted(round(how.quiz * labelled), 'labelled example')} are the quiz, and not learnt from; a "

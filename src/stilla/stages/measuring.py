@@ -11,18 +11,21 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, counted
 from stilla.evaluate import (
     Asked,
     Examined,
     Slice,
     compared_with_chance,
+    count_parameters,
+    count_tokens,
     examine,
     headline_split,
     is_weak,
     make_scores,
     measure_many,
     slices_of,
+    stored_bytes,
 )
 from stilla.evaluate.texts import write_texts, writing
 from stilla.export.running import open_exported
@@ -77,15 +80,23 @@ def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded | None, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path], *, parts: Sequence[Parts] = (), notes: Sequence[str] = (),
 ) -> Scores:
-    """Answers and costs of every subject on these splits, as scores. `teacher`: None where there is no model to measure.
+    """Answers and costs of every subject on these splits, as scores. `teacher`: None where there is no model here.
     `parts`: of the student of every seed, for groups of examples. `notes`: to be kept with them."""
     slices = sliced_by(recipe, splits)
     device = place([*([] if teacher is None else [teacher]), *(one for loaded in made.values() for one in loaded)])
-    compared = Compared(recipe, task, teacher, made, {kind: open_exported(path) for kind, path in exported.items()}, device,
-                        parts)
+    unmeasured = None if teacher is None else task.unmeasured(teacher)
+    compared = Compared(recipe, task, teacher if unmeasured is None else None, made,
+                        {kind: open_exported(path) for kind, path in exported.items()}, device, parts)
     prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
     timed = headline_split(list(splits))
     costs, said = _costs(compared, splits[timed], prepared[timed])
+    if teacher is not None and unmeasured is not None:
+        parameters = count_parameters(teacher.model)
+        costs["teacher"] = Cost(parameters, stored_bytes(teacher.model), tokens=count_tokens(teacher.model))
+        said.append(f"teacher: {counted(parameters, 'parameter')}; not measured beside its student, as {unmeasured}")
+    elif "teacher" not in costs:
+        costs["teacher"] = Cost()
+        said.append("teacher: known by what it has said alone, so nobody knows what it costs")
     said = [*notes, *said]
     if recipe.student.width is not None and teacher is not None:
         said.append(f"student: narrower, {narrowed(recipe.student.width, teacher.model, compared.student.model)}")
@@ -133,7 +144,4 @@ def _costs(compared: Compared, examples: Dataset, prepared: Prepared) -> tuple[d
         notes = (*notes, f"speed: of {'writing whole texts, token by token' if whole else 'one forward, not of writing'}")
     if "baseline" in compared.made:
         costs["baseline"] = costs["student"]  # the same architecture: measuring it again would only add noise
-    if "teacher" not in costs:
-        costs["teacher"] = Cost()
-        notes = (*notes, "teacher: known by what it has said alone, so nobody knows what it costs")
     return costs, [*notes, *compared.elsewhere()]

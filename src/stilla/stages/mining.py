@@ -1,4 +1,5 @@
-"""What does not answer a query, found by the teacher among the documents of the training data (`data.negatives` of a recipe).
+"""What does not answer a query, found among the documents of the training data by the teacher, or by another model of vectors
+(`data.negatives` of a recipe).
 
 First its vectors of all queries and documents, then for every query the nearest, exactly, by products of blocks. Both are
 written part by part into the run's folder: a run that was killed goes on, and ends with the same bytes. What is found stays.
@@ -50,12 +51,12 @@ SCHEMA = pa.schema([("key", pa.int64()), ("query", pa.string()), ("answer", pa.s
 
 
 def problems(recipe: Recipe, task: Task) -> list[str]:
-    """Why the teacher can find nothing for this recipe."""
+    """Why nothing can be found for this recipe."""
     mining = mining_of(task)
     if mining is None:
         return []
     found = []
-    if recipe.teacher.api is not None:
+    if recipe.teacher.api is not None and mining.section.by is None:
         found.append(f"{WHERE}: needs vectors of all queries and documents, and a teacher behind an address answers in "
                      "texts. Give a model as the teacher, or a file of its vectors")
     if not recipe.data.is_labelled:
@@ -63,7 +64,7 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     if recipe.data.unlabelled is not None:
         found.append(f"{WHERE}: is found for queries with what answers them, and beside them stand unlabelled examples, "
                      "which would have no candidates. Leave one out")
-    if recipe.teacher.train is not None and mining.form.classes < 2:
+    if recipe.teacher.train is not None and mining.form.classes < 2 and mining.section.by is None:
         found.append("teacher.train: the teacher learns from labels before it finds what does not answer a query "
                      f"({WHERE}), and these data say of no candidate that it is wrong. Give a trained teacher")
     return found
@@ -74,8 +75,8 @@ def mining_of(task: Task) -> Mining | None:
 
 
 def mined(place: Place, teacher: Loaded) -> Place:
-    """The place with what the teacher finds beside the queries of the training data, if the recipe wants that. The stage is
-    done first, where it is not.
+    """The place with what is found beside the queries of the training data, if the recipe wants that. The stage is done
+    first, where it is not.
 
     Raises:
         RecipeError: it cannot be found for this recipe.
@@ -85,10 +86,11 @@ def mined(place: Place, teacher: Loaded) -> Place:
     mining, task, folder = mining_of(place.task), place.task, place.folder.path / STAGE
     if mining is None or not isinstance(task, Mines):
         return place
+    mining, finder = task.found_by(teacher)
     if wrong := problems(place.recipe, place.task):
         raise RecipeError(wrong[0])
     questions = mining.questions(place.splits["train"])
-    search = Search(mining, questions, teacher)
+    search = Search(mining, questions, finder)
     inputs = search.inputs()
     if place.to_do(STAGE, inputs, folder, by_parts=True):
         with timed(place.folder.append_log, STAGE):
@@ -124,19 +126,20 @@ def told(table: pa.Table, mining: Mining) -> dict[int, Sequence[int]]:
 
 @dataclass(frozen=True)
 class Search:
-    """The teacher's vectors of queries and documents, and what is nearest to what."""
+    """Vectors of queries and documents, and what is nearest to what. `finder`: the teacher, or who looks in its place."""
 
     mining: Mining
     questions: Questions
-    teacher: Loaded
+    finder: Loaded
 
     def inputs(self) -> dict[str, Any]:
         """All that is found depends on."""
         asked = self.questions
-        return {**self.mining.section.model_dump(mode="json"), "texts": digest([asked.queries, asked.documents]),
+        said = self.mining.section.model_dump(mode="json", exclude={"by"})  # the model itself is among them
+        return {**said, "texts": digest([asked.queries, asked.documents]),
                 "answers": digest([asked.asked.tolist(), asked.answers.tolist(), [sorted(one) for one in asked.others]]),
-                "max_length": self.mining.max_length, "teacher": of_model(self.teacher.model),
-                "processor": of_processor(self.teacher.processor),
+                "max_length": self.mining.max_length, "teacher": of_model(self.finder.model),
+                "processor": of_processor(self.finder.processor),
                 "vectors": None if self.mining.shape is None else asdict(self.mining.shape)}
 
     def write(self, folder: Path, stamp: Mapping[str, Any]) -> None:
@@ -154,16 +157,16 @@ class Search:
             return "query" if number < len(asked.queries) else "document"
 
         def begin(missing: int) -> None:
-            say(f"{STAGE}: the teacher reads {counted(len(asked.queries), 'query')} and "
+            say(f"{STAGE}: {self.mining.section.by or 'the teacher'} reads {counted(len(asked.queries), 'query')} and "
                 f"{counted(len(asked.documents), 'document')}, {counted(missing, 'text')} in all that are not there yet")
-            self.teacher.model.to(processes().device)
+            self.finder.model.to(processes().device)
 
         def rows_of(numbers: Sequence[int]) -> list[dict[str, Any]]:
-            vectors = embed(self.teacher, [texts[one] for one in numbers], [kind(one) for one in numbers],
+            vectors = embed(self.finder, [texts[one] for one in numbers], [kind(one) for one in numbers],
                             self.mining.max_length)
             if not np.isfinite(vectors).all():
-                raise CompatibilityError(f"{WHERE}: the teacher's vectors are not finite, so that nothing is near to "
-                                         "anything")
+                raise CompatibilityError(f"{WHERE}: the vectors of {self.finder.source} are not finite, so that nothing is "
+                                         "near to anything")
             return [{"key": one, "vector": vector.tobytes()}
                     for one, vector in zip(numbers, self.mining.as_compared(vectors), strict=True)]
 

@@ -181,7 +181,7 @@ def refuse_weak(place: Place, teacher: Loaded) -> None:
     Raises:
         CompatibilityError: it is not, and the recipe does not allow it.
     """
-    if place.recipe.teacher.api is not None:
+    if place.recipe.teacher.api is not None or place.task.unmeasured(teacher) is not None:
         return
     inputs = {"data": place.content, "teacher": of_model(teacher.model)}
     if place.recipe.allow_weak_teacher or on_main(lambda: place.folder.fits("teacher-check", inputs)):

@@ -99,7 +99,7 @@ class Stages:
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *hardest.problems(recipe, cache, task, prepared),
                      *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
-                     *adapting.problems(recipe, task),
+                     *adapting.problems(recipe, task), *adapting.unmeasured(recipe, task, self.teacher),
                      *(cache_choice.unasked(recipe, task) if beforehand else [])]:
             raise all_at_once(wrong, RecipeError)
         chosen = objectives_of(recipe, task)

@@ -173,6 +173,10 @@ class Task(ABC, Generic[SectionT]):
         """What a student is cut from, or made like; by default the teacher itself."""
         return teacher
 
+    def unmeasured(self, teacher: Loaded) -> str | None:
+        """Why a teacher cannot be asked in the exams what its students are asked, in words; None where it can."""
+        return None
+
     def idle(self, terms: Sequence[Term]) -> list[str]:
         """Why these terms leave something unlearnt that the task has, in words; empty if they do not."""
         return []

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -20,12 +21,12 @@ from torch import nn
 
 from stilla.check.estimate.efforts import Effort, by_effort, in_words
 from stilla.check.estimate.generating import seconds_of_generating
-from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure_all, plausible
+from stilla.check.estimate.passes import Line, Passes, Subject, device_for, measure, measure_all, plausible
 from stilla.check.estimate.proposing import seconds_of_proposing
 from stilla.check.estimate.writing import seconds_of_writing
 from stilla.check.mining import ToMine
 from stilla.check.proposing import ToPropose
-from stilla.data import TEACHER, to_measure
+from stilla.data import TEACHER, from_all_over, to_measure
 from stilla.evaluate.flops import count_tokens
 from stilla.recipe import Recipe, Stage, Training
 from stilla.report.numbers import duration, durations
@@ -53,6 +54,8 @@ OF_A_TOKEN = 3
 SEARCHED = 3e-8
 """Seconds per similarity of a search, on one thread: its share of a product of vectors of 384 numbers, and of finding the
 largest."""
+LOOKED_AT = 64
+"""Training examples on which it is measured how fast a model reads that looks for what does not answer queries."""
 EXPORT, SPEED = 15.0, 6.0
 """Seconds to write one format; to measure the speed of one subject."""
 
@@ -142,15 +145,16 @@ def estimate(
 
     def seconds_of(one: Recipe) -> dict[str, float]:
         looks = [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in one.distill]
-        return _seconds(one, sizes, ours, theirs, device, stored_forms, looks)
+        return _seconds(one, sizes, ours, theirs, device, stored_forms, looks,
+                        measures_teacher=recipe.teacher.api is None and task.unmeasured(teacher) is None)
 
     seconds = seconds_of(recipe)
     efforts = {name: _effort(recipe, one, seconds_of(one)) for name, one in by_effort(recipe, sizes["learnt"]).items()}
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     if to_mine is not None:
-        seconds = {"negatives": theirs.passes.answering(to_mine.examples, recipe.evaluate.batch_size)
-                   + SEARCHED * to_mine.similarities, **seconds}
+        finding = _finding(recipe, task, splits, to_mine, theirs.passes)
+        seconds = {"negatives": finding + SEARCHED * to_mine.similarities, **seconds}
     ranges = {**{name: (one, one) for name, one in seconds.items()},
               **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
               **({} if to_propose is None else {"proposals": seconds_of_proposing(to_propose, device_for(first))}),
@@ -194,11 +198,11 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, stored: int | None,
-    looks: Sequence[float],
+    looks: Sequence[float], *, measures_teacher: bool,
 ) -> dict[str, float]:
     """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `stored`: of
     so many forms of each example the teacher's answers are stored, and only read from then on; None: they are not. `looks`:
-    of each stage, passes of both models by which it chooses forms."""
+    of each stage, passes of both models by which it chooses forms. `measures_teacher`: beside its students."""
 
     def training(section: Training, model: _Model, number: int, helper: Line | None = None, looks: float = 0.0) -> float:
         steps, size = _steps(section, number), section.batch_size
@@ -236,7 +240,7 @@ def _seconds(
     subjects = repeats * (1 + recipe.evaluate.baseline) + len(recipe.export)
     looked_at = 0 if recipe.allow_weak_teacher else sizes["validation"]  # is the teacher better than chance?
     predicting = subjects * ours.passes.answering(measured, size)
-    if recipe.teacher.api is None:
+    if measures_teacher:
         predicting += theirs.passes.answering(measured + looked_at, size)
     timing = SPEED * (2 + len(recipe.export)) if recipe.evaluate.speed else 0.0
     return {**seconds, "evaluation": predicting + timing}
@@ -253,6 +257,19 @@ def _adapting(stage: Stage, steps: int, ours: _Model, theirs: _Model, device: st
     return (ours.passes.training(examples, size) + ours.passes.training(steps * quiz, quiz)
             + 2 * ours.passes.forward(examples, size) + theirs.passes.forward(examples, size)
             + theirs.passes.training(examples, size) + updates)
+
+
+def _finding(recipe: Recipe, task: Task, splits: Mapping[str, Dataset], to_mine: ToMine, teacher: Passes) -> float:
+    """For whoever looks for what does not answer queries to read all texts; nothing where that model is not here yet."""
+    how: Any = recipe.data
+    if how.negatives.by is None:
+        return teacher.answering(to_mine.examples, recipe.evaluate.batch_size)
+    if to_mine.finder is None:
+        return 0.0
+    finder = to_mine.finder
+    some = task.prepare(from_all_over(splits["train"], LOOKED_AT), finder.processor, None, training=True)
+    passes = measure(task, finder.model, some, Side.STUDENT, recipe.distill[0], train=False)
+    return passes.answering(to_mine.examples, recipe.evaluate.batch_size)
 
 
 def _seconds_of_tokens(recipe: Recipe, table: nn.Module, teacher: _Model, prepared: Prepared) -> float:

@@ -21,7 +21,8 @@ from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import fewer, forms, loading, mining, static, stored
+from stilla.tasks.retrieval import crossing, fewer, forms, loading, mining, static, stored
+from stilla.tasks.retrieval.crossing import Crossing
 from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.layout import Kind
@@ -73,6 +74,8 @@ class Embedding(Task[EmbeddingData], Mines):
     """All that is read, until the teacher is known who has to answer for it."""
     teacher: Loaded | None = field(default=None, compare=False, repr=False)
     """Whose vectors those of texts by themselves are held against."""
+    crossing: Crossing | None = field(default=None, compare=False, repr=False)
+    """How the teacher reads, where it reads a query and a text together and has no vectors."""
     sketch: bool = False
     """Whether a table's numbers are any, and no teacher is asked for them."""
 
@@ -128,13 +131,17 @@ class Embedding(Task[EmbeddingData], Mines):
 
     def adapted_to(self, teacher: Loaded) -> Self:
         model: Any = teacher.model
+        if isinstance(teacher.processor, Crossing):
+            if self.section is not None:
+                crossing.refuse_unfit(self.section, self.form, self.measured, teacher.processor, teacher.source)
+            return replace(self, crossing=teacher.processor, shape=None, width=None, teacher=None, splits={})
         if self.section is not None:
             fewer.refuse_unfit(self.section, model.width, self.measured, keeps_the_index=self.keeps_the_index)
         known = isinstance(model, Table)
         if known:
             stored.refuse_lacking(teacher.processor, self._asked())  # before a training, not when its end is measured
         shape = None if known else replace(model.shape, width=model.width)
-        return replace(self, shape=shape, width=model.width, teacher=teacher, splits={})
+        return replace(self, shape=shape, width=model.width, teacher=teacher, crossing=None, splits={})
 
     def _asked(self) -> Iterable[tuple[str, Iterable[str]]]:
         """By split, all that a teacher is asked about."""
@@ -146,10 +153,15 @@ class Embedding(Task[EmbeddingData], Mines):
     def pattern(self, teacher: Loaded) -> Loaded:
         if isinstance(teacher.model, Table):
             stored.refuse_cut(teacher.source)
+        if isinstance(teacher.processor, Crossing):
+            crossing.refuse_cut(teacher.source)
         return teacher
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
-        """A task may be adapted to a student that was trained; vectors are held against the teacher's."""
+        """A task may be adapted to a student that was trained; vectors are held against the teacher's, where it has some."""
+        if isinstance(teacher.processor, Crossing):
+            model: Any = student.model
+            return replace(self, shape=replace(model.shape, width=model.width), width=model.width, teacher=None)
         if self.keeps_the_index and student.model.width != teacher.model.width:
             raise CompatibilityError(OTHER_WIDTH.format(student.model.width, teacher.model.width))
         return replace(self, teacher=teacher)
@@ -162,11 +174,14 @@ class Embedding(Task[EmbeddingData], Mines):
     def idle(self, terms: Sequence[Term]) -> list[str]:
         if self.keeps_the_index and fewer.undrawn(terms):
             return [NOT_DRAWN]
-        return [*fewer.unlearnt(self._beginnings, terms), *mining.unlearnt(self.mining, terms)]
+        misled = [] if self.crossing is None else crossing.misled(terms)
+        return [*misled, *fewer.unlearnt(self._beginnings, terms), *mining.unlearnt(self.mining, terms)]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if source.is_stored and labelled:
             return stored.load(source)
+        if labelled and crossing.is_one(source):
+            return crossing.load(source)
         prompts = {} if self.section is None else self.section.prompts
         said = (None, None)  # of the teacher: a student is like it where its own folder says nothing
         if self.section is not None and self.shape is None:
@@ -182,12 +197,19 @@ class Embedding(Task[EmbeddingData], Mines):
         if spec.static:
             assert self.teacher is not None  # students are made once it is known
             return static.any_of_its_shape(self.teacher, width) if self.sketch else static.made_from(self.teacher, width)
+        if self.crossing is not None and wanted is not None:
+            fewer.refuse_more(wanted, model)
         return fewer.widened(model, width, adapters=spec.lora is not None)
 
     def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
         return replace(student, processor=static.reader_of(student.processor)) if spec.static else student
 
+    def unmeasured(self, teacher: Loaded) -> str | None:
+        return crossing.UNMEASURED if isinstance(teacher.processor, Crossing) else None
+
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
+        if self.crossing is not None:
+            return crossing.learnt_by(self._learnt.classes)
         return (*fewer.learnt_by(self._beginnings), *mining.learnt_by(self.mining))
 
     @property
@@ -253,12 +275,16 @@ class Embedding(Task[EmbeddingData], Mines):
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         form = self._learnt if training else self._form(split)
+        crossed = teacher if isinstance(teacher, Crossing) and training else None
+        if isinstance(teacher, Crossing):  # asked about pairs, and about nothing that is measured
+            teacher = None
         if teacher is not None and self.teachers and form is self.form:
             theirs = self.of_teacher().prepare(split, teacher, None, training=training, seed=seed)
             own = self.prepare(split, student, None, training=training, seed=seed)
             return replace(side_by_side(own, theirs), references=theirs.references)
         texts = forms.texts_of(form, split)
-        keys = np.setdiff1d(np.arange(len(split)), empty(texts))
+        read = [] if crossed is None else forms.texts_of(replace(form, columns=self.teachers or form.columns), split)
+        keys = np.setdiff1d(np.arange(len(split)), empty([*texts, *read]))
         if not len(keys):
             raise DataError(f"there is no text left in {_columns.named(form.columns)}: all {len(split)} are empty.")
         chosen = split.select(keys)
@@ -270,9 +296,12 @@ class Embedding(Task[EmbeddingData], Mines):
         known = student.numbering(teacher) if teacher is not None and training else None
         shared = teacher is None or known is not None or student.same(teacher)
         others = tokens
-        if teacher is not None and (known is not None or not shared):
+        if crossed is not None:
+            others, shared = self._crossed(crossed, [[column[key] for column in read] for key in keys]), False
+        elif teacher is not None and (known is not None or not shared):
             others = self._tokens(teacher, flat, kinds, length, "the teacher's")
-        collate = Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known)
+        collate = Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known,
+                          paired=crossed is not None)
         return Prepared(
             examples=Positions(len(keys)), collate=collate,
             apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, numbering=None),
@@ -288,6 +317,15 @@ class Embedding(Task[EmbeddingData], Mines):
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
         return tokens
 
+    def _crossed(self, teacher: Crossing, examples: Sequence[Sequence[str]]) -> _tokens.Tokens:
+        """Of every example its first text with each of the others."""
+        pairs = [(first, other) for first, *others in examples for other in others]
+        length = _tokens.longest([teacher], None if self.section is None else self.section.max_length)
+        tokens, cut = teacher.pairs(*zip(*pairs), length)
+        if cut:
+            logger.warning("%d of %d pairs are longer than %d of the teacher's tokens: cut", cut, len(pairs), length)
+        return tokens
+
     # --- what the teacher finds ---
 
     @property
@@ -299,6 +337,20 @@ class Embedding(Task[EmbeddingData], Mines):
         if self.section is None or self.section.negatives is None:
             return None
         return Mining(self.section.negatives, self.form, self.exam().as_compared, self.shape, self.section.max_length)
+
+    def found_by(self, teacher: Loaded) -> tuple[Mining, Loaded]:
+        assert self.section is not None  # the caller knows
+        assert self.mining is not None
+        by, pooling = self.mining.section.by, self.section.pooling
+        if by is None:
+            return self.mining, teacher
+        if (source := ModelSource(model=by)).is_stored:
+            return replace(self.mining, shape=None), stored.load(source)
+        like = None if pooling is None else Shape(pooling, self.section.normalise is not False)
+        finder = loading.load(source, None, None, {}, like, trained=True)
+        shape = replace(finder.model.shape, width=finder.model.width)
+        exam = EmbeddingExam(self.measured, dot=shape.similarity == "dot")
+        return replace(self.mining, as_compared=exam.as_compared, shape=shape), finder
 
     def with_found(self, form: Form) -> Self:
         return replace(self, found=form)
@@ -319,7 +371,12 @@ class Embedding(Task[EmbeddingData], Mines):
         return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
+        if side is Side.TEACHER and self.crossing is not None:
+            return Signals(logits=Dense(self._in_rows(self.outputs(outputs), batch)))
         return self._said(self.outputs(outputs), batch)
+
+    def _in_rows(self, scores: Float[Tensor, "pairs 1"], batch: Batch) -> Float[Tensor, "rows candidates"]:
+        return scores.reshape(-1, len(names_in(batch)) - 1)
 
     def _said(self, vectors: Float[Tensor, "texts width"], batch: Batch) -> Signals:
         names = names_in(batch)
@@ -340,15 +397,21 @@ class Embedding(Task[EmbeddingData], Mines):
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         if teacher.embeddings or not isinstance(teacher.logits, Dense):
             return student, teacher
-        return student, replace(self._said(teacher.logits.logits, batch), stacks=teacher.stacks)  # of a cache
+        said = teacher.logits.logits
+        if self.crossing is not None:  # a cache has pair by pair what it says, as it says it
+            return student, Signals(logits=Dense(self.crossing.scores(self._in_rows(said, batch))))
+        return student, replace(self._said(said, batch), stacks=teacher.stacks)  # of a cache
 
     def remembered(self, teacher: Signals, batch: Batch) -> Signals:
-        """A vector of every text, in the order of the batch."""
+        """A vector of every text, or a score of every pair, in the order of the batch."""
+        if self.crossing is not None:
+            assert isinstance(teacher.logits, Dense)
+            return Signals(logits=Dense(teacher.logits.logits.reshape(-1, 1)))
         vectors = torch.stack([*teacher.embeddings.values()], 1).flatten(0, 1)
         return Signals(logits=Dense(vectors), stacks=teacher.stacks)
 
     def told(self, stored: Dims) -> Dims:
-        return replace(stored, classes=self.row_classes(), embedding=stored.classes)
+        return replace(stored, classes=self.row_classes(), embedding=0 if self.crossing is not None else stored.classes)
 
     def segments(self, batch: Batch) -> list[Segment]:
         return [Segment(content(batch.teacher, text), slice(text, text + 1), text)
@@ -361,11 +424,11 @@ class Embedding(Task[EmbeddingData], Mines):
         return self._learnt.classes
 
     def teacher_classes(self) -> int:
-        """Numbers of a vector: what is stored of a text."""
-        return self.width or self.row_classes()
+        """Numbers of a vector: what is stored of a text; of a pair its score."""
+        return 1 if self.crossing is not None else self.width or self.row_classes()
 
     def numbers_of(self, length: int) -> int:
-        return self.teacher_classes() * len(self._learnt.columns)
+        return (self.width or self.row_classes()) * len(self._learnt.columns)
 
     def exam(self) -> EmbeddingExam:
         dot = self.shape is not None and self.shape.similarity == "dot"

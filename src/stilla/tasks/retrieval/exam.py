@@ -39,8 +39,11 @@ class EmbeddingExam(ForwardExam):
     units: ClassVar[str] = "queries"
 
     def outputs(self, outputs: Any) -> Tensor:
-        vectors: Tensor = outputs if isinstance(outputs, Tensor) else outputs["sentence_embedding"]
-        return vectors
+        """A vector of every text; of a teacher that reads pairs, its score of each."""
+        if isinstance(outputs, Tensor):
+            return outputs
+        said: Tensor = outputs["sentence_embedding" if "sentence_embedding" in outputs else "logits"]
+        return said
 
     def given(self, said: Tensor, batch: Batch, teacher: Any | None) -> NDArray[Any]:
         keys = batch.keys_

@@ -41,6 +41,17 @@ def refuse_unfit(section: EmbeddingData, width: int, measured: Collection[str], 
             raise CompatibilityError(f"data.{name}: {_NO_TEXTS}")
 
 
+def refuse_more(wanted: int, student: nn.Module) -> None:
+    """Of a teacher without vectors: it is the student's own numbers that are made fewer.
+
+    Raises:
+        CompatibilityError: it has not as many.
+    """
+    if isinstance(student, Embedder) and wanted > student.width:
+        raise CompatibilityError(f"data.dimensions: got {wanted}; expected at most {student.width}, as many as the student's "
+                                 "vectors have by themselves")
+
+
 def widened(model: nn.Module, width: int | None, *, adapters: bool) -> nn.Module:
     """An encoder with a layer to so many numbers, where it has others by itself.
 

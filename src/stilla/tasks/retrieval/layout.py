@@ -69,8 +69,12 @@ def _similarity(name: str, settings: Mapping[str, Any]) -> Any:
 
 def first_module(name: str, **where: Any) -> str | None:
     """What kind its first module is; None of a plain folder."""
-    modules = _json(name, MODULES, where)
-    return None if not modules else str(modules[0].get("type", "")).rpartition(".")[2]
+    return next(iter(modules_of(name, **where)), None)
+
+
+def modules_of(name: str, **where: Any) -> list[str]:
+    """What kinds its modules are; none of a plain folder."""
+    return [str(one.get("type", "")).rpartition(".")[2] for one in _json(name, MODULES, where) or ()]
 
 
 def read_static(name: str, **where: Any) -> Layout:

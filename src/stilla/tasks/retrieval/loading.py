@@ -91,8 +91,8 @@ def _refuse_judges(config: PreTrainedConfig, source: ModelSource) -> None:
     if judges:
         raise CompatibilityError(
             f"{source.model!r} is a {judges[0]}, and has no modules.json: it judges what it reads, and what its tokens would "
-            "be pooled to was never trained as a vector. Take a model of vectors as teacher. A cross-encoder's scores teach "
-            "in task: reranking; or write them beside pairs as data.score")
+            "be pooled to was never trained as a vector. Take a model of vectors as teacher, or a cross-encoder that gives "
+            "one score of a query and a text")
 
 
 def _auto(config: PreTrainedConfig) -> Any:

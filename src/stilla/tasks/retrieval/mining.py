@@ -1,4 +1,5 @@
-"""What does not answer a query, found by the teacher: the nearest documents that are no answers (`data.negatives`).
+"""What does not answer a query, found by the teacher or another model of vectors: the nearest documents that are no answers
+(`data.negatives`).
 
 A document as near as the answer may answer too, though nobody has marked it. Those above a share of the answer's similarity
 are passed over (TopK-PercPos of NV-Retriever: Moreira et al. 2024, arXiv:2407.15831, sec. 3.2).
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from stilla.errors import DataError, counted
 from stilla.objectives.base import LogitObjective, Term
 from stilla.recipe import ObjectiveSpec
+from stilla.tasks.base import Loaded
 from stilla.tasks.retrieval.forms import Form, texts_of
 from stilla.tasks.retrieval.model import Shape
 from stilla.tasks.retrieval.naming import relevant_in
@@ -190,12 +192,20 @@ class Mining:
 
 
 class Mines(ABC):
-    """A task whose teacher may find what does not answer its queries."""
+    """A task in which may be found what does not answer its queries, by its teacher or by another model."""
 
     @property
     @abstractmethod
     def mining(self) -> Mining | None:
         """How, if it does."""
+
+    @abstractmethod
+    def found_by(self, teacher: Loaded) -> tuple[Mining, Loaded]:
+        """How, and who looks: the teacher, or whom the recipe names.
+
+        Raises:
+            CompatibilityError: that is no model of vectors.
+        """
 
     @abstractmethod
     def with_found(self, form: Form) -> Self:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from stilla.errors import all_of
 from stilla.recipe import Strings
+from stilla.recipe.paths import PathName
 from stilla.recipe.section import Section, as_tuple
 from stilla.tasks.shared.sections import Documents, Texts
 
@@ -16,7 +17,7 @@ Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 
 
 class Negatives(Section):
-    """What does not answer a query, found by the teacher among the documents of the training data."""
+    """What does not answer a query, found by the teacher, or by another model, among the documents of the training data."""
 
     mined: int = Field(7, ge=1, le=1000)
     """How many documents for every query: those whose vectors are nearest to its own, and that do not answer it."""
@@ -24,6 +25,8 @@ class Negatives(Section):
     """So many of the nearest are passed over first: among them are most of those that answer, and nobody has marked."""
     below: float = Field(0.95, ge=0, le=10)
     """Documents nearer to the query than this share of how near its answer is are passed over: they may answer it too."""
+    by: PathName | None = None
+    """A model of vectors that finds them: a folder or a Hugging Face name; by default the teacher, where it has vectors."""
 
 
 class EmbeddingData(Documents):
@@ -54,8 +57,8 @@ class EmbeddingData(Documents):
     """Whose vectors documents have where queries are searched: with `teacher`, an index of the teacher's vectors stays,
     and the student reads queries alone; its vectors have as many numbers."""
     negatives: Negatives | None = None
-    """What does not answer a query, found by the teacher: `{mined: 7, after: 0, below: 0.95}`; they stand beside those that
-    the data have. By default none is looked for."""
+    """What does not answer a query, found by the teacher: `{mined: 7, after: 0, below: 0.95}`, or `by` another model; they
+    stand beside those that the data have. By default none is looked for."""
     scale: float = Field(20.0, gt=0, le=1_000_000)
     """What similarities are multiplied by where candidates are told apart (a softmax over them)."""
 

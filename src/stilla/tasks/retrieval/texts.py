@@ -26,7 +26,8 @@ def names_in(batch: Batch) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Collate:
-    """Examples -> a batch of all of their texts, an example's one after the other."""
+    """Examples -> a batch of all of their texts, an example's one after the other. `paired`: the teacher reads an example's
+    first text with each of the others, and has so many inputs."""
 
     student: _tokens.Tokens
     teacher: _tokens.Tokens
@@ -34,12 +35,16 @@ class Collate:
     labels: NDArray[Any] | None
     keys: NDArray[np.int64]
     numbering: Numbering | None = None
+    paired: bool = False
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         each = len(self.names)
         texts = [one * each + place for one in examples for place in range(each)]
         student = self.student.batch(texts)
-        teacher = for_teacher(student, texts, self.student, self.teacher, self.numbering)
+        if self.paired:
+            teacher = self.teacher.batch([one * (each - 1) + place for one in examples for place in range(each - 1)])
+        else:
+            teacher = for_teacher(student, texts, self.student, self.teacher, self.numbering)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[list(examples)])
