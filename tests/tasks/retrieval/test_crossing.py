@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 import stilla
 from stilla.after import evaluate_run
@@ -30,9 +31,10 @@ from stilla.tasks.retrieval.embedding import Embedding
 from stilla.tasks.retrieval.model import Shape, as_embedder
 from stilla.tasks.retrieval.reading import Reader
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
+from tests import tiny
 from tests.students import speaking
 from tests.tasks.retrieval import rerankers
-from tests.tasks.retrieval.rerankers import SIGMOID
+from tests.tasks.retrieval.rerankers import IDENTITY, SIGMOID
 from tests.tasks.retrieval.setting import encoder, folder, lines, loaded, scored, search, sentences, texts
 from tests.tasks.retrieval.test_embedding import bound, whole
 from tests.tasks.retrieval.test_runs import QUICK
@@ -338,3 +340,53 @@ def test_another_model_finds_what_the_cross_encoder_then_scores(tmp_path: Path) 
                                    "negatives": {"mined": 3, "by": rerankers.folder(tmp_path / "judge")}})
     problems = check(from_options(wrong)).problems
     assert any(re.search(r"data\.negatives\.by: .*has no modules\.json", one) for one in problems), problems
+
+
+def _of_topics(place: Path) -> tuple[str, str, str]:
+    """A cross-encoder that has learnt whether two texts are of one topic; candidates that nobody has labelled; a search in
+    which what is of a query's topic is relevant."""
+    tokenizer, said, draw = tiny.tokenizer(), sentences(240, 11), random.Random(0)  # of three topics in turns
+    torch.manual_seed(0)
+    judge = BertForSequenceClassification(BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, num_labels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    with torch.no_grad():  # that words are of one topic, it knows from the start
+        for group in tiny.TOPICS.values():
+            judge.bert.embeddings.word_embeddings.weight[tokenizer.convert_tokens_to_ids(list(group))] = torch.randn(32)
+    optimiser = torch.optim.Adam(judge.parameters(), lr=5e-3)
+    for _ in range(140):
+        asked = [draw.randrange(240) for _ in range(32)]
+        pairs = [(one, (one + 3 * draw.randrange(80) + draw.choice((0, 0, 1, 2))) % 240) for one in asked]
+        inputs = tokenizer([said[one] for one, _ in pairs], [said[other] for _, other in pairs], padding=True,
+                           return_tensors="pt")
+        wanted = torch.tensor([float(one % 3 == other % 3) for one, other in pairs])
+        optimiser.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(judge(**inputs).logits[:, 0], wanted).backward()
+        optimiser.step()
+    path = str(place / "judge")
+    judge.config.sentence_transformers = {"activation_fn": IDENTITY}
+    judge.eval().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    rows = [{"query": said[one], "positive": said[(one + 3) % 240], "negative_1": said[(one + 4) % 240],
+             "negative_2": said[(one + 8) % 240]} for one in range(96)]
+    found = sentences(30, 77)
+    lines(place / "search" / "corpus.jsonl", [{"_id": f"d{one}", "text": text} for one, text in enumerate(found)])
+    asking = sentences(12, 78)
+    lines(place / "search" / "queries.jsonl", [{"_id": f"q{one}", "text": text} for one, text in enumerate(asking)])
+    judged = "".join(f"q{query}\td{one}\t1\n" for query in range(12) for one in range(30) if one % 3 == query % 3)
+    (place / "search" / "qrels").mkdir()
+    for split in ("dev", "test"):
+        (place / "search" / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+    return path, lines(place / "rows.jsonl", rows), str(place / "search")
+
+
+@pytest.mark.slow
+def test_a_student_that_is_taught_finds_what_it_did_not_find_before(tmp_path: Path) -> None:
+    judge, rows, found = _of_topics(tmp_path)
+    scores = {}
+    ways = {"untaught": {"max_steps": 1, "learning_rate": 1e-9}, "taught": {"epochs": 8, "learning_rate": 3e-3}}
+    for name, steps in ways.items():
+        asked = recipe(tmp_path / name, data={"train": rows, "validation": found, "test": found})
+        run = stilla.distill({**asked, "teacher": judge, "distill": {**QUICK["distill"], "epochs": 1, **steps}})
+        scores[name] = run.scores.student.quality["test"]["ndcg_at_10"].value
+    assert scores["taught"] > scores["untaught"] + 0.2, scores
