@@ -2,6 +2,7 @@
 
     python -m benchmarks.embedding --data DATA --layers 3
     python -m benchmarks.embedding --data DATA --layers 2 --labels --seeds 3
+    python -m benchmarks.embedding --data DATA --layers 3 --ways cross --cross-encoder runs/benchmarks/reranking/mse-2/teacher
 
 Nobody has labelled what it learns from: English sentences of Tatoeba, and paragraphs and questions of other articles of
 XQuAD. Validation and test: XQuAD's questions of further articles, among all 240 paragraphs (docs/embedding.md).
@@ -9,6 +10,11 @@ XQuAD. Validation and test: XQuAD's questions of further articles, among all 240
 `--labels` asks what labels alone are worth. Then a question has the sentence that answers it and those that the teacher finds
 nearest otherwise, labels say which of them answers, and searched are all sentences of the paragraphs. The student learns its
 teacher's vectors of the same questions and sentences, and of Tatoeba's.
+
+`--ways cross` asks what a cross-encoder's scores are worth to vectors that search: of the one that benchmarks.reranking
+trains, or of any other. A question has the sentence that answers it and those that all-MiniLM-L6-v2 finds nearest otherwise,
+in the articles that are learnt from. The student, some of that model's layers, learns by how much the cross-encoder finds
+the answer better; its baseline, that it answers. Searched are all sentences of the paragraphs.
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "embedding": [{"kind": "embedding"}],
     "similarities": [{"kind": "similarities"}],
 }
+CROSS = "cross"
 COLUMNS = ("query", "positive", "negative_1", "negative_2")
 """Of a question with its candidates. Tatoeba's sentences stand in them as they come: a vector is learnt of each by itself."""
 
@@ -43,7 +50,9 @@ def main(arguments: list[str]) -> None:
     made = parser(__doc__, "runs/benchmarks/embedding", trains=False, layers=[3], seeds=1, threads=1, epochs=3.0,
                   learning_rate=3e-4)
     add_data_option(made)
-    made.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    made.add_argument("--ways", nargs="+", choices=[*WAYS, CROSS], default=list(WAYS))
+    made.add_argument("--cross-encoder", help="a folder or a name: who teaches by --ways cross")
+    made.add_argument("--mined", type=int, default=7, help="sentences beside an answer, by --ways cross")
     made.add_argument("--sentences", type=int, default=20_000, help="of Tatoeba")
     made.add_argument("--labels", action="store_true", help="labels alone beside the student, searching sentences")
     options = made.parse_args(arguments)
@@ -55,27 +64,52 @@ def main(arguments: list[str]) -> None:
         options.output = options.output / "labels"
         show("labels and vectors", distil(options, {"task": "embedding", "data": data}, minilm(), trained=True))
         return
-    train, search = prepared(options.data, options.output / "data", options.sentences)
+    if CROSS in options.ways:
+        if options.cross_encoder is None or len(options.ways) > 1:
+            raise SystemExit("--ways cross: is asked by itself, and by a cross-encoder: --cross-encoder "
+                             "runs/benchmarks/reranking/mse-2/teacher, which `python -m benchmarks.reranking` trains")
+        train, search = with_answers(options.data, options.output / "answers")
+    else:
+        train, search = prepared(options.data, options.output / "data", options.sentences)
     for layers in options.layers:
+        begun: Path | None = None
         for way in ["untrained", *options.ways]:
-            run = run_of(recipe(options, train, search, layers, way), options.overrides)
+            made_of = crossed(options, train, search, layers, begun) if begun and way == CROSS else \
+                recipe(options, train, search, layers, way)
+            run = run_of(made_of, options.overrides)
+            begun = begun or run.student
             print(f"\n### {layers} layers, {way}\n\n{markdown_table(run.scores)}\n\n{run.scores.verdict}\n")
 
 
 def recipe(options: argparse.Namespace, train: Path, search: Path, layers: int, way: str) -> dict[str, Any]:
     """Of students that learn from texts that nobody has labelled."""
     untrained = way == "untrained"
+    folders = {split: search / split for split in SPLITS[1:]}
+    measured = {split: str(place if place.is_dir() else search) for split, place in folders.items()}
     # cut and hardly trained: what the layers that are left are worth by themselves
     steps = {"max_steps": 1, "learning_rate": 1e-9} if untrained else {
         "epochs": options.epochs, "learning_rate": options.learning_rate}
     return {
         "task": "embedding", "teacher": str(minilm()), "student": {"layers": layers},
-        "data": {"train": str(train), "validation": f"{search / 'validation'}", "test": f"{search / 'test'}",
-                 "max_length": 256, "limit": options.limit},
+        "data": {"train": str(train), "max_length": 256, "limit": options.limit, **measured},
         "distill": {**steps, "batch_size": 64, "precision": "float32", "objectives": WAYS.get(way, WAYS["embedding"])},
         "cache": {"form": "none"} if untrained else {"form": "dense", "path": str(options.output / "cache")},
         "evaluate": {"speed": not untrained, "seeds": 1 if untrained else options.seeds},
         "export": [] if untrained else options.export, "output": str(options.output / f"{way}-{layers}")}
+
+
+def crossed(options: argparse.Namespace, train: Path, search: Path, layers: int, begun: Path) -> dict[str, Any]:
+    """Of students that learn a cross-encoder's scores. `begun`: what they start from."""
+    negatives = {"mined": options.mined, "by": str(minilm())}
+    return {
+        "task": "embedding", "teacher": options.cross_encoder, "student": {"model": str(begun)},
+        "data": {"train": str(train), "validation": str(search), "test": str(search), "max_length": 128,
+                 "limit": options.limit, "negatives": negatives},
+        "distill": {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": 16,
+                    "precision": "float32", "objectives": [{"kind": "margins"}]},
+        "cache": {"form": "dense", "path": str(options.output / "scores")},
+        "evaluate": {"speed": False, "seeds": options.seeds, "baseline": True},
+        "export": options.export, "output": str(options.output / f"{CROSS}-{layers}")}
 
 
 def prepared(data: Path | None, folder: Path, count: int) -> tuple[Path, Path]:
@@ -87,6 +121,15 @@ def prepared(data: Path | None, folder: Path, count: int) -> tuple[Path, Path]:
     for split in SPLITS[1:]:
         searched(folder / split, corpus, {split: {row["id"]: (row["question"], row["paragraph_id"]) for row in parts[split]}})
     return train, folder
+
+
+def with_answers(data: Path | None, folder: Path) -> tuple[Path, Path]:
+    """Folders for search: of what is learnt, among the sentences of its articles; and of the rest, among all sentences."""
+    parts = questions(data)
+    asked = {split: {row["id"]: (row["question"], answering(row)) for row in rows} for split, rows in parts.items()}
+    train = searched(folder / "train", sentences_of(parts["train"]), {"train": asked["train"]})
+    corpus = sentences_of([row for rows in parts.values() for row in rows])
+    return train, searched(folder / "search", corpus, {split: asked[split] for split in SPLITS[1:]})
 
 
 def with_candidates(data: Path | None, folder: Path, count: int) -> tuple[Path, Path, Path]:

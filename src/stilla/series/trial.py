@@ -62,7 +62,8 @@ def _measured(stages: Stages, seeds: int, left: int, seconds: float) -> Reached:
     made = [saved_student(recipe, place.folder, place.task, "student", seed) for seed in range(seeds)]
     scores = measure(recipe, place.task, {VALIDATION: place.splits[VALIDATION]}, stages.teacher, {"student": made}, {})
     student, metric = scores.student, scores.metric
-    return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], scores.teacher[metric],
+    teacher = scores.teacher[metric] if "teacher" in scores.subjects else None
+    return Reached(metric, scores.higher_is_better, student.quality[VALIDATION][metric], teacher,
                    None if scores.retention is None else scores.retention.value, student.cost.parameters or 0,
                    round(seconds, 1), recipe.cache.model_dump(mode="json"), student.seeds,
                    dict(still_growing(place.folder.log)), left)

@@ -11,14 +11,15 @@ from stilla.scores import Interval
 
 @dataclass(frozen=True)
 class Reached:
-    """On validation data. `cache`: the recipe's section as the trial had it, with what was left open. `seeds`: the metric of
-    each, where there are several. `left`: how many more of them were not trained, as it lay behind the best. `growing`: whose
-    training (the student's, the teacher's) was still getting better when it ended, and how much."""
+    """On validation data. `teacher`: None where it was not measured beside its student. `cache`: the recipe's section as the
+    trial had it, with what was left open. `seeds`: the metric of each, where there are several. `left`: how many more of them
+    were not trained, as it lay behind the best. `growing`: whose training (the student's, the teacher's) was still getting
+    better when it ended, and how much."""
 
     metric: str
     higher_is_better: bool
     quality: Interval
-    teacher: float
+    teacher: float | None
     retention: float | None
     parameters: int
     seconds: float

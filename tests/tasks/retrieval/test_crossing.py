@@ -26,6 +26,7 @@ from stilla.rows import row_loss
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
+from stilla.tasks.retrieval import static
 from stilla.tasks.retrieval.crossing import Crossing
 from stilla.tasks.retrieval.embedding import Embedding
 from stilla.tasks.retrieval.model import Shape, as_embedder
@@ -261,6 +262,7 @@ def recipe(place: Path, **changes: Any) -> dict[str, Any]:
     ({"distill": {"objectives": [{"kind": "similarities"}]}}, r"`similarities` compares the vectors.*teacher gives none"),
     ({"distill": {"objectives": [{"kind": "hidden", "pooling": "mean"}]}}, "reads a query and a text as one"),
     ({"data": {"train": "texts"}}, r"data\.train: .*training data are texts by themselves"),
+    ({"data": {"train": None, "unlabelled": "texts"}}, r"data\.unlabelled: .*negative\), named in data\.text"),
     ({"data": {"train": "pairs"}}, r"data\.train: .*by a logit of any size.*negatives: \{by"),
     ({"data": {"validation": "texts"}}, r"validation or test data are texts by themselves"),
     ({"data": {"negatives": {"mined": 2}}}, r"data\.negatives: .*no vectors to search by.*by: \.\.\."),
@@ -310,6 +312,14 @@ def test_a_run_stores_scores_once_measures_the_student_and_says_what_was_not(tmp
     assert "teacher" not in again.subjects
     with pytest.raises(StillaError):  # a vector has none of the teacher's to be near to
         evaluate_run(run.folder, texts(tmp_path / "alone.jsonl", 5))
+
+
+@pytest.mark.slow
+def test_a_search_says_what_trials_reached_without_a_teacher_to_measure(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, search={"over": {"data.scale": [5.0, 20.0]}, "trials": 2})
+    made = stilla.search(asked)
+    reached = [one.reached for one in made.trials]
+    assert [one.teacher for one in reached if one is not None] == [None, None]
 
 
 @pytest.mark.slow
@@ -390,3 +400,31 @@ def test_a_student_that_is_taught_finds_what_it_did_not_find_before(tmp_path: Pa
         run = stilla.distill({**asked, "teacher": judge, "distill": {**QUICK["distill"], "epochs": 1, **steps}})
         scores[name] = run.scores.student.quality["test"]["ndcg_at_10"].value
     assert scores["taught"] > scores["untaught"] + 0.2, scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [
+    {"student": {"lora": {"r": 2}}}, {"student": {"vocabulary": "data"}}, {"data": {"dimensions": 8}},
+    {"teacher": {"precision": "bfloat16"}}, {"data": {"unlabelled": "more"}, "cache": {"form": "none"}},
+    {"student": {"model": "static"}},
+    {"data": {"train": None, "unlabelled": "more", "text": ["query", "positive", "negative_1", "negative_2", "negative_3"]}},
+], ids=["adapters", "vocabulary", "dimensions", "bfloat16", "unlabelled", "table", "unlabelled alone"])
+def test_students_of_every_kind_learn_scores(tmp_path: Path, changes: dict[str, Any]) -> None:
+    asked = recipe(tmp_path)
+    own = _spelling(tmp_path / "spelling") if "vocabulary" in changes.get("student", {}) else str(tmp_path / "student")
+    if changes.get("student", {}).get("model") == "static":
+        table = static.made_from(student(tmp_path / "vectors"), None)
+        table.save_pretrained(tmp_path / "static")
+        static.reader_of(student(tmp_path / "vectors").processor).save_pretrained(tmp_path / "static")
+        own = str(tmp_path / "static")
+    more = candidates(tmp_path / "more.jsonl", 30, seed=40)
+    data = {name: more if value == "more" else value for name, value in changes.get("data", {}).items()}
+    run = stilla.distill({
+        **asked, **({"cache": changes["cache"]} if "cache" in changes else {}),
+        "teacher": {"model": asked["teacher"], **changes.get("teacher", {})},
+        "student": {**changes.get("student", {}), "model": own}, "data": {**asked["data"], **data}})
+    made = loaded(run.student)
+    assert made.model.width == data.get("dimensions", 16)
+    logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert all("margins" in one["terms"] for one in logged if "terms" in one)
+    assert "unlabelled" not in data or run.scores.learnt["unlabelled"] > 0

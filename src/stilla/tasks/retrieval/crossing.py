@@ -108,8 +108,9 @@ def refuse_unfit(
         problems.append(f"data.negatives: {scores}, and has no vectors to search by. Name a model of vectors that finds what "
                         "does not answer: data.negatives: {by: ...}")
     if form.kind == "texts" and negatives is None:
-        problems.append(f"data.train: {scores}, and the training data are texts by themselves. Give queries with what "
-                        "answers them and what does not (query, positive, negative), or queries with answers, and name who "
+        where, named = ("data.unlabelled", ", named in data.text") if section.train is None else ("data.train", "")
+        problems.append(f"{where}: {scores}, and the training data are texts by themselves. Give queries with what answers "
+                        f"them and what does not (query, positive, negative){named}, or queries with answers, and name who "
                         "finds the rest: data.negatives: {by: ...}. Texts by themselves are learnt from a model of vectors")
     elif form.classes == 1 and negatives is None and crossing.activation == "none":
         problems.append(f"data.train: {scores}, by a logit of any size, and beside each query stands one text, whose cosine "
