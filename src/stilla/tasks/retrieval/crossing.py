@@ -5,7 +5,8 @@ It has no vectors, so that nothing can be searched by it: what stands beside a q
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -29,6 +30,8 @@ from stilla.tasks.shared.activations import activation_of
 from stilla.tasks.shared.labels import Activation, Problem
 from stilla.tasks.text import tokens as _tokens
 
+logger = logging.getLogger(__name__)
+
 _HEAD = "ForSequenceClassification"
 
 UNMEASURED = ("it reads a query and a text together, and has no vectors that could be searched or compared. How well it puts "
@@ -47,10 +50,15 @@ class Crossing:
     def model_max_length(self) -> int:
         return int(self.tokenizer.model_max_length)
 
-    def pairs(self, queries: Sequence[str], texts: Sequence[str], length: int) -> tuple[_tokens.Tokens, int]:
-        """What its model reads of each query with its text, and how many were cut to `length`, the longer of both first. As
-        the data have them: prompts are of models that give vectors."""
-        return _tokens.tokenise(self.tokenizer, [list(queries), list(texts)], length)
+    def pairs(self, examples: Iterable[Sequence[str]], max_length: int | None) -> _tokens.Tokens:
+        """What its model reads of each example: the first text with each of the others, as the data have them; prompts are of
+        models that give vectors. Of pairs that are too long the longer text is cut first."""
+        asked = [(first, other) for first, *others in examples for other in others]
+        length = _tokens.longest([self], max_length)
+        tokens, cut = _tokens.tokenise(self.tokenizer, [list(one) for one in zip(*asked)], length)
+        if cut:
+            logger.warning("%d of %d pairs are longer than %d of the teacher's tokens: cut", cut, len(asked), length)
+        return tokens
 
     def tokens(self, texts: Sequence[str], kinds: Sequence[Kind | None], length: int) -> tuple[_tokens.Tokens, int]:
         """Texts by themselves, as a student with its tokenizer would read them: for whoever looks at data before there is

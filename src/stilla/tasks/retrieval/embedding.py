@@ -297,7 +297,7 @@ class Embedding(Task[EmbeddingData], Mines):
         shared = teacher is None or known is not None or student.same(teacher)
         others = tokens
         if crossed is not None:
-            others, shared = self._crossed(crossed, [[column[key] for column in read] for key in keys]), False
+            others, shared = crossed.pairs([[column[key] for column in read] for key in keys], self.section.max_length), False
         elif teacher is not None and (known is not None or not shared):
             others = self._tokens(teacher, flat, kinds, length, "the teacher's")
         collate = Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known,
@@ -317,15 +317,6 @@ class Embedding(Task[EmbeddingData], Mines):
             logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
         return tokens
 
-    def _crossed(self, teacher: Crossing, examples: Sequence[Sequence[str]]) -> _tokens.Tokens:
-        """Of every example its first text with each of the others."""
-        pairs = [(first, other) for first, *others in examples for other in others]
-        length = _tokens.longest([teacher], None if self.section is None else self.section.max_length)
-        tokens, cut = teacher.pairs(*zip(*pairs), length)
-        if cut:
-            logger.warning("%d of %d pairs are longer than %d of the teacher's tokens: cut", cut, len(pairs), length)
-        return tokens
-
     # --- what the teacher finds ---
 
     @property
@@ -341,15 +332,10 @@ class Embedding(Task[EmbeddingData], Mines):
     def found_by(self, teacher: Loaded) -> tuple[Mining, Loaded]:
         assert self.section is not None  # the caller knows
         assert self.mining is not None
-        by, pooling = self.mining.section.by, self.section.pooling
-        if by is None:
+        if self.mining.section.by is None:
             return self.mining, teacher
-        if (source := ModelSource(model=by)).is_stored:
-            return replace(self.mining, shape=None), stored.load(source)
-        like = None if pooling is None else Shape(pooling, self.section.normalise is not False)
-        finder = loading.load(source, None, None, {}, like, trained=True)
-        shape = replace(finder.model.shape, width=finder.model.width)
-        exam = EmbeddingExam(self.measured, dot=shape.similarity == "dot")
+        finder, shape = loading.finder(self.mining.section.by, self.section.pooling, self.section.normalise)
+        exam = EmbeddingExam(self.measured, dot=shape is not None and shape.similarity == "dot")
         return replace(self.mining, as_compared=exam.as_compared, shape=shape), finder
 
     def with_found(self, form: Form) -> Self:

@@ -17,7 +17,7 @@ from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.signals import Pooling
 from stilla.tasks.base import Loaded
-from stilla.tasks.retrieval import static
+from stilla.tasks.retrieval import static, stored
 from stilla.tasks.retrieval.layout import Layout, read_layout, weights_at
 from stilla.tasks.retrieval.model import Shape, as_embedder
 from stilla.tasks.retrieval.reading import Reader
@@ -65,6 +65,22 @@ def load(
         quantise(made)
     reader = Reader(tokenizer, layout.prompts, layout.default, layout.lower)
     return Loaded(made, reader.with_prompts(prompts) if prompts else reader, source.model)
+
+
+def finder(name: str, pooling: Pooling | None, normalised: bool | None) -> tuple[Loaded, Shape | None]:
+    """Who looks for what is near in a teacher's place, and the shape of its vectors; None of a file of them. It reads with
+    the prompts of its own folder. pooling, normalised: where that says nothing else.
+
+    Raises:
+        CompatibilityError: as for `load`.
+    """
+    source = ModelSource(model=name)
+    if source.is_stored:
+        return stored.load(source), None
+    like = None if pooling is None else Shape(pooling, normalised is not False)
+    found = load(source, None, None, {}, like, trained=True)
+    model: Any = found.model
+    return found, replace(model.shape, width=model.width)
 
 
 def _shape(layout: Layout, pooling: Pooling | None, normalised: bool | None, like: Shape | None, name: str) -> Shape:

@@ -41,10 +41,9 @@ class Collate:
         each = len(self.names)
         texts = [one * each + place for one in examples for place in range(each)]
         student = self.student.batch(texts)
-        if self.paired:
-            teacher = self.teacher.batch([one * (each - 1) + place for one in examples for place in range(each - 1)])
-        else:
-            teacher = for_teacher(student, texts, self.student, self.teacher, self.numbering)
+        others = [one * (each - 1) + place for one in examples for place in range(each - 1)]
+        teacher = self.teacher.batch(others) if self.paired else \
+            for_teacher(student, texts, self.student, self.teacher, self.numbering)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[list(examples)])
