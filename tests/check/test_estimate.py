@@ -154,6 +154,17 @@ def test_choosing_forms_costs_forwards_of_both_models(
     assert found["baseline"] == pytest.approx(900)
 
 
+@pytest.mark.parametrize(("measured", "seconds"), [(True, 2 * 40 + 10 * (40 + 20)), (False, 2 * 40)])
+def test_a_teacher_that_is_not_measured_costs_nothing_there(measured: bool, seconds: float) -> None:
+    recipe = Recipe.model_validate({
+        "task": "text-classification", "data": {"train": "a.csv"}, "teacher": {"model": "m"}, "student": {"layers": 1},
+        "output": "out", "evaluate": {"seeds": 2, "baseline": False, "speed": False}})
+    ours, theirs = (estimates._Model(passes(one, None), 0, 0) for one in (1.0, 10.0))
+    sizes = {"train": 100, "validation": 20, "measured": 40, "learnt": 100, "looked at": 0}
+    found = estimates._seconds(recipe, sizes, ours, theirs, "CPU", None, [0.0], measures_teacher=measured)
+    assert found["evaluation"] == pytest.approx(seconds)
+
+
 def test_a_line_is_limited_where_whole_batches_take_longer() -> None:
     assert Line(4.0, 0.0).at_most(Line(0.0, 1.0), 2.0, batch_size=1) == Line(0.0, 2.0)
     assert Line(4.0, 0.0).at_most(Line(0.0, 1.0), 2.0, batch_size=4) == Line(4.0, 0.0)
