@@ -86,9 +86,9 @@ def mined(place: Place, teacher: Loaded) -> Place:
     mining, task, folder = mining_of(place.task), place.task, place.folder.path / STAGE
     if mining is None or not isinstance(task, Mines):
         return place
-    mining, finder = task.found_by(teacher)
     if wrong := problems(place.recipe, place.task):
         raise RecipeError(wrong[0])
+    mining, finder = task.found_by(teacher)
     questions = mining.questions(place.splits["train"])
     search = Search(mining, questions, finder)
     inputs = search.inputs()

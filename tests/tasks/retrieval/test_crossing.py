@@ -137,6 +137,19 @@ def test_every_candidate_is_scored_with_its_query_as_the_data_have_them(tmp_path
     assert not prepared.aligned
 
 
+def test_of_a_pair_the_teacher_reads_as_much_as_of_two_texts(tmp_path: Path) -> None:
+    task, teacher, prepared, split = taught(tmp_path, student(tmp_path / "student"), max_length=6)
+    batch = whole(prepared)
+    assert batch.student["input_ids"].shape[1] == 6
+    assert batch.teacher["input_ids"].shape[1] == 12
+    told = task.align(Signals(), LiveTeacher(teacher.model, task)(batch), batch)[1]
+    pairs = [(row["query"], row["positive"]) for row in split]
+    inputs = teacher.processor.tokenizer(*zip(*pairs), truncation=True, max_length=12, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = teacher.model(**inputs).logits[:, 0].double().numpy()
+    np.testing.assert_allclose(rows_of(told)[:, 0], expected, atol=1e-5)
+
+
 def _kl(s: Any, t: Any) -> Any:
     p, q = (np.exp(one - one.max(-1, keepdims=True)) for one in (t, s))
     p, q = (one / one.sum(-1, keepdims=True) for one in (p, q))

@@ -52,9 +52,9 @@ class Crossing:
 
     def pairs(self, examples: Iterable[Sequence[str]], max_length: int | None) -> _tokens.Tokens:
         """What its model reads of each example: the first text with each of the others, as the data have them; prompts are of
-        models that give vectors. Of pairs that are too long the longer text is cut first."""
+        models that give vectors. Of pairs that are too long the longer text is cut first. `max_length`: of one text."""
         asked = [(first, other) for first, *others in examples for other in others]
-        length = _tokens.longest([self], max_length)
+        length = _tokens.longest([self], None if max_length is None else min(2 * max_length, self.model_max_length))
         tokens, cut = _tokens.tokenise(self.tokenizer, [list(one) for one in zip(*asked)], length)
         if cut:
             logger.warning("%d of %d pairs are longer than %d of the teacher's tokens: cut", cut, len(asked), length)
