@@ -147,3 +147,58 @@ def test_one_teacher_is_trained_with_a_head_for_each(tmp_path: Path) -> None:
     # which can teach again
     plain = {**plain, "teacher": {"model": str(run.folder / "teacher")}, "output": str(tmp_path / "again")}
     assert stilla.distill(plain).scores.parts.keys() == {"topics", "words"}
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A recipe whose teacher has learnt both tasks from all labels, and whose student gets a handful of them."""
+    folder = tmp_path_factory.mktemp("knowing")
+    plain = setting.recipe(folder, distill=QUICK, evaluate={"resamples": 100, "speed": False})
+    plain["teacher"]["train"]["epochs"] = 12
+    plain["data"]["parts"]["topics"]["data"]["augment"] = "none"
+    first = stilla.distill(plain)
+    few = setting.recipe(folder, student={"config": {"encoder": {"num_hidden_layers": 1}}},
+                         evaluate={"resamples": 100, "speed": False, "baseline": True})
+    for name, limit in (("topics", 6), ("words", 3)):
+        few["data"]["parts"][name]["data"]["limit"] = limit
+    few["data"]["parts"]["topics"]["data"]["augment"] = "none"
+    return {**few, "teacher": {"model": str(first.folder / "teacher")}}
+
+
+def with_the_rest(plain: dict[str, Any], **filters: Any) -> dict[str, Any]:
+    parts = {name: {**one, "data": {**one["data"], "unlabelled": {"rest": True, **filters}}}
+             for name, one in plain["data"]["parts"].items()}
+    return {**plain, "data": {**plain["data"], "parts": parts}}
+
+
+def test_texts_that_nobody_has_labelled_help(knowing: dict[str, Any], tmp_path: Path) -> None:
+    """As many steps on nine labelled examples, and on these among the 159 others."""
+    without = stilla.distill({**knowing, "distill": {**QUICK, "max_steps": 88}, "output": str(tmp_path / "without")})
+    run = stilla.distill({**with_the_rest(knowing), "distill": {**QUICK, "max_steps": 88}, "output": str(tmp_path / "with")})
+    assert run.scores.learnt == {"labelled": 9, "unlabelled": 159}
+    assert run.scores.student["mean_retention"] > without.scores.student["mean_retention"] + 0.15
+    assert run.scores.student["mean_retention"] > run.scores.baseline["mean_retention"] + 0.15
+    assert "9 labelled and 159 unlabelled examples" in (run.student / "README.md").read_text(encoding="utf-8")
+
+
+def test_filters_and_shares_are_of_every_task_and_what_is_finished_is_skipped(
+    knowing: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = with_the_rest(knowing, max_entropy=0.3, near=0.9)
+    plain = {**plain, "distill": {**QUICK, "unlabelled": 0.5}, "student": {"layers": 2, "lora": {"r": 4}},
+             "output": str(tmp_path / "run")}
+    plain["data"]["temperature"] = 2.0
+    found = check(from_options(plain))
+    assert not found.problems
+    assert "unlabelled: 114 of topics, 45 of words" in found.notes
+    run = stilla.distill(plain)
+    left_out = {why: count for why, count in run.scores.learnt.items() if why.startswith("left out")}
+    assert any(why.startswith("left out: topics, ") for why in left_out)
+    assert any(why.startswith("left out: words, ") for why in left_out)
+    assert 0 < run.scores.learnt["unlabelled"] <= 159 - sum(left_out.values())
+    assert not any("lora" in name for name, _ in SeveralModel.from_pretrained(run.student).named_parameters())
+    capsys.readouterr()
+    stilla.distill(read(run.folder / "recipe.yaml"))
+    said = capsys.readouterr().err
+    for stage in ("unlabelled.topics", "unlabelled.words", "student", "baseline"):
+        assert f"{stage}: finished before, skipped" in said

@@ -128,8 +128,8 @@ def export_run(
         with told_where(recipe, folder):
             task, teacher = _ready(folder, recipe)
             splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
-            pool = None if "train" in splits else unlabelled.read(
-                recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed),
+            pool = None if "train" in splits else unlabelled.of_run(
+                recipe, task, splits, data.load_all_unlabelled(recipe.data, seed=recipe.seed),
                 lambda given: generated.again(recipe, task, splits, given, folder.generated))
         for name in names:
             export_one(name, recipe, folder, task, splits, pool)

@@ -161,11 +161,11 @@ def with_teacher(recipe: Recipe, folder: RunFolder) -> Stages:
     recipe = transfer.of_runs(recipe)
     with processes().main_process_first():
         splits = data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data)
-        named = data.load_unlabelled(recipe.data, seed=recipe.seed)
+        named = data.load_all_unlabelled(recipe.data, seed=recipe.seed)
     task = tasks.of_recipe(recipe, splits)
     learnt = data.fingerprint.of_splits(data.to_learn_from(splits))
     place = Place(asking.settled(completions.settled(recipe, task)), folder, splits, learnt, task)
-    place = replace(place, pool=unlabelled.read(recipe, task, splits, named, partial(generated.written, place)))
+    place = replace(place, pool=unlabelled.of_run(recipe, task, splits, named, partial(generated.written, place)))
     place = proposing.known(place)
     teacher = teacher_of(place)
     place = replace(place, task=place.task.adapted_to(teacher))

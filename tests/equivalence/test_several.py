@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from stilla.cache import Store
+from stilla.recipe import StudentSpec
 from stilla.teachers import CapturingTeacher, Keep, LiveTeacher
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
-from tests.equivalence.several import trainer
+from tests.equivalence.several import POOLS, trainer
 from tests.equivalence.test_resume import StopAt
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,53 @@ def test_stop_and_resume_equals_uninterrupted(tmp_path: Path, stop: int) -> None
     second.train(resume_from_checkpoint=str(tmp_path / "parts" / f"checkpoint-{stop}"))
     assert distance(weights(whole), weights(second)) == 0
     assert losses(second)[stop:] == losses(whole)[stop:]
+
+
+ADAPTED = StudentSpec.model_validate({"layers": 1, "lora": {"r": 2}})
+
+
+@pytest.mark.parametrize("share", [None, {"linear": [0.2, 0.9]}])
+@pytest.mark.parametrize("student", [None, ADAPTED], ids=["whole", "adapters"])
+def test_with_examples_that_nobody_has_labelled_too(tmp_path: Path, share: object, student: StudentSpec | None) -> None:
+    kind = {"unlabelled": POOLS, "share": share, "student": student}
+    one = trainer(tmp_path / "one", **kind)
+    four = trainer(tmp_path / "four", per_device_train_batch_size=2, gradient_accumulation_steps=4, **kind)
+    start = weights(one)
+    one.train()
+    four.train()
+    assert distance(start, weights(one)) > 1e-3
+    assert distance(weights(one), weights(four)) < CLOSE
+    for a, b in zip(losses(one), losses(four), strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
+    first = trainer(tmp_path / "parts", callbacks=[StopAt(4)], **kind)
+    first.train()
+    torch.manual_seed(99)
+    second = trainer(tmp_path / "parts", **kind)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-4"))
+    assert distance(weights(one), weights(second)) == 0
+    assert losses(second)[4:] == losses(one)[4:]
+
+
+def test_a_label_of_what_is_unlabelled_has_no_part_in_a_step(tmp_path: Path) -> None:
+    """What labels teach is of the labelled examples alone, whatever stands beside them."""
+    made = trainer(tmp_path, unlabelled=POOLS)
+    data = made.train_dataset
+    known = [place for place in range(len(data)) if not data.unlabelled[place]]
+    counts = {name: made.task.counts(data.collate([data.examples[place] for place in some]))
+              for name, some in (("all", range(len(data))), ("known", known))}
+    assert len(known) < len(data)
+    for part in ("topics", "words"):
+        assert counts["all"][f"{part}/labelled"] == counts["known"][f"{part}/labelled"]
+        assert counts["all"][f"{part}/rows"] > counts["known"][f"{part}/rows"]
+
+
+def test_two_processes_equal_one_with_unlabelled_examples_and_adapters(tmp_path: Path) -> None:
+    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.several", 8, 1, "rows", "unlabelled")
+    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.several", 2, 2, "rows", "unlabelled")
+    assert distance(first, second) == 0
+    assert distance(alone, first) < CLOSE
+    for a, b in zip(said_alone, said, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

@@ -68,26 +68,28 @@ def lacking_examples(recipe: Recipe) -> list[str]:
     """What asks for labelled or unlabelled examples where the data name none."""
     shares = [f"{stage_place(recipe, number)}.unlabelled" for number, stage in enumerate(recipe.distill)
               if stage.unlabelled is not None]
-    if recipe.data.unlabelled is None:
+    if all(one.unlabelled is None for one in recipe.data.by_name.values()):
         found = [f"{place}: a share of data.unlabelled, and there is none; name files or folders there, or leave it out"
                  for place in shares]
         if recipe.completions is not None and recipe.completions.of == "unlabelled":
             found.append("completions.of: got 'unlabelled', and there is no data.unlabelled; expected 'all'")
         return found
-    if recipe.data.train is not None:
+    without = [place for place, one in recipe.data.placed.items() if one.train is None]
+    if not without:
         return []
-    why = "there are no labelled training data (data.train)"
+    why = f"there are no labelled training data ({all_of([f'{place}.train' for place in without])})"
     found = [f"{place}: a share of data.unlabelled, and {why}, so all examples are unlabelled; leave it out"
-             for place in shares]
+             for place in shares if not recipe.data.is_labelled]
     found += [f"teacher.train: {why} that it could learn from; give a teacher that knows the task"] \
         if recipe.teacher.train is not None else []
     found += [f"evaluate.baseline: {why} that a student could learn from without a teacher; leave it out"] \
         if recipe.evaluate.baseline else []
     found += [f"student.width: {why} by which it could be measured what matters; name some there, or leave it out"] \
         if recipe.student.width is not None and recipe.completions is None else []
-    found += [f"data.unlabelled.near: {why} that anything could be near to; leave it out"] \
-        if recipe.data.unlabelled.near is not None else []
-    return found
+    return found + [
+        f"{place}.unlabelled.near: {why} that anything could be near to; leave it out"
+        for place, one in recipe.data.placed.items()
+        if place in without and one.unlabelled is not None and one.unlabelled.near is not None]
 
 
 def told_secrets(recipe: Recipe) -> list[str]:

@@ -126,8 +126,8 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
 
 
 def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found: Found) -> Pool | None:
-    found.problems += [*opinions.problems(recipe.data.unlabelled, task), *generated.problems(recipe, task)]
-    pool = unlabelled.read(recipe, task, splits, data.load_unlabelled(recipe.data, seed=recipe.seed))
+    found.problems += [*opinions.problems_of(recipe, task), *generated.problems(recipe, task)]
+    pool = unlabelled.of_run(recipe, task, splits, data.load_all_unlabelled(recipe.data, seed=recipe.seed))
     pool = generated.expected(recipe, task, splits, pool)
     if pool is None:
         return None
@@ -137,6 +137,8 @@ def _unlabelled(recipe: Recipe, splits: Mapping[str, Dataset], task: Task, found
     answers = "writes a text for each" if unlabelled.is_written(task) else "alone answers for them"
     first = f", of which {pool.generated:,} are written first (some are then left out)" if pool.generated else ""
     found.notes.append(f"unlabelled: {counted(len(pool), 'example')}{first}; the teacher {answers}")
+    if pool.parts:
+        found.notes.append("unlabelled: " + ", ".join(f"{len(one):,} of {name}" for name, one in pool.parts.items()))
     labelled = len(splits.get("train", ()))
     for number, stage in enumerate(recipe.distill):
         if stage.unlabelled is None and labelled and labelled * stage.batch_size * stage.accumulate < len(pool) + labelled:
@@ -202,7 +204,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             smaller = size.smaller(recipe, task, splits, pool)
             student, loaded = start_student(recipe.student, task, teacher, origin, smaller)
             if recipe.student.width is not None:
-                size.note_the_width(recipe.student.width, teacher, loaded, found)
+                size.note_the_width(recipe.student.width, task.pattern(teacher), loaded, found)
             if smaller is not None:
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]

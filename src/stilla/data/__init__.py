@@ -3,7 +3,7 @@
 from stilla.data import fingerprint, sources
 from stilla.data.drawing import LABEL_NAMES, label_column
 from stilla.data.sample import from_all_over
-from stilla.data.several import PART, part_of
+from stilla.data.several import PART, in_one_table, part_of
 from stilla.data.splits import (
     SHIFTED,
     TEACHER,
@@ -15,10 +15,10 @@ from stilla.data.splits import (
     to_learn_from,
     to_measure,
 )
-from stilla.data.unlabelled import are_unlabelled, joined, load_unlabelled, with_nulls
+from stilla.data.unlabelled import are_unlabelled, joined, load_all_unlabelled, load_unlabelled, with_nulls
 
 __all__ = [
-    "LABEL_NAMES", "PART", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "joined", "label_column",
-    "load", "load_one", "load_unlabelled", "number_left", "of_part", "part_of", "rows_as_read", "sources", "to_learn_from",
-    "to_measure", "with_nulls",
+    "LABEL_NAMES", "PART", "SHIFTED", "TEACHER", "are_unlabelled", "fingerprint", "from_all_over", "in_one_table",
+    "joined", "label_column", "load", "load_all_unlabelled", "load_one", "load_unlabelled", "number_left", "of_part",
+    "part_of", "rows_as_read", "sources", "to_learn_from", "to_measure", "with_nulls",
 ]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
-from stilla.data.unlabelled import with_nulls
+from stilla.data.unlabelled import MARK, with_nulls
 from stilla.errors import DataError, all_of
 
 PART = "stilla_part"
@@ -17,18 +17,20 @@ PART = "stilla_part"
 
 
 def united(parts: Mapping[str, Mapping[str, Dataset]]) -> dict[str, Dataset]:
-    """By split the examples of all tasks, one task after the other.
+    """By split the examples of all tasks, one task after the other. Of some there may be no training data, where all that is
+    learnt of them is unlabelled.
 
     Raises:
         DataError: some have test data, and some have none.
     """
     found: dict[str, Dataset] = {}
     for split in dict.fromkeys(split for splits in parts.values() for split in splits):
-        if lacking := [name for name, splits in parts.items() if split not in splits]:
+        lacking = [name for name, splits in parts.items() if split not in splits]
+        if lacking and split != "train":
             having = [name for name in parts if name not in lacking]
             raise DataError(f"data.parts: there are {split} data of {all_of(having)}, and none of {all_of(lacking)}, so that "
                             f"no number would be of all tasks. Give some there too (`{split}: {{split: 0.1}}`), or none.")
-        found[split] = _united({name: splits[split] for name, splits in parts.items()})
+        found[split] = in_one_table({name: splits[split] for name, splits in parts.items() if split in splits})
     return found
 
 
@@ -43,11 +45,12 @@ def part_of(split: Dataset, name: str) -> tuple[Dataset, NDArray[np.int64]]:
                         "has data of its own (data.parts). Measure a head by itself: its folder lies in the student's")
     rows = np.flatnonzero(np.array(split.select_columns([PART]).with_format(None)[:][PART]) == name)
     own = [column for column in split.column_names if column.startswith(f"{name}.")]
-    some = split.select(rows).select_columns(own)
+    some = split.select(rows).select_columns([*own, *([MARK] if MARK in split.column_names else [])])
     return some.rename_columns({column: column.removeprefix(f"{name}.") for column in own}), rows
 
 
-def _united(parts: Mapping[str, Dataset]) -> Dataset:
+def in_one_table(parts: Mapping[str, Dataset]) -> Dataset:
+    """The examples of every task, one task after the other, each with its name."""
     renamed = {name: part.with_format(None).rename_columns({column: f"{name}.{column}" for column in part.column_names})
                for name, part in parts.items()}
     features = {column: feature for part in renamed.values() for column, feature in part.features.items()}

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetInfo, Features, concatenate_datasets
 from numpy.typing import NDArray
 
 from stilla.data import histories, sources
-from stilla.data.splits import left_out
+from stilla.data.splits import left_out, of_part
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data
 
@@ -45,6 +45,23 @@ def load_unlabelled(section: Data, *, seed: int) -> dict[str, Dataset]:
             problems.append(f"data.unlabelled: {error}")
     if asked.rest and not problems:
         found[REST] = left_out(section, seed=seed)
+    if problems:
+        raise all_at_once(problems, DataError)
+    return found
+
+
+def load_all_unlabelled(section: Data, *, seed: int) -> dict[str, dict[str, Dataset]]:
+    """The same of every task that is learnt, by its name; of a single one, which has none, under no name.
+
+    Raises:
+        DataError: see `load_unlabelled`.
+    """
+    found, problems = dict[str, dict[str, Dataset]](), list[str]()
+    for name, own in section.by_name.items():
+        try:
+            found[name] = load_unlabelled(own, seed=seed)
+        except DataError as error:
+            problems += [of_part(name, problem) if name else problem for problem in error.problems]
     if problems:
         raise all_at_once(problems, DataError)
     return found

@@ -48,8 +48,12 @@ def _found(plain: Mapping[str, Any]) -> Iterator[Code]:
     task = plain.get("task")
     if isinstance(task, str) and task not in KINDS and ":" in task:
         yield Code("task", task)
-    if keep := _section(_section(plain.get("data")).get("unlabelled")).get("keep"):
-        yield Code("data.unlabelled.keep", str(keep))
+    data = _section(plain.get("data"))
+    each = {f"data.parts.{name}.data": _section(_section(one).get("data"))
+            for name, one in _section(data.get("parts")).items()}
+    for place, own in {"data": data, **each}.items():
+        if keep := _section(own.get("unlabelled")).get("keep"):
+            yield Code(f"{place}.unlabelled.keep", str(keep))
     for role in ("teacher", "student"):
         yield from _of_model(role, _section(plain.get(role)))
     yield from _of_training("teacher.train", _section(_section(plain.get("teacher")).get("train")))

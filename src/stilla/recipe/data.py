@@ -185,6 +185,16 @@ class Data(Section):
         return {}
 
     @property
+    def by_name(self) -> Mapping[str, Data]:
+        """By name the data of every task that is learnt; of a single one, which has no name, these."""
+        return self.each or {"": self}
+
+    @property
+    def placed(self) -> Mapping[str, Data]:
+        """The same by the place where a recipe has them."""
+        return {f"data.parts.{name}.data" if name else "data": section for name, section in self.by_name.items()}
+
+    @property
     def is_labelled(self) -> bool:
         """Whether there are labelled examples to learn from."""
         return self.train is not None or any(one.is_labelled for one in self.each.values())

@@ -65,6 +65,13 @@ class Recipe(Section):
     """Go on with a teacher that is no better than chance on the validation data."""
 
     @property
+    def by_name(self) -> Mapping[str, Recipe]:
+        """By name the recipe of every task that is learnt, with the data of that task alone; of a single one, which has no
+        name, this."""
+        return {name: self.model_copy(update={"task": self.data.tasks[name], "data": section})
+                for name, section in self.data.each.items()} or {"": self}
+
+    @property
     def all_written(self) -> bool:
         """Whether the teacher writes all texts that a student learns."""
         return self.completions is not None and self.completions.of == "all"

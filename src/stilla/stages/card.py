@@ -27,7 +27,8 @@ def _teacher(recipe: Recipe) -> str:
 def card(
     recipe: Recipe, folder: RunFolder, scores: Scores, role: str, teacher: Loaded | None, model: Loaded, *, plain: bool
 ) -> Path:
-    """Write the README of student or baseline. `plain`: the model is no Hugging Face model."""
+    """Write the README of student or baseline. `teacher`: where a student's width is told, what it was cut from. `plain`: the
+    model is no Hugging Face model."""
     task, heads = find(recipe.task), {name: find(kind) for name, kind in recipe.data.tasks.items()}
     usage = plain_usage(model.model, []) if plain else transformers_usage(task, heads)
     own = markdown_grouped(scores) if role == "student" else ""
@@ -38,5 +39,5 @@ def card(
         parts="\n".join(filter(None, (markdown_parts(scores), own))), teacher=_teacher(recipe),
         student=how(recipe.student, (teacher or model).model, model.model),
         data=recipe.data.named, usage=usage, pipeline=task.called(), transformers=not plain,
-        unlabelled=() if recipe.data.unlabelled is None else recipe.data.unlabelled.examples)
+        unlabelled=[name for one in recipe.data.by_name.values() if one.unlabelled for name in one.unlabelled.examples])
     return write_card(folder.model(role, 0), text)

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
 
-from stilla.data import from_all_over
+from stilla.data import from_all_over, part_of
 from stilla.errors import CompatibilityError, counted
 from stilla.models.features import Recorder
 from stilla.models.fingerprint import of_model, of_processor
@@ -23,7 +25,7 @@ from stilla.stages import trials, unlabelled
 from stilla.stages.completions import Completed
 from stilla.stages.stages import Stages
 from stilla.students.layers import spaced
-from stilla.tasks.base import Prepared, Task
+from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.forward import listen
 
 STAGE, FILE = "layers", "layers.json"
@@ -72,7 +74,8 @@ WORDS = {"spaced": "as far apart as possible", "lowest": "the lowest", "influenc
 
 def _chosen(stages: Stages, written: Completed | None) -> dict[str, Any]:
     """What is kept in the run folder: the layers, by which rule, and what all rules were found to be worth."""
-    spec, place, teacher = stages.recipe.student, stages.place, stages.teacher
+    spec, place = stages.recipe.student, stages.place
+    teacher = place.task.pattern(stages.teacher)
     counts = numbers(teacher.model, spec.layers)
     ways: dict[str, Kept] = {}
     measured: dict[str, list[float]] = {}
@@ -83,8 +86,7 @@ def _chosen(stages: Stages, written: Completed | None) -> dict[str, Any]:
         ways["lowest"] = {name: list(range(count)) for name, count in counts.items()}
     if spec.layers_by in ("influence", "auto"):
         some = from_all_over(unlabelled.to_look_at(place.task, place.splits, place.pool), LOOKED_AT)
-        examples = place.task.of_teacher().prepare(some, teacher.processor, None, training=False, seed=stages.recipe.seed)
-        measured = on_main(lambda: influence(teacher.model, place.task, examples, stages.recipe.evaluate.batch_size))
+        measured = on_main(lambda: influence_on_all(teacher, place.task, some, stages.recipe.evaluate.batch_size))
         ways["influence"] = {name: most(measured[name], count) for name, count in counts.items()}
     different = [name for number, (name, kept) in enumerate(ways.items()) if kept not in list(ways.values())[:number]]
     if len(different) == 1:
@@ -135,6 +137,19 @@ def as_said(teacher: nn.Module, kept: Kept) -> dict[str, Any]:
 def most(changes: list[float], count: int) -> list[int]:
     """So many layers that change most, in their order; of equals the lower."""
     return sorted(sorted(range(len(changes)), key=lambda layer: (-changes[layer], layer))[:count])
+
+
+def influence_on_all(model: Loaded, task: Task, split: Dataset, batch_size: int) -> dict[str, list[float]]:
+    """By stack, what each layer changes in the examples of every task that is learnt, as the mean over these."""
+    found = list[list[list[float]]]()
+    for name, own in task.by_name.items():
+        theirs, some = own.of_teacher(), part_of(split, name)[0] if name else split
+        if len(some):
+            alone = task.part(model, name)
+            examples = theirs.prepare(some, alone.processor, None, training=False)
+            found.append(list(influence(alone.model, own, examples, batch_size).values()))
+    means = [np.mean(changes, axis=0).tolist() for changes in zip(*found, strict=True)]
+    return {stack.name: changes for stack, changes in zip(find_stacks(model.model), means, strict=True)}
 
 
 @torch.no_grad()

@@ -32,6 +32,10 @@ def examples_in(prepared: Prepared, marks: NDArray[np.bool_], learnt: Learnt) ->
     found = {"steps": learnt.steps}
     for name, wanted, seen in ((LABELLED, False, learnt.labelled), (UNLABELLED, True, learnt.unlabelled)):
         here = prepared.unlabelled == wanted
+        if prepared.seen is not None:
+            share = seen / max(1, int(here.sum()))
+            found[name] = prepared.seen(share if share < 1 else max(1.0, learnt.epochs), wanted)
+            continue
         there = int((marks == wanted).sum()) if prepared.packed else len(np.unique(prepared.keys[here]))
         found[name] = round(there * seen / max(1, int(here.sum())))
     return found

@@ -99,7 +99,8 @@ def measure(
         said.append("teacher: known by what it has said alone, so nobody knows what it costs")
     said = [*notes, *said]
     if recipe.student.width is not None and teacher is not None:
-        said.append(f"student: narrower, {narrowed(recipe.student.width, teacher.model, compared.student.model)}")
+        origin = task.pattern(teacher).model
+        said.append(f"student: narrower, {narrowed(recipe.student.width, origin, compared.student.model)}")
     examined = []
     for exam in compared.exams:
         if isinstance(exam, WrittenExam):

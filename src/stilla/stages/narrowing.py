@@ -43,16 +43,16 @@ def measure(plan: Plan, task: Task, prepared: Prepared) -> Cut:
     """
     if found := problems(task):
         raise all_at_once(found, CompatibilityError)
-    labels = term(task.labels_by())
+    terms = task.terms([term(task.labels_by())])
     with progress("width", plan.rounds * len(prepared)) as advance:
 
         def losses(part: nn.Module) -> Iterator[Tensor]:
             part.to(processes().device)
-            distiller = Distiller(part, [labels], task, student_dims=Dims(task.row_classes())).eval()
+            distiller = Distiller(part, terms, task, student_dims=Dims(task.row_classes())).eval()
             for number in range(len(prepared)):
                 batch = prepared.collate([prepared.examples[number]]).to(processes().device)
                 counts = task.counts(batch)
-                if counts[labels.objective.count]:
+                if any(counts[one.objective.count] for one in terms):
                     yield distiller.loss(batch, None, Step({name: float(value) for name, value in counts.items()}))["loss"]
                 advance(1)
 

@@ -18,9 +18,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stilla.data import from_all_over
+from stilla.data import from_all_over, of_part, part_of
 from stilla.errors import StillaError, counted
-from stilla.recipe import Unlabelled
+from stilla.recipe import Recipe, Unlabelled
 from stilla.rows import row_measures
 from stilla.runtime.imports import own_function
 from stilla.runtime.narrate import say
@@ -44,6 +44,18 @@ def wanted(section: Unlabelled) -> bool:
     return not all(one is None for one in (section.min_confidence, section.max_entropy, section.near, section.keep))
 
 
+def asked_of_all(recipe: Recipe, splits: Mapping[str, Dataset], pool: Pool | None) -> int:
+    """How many examples teachers are asked about to know which to keep, of all tasks that are learnt."""
+    labelled, pools = splits.get("train"), {} if pool is None else pool.parts or {"": pool}
+    return sum(asked_about(recipe.data.by_name[name].unlabelled, len(() if labelled is None else one_of_all(labelled, name)),
+                           len(one)) for name, one in pools.items())
+
+
+def one_of_all(split: Dataset, name: str) -> Dataset:
+    """The examples of the task of this name among several; of a single one, which has no name, all."""
+    return part_of(split, name)[0] if name else split
+
+
 def asked_about(section: Unlabelled | None, labelled: int, unlabelled: int) -> int:
     """How many examples the teacher is asked about to know which to keep."""
     if section is None or not wanted(section):
@@ -51,8 +63,14 @@ def asked_about(section: Unlabelled | None, labelled: int, unlabelled: int) -> i
     return unlabelled + (0 if section.near is None else min(CENTRE, labelled))
 
 
+def problems_of(recipe: Recipe, task: Task) -> list[str]:
+    """Why the filters of all tasks that are learnt cannot work, as far as it can be known without a model."""
+    return [of_part(name, problem) if name else problem for name, own in task.by_name.items()
+            for problem in problems(recipe.data.by_name[name].unlabelled, own)]
+
+
 def problems(section: Unlabelled | None, task: Task) -> list[str]:
-    """Why the recipe's filters cannot work, as far as it can be known without a model."""
+    """The same of one task."""
     if section is None or not wanted(section):
         return []
     named = [name for name in ("min_confidence", "max_entropy", "near", "keep") if getattr(section, name) is not None]
@@ -98,8 +116,9 @@ def ask(
                                stamp, title="asking the teacher", begin=begin, beside=beside)
 
 
-def kept(section: Unlabelled, task: Task, pool: Pool, folder: Path) -> Pool:
-    """The pool without what the recipe leaves out, in its own order; says how many go and why.
+def kept(section: Unlabelled, task: Task, pool: Pool, folder: Path, name: str = "") -> Pool:
+    """The pool without what the recipe leaves out, in its own order; says how many go and why. `name`: of the task, of
+    several.
 
     Raises:
         DataError: nothing is left.
@@ -126,7 +145,8 @@ def kept(section: Unlabelled, task: Task, pool: Pool, folder: Path) -> Pool:
         leave_out(rows, f"not kept by {section.keep}")
     counts = Counter(reason for reason in why if reason is not None)
     left_out = "".join(f", {count:,} left out ({reason})" for reason, count in counts.items())
-    say(f"unlabelled: {len(pool) - counts.total():,} of {len(pool):,} examples are kept{left_out}")
+    whose = f" of {name}" if name else ""
+    say(f"unlabelled{whose}: {len(pool) - counts.total():,} of {len(pool):,} examples are kept{left_out}")
     return pool.without(why)
 
 

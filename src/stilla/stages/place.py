@@ -104,12 +104,12 @@ class Place:
         split = self.splits["train"] if examples is None else examples
         prepared, marks = self.task.prepare(split, *processors, training=True, seed=seed), data.are_unlabelled(split)
         prepared = caching.as_read(prepared, self.recipe, self.task)
-        if marks.any():
+        if marks.any() and prepared.unlabelled is None:
             prepared = replace(prepared, unlabelled=marks[prepared.keys])
         done = train(stage, model, teacher, terms, training, task=self.task, folder=self.folder, seed=seed,
                      train_data=prepared,
                      validation_data=self.task.prepare(self.splits["validation"], *processors, training=False))
-        if done is not None and self.pool is not None:
+        if done is not None and self.pool is not None and marks.any():
             found, pool = learnt.examples_in(prepared, marks, done), self.pool
             on_main(lambda: learnt.note(self.folder, stage, found, pool))
 

@@ -123,9 +123,10 @@ def score(
     scores = reasons.said_in(scores, recipe, task, measured, teacher, made, trained_again(recipe, folder, task))
     scores = kept.said_in(scores, recipe, made["student"][0], made["baseline"][0] if "baseline" in made else None)
     scores.dump(folder.scores)
+    origin = teacher if teacher is None or recipe.student.width is None else task.pattern(teacher)
     for role, models in made.items():
         plain = not isinstance(models[0].model, PreTrainedModel)
-        card(written or recipe, folder, scores, role, teacher, models[0], plain=plain)
+        card(written or recipe, folder, scores, role, origin, models[0], plain=plain)
     folder.finish("scores", inputs, folder.scores)
     return scores
 

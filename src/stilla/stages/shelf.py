@@ -38,7 +38,7 @@ class Shelf:
 
     def take(self, stage: str, inputs: Plain, folder: Path) -> Record | None:
         """What the stage made with these inputs, laid into the run's folder, and its record; None if it is to be made."""
-        if stage not in SHARED:
+        if stage.partition(".")[0] not in SHARED:
             return None
         name = self._name(stage, inputs)
         place = self.path / name

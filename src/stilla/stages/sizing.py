@@ -74,7 +74,8 @@ def _kept(stages: Stages, inputs: dict[str, Any], file: Path) -> dict[str, Any] 
 
 def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]:
     """The finalists, each after the same short training, and the name of what they are compared by."""
-    place, teacher = stages.place, stages.teacher
+    place = stages.place
+    teacher = place.task.pattern(stages.teacher)
     prepared, share = stages.sample()
     # latency is measured: each process would find another
     found = on_main(lambda: finalists(

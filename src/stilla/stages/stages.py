@@ -48,6 +48,7 @@ from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
 from stilla.stages.place import Place
 from stilla.stages.starting import labels_alone, start_student, trained, transformer, whole_width
+from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller
 from stilla.students import Cut, Plan, Student
 from stilla.tasks.base import Loaded, Prepared, Task
@@ -95,7 +96,7 @@ class Stages:
         cache = cache_choice.resolved(recipe, task, self.teacher.model, prepared, share, beforehand=beforehand,
                                       of_many=of_many)
         if wrong := [*completions.problems(recipe, task), *asking.problems(recipe, task),
-                     *opinions.problems(recipe.data.unlabelled, task),
+                     *opinions.problems_of(recipe, task),
                      *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
                      *hardest.problems(recipe, cache, task, prepared),
                      *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
@@ -117,19 +118,30 @@ class Stages:
 
     def chosen(self) -> Stages:
         """The same with those unlabelled examples that the recipe keeps by what the teacher thinks of them."""
-        section, place = self.recipe.data.unlabelled, self.place
-        if section is None or place.pool is None or not opinions.wanted(section):
+        pool = self.place.pool
+        if pool is None:
             return self
-        pool, folder = place.pool, place.folder.unlabelled
-        inputs = {"task": place.task.kind, "reading": place.reading, "unlabelled": pool.fingerprint,
-                  "teacher": of_model(self.teacher.model), "processor": of_processor(self.teacher.processor),
+        kept = {name: self._kept(name, one) for name, one in (pool.parts or {"": pool}).items()}
+        return replace(self, place=replace(self.place, pool=Pool.of_parts(kept) if pool.parts else kept[""]))
+
+    def _kept(self, name: str, pool: Pool) -> Pool:
+        """Those of one of several tasks, or of the only one, which has no name."""
+        place, recipe, task = self.place, self.recipe.by_name[name], self.place.task.by_name[name]
+        section, teacher = recipe.data.unlabelled, place.task.part(self.teacher, name)
+        if section is None or not opinions.wanted(section):
+            return pool
+        stage, folder = (f"unlabelled.{name}", place.folder.unlabelled / name) if name else ("unlabelled",
+                                                                                           place.folder.unlabelled)
+        inputs = {"task": task.kind, "reading": caching.reading(recipe, task), "unlabelled": pool.fingerprint,
+                  "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor),
                   **({} if section.near is None else {"near to": place.content})}
-        if place.to_do("unlabelled", inputs, folder, by_parts=True):
-            with timed(place.folder.append_log, "unlabelled"):
-                opinions.ask(section, place.task, self.teacher, pool, place.splits.get("train"), folder, inputs,
-                             self.recipe.evaluate.batch_size)
-            on_main(lambda: place.folder.finish("unlabelled", inputs, folder))
-        return replace(self, place=replace(place, pool=opinions.kept(section, place.task, pool, folder)))
+        if place.to_do(stage, inputs, folder, by_parts=True):
+            train = place.splits.get("train")
+            labelled = None if train is None else opinions.one_of_all(train, name)
+            with timed(place.folder.append_log, stage):
+                opinions.ask(section, task, teacher, pool, labelled, folder, inputs, recipe.evaluate.batch_size)
+            on_main(lambda: place.folder.finish(stage, inputs, folder))
+        return opinions.kept(section, task, pool, folder, name)
 
     def completions(self) -> Completed | None:
         """Texts that the teacher wrote for the student to learn, where the recipe asks for them."""

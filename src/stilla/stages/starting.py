@@ -61,7 +61,8 @@ def start_student(
         student = replace(student, model=loaded.model)
     if spec.freeze is not None:
         freeze(student.model, spec.freeze)
-    return (student if spec.lora is None else with_adapters(student, spec.lora)), loaded
+    whole = task.trained_whole(student.model)
+    return (student if spec.lora is None else with_adapters(student, spec.lora, whole)), loaded
 
 
 def _started(

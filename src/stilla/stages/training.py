@@ -59,6 +59,7 @@ class Learnt:
     steps: int
     labelled: int
     unlabelled: int
+    epochs: float = 1.0
 
 
 def train(
@@ -88,7 +89,8 @@ def train(
         return None
     steps = trainer.state.global_step
     learnt_from: Any = trainer.train_dataset  # without a quiz
-    return Learnt(steps, *trainer.batches(learnt_from).seen(steps, learnt_from.unlabelled))
+    seen = trainer.batches(learnt_from).seen(steps, learnt_from.unlabelled)
+    return Learnt(steps, *seen, epochs=trainer.state.epoch or 0.0)
 
 
 def _trained(

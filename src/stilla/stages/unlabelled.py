@@ -34,6 +34,14 @@ class Pool:
     data: Dataset
     left_out: Mapping[str, int] = field(default_factory=dict)
     generated: int = 0
+    parts: Mapping[str, Pool] = field(default_factory=dict)
+    """By name those of each task, where several are learnt: `data` are theirs in one table."""
+
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Pool]) -> Pool:
+        """Those of several tasks, one after the other."""
+        left_out = {f"{name}, {why}": count for name, one in parts.items() for why, count in one.left_out.items()}
+        return cls(data.in_one_table({name: one.data for name, one in parts.items()}), left_out, parts=parts)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -61,6 +69,34 @@ class Pool:
         """With generated ones behind those that are there."""
         left_out = Counter(self.left_out) + Counter(generated.left_out)
         return Pool(_together([self.data, generated.data]), left_out, generated.generated)
+
+
+def of_run(
+    recipe: Recipe, task: Task, splits: Mapping[str, Dataset], named: Mapping[str, Mapping[str, Dataset]],
+    generated: Callable[[Pool | None], Pool | None] = lambda _: None,
+) -> Pool | None:
+    """What is learnt without labels, of every task that is learnt; None where there is nothing of any.
+
+    named: what `data.load_all_unlabelled` gives; else see `read`.
+
+    Raises:
+        DataError: see `read`.
+    """
+    if not recipe.data.each:
+        return read(recipe, task, splits, named[""], generated)
+    found, problems = dict[str, Pool](), list[str]()
+    for name, own in recipe.by_name.items():
+        theirs = {split: some for split, examples in splits.items() if len(some := data.part_of(examples, name)[0])}
+        try:
+            pool = read(own, task.by_name[name], theirs, named[name])
+        except DataError as error:
+            problems += [data.of_part(name, problem) for problem in error.problems]
+            continue
+        if pool is not None:
+            found[name] = pool
+    if problems:
+        raise all_at_once(problems, DataError)
+    return Pool.of_parts(found) if found else None
 
 
 def read(

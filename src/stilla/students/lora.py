@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,8 +31,10 @@ logger = logging.getLogger(__name__)
 _NAME = "default"
 
 
-def with_adapters(student: Student, spec: Lora) -> Student:
+def with_adapters(student: Student, spec: Lora, whole: Sequence[str] = ()) -> Student:
     """The same student with adapters, which alone are trained; at first they change nothing. The caller seeds torch.
+
+    `whole`: modules that are trained themselves and get none.
 
     A layer that shares its weights (a tied head or embedding) gets its own: merged into shared ones, an adapter would
     change every layer that has them.
@@ -39,7 +42,7 @@ def with_adapters(student: Student, spec: Lora) -> Student:
     Raises:
         CompatibilityError: peft is missing, the model has no such layers, or they share weights that cannot be untied.
     """
-    config = lora_config(spec, None if spec.targets is None else list(spec.targets))
+    config = lora_config(spec, None if spec.targets is None else list(spec.targets), whole)
     from peft import inject_adapter_in_model
 
     try:
@@ -49,6 +52,8 @@ def with_adapters(student: Student, spec: Lora) -> Student:
             inject_adapter_in_model(config, student.model, adapter_name=_NAME)
     except ValueError as error:
         raise CompatibilityError(f"student.lora.targets: {str(error).splitlines()[0]}") from error
+    for name in whole:
+        student.model.get_submodule(name).requires_grad_(True)
     _refuse_dropout_on_the_head(student.model, spec)
     before = _numbers(student.model)
     for shared in _with_own_weights(student.model):
@@ -58,8 +63,9 @@ def with_adapters(student: Student, spec: Lora) -> Student:
     return student
 
 
-def lora_config(spec: Lora, targets: list[str] | None) -> LoraConfig:
-    """peft's words for it. targets: names of layers, or how they end; None: all linear ones but the head.
+def lora_config(spec: Lora, targets: list[str] | None, whole: Sequence[str] = ()) -> LoraConfig:
+    """peft's words for it. targets: names of layers, or how they end; None: all linear ones but the head. whole: modules in
+    which none is.
 
     Raises:
         CompatibilityError: peft is missing.
@@ -69,7 +75,8 @@ def lora_config(spec: Lora, targets: list[str] | None) -> LoraConfig:
     except ImportError as error:
         raise CompatibilityError('adapters (lora) need peft, which is not installed: pip install "stilla[peft]"') from error
     return LoraConfig(r=spec.r, lora_alpha=spec.alpha or 2 * spec.r, lora_dropout=spec.dropout,
-                      target_modules="all-linear" if targets is None else targets)
+                      target_modules="all-linear" if targets is None else targets,
+                      exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in whole) or None)
 
 
 def merged(model: nn.Module) -> nn.Module:

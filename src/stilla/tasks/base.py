@@ -177,6 +177,19 @@ class Task(ABC, Generic[SectionT]):
         """Why a teacher cannot be asked in the exams what its students are asked, in words; None where it can."""
         return None
 
+    @property
+    def by_name(self) -> Mapping[str, Task]:
+        """By name the tasks that it is made of; a single one has no name, and is this."""
+        return {"": self}
+
+    def part(self, model: Loaded, name: str) -> Loaded:
+        """What of a model answers for the task of this name among `by_name`, as a model of its own."""
+        return model
+
+    def trained_whole(self, model: nn.Module) -> tuple[str, ...]:
+        """Modules of a student that are trained themselves where all else of it learns through adapters."""
+        return ()
+
     def idle(self, terms: Sequence[Term]) -> list[str]:
         """Why these terms leave something unlearnt that the task has, in words; empty if they do not."""
         return []

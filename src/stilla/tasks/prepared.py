@@ -60,7 +60,11 @@ class Prepared:
     references: Given | None = None
     """What answers are compared with, one per example; None where those are the batches' labels."""
     unlabelled: NDArray[np.bool_] | None = None
-    """(examples,) which of them nobody has labelled; None where nobody has to know it to draw them, or to count them."""
+    """(examples,) which of them nobody has labelled; None where nobody has to know it to draw them, or to count them. Of
+    `redrawn` ones that of every place is said by whoever draws them."""
+    seen: Callable[[float, bool], int] | None = None
+    """How many examples of the split that are unlabelled or not so many epochs have taken at least once; None where every
+    epoch takes all."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -59,7 +59,6 @@ def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     ({"a": {"task": "causal-lm", "data": "a.txt"}}, r"parts\.a\.task: got 'causal-lm'; expected"),
     ({"a": {"task": "text-classification"}}, r"parts\.a\.data"),
     ({"a": {"task": "text-classification", "data": {"train": "a.csv", "tags": "x"}}}, r"parts\.a\.data\.tags"),
-    ({"a": {"task": "text-classification", "data": {"train": "a.csv", "unlabelled": "b.csv"}}}, "got unlabelled"),
     ({"a": {"task": "text-classification", "data": {"train": "a.csv", "shifted": "b.csv"}}}, "got shifted"),
     ({"a": {"task": "text-classification", "data": "a.csv", "teacher": "mine:Model"}}, "is code"),
     ({"Two words": {"task": "text-classification", "data": "a.csv"}}, "Two words"),
@@ -71,7 +70,7 @@ def test_what_is_wrong_is_said_where_it_stands(parts: dict[str, Any], words: str
 
 @pytest.mark.parametrize(("more", "words"), [
     ({"train": "a.csv"}, "got train; every task has data of its own"),
-    ({"unlabelled": "a.txt"}, "got unlabelled"),
+    ({"unlabelled": "a.txt"}, "got unlabelled; every task has data of its own"),
     ({"temperature": 0.5}, "temperature"),
 ])
 def test_what_is_of_one_task_is_not_of_all(more: dict[str, Any], words: str) -> None:

@@ -261,15 +261,10 @@ def _changed(**changes: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (_changed(student={"layers": 2, "lora": {"r": 2}}), "student.lora"),
-    (_changed(student={"width": 0.5}), "student.width"),
-    (_changed(student={"vocabulary": "data"}), "student.vocabulary"),
-    (_changed(student={"size": 0.5}), "sizes are not searched"),
-    (_changed(student={"layers": 2, "layers_by": "influence"}), "which layers matter"),
     (lambda plain: plain["teacher"].update(train={"epochs": 1}), "names teachers of words: which is meant"),
     (_changed(teacher={"model": "mine:Model"}), "is code"),
 ])
-def test_what_makes_no_sense_with_several_heads_is_refused(
+def test_teachers_that_are_named_twice_or_are_code_are_refused(
     made: Made, tmp_path: Path, change: Callable[[dict[str, Any]], None], words: str
 ) -> None:
     plain = setting.recipe(tmp_path, own={"words": "./tagger"})

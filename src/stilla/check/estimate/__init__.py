@@ -32,7 +32,7 @@ from stilla.recipe import Recipe, Stage, Training
 from stilla.report.numbers import duration, durations
 from stilla.stages import cache_choice
 from stilla.stages.generated import Writing
-from stilla.stages.opinions import asked_about
+from stilla.stages.opinions import asked_of_all
 from stilla.stages.unlabelled import Pool, number_learnt
 from stilla.tasks.base import Loaded, Prepared, Side, Task
 from stilla.training.arguments import runs_on_cpu
@@ -138,7 +138,7 @@ def estimate(
     sizes = {name: max(1, round(per_example * len(split))) for name, split in splits.items()}
     sizes["measured"] = sum(sizes[name] for name in to_measure(splits))
     sizes["learnt"] = max(1, round(per_example * number))
-    looked_at = asked_about(recipe.data.unlabelled, len(splits.get("train", ())), 0 if pool is None else len(pool))
+    looked_at = asked_of_all(recipe, splits, pool)
     # hidden states still pay the head's product
     stored_forms = (prepared.views or 1) if section.form not in ("none", "hidden") else None
     sizes["looked at"] = round(per_example * looked_at)

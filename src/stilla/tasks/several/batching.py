@@ -35,7 +35,7 @@ class Union(Dataset[Example]):
     def __init__(
         self, parts: Mapping[str, Prepared], rows: Mapping[str, NDArray[np.int64]], mixture: Mixture | None = None
     ) -> None:
-        self.parts, self.mixture = parts, mixture
+        self.parts, self.mixture = parts, mixture if mixture is not None and mixture.redraws else None
         self._names = list(parts)
         self._ends = np.cumsum([len(one) for one in parts.values()])
         self.keys = np.concatenate([rows[name][one.keys] for name, one in parts.items()])
@@ -72,7 +72,15 @@ class Union(Dataset[Example]):
         return Prepared(
             examples=self, collate=Together({name: one.collate for name, one in self.parts.items()}, self._rows), apart=apart,
             keys=self.keys, lengths=lengths, aligned=aligned, references=references,
-            on_epoch=on_epoch if of_parts or mixture is not None else None, redrawn=not of_parts)
+            on_epoch=on_epoch if of_parts or mixture is not None else None, redrawn=not of_parts,
+            unlabelled=None if mixture is None or not mixture.marks.any() else mixture.unlabelled,
+            seen=None if mixture is None else self._seen)
+
+    def _seen(self, epochs: float, unlabelled: bool) -> int:
+        """As `Prepared.seen`: of examples that are cut into several pieces, by their share of those."""
+        assert self.mixture is not None
+        pieces = self.keys[self.mixture.marks == unlabelled]
+        return round(self.mixture.seen(epochs, unlabelled=unlabelled) * len(np.unique(pieces)) / max(1, len(pieces)))
 
 
 @dataclass(frozen=True)

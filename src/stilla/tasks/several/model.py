@@ -20,6 +20,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from stilla.errors import CompatibilityError
 
 MODEL_TYPE = "stilla-several"
+HEADS = "heads"
+"""The module that holds them."""
 LABELS = ("id2label", "label2id", "problem_type", "sentence_transformers", "thresholds")
 """Fields of a config that are of a head: names of its labels, how its logits are meant, and from where on labels apply."""
 
@@ -58,7 +60,8 @@ class SeveralConfig(PreTrainedConfig):
 
 
 class SeveralModel(PreTrainedModel):
-    """Inputs are named `head/input`: `intents/input_ids`. Only heads that are given inputs answer.
+    """Inputs are named `head/input`: `intents/input_ids`. Only heads that are given inputs answer; inputs without a head's
+    name are read by all.
 
     Raises:
         CompatibilityError: the class of a head is not one of transformers'.
@@ -97,10 +100,19 @@ class SeveralModel(PreTrainedModel):
         whole.eval()
         return whole
 
-    def forward(self, **inputs: Tensor) -> dict[str, Any]:
-        """`parts`: by name what each head says. `logits`: all of theirs in a row."""
-        said = {name: self.heads[_key(name)](**own) for name, own in by_part(inputs).items()}
-        return {"logits": torch.cat([one["logits"].flatten() for one in said.values()]), "parts": said}
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, *,
+        output_hidden_states: bool = False, **inputs: Tensor,
+    ) -> dict[str, Any]:
+        """`parts`: by name what each head says. `logits`: all of theirs in a row. `hidden_states`: the encoder's, for the
+        first that answers, where they are asked for."""
+        asked = by_part(inputs)
+        if input_ids is not None:
+            asked = {name: {"input_ids": input_ids, "attention_mask": attention_mask} for name in self.config.heads}
+        more = {"output_hidden_states": True} if output_hidden_states else {}
+        said = {name: self.heads[_key(name)](**own, **more) for name, own in asked.items()}
+        states = {"hidden_states": next(iter(said.values()))["hidden_states"]} if output_hidden_states else {}
+        return {"logits": torch.cat([one["logits"].flatten() for one in said.values()]), "parts": said, **states}
 
     def head(self, name: str) -> PreTrainedModel:
         """One head with the encoder, within this model: its forward and its config."""

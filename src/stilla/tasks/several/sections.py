@@ -26,10 +26,7 @@ KINDS = ("text-classification", "token-classification")
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
 """A part's name: of a folder, and of a head within the model."""
 
-_OF_THE_WHOLE = ("train", "validation", "test", "config", "revision", "limit")
-_NOT_OF_A_PART = ("unlabelled", "shifted")
-_NOT_YET = ("examples without labels, and from elsewhere, cannot be given where several tasks are learnt at once; leave them "
-            "out")
+_OF_THE_WHOLE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit")
 
 
 def _named_alone(value: object) -> object:
@@ -42,7 +39,8 @@ class Part(Section):
     task: str
     """What its head does: text-classification (classes, several labels, or a number) or token-classification."""
     data: SerializeAsAny[Data]
-    """Its examples: all that a recipe of this task alone may say under `data`."""
+    """Its examples: all that a recipe of this task alone may say under `data`, unlabelled ones too; but for examples from
+    elsewhere (`shifted`), and texts that are generated first."""
     teacher: Annotated[ModelSource | None, BeforeValidator(_named_alone, json_schema_input_type=ModelSource | str | None)] = (
         None)
     """The model that knows it; by default the recipe's teacher."""
@@ -60,8 +58,12 @@ class Part(Section):
     def _of_its_task(cls, value: Any, usual: object, info: ValidationInfo) -> Data:
         section = sections_or_any(info.data.get("task")).data
         made = section.model_validate({"train": value} if isinstance(value, str) else value)
-        if more := [name for name in _NOT_OF_A_PART if getattr(made, name)]:
-            raise ValueError(f"got {all_of(more)}; {_NOT_YET}, or distil that task alone")
+        if made.shifted:
+            raise ValueError("got shifted; examples from elsewhere are not measured where several tasks are learnt at once. "
+                             "Leave them out, and measure the head by itself: its folder lies in the student's")
+        if made.unlabelled is not None and made.unlabelled.generate is not None:
+            raise ValueError("got unlabelled.generate; texts are generated in a run of one task alone. Leave it out, or "
+                             "name a file of such texts (unlabelled: texts.txt)")
         return made
 
     @field_validator("teacher")
@@ -87,11 +89,9 @@ class SeveralData(Data):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> SeveralData:
-        if said := [name for name in _OF_THE_WHOLE if getattr(self, name) is not None]:
+        if said := [name for name in _OF_THE_WHOLE if getattr(self, name)]:
             raise ValueError(f"got {all_of(said)}; every task has data of its own: parts: {{name: {{task: ..., data: "
                              "{train: ...}}}")
-        if said := [name for name in _NOT_OF_A_PART if getattr(self, name)]:
-            raise ValueError(f"got {all_of(said)}; {_NOT_YET}")
         return self
 
     @classmethod

@@ -6,41 +6,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
+from transformers import PreTrainedTokenizerBase
 
-from stilla.data import of_part, part_of
-from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.data import are_unlabelled, in_one_table, of_part, part_of
+from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.objectives.base import Term
-from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec, Teacher
+from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec
 from stilla.recipe.kinds import KINDS
+from stilla.recipe.schedule import schedule
 from stilla.runtime.imports import import_path
 from stilla.signals import Batch, Dense, Form, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
-from stilla.tasks.base import Head, Loaded, Prepared, Segment, Task
+from stilla.tasks.base import Head, Loaded, Prepared, Segment, Task, Texts
 from stilla.tasks.exam import Exam
+from stilla.tasks.several import making, refused
 from stilla.tasks.several.batching import Union, parts_of, places_in, references_of
 from stilla.tasks.several.exam import SeveralExam
+from stilla.tasks.several.making import head_of
 from stilla.tasks.several.mixture import Mixture
-from stilla.tasks.several.model import SeveralModel, Teachers, body_of, is_several, labels_of
+from stilla.tasks.several.model import HEADS, SeveralModel, is_several
 from stilla.tasks.several.processors import Processors
 from stilla.tasks.several.sections import SeveralData
 from stilla.tasks.several.terms import idle, of_parts
 from stilla.tasks.shared.learning import objectives_for
-from stilla.tasks.text.proposals import Rewords
-from stilla.tasks.text.tokens import tokenizer_for
-
-_HEADS: Mapping[str, Any] = {"text-classification": AutoModelForSequenceClassification,
-                             "token-classification": AutoModelForTokenClassification}
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Several(Task[SeveralData]):
         parts, problems = dict[str, Task](), list[str]()
         for name, part in section.parts.items():
             try:
-                own = {split: part_of(examples, name)[0] for split, examples in splits.items()}
+                own = {split: some for split, examples in splits.items() if len(some := part_of(examples, name)[0])}
                 parts[name] = _task(part.task).understand(part.data, own)
             except DataError as error:
                 problems += [of_part(name, problem) for problem in error.problems]
@@ -89,122 +85,72 @@ class Several(Task[SeveralData]):
 
     def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
         """Raises:
-            CompatibilityError: teachers are named twice; the student is to be made in a way that heads have no part in.
+            CompatibilityError: teachers are named twice, or are code; a part asks for what is of a task by itself.
         """
-        own = {name: part.teacher for name, part in self.section.parts.items() if part.teacher is not None}
-        problems = []
-        trained = isinstance(teacher, Teacher) and teacher.train is not None
-        if own and (trained or is_several(teacher.model)):
-            what = "is trained on all tasks" if trained else "has a head for every task"
-            problems.append(f"teacher: {teacher.model!r} {what}, and data.parts names teachers of {all_of(list(own))}: which "
-                            "is meant? Leave one of the two out")
-        if ":" in teacher.model:
-            problems.append(f"teacher: got {teacher.model!r}, which is code; expected a folder or a Hugging Face name: a "
-                            "head is made of the class that transformers has for it")
-        problems += [f"student.{field}: {why}" for field, given, why in (
-            ("lora", student.lora, "adapters of an encoder that several heads share are not merged into each; leave it out"),
-            ("width", student.width, "what of an encoder matters to several heads is not measured; cut layers, or give a "
-             "narrower model (`student: {model: ...}`)"),
-            ("vocabulary", student.vocabulary, "heads that share a tokenizer keep all of it; leave it out"),
-        ) if given is not None]
-        if student.layers_by != "spaced":
-            problems.append(f"student.layers_by: got {student.layers_by!r}; which layers matter to several heads is not "
-                            "measured; expected 'spaced', or say which (`layers: {keep: [0, 2, 5]}`)")
-        if student.limited:
-            problems.append("student: sizes are not searched for several heads; say how many layers (`student: 3`)")
-        problems += [f"data.parts.{name}.data.augment: contextual is for a task by itself; expected light or none"
-                     for name, task in self.parts.items() if isinstance(task, Rewords) and task.contextual is not None]
-        if problems:
-            raise all_at_once(problems, CompatibilityError)
-        parts = {name: task.settled(own.get(name) or teacher, student) for name, task in self.parts.items()}
+        if wrong := refused.problems(self.section, self.parts, teacher):
+            raise all_at_once(wrong, CompatibilityError)
+        parts = {name: task.settled(self.section.parts[name].teacher or teacher, student)
+                 for name, task in self.parts.items()}
         return replace(self, parts=parts, start=teacher)
 
     def adapted_to(self, teacher: Loaded) -> Self:
-        return self._each(lambda name, task: task.adapted_to(_head(teacher, name)))
+        return self._each(lambda name, task: task.adapted_to(head_of(teacher, name)))
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
-        return self._each(lambda name, task: task.between(_head(student, name), _head(teacher, name)))
+        return self._each(lambda name, task: task.between(head_of(student, name), head_of(teacher, name)))
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if is_several(source.model):
-            return self._saved(source)
-        models: dict[str, Loaded] = {}
-        problems: list[str] = []
-        for name, task in self.parts.items():
-            own = (self.section.parts[name].teacher or source) if labelled else source
-            try:
-                models[name] = task.load(own, labelled=labelled)
-            except CompatibilityError as error:
-                problems += [f"{name}: {problem}" for problem in error.problems]
-        if problems:
-            raise all_at_once(problems, CompatibilityError)
-        whole = {name: _transformer(one) for name, one in models.items()}
-        processors = Processors({name: one.processor for name, one in models.items()})
-        first = next(iter(whole.values()))
-        if labelled:
-            return Loaded(Teachers(whole, first.config), processors, source.model)
-        shared = Processors(dict.fromkeys(whole, next(iter(processors.values()))))
-        return Loaded(SeveralModel.sharing(whole, body_of(first)), shared, source.model)
+            return making.saved(self.parts, source)
 
-    def _saved(self, source: ModelSource) -> Loaded:
-        """A model of several heads from its folder.
+        def source_of(name: str) -> ModelSource:
+            return (self.section.parts[name].teacher or source) if labelled else source
 
-        Raises:
-            CompatibilityError: it has other heads, or other labels.
-        """
-        model = SeveralModel.from_pretrained(source.model, local_files_only=True, use_safetensors=True)
-        if lacking := [name for name in self.parts if name not in model.config.heads]:
-            raise CompatibilityError(f"{source.model!r} has heads for {all_of(list(model.config.heads))}, and none for "
-                                     f"{all_of(lacking)}; a head is called as its task is in data.parts")
-        if source.precision not in ("float32", "bfloat16"):
-            raise CompatibilityError(f"precision: got {source.precision!r}; a model of several heads answers in float32 or "
-                                     "bfloat16")
-        if source.precision == "bfloat16":
-            model.to(torch.bfloat16)
-        places = {name: source.model_copy(update={"model": f"{source.model}/{name}", "processor": None})
-                  for name in self.parts}
-        processors = {name: tokenizer_for(place, model.alone(name)) for name, place in places.items()}
-        return Loaded(model.eval(), Processors(processors), source.model)
+        return making.side_by_side(self.parts, source_of, source, labelled=labelled)
 
     def pattern(self, teacher: Loaded) -> Loaded:
         """The encoder of the recipe's teacher with a head for every task: its own teacher's, where it fits."""
-        if isinstance(teacher.model, SeveralModel):
-            return teacher
-        assert isinstance(teacher.model, Teachers)
-        own = next((name for name, part in self.section.parts.items() if part.teacher is None), None)
-        if own is not None:
-            main = _head(teacher, own)
-        else:  # nobody's teacher, and what the student is cut from
-            first = next(iter(self.parts))
-            assert self.start is not None
-            main = self.parts[first].load(self.start.model_copy(update={"precision": "float32"}), labelled=False)
-        encoder = body_of(_transformer(main))
-        models = {name: self._on(encoder, name, _transformer(_head(teacher, name))) for name in self.parts}
-        processors = Processors(dict.fromkeys(self.parts, main.processor))
-        return Loaded(SeveralModel.sharing(models, encoder), processors, main.source)
+        return making.cut_from(self.parts, self.section, self.start, teacher)
 
-    def _on(self, encoder: PreTrainedModel, name: str, teacher: PreTrainedModel) -> PreTrainedModel:
-        """A teacher itself where its class is the encoder's; else the encoder's class for its task, with the same labels.
+    @property
+    def by_name(self) -> Mapping[str, Task]:
+        return self.parts
 
-        Raises:
-            CompatibilityError: there is no such class.
-        """
-        kind = self.section.parts[name].task
-        known = _HEADS[kind]._model_mapping
-        if type(encoder.config) not in known:
-            raise CompatibilityError(f"{name}: transformers has no head for {kind} on a {encoder.config.model_type} model")
-        if type(teacher.config) is type(encoder.config):
-            return teacher
-        config = type(encoder.config).from_dict({**encoder.config.to_dict(), **labels_of(teacher.config)})
-        made: PreTrainedModel = known[type(encoder.config)]._from_config(config)
-        return made
+    def part(self, model: Loaded, name: str) -> Loaded:
+        return making.alone(model, name)
+
+    def trained_whole(self, model: nn.Module) -> tuple[str, ...]:
+        """Its heads: some of them are new."""
+        return (HEADS,)
+
+    # --- tokens ---
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        """Those of every task, read as far as the one reads that reads farthest."""
+        each = {name: own for name in self.parts if len(own := part_of(split, name)[0])}
+        read = [self.parts[name].texts(own, processor[name]) for name, own in each.items()]
+        lengths = [one.length for one in read if one.length is not None]
+        return Texts(chain.from_iterable(one.lines for one in read), max(lengths) if len(lengths) == len(read) else None)
+
+    def tokenizer_of(self, processor: Any) -> PreTrainedTokenizerBase:
+        """A student's, which is one for all; of teachers, that of the one that students are cut from."""
+        own = next((name for name, part in self.section.parts.items() if part.teacher is None), next(iter(self.parts)))
+        return self.parts[own].tokenizer_of(processor[own])
+
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Processors:
+        return Processors(dict.fromkeys(self.parts, tokenizer))
 
     # --- what is learnt ---
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
-        """Every task by what it would learn by alone."""
-        return tuple(one.model_copy(update={"part": name}) for name, task in self.parts.items()
-                     for one in task.learns_by() or objectives_for(task.row_classes()))
+        """Every task by what it would learn by alone; what nobody has labelled, by its teacher."""
+        found = list[ObjectiveSpec]()
+        for name, task in self.parts.items():
+            own = [one.model_copy(update={"part": name}) for one in task.learns_by() or objectives_for(task.row_classes())]
+            if not self.section.parts[name].data.is_labelled:
+                own = [one.model_copy(update={"weight": schedule(1.0)}) for one in own if one.kind != task.labels_by().kind]
+            found += own
+        return tuple(found)
 
     def idle(self, terms: Sequence[Term]) -> list[str]:
         return idle(terms, self.parts)
@@ -226,16 +172,23 @@ class Several(Task[SeveralData]):
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
-        prepared, rows = {}, {}
+        prepared, rows, marks = {}, {}, []
         for name, task in self.parts.items():
             own, rows[name] = part_of(split, name)
             if len(own):
                 theirs = None if teacher is None else teacher[name]
                 prepared[name] = task.prepare(own, student[name], theirs, training=training, seed=seed)
-        mixture = Mixture([len(one) for one in prepared.values()], self.section.temperature, seed) if training else None
-        whole = Union(prepared, rows, mixture if mixture is not None and mixture.redraws else None)
+                marks.append(are_unlabelled(own)[prepared[name].keys])
+        mixture = None
+        if training:
+            mixture = Mixture([len(one) for one in prepared.values()], self.section.temperature, seed, np.concatenate(marks))
+        whole = Union(prepared, rows, mixture)
         references = None if training else [one for part in prepared.values() for one in references_of(part)]
         return whole.prepared(aligned=all(one.aligned for one in prepared.values()), references=references)
+
+    def beside(self, split: Dataset) -> Dataset:
+        each = {name: part_of(split, name)[0] for name in self.parts}
+        return in_one_table({name: self.parts[name].beside(own) for name, own in each.items() if len(own)})
 
     def handed_over(self, model: nn.Module, processor: Any, prepared: Prepared) -> Mapping[str, Head]:
         assert isinstance(model, SeveralModel)
@@ -351,17 +304,6 @@ class Several(Task[SeveralData]):
 def _task(kind: str) -> type[Task]:
     found: type[Task] = import_path(KINDS[kind].task)
     return found
-
-
-def _head(model: Loaded, name: str) -> Loaded:
-    """One task's model, with what makes its inputs."""
-    assert isinstance(model.model, SeveralModel | Teachers)
-    return Loaded(model.model.head(name), model.processor[name], model.source)
-
-
-def _transformer(model: Loaded) -> PreTrainedModel:
-    assert isinstance(model.model, PreTrainedModel)  # code was refused
-    return model.model
 
 
 def _dense(logits: Form | None) -> Tensor:
