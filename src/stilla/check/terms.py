@@ -53,7 +53,10 @@ def fit(
         dims_of(student.model, task, batch.student if batch else None),
         dims_of(teacher.model, task, batch.teacher if batch else None),
     )
-    if recipe.evaluate.saliency is not None:
+    if recipe.evaluate.saliency is not None and recipe.data.each:
+        found.problems.append("evaluate.saliency: what answers rest on is measured of one task, and several are learnt here at "
+                              "once; leave it out")
+    elif recipe.evaluate.saliency is not None:
         found.problems += [f"evaluate.saliency: {problem}" for problem in
                            _misfits_of(Saliency(), task, dims, student, prepared, labelled=True)]
     labelled, anchored = are_labelled(recipe, task), Anchored(student, teacher.model, prepared.aligned)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -193,6 +193,16 @@ class Data(Section):
     def placed(self) -> Mapping[str, Data]:
         """The same by the place where a recipe has them."""
         return {f"data.parts.{name}.data" if name else "data": section for name, section in self.by_name.items()}
+
+    @property
+    def redrawn(self) -> bool:
+        """Whether an epoch may have other examples than the one before."""
+        return False
+
+    @property
+    def asked(self) -> Self:
+        """The same without what is nothing to what a teacher is asked, and how often an example comes is nothing."""
+        return self
 
     @property
     def is_labelled(self) -> bool:

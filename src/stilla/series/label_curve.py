@@ -144,6 +144,9 @@ def _refuse(recipe: Recipe, sizes: Sequence[int], draws: int) -> None:
 def _unused(recipe: Recipe) -> Iterator[str]:
     """What the recipe asks for and no point of a curve would do, in words."""
     section, asked = recipe.data, recipe.evaluate
+    if section.each:
+        yield ("curve: labels a class are of one task, and several are learnt here at once. Draw the curve of each by itself, "
+               "with a recipe of that task")
     if section.limit is not None:
         limit = section.limit.model_dump() if isinstance(section.limit, PerClass) else section.limit
         yield (f"curve: data.limit: got {flow(limit)}; a curve takes so many labels of each class as --per-class says, and "
@@ -163,8 +166,6 @@ def _unused(recipe: Recipe) -> Iterator[str]:
 
 def _refuse_all_labels(recipe: Recipe, sizes: Sequence[int]) -> None:
     """Where a number of labels takes all training examples, there is no rest to learn from."""
-    if recipe.data.each:  # each task of several has its own data, of which its check speaks
-        return
     too_large, there = list[int](), 0
     for size in reversed(sizes):
         there, left = data.number_left(_at(recipe, size, 0, rest=True).data, seed=recipe.seed)

@@ -46,6 +46,9 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
         found.append(f"the teacher {what}, where nobody can change it; leave adapt out, or give the model itself")
     if source.precision != "float32":
         found.append(f"teacher.precision is {source.precision}, in which no small step can be seen; use float32")
+    if recipe.data.redrawn:
+        found.append("the quiz is set apart from what is learnt, and here an epoch has other examples than the one before; "
+                     "use data.temperature: 1")
     if cache.form not in (None, "none") or cache.path is not None:
         found.append("the teacher says something else at every step, and what is stored stays what it was; use cache: none")
     if not are_labelled(recipe, task):

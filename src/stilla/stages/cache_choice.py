@@ -80,7 +80,10 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
                      "dense, which is exact too and smaller")
-    if section.form in ("top_k", "samples") and (task.row_classes() < 2 or not task.distributions):
+    if section.form in ("top_k", "samples") and recipe.data.each:
+        found.append(f"cache.form: {section.form} stores the likeliest classes of a row, and every task's rows are of other "
+                     "classes; use dense")
+    elif section.form in ("top_k", "samples") and (task.row_classes() < 2 or not task.distributions):
         what = "a number" if task.distributions else "a vector"
         found.append(f"cache.form: {section.form} stores a part of a distribution, and {what} is none; use dense")
     elif section.form in ("top_k", "samples") and task.places:

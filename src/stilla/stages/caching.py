@@ -36,11 +36,12 @@ def settings(section: Cache) -> dict[str, Any]:
     return {"cache": {name: getattr(section, name) for name in ("form", *named[section.form or "dense"])}}
 
 
-def fingerprint(recipe: Recipe, task: Task, teacher: Loaded, reading: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the teacher's answers depend on beside what it is asked. `reading`: how the data are read."""
+def fingerprint(recipe: Recipe, task: Task, teacher: Loaded) -> dict[str, Any]:
+    """All that the teacher's answers depend on beside what it is asked."""
     return {
         "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
-        "preparation": dict(reading), "precision": precision_of(recipe.distill[0]),
+        "preparation": reading(recipe.model_copy(update={"data": recipe.data.asked}), task),
+        "precision": precision_of(recipe.distill[0]),
         # nothing else is drawn: another run's seed asks the teacher the same
         **({"seed": recipe.seed} if recipe.cache.form == "samples" else {}),
     }
@@ -74,7 +75,7 @@ def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMa
         stacks = any(one.objective.needs_stacks for one in terms)
         helped = any(one.objective.asks for one in terms)
         if recipe.cache.form != "none" and helped and exists(states_place(path) if stacks else path):
-            made_from = fingerprint(recipe, task, teacher, reading(recipe, task))
+            made_from = fingerprint(recipe, task, teacher)
             with remembering(teacher.model, task, terms, recipe.cache, path, made_from, states):
                 pass
 

@@ -265,7 +265,7 @@ class Stages:
         place = self.place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
-        read = caching.as_read(prepared, self.recipe, place.task)
+        read = caching.as_read(prepared.all_examples(), self.recipe, place.task)
         return caching.capture_all(self.teacher.model, place.task, read, self.recipe, cache_choice.place_of(self.recipe),
                                    self.asked(), student.layer_map, workers=workers, log=self.place.folder.append_log)
 
@@ -349,7 +349,7 @@ class Stages:
 
     def asked(self) -> dict[str, Any]:
         """What the teacher's answers depend on."""
-        return caching.fingerprint(self.recipe, self.place.task, self.teacher, self.place.reading)
+        return caching.fingerprint(self.recipe, self.place.task, self.teacher)
 
 
 def _made(spec: StudentSpec) -> dict[str, Any]:

@@ -66,8 +66,15 @@ class Prepared:
     """How many examples of the split that are unlabelled or not so many epochs have taken at least once; None where every
     epoch takes all."""
 
+    whole: Prepared | None = None
+    """All examples, where an epoch takes some of them; None where it takes all."""
+
     def __len__(self) -> int:
         return len(self.keys)
+
+    def all_examples(self) -> Prepared:
+        """Those of every epoch, for what passes over them once."""
+        return self if self.whole is None else self.whole
 
     def read_apart(self) -> Prepared:
         """The same examples, each model reading them as it is used to: for what compares no position with another."""

@@ -74,7 +74,8 @@ class Union(Dataset[Example]):
             keys=self.keys, lengths=lengths, aligned=aligned, references=references,
             on_epoch=on_epoch if of_parts or mixture is not None else None, redrawn=not of_parts,
             unlabelled=None if mixture is None or not mixture.marks.any() else mixture.unlabelled,
-            seen=None if mixture is None else self._seen)
+            seen=None if mixture is None else self._seen,
+            whole=None if mixture is None else Union(self.parts, self._rows).prepared(aligned=aligned, references=references))
 
     def _seen(self, epochs: float, unlabelled: bool) -> int:
         """As `Prepared.seen`: of examples that are cut into several pieces, by their share of those."""

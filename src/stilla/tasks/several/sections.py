@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BeforeValidator,
@@ -97,6 +97,14 @@ class SeveralData(Data):
     @classmethod
     def example(cls) -> Mapping[str, Any]:
         return {"parts": {"intents": {"task": "text-classification", "data": "intents.csv"}}}
+
+    @property
+    def redrawn(self) -> bool:
+        return self.temperature > 1 and len(self.parts) > 1
+
+    @property
+    def asked(self) -> Self:
+        return self.model_copy(update={"temperature": 1.0})
 
     @property
     def each(self) -> Mapping[str, Data]:
