@@ -54,8 +54,8 @@ def fit(
         dims_of(teacher.model, task, batch.teacher if batch else None),
     )
     if recipe.evaluate.saliency is not None and recipe.data.each:
-        found.problems.append("evaluate.saliency: what answers rest on is measured of one task, and several are learnt here at "
-                              "once; leave it out")
+        found.problems.append("evaluate.saliency: what answers rest on is measured of one task, and several are learnt here "
+                              "at once; leave it out")
     elif recipe.evaluate.saliency is not None:
         found.problems += [f"evaluate.saliency: {problem}" for problem in
                            _misfits_of(Saliency(), task, dims, student, prepared, labelled=True)]

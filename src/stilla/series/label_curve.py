@@ -145,8 +145,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     """What the recipe asks for and no point of a curve would do, in words."""
     section, asked = recipe.data, recipe.evaluate
     if section.each:
-        yield ("curve: labels a class are of one task, and several are learnt here at once. Draw the curve of each by itself, "
-               "with a recipe of that task")
+        yield ("curve: labels a class are of one task, and several are learnt here at once. Draw the curve of each by "
+               "itself, with a recipe of that task")
     if section.limit is not None:
         limit = section.limit.model_dump() if isinstance(section.limit, PerClass) else section.limit
         yield (f"curve: data.limit: got {flow(limit)}; a curve takes so many labels of each class as --per-class says, and "
