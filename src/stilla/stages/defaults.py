@@ -44,8 +44,8 @@ def objectives_of(recipe: Recipe, task: Task) -> tuple[ObjectiveSpec, ...]:
 
 
 def are_labelled(recipe: Recipe, task: Task) -> bool:
-    """Whether a student's training examples have labels: people's, or texts that the teacher writes."""
-    answered = recipe.teacher.api is not None or is_written(task)
+    """Whether a student's training examples have labels: people's, or what the teacher makes of them."""
+    answered = recipe.teacher.api is not None or is_written(task) or task.labels_by_teacher
     return (recipe.data.is_labelled and task.has_labels) or answered
 
 

@@ -278,6 +278,11 @@ class Task(ABC, Generic[SectionT]):
         """
         raise self._labelled_only()
 
+    @property
+    def labels_by_teacher(self) -> bool:
+        """Whether what the teacher makes of an unlabelled example is its label as well, without `completions`."""
+        return False
+
     def usable(self, pool: Dataset) -> Dataset:
         """Of unlabelled examples those that can be read.
 

@@ -25,7 +25,7 @@ class Sounds(Data):
         return "sound"
 
     @property
-    def unlabelled_unit(self) -> Literal["sound"]:
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound"]:
         return "sound"
 
 
@@ -76,6 +76,12 @@ class TextToSpeechData(Sounds):
     (0.1 is one in ten)."""
     vocoder: PathName | None = None
     """What makes the waves that the recogniser listens to, as `evaluate.vocoder`."""
+
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file"]:
+        """Of texts that the teacher speaks."""
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or "line"
 
     @model_validator(mode="after")
     def _listening(self) -> Self:

@@ -17,19 +17,33 @@ from stilla.errors import DataError
 from stilla.signals import Batch
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.audio.durations import Lasting
-from stilla.tasks.audio.sounds import Sounds
+from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.text.tokens import Tokens
 
 _KEEP = 2**29  # bytes of spectrograms that a split may keep in memory
 
+
+@dataclass(frozen=True)
+class Own:
+    """A teacher's own speech of a text that nobody has spoken. lasting: frames of every token, where it says that."""
+
+    frames: Float32[NDArray[np.float32], "frames bins"]
+    lasting: Lasting | None = None
+
+    def known(self, voice: Voice) -> Known:
+        """As if it were a sound of so many frames."""
+        return Known((len(self.frames) - 1) * voice.hop / voice.rate, voice.rate)
+
+
 @dataclass
 class Frames:
-    """Spectrograms of sounds, kept in memory as far as they fit."""
+    """Spectrograms of sounds, kept in memory as far as they fit. own: of rows without a sound, what a teacher has spoken."""
 
     sounds: Sounds
     keys: NDArray[np.int64]
     voice: Voice
+    own: Mapping[int, Own] = field(default_factory=dict)
     _kept: dict[int, Float32[NDArray[np.float32], "frames bins"]] = field(default_factory=dict)
     _bytes: int = 0
 
@@ -37,6 +51,8 @@ class Frames:
         if position in self._kept:
             return self._kept[position]
         row = int(self.keys[position])
+        if row in self.own:
+            return self.own[row].frames
         try:
             made = self.voice.spectrogram(self.sounds.wave(row))
         except OSError as error:

@@ -4,13 +4,13 @@ at once of how long each token lasts."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Audio, Dataset
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,13 +24,14 @@ from stilla.tasks.audio.fitting import Fitting
 from stilla.tasks.audio.reading import audio_column, checked, tell_resampled
 from stilla.tasks.audio.recognition import text_column
 from stilla.tasks.audio.sections import TextToSpeechData, TextToSpeechEvaluate
-from stilla.tasks.audio.sounds import Sounds
+from stilla.tasks.audio.sounds import Sounds, has_parts
 from stilla.tasks.audio.speaking import Spoken
 from stilla.tasks.audio.spoken import Collate, Frames, Script, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
 from stilla.tasks.audio.spoken_rows import content, own_frames, prosody_of, with_shares
 from stilla.tasks.audio.talking import loaded, sizes, teachable
 from stilla.tasks.audio.telling import Teller, refuse_untold, with_durations
+from stilla.tasks.audio.unspoken import own_speech, read_by, unlabelled
 from stilla.tasks.audio.usage import SPEAKING
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
@@ -38,7 +39,7 @@ from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
-from stilla.tasks.shared.broken import refuse_empty
+from stilla.tasks.shared.broken import refuse_empty, without_empty
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.text import tokens
 
@@ -169,8 +170,27 @@ class TextToSpeech(Task[TextToSpeechData]):
         return ObjectiveSpec(kind="spectrogram")
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        raise CompatibilityError("data.unlabelled: models that speak learn frames of the data's own sounds, and a text "
-                                 "without a sound has none. Leave it out, or give texts with their sounds as data.train")
+        return unlabelled(pool, self.text, self.voices, self.audio, called)
+
+    @property
+    def labels_by_teacher(self) -> bool:
+        """The frames that it speaks."""
+        return True
+
+    def usable(self, pool: Dataset) -> Dataset:
+        return without_empty(self.section, "unlabelled", pool, [_columns.values(pool, self.text)], repr(self.text))
+
+    def beside(self, split: Dataset) -> Dataset:
+        read = [self.audio, self.text, *self.voices.columns, *([] if self.durations is None else [self.durations]),
+                *(("offset", "duration") if has_parts(split) else ())]
+        return split.select_columns([*dict.fromkeys(read)]).cast_column(self.audio, Audio(decode=False))
+
+    def traces(self, split: Dataset) -> Iterable[tuple[str]]:
+        return ((text or "",) for text in _columns.values(split, self.text))
+
+    @property
+    def text_column(self) -> str | None:
+        return None if self.voices.columns else self.text
 
     def texts(self, split: Dataset, processor: object) -> Texts:
         voice = _voice(processor)
@@ -194,19 +214,23 @@ class TextToSpeech(Task[TextToSpeechData]):
         sounds = Sounds.of(split, self.audio)
         known, said = sounds.check(), _columns.values(split, self.text)
         voices = (ours,) if ours.to_dict() == theirs.to_dict() else (ours, theirs)
-        read = [tokens.tokenise(one.tokenizer, [[text or "" for text in said]], 2**20)[0] for one in voices]
-        given = None if self.durations is None else Given.of(split, self.durations)
+        read = [read_by(one, said) for one in voices]
+        own = own_speech(split, said, [*zip(voices, read, strict=True)], self.voice, self.teller,
+                         lambda rows: self._tellers(split, rows, ()), self.section.window)
+        known = [own[row].known(ours) if row in own else one for row, one in enumerate(known)]
+        given = None if self.durations is None or self.durations not in split.column_names else \
+            Given.of(split, self.durations)
         keys = Fitting(self.section, split, self.text, known, voices, [one.lengths for one in read], given).keys()
         if training:
             tell_resampled(known, {ours.rate})
             _tell_unknown(ours, [said[key] for key in keys])
         scripts = [Script(voice, ids.select(keys), self.voices.inputs(split.select(keys), voice.sizes))
                    for voice, ids in zip(voices, read, strict=True)]
-        frames = Frames(sounds, keys, ours)
+        frames = Frames(sounds, keys, ours, own)
         if training and self.teller is not None and self.section.max_cer is not None:
             kept = self.teller.clear(self.section, self._tellers(split, keys, scripts), frames, [said[key] for key in keys])
             keys, scripts = keys[kept], [one.select(kept) for one in scripts]
-            frames = Frames(sounds, keys, ours)
+            frames = Frames(sounds, keys, ours, own)
         scripts = with_durations(scripts, frames, given, self.teller, sketch=self.voice is not None)
         return Prepared(
             examples=Positions(len(keys)), collate=Collate(frames, *scripts), keys=keys,
@@ -220,8 +244,7 @@ class TextToSpeech(Task[TextToSpeechData]):
         known = next((one for one in scripts if one.voice.to_dict() == voice.to_dict()), None)
         if known is not None:
             return known
-        read, _ = tokens.tokenise(voice.tokenizer, [_columns.values(some, self.text)], 2**20)
-        return Script(voice, read, self.voices.inputs(some, voice.sizes))
+        return Script(voice, read_by(voice, _columns.values(some, self.text)), self.voices.inputs(some, voice.sizes))
 
     # --- rows ---
 

@@ -31,6 +31,11 @@ class Voices:
     known: dict[str, Vector]
     language: str | None = None
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All that say it."""
+        return tuple(one for one in (self.column, self.language) if one is not None)
+
     @classmethod
     def of(cls, section: TextToSpeechData, train: Dataset) -> Voices:
         """Raises:
