@@ -15,6 +15,7 @@ from transformers import (
     FastSpeech2ConformerModel,
     FastSpeech2ConformerWithHifiGanConfig,
     PreTrainedModel,
+    SpeechT5Config,
     SpeechT5ForTextToSpeech,
 )
 
@@ -41,8 +42,16 @@ class Sizes:
 
 
 def loaded(source: ModelSource) -> tuple[Any, Mapping[str, Any]]:
-    """A model of the recipe's, and what transformers says of its loading. Of one with a vocoder it is the part in front."""
+    """A model of the recipe's, and what transformers says of its loading. Of one with a vocoder it is the part in front.
+
+    Raises:
+        CompatibilityError: it is of another family.
+    """
     config = loading.read_config(source)
+    if not isinstance(config, SpeechT5Config | FastSpeech2ConformerConfig | FastSpeech2ConformerWithHifiGanConfig):
+        raise CompatibilityError(f"{source.model!r} is a {config.model_type} model; text-to-speech takes SpeechT5 and "
+                                 "FastSpeech2-Conformer, whose spectrograms are compared frame by frame. Why no VITS, and "
+                                 "which models that speak in codes causal-lm takes, says docs/text-to-speech.md")
     if isinstance(config, FastSpeech2ConformerWithHifiGanConfig):
         whole, info = loading.from_pretrained(source, config, AutoModelForTextToWaveform)
         missing = [name.removeprefix("model.") for name in info["missing_keys"] if name.startswith("model.")]
