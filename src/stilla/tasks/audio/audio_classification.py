@@ -45,7 +45,8 @@ from stilla.views import Sound, View
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5.0  # seconds
-_FRAMES_FROM = ("conv_kernel", "conv_stride", "feat_extract_norm", "num_mel_bins", "max_length", "squeeze_factor")
+_FRAMES_FROM = ("conv_kernel", "conv_stride", "feat_extract_norm", "num_mel_bins", "max_length", "squeeze_factor",
+                "subsampling_factor", "subsampling_conv_kernel_size", "subsampling_conv_stride")
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ def refuse_other_frames(spec: StudentSpec) -> None:
     """Raises:
         CompatibilityError: a student that is made by its teacher's config would hear otherwise than its extractor says.
     """
-    changed = [name for name in _FRAMES_FROM if name in (spec.config or {})]
+    said = spec.config or {}
+    parts = {"": said} | {f"{name}.": part for name, part in said.items() if isinstance(part, Mapping)}
+    changed = [f"{place}{name}" for place, part in parts.items() for name in _FRAMES_FROM if name in part]
     if changed:
         raise CompatibilityError(f"student.config.{changed[0]}: changes how the student hears, and it has its teacher's "
                                  "feature extractor. Give a student with its own (`student: {model: ...}`)")

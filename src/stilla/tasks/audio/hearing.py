@@ -1,8 +1,8 @@
 """What models hear of sounds: feature extractors, frames, and batches in which no sound has an influence on another.
 
-A model hears waves (wav2vec2 and its kin), or a spectrogram of a fixed length (AST, Whisper) or of any (w2v-BERT). What an
-extractor makes of one sound is made of that sound alone; sounds of different lengths are padded behind, with a mask. Where a
-group norm over time would see the padding, it is marked and left out (`norms.py`).
+A model hears waves (wav2vec2 and its kin), or a spectrogram of a fixed length (AST, Whisper) or of any (w2v-BERT, Parakeet).
+What an extractor makes of one sound is made of that sound alone; sounds of different lengths are padded behind, with a mask.
+Where a group norm over time would see the padding, it is marked and left out (`norms.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import ASTFeatureExtractor, AutoFeatureExtractor, PreTrainedConfig, WhisperFeatureExtractor
+from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderSubsamplingConv2D
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
@@ -38,16 +39,26 @@ class Frames:
     """How a model makes frames of a wave's samples: convolutions one after the other, and maybe a pooling (SEW).
 
     by_stride: whether a model takes every so many-th place of a mask of samples for the mask of its frames (Moonshine).
+    hop: samples from a column of a spectrogram to the next, where the convolutions fold that (Parakeet); 0 where they fold
+    the wave. padding: zeros at either end of what each folds.
     """
 
     kernels: tuple[int, ...]
     strides: tuple[int, ...]
     pooled: int = 1
     by_stride: bool = False
+    hop: int = 0
+    padding: int = 0
 
     @classmethod
-    def of(cls, model: nn.Module) -> Frames | None:
+    def of(cls, model: nn.Module, extractor: Any) -> Frames | None:
         """None of a model whose config names none, and whose convolutions are not known."""
+        folding = next((one for one in model.modules() if isinstance(one, ParakeetEncoderSubsamplingConv2D)), None)
+        if folding is not None:
+            hop = extractor.to_dict().get("hop_length")
+            steps = [one for one in folding.layers if isinstance(one, nn.Conv2d) and one.stride != (1, 1)]
+            kernels, strides = (tuple(getattr(one, name)[0] for one in steps) for name in ("kernel_size", "stride"))
+            return None if hop is None else cls(kernels, strides, hop=int(hop), padding=int(folding.padding))
         whole = next((one for one in model.modules() if normalises_whole_sounds(one)), None)
         if whole is not None:
             inside = dict(whole.named_children())
@@ -61,27 +72,32 @@ class Frames:
 
     def number(self, samples: int) -> int:
         """Of frames that leave the convolutions."""
+        return self._folded(samples // self.hop if self.hop else samples)
+
+    def _folded(self, places: int) -> int:
+        """Of so many samples, or columns of a spectrogram."""
         for kernel, stride in zip(self.kernels, self.strides):
-            samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
-        return samples
+            places = max(0, (places + 2 * self.padding - kernel) // stride + 1)
+        return places
 
-    def masked(self, samples: int) -> int:
-        """Places that are 1 in a mask of a sound's samples."""
-        return (self.number(samples) - 1) * math.prod(self.strides) + 1 if self.by_stride else samples
+    def masked(self, places: int) -> int:
+        """Places that are 1 in a mask of a sound's samples, or columns."""
+        return (self._folded(places) - 1) * math.prod(self.strides) + 1 if self.by_stride else places
 
-    def own(self, mask: Int[Tensor, "batch samples"]) -> Bool[Tensor, "batch frames"]:
+    def own(self, mask: Int[Tensor, "batch places"]) -> Bool[Tensor, "batch frames"]:
         """Which frames such masks leave a sound."""
-        whole = self.number(mask.shape[1]) // self.pooled
+        whole = self._folded(mask.shape[1]) // self.pooled
         if self.by_stride:
             return mask[:, :: math.prod(self.strides)][:, :whole].bool()
-        own = torch.tensor([self.number(int(length)) // self.pooled for length in mask.sum(1)])
+        own = torch.tensor([self._folded(int(length)) // self.pooled for length in mask.sum(1)])
         return torch.arange(whole) < own[:, None]
 
     def least(self, frames: int) -> int:
         """Samples that so many frames need."""
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides)):
-            frames = (frames - 1) * stride + kernel
-        return frames
+            frames = (frames - 1) * stride + kernel - 2 * self.padding
+        # a spectrogram of one column has no variance to be divided by
+        return max(frames, 2) * self.hop if self.hop else frames
 
 
 class Ear:
@@ -128,7 +144,7 @@ class Ear:
         if self.fixed:
             return {self.name: torch.from_numpy(np.stack(features))}
         lengths = [len(one) for one in features]
-        least = self.frames.least(_FRAMES) if training and self.frames is not None else 1
+        least = self.frames.least(_FRAMES) if training and self.frames is not None and not self.frames.hop else 1
         shape = (len(features), max(*lengths, least), *features[0].shape[1:])
         padded = np.full(shape, np.nan if self.marked else 0.0, np.float32)
         mask = np.zeros(shape[:2], np.int64)
@@ -185,7 +201,7 @@ def ear_for(source: ModelSource, model: nn.Module) -> Ear:
 
 
 def ear_of(extractor: Any, model: nn.Module) -> Ear:
-    return Ear(extractor, Frames.of(model), marked=leave_padding_out(model))
+    return Ear(extractor, Frames.of(model, extractor), marked=leave_padding_out(model))
 
 
 def same(one: Any, other: Any) -> bool:

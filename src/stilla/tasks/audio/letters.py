@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Wav2Vec2CTCTokenizer
+from transformers import AutoTokenizer, ParakeetTokenizer, PreTrainedTokenizerBase, Wav2Vec2CTCTokenizer
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
@@ -51,7 +51,8 @@ class Scribe:
         """Symbols as text; repeats are repeats."""
         if isinstance(self.symbols, Wav2Vec2CTCTokenizer):
             return str(self.symbols.decode(list(ids), group_tokens=False, skip_special_tokens=True)).strip()
-        return str(self.symbols.decode(list(ids), skip_special_tokens=True)).strip()
+        grouped = {"group_tokens": False} if isinstance(self.symbols, ParakeetTokenizer) else {}
+        return str(self.symbols.decode(list(ids), skip_special_tokens=True, **grouped)).strip()
 
     def heard(self, best: NDArray[np.int64]) -> str:
         """The best class of every frame as text: repeats are one, blanks are none."""

@@ -13,19 +13,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderConvolutionModule
 
 from stilla.tasks.audio.front import fronted
 
 
 def leave_padding_out(model: nn.Module) -> bool:
-    """Change such layers of a model in place, once. Returns whether there are any."""
+    """Change such layers of a model in place, once. Returns whether there are any that want padding marked."""
     found = False
     for module in model.modules():
         if _normalises_time(module):
             found = True
             fronted(module, _Marked)
+        elif isinstance(module, ParakeetEncoderConvolutionModule):
+            fronted(module, _Folding)  # is told by its mask what is padding
         elif normalises_whole_sounds(module):
             found = True
             if not isinstance(module, _MarkedSounds):
@@ -96,6 +100,32 @@ class _MarkedSounds(nn.Module):
             return super().forward(torch.where(there, input_values, 0.0), *args, **kwargs)
         finally:
             self.groupnorm.own = None
+
+
+class _Folding(nn.Module):
+    """In front of a convolution module with a batch norm within (Conformer's, of Parakeet), which in training counts padded
+    frames: there it sees sounds' own."""
+
+    pointwise_conv1: nn.Conv1d
+    depthwise_conv: nn.Conv1d
+    norm: nn.Module
+    activation: nn.Module
+    pointwise_conv2: nn.Conv1d
+
+    def forward(
+        self, hidden_states: Float[Tensor, "batch frames width"], attention_mask: Tensor | None = None
+    ) -> Float[Tensor, "batch frames width"]:
+        if attention_mask is None or not self.norm.training:
+            plain: Tensor = super().forward(hidden_states, attention_mask)
+            return plain
+        own = attention_mask[:, 0].any(-1)
+        gated = F.glu(self.pointwise_conv1(hidden_states.transpose(1, 2)), dim=1)
+        folded = self.depthwise_conv(torch.where(own[:, None], gated, 0.0)).transpose(1, 2)
+        # an index in place of a mask: what is counted by a norm are the rows that it gets
+        normed = self.activation(self.norm(folded[own])).to(folded.dtype)
+        states = torch.zeros_like(folded).masked_scatter(own[..., None], normed)
+        made: Tensor = self.pointwise_conv2(states.transpose(1, 2))
+        return made.transpose(1, 2)
 
 
 class _MarkedNorm(nn.Module):

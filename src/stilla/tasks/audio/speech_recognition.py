@@ -13,10 +13,10 @@ from datasets import Dataset
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCTC
+from transformers import AutoModelForCTC, ParakeetForCTC
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, all_of
+from stilla.errors import CompatibilityError, DataError, all_of, brief
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals, Spoken
 from stilla.tasks.answers import NO_ANSWER
@@ -100,6 +100,12 @@ class SpeechRecognition(Recognition):
 
     def labels_by(self) -> ObjectiveSpec:
         return ObjectiveSpec(kind="ctc")
+
+    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
+        if "onnx" not in formats or not isinstance(model, ParakeetForCTC):
+            return []
+        return ["onnx: a ParakeetForCTC cannot be written, as torch's exporter cannot hold its forward. Leave it out, or "
+                "take a student that hears waves (wav2vec2, HuBERT, WavLM)"]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         return recogniser(source, labelled=labelled)
@@ -257,7 +263,8 @@ def _writes(source: ModelSource) -> bool | None:
 def _frames(scribe: Scribe, seconds: float) -> int:
     frames, ear = scribe.ear.frames, scribe.ear
     assert frames is not None  # refused when it was loaded
-    return frames.number(max(int(seconds * ear.rate), frames.least(1)))
+    # a product of fractions may lie a little below a whole number of samples
+    return frames.number(max(int(seconds * ear.rate + 1e-6), frames.least(1)))
 
 
 def _unlike(student: Scribe, teacher: Scribe) -> str:
@@ -276,13 +283,18 @@ def _refuse_unknown_frames(scribe: Scribe, model: nn.Module, where: str) -> None
     if scribe.ear.frames is None:
         raise CompatibilityError(f"{where!r}: how a {type(model).__name__} makes frames of a sound is not known (its config "
                                  "names no conv_kernel and conv_stride). Known are wav2vec2, HuBERT, WavLM, data2vec, "
-                                 "UniSpeech and others that hear waves")
+                                 "UniSpeech and others that hear waves, and Parakeet (CTC)")
     inputs = hearing.sample(scribe.ear)
     valid = scribe.ear.valid(inputs)
     with torch.no_grad():
         dtype = next(model.parameters()).dtype
         cast = {name: one.to(dtype) if one.is_floating_point() else one for name, one in inputs.items()}
-        said = model.eval()(**cast)["logits"]
+        try:
+            said = model.eval()(**cast)["logits"]
+        except RuntimeError as error:
+            raise CompatibilityError(
+                f"{where!r}: a {type(model).__name__} does not hear what its feature extractor makes: it is another model's. "
+                f"Name its own (processor:). {brief(str(error), 120)}") from error
     assert valid is not None
     if said.shape[1] != valid.shape[1]:
         raise CompatibilityError(f"{where!r}: gives {said.shape[1]} frames where its config says {valid.shape[1]} (an "
