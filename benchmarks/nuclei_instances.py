@@ -36,6 +36,7 @@ import stilla
 from benchmarks.inputs import add_data_option, data_set
 from benchmarks.nuclei import some
 from stilla.report.table import markdown_table
+from stilla.tasks.vision.beginnings import begin_apart
 
 THINGS, STUFF = ("nucleus",), ("background",)
 DRAWN_THINGS, DRAWN_STUFF = ("box", "door"), ("grass", "sky")
@@ -96,10 +97,11 @@ def _random(
             d_model=width, decoder_layers=layers, encoder_layers=1, num_queries=queries, decoder_attention_heads=4,
             encoder_attention_heads=4, decoder_ffn_dim=2 * width, encoder_ffn_dim=2 * width, dropout=0.0,
             use_timm_backbone=False, backbone=None, backbone_config={"model_type": "resnet"})
-        MaskFormerForInstanceSegmentation(MaskFormerConfig(
+        model = MaskFormerForInstanceSegmentation(MaskFormerConfig(
             backbone_config=backbone, decoder_config=decoder, fpn_feature_size=64, mask_feature_size=width, dropout=0.0,
-            id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)}
-        )).save_pretrained(folder)
+            id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)}))
+        begin_apart(model)
+        model.save_pretrained(folder)
         MaskFormerImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
     return folder
 

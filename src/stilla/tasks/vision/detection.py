@@ -96,7 +96,7 @@ class Detection(ObjectTask[DetectionData]):
         return detectors.load(source, self.problem, labelled=labelled)
 
     def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
-        return detectors.of_one_group(model)
+        return detectors.of_one_group(super().started(model, spec))
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
         return detectors.unwritten(model, formats)

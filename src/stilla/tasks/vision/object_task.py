@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from stilla.recipe import ObjectiveSpec
+from stilla.recipe import ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dims, Side
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
+from stilla.tasks.vision.beginnings import begin_apart
 from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
 from stilla.tasks.vision.sections import Objects
@@ -79,6 +80,11 @@ class ObjectTask(Task[ObjectsT]):
         config: Any = teacher.model.config
         told = _Named(config.id2label)
         return replace(self, problem=adapted(self.problem, told, teacher.source), queries=self.queries_of(teacher.model))
+
+    def started(self, model: nn.Module, spec: StudentSpec) -> nn.Module:
+        if spec.config is not None:
+            begin_apart(model)
+        return model
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return self.labels_by(), ObjectiveSpec(kind=self.objectives[1])
