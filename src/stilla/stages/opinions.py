@@ -78,8 +78,8 @@ def problems(section: Unlabelled | None, task: Task) -> list[str]:
         return [f"data.unlabelled.{name}: looks at what the teacher says of an example, and here it writes one; use the "
                 "filters of completions (min_log_probability, min_tokens, keep: package.module:function)" for name in named]
     if not task.distributions:
-        return [f"data.unlabelled.{name}: looks at a distribution over classes, and the teacher's answer is a vector; leave "
-                "it out, and choose the examples beforehand" for name in named]
+        return [f"data.unlabelled.{name}: looks at a distribution over classes, and the teacher's answer is a vector, or "
+                "boxes, masks or frames; leave it out, and choose the examples beforehand" for name in named]
     found = [f"data.unlabelled.{name}: looks at a distribution over classes, and the teacher's answer is a number; use near "
              "or keep" for name in named if name in ("min_confidence", "max_entropy") and task.row_classes() == 1]
     try:
