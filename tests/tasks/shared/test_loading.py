@@ -15,6 +15,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -282,3 +284,23 @@ def test_inputs_that_the_model_does_not_take_are_left_out(task: TextClassificati
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CompatibilityError, match="neither a padding token nor an end of text"):
         load(task, tmp_path)
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_decoder_answers_at_the_last_token_whatever_padding_its_config_names(
+    task: TextClassification, tmp_path: Path, *, pads: bool
+) -> None:
+    config = LlamaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                         num_labels=2, pad_token_id=1)  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer = bert_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
+    if not pads:
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load(task, tmp_path)
+    assert loaded.processor.pad_token_id == loaded.model.config.pad_token_id == (0 if pads else 1)
+    prepared = task.prepare(splits_of(ROWS)["train"], loaded.processor, None, training=False)
+    together = loaded.model.eval()(**prepared.collate([0, 1, 2]).student).logits
+    alone = torch.cat([loaded.model(**prepared.collate([row]).student).logits for row in range(3)])
+    torch.testing.assert_close(together, alone)

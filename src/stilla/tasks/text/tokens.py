@@ -60,15 +60,32 @@ def tokenizer_for(source: ModelSource, model: Classifier) -> PreTrainedTokenizer
 
 
 def _fit_padding(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: str) -> None:
-    """Decoders often come without a padding token: the end of text serves, as the mask hides it anyway."""
+    """A token for padding, and the model's config of the same opinion where its answer hangs on it.
+
+    Decoders often come without one: the one that the model's config names serves, else the end of text, as the mask hides it
+    anyway. Classifiers on decoders answer at the last token that is not `config.pad_token_id`: where texts are padded with
+    another one, they would answer at the padding.
+    """
+    config = None if isinstance(model, ImportedModel) else model.config.get_text_config()
+    known = getattr(config, "pad_token_id", None)
     if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
+        named = isinstance(known, int) and 0 <= known < len(tokenizer)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known) if named else tokenizer.eos_token
+        if tokenizer.pad_token is None:
             raise CompatibilityError(f"{place!r}: the tokenizer has neither a padding token nor an end of "
                                      "text.")
-        tokenizer.pad_token = tokenizer.eos_token
-    # classifiers on decoders find a text's last token by it
-    if isinstance(model, ImportedModel) or getattr(model.config, "pad_token_id", None) is None:
+    if config is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    elif known is None or _looks_for_padding(model):
+        config.pad_token_id = tokenizer.pad_token_id
+
+
+def _looks_for_padding(model: nn.Module) -> bool:
+    """Whether the model finds a text's end by the number of the padding, and not by the mask."""
+    try:
+        return "pad_token_id" in inspect.getsource(type(model).forward)
+    except (OSError, TypeError):  # nobody knows its source
+        return False
 
 
 def _fit_vocabulary(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: str) -> None:
