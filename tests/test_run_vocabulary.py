@@ -116,7 +116,7 @@ def test_a_classifier_with_fewer_tokens_is_distilled_exported_and_loaded_as_any_
     (note,) = [note for note in run.scores.notes if note.startswith("vocabulary: ")]
     assert "tokens cut to" in note
     assert "words are made of other tokens than before" in note
-    assert note.endswith("none has become unknown of the test data")
+    assert note.endswith("none has become unknown (of the test data)")
     card = (run.student / "README.md").read_text(encoding="utf-8")
     assert note in card
     assert "those of its tokens that its training texts use" in card

@@ -143,7 +143,7 @@ class Compared:
             return []
         some = from_all_over(split, LOOKED_AT)
         cost = cost_of(self.task, self.teacher.processor, self.student.processor, some)
-        notes = [] if cost is None else [f"vocabulary: {cost} of the {name} data"]
+        notes = [] if cost is None else [f"vocabulary: {cost} (of the {name} data)"]
         if cost is not None and self.task.vocabulary:
             notes.append("vocabulary: bits per byte are of each model by its own tokens; what is measured by tokens is of "
                          "those that the student makes of the texts, which the teacher reads too")
