@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, pi
 
 import stilla
 from stilla.after import evaluate_run, report_run
-from stilla.errors import CompatibilityError, DataError, RecipeError, TrainingError
+from stilla.errors import CompatibilityError, DataError, ExportError, RecipeError, TrainingError
 from stilla.recipe.file import from_options, read
-from stilla.stages import training
+from stilla.stages import scoring, training
 from stilla.stages.folder import RunFolder
 from stilla.stages.scoring import export_all
 from tests import tiny
@@ -129,7 +129,24 @@ def test_a_format_that_was_exported_later_stays_with_the_run(tmp_path: Path) -> 
     (folder.exports / "int8").mkdir(parents=True)
     (folder.exports / "int8" / "model.onnx").touch()
     recipe = from_options({"task": "text-classification", "data": "reviews.csv", "teacher": "./bert", "student": 3})
-    assert export_all(recipe, folder, None, {}) == {"int8": folder.exports / "int8" / "model.onnx"}  # type: ignore[arg-type]
+    made = {"int8": folder.exports / "int8" / "model.onnx"}
+    assert export_all(recipe, folder, None, {}) == (made, [])  # type: ignore[arg-type]
+
+
+def test_a_student_that_cannot_be_exported_is_measured_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise ExportError("onnx: torch's exporter cannot hold it")
+
+    monkeypatch.setattr(scoring, "export", refused)
+    quick = {"epochs": 1, "learning_rate": 1e-3, "precision": "float32"}
+    asked = tiny.recipe(tmp_path, distill=quick, evaluate={"resamples": 100, "speed": False}, export=["onnx"])
+    with pytest.raises(ExportError, match=r"cannot hold it\. All else of the run is done: .*student.*report\.html"):
+        stilla.distill(**asked)
+    run = stilla.Run.load(Path(asked["output"]))
+    assert set(run.scores.subjects) == {"teacher", "student"}
+    assert "student" in run.report.read_text()
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_length", 5), ("augment", "none")])

@@ -19,7 +19,7 @@ from typing import Any
 
 from stilla import data, tasks
 from stilla.check import refuse_known_problems, refuse_wrong_names
-from stilla.errors import RecipeError
+from stilla.errors import ExportError, RecipeError
 from stilla.recipe import Recipe
 from stilla.report import write_report
 from stilla.runtime.narrate import say
@@ -180,9 +180,12 @@ def with_student(stages: Stages, written: Completed | None) -> Stages:
 
 
 def _measured(stages: Stages) -> None:
-    """Export, measure everything that was made, report."""
+    """Export, measure everything that was made, report. What could not be exported is said when all else is there."""
     place = stages.place
     place.write_down()
-    exported = export_all(place.recipe, place.folder, place.task, place.splits, place.pool)
+    exported, wrong = export_all(place.recipe, place.folder, place.task, place.splits, place.pool)
     score(place.recipe, place.folder, place.task, place.splits, stages.measured_teacher, exported)
     write_report(place.folder.path)
+    if wrong:
+        raise ExportError(f"{'; '.join(map(str, wrong))}. All else of the run is done: the student lies in "
+                          f"{place.folder.student}, and what it reached is in {place.folder.report}")

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from stilla import data
+from stilla.errors import ExportError
 from stilla.export import export, main_file
 from stilla.models.fingerprint import of_model
 from stilla.recipe import Recipe
@@ -33,14 +34,21 @@ CALIBRATION = 256
 
 def export_all(
     recipe: Recipe, folder: RunFolder, task: Task, splits: Mapping[str, Dataset], pool: Pool | None = None
-) -> dict[str, Path]:
+) -> tuple[dict[str, Path], list[ExportError]]:
     """Every format that the recipe asks for, written from the student's files; and those that `stilla export` wrote.
 
-    pool: the unlabelled examples, which are looked at where none are labelled.
+    A format that cannot hold the student keeps nobody from the others, nor from the scores: what is wrong comes beside them.
     """
     later = exports_of(folder)
     asked = [*recipe.export, *(name for name in later if name not in recipe.export and folder.damage(stage_of(name)))]
-    return {**later, **{name: export_one(name, recipe, folder, task, splits, pool) for name in asked}}
+    wrong: list[ExportError] = []
+    for name in asked:
+        try:
+            later[name] = export_one(name, recipe, folder, task, splits, pool)
+        except ExportError as error:
+            later.pop(name, None)  # an older one holds other weights
+            wrong.append(error)
+    return later, wrong
 
 
 def exports_of(folder: RunFolder) -> dict[str, Path]:
