@@ -261,7 +261,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
         ("5, 11]}", "5]}, vocabulary: {languages: []}", "student.vocabulary.languages: got []; expected"),
         ("seeds: 1", "learning_rate: 1", "it belongs to teacher.train, student.reptile, distill, distill.adapt or"),
         ("task: text-classification", "", "task: missing; expected what the model does"),
-        ("student: {layers: {keep: [0, 5, 11]}}\n", "", "student: missing; expected the small model: cut from the teacher"),
+        ("student: {layers: {keep: [0, 5, 11]}}\n", "", "given (`model`), or cut as it fits (`size`)"),
         ("export: [onnx, int8]", "7: x", "7: unknown key; expected task, data"),
     ],
 )  # fmt: skip

@@ -271,7 +271,7 @@ def _sections_of(annotation: Any) -> Iterator[type[Section]]:
 
 def _sentence(description: str) -> str:
     """The first sentence, as the end of another one."""
-    first = re.split(r"\.\s", description.replace("\n", " "))[0].rstrip(".")
+    first = re.split(r"\.\s", re.sub(r"\s+", " ", description))[0].rstrip(".")  # indented where it goes over lines
     return first[:1].lower() + first[1:]
 
 
