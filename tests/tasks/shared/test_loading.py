@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoTokenizer,
     BertForMaskedLM,
     BertModel,
     GPT2Config,
@@ -284,6 +285,21 @@ def test_inputs_that_the_model_does_not_take_are_left_out(task: TextClassificati
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CompatibilityError, match="neither a padding token nor an end of text"):
         load(task, tmp_path)
+
+
+def test_padding_before_a_text_does_not_move_it_to_other_positions(task: TextClassification, tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=20, num_labels=2, pad_token_id=0)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    bert_tokenizer().save_pretrained(tmp_path)
+    said = tmp_path / "tokenizer_config.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | {"padding_side": "left"}))
+    loaded = load(task, tmp_path)
+    prepared = task.prepare(splits_of(ROWS)["train"], loaded.processor, None, training=False)
+    together = loaded.model.eval()(**prepared.collate([0, 1, 2]).student).logits
+    alone = torch.cat([loaded.model(**prepared.collate([row]).student).logits for row in range(3)])
+    torch.testing.assert_close(together, alone)
+    loaded.processor.save_pretrained(tmp_path / "student")
+    assert AutoTokenizer.from_pretrained(tmp_path / "student").padding_side == "right"
 
 
 @pytest.mark.parametrize("pads", [True, False])

@@ -54,6 +54,8 @@ def tokenizer_for(source: ModelSource, model: Classifier) -> PreTrainedTokenizer
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     _fit_padding(tokenizer, model, place)
     _fit_vocabulary(tokenizer, model, place)
+    if tokenizer.padding_side == "left" and _counts_from_the_padding(model):
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "right"  # in the student's folder too
     tokenizer.model_max_length = min(tokenizer.model_max_length, _positions(model) or _NO_LIMIT)
     tokenizer.model_input_names = [name for name in tokenizer.model_input_names if _takes(model, name)]
     return tokenizer
@@ -108,12 +110,26 @@ def _positions(model: Classifier) -> int | None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
+    table = _table_of_positions(model, positions)
+    # RoBERTa's positions begin after the padding's
+    return positions if table is None or table.padding_idx is None else positions - table.padding_idx - 1
+
+
+def _table_of_positions(model: nn.Module, positions: int) -> nn.Embedding | None:
     words = table_of(model)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.num_embeddings == positions and module is not words:
-            # RoBERTa's positions begin after the padding's
-            return positions if module.padding_idx is None else positions - module.padding_idx - 1
-    return positions
+    return next((module for module in model.modules() if isinstance(module, nn.Embedding)
+                 and module.num_embeddings == positions and module is not words), None)
+
+
+def _counts_from_the_padding(model: Classifier) -> bool:
+    """Whether padding before a text would move it to other positions, and so change what a model that reads it once says
+    (GPT-2). Where they count from the first token (RoBERTa), or only differences count, it does not; what writes asks for its
+    positions itself."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(model, ImportedModel) or not isinstance(positions, int) or model.get_output_embeddings() is not None:
+        return False
+    table = _table_of_positions(model, positions)
+    return table is not None and table.padding_idx is None
 
 
 def _takes(model: Classifier, name: str) -> bool:
