@@ -7,8 +7,10 @@ import pytest
 
 from stilla.evaluate.quality import Sampled
 from stilla.evaluate.verdict import Outcome, advice, distillation_ratio, retention, verdict
+from stilla.report.numbers import quality
 from stilla.scores import Cost, Interval
 from stilla.tasks.answers import Metric
+from stilla.tasks.retrieval import ranking
 from tests.evaluate.fake_exam import ACCURACY, PEARSON, RMSE
 
 BIG = Cost(parameters=41_000, bytes=164_000, latency_median_ms=30.0)
@@ -119,6 +121,15 @@ def test_of_a_teacher_that_may_be_worth_nothing_there_is_no_retention() -> None:
     assert note is not None
     assert re.fullmatch(r"retention cannot be measured: the teacher's accuracy \(0\.5, 95 % interval −0\.\d to 1\.\d\) may "
                         "be zero", note)
+
+
+def test_numbers_are_written_as_tables_write_them() -> None:
+    ndcg = next(one for one in ranking.metrics() if one.name == "ndcg_at_10")
+    _, note = retention(ndcg, _sampled(0.005), _sampled(0.004))
+    assert note is not None
+    assert "the teacher's ndcg at 10 (0.005, 95 % interval −0.00" in note
+    assert quality("ndcg_at_10", 0.005) == "0.005"
+    assert quality("topic/accuracy", 0.912) == "91.2 %"  # of one of several tasks
 
 
 @pytest.mark.parametrize(("metric", "teacher", "student", "baseline"), [

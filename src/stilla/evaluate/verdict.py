@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stilla.evaluate.quality import Sampled
 from stilla.evaluate.ratios import ratio
-from stilla.scores import Cost, Interval, metric_title
+from stilla.scores import Cost, Interval, is_fraction, metric_title
 from stilla.tasks.answers import Metric
 
 LEAD = 4.0
@@ -89,7 +89,7 @@ def verdict(outcome: Outcome) -> str:
 def _alone(outcome: Outcome) -> str:
     """Without a teacher that could have been measured."""
     seeds = f" (mean of {outcome.seeds} seeds)" if outcome.seeds > 1 else ""
-    value = f"{_number(outcome.metric, outcome.student)}{' %' if outcome.metric.bounded else ''}"
+    value = f"{_number(outcome.metric, outcome.student)}{' %' if is_fraction(outcome.metric.name) else ''}"
     known = outcome.teacher_cost is not None and outcome.teacher_cost.parameters is not None
     its = "its teacher" if known else "its teacher is known by its answers alone, and"
     return f"The student's {metric_title(outcome.metric.name)} is {value}{seeds}; {its} was not measured beside it"
@@ -151,7 +151,7 @@ def _choice(outcome: Outcome) -> str:
 
 def _points(metric: Metric, value: float) -> str:
     """Fractions in percentage points, other measures in their own unit."""
-    return f"{_number(metric, value)} points" if metric.bounded else _number(metric, value)
+    return f"{_number(metric, value)} points" if is_fraction(metric.name) else _number(metric, value)
 
 
 def _range(metric: Metric, low: float, high: float) -> str:
@@ -159,7 +159,7 @@ def _range(metric: Metric, low: float, high: float) -> str:
 
 
 def _number(metric: Metric, value: float, decimals: int = 1) -> str:
-    text = f"{100 * value:.{decimals}f}" if metric.bounded else f"{value:.3g}"
+    text = f"{100 * value:.{decimals}f}" if is_fraction(metric.name) else f"{value:.3g}"
     # '-0.0' says nothing
     return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
 

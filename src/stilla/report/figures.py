@@ -16,7 +16,7 @@ from stilla.report.charts.scatter import Axis, Point, scatter
 from stilla.report.charts.strips import Spread, seed_strips
 from stilla.report.curves import MOST_POINTS, TOTAL, StageLog, Training
 from stilla.report.table import ordered_subjects, subject_title
-from stilla.scores import Cost, Interval, Scores, metric_title
+from stilla.scores import Cost, Interval, Scores, is_fraction, metric_title
 
 Number = Callable[[float], str]
 OfCost = Callable[[Cost], float | None]
@@ -104,12 +104,12 @@ def spoken(points: Sequence[Point]) -> str:
 
 def quality_axis(metric: str) -> Axis:
     title = metric_title(metric)
-    return Axis(f"{title} (%)", limits=(0.0, 100.0)) if numbers.is_fraction(metric) else Axis(title)
+    return Axis(f"{title} (%)", limits=(0.0, 100.0)) if is_fraction(metric) else Axis(title)
 
 
 def chart_factor(metric: str) -> float:
     """Fractions are drawn as percentages."""
-    return 100.0 if numbers.is_fraction(metric) else 1.0
+    return 100.0 if is_fraction(metric) else 1.0
 
 
 def loss_figures(training: Training) -> tuple[Figure, ...]:

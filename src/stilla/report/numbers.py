@@ -5,17 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from stilla.scores import Interval
+from stilla.scores import Interval, is_fraction
 
 MISSING = "–"
 """Stands where nothing was measured."""
-
-_FRACTIONS = frozenset({"accuracy", "f1", "precision", "recall", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"})
-
-
-def is_fraction(metric: str) -> bool:
-    """Whether the metric lies in 0..1 and is read as a percentage: accuracy, macro_f1, micro_precision ..."""
-    return not _FRACTIONS.isdisjoint(metric.split("_"))
 
 
 def quality(metric: str, value: float) -> str:

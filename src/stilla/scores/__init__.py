@@ -16,6 +16,7 @@ from stilla.scores.values import (
     Measured,
     PairedTest,
     Sample,
+    is_fraction,
     metric_title,
     task_title,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Reasons",
     "Sample",
     "Scores",
+    "is_fraction",
     "metric_title",
     "task_title",
 ]

@@ -27,6 +27,15 @@ def metric_title(metric: str) -> str:
     return f"{part.replace('_', ' ')}: {title}" if part else title
 
 
+_FRACTIONS = frozenset({"accuracy", "f1", "precision", "recall", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"})
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether the metric lies in 0..1 and is read as a percentage, in tables as in sentences: accuracy, macro_f1,
+    micro_precision ..."""
+    return not _FRACTIONS.isdisjoint(metric.rpartition("/")[2].split("_"))
+
+
 def task_title(kind: str) -> str:
     """What a task is called above a page: 'Text classification', 'Causal LM'."""
     words = " ".join("LM" if word == "lm" else word for word in kind.split("-"))
