@@ -272,6 +272,14 @@ def test_a_mistake_is_named_with_its_place_and_the_way_out(write, old, new, said
     assert said in message
 
 
+def test_a_task_that_there_is_not_is_named_beside_what_else_is_wrong(write):
+    message = refused(read, write("task: text-clasification\ndata: {trian: reviews.csv}\nteacher: {modle: ./bert}\n"))
+    assert "task: got 'text-clasification'" in message
+    assert "Did you mean text-classification?" in message
+    assert message.count("task: got") == 1
+    assert all(said in message for said in ("data.trian: unknown key", "teacher.modle: unknown key", "student: missing"))
+
+
 @pytest.mark.parametrize(("given", "overrides", "expected"), [
     ({"vocabulary": "data"}, [], {}),
     ({"layers": 2, "vocabulary": {"languages": "en"}}, [], {"languages": ("en",)}),

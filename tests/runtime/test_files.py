@@ -96,7 +96,14 @@ def test_a_full_disk_is_known_whoever_says_it() -> None:
     wrapped.__cause__ = RuntimeError("I/O error: No space left on device (os error 28)")
     assert is_full(wrapped)
     assert is_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert is_full(ValueError("Error while serializing: I/O error: File too large (os error 27)"))  # FAT32, ulimit -f
     assert not is_full(ValueError("28"))
+
+
+def test_a_file_that_may_not_be_as_large_says_what_to_do() -> None:
+    words = in_words(OSError(errno.EFBIG, "File too large", "/data/run/log.jsonl"))
+    assert words is not None
+    assert words.startswith("/data/run/log.jsonl: no file may be as large there. Its disk (FAT32: 4 GB) or a limit")
 
 
 def test_checksums_do_not_depend_on_how_json_is_set() -> None:

@@ -21,6 +21,7 @@ from stilla.errors import SHOWN, RecipeError, TrustError, all_at_once, short
 from stilla.recipe.code import Code, in_words, untrusted
 from stilla.recipe.in_words import MOST, Problem, problems, secrets, shown, shown_path, without
 from stilla.recipe.in_words import Path as Place
+from stilla.recipe.kinds import refuse_unknown
 from stilla.recipe.limits import SIZE, beyond, too_large
 from stilla.recipe.overrides import COMMAND_LINE, apply
 from stilla.recipe.paths import named
@@ -176,9 +177,21 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
 
     recipe, found = _validated(changed)
     found += secrets(changed)
+    if recipe is None:  # else whoever goes on with it looks
+        found += _wrong_task(changed.get("task"))
     if recipe is not None and beside is not None:
         found += _only_beside(recipe, beside)
     return Draft(recipe, _first([*wrong, *(f"{where(one.path)}: {one.text}" for one in found)]))
+
+
+def _wrong_task(task: Any) -> list[Problem]:
+    """That there is no such task: what its data may say is then anybody's guess."""
+    try:
+        if isinstance(task, str):
+            refuse_unknown(task)
+    except RecipeError as error:
+        return [Problem(("task",), str(error).removeprefix("task: "))]
+    return []
 
 
 LONGEST = 400

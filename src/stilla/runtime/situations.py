@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WHAT = {
     **dict.fromkeys(_FULL, ("no room left on its disk",
                             "Nothing that was finished is lost: make room, then the same command continues")),
+    errno.EFBIG: ("no file may be as large there", "Its disk (FAT32: 4 GB) or a limit (ulimit -f) says so: raise that, or "
+                                                   "give another place; then the same command continues"),
     errno.EROFS: ("it lies on a disk that can only be read", "Give a place that can be written to"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), ("you may not read or write there",
                                                   "Give yourself the right to, or give another place")),
@@ -67,5 +69,5 @@ def _says_full(error: BaseException) -> bool:
         return True
     # safetensors raises a class of its own that has no errno; torch and arrow say it in a sentence
     said = str(error)
-    return any(one in said for one in (f"os error {errno.ENOSPC}", "No space left on device", "Disk quota exceeded",
-                                       "unexpected pos"))
+    return any(one in said for one in ("No space left on device", "Disk quota exceeded", "File too large", "unexpected pos",
+                                       *(f"(os error {number})" for number in _FULL)))

@@ -76,9 +76,9 @@ def _fit_padding(tokenizer: PreTrainedTokenizerBase, model: Classifier, place: s
         if tokenizer.pad_token is None:
             raise CompatibilityError(f"{place!r}: the tokenizer has neither a padding token nor an end of "
                                      "text.")
-    if config is None:
+    if getattr(model.config, "pad_token_id", None) is None or config is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    elif known is None or _looks_for_padding(model):
+    if config is not None and (known is None or _looks_for_padding(model)):
         config.pad_token_id = tokenizer.pad_token_id
 
 
