@@ -272,6 +272,13 @@ def test_a_tokenizer_without_cls_is_refused() -> None:
         task_of().prepare(SPLIT, causal, None, training=True)
 
 
+def test_a_tokenizer_that_puts_its_cls_around_no_text_is_refused() -> None:
+    bare = answerers.tokenizer()
+    bare.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    with pytest.raises(CompatibilityError, match=r"puts its .*CLS.* \(cls_token\).* around no text.*post_processor"):
+        task_of().prepare(SPLIT, bare, None, training=True)
+
+
 def test_batches_that_a_person_makes_are_refused() -> None:
     with pytest.raises(CompatibilityError, match="Use a recipe"):
         tasks.of_model(answerers.model(40))

@@ -92,10 +92,15 @@ def passages(
 
 def _refuse_unfit(tokenizer: PreTrainedTokenizerBase) -> None:
     refuse_slow(tokenizer, tokenizer.name_or_path or type(tokenizer).__name__)
+    name = f"{tokenizer.name_or_path!r}: {type(tokenizer).__name__}"
     if tokenizer.cls_token_id is None:
-        raise CompatibilityError(f"{tokenizer.name_or_path!r}: {type(tokenizer).__name__} has no token that stands for a "
+        raise CompatibilityError(f"{name} has no token that stands for a "
                                  "whole text (cls_token), at which models say that a passage does not answer. Take an "
                                  "encoder, or answer in words: task: seq2seq.")
+    if tokenizer.cls_token_id not in tokenizer("a", "b")["input_ids"]:
+        raise CompatibilityError(f"{name} puts its {tokenizer.cls_token} (cls_token), at which models say that a passage "
+                                 "does not answer, around no text. Give it the template that its model was trained with "
+                                 "(tokenizer.json: post_processor).")
 
 
 def _is_typed(tokenizer: PreTrainedTokenizerBase) -> bool:
