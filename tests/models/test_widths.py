@@ -10,6 +10,7 @@ import torch
 import transformers as hf
 
 from stilla.errors import CompatibilityError
+from stilla.models.configs import changed_numbers
 from stilla.models.knobs import Knob, Widths
 from stilla.models.members import NOBODYS, Member, Units
 from stilla.models.widths import find_widths
@@ -202,3 +203,9 @@ def test_units_that_are_left_are_numbered_anew() -> None:
     assert left.members[0].unit.tolist() == left.sinks[0].unit.tolist() == [0, 0, 1, 1, NOBODYS]
     assert prod(left.members[0].unit.shape) == 5
     assert left.only(torch.tensor([1])).members[0].unit.tolist() == [0, 0, NOBODYS]
+
+
+def test_what_was_chosen_after_a_training_is_no_part_of_a_cut() -> None:
+    before, after = (hf.BertConfig(intermediate_size=size) for size in (48, 24))
+    before.thresholds, after.thresholds = {"food": 0.5}, {"food": 0.4}
+    assert changed_numbers(before, after) == ["intermediate_size 48 → 24"]

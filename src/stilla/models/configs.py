@@ -40,8 +40,16 @@ def config_value(config: PreTrainedConfig, path: ConfigPath) -> Any:
 
 
 def changed_numbers(before: PreTrainedConfig, after: PreTrainedConfig) -> list[str]:
-    """`hidden_size 384 → 192` for every number, and every list of numbers, that two configs have in common and differ in."""
-    old, new = (dict(_numbers(config.to_dict())) for config in (before, after))
+    """`hidden_size 384 → 192` for every number, and every list of numbers, that two configs have in common and differ in.
+
+    Of what their class knows: what was chosen after a training and is kept beside it (thresholds) is no part of a cut.
+    """
+    try:
+        known = set(type(before)().to_dict())
+    except (TypeError, ValueError):  # a config of others, which have to be given
+        known = set(before.to_dict())
+    old, new = (dict(_numbers({name: value for name, value in config.to_dict().items() if name in known}))
+                for config in (before, after))
     return [f"{name} {_shown(old[name])} → {_shown(new[name])}" for name in old if name in new and old[name] != new[name]]
 
 
