@@ -135,26 +135,6 @@ class Overlays(Checked):
 
 
 @dataclass(frozen=True)
-class Sound(Checked):
-    """A sound, as a `data:` URI, and what is said in it: by the data, under the name `right`, and by each subject."""
-
-    uri: str
-    texts: Mapping[str, Text] = field(default_factory=dict)
-
-    kind: ClassVar[str] = "sound"
-
-
-@dataclass(frozen=True)
-class Sounding(Checked):
-    """A text, and by whom it is spoken, as `data:` URIs: by the data, under the name `right`, and by each subject."""
-
-    text: str
-    said: Mapping[str, str]
-
-    kind: ClassVar[str] = "sounding"
-
-
-@dataclass(frozen=True)
 class Weights(Checked):
     """A text in pieces, and by subject how much each piece weighs in its answer, from -1 (against it) to 1 (for it).
 
@@ -171,6 +151,28 @@ class Weights(Checked):
         for subject, weights in self.said.items():
             if len(weights) != len(self.pieces) or not all(-1 <= one <= 1 for one in weights):
                 raise ValueError(f"{len(weights)} weights of {subject!r:.50} for {len(self.pieces)} pieces, from -1 to 1")
+
+
+@dataclass(frozen=True)
+class Sound(Checked):
+    """A sound, as a `data:` URI, and what is said in it: by the data, under the name `right`, and by each subject. `weights`:
+    of its parts in their order, a sign each as high as it is loud."""
+
+    uri: str
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    weights: Weights | None = None
+
+    kind: ClassVar[str] = "sound"
+
+
+@dataclass(frozen=True)
+class Sounding(Checked):
+    """A text, and by whom it is spoken, as `data:` URIs: by the data, under the name `right`, and by each subject."""
+
+    text: str
+    said: Mapping[str, str]
+
+    kind: ClassVar[str] = "sounding"
 
 
 View = Text | Picture | Boxed | Ranking | Overlays | Sound | Sounding | Weights

@@ -49,10 +49,9 @@ def test_it_is_refused_where_it_cannot_be_meant() -> None:
     one = Saliency()
     assert find("saliency") is Saliency
     assert "two tokenizers, or two image sizes" in one.misfits(aligned=False, packed=False)[0]
-    assert "here every token has one" in one.unseen(vocabulary=True)[0]
-    assert "4 of these make 12 rows" in one.unrowed(rows=12, examples=4)[0]
+    assert "here every token is one" in one.unseen(vocabulary=True)[0]
     assert one.unmade(Dims(0))
-    assert not one.unrowed(rows=4, examples=4) + one.misfits(aligned=True, packed=False) + one.unmade(Dims(3))
+    assert not one.misfits(aligned=True, packed=False) + one.unmade(Dims(3))
 
 
 def test_without_gradients_or_with_other_positions_it_says_why() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from stilla import objectives
 from stilla.check import places
 from stilla.check.found import Found
@@ -11,7 +13,7 @@ from stilla.errors import CompatibilityError
 from stilla.objectives.base import OF_LABELS, Objective, Term
 from stilla.objectives.saliency import Saliency
 from stilla.recipe import ObjectiveSpec, Recipe
-from stilla.signals import Dims
+from stilla.signals import Batch, Dims
 from stilla.stages.defaults import are_labelled
 from stilla.students import Student
 from stilla.tasks.base import Loaded, Prepared, Task
@@ -124,8 +126,17 @@ def _misfits_of(
     return wrong or [*objective.uncounted(task.counted), *objective.unseen(vocabulary=task.vocabulary),
                      *objective.unplaced(places=task.places), *objective.unpaired(pairs=task.pairs),
                      *objective.unpictured(pictures=task.pictures),
-                     *objective.unrowed(rows=counts.get("rows", 0), examples=counts.get("examples", 0)),
-                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed)]
+                     *objective.misfits(aligned=prepared.aligned, packed=prepared.packed, framed=prepared.framed),
+                     *(_unattributed(task, first, dims[1]) if objective.needs_inputs and not task.vocabulary else [])]
+
+
+def _unattributed(task: Task, first: Batch, teacher: Dims) -> list[str]:
+    """Why it cannot be asked what these answers rest on."""
+    try:
+        task.attributed(torch.zeros(task.counts(first)["rows"], teacher.classes), first)
+    except CompatibilityError as error:
+        return list(error.problems)
+    return []
 
 
 def _doubled(place: str, specs: Sequence[ObjectiveSpec]) -> list[str]:

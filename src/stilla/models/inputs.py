@@ -26,40 +26,47 @@ ONCE = ("flash_attention_2", "flash_attention_3", "flex_attention")
 
 @dataclass
 class Read:
-    """What was read in one forward, with its graph. mask: the positions that are there, where a mask says it."""
+    """What was read in one forward, with its graph. mask: the positions that are there, where a mask says it. sound: whether
+    it is a wave, or a spectrogram. bins_first: whether that is (batch, bins, frames), as Whisper hears it."""
 
     tensor: Tensor | None = None
     mask: Tensor | None = None
+    sound: bool = False
+    bins_first: bool = False
 
     def weighed(
-        self, logits: Float[Tensor, "batch classes"], classes: Int[Tensor, " batch"], *, again: bool = False
+        self, logits: Float[Tensor, "rows classes"], classes: Int[Tensor, " rows"], *, again: bool = False
     ) -> Float[Tensor, "batch positions"]:
-        """Σ over numbers of (∂ logit of the class / ∂ what is read) · what is read, a position each; zero where nothing is.
+        """Σ over numbers of (∂ answer / ∂ what is read) · what is read, a position each; zero where nothing is.
 
-        again: differentiable itself. In at least float32.
+        The answer is what the logits of these classes are together (`chosen`). again: differentiable itself. In at least
+        float32.
 
         Raises:
-            CompatibilityError: nothing was read, or the answers are not of an example each.
+            CompatibilityError: nothing was read.
         """
         if self.tensor is None:
             raise CompatibilityError("saliency: the model was not seen to read numbers or to embed tokens; leave it out")
-        if len(logits) != len(self.tensor):
-            raise CompatibilityError(f"saliency: {len(logits)} answers to {len(self.tensor)} examples; it is of classes of "
-                                     "whole examples, one each. Leave it out")
-        chosen = logits.gather(1, classes[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, self.tensor, create_graph=again, retain_graph=True)
+        (gradient,) = torch.autograd.grad(chosen(logits, classes), self.tensor, create_graph=again, retain_graph=True)
         return self.by_position(gradient * self.tensor)
 
     def by_position(self, numbers: Tensor) -> Float[Tensor, "batch positions"]:
-        """Their sum at each position: of channels at a pixel, of the numbers of a token."""
+        """Their sum at each position: of channels at a pixel, of the numbers of a token, of a frame's bins."""
         numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
         if numbers.dim() == 4:
             numbers = numbers.sum(1).flatten(1)
         elif numbers.dim() == 3:
-            numbers = numbers.sum(-1)
+            numbers = numbers.sum(1 if self.bins_first else -1)
         if self.mask is None or self.mask.shape != numbers.shape:
             return numbers
         return torch.where(self.mask, numbers, 0)
+
+
+def chosen(logits: Float[Tensor, "rows classes"], classes: Int[Tensor, " rows"]) -> Float[Tensor, ""]:
+    """The logit of each row's class, summed over rows; rows of a class below 0 have no part in it. What an example's own rows
+    are derived by is what it reads itself, so that the sum over a batch gives each example its own."""
+    there = classes >= 0
+    return logits[there].gather(1, classes[there][:, None]).sum()
 
 
 @contextmanager
@@ -81,9 +88,32 @@ def reading(
         exits.enter_context(sdpa_kernel(SDPBackend.MATH))
         if number is not None:
             read.tensor = said[number] = (said[number] if instead is None else instead).detach().requires_grad_()
+            read.sound = read.tensor.dim() < 4
+            exits.enter_context(_without_leaves(model))
+            read.bins_first = read.tensor.dim() == 3 and _bins(model) == read.tensor.shape[1] != read.tensor.shape[2]
         elif (table := entry_of(model)) is not None:
             exits.enter_context(replacing(table, _noted(read, instead)))
         yield said, read
+
+
+@contextmanager
+def _without_leaves(model: nn.Module) -> Iterator[None]:
+    """wav2vec2 and its kin make a leaf of the wave that they train on (for checkpoints of activations), which one with a
+    gradient of its own cannot be; their `_requires_grad` says whether they do, and nothing else."""
+    making = [one for one in model.modules() if vars(one).get("_requires_grad") is True]
+    for one in making:
+        vars(one)["_requires_grad"] = False
+    try:
+        yield
+    finally:
+        for one in making:
+            vars(one)["_requires_grad"] = True
+
+
+def _bins(model: nn.Module) -> int | None:
+    """Of a frame of the spectrograms that it hears; None where its config names none."""
+    said = vars(model.config) if isinstance(model, PreTrainedModel) else {}
+    return said.get("num_mel_bins")
 
 
 def refuse_attention(model: nn.Module) -> None:

@@ -85,10 +85,6 @@ class Objective(nn.Module):
         return ["compares what is seen at each place of a picture, and these examples are no pictures. Use `hidden`, which "
                 "needs no places"]
 
-    def unrowed(self, *, rows: int, examples: int) -> list[str]:
-        """Why it cannot work where so many examples make so many rows, in words; empty if it can."""
-        return []
-
     def unmade(self, student: Dims) -> list[str]:
         """Why there is nothing that it could be made of, in words; empty if there is."""
         return []

@@ -17,9 +17,10 @@ from stilla.signals import Dims, Signals
 class Saliency(FeatureObjective):
     """How far what the student's answer rests on is from what the teacher's does: 1 - cos of their attributions.
 
-    An attribution is gradient times input of the teacher's likeliest class, summed over the numbers of a token, or over the
-    channels of a pixel. Only its direction is compared, so that neither model's scale counts; where the teacher's is zero
-    everywhere nothing is learnt. A forward and two backwards more of the student; a backward more of the teacher.
+    An attribution is gradient times input of the teacher's answer (the logit of its class, the number, the logits of all
+    labels or tags that it gives, of a start and an end), summed over the numbers of a token, or over the channels of a pixel.
+    Only its direction is compared, so that neither model's scale counts; where the teacher's is zero everywhere nothing is
+    learnt. A forward and two backwards more of the student; a backward more of the teacher.
     """
 
     count = "examples"
@@ -29,27 +30,19 @@ class Saliency(FeatureObjective):
         super().__init__()
 
     def unmade(self, student: Dims) -> list[str]:
-        return [] if student.classes else ["explains a class, and these examples have none; leave it out"]
+        return [] if student.classes else ["explains an answer of logits, and these are none; leave it out"]
 
     def unseen(self, *, vocabulary: bool) -> list[str]:
-        return ["explains the class of a whole example, and here every token has one; leave it out"] if vocabulary else []
-
-    def unplaced(self, *, places: bool) -> list[str]:
-        return ["explains the class of a whole example, and here classes are places in it; leave it out"] if places else []
+        return ["explains the answer to a whole example, and here every token is one; leave it out"] if vocabulary else []
 
     def unpaired(self, *, pairs: bool) -> list[str]:
-        return ["explains the class of a whole example, and these have none; leave it out"] if pairs else []
+        return ["explains an answer of logits, and pairs have none; leave it out"] if pairs else []
 
     def misfits(self, *, aligned: bool, packed: bool, framed: bool = True) -> list[str]:
         if aligned and framed:
             return []
         return ["compares position by position, but teacher and student cut the examples differently (two tokenizers, or two "
                 "image sizes). Give the student the teacher's, or leave it out"]
-
-    def unrowed(self, *, rows: int, examples: int) -> list[str]:
-        if rows == examples:
-            return []
-        return [f"explains the class of a whole example, and {examples} of these make {rows} rows; leave it out"]
 
     def total(self, student: Signals, teacher: Signals, progress: float) -> Float[Tensor, ""]:
         ours, theirs = student.saliency, teacher.saliency

@@ -81,7 +81,8 @@ class Evaluate(Section):
     """What this machine draws at work, for energies where it has no counter that can be read (RAPL, NVML)."""
     saliency: Annotated[Reasons, BeforeValidator(_number, json_schema_input_type=int | Reasons)] | None = None
     """Measure on so many examples whether answers rest on what the teacher's do, `100`, or
-    `{examples: 100, steps: 32, ceiling: false}`; for classes of whole texts, pictures and sounds."""
+    `{examples: 100, steps: 32, ceiling: false}`; for classes, labels and numbers of texts, pictures and sounds, tags of words
+    and pieces of passages."""
 
     @property
     def writing(self) -> Generation | None:

@@ -82,8 +82,9 @@ def _overlays(view: Overlays, label: str) -> Markup:
                              for name, colour in view.legend if _COLOUR.fullmatch(colour))
     return Markup('<div class="overlays">{}<p class="legend">{}</p></div>').format(shown, names)
 def _played(view: Sound) -> Markup:
-    """A player, and below it a line for what everybody says is said."""
-    return _player(view.uri) + _lines({name: _pieces(text, 0, len(text.text)) for name, text in view.texts.items()})
+    """A player, and below it a line for what everybody says is said, and on what everybody's answer rests."""
+    said = _player(view.uri) + _lines({name: _pieces(text, 0, len(text.text)) for name, text in view.texts.items()})
+    return said if view.weights is None else said + _weighed(view.weights)
 
 
 def _spoken(view: Sounding) -> Markup:

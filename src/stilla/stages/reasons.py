@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.data import from_all_over, rows_as_read
 from stilla.errors import StillaError, counted
 from stilla.evaluate import headline_split
-from stilla.evaluate.reasons import Weighed, agreement, integrated, mean_of
+from stilla.evaluate.reasons import Weighed, agreement, integrated, mean_of, of_examples
 from stilla.recipe import Recipe
 from stilla.runtime.narrate import progress, say
 from stilla.scores import Reason, Reasons, Scores
@@ -26,13 +26,14 @@ from stilla.signals import Side
 from stilla.stages.measuring import place
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.views import Overlays, Picture, View, Weights
+from stilla.views import Overlays, Picture, Sound, View, Weights
 
 CEILING = "ceiling"
 """Among the subjects, the teacher trained once more."""
 SHOWN = (4, 2)
 """Examples on a page: those on which student and teacher agree least, and most."""
 _STRENGTH = 0.7
+_SIGNS = "▁▂▃▄▅▆▇█"
 
 
 def said_in(
@@ -61,7 +62,7 @@ def in_words(found: Reasons) -> str:
     said = ", ".join(f"{one} of the {name}" for name, one in found.agreement.items())
     ceiling = "no ceiling, as the recipe trains no teacher a second time" if found.ceiling is None else \
         f"{found.ceiling} of the teacher trained again with another seed, the ceiling of models that share no weights with it"
-    return (f"saliency: Spearman's correlation with what the teacher's answers rest on (integrated gradients of its class, "
+    return (f"saliency: Spearman's correlation with what the teacher's answers rest on (integrated gradients of its answer, "
             f"{counted(found.steps, 'step')}, {counted(found.examples, 'example')}): {said}; {ceiling}")
 
 
@@ -82,6 +83,7 @@ def _measured(
                           "no position answers to another")
     weighed: dict[str, list[Weighed]] = {}
     tokens: list[list[int]] = []
+    names: list[str] = []
     for batch in _batches(prepared, recipe.evaluate.batch_size, next(teacher.model.parameters()).device):
         theirs = integrated(teacher.model, task, batch, Side.TEACHER, asked.steps)
         weighed.setdefault("teacher", []).append(theirs)
@@ -89,12 +91,14 @@ def _measured(
             side = Side.TEACHER if name == CEILING else Side.STUDENT
             weighed.setdefault(name, []).append(integrated(one.model, task, batch, side, asked.steps, theirs.classes))
         tokens += batch.student["input_ids"].tolist() if "input_ids" in batch.student else []
+        names += task.attributed_names(theirs.classes, batch, some)
     agreed = {name: np.concatenate([agreement(ours, theirs) for ours, theirs in zip(ones, weighed["teacher"], strict=True)])
               for name, ones in weighed.items() if name != "teacher"}
-    means = {name: mean_of(one, resamples=recipe.evaluate.resamples, seed=recipe.seed) for name, one in agreed.items()}
+    means = {name: mean_of(of_examples(one, prepared.keys), resamples=recipe.evaluate.resamples, seed=recipe.seed)
+             for name, one in agreed.items()}
     return Reasons(
-        examples=len(prepared), steps=asked.steps, ceiling=means.pop(CEILING, None), agreement=means,
-        shown=tuple(_shown(task, some, prepared, student, weighed, agreed, tokens)))
+        examples=len(np.unique(prepared.keys)), steps=asked.steps, ceiling=means.pop(CEILING, None), agreement=means,
+        shown=tuple(_shown(task, some, prepared, student, weighed, agreed, tokens, names)))
 
 
 def _batches(prepared: Prepared, size: int, device: torch.device) -> Iterator[Any]:
@@ -107,43 +111,66 @@ def _batches(prepared: Prepared, size: int, device: torch.device) -> Iterator[An
 
 def _shown(
     task: Task, split: Dataset, prepared: Prepared, student: Loaded, weighed: Mapping[str, Sequence[Weighed]],
-    agreed: Mapping[str, NDArray[np.float64]], tokens: Sequence[Sequence[int]],
+    agreed: Mapping[str, NDArray[np.float64]], tokens: Sequence[Sequence[int]], names: Sequence[str],
 ) -> Iterator[Reason]:
     """Where student and teacher agree least, and most."""
     order = np.argsort(np.where(np.isfinite(agreed["student"]), agreed["student"], np.nan))
     known = [int(one) for one in order if np.isfinite(agreed["student"][one])]
     least, most = known[:SHOWN[0]], known[SHOWN[0]:][-SHOWN[1]:]
-    names, flat = task.class_names(), {name: _flat(ones) for name, ones in weighed.items() if name != CEILING}
-    classes = torch.cat([one.classes for one in weighed["teacher"]]).tolist()
+    flat = {name: _flat(ones) for name, ones in weighed.items() if name != CEILING}
+    answers = Answers(prepared.keys, prepared.keys, prepared.keys)  # whose example it is is all that is asked
     for index in [*least, *most]:
         weights = {name: rows[index] for name, rows in flat.items()}
-        answers = Answers(prepared.keys, prepared.keys, prepared.keys)  # whose example it is is all that is asked
-        shown = task.exam().view(split, {"teacher": answers, "student": answers}, index, 0)
-        view = _view(shown, student, weights, tokens[index] if tokens else None)
-        label = names[classes[index]] if classes[index] < len(names) else str(classes[index])
-        yield Reason(str(rows_as_read(split, [int(prepared.keys[index])])[0]), view, label,
+        view = _of_tokens(student, weights, tokens[index]) if tokens else None
+        if view is None:
+            shown = task.exam().view(split, {"teacher": answers, "student": answers}, index, 0)
+            view = _over(shown, weights)
+        yield Reason(str(rows_as_read(split, [int(prepared.keys[index])])[0]), view, names[index],
                      {name: round(float(one[index]), 4) for name, one in agreed.items()
                       if name != CEILING and np.isfinite(one[index])})
 
 
-Row = tuple[NDArray[np.float64], NDArray[np.bool_], tuple[int, int] | None]
+@dataclass(frozen=True)
+class _Row:
+    """Of one example, and one subject."""
+
+    weights: NDArray[np.float64]
+    there: NDArray[np.bool_]
+    grid: tuple[int, int] | None
+    heard: NDArray[np.float64] | None
 
 
-def _flat(ones: Sequence[Weighed]) -> list[Row]:
-    return [(weights, there, one.grid) for one in ones for weights, there in zip(one.weights, one.there, strict=True)]
+def _flat(ones: Sequence[Weighed]) -> list[_Row]:
+    return [_Row(weights, there, one.grid, None if one.heard is None else one.heard[row])
+            for one in ones for row, (weights, there) in enumerate(zip(one.weights, one.there, strict=True))]
 
 
-def _view(shown: View, student: Loaded, weights: Mapping[str, Row], ids: Sequence[int] | None) -> View:
-    """The example with what answers rest on, or as it is, where nobody can draw that (a sound)."""
+def _of_tokens(student: Loaded, weights: Mapping[str, _Row], ids: Sequence[int]) -> View | None:
+    """The tokens with what answers rest on; None where nobody knows what they spell."""
     tokenizer = getattr(student.processor, "tokenizer", student.processor)
-    if ids is not None and isinstance(tokenizer, PreTrainedTokenizerBase):
-        there = next(iter(weights.values()))[1]
-        pieces = tuple(tokenizer.convert_ids_to_tokens([one for one, is_there in zip(ids, there) if is_there]))
-        return Weights(pieces, {name: _scaled(row[there]) for name, (row, _, _) in weights.items()})
-    if isinstance(shown, Picture) and all(grid is not None for _, _, grid in weights.values()):
-        return Overlays(shown.uri, {name: _heated(shown.uri, row, grid) for name, (row, _, grid) in weights.items()
-                                    if grid is not None})
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return None
+    there = next(iter(weights.values())).there
+    pieces = tuple(tokenizer.convert_ids_to_tokens([one for one, is_there in zip(ids, there) if is_there]))
+    return Weights(pieces, {name: _scaled(row.weights[there]) for name, row in weights.items()})
+
+
+def _over(shown: View, weights: Mapping[str, _Row]) -> View:
+    """A picture or a sound with what answers rest on; or the example as it is, where nobody can draw that."""
+    first = next(iter(weights.values()))
+    if isinstance(shown, Picture) and first.grid is not None:
+        return Overlays(shown.uri, {name: _heated(shown.uri, row.weights, first.grid) for name, row in weights.items()})
+    if isinstance(shown, Sound) and first.heard is not None:
+        return replace(shown, weights=Weights(_levels(first.heard[first.there]), {
+            name: _scaled(row.weights[row.there]) for name, row in weights.items()}))
     return shown
+
+
+def _levels(heard: NDArray[np.float64]) -> tuple[str, ...]:
+    """A sign for each part of a sound, as high as it is loud."""
+    spread = np.ptp(heard)
+    heights = (heard - heard.min()) / spread if spread else np.zeros(len(heard))
+    return tuple(_SIGNS[int(one)] for one in np.minimum(heights * len(_SIGNS), len(_SIGNS) - 1))
 
 
 def _scaled(row: NDArray[np.float64]) -> tuple[float, ...]:

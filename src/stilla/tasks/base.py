@@ -373,6 +373,25 @@ class Task(ABC, Generic[SectionT]):
         """Names of the labels in the models' order; empty where there are none."""
         return ()
 
+    def attributed(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(rows,) of which class of every row it is asked what in its example it rests on, by a teacher's logits; below 0 of
+        none. An example's rows are asked about together, as the sum of these logits. By default the likeliest class, of
+        examples that are a row each.
+
+        Raises:
+            CompatibilityError: its answers are none of which that can be asked.
+        """
+        examples = len(next(iter(batch.student.values())))
+        if len(logits) != examples:
+            raise CompatibilityError(f"what an answer rests on is asked of a whole example, and {examples} of these make "
+                                     f"{len(logits)} rows; leave it out")
+        return logits.argmax(-1)
+
+    def attributed_names(self, classes: Tensor, batch: Batch, split: Dataset) -> list[str]:
+        """What that was, in words, for every example of the batch, which are of the split."""
+        names = self.class_names()
+        return [names[one] if 0 <= one < len(names) else str(one) for one in classes.tolist()]
+
     @abstractmethod
     def row_classes(self) -> int:
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""

@@ -42,12 +42,13 @@ def listen(
 def explained(
     model: nn.Module, task: Task, batch: Batch, side: Side, recorder: Recorder | None = None
 ) -> Signals:
-    """The same of a model that is not trained, with what its likeliest classes rest on, without a graph."""
+    """The same of a model that is not trained, with what its answers rest on, without a graph."""
     with torch.enable_grad(), reading(model, _inputs(model, batch, side)) as (inputs, read), \
             _recording(model, task, recorder) as record:
         said = task.signals(model(**inputs), batch, side)
         logits = dense(said)
-        found = replace(said, logits=Dense(logits.detach()), saliency=read.weighed(logits, logits.argmax(-1)).detach())
+        rests = read.weighed(logits, task.attributed(logits, batch)).detach()
+        found = replace(said, logits=Dense(logits.detach()), saliency=rests)
         if record is None:
             return found
         stacks = {name: replace(one, hidden_states=[state.detach() for state in one.hidden_states])
@@ -56,13 +57,13 @@ def explained(
 
 
 def dense(said: Signals) -> Tensor:
-    """All logits, a row for each example.
+    """All logits.
 
     Raises:
         CompatibilityError: there are none.
     """
     if not isinstance(said.logits, Dense):
-        raise CompatibilityError("saliency: explains a class, and these answers are none; leave it out")
+        raise CompatibilityError("saliency: explains answers of logits, and these are none; leave it out")
     return said.logits.logits
 
 
@@ -77,7 +78,7 @@ def listen_within(
 ) -> tuple[Signals, Tensor]:
     """The same, and the scalar that `inside` makes of it, still without hidden states.
 
-    `classes`: of the examples, to be told what the answer of each rests on, differentiably.
+    `classes`: of the rows (`Task.attributed`), to be told what the answer to each example rests on, differentiably.
 
     Over a vocabulary `inside` runs within the head's own forward, where a sharded head is whole, and is the only one to see
     the logits; where logits are dense, after the model.

@@ -31,8 +31,8 @@ _EXAMPLES = Offered(_TAUGHT, (*_CLASSES, *_STATES, "saliency"))
 
 OFFERED: Mapping[str, Offered] = {
     "text-classification": _EXAMPLES,
-    "token-classification": Offered(_TAUGHT, (*_CLASSES, *_STATES)),
-    "question-answering": Offered(_TAUGHT, ("dkd", "margins", *_STATES)),
+    "token-classification": _EXAMPLES,
+    "question-answering": Offered(_TAUGHT, ("dkd", "margins", *_STATES, "saliency")),
     "seq2seq": _TOKENS,
     "image-classification": Offered(_TAUGHT, (*_EXAMPLES.others, "maps")),
     "semantic-segmentation": Offered(_TAUGHT, (*_CLASSES, *_STATES, "maps", "channels", "pairwise")),

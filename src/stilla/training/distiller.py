@@ -151,7 +151,7 @@ class Distiller(nn.Module):
             return made
 
         with self._normalising(batch):
-            classes = classes_of(teacher) if explains(self.terms) else None
+            classes = classes_of(teacher, self.task, batch) if explains(self.terms) else None
             said, loss = listen_within(self.student, self.task, batch, Side.STUDENT, self.recorder, rows, classes)
         said, theirs = self._aligned(said, teacher, batch)
         with torch.autocast(loss.device.type, enabled=False):

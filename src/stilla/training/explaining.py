@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.base import Term
-from stilla.signals import Signals
+from stilla.signals import Batch, Signals
 from stilla.tasks.base import Task
 from stilla.tasks.forward import dense
 from stilla.teachers import LiveTeacher
@@ -34,12 +34,12 @@ def explaining_problems(terms: Sequence[Term], args: TrainingArguments) -> list[
             for name in named if getattr(args, name, None)]
 
 
-def classes_of(teacher: Signals | None) -> Tensor:
-    """What the teacher takes each example for.
+def classes_of(teacher: Signals | None, task: Task, batch: Batch) -> Tensor:
+    """Of which class of every row it is asked what it rests on: what the teacher takes each example for.
 
     Raises:
         CompatibilityError: it said nothing, or not what its answers rest on.
     """
     if teacher is None or teacher.saliency is None:
         raise CompatibilityError("`saliency` needs a teacher that is asked anew (cache: none): its gradients are not stored")
-    return dense(teacher).argmax(-1)
+    return task.attributed(dense(teacher), batch)

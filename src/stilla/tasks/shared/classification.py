@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, RecipeError
+from stilla.errors import CompatibilityError, DataError, RecipeError, all_of
 from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Heads, Side, Signals
 from stilla.tasks.answers import Answers
@@ -168,6 +168,26 @@ class Classification(Task[ClassifiedT]):
 
     def class_names(self) -> tuple[str, ...]:
         return self.problem.names
+
+    def attributed(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of several labels those that apply, or the likeliest where none does; a number, or all of several, in standard
+        units."""
+        if self.problem.kind == "regression":
+            return torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        if self.problem.kind == "single_label":
+            return super().attributed(logits, batch)
+        odds = (logits[:, 1] - logits[:, 0]).unflatten(0, (-1, self.problem.outputs))
+        applies = odds > 0
+        likeliest = torch.zeros_like(applies).scatter_(1, odds.argmax(1, keepdim=True), True)
+        return torch.where(torch.where(applies.any(1, keepdim=True), applies, likeliest), 1, -1).flatten()
+
+    def attributed_names(self, classes: Tensor, batch: Batch, split: Dataset) -> list[str]:
+        names = self.problem.names
+        if self.problem.kind == "regression":
+            return [all_of(names or self.problem.columns)] * self.label_counts(batch)["examples"]
+        if self.problem.kind == "single_label":
+            return super().attributed_names(classes, batch, split)
+        return [", ".join(name for name, one in zip(names, own) if one > 0) for own in classes.unflatten(0, (-1, len(names)))]
 
     def row_classes(self) -> int:
         return {"multi_label": 2, "regression": 1}.get(self.problem.kind, len(self.problem.names))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
@@ -176,6 +177,28 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def alone(self, student: Signals, batch: Batch) -> Signals:
         return student
+
+    def attributed(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Start and end of the best piece of each window, or of no answer."""
+        starts, ends = logits.unflatten(0, (-1, 2)).unbind(1)
+        there = batch["places"][Side.TEACHER.value].to(logits.device) >= 0
+        real = there & (batch["characters"][Side.TEACHER.value].to(logits.device)[..., 1] > 0)
+        order = torch.arange(real.shape[1], device=logits.device)
+        more = order - order[:, None]
+        ok = real[:, :, None] & real[:, None, :] & (more >= 0) & (more < self.section.longest_answer)
+        none = there & ~real & (self.maybe_none | ~real.any(1, keepdim=True))
+        ok |= none[:, :, None] & none[:, None, :] & (more == 0)
+        scores = (starts[:, :, None] + ends[:, None, :]).masked_fill(~ok, -torch.inf)
+        best = scores.flatten(1).argmax(1)
+        return torch.stack([best // len(order), best % len(order)], 1).flatten()
+
+    def attributed_names(self, classes: Tensor, batch: Batch, split: Dataset) -> list[str]:
+        characters, keys = batch["characters"][Side.TEACHER.value].cpu(), batch.keys_
+        assert keys is not None  # the collator puts them there
+        contexts = [str(split[int(key)][self.section.context]) for key in keys]
+        pieces = [(int(own[start, 0]), int(own[end, 1]))
+                  for own, (start, end) in zip(characters, classes.cpu().unflatten(0, (-1, 2)), strict=True)]
+        return [text[start:end] if end else "no answer" for text, (start, end) in zip(contexts, pieces, strict=True)]
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every window, with its places: the same tokens may part otherwise into question and passage."""

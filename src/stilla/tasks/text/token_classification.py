@@ -233,6 +233,21 @@ class TokenClassification(Task[TokenClassificationData]):
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         return Signals(logits=Dense(self.outputs(outputs)[_rows(batch, side)]), labels=_row_labels(batch))
 
+    def attributed(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The tags of all words that have one beside O; where no word of a text has, all of its words'."""
+        likeliest = logits.argmax(-1)
+        said = torch.tensor([name != schemes.OUT[0] for name in self.problem.names], device=logits.device)[likeliest]
+        example, _ = _rows(batch, Side.TEACHER)
+        some = torch.zeros(len(self.mask(batch, Side.TEACHER)), dtype=torch.bool, device=logits.device)
+        some[example[said]] = True
+        return torch.where(said | ~some[example], likeliest, -1)
+
+    def attributed_names(self, classes: Tensor, batch: Batch, split: Dataset) -> list[str]:
+        example, _ = _rows(batch, Side.TEACHER)
+        windows = range(len(self.mask(batch, Side.TEACHER)))
+        said = [dict.fromkeys(classes[(example == one) & (classes >= 0)].tolist()) for one in windows]
+        return [", ".join(self.problem.names[one] for one in own) for own in said]
+
     def segments(self, batch: Batch) -> list[Segment]:
         """Every window, with which of its tokens answer."""
         example, position = (one.cpu() for one in _rows(batch, Side.TEACHER))
