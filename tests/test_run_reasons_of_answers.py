@@ -79,7 +79,8 @@ def test_it_is_learnt_measured_with_its_ceiling_and_shown(kind: Any, tmp_path: P
     recipe["teacher"]["train"] = quick
     whole = {**recipe, "student": {"layers": 1}, "allow_weak_teacher": True, "output": str(tmp_path / "run"),
              "distill": {**quick, "objectives": [
-                 {"kind": "logits", **({"divergence": "mse"} if kind is numbers else {})}, {"kind": "saliency", "weight": 0.5}]},
+                 {"kind": "logits", **({"divergence": "mse"} if kind is numbers else {})},
+                 {"kind": "saliency", "weight": 0.5}]},
              "evaluate": {"resamples": 100, "speed": False, "saliency": {"examples": 8, "steps": 3}}}
     assert not check(Recipe.model_validate(whole)).problems
     run = stilla.distill(whole)

@@ -84,6 +84,11 @@ class Answer(JsonAnswer):
             return self.send(200, b"<html>a gateway speaks</html>")
         if fault == "no choices":
             return self.send(200, b'{"choices": []}')
+        if fault == "escaped":
+            key = (self.headers.get("Authorization") or "").removeprefix("Bearer ").replace("-", "\\u002d")
+            return self.send(200, f'{{"choices": [], "asked by": "{key}"}}'.encode())
+        if fault.startswith("elsewhere "):
+            return self.send(307, b"", {"Location": fault.partition(" ")[2]})
         if fault == "later":
             return self.send(429, b"{}", {"Retry-After": "0.3"})
         if fault == "echo":

@@ -18,7 +18,7 @@ from stilla.api.asking import Asked, ask
 from stilla.api.purse import CeilingError
 from stilla.errors import BusyError, CompatibilityError, RecipeError
 from stilla.recipe.api import Api
-from tests.api.server import Server
+from tests.api.server import Server, served
 
 PRICE = {"input": 1.0, "output": 2.0}
 KEY = "a-key-that-nobody-may-see-4711"
@@ -90,6 +90,34 @@ def test_a_server_that_says_when_to_come_again_is_obeyed_by_all(server: Server, 
     begun = time.monotonic()
     asked(tmp_path, api_of(server, concurrency=1), number=3)
     assert time.monotonic() - begun >= 0.3
+
+
+def test_half_a_character_at_the_end_of_an_answer_is_none(server: Server, tmp_path: Path) -> None:
+    """What a server writes that cuts an emoji in two."""
+    server.script.answer = lambda body: "well \ud83d"
+    _, store = asked(tmp_path, api_of(server), number=1)
+    (reply,) = store.replies.values()
+    assert reply.text == "well \ufffd"
+    assert reply.text.encode()
+
+
+@pytest.mark.parametrize("count", [10**400, -3, 1.5, True, "7", None])
+def test_a_count_that_is_none_is_not_known(server: Server, tmp_path: Path, count: Any) -> None:
+    server.script.usage = {"prompt_tokens": count, "completion_tokens": 5}
+    _, store = asked(tmp_path, api_of(server, price=PRICE), number=1)
+    (reply,) = store.replies.values()
+    assert (reply.asked, reply.answered) == (None, 5)
+    assert reply.cost > 0  # the most that it can be
+
+
+def test_after_a_failure_what_waits_for_room_is_not_sent(server: Server, tmp_path: Path) -> None:
+    """The first of two is refused while the second waits until the ceiling has room."""
+    api = api_of(server, price=PRICE, concurrency=2)
+    most = api.price.of(questions(api, 1)[0].most, api.max_tokens)  # type: ignore[union-attr]
+    server.script.faults, server.script.delay = ["401"], 0.1
+    with pytest.raises(CompatibilityError, match="refuses"):
+        asked(tmp_path, api.model_copy(update={"ceiling": 1.5 * most}), number=2)
+    assert len(server.script.asked) == 1
 
 
 def test_a_full_disk_is_said_as_such_and_ends_the_asking(
@@ -289,6 +317,42 @@ def test_the_key_is_sent_and_written_nowhere(
     assert KEY not in "".join(capfd.readouterr())
     assert all(one.likely is None for one in Store(tmp_path).replies.values())
     assert all(KEY not in file.read_text(encoding="utf-8") for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_a_proxy_does_not_read_the_key_that_stays_on_this_machine(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", KEY)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with served() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        asked(tmp_path, api_of(server, key_env="MY_API_KEY"), number=1)
+        assert not proxy.script.keys
+    assert server.script.keys == [f"Bearer {KEY}"]
+
+
+def test_who_sends_elsewhere_is_not_followed_with_the_key(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", KEY)
+    with served() as other:
+        server.script.faults = [f"elsewhere {other.url}/chat/completions"] * 9
+        with pytest.raises(CompatibilityError, match=f"it sends on to {other.url}"):
+            asked(tmp_path, api_of(server, key_env="MY_API_KEY"))
+        assert not other.script.asked
+
+
+def test_a_key_is_known_however_it_is_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", KEY)
+    server.script.faults = ["escaped"] * 9
+    with pytest.raises(CompatibilityError) as caught:
+        asked(tmp_path, api_of(server, key_env="MY_API_KEY", attempts=2), number=1)
+    assert "is no chat completion" in str(caught.value)
+    assert "4711" not in str(caught.value)
 
 
 def test_without_a_key_nothing_is_asked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+from tenacity import AsyncRetrying, RetryCallState
 
-from stilla.api.client import _seconds
+from stilla.api.asking import _pause
+from stilla.api.client import PassingError, _seconds
 from stilla.api.pace import Pace
 from stilla.api.questions import Question, filled
 from stilla.errors import RecipeError
@@ -26,6 +28,15 @@ def test_a_server_says_when_to_come_again() -> None:
     assert _seconds({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     assert _seconds({"retry-after": "1e9"}) == 600.0
     assert _seconds({"retry-after": "soon"}) is _seconds({"retry-after": "nan"}) is _seconds({}) is None
+
+
+@pytest.mark.parametrize(("after", "least", "most"), [(None, 2.0, 4.0), (0.0, 2.0, 4.0), (0.1, 2.0, 4.0), (30.0, 30.0, 30.0)])
+def test_nobody_comes_again_sooner_than_was_said_nor_faster_each_time(after: float | None, least: float, most: float) -> None:
+    """A server whose clock is behind says a time that is over."""
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = 3
+    state.set_exception((PassingError, PassingError("429", after=after), None))  # type: ignore[arg-type]
+    assert all(least <= _pause(state) <= most for _ in range(50))
 
 
 def test_a_template_takes_columns_and_keeps_braces() -> None:

@@ -122,12 +122,15 @@ class _Asking:
                 "(concurrency, requests_per_minute) or a longer timeout may help") from None
 
     async def _once(self, client: Client, question: Question) -> None:
-        price, tokens = self.api.price, question.most + self.surplus
-        most = 0.0 if price is None else price.of(tokens, self.api.max_tokens)
         await self.pace.turn(likely_tokens(question) + self.api.max_tokens)
         if self.failure is not None:
             return
+        price, tokens = self.api.price, question.most + self.surplus
+        most = 0.0 if price is None else price.of(tokens, self.api.max_tokens)
         await self.purse.reserve(most)
+        if self.failure is not None:  # while there was no room
+            await self.purse.settle(most, 0.0)
+            return
         spent = most  # whatever happens: it may have been paid for
         try:
             self.store.begin(question.key, most)
@@ -185,9 +188,9 @@ class _Asking:
 
 
 def _pause(state: RetryCallState) -> float:
-    """What the server asks for, else twice as long each time."""
+    """What the server asks for, and twice as long each time at least: it may say a time that is over by its clock, or that is
+    too short for all who wait."""
     error = None if state.outcome is None else state.outcome.exception()
-    if isinstance(error, PassingError) and error.after is not None:
-        return error.after
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(state.attempt_number - 1, 30))
-    return longest * random.uniform(0.5, 1.0)
+    after = error.after if isinstance(error, PassingError) else None
+    return max(longest * random.uniform(0.5, 1.0), after or 0.0)

@@ -6,6 +6,7 @@ The key is sent, and cut out of everything that comes back.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from stilla.api.keys import is_local
 from stilla.api.questions import Question
 from stilla.api.store import Reply
 from stilla.errors import CompatibilityError, brief
@@ -30,6 +32,8 @@ OF_THE_QUESTION = frozenset({400, 413, 422})
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NEVER = -9999.0
 """As some servers write the logarithm of 0."""
+_MOST_TOKENS = 10**12
+"""Of one request: what is more is no count."""
 LONGEST_REST = 600.0
 """Seconds that a server is obeyed for at a time."""
 
@@ -53,10 +57,12 @@ class Client:
     def __init__(self, api: Api, key: str) -> None:
         self._api = api
         self._key = key
+        self._written = _however_written(key) if key else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # certificates take a tenth of a second to read, and nobody asks for them without TLS; redirects are not followed
+        # certificates take a tenth of a second to read, and nobody asks for them without TLS; redirects are not followed.
+        # A proxy (HTTP_PROXY) would read what goes to this machine unencrypted, the key with it
         self._http = httpx.AsyncClient(headers=headers, timeout=api.timeout, verify=api.url.startswith("https:"),
-                                       limits=httpx.Limits(max_connections=api.concurrency))
+                                       limits=httpx.Limits(max_connections=api.concurrency), trust_env=not is_local(api.url))
 
     async def __aenter__(self) -> Client:
         await self._http.__aenter__()
@@ -88,19 +94,27 @@ class Client:
                 raise PassingError(told, after=_seconds(answer.headers), paid=status in GATEWAYS)
             if status in OF_THE_QUESTION:
                 raise RejectedError(told)
+            if 300 <= status < 400:
+                place = self._clean(answer.headers.get("location", "another place"))
+                raise CompatibilityError(f"{self._api.url}: {status}: it sends on to {place}, and nothing is sent there, the "
+                                         "key least of all. If that is where the model is, say so in teacher.api.url")
             raise CompatibilityError(f"{self._api.url}: the server refuses: {told}. {_what_to_do(status)}")
         reply = _reply(said)
         # once more: JSON may have held it in other characters, and the tokens of an answer hold it in pieces
-        clean = self._clean(reply.text)
-        return replace(reply, text=clean, why=self._clean(reply.why), refusal=self._clean(reply.refusal),
-                       likely=reply.likely if clean == reply.text else None)
+        spelled = "".join(token for token, _ in reply.likely or ())
+        return replace(reply, text=self._clean(reply.text), why=self._clean(reply.why), refusal=self._clean(reply.refusal),
+                       likely=reply.likely if self._clean(spelled) == spelled else None)
 
     def _clean(self, said: object) -> str:
-        """Without the key, as it is and as some write a slash in JSON."""
-        text = str(said)
-        for secret in {self._key, self._key.replace("/", "\\/")} - {""}:
-            text = text.replace(secret, HIDDEN)
-        return text
+        """Without the key, in whatever way its characters are written."""
+        return str(said) if self._written is None else self._written.sub(HIDDEN, str(said))
+
+
+def _however_written(key: str) -> re.Pattern[str]:
+    """The key itself, and with characters as JSON, addresses and HTML may write them: `\\/`, `\\u002f`, `%2F`, `&#47;`."""
+    return re.compile("".join(
+        rf"(?:\\{{0,8}}{re.escape(one)}|\\{{1,8}}u00(?i:{ord(one):02x})|%(?i:{ord(one):02x})|&#0*{ord(one)};|&#[xX]0*(?i:{ord(one):x});)"
+        for one in key))
 
 
 def _reply(said: str) -> Reply:
@@ -124,7 +138,13 @@ def _reply(said: str) -> Reply:
     asked, answered = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
     if why == "content_filter":
         refusal = refusal or text or why
+    text, why, refusal = (_whole(one) for one in (text, why, refusal))
     return Reply(text, why, refusal, asked, answered, likely=_likely(choice.get("logprobs")))
+
+
+def _whole(text: str) -> str:
+    """Without half characters, which no file of texts can hold; servers that cut an answer at a token leave some."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _likely(said: object) -> list[tuple[str, Mapping[str, float]]] | None:
@@ -134,7 +154,7 @@ def _likely(said: object) -> list[tuple[str, Mapping[str, float]]] | None:
         found: list[tuple[str, Mapping[str, float]]] = [
             (one["token"], {**{other["token"]: _log(other) for other in one["top_logprobs"]}, one["token"]: _log(one)})
             for one in said["content"]]  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return found if found and all(isinstance(name, str) for token, others in found for name in (token, *others)) else None
 
@@ -151,7 +171,7 @@ def _log(one: Mapping[str, Any]) -> float:
 
 def _count(usage: object, name: str) -> int | None:
     found = usage.get(name) if isinstance(usage, Mapping) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MOST_TOKENS else None
 
 
 def _message(said: str) -> str:

@@ -12,6 +12,11 @@ from stilla.secrets import SHORTEST
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
+def is_local(url: str) -> bool:
+    """Whether it is of this machine."""
+    return urlsplit(url).hostname in LOCAL
+
+
 def key_of(api: Api) -> str:
     """The key, from the environment; empty where none is sent.
 
@@ -27,8 +32,7 @@ def key_of(api: Api) -> str:
     if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or os.path.exists(key):
         raise RecipeError(f"teacher.api.key_env: what {api.key_env} holds is no key: expected at least {SHORTEST} characters "
                           "of ASCII that are no file's name")
-    address = urlsplit(api.url)
-    if address.scheme == "http" and address.hostname not in LOCAL:
+    if urlsplit(api.url).scheme == "http" and not is_local(api.url):
         raise RecipeError(f"teacher.api.url: got {api.url}; over http everybody on the way reads the key. Expected https, or "
                           "a server on this machine, or no key_env")
     return key
