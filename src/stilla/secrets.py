@@ -44,6 +44,13 @@ def without_secrets(text: str) -> str:
     return _TOKEN.sub(HIDDEN, text)
 
 
+def however_written(secret: str) -> re.Pattern[str]:
+    """The secret itself, and with characters as JSON, addresses and HTML may write them: `\\/`, `\\u002f`, `%2F`, `&#47;`."""
+    return re.compile("".join(
+        rf"(?:\\{{0,8}}{re.escape(one)}|\\{{1,8}}u00(?i:{ord(one):02x})|%(?i:{ord(one):02x})|&#0*{ord(one)};|&#[xX]0*(?i:{ord(one):x});)"
+        for one in secret))
+
+
 def is_known_variable(name: str) -> bool:
     """Whether a variable of the environment is called so that its value is taken for a secret."""
     return bool(_VARIABLE.search(name))

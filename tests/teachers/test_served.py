@@ -47,6 +47,15 @@ class Answer(serving.JsonAnswer):
         asked = self.asked()
         self.server.keys.append(self.headers["Authorization"])
         fault, prompt = self.server.fault, asked["prompt"]
+        if fault.startswith("http"):
+            self.send_response(302)
+            self.send_header("Location", fault)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if fault == "echo":
+            self._send(401, {"error": f"no such key: {self.headers['Authorization']}".replace("-", "\\u002d")})
+            return
         if self.path != "/v1/completions" or fault == "refuses":
             self._send(400, {"error": {"message": "Requested prompt logprobs of 20, which is greater than max allowed: 5"}})
             return
@@ -112,6 +121,30 @@ def test_what_is_served_can_be_captured(server: Server, tmp_path: Path) -> None:
     for keep in (Keep("top_k", k=10), Keep("top_k", k=20, temperatures=(2.0,)), Keep("samples")):
         with pytest.raises(CacheError, match="holds a part of a distribution"):
             CapturingTeacher(served, server.speaker.task, tmp_path / "other", keep, {})(batch)
+
+
+def test_the_key_goes_to_that_server_alone_and_comes_back_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "a-key-that-nobody-may-see-4711"
+    with Server() as other:
+        thread = threading.Thread(target=other.serve_forever, daemon=True)
+        thread.start()
+        place = f"http://127.0.0.1:{other.server_port}"
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, place)
+        teacher(server, key=key)(language_batch([5, 6, 7]))
+        server.fault = f"{place}/v1/completions"
+        with pytest.raises(CompatibilityError, match="sends on, and is not followed"):
+            teacher(server, key=key)(language_batch([5, 6, 7]))
+        other.shutdown()
+        thread.join()
+    assert not other.keys
+    server.fault = "echo"
+    with pytest.raises(CompatibilityError, match="no such key") as caught:
+        teacher(server, key=key)(language_batch([5, 6, 7]))
+    assert "4711" not in str(caught.value)
+    assert caught.value.__cause__ is None
 
 
 def test_a_label_beyond_the_text_is_asked_about(server: Server) -> None:

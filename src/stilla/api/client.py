@@ -6,7 +6,6 @@ The key is sent, and cut out of everything that comes back.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from stilla.api.questions import Question
 from stilla.api.store import Reply
 from stilla.errors import CompatibilityError, brief
 from stilla.recipe.api import Api
-from stilla.secrets import HIDDEN
+from stilla.secrets import HIDDEN, however_written
 
 BUSY = frozenset({408, 409, 425, 429})
 """Beside those from 500 on: the same request may be answered later."""
@@ -57,7 +56,7 @@ class Client:
     def __init__(self, api: Api, key: str) -> None:
         self._api = api
         self._key = key
-        self._written = _however_written(key) if key else None
+        self._written = however_written(key) if key else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         # certificates take a tenth of a second to read, and nobody asks for them without TLS; redirects are not followed.
         # A proxy (HTTP_PROXY) would read what goes to this machine unencrypted, the key with it
@@ -108,13 +107,6 @@ class Client:
     def _clean(self, said: object) -> str:
         """Without the key, in whatever way its characters are written."""
         return str(said) if self._written is None else self._written.sub(HIDDEN, str(said))
-
-
-def _however_written(key: str) -> re.Pattern[str]:
-    """The key itself, and with characters as JSON, addresses and HTML may write them: `\\/`, `\\u002f`, `%2F`, `&#47;`."""
-    return re.compile("".join(
-        rf"(?:\\{{0,8}}{re.escape(one)}|\\{{1,8}}u00(?i:{ord(one):02x})|%(?i:{ord(one):02x})|&#0*{ord(one)};|&#[xX]0*(?i:{ord(one):x});)"
-        for one in key))
 
 
 def _reply(said: str) -> Reply:

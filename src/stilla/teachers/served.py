@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
+from stilla.api.keys import is_local
 from stilla.errors import CompatibilityError
+from stilla.secrets import HIDDEN, however_written
 from stilla.signals import Batch, Dims, Signals, TopK
 from stilla.tasks.base import Segment, Task
 
@@ -44,6 +46,9 @@ class ServedTeacher:
         self.k = k
         self.timeout = timeout
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        self._written = however_written(key) if key else None
+        # a proxy would read what goes to this machine; elsewhere the environment's are used
+        self._opener = urllib.request.build_opener(_Nowhere, *([urllib.request.ProxyHandler({})] if is_local(url) else []))
         self._workers = workers
         self._device = torch.device("cpu")
 
@@ -106,17 +111,29 @@ class ServedTeacher:
             tail = torch.full_like(tail, -math.inf)
         return TopK(ids.to(self._device), inside.float().to(self._device), tail.float().to(self._device), 1.0)
 
+    def _clean(self, said: str) -> str:
+        """Without the key."""
+        return said if self._written is None else self._written.sub(HIDDEN, said)
+
     def _post(self, body: Mapping[str, Any]) -> Any:
         request = urllib.request.Request(self.url, json.dumps(body).encode(), self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            with self._opener.open(request, timeout=self.timeout) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:300]
-            raise CompatibilityError(f"{self.url}: the server refuses ({error.code}): {said}") from error
+            said = self._clean(error.headers.get("location") or error.read().decode(errors="replace"))[:300]
+            does = "sends on, and is not followed" if 300 <= error.code < 400 else "refuses"
+            raise CompatibilityError(f"{self.url}: the server {does} ({error.code}): {said}") from None
         except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError) as error:
             raise CompatibilityError(f"{self.url}: no answer from the server ({error}). Is it running, and is this its "
                                      "address (http://host:8000/v1)?") from error
+
+
+class _Nowhere(urllib.request.HTTPRedirectHandler):
+    """What is sent on goes nowhere: the key would go along."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _question(segment: Segment, batch: Batch, task: Task) -> tuple[list[int], list[int]]:
