@@ -22,7 +22,7 @@ from stilla.series import label_curve as module
 from stilla.series.label_curve import DISTILLED, KINDS, LABELS, REST, Curve, Point
 from stilla.stages.folder import RunFolder
 from stilla.stages.together import TogetherFolder
-from tests import tiny
+from tests import test_run_reasons_of_answers, tiny
 
 
 def recipe(folder: Path) -> dict[str, Any]:
@@ -35,6 +35,22 @@ def recipe(folder: Path) -> dict[str, Any]:
 
 def logged(folder: Path, stage: str) -> list[Path]:
     return [path for path in folder.rglob("log.jsonl") if f'"stage": "{stage}"' in path.read_text()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tags", "labels"])
+def test_examples_with_several_classes_have_a_curve(kind: str, tmp_path: Path) -> None:
+    quick = {"batch_size": 8, "precision": "float32", "max_steps": 2, "learning_rate": 1e-3}
+    found = stilla.curve({
+        **getattr(test_run_reasons_of_answers, kind)(tmp_path), "student": {"layers": 1}, "allow_weak_teacher": True,
+        "output": str(tmp_path / "run"), "distill": quick, "evaluate": {"resamples": 100, "speed": False},
+        "teacher": {"model": str(tmp_path / "start"), "train": quick}}, per_class=[2], draws=1)
+    (point,) = found.points
+    assert set(point.quality) == set(KINDS)
+    assert 2 <= point.labelled <= 8  # of at most four classes, none of them included
+    learnt = json.loads((tmp_path / "run" / "points" / "2-0-rest" / "unlabelled" / "learnt.json").read_text())["student"]
+    assert 0 < learnt["labelled"] <= point.labelled  # two steps do not see all
+    assert learnt["unlabelled"] > 0
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
+from stilla.data.several_classes import classes_of_each, drawn_of_each
 from stilla.errors import DataError
 from stilla.recipe import Data, PerClass, Split
 
@@ -96,14 +97,20 @@ def kept(train: Dataset, section: Data, seed: int) -> NDArray[np.int64]:
 
 
 def _of_each_class(train: Dataset, section: Data, limit: PerClass, seed: int) -> NDArray[np.int64]:
-    """Each class is put in an order of its own, of which the first are kept: those of a smaller limit are among them."""
-    classes = _classes(train, section)
+    """Each class is put in an order of its own, of which the first are kept: those of a smaller limit are among them.
+
+    Examples that have several classes are put in one order (`drawn_of_each`).
+    """
+    generator = np.random.default_rng((seed, _SALTS["limit"], limit.draw))
+    classes = None if section.between_labels is not None else _classes(train, section)
     if classes is None:
+        several = classes_of_each(train, section, label_column(train, section))
+        if several is not None:
+            return drawn_of_each(several, limit.per_class, generator)
         column = label_column(train, section)
         what = "no column holds one class for each example" if column is None else f"{column!r} holds no classes"
         raise DataError(f"data.limit.per_class: {what}, and there is nothing to count by; expected a number of examples, "
                         "data.limit: 100.")
-    generator = np.random.default_rng((seed, _SALTS["limit"], limit.draw))
     return np.sort(np.concatenate([generator.permutation(np.flatnonzero(classes == one))[: limit.per_class]
                                    for one in np.unique(classes)]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -38,7 +38,8 @@ class PerClass(Section):
 
     per_class: int = Field(ge=1, le=EXAMPLES)
     """So many examples of each class, drawn with the recipe's seed, the same on every machine; of a class with fewer, all.
-    Those of a smaller number are among those of a larger one."""
+    Those of a smaller number are among those of a larger one. Where examples have several labels, or tags, so few that each
+    class has as many."""
     draw: int = Field(0, ge=0, le=1_000_000)
     """Which draw: `1`, `2` ... are others, of the same training, validation and test data."""
 
@@ -231,6 +232,20 @@ class Data(Section):
     def label_is_amount(self) -> bool:
         """Whether the label is said to be an amount: nothing to stratify draws by."""
         return False
+
+    @property
+    def between_labels(self) -> str | None:
+        """What stands between the names of several labels in one text; None where a text is one label."""
+        return None
+
+    @property
+    def columns_within(self) -> tuple[str, ...]:
+        """The columns that may say a class of each piece of an example (of a word, of a span), the likeliest first."""
+        return ()
+
+    def classes_within(self, value: Any, names: Sequence[str] | None) -> frozenset[str]:
+        """The classes of an example's pieces, of which such a column holds `value`. `names`: of numbers in it."""
+        return frozenset()
 
     @property
     def text_unit(self) -> TextUnit:

@@ -37,6 +37,10 @@ class Labelled(Data):
     def label_is_amount(self) -> bool:
         return self.kind == "regression"
 
+    @property
+    def between_labels(self) -> str | None:
+        return self.label_separator
+
 
 class Classified(Labelled):
     """Of whole examples with a class, several labels, or a number, that may be changed at random."""

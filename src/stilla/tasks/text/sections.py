@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +49,13 @@ class TextClassificationData(Classified, Texts):
     `light`, else 0."""
 
 
+TAGS = ("tags", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
+SPANS = ("entities", "spans", "labels", "label", "annotations", "ner")
+"""What people call the columns of tags, and of spans."""
+LABEL_OF_SPAN = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class")
+_ENTITY = re.compile(r"[BIESLU]-(.+)")
+
+
 class TokenClassificationData(Data):
     """Words with a tag each: parts of speech, or entities."""
 
@@ -80,6 +89,18 @@ class TokenClassificationData(Data):
         return ()
 
     @property
+    def columns_within(self) -> tuple[str, ...]:
+        named = self.tags or self.spans
+        return (named,) if named is not None else SPANS + TAGS if self.text is not None else TAGS + SPANS
+
+    def classes_within(self, value: Any, names: Sequence[str] | None) -> frozenset[str]:
+        """Types of entities, however their tags are written; or tags, where each is its word's own."""
+        names = self.labels or names
+        said = {_said(one, names) for one in value or ()} - {"", "O"}
+        return frozenset(said if self.scheme == "none" else
+                         (found[1] if (found := _ENTITY.fullmatch(one)) else one for one in said))
+
+    @property
     def text_unit(self) -> TextUnit:
         return "columns"
 
@@ -107,3 +128,14 @@ class QuestionAnsweringData(Data):
     def label_columns(self) -> tuple[str, ...]:
         """None that draws could be stratified by."""
         return ()
+
+
+def _said(one: Any, names: Sequence[str] | None) -> str:
+    """The label of a word, or of a span."""
+    if isinstance(one, Mapping):
+        one = next((one[name] for name in LABEL_OF_SPAN if one.get(name) is not None), "")
+    elif isinstance(one, list | tuple):
+        one = one[2] if len(one) > 2 else ""
+    if isinstance(one, int) and names is not None and 0 <= one < len(names):
+        return names[one]
+    return "" if one is None else str(one)

@@ -16,14 +16,12 @@ from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS
-from stilla.tasks.text.sections import TokenClassificationData
+from stilla.tasks.text.sections import SPANS, TAGS, TokenClassificationData
 from stilla.tasks.text.tagged import Reading, Tagged, inner_of
 
 logger = logging.getLogger(__name__)
 
 TOKENS = ("tokens", "words", "forms", "tokenized_text")
-TAGS = ("tags", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
-SPANS = ("entities", "spans", "labels", "label", "annotations", "ner")
 
 
 @dataclass(frozen=True)

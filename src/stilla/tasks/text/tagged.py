@@ -14,11 +14,10 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS, Entity, Scheme
-from stilla.tasks.text.sections import TokenClassificationData
+from stilla.tasks.text.sections import LABEL_OF_SPAN, TokenClassificationData
 from stilla.tasks.text.words import Span, Splitting, Words
 
 _START, _END = ("start", "start_offset", "start_char", "begin"), ("end", "end_offset", "end_char", "stop")
-_LABEL = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ def _span(said: Any) -> Span:
         ValueError: neither.
     """
     if isinstance(said, Mapping):
-        parts = [next((said[name] for name in names if said.get(name) is not None), None) for names in (_START, _END, _LABEL)]
+        parts = [next((said[name] for name in names if said.get(name) is not None), None)
+                 for names in (_START, _END, LABEL_OF_SPAN)]
     else:
         parts = list(said) if isinstance(said, list | tuple) else []
     if len(parts) == 3:
