@@ -19,6 +19,7 @@ from stilla.run import run as go
 from stilla.stages import reptile
 from stilla.training.reptile import Learning
 from tests import tiny
+from tests.tasks.text import answerers
 
 QUICK = {"max_steps": 4, "learning_rate": 3e-3, "batch_size": 16, "precision": "float32"}
 
@@ -42,6 +43,23 @@ def recipe(folder: Path, name: str = "run", **changes: Any) -> Recipe:
     return Recipe.model_validate({
         **plain, "student": {"layers": 1, "reptile": {**how, **changes.pop("reptile", {})}}, "distill": QUICK,
         "evaluate": {"baseline": True, "resamples": 100, "speed": False}, **changes})
+
+
+@pytest.mark.slow
+def test_passages_of_other_kinds_make_a_start_of_who_answers_from_them(tmp_path: Path) -> None:
+    quick = {**QUICK, "batch_size": 8}
+    run = go(Recipe.model_validate({
+        "task": "question-answering", "allow_weak_teacher": True, "output": str(tmp_path / "run"),
+        "data": {"train": answerers.squad(tmp_path / "train.json", 24), "max_length": 32, "longest_answer": 6},
+        "teacher": {"model": answerers.folder(tmp_path / "start"), "train": quick}, "distill": quick,
+        "student": {"layers": 1, "reptile": {
+            "tasks": [answerers.squad(tmp_path / f"{seed}.json", 12, seed) for seed in (1, 2)], "steps": 2,
+            "tasks_per_step": 2, "inner_steps": 2, "batch_size": 4, "examples": 8}},
+        "evaluate": {"resamples": 100, "speed": False}}))
+    body = load_file(run.folder / "reptile" / reptile.FILE)
+    start = load_file(run.folder / "teacher" / "model.safetensors")
+    assert not any(name.startswith("qa_outputs") for name in body)
+    assert max((body[name] - start[name]).abs().max().item() for name in body if name in start) > 1e-4
 
 
 def test_a_recipe_takes_other_tasks_by_their_files() -> None:

@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    BertForQuestionAnswering,
     BertForTokenClassification,
     ViTConfig,
     ViTForImageClassification,
@@ -134,11 +135,12 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert (first - BODY["body.weight"]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("family", ["token", "image", "audio"])
+@pytest.mark.parametrize("family", ["token", "answers", "image", "audio"])
 def test_other_tasks_than_texts_have_a_head_that_is_known(family: str) -> None:
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     model, head = {
         "token": lambda: (BertForTokenClassification(BertConfig(vocab_size=8, **small)), "classifier."),
+        "answers": lambda: (BertForQuestionAnswering(BertConfig(vocab_size=8, **small)), "qa_outputs."),
         "image": lambda: (ViTForImageClassification(ViTConfig(image_size=4, patch_size=2, **small)), "classifier."),
         "audio": lambda: (Wav2Vec2ForSequenceClassification(Wav2Vec2Config(
             conv_dim=(8,), conv_kernel=(4,), conv_stride=(4,), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,

@@ -32,7 +32,8 @@ from stilla.training.reptile import Body, Learning, Source, body_of, put
 if TYPE_CHECKING:  # a check reads here what there is, and imports nothing that trains
     from stilla.stages.place import Place
 
-KINDS = ("text-classification", "token-classification", "image-classification", "audio-classification")
+KINDS = ("text-classification", "token-classification", "image-classification", "audio-classification",
+         "question-answering")
 """Tasks whose models are a body with a head that is easily another one."""
 FILE, STEP = "body.safetensors", "step"
 SAVED = 10
