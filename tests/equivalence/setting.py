@@ -64,7 +64,8 @@ def terms() -> list[Term]:
 
 def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, student: Any = None, collator: Any = pad,
             callbacks: Sequence[Any] = (), objectives: Sequence[Term] | None = None, labels: int = 3,
-            average: Average | None = None, compute_metrics: Any = None, **options: Any) -> DistillationTrainer:
+            average: Average | None = None, compute_metrics: Any = None, extend: int | None = None,
+            **options: Any) -> DistillationTrainer:
     torch.manual_seed(0)
     teacher, model = bert(32, 4, labels=labels), bert(16, 2, dropout, labels)
     set_seed(0)  # the projection is made in the trainer
@@ -75,6 +76,7 @@ def trainer(folder: Path, *, dropout: float = 0.0, data: Dataset | None = None, 
         Student(student or model, {"layers": (1, 3)}), teacher, terms=objectives or terms(), train_dataset=data or examples(),
         eval_dataset=examples(),
         data_collator=collator, callbacks=callbacks, average=average, compute_metrics=compute_metrics,
+        extend=extend,
         args=TrainingArguments(output_dir=str(folder), report_to=[], disable_tqdm=True,
                                remove_unused_columns=False, logging_nan_inf_filter=False, **arguments))
 
@@ -114,6 +116,9 @@ def _options(name: str = "") -> dict[str, Any]:
     if name == "patient":
         return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 2.0,
                 "load_best_model_at_end": True, "metric_for_best_model": "kl", "callbacks": [Patience(1)]}
+    if name == "extended":
+        return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.5,
+                "load_best_model_at_end": True, "metric_for_best_model": "kl", "extend": 3}
     return {"objectives": SETS[name](), "labels": 5} if name else {}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from stilla.runtime.files import line_of
-from stilla.stages.progress import late_progress, said_in
+from stilla.stages.progress import said_in
+from stilla.training.converging import late_progress
 from tests.report.fakes import intents
 
 FALLING = [(float(step), 1.0 - 0.1 * step) for step in range(1, 11)]

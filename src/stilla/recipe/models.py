@@ -113,6 +113,9 @@ class Training(Section):
     patience: int | None = Field(None, ge=1, le=10_000)
     """Stop when so many evaluations in a row brought nothing better on the validation data, and keep the best weights: those
     nearest to the teacher's answers; without a teacher, the best by the task's headline metric."""
+    extend: int | None = Field(None, ge=2, le=100)
+    """Where it has not converged at its end, go on, part by part, up to so many times as long: while a part, each as long as
+    the first, makes more than 5 % of all progress in what `patience` goes by. Keeps the best weights."""
     average: Average | None = None
     """Keep a mean of the weights instead of the last: `{ema: 0.999}`, or `{last: 0.25}` for the last quarter of the steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -127,6 +130,11 @@ class Training(Section):
     """Any field of `transformers.TrainingArguments`, by its own name (`report_to: tensorboard`)."""
 
     @property
+    def at_most(self) -> int:
+        """How many times as long as said it may become."""
+        return self.extend or 1
+
+    @property
     def passes(self) -> float:
         """Epochs, once it is settled how many."""
         return 3.0 if self.epochs is None else self.epochs
@@ -135,6 +143,16 @@ class Training(Section):
     def rate(self) -> float:
         """The peak learning rate, once it is settled."""
         return 5e-5 if self.learning_rate is None else self.learning_rate
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.extend is not None and self.patience is not None:
+            raise ValueError("extend: goes on with a training at its end, and patience ends it before; leave one of the two "
+                             "out")
+        if self.extend is not None and self.average is not None and self.average.last is not None:
+            raise ValueError("extend: nobody knows beforehand which part is the last, which average.last is a fraction of; "
+                             "use average: {ema: 0.999}, or leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _an_end_that_is_known(self) -> Self:

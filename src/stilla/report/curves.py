@@ -31,7 +31,8 @@ class StageLog:
     """One stage with one seed: curves by name (`total` and the terms), validation quality by metric.
 
     `subject`: whose training it is. `seed` and `part` are empty where the name does not say them. `ended_at`: after which
-    part of the steps that it was given, where that was logged.
+    part of the steps that it was given, where that was logged. `extended`: how it ended where it might have gone on, as the
+    training logged it.
     """
 
     subject: str
@@ -40,6 +41,7 @@ class StageLog:
     losses: Mapping[str, Points]
     evaluations: Mapping[str, Points]
     ended_at: float | None = None
+    extended: Mapping[str, Any] | None = None
 
     @property
     def stage(self) -> tuple[str, str]:
@@ -72,6 +74,7 @@ def read_log(path: Path) -> tuple[Training, int]:
     unread = 0
     stages: dict[str, tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]] = {}
     ended: dict[str, float] = {}
+    extended: dict[str, Mapping[str, Any]] = {}
     for line in _lines(path):
         if line is None:
             unread += 1
@@ -81,7 +84,9 @@ def read_log(path: Path) -> tuple[Training, int]:
         _note(evaluations, line["step"], _mapping(line.get("evaluation")))
         if (here := _number(line.get("ended_at"))) is not None:
             ended[str(line["stage"])] = here
-    found = tuple(_stage(name, *curves, ended.get(name)) for name, curves in stages.items() if any(curves))
+        if isinstance(how := line.get("extended"), Mapping):
+            extended[str(line["stage"])] = how
+    found = tuple(_stage(name, *curves, ended.get(name), extended.get(name)) for name, curves in stages.items() if any(curves))
     return Training(found), unread
 
 
@@ -119,10 +124,11 @@ def _note(curves: dict[str, dict[float, float]], step: float, values: Mapping[st
 
 
 def _stage(name: str, losses: Mapping[str, Mapping[float, float]],
-           evaluations: Mapping[str, Mapping[float, float]], ended_at: float | None) -> StageLog:
+           evaluations: Mapping[str, Mapping[float, float]], ended_at: float | None,
+           extended: Mapping[str, Any] | None) -> StageLog:
     found = re.fullmatch(r"(.+?)(?:-(?:seed)?(\d+))?(?:\.(\d+))?", name)
     subject, seed, part = found.groups(default="") if found else (name, "", "")
-    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), ended_at)
+    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), ended_at, extended)
 
 
 def _sorted(curves: Mapping[str, Mapping[float, float]]) -> dict[str, Points]:

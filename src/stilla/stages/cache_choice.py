@@ -222,7 +222,7 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *,
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
     terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
     number = share * len(prepared)
-    passes = recipe.evaluate.seeds * sum(passes_of(stage, number) + looks_of(stage, prepared, number)
+    passes = recipe.evaluate.seeds * sum(stage.at_most * passes_of(stage, number) + looks_of(stage, prepared, number)
                                          for stage in recipe.distill)
     forms = prepared.views or math.inf if prepared.changes else 1
     again = passes > forms or (of_many and forms < math.inf)
@@ -232,7 +232,7 @@ def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *,
 
 
 def passes_of(stage: Stage, examples: float) -> float:
-    """Over so many training examples."""
+    """Over so many training examples; of a stage that may go on, those of its first part."""
     if stage.max_steps is None:
         return stage.passes
     return stage.max_steps * stage.batch_size * stage.accumulate * int(processes().num_processes) / examples
@@ -242,7 +242,8 @@ def looks_of(stage: Stage, prepared: Prepared, examples: float) -> float:
     """Over so many training examples both models go beside the training, to choose the hardest forms (`hardest`)."""
     if stage.hardest is None or not prepared.turns:
         return 0.0
-    return stage.hardest * max(0.0, math.ceil(passes_of(stage, examples)) - prepared.turns[0].untouched)
+    passes = stage.at_most * passes_of(stage, examples)
+    return stage.hardest * max(0.0, math.ceil(passes) - prepared.turns[0].untouched)
 
 
 def _misfits(section: Cache, terms: Sequence[Term]) -> list[str]:

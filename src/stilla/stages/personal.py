@@ -66,7 +66,8 @@ def _train(
     helped = any(one.objective.needs_teacher for one in terms)
     inputs: dict[str, Any] = {
         **stages.place.inputs, "student": of_model(shared.model), "seed": stages.recipe.seed + seed, "group": value,
-        "personal": section.model_dump(mode="json", exclude={"most", "at_least", "objectives"}),
+        "personal": section.model_dump(mode="json", exclude={"most", "at_least", "objectives",
+                                                             *(["extend"] if section.extend is None else [])}),
         "objectives": [spec.model_dump(mode="json") for spec in terms_of(stages.recipe, section)],
         **({"teacher": of_model(teacher.model)} if helped else {})}
     if not place.to_do(name, inputs, path):

@@ -193,6 +193,8 @@ def refuse_weak(place: Place, teacher: Loaded) -> None:
 def _named(source: TeacherSource) -> dict[str, Any]:
     """What the training of a teacher depends on of its section; without what it leaves open, as runs of before knew of
     none."""
-    absent = {name for name, value in (("config", source.config), ("data", source.data),
-                                              ("api", source.api)) if not value}
+    absent: dict[str, Any] = {name: True for name, value in (("config", source.config), ("data", source.data),
+                                                            ("api", source.api)) if not value}
+    if source.train is not None and source.train.extend is None:
+        absent["train"] = {"extend"}
     return source.model_dump(mode="json", exclude=absent)

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stilla.report.curves import Points, StageLog, read_log
+from stilla.report.curves import StageLog, read_log
 from stilla.scores import Scores, metric_title
-
-LATE, MUCH = 0.2, 0.05
-"""A training's last part, and the share of all its progress that it should not have made only there."""
-FEWEST = 5
-"""Evaluations of which it can be said where progress was made."""
+from stilla.training.converging import LATE, MUCH, Ending, late_progress
 
 
 def still_growing(log: Path) -> Iterator[tuple[str, str]]:
     """Trainings, the teacher's among them, that made much of their progress in their last part: whose, and how much."""
     for stage in _first_seeds(log):
+        if (ending := Ending.read(stage.extended)) is not None:
+            if ending.verdict.why == "growing":
+                yield stage.subject, f"{ending.said(metric_title(ending.measure))}; a higher limit (extend) may gain more"
+            continue
         measure = "kl" if "kl" in stage.evaluations else next(iter(stage.evaluations), None)
         late = None if measure is None else late_progress(stage.evaluations[measure])
         if measure is not None and late is not None and late > MUCH:
@@ -32,21 +32,19 @@ def ended_early(log: Path) -> Iterator[tuple[str, str]]:
             yield stage.subject, f"ended after {stage.ended_at:.0%} of what it was given, as nothing became better"
 
 
+def converged(log: Path) -> Iterator[tuple[str, str]]:
+    """Trainings that might have gone on and ended before their limit: whose, after how much, and why."""
+    for stage in _first_seeds(log):
+        ending = Ending.read(stage.extended)
+        if ending is not None and ending.verdict.why != "growing":
+            yield stage.subject, ending.said(metric_title(ending.measure))
+
+
 def said_in(scores: Scores, log: Path, ours: Sequence[str]) -> Scores:
     """The scores with why the trainings of these subjects ended, and what that leaves open."""
     found = [f"training {'on labels alone' if subject == 'baseline' else f'of the {subject}'}: it {said}"
-             for subject, said in (*ended_early(log), *still_growing(log)) if subject in ours]
+             for subject, said in (*ended_early(log), *converged(log), *still_growing(log)) if subject in ours]
     return replace(scores, notes=(*scores.notes, *found))
-
-
-def late_progress(points: Points) -> float | None:
-    """Which share of all that was gained, in either direction, came at the end; None of too few points to say so."""
-    if len(points) < FEWEST:
-        return None
-    first, last = points[0][1], points[-1][1]
-    then = next(value for step, value in reversed(points[:-1]) if step <= (1 - LATE) * points[-1][0]) \
-        if points[0][0] <= (1 - LATE) * points[-1][0] else first
-    return None if first == last else (last - then) / (last - first)
 
 
 def _first_seeds(log: Path) -> Iterator[StageLog]:

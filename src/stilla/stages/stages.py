@@ -253,10 +253,12 @@ class Stages:
             return tuple(labels_alone(stage, written.share if written else 1.0, by=labels) for stage in stages)
         share = len(examples) / len(self.place.splits["train"])
         done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
-        # what may end early ends by itself: a student's steps are no measure for its baseline
-        return tuple(labels_alone(stage, share, None if one is None or stage.patience is not None else one["steps"],
+        # what may end early or go on ends by itself: a student's steps are no measure for its baseline
+        alone = [one is None or stage.patience is not None or stage.extend is not None
+                 for stage, one in zip(stages, done, strict=True)]
+        return tuple(labels_alone(stage, share, None if by_itself or one is None else one["steps"],
                                   by=labels, passes=cache_choice.passes_of(stage, len(examples)))
-                     for stage, one in zip(stages, done, strict=True))
+                     for stage, one, by_itself in zip(stages, done, alone, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
@@ -363,5 +365,5 @@ def _said(stage: Stage) -> dict[str, Any]:
     """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
     effort stands for, other fields say."""
     unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None,
-              "hardest": stage.hardest is None, "adapt": stage.adapt is None}
+              "hardest": stage.hardest is None, "adapt": stage.adapt is None, "extend": stage.extend is None}
     return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

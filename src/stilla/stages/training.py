@@ -30,6 +30,7 @@ from stilla.recipe import Stage, Training
 from stilla.runtime.narrate import progress, say
 from stilla.runtime.processes import on_main
 from stilla.runtime.situations import is_full
+from stilla.scores import metric_title
 from stilla.stages.clocks import Clocks
 from stilla.stages.folder import RunFolder
 from stilla.students import Student
@@ -112,10 +113,14 @@ def _trained(
         batch_norm=training.batch_norm, pull=training.pull if isinstance(training, Stage) else None,
         unlabelled_share=training.unlabelled if isinstance(training, Stage) else None,
         hardest=training.hardest if isinstance(training, Stage) else None,
-        adapt=adapt,
+        adapt=adapt, extend=training.extend,
         callbacks=[Rotate(kept), *([] if training.patience is None else [Patience(training.patience)]),
                    *_callbacks(stage, training, folder)],
     )
+    if trainer.extending is not None:
+        trainer.extending.goes_on = lambda ending, until: say(
+            f"{stage}: not yet converged at step {ending.verdict.parts * ending.part}: {ending.why(metric_title(ending.measure))}; "
+            f"goes on to step {until}")
     log = Log(stage, folder, trainer)
     trainer.add_callback(log)
     trainer.remove_callback(PrinterCallback)
@@ -139,6 +144,8 @@ def _trained(
 
 def _say_what_is_kept(stage: str, trainer: DistillationTrainer) -> None:
     args, state, mean = trainer.args, trainer.state, trainer.averaging
+    if trainer.extending is not None and (ending := trainer.extending.ending) is not None:
+        say(f"{stage}: {ending.said(metric_title(ending.measure))}")
     best = bool(args.load_best_model_at_end and state.best_global_step)
     if not best and mean is None:
         return
@@ -209,6 +216,7 @@ class Log(TrainerCallback):
         self.stage = stage
         self.folder = folder
         self.guard, self.teacher, self.hardest = trainer.guard, live_of(trainer.teacher), trainer.hardest
+        self.extending = trainer.extending
         self.clocks = Clocks(trainer.args.device)
         self.whole: dict[str, Any] = {}
         """All that the training has taken, once it is over."""
@@ -236,8 +244,13 @@ class Log(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self.whole = {"stage": self.stage, "step": state.global_step,
-                          "ended_at": state.global_step / max(state.max_steps, 1), **self.taken()}
+                          "ended_at": state.global_step / max(state.max_steps, 1), **self.ending(), **self.taken()}
             self.folder.append_log(self.whole)  # also where somebody stopped it: the checkpoint holds these steps
+
+    def ending(self) -> dict[str, Any]:
+        """How a training has ended that might have gone on; nothing of one that somebody stopped."""
+        ending = None if self.extending is None else self.extending.ending
+        return {} if ending is None or ending.goes_on else {"extended": ending.plain()}
 
     def taken(self) -> dict[str, float]:
         asked = 0 if self.teacher is None else self.teacher.entered
@@ -259,6 +272,8 @@ class Bar(TrainerCallback):
         self.exits = ExitStack()
         self.advance: Callable[..., None] = lambda *_: None
         self.started = time.monotonic()
+        self.steps = 0
+        """As far as the training is to go by now."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.started = time.monotonic()
@@ -266,12 +281,21 @@ class Bar(TrainerCallback):
             say(f"{self.stage}: continues after step {state.global_step} of {state.max_steps}")
         else:
             say(f"{self.stage}: training, {counted(state.max_steps, 'step')}")
-        bar = progress(self.stage, state.max_steps, show=state.is_world_process_zero)
-        self.advance = self.exits.enter_context(bar)
-        self.advance(state.global_step)
+        self._show(state)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.max_steps != self.steps:  # it goes on
+            self.exits.close()
+            self._show(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.advance(1)
+
+    def _show(self, state: TrainerState) -> None:
+        self.steps = state.max_steps
+        bar = progress(self.stage, self.steps, show=state.is_world_process_zero)
+        self.advance = self.exits.enter_context(bar)
+        self.advance(state.global_step)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any

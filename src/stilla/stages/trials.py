@@ -41,7 +41,7 @@ def steps_of(stage: Stage, examples: float) -> int:
 
 def reached(stages: Stages, written: Completed | None, spec: StudentSpec, name: str, steps: int, by: str) -> float:
     """What such a student reaches by the recipe's first stage, cut to these steps; nothing of it is kept."""
-    alone = {"patience": None, "average": None, "profile": None}
+    alone = {"patience": None, "extend": None, "average": None, "profile": None}
     stage = stages.recipe.distill[0].model_copy(update={"max_steps": steps, **alone})
     there = stages.with_recipe(stages.recipe.model_copy(update={"student": spec}))
     student, loaded = there.start(0, written, there.measured(written))

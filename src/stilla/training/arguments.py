@@ -45,6 +45,8 @@ REFUSED = {
     "logging_nan_inf_filter": "it hides a loss that is not finite, which has to stop the run",
 }
 """Fields that would be overridden, have no effect or do harm, with the reason."""
+PER_PART = 0.1
+"""How often a training that may go on is measured, of each of its parts, where a recipe does not say."""
 
 
 def training_arguments(
@@ -58,7 +60,7 @@ def training_arguments(
     """The arguments that the recipe's keys mean, and on top the fields of its `trainer`, in their types.
 
     `metrics`: the task's, the headline first, and whether more is better: what `load_best_model_at_end` may go by. With `kl`
-    where there is a teacher to ask about the validation data, which `patience` goes by.
+    where there is a teacher to ask about the validation data, which `patience` and `extend` go by.
     `place`: where the section stands in the recipe.
 
     Raises:
@@ -69,9 +71,13 @@ def training_arguments(
     metric = fields.pop("metric_for_best_model", None)
     waits = fields.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy")
     if training.patience is not None:
-        wrong += _impatient(fields, place)
-        metric = metric or (KL if KL in metrics else None)
-    best = training.patience is not None or fields.get("load_best_model_at_end")
+        wrong += _unmeasured(fields, place, "patience", "counts evaluations")
+    if training.extend is not None:
+        wrong += _unmeasured(fields, place, "extend", "goes by evaluations")
+        fields = fields if "eval_strategy" in fields else {"eval_strategy": "steps", "eval_steps": PER_PART, **fields}
+    measured = training.patience is not None or training.extend is not None
+    metric = metric or (KL if measured and KL in metrics else None)
+    best = measured or fields.get("load_best_model_at_end")
     if metric or waits or best or fields.get("save_strategy") == "best":
         metric = (metric or next(iter(metrics))).removeprefix("eval_")
         if metric not in metrics:
@@ -126,14 +132,14 @@ def problems(training: Training, place: str) -> list[str]:
             *section_problems(training.trainer, f"{place}.trainer", on_cpu=runs_on_cpu(training))]
 
 
-def _impatient(fields: Mapping[str, Any], place: str) -> list[str]:
-    """Fields that leave `patience` nothing to go by."""
+def _unmeasured(fields: Mapping[str, Any], place: str, name: str, why: str) -> list[str]:
+    """Fields that leave `patience` or `extend` nothing to go by."""
     found = []
     if fields.get("eval_strategy") == "no":
-        found.append(f"{place}.trainer.eval_strategy: got no, and {place}.patience counts evaluations; expected epoch or "
+        found.append(f"{place}.trainer.eval_strategy: got no, and {place}.{name} {why}; expected epoch or "
                      "steps")
     if fields.get("load_best_model_at_end") is False:
-        found.append(f"{place}.trainer.load_best_model_at_end: got false, and {place}.patience keeps the best weights; "
+        found.append(f"{place}.trainer.load_best_model_at_end: got false, and {place}.{name} keeps the best weights; "
                      "leave it out")
     return found
 

@@ -160,8 +160,7 @@ def argument_problems(args: TrainingArguments) -> list[str]:
 def keyword_problems(given: Mapping[str, Any]) -> list[str]:
     """The same for arguments of `Trainer` that `DistillationTrainer` does not take."""
     known = [*KEYWORDS, "student", "teacher", "terms", "task", "group_by_length", "pull", "average", "hardest", "adapt",
-             "compile",
-             "batch_norm", "unlabelled_share"]
+             "compile", "batch_norm", "unlabelled_share", "extend"]
     return [f"{name}: {REFUSED_KEYWORDS[name]}" if name in REFUSED_KEYWORDS
             else f"{name}: there is no such argument.{did_you_mean(name, known)}" for name in given]
 

@@ -39,6 +39,7 @@ from stilla.training.continuing import checkpoint_of, refuse_unlike
 from stilla.training.distiller import Distiller
 from stilla.training.dropout import leaves_out
 from stilla.training.explaining import explaining_problems, live
+from stilla.training.extending import Extending, extending_problems
 from stilla.training.guard import Guard, KeepUp
 from stilla.training.hardest import Hardest
 from stilla.training.loaders import loader, training_loader
@@ -89,6 +90,7 @@ class DistillationTrainer(Narrowed):
             a share from 0 to 1, or a schedule of it. By default all examples are passed over equally often.
         hardest: of so many forms of each example, where examples change at random, a pass takes the one in which the student
             is furthest from the teacher.
+        extend: go on where the training has not converged at its end, up to so many times as long.
         compute_metrics, preprocess_logits_for_metrics, callbacks, optimizers, optimizer_cls_and_kwargs: as Trainer has them.
 
     Raises:
@@ -119,6 +121,7 @@ class DistillationTrainer(Narrowed):
         batch_norm: BatchNorm = "model",
         unlabelled_share: Schedule | Mapping[str, Any] | float | None = None,
         hardest: int | None = None,
+        extend: int | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
@@ -130,7 +133,8 @@ class DistillationTrainer(Narrowed):
         spread = asked_for(args)
         refuse_unfit(args, trainer, data_collator, terms, teacher, optimizers,
                      [*spread_problems(terms, pull, spread), *explaining_problems(terms, args),
-                      *([] if adapt is None else unadaptable(teacher, train_dataset, pull=pull, spread=spread))])
+                      *([] if adapt is None else unadaptable(teacher, train_dataset, pull=pull, spread=spread)),
+                      *([] if extend is None else extending_problems(extend, args, train_dataset, optimizers[1], average))])
         build_whole()
         settle_devices(args)
         settle_batch_norm(model, batch_norm, args)
@@ -170,6 +174,7 @@ class DistillationTrainer(Narrowed):
         self.adapting = Adapting.of(distiller, self.teacher, quiz, adapt, rate=args.learning_rate, seed=self.reading.seed)
         self.hardest = None if hardest is None else Hardest.of(
             hardest, train_data, self.task, model, self._told, self._within, asks=self.teacher is not None and self._asks)
+        self.extending = None if extend is None else Extending(extend)
         stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
         self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
@@ -183,7 +188,7 @@ class DistillationTrainer(Narrowed):
                 # the mean before the guard, which seals what is in a checkpoint, and of what a pull has made of a step
                 data_collator=lambda batch: batch,
                 callbacks=[SharedStatistics(model), *self.held.callbacks,
-                           *filter(None, (self.averaging, self.adapting, self.hardest)),
+                           *filter(None, (self.averaging, self.adapting, self.hardest, self.extending)),
                            self.guard, *stores, *(callbacks or ())],
                 compute_metrics=compute_metrics, preprocess_logits_for_metrics=preprocess_logits_for_metrics,
                 optimizers=optimizers, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
@@ -260,7 +265,8 @@ class DistillationTrainer(Narrowed):
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> Any:
         """Of a training that was over when it was saved, no epoch is left; Trainer would make a step more."""
-        epochs, *others, max_steps = super().set_initial_training_values(args, dataloader)
+        values = super().set_initial_training_values(args, dataloader)
+        epochs, *others, max_steps = values if self.extending is None else self.extending.settled(values)
         return (0 if self._is_over(max_steps) else epochs, *others, max_steps)
 
     def _is_over(self, max_steps: int) -> bool:
@@ -268,7 +274,22 @@ class DistillationTrainer(Narrowed):
             return False
         state = TrainerState.load_from_json(str(self._resumed / TRAINER_STATE_NAME))
         waiting = [one for one in self.callback_handler.callbacks if isinstance(one, Patience)]
-        return bool(state.global_step >= max_steps) or any(one.is_over(state) for one in waiting)
+        extended = self.extending is not None and self.extending.is_over(self.args, state)
+        return bool(state.global_step >= max_steps) or extended or any(one.is_over(state) for one in waiting)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Of a training that may go on, one for a part of it, which every part begins anew."""
+        if self.extending is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        made = super().create_scheduler(self.extending.part, optimizer)
+        self.extending.made_anew(made, self.args.lr_scheduler_type)
+        return made
+
+    @property
+    def _progress(self) -> float:
+        """What goes by the training's progress; of one that may go on, by its first part's."""
+        step = self.state.global_step
+        return step / max(self.state.max_steps, 1) if self.extending is None else self.extending.progress(step)
 
     # --- a step ---
 
@@ -297,7 +318,7 @@ class DistillationTrainer(Narrowed):
     ) -> Any:
         if num_items_in_batch is None:
             raise CompatibilityError("the loss is only defined within an optimiser step, whose counts it is divided by")
-        whole, progress = num_items_in_batch, self.state.global_step / max(self.state.max_steps, 1)
+        whole, progress = num_items_in_batch, self._progress
         loss, survey = self._distiller.loss, self._distiller.survey
         if self.adapting is not None:
             self.adapting.before(whole, self._prepare_inputs, progress, self.state.global_step)
