@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stilla.runtime.files import line_of
 from stilla.stages.progress import said_in
-from stilla.training.converging import late_progress
+from stilla.training.converging import Ending, Verdict, late_progress
 from tests.report.fakes import intents
 
 FALLING = [(float(step), 1.0 - 0.1 * step) for step in range(1, 11)]
@@ -44,6 +45,25 @@ def test_what_was_still_getting_better_is_said_of_the_first_seed(tmp_path: Path)
 def test_it_is_said_what_ended_before_its_last_step(tmp_path: Path) -> None:
     assert notes(tmp_path, {"student": LEVEL, "baseline": LEVEL[:8]}) == (
         "training on labels alone: it ended after 80% of what it was given, as nothing became better",)
+
+
+@pytest.mark.parametrize(("why", "gained", "parts", "expected"), [
+    ("converged", 0.02, 2, "converged after twice its steps: its last part made 2% of all progress in KL"),
+    ("converged", 0.0, 1, "converged after its steps: its last 20% made 0% of all progress in KL"),
+    ("growing", 0.4, 3, "stopped at its limit of 3 times its steps, not yet converged: its last part made 40% of all "
+                        "progress in KL; a higher limit (extend) may gain more"),
+    ("unknown", None, 1, "stopped after its steps, as nobody can say whether it has converged: there are fewer than 5 "
+                         "evaluations of KL, or none at its end")])
+def test_of_what_might_have_gone_on_it_is_said_why_it_ended(
+    tmp_path: Path, why: Any, gained: float | None, parts: int, expected: str
+) -> None:
+    """By the ends of its parts: within them the learning rate rose again, which is no progress."""
+    lines = [line_of({"stage": "student", "step": step, "evaluation": {"kl": value}}) for step, value in FALLING]
+    ending = Ending(Verdict(why, gained, parts), "kl", 3, 10)
+    (tmp_path / "log.jsonl").write_text("".join(lines) + line_of(
+        {"stage": "student", "step": 10, "ended_at": 1.0, "extended": ending.plain()}))
+    scores = said_in(dataclasses.replace(intents(), notes=()), tmp_path / "log.jsonl", ("student",))
+    assert scores.notes == (f"training of the student: it {expected}",)
 
 
 def test_a_last_step_that_was_not_logged_is_no_early_end(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from stilla import Run, distill
 from stilla.check import check
+from stilla.errors import RecipeError
 from stilla.recipe.file import from_options
 from tests import tiny
 from tests.test_run import interrupt, same
@@ -132,3 +133,103 @@ def test_a_baseline_may_learn_for_longer_than_a_student_with_more_examples(
     assert abs(int(given) - int(planned)) <= 8  # rounded to whole passes over the labelled ones
     assert student[-1]["step"] < int(planned)
     assert len(baseline) > 0
+
+
+# --- going on ---
+
+GOING_ON = {"patience": None, "trainer": {}, "epochs": 2, "extend": 4}
+
+
+def extended(run: Run) -> dict[str, dict[str, Any]]:
+    """How the run's trainings ended, by stage, as its log has it."""
+    entries = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    return {entry["stage"]: entry["extended"] for entry in entries if "extended" in entry}
+
+
+def judged(values: list[float], part: int) -> int:
+    """After how many parts it ends of which these are the evaluations, the lower the better, one a step, by hand; all where
+    it never does."""
+    for number in range(1, len(values) // part + 1):
+        end, before = values[number * part - 1], values[(number - 1) * part - 1]
+        if number == 1:
+            before = values[int(0.8 * part) - 1]
+        if before - end <= 0.05 * max(values[0] - end, 0):
+            return number
+    return len(values) // part
+
+
+def test_student_and_baseline_go_on_each_by_its_own_and_it_is_said_why_they_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = made(tmp_path, **GOING_ON)
+    words, endings, said = capfd.readouterr().err, extended(run), "\n".join(run.scores.notes)
+    assert endings.keys() == {"student", "baseline"}
+    page = run.report.read_text()
+    for stage, measure, sign, whose in (("student", "kl", 1, "training of the student"),
+                                        ("baseline", "accuracy", -1, "training on labels alone")):
+        found = [sign * one[measure] for one in evaluations(run, stage)]
+        ending = endings[stage]
+        assert [one["step"] for one in evaluations(run, stage)] == list(range(1, len(found) + 1))  # ceil(8 / 10) steps
+        assert ending["part"] == 8
+        assert ending["parts"] == len(found) // 8 == judged(found, 8)
+        assert ending["measure"] == measure
+        assert (ending["why"] == "growing") <= (ending["parts"] == 4)
+        assert len(re.findall(f"{stage}: not yet converged at step .*; goes on to step", words)) == ending["parts"] - 1
+        how = "stopped at its limit of 4 times its steps" if ending["why"] == "growing" else "converged after "
+        assert f"{stage}: {how}" in words
+        assert f"{whose}: it {how}" in said
+        assert f"{whose}: it {how}" in page
+    assert endings["student"]["parts"] > 1, "or this test tells nothing"
+
+
+def test_a_teacher_goes_on_too(tmp_path: Path) -> None:
+    plain = recipe(tmp_path, **GOING_ON)
+    teacher = {**plain["teacher"], "train": {**plain["teacher"]["train"], "epochs": 2, "extend": 3}}
+    run = distill(**{**plain, "teacher": teacher, "distill": {**plain["distill"], "extend": None},
+                     "evaluate": {**plain["evaluate"], "baseline": False}})
+    assert extended(run).keys() == {"teacher"}
+    assert len(evaluations(run, "teacher")) == 8 * extended(run)["teacher"]["parts"]
+    assert any(note.startswith("training of the teacher: it ") for note in run.scores.notes)
+
+
+def test_a_run_that_goes_on_and_was_stopped_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(tmp_path / "whole", **GOING_ON, dropout=0.1)
+    assert extended(whole)["student"]["parts"] > 1
+    with monkeypatch.context() as patch:
+        interrupt(patch, "student", 11)  # in the second part
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path / "parts", **GOING_ON, dropout=0.1)
+    torch.manual_seed(1234)
+    parts = made(tmp_path / "parts", **GOING_ON, dropout=0.1)
+    for role in ("student", "baseline"):
+        assert same(whole.folder / role, parts.folder / role), role
+    assert extended(whole) == extended(parts)
+    assert [note for note in whole.scores.notes if note.startswith("training")] == [
+        note for note in parts.scores.notes if note.startswith("training")]
+
+
+def test_a_finished_run_that_is_asked_for_more_epochs_says_what_can_be_done(tmp_path: Path) -> None:
+    run = made(tmp_path, epochs=1)
+    before = (run.folder / "student" / "model.safetensors").read_bytes()
+    with pytest.raises(RecipeError, match=r"epochs: 1\.0 -> 2\.0") as told:
+        made(tmp_path, epochs=2)
+    assert "A training is not made longer in hindsight" in str(told.value)
+    assert "extend: 4" in str(told.value)
+    assert f"student: {{model: {run.folder}}}" in str(told.value)
+    assert (run.folder / "student" / "model.safetensors").read_bytes() == before
+    with pytest.raises(RecipeError) as told:
+        made(tmp_path, epochs=2, learning_rate=1e-3)
+    assert "hindsight" not in str(told.value)
+
+
+def test_a_check_says_how_long_it_may_become_and_what_that_costs(tmp_path: Path) -> None:
+    found = check(from_options(recipe(tmp_path, **GOING_ON)))
+    assert found.problems == ()
+    assert "distill.extend: 2 epochs, and up to 8 epochs while it has not converged, its baseline by itself" in (
+        "\n".join(found.notes))
+    alone = check(from_options(recipe(tmp_path, **{**GOING_ON, "extend": None})))
+    for stage in ("student", "baseline"):
+        longer, once = (one.estimate.seconds[stage] for one in (found, alone))
+        assert longer.high / longer.low > 2 * once.high / once.low
+    few = check(from_options(recipe(tmp_path, **{**GOING_ON, "trainer": {"eval_strategy": "epoch"}})))
+    assert "distill.extend: 2 epochs have fewer than 5 evaluations" in "\n".join(few.notes)

@@ -11,6 +11,7 @@ from stilla.recipe import Recipe, Training
 from stilla.stages import effort
 from stilla.tasks.base import Loaded
 from stilla.training.arguments import precision_of
+from stilla.training.converging import FEWEST
 
 SLOW, FEW = 3e-4, 15
 """Learning rate and epochs below which random weights stay undertrained on data of the size that distillation has."""
@@ -34,6 +35,7 @@ def note(recipe: Recipe, found: Found) -> None:
     for place, training in places.trainings(recipe):
         if training.epochs is not None or training.max_steps is not None:
             _note_patience(place, training, found)
+            _note_extension(place, training, found)
     known = [stage for stage in recipe.distill if stage.learning_rate is not None]
     rate, epochs = max((stage.rate for stage in known), default=SLOW), sum(stage.passes for stage in recipe.distill)
     counted = all(stage.max_steps is None and stage.epochs is not None for stage in recipe.distill)
@@ -59,6 +61,23 @@ def note_choices(recipe: Recipe, found: Found) -> None:
         found.notes.append(f"baseline: the same student is trained once more, on labels alone{again}")
     else:
         found.notes.append("baseline: off, so the run cannot say what distillation gained (evaluate.baseline=true)")
+
+
+def _note_extension(place: str, training: Training, found: Found) -> None:
+    """How long a training may become, and what of it cannot be judged."""
+    if training.extend is None:
+        return
+    length = f"{training.passes:g} epochs" if training.max_steps is None else f"{training.max_steps:,} steps"
+    longest = (f"{training.extend * training.passes:g} epochs" if training.max_steps is None
+               else f"{training.extend * training.max_steps:,} steps")
+    baseline = ", its baseline by itself" if place != "teacher.train" else ""
+    found.notes.append(f"{place}.extend: {length}, and up to {longest} while it has not converged{baseline}; the most that "
+                       "is estimated here is for all of them")
+    often = training.trainer.get("eval_strategy")
+    if often == "epoch" and training.max_steps is None and training.passes < FEWEST:
+        found.notes.append(f"{place}.extend: {training.passes:g} epochs have fewer than {FEWEST} evaluations, by which "
+                           "nobody can say whether it has converged, so it does not go on. Leave eval_strategy out, or "
+                           "evaluate more often: trainer: {eval_strategy: steps, eval_steps: 0.1}")
 
 
 def _note_patience(place: str, training: Training, found: Found) -> None:

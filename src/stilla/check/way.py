@@ -167,7 +167,8 @@ def _measured_by(recipe: Recipe, task: Task, found: Found) -> None:
     for place, training in places.trainings(recipe):
         if training.compile:
             found.problems += [f"{place}.{problem}" for problem in compile_problems(task)]
-        if training.trainer or training.patience is not None or training.precision != "auto":  # the other keys go together
+        # the other keys go together
+        if training.trainer or training.patience is not None or training.extend or training.precision != "auto":
             taught = isinstance(training, Stage) and _is_taught(recipe, training, task)
             with found.attempt():
                 training_arguments(training, output_dir=recipe.output, seed=recipe.seed, place=place,

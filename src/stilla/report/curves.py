@@ -86,7 +86,8 @@ def read_log(path: Path) -> tuple[Training, int]:
             ended[str(line["stage"])] = here
         if isinstance(how := line.get("extended"), Mapping):
             extended[str(line["stage"])] = how
-    found = tuple(_stage(name, *curves, ended.get(name), extended.get(name)) for name, curves in stages.items() if any(curves))
+    found = tuple(_stage(name, *curves, ended.get(name), extended.get(name))
+                  for name, curves in stages.items() if any(curves))
     return Training(found), unread
 
 

@@ -238,11 +238,12 @@ def passes_of(stage: Stage, examples: float) -> float:
     return stage.max_steps * stage.batch_size * stage.accumulate * int(processes().num_processes) / examples
 
 
-def looks_of(stage: Stage, prepared: Prepared, examples: float) -> float:
-    """Over so many training examples both models go beside the training, to choose the hardest forms (`hardest`)."""
+def looks_of(stage: Stage, prepared: Prepared, examples: float, *, goes_on: bool = True) -> float:
+    """Over so many training examples both models go beside the training, to choose the hardest forms (`hardest`). `goes_on`:
+    whether one that may go on does, up to its limit."""
     if stage.hardest is None or not prepared.turns:
         return 0.0
-    passes = stage.at_most * passes_of(stage, examples)
+    passes = (stage.at_most if goes_on else 1) * passes_of(stage, examples)
     return stage.hardest * max(0.0, math.ceil(passes) - prepared.turns[0].untouched)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -182,10 +182,12 @@ class RunFolder:
         if known is None:
             return False
         if not known.fits(inputs, self._processes):
-            changed = "\n".join(f"  {_in_words(line)}" for line in differences(known.inputs, record.plain(inputs)))
+            lines = differences(known.inputs, record.plain(inputs))
+            changed = "\n".join(f"  {_in_words(line)}" for line in lines)
             raise RecipeError(
                 f"{self.path} holds the stage `{stage}` of another recipe. What differs:\n{changed or _ANOTHER_VERSION}\n"
-                "Give another `output`, or --overwrite (in Python, overwrite=True) to throw the old run away")
+                "Give another `output`, or --overwrite (in Python, overwrite=True) to throw the old run away"
+                f"{_of_another_length(self.path, stage, lines)}")
         return known.done
 
     def fits(self, stage: str, inputs: Plain) -> bool:
@@ -332,6 +334,18 @@ def _later(line: str, stage: str, step: int) -> bool:
         return bool(entry["stage"] == stage and entry["step"] > step)
     except (ValueError, TypeError, KeyError):
         return True  # the last line of a killed process, or a damaged one
+
+
+def _of_another_length(path: Path, stage: str, differences: Sequence[str]) -> str:
+    """What a person may want who has changed nothing but how long a training is."""
+    changed = {line.partition(":")[0].rpartition(".")[2] for line in differences}
+    if not changed or not changed <= {"epochs", "max_steps", "effort", "extend"}:
+        return ""
+    instead = "" if stage.startswith("teacher") else (
+        f"; or begin a run from the student that is there (student: {{model: {path}}} with another `output`)")
+    return (". A training is not made longer in hindsight: its learning rate fell towards the end that it was given, and of "
+            "a longer one every step would have been another. To go on where one has not converged, say so beforehand "
+            f"(extend: 4, up to so many times as long){instead}")
 
 
 def _in_words(difference: str) -> str:

@@ -172,7 +172,8 @@ def labels_alone(
     """
     own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
     again: dict[str, Any] = {}
-    if passes is not None and not own and stage.extend is None:  # of a single pass the end alone is measured; a fraction of 1 would be every step
+    # of a single pass the end alone is measured; a fraction of 1 would be every step
+    if passes is not None and not own and stage.extend is None:
         again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}

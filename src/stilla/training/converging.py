@@ -85,8 +85,8 @@ class Ending:
 
     def why(self, title: str) -> str:
         if self.verdict.why == "unknown":
-            few = f"there are fewer than {FEWEST} evaluations" if self.verdict.parts == 1 else "it is not known at both ends"
-            return f"{few} in {title}"
+            return (f"there are fewer than {FEWEST} evaluations of {title}, or none at its end" if self.verdict.parts == 1
+                    else f"{title} is not known at both ends of its last part")
         last = f"its last {LATE:.0%}" if self.verdict.parts == 1 else "its last part"
         if self.verdict.gained is None:
             return f"{last} made it {'no ' if self.verdict.why == 'converged' else ''}better in {title}, below where it began"

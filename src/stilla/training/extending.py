@@ -1,9 +1,10 @@
 """A training that goes on where it has not converged at its end: part by part, each as long as the first, up to a limit.
 
-The learning rate makes its way anew in every part, warm-up included, so that every part ends as low as the first (WSD-S of Wen
-et al. 2024, arXiv:2410.05192, goes on from such an end; a schedule that is level goes on as it was). All else is one
-training: examples in the order in which a longer one would have them, the optimiser's moments, one count of steps. What goes
-with a training's progress (a weight's schedule, a share) makes its way in the first part, and stays at its end.
+The learning rate makes its way anew in every part, warm-up included, so that every part ends as low as the first (warm
+restarts: Loshchilov and Hutter 2017, arXiv:1608.03983; Wen et al. 2024, arXiv:2410.05192, go on from such an end too); a
+schedule that is level goes on as it was. All else is one training: examples in the order in which a longer one would have
+them, the optimiser's moments, one count of steps. What goes with a training's progress (a weight's schedule, a share) makes
+its way in the first part, and stays at its end.
 
 Nothing has to be kept of it in a checkpoint: what was decided follows from the evaluations that are there.
 """

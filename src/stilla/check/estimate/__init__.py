@@ -35,7 +35,7 @@ from stilla.stages.generated import Writing
 from stilla.stages.opinions import asked_of_all
 from stilla.stages.unlabelled import Pool, number_learnt
 from stilla.tasks.base import Loaded, Prepared, Side, Task
-from stilla.training.arguments import runs_on_cpu
+from stilla.training.arguments import PER_PART, runs_on_cpu
 
 FASTER, SLOWER = 0.7, 1.8
 """The range around the scaled measurement: fused kernels and warm caches; longer batches, logging, other processes."""
@@ -143,19 +143,20 @@ def estimate(
     stored_forms = (prepared.views or 1) if section.form not in ("none", "hidden") else None
     sizes["looked at"] = round(per_example * looked_at)
 
-    def seconds_of(one: Recipe) -> dict[str, float]:
-        looks = [cache_choice.looks_of(stage, prepared, sizes["learnt"]) for stage in one.distill]
-        return _seconds(one, sizes, ours, theirs, device, stored_forms, looks,
+    def seconds_of(one: Recipe, *, goes_on: bool) -> dict[str, float]:
+        looks = [cache_choice.looks_of(stage, prepared, sizes["learnt"], goes_on=goes_on) for stage in one.distill]
+        return _seconds(one, sizes, ours, theirs, device, stored_forms, looks, goes_on=goes_on,
                         measures_teacher=recipe.teacher.api is None and task.unmeasured(teacher) is None)
 
-    seconds = seconds_of(recipe)
-    efforts = {name: _effort(recipe, one, seconds_of(one)) for name, one in by_effort(recipe, sizes["learnt"]).items()}
+    seconds, longest = (seconds_of(recipe, goes_on=goes_on) for goes_on in (False, True))
+    efforts = {name: _effort(recipe, one, seconds_of(one, goes_on=True))
+               for name, one in by_effort(recipe, sizes["learnt"]).items()}
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     if to_mine is not None:
         finding = _finding(recipe, task, splits, to_mine, theirs.passes)
         seconds = {"negatives": finding + SEARCHED * to_mine.similarities, **seconds}
-    ranges = {**{name: (one, one) for name, one in seconds.items()},
+    ranges = {**{name: (one, max(one, longest.get(name, one))) for name, one in seconds.items()},
               **({} if writing is None else {"generated": seconds_of_generating(writing, device_for(first))}),
               **({} if to_propose is None else {"proposals": seconds_of_proposing(to_propose, device_for(first))}),
               **seconds_of_writing(recipe, task, splits, teacher, student, prepared, per_example, pool)}
@@ -198,21 +199,25 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, stored: int | None,
-    looks: Sequence[float], *, measures_teacher: bool = True,
+    looks: Sequence[float], *, goes_on: bool, measures_teacher: bool = True,
 ) -> dict[str, float]:
     """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `stored`: of
     so many forms of each example the teacher's answers are stored, and only read from then on; None: they are not. `looks`:
-    of each stage, passes of both models by which it chooses forms. `measures_teacher`: beside its students."""
+    of each stage, passes of both models by which it chooses forms. `goes_on`: trainings that may go on (`extend`) do, up to
+    their limit; else they end where they were to. `measures_teacher`: beside its students."""
 
     def training(section: Training, model: _Model, number: int, helper: Line | None = None, looks: float = 0.0) -> float:
-        steps, size = _steps(section, number), section.batch_size
+        parts, size = section.at_most if goes_on else 1, section.batch_size
+        steps = parts * _steps(section, number)
         examples = steps * size * section.accumulate
         chosen = looks * number
         asked = examples + chosen if stored is None else min(examples + chosen, stored * number)
         helped = helper(asked, size) if helper is not None else 0.0
         updates = steps * model.parameters * UPDATE if device == "CPU" else 0.0
-        checks = model.passes.forward(math.ceil(examples / number) * sizes["validation"], size)
-        written = WRITING * CHECKPOINTS * 12 * model.parameters
+        by_part = section.extend is not None and "eval_strategy" not in section.trainer
+        often = round(parts / PER_PART) if by_part else math.ceil(examples / number)
+        checks = model.passes.forward(often * sizes["validation"], size)
+        written = WRITING * (CHECKPOINTS if section.extend is None else often) * 12 * model.parameters
         learning = model.passes.training(examples, size) + model.passes.forward(chosen, size)
         return learning + helped + updates + checks + written
 
@@ -231,7 +236,8 @@ def _seconds(
     helper = theirs.passes.forward if recipe.teacher.api is None else None
     seconds["student"] = repeats * (sum(training(stage, ours, number, helper, more)
                                         for stage, more in zip(stages, looks, strict=True))
-                                    + _adapting(stages[-1], _steps(stages[-1], number), ours, theirs, device))
+                                    + _adapting(stages[-1], (stages[-1].at_most if goes_on else 1)
+                                                * _steps(stages[-1], number), ours, theirs, device))
     if recipe.evaluate.baseline:  # as many steps
         seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
     if recipe.export:
