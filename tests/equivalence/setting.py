@@ -117,8 +117,8 @@ def _options(name: str = "") -> dict[str, Any]:
         return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 2.0,
                 "load_best_model_at_end": True, "metric_for_best_model": "kl", "callbacks": [Patience(1)]}
     if name == "extended":
-        return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.5,
-                "load_best_model_at_end": True, "metric_for_best_model": "kl", "extend": 3}
+        return {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.05,
+                "load_best_model_at_end": True, "metric_for_best_model": "kl", "extend": 2, "objectives": [Term(Logits())]}
     return {"objectives": SETS[name](), "labels": 5} if name else {}
 
 

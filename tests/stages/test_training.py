@@ -150,10 +150,9 @@ def judged(values: list[float], part: int) -> int:
     """After how many parts it ends of which these are the evaluations, the lower the better, one a step, by hand; all where
     it never does."""
     for number in range(1, len(values) // part + 1):
-        end, before = values[number * part - 1], values[(number - 1) * part - 1]
-        if number == 1:
-            before = values[int(0.8 * part) - 1]
-        if before - end <= 0.05 * max(values[0] - end, 0):
+        until = (number - 1) * part or math.floor(0.8 * part)
+        best, before = min(values[: number * part]), min(values[:until])
+        if before - best <= 0.05 * (values[0] - best):
             return number
     return len(values) // part
 
@@ -188,7 +187,7 @@ def test_a_teacher_goes_on_too(tmp_path: Path) -> None:
     run = distill(**{**plain, "teacher": teacher, "distill": {**plain["distill"], "extend": None},
                      "evaluate": {**plain["evaluate"], "baseline": False}})
     assert extended(run).keys() == {"teacher"}
-    assert len(evaluations(run, "teacher")) == 8 * extended(run)["teacher"]["parts"]
+    assert len(evaluations(run, "teacher")) == 10 * extended(run)["teacher"]["parts"]  # of 30 steps
     assert any(note.startswith("training of the teacher: it ") for note in run.scores.notes)
 
 

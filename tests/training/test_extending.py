@@ -42,7 +42,7 @@ def test_a_first_part_is_judged_by_its_last_fifth() -> None:
 
 
 def test_further_parts_are_judged_by_their_ends() -> None:
-    """What came and went between them, while the rate was high, says nothing."""
+    """By the best, which is what is kept: what came and went between, while the rate was high, says nothing."""
     first, high = [0.0, 0.5, 0.7, 0.75, 0.8], [0.2, 0.3, 0.4, 0.5]
     grown = verdict([*first, *high, 0.9], 5)
     assert (grown.why, grown.parts) == ("growing", 2)
@@ -60,16 +60,17 @@ def test_less_may_be_better() -> None:
     assert verdict(values, 5).why == "converged"  # it only became worse
 
 
-def test_what_fell_below_its_beginning_and_rises_is_growing() -> None:
-    found = verdict([0.5, 0.4, 0.3, 0.2, 0.4], 5)
-    assert (found.why, found.gained) == ("growing", None)
+def test_what_is_no_better_than_the_best_before_has_converged() -> None:
+    """A measure jumps about: an end above the last end may be below what there was already."""
+    assert verdict([0.5, 0.4, 0.3, 0.2, 0.4], 5) == Verdict("converged", 0.0, 1)
+    assert verdict([0.1, 0.6, 0.4, 0.3, 0.4, 0.3, 0.3, 0.3, 0.3, 0.59], 5) == Verdict("converged", 0.0, 2)
 
 
 def test_too_few_evaluations_and_an_end_that_was_not_measured_say_nothing() -> None:
     assert verdict([0.1, 0.2, 0.3, 0.4], 4).why == "unknown"
     assert verdict([0.1, 0.2, 0.3, 0.4, 0.5], 6).why == "unknown"
     assert Verdict.of([], 6, higher_is_better=True).why == "unknown"
-    assert Verdict.of([(1, 0.1), (2, 0.3), (10, 0.4)], 5, higher_is_better=True).why == "unknown"  # nothing at step 5
+    assert Verdict.of([(6, 0.1), (8, 0.3), (10, 0.4)], 5, higher_is_better=True).why == "unknown"  # nothing of the first
 
 
 def test_an_ending_is_read_as_it_was_written() -> None:

@@ -119,8 +119,8 @@ def _trained(
     )
     if trainer.extending is not None:
         trainer.extending.goes_on = lambda ending, until: say(
-            f"{stage}: not yet converged at step {until - ending.part}: {ending.why(metric_title(ending.measure))}; goes on to "
-            f"step {until}")
+            f"{stage}: not yet converged at step {until - ending.part}: {ending.why(metric_title(ending.measure))}; goes "
+            f"on to step {until}")
     log = Log(stage, folder, trainer)
     trainer.add_callback(log)
     trainer.remove_callback(PrinterCallback)

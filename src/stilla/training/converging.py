@@ -19,8 +19,8 @@ Why = Literal["growing", "converged", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """At the end of a part of a training that may go on. `gained`: the share of all progress that came last, where there was
-    progress. `parts`: that it has had, each as long as the first."""
+    """At the end of a part of a training that may go on. `gained`: the share of all progress that came last; None where it is
+    not known. `parts`: that it has had, each as long as the first."""
 
     why: Why
     gained: float | None
@@ -30,19 +30,21 @@ class Verdict:
     def of(cls, points: Points, part: int, *, higher_is_better: bool) -> Self:
         """Of a training whose parts have `part` steps, at the end of one: the last of its `points`.
 
-        With v_0 the first evaluation and v_k the one at the end of part k, larger for better, the k-th has gained
-        (v_k - v_(k-1)) / (v_k - v_0): two ends are compared, as the learning rate is equally low there. Of the first part
-        alone nobody knows what a longer one would have brought; what stands in for v_(k-1) is the last evaluation before its
-        last `LATE`. More than `MUCH`, and the training is still growing.
+        With v_0 the first evaluation and B_k the best up to the end of part k, larger for better, the k-th part has gained
+        (B_k - B_(k-1)) / (B_k - v_0): the best is what is kept. Where the learning rate falls, the best of a part lies at its
+        end, and ends are compared, where it is equally low. Of the first part alone nobody knows what a longer one would have
+        brought; what stands in for B_(k-1) is the best before its last `LATE`. More than `MUCH`, and it is still growing.
         """
         sign = 1.0 if higher_is_better else -1.0
         parts = max(1, round(points[-1][0] / part)) if points else 1
-        before = _before(points, part, parts)
-        if not points or points[-1][0] != parts * part or before is None:
+        until = (parts - 1) * part if parts > 1 else (1 - LATE) * part
+        before = [sign * value for step, value in points if step <= until]
+        if not before or points[-1][0] != parts * part or (parts == 1 and len(points) < FEWEST):
             return cls("unknown", None, parts)
-        gain, whole = (sign * (points[-1][1] - one) for one in (before, points[0][1]))
-        growing = gain > MUCH * max(whole, 0.0)
-        return cls("growing" if growing else "converged", max(gain, 0.0) / whole if whole > 0 else None, parts)
+        best = max(sign * value for _, value in points)
+        whole = best - before[0]
+        gained = (best - max(before)) / whole if whole else 0.0
+        return cls("growing" if gained > MUCH else "converged", gained, parts)
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,10 @@ class Ending:
         return f"stopped after {often}, as nobody can say whether it has converged: {self.why(title)}"
 
     def why(self, title: str) -> str:
-        if self.verdict.why == "unknown":
+        if self.verdict.gained is None:
             return (f"there are fewer than {FEWEST} evaluations of {title}, or none at its end" if self.verdict.parts == 1
                     else f"{title} is not known at both ends of its last part")
         last = f"its last {LATE:.0%}" if self.verdict.parts == 1 else "its last part"
-        if self.verdict.gained is None:
-            return f"{last} made it {'no ' if self.verdict.why == 'converged' else ''}better in {title}, below where it began"
         return f"{last} made {self.verdict.gained:.0%} of all progress in {title}"
 
 
@@ -97,18 +97,6 @@ def late_progress(points: Points) -> float | None:
     """Which share of all that was gained, in either direction, came at the end; None of too few points to say so."""
     if len(points) < FEWEST:
         return None
-    first, last, then = points[0][1], points[-1][1], _then(points)
+    first, last, until = points[0][1], points[-1][1], (1 - LATE) * points[-1][0]
+    then = next((value for step, value in reversed(points) if step <= until), first)
     return None if first == last else (last - then) / (last - first)
-
-
-def _before(points: Points, part: int, parts: int) -> float | None:
-    """What the end of the last part is compared with."""
-    if parts > 1:
-        return dict(points).get((parts - 1) * part)
-    return _then(points) if len(points) >= FEWEST else None
-
-
-def _then(points: Points) -> float:
-    """The last value before the last part of all steps; the first where there is none."""
-    until = (1 - LATE) * points[-1][0]
-    return next((value for step, value in reversed(points) if step <= until), points[0][1])
