@@ -84,8 +84,9 @@ def lacking_examples(recipe: Recipe) -> list[str]:
         if recipe.teacher.train is not None else []
     found += [f"evaluate.baseline: {why} that a student could learn from without a teacher; leave it out"] \
         if recipe.evaluate.baseline else []
-    found += [f"student.width: {why} by which it could be measured what matters; name some there, or leave it out"] \
-        if recipe.student.width is not None and recipe.completions is None else []
+    measured = "student.width" if recipe.student.width is not None else "student.interpolate.units"
+    found += [f"{measured}: {why} by which it could be measured what matters; name some there, or leave it out"] \
+        if recipe.student.by_importance and recipe.completions is None else []
     return found + [
         f"{place}.unlabelled.near: {why} that anything could be near to; leave it out"
         for place, one in recipe.data.placed.items()

@@ -116,7 +116,7 @@ def _data(recipe: Recipe, found: Found) -> tuple[dict[str, Dataset], Task]:
     found.notes.append(f"data: {sizes} examples")
     task = tasks.of_recipe(recipe, splits)
     found.problems += without_labels(recipe, task)
-    found.problems += narrowing.problems(task) if recipe.student.width is not None else []
+    found.problems += narrowing.problems_of(recipe.student, task)
     with found.attempt():
         sliced_by(recipe, splits)
     names = task.class_names()
@@ -206,6 +206,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             student, loaded = start_student(recipe.student, task, teacher, origin, smaller)
             if recipe.student.width is not None:
                 size.note_the_width(recipe.student.width, task.pattern(teacher), loaded, found)
+            if student.moved:
+                found.notes.append(f"student.interpolate: {student.moved}")
             if smaller is not None:
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]

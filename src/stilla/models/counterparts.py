@@ -67,7 +67,7 @@ def counterparts(
     """
     ours, theirs = dict(student.named_parameters()), dict(teacher.named_parameters(remove_duplicate=False))
     trained = [name for name in chosen(student, parts, place) if frozen or ours[name].requires_grad]
-    names = _Names(student, teacher, layers)
+    names = Names(student, teacher, layers)
     alien = set[str]() if tokens else _of_tokens(student)
     found, lacking = list[Counterpart](), list[str]()
     for name in trained:
@@ -85,7 +85,7 @@ def counterparts(
     return Counterparts(tuple(found), tuple(lacking))
 
 
-def _why(trained: Sequence[str], names: _Names, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
+def _why(trained: Sequence[str], names: Names, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
     if not trained:
         return "none of it is trained"
     name = trained[0]
@@ -97,7 +97,7 @@ def _why(trained: Sequence[str], names: _Names, theirs: Mapping[str, Tensor], ou
     return f"`{name}` has the shape {tuple(ours[name].shape)}, not {tuple(other.shape)}"
 
 
-class _Names:
+class Names:
     """What the teacher calls the student's weights."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module, layers: Mapping[str, Sequence[int]]) -> None:

@@ -16,6 +16,7 @@ from stilla.recipe.reptile import Reptile
 from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
 from stilla.recipe.vocabulary import SmallerVocabulary
 from stilla.recipe.weights import Interpolated
+from stilla.recipe.width import EXAMPLES_OF_IMPORTANCE as EXAMPLES
 from stilla.recipe.width import Narrower
 
 STORED = (".jsonl", ".npz", ".parquet")
@@ -262,7 +263,8 @@ class StudentSpec(Limits):
     """With `layers`, `width` or `model`: train adapters only, `{r: 8}`; needs peft."""
     interpolate: Interpolated | None = None
     """With `config` or `model`: start so far on the way to the teacher's weights, `0.5`, or
-    `{share: 1.0, parts: [embeddings]}`, where names and shapes agree."""
+    `{share: 1.0, parts: [embeddings]}`, where names and shapes agree; `{share: 1.0, units: importance}` also to slices of a
+    wider teacher's."""
     reptile: Reptile | None = None
     """Start with a body that other tasks have made quick to adapt: `{tasks: [banking.csv, travel.csv]}`."""
     freeze: Strings | None = None
@@ -310,6 +312,16 @@ class StudentSpec(Limits):
         if self.lora is not None and self.freeze is not None:
             raise ValueError("freeze: with lora adapters alone are trained, and all else is frozen; leave one of the two out")
         return self
+
+    @property
+    def by_importance(self) -> bool:
+        """Whether it is measured which of its teacher's units matter."""
+        return self.width is not None or (self.interpolate is not None and self.interpolate.units == "importance")
+
+    @property
+    def examples_of_importance(self) -> int:
+        """By how many that is."""
+        return EXAMPLES if self.width is None else self.width.examples
 
     @property
     def is_cut(self) -> bool:

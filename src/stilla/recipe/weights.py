@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -17,6 +17,10 @@ class Interpolate(Section):
 
     share: Part
     """From above 0 to 1, where they are the teacher's."""
+    units: Literal["first", "importance"] | None = None
+    """Of a wider teacher of the same architecture, which of its neurons, heads and numbers of the hidden state a narrower
+    student takes over: the `first`, or those that matter most for the loss (`importance`), as `width` chooses them. By
+    default none: only weights of the same shape."""
     parts: Strings | None = None
     """Of which weights: `embeddings`, `layers`, `layers.0-2`, `head`, or names of the model's own, with `*` for anything; by
     default all."""

@@ -10,6 +10,7 @@ from stilla.recipe.section import EXAMPLES, Section
 
 UNITS = 10_000_000
 """Bound of what is counted in neurons, heads and numbers of a hidden state."""
+EXAMPLES_OF_IMPORTANCE = 256
 Share = Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=2, le=UNITS)]
 
 
@@ -25,7 +26,7 @@ class Width(Section):
     """Numbers of the hidden state, which runs through all layers."""
     rounds: int = Field(4, ge=1, le=1_000)
     """In how many rounds it is cut: after each, what is left is measured anew."""
-    examples: int = Field(256, ge=1, le=EXAMPLES)
+    examples: int = Field(EXAMPLES_OF_IMPORTANCE, ge=1, le=EXAMPLES)
     """Training examples by which it is measured what matters."""
 
     def hidden_of(self, whole: int) -> float:

@@ -22,7 +22,7 @@ from stilla.export import restore
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import term
 from stilla.objectives.base import Term
-from stilla.recipe import ModelSource, Recipe, Stage, StudentSpec, Width
+from stilla.recipe import ModelSource, Recipe, Stage, StudentSpec
 from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
@@ -47,10 +47,10 @@ from stilla.stages.clocks import timed
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
 from stilla.stages.place import Place
-from stilla.stages.starting import labels_alone, start_student, trained, transformer, whole_width
+from stilla.stages.starting import labels_alone, start_student, towards, trained, transformer, whole_width
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller
-from stilla.students import Cut, Plan, Student
+from stilla.students import Cut, Plan, Student, Towards
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import SaidTeacher, Teacher
 
@@ -179,38 +179,42 @@ class Stages:
         return None if train is None else self.place.task.beside(train)
 
     def narrowed(self, written: Completed | None) -> Cut | None:
-        """Which units of the teacher's layers the student keeps, where the recipe asks for narrower ones: measured once."""
+        """Which units of its teacher's a student has, where the recipe asks for those that matter: measured once."""
         spec, place = self.recipe.student, self.place
-        width, folder = spec.width, place.folder.width
-        if width is None:
+        folder = place.folder.width
+        if not spec.by_importance:
             return None
+        how = {"layers", "width"} if spec.width is not None else {"config", "model", "weights", "interpolate"}
         inputs = {**place.inputs, "teacher": of_model(self.teacher.model), "processor": of_processor(self.teacher.processor),
-                  "student": spec.model_dump(mode="json", include={"layers", "width"}), "seed": self.recipe.seed,
+                  "student": spec.model_dump(mode="json", include=how), "seed": self.recipe.seed,
                   **({} if written is None else {"completions": written.fingerprint})}
-        plans = list[Plan]()  # the main process's, and gone at the end: it holds a model as large as the teacher
-        if place.to_do("width", inputs, folder, can_begin=lambda: plans.append(self._plan(width))):
-            on_main(lambda: narrowing.write(self._matters(plans[0], width, written), folder))
+        plans = list[Plan | Towards]()  # the main process's, and gone at the end: it holds a model as large as the teacher
+        if place.to_do("width", inputs, folder, can_begin=lambda: plans.append(self._plan())):
+            on_main(lambda: narrowing.write(self._matters(plans[0], written), folder))
             on_main(lambda: place.folder.finish("width", inputs, folder))
         return on_main(lambda: narrowing.read(folder))
 
     def measured(self, written: Completed | None) -> Cut | None:
         """As `narrowed`, of which nothing is kept in the run folder: for a student that may not be the one."""
-        width = self.recipe.student.width
-        return None if width is None else on_main(lambda: self._matters(self._plan(width), width, written))
+        return on_main(lambda: self._matters(self._plan(), written)) if self.recipe.student.by_importance else None
 
-    def _plan(self, width: Width) -> Plan:
-        whole = whole_width(self.recipe.student, self.place.task, self.teacher, self._origin())
-        return Plan(transformer(whole), width)
+    def _plan(self) -> Plan | Towards:
+        spec = self.recipe.student
+        if spec.width is None:
+            return towards(spec, self.place.task, self.teacher, self._origin())
+        return Plan(transformer(whole_width(spec, self.place.task, self.teacher, self._origin())), spec.width)
 
-    def _matters(self, plan: Plan, width: Width, written: Completed | None) -> Cut:
+    def _matters(self, plan: Plan | Towards, written: Completed | None) -> Cut:
         examples = self.place.splits["train"] if written is None else self.examples(written)
-        some = self.place.task.prepare(from_all_over(examples, width.examples), self.teacher.processor, None, training=False,
-                                       seed=self.recipe.seed)
+        some = self.place.task.prepare(from_all_over(examples, self.recipe.student.examples_of_importance),
+                                       self.teacher.processor, None, training=False, seed=self.recipe.seed)
         return narrowing.measure(plan, self.place.task, some)
 
     def student(self, role: str, seed: int, written: Completed | None, cut: Cut | None) -> None:
         """The student, or (`baseline`) the same from the same start, for the same steps, on the data's labels alone."""
         student, loaded = self.start(seed, written, cut)
+        if student.moved and role == "student" and seed == 0:
+            say(f"student: starts on the way to its teacher with {student.moved}")
         beside = reptile.begun(self.place, loaded, seed)
         place = self.place_of(loaded)
         helped, examples = role == "student", self.examples(written)
@@ -357,8 +361,11 @@ class Stages:
 def _made(spec: StudentSpec) -> dict[str, Any]:
     """What a training depends on of how its student was made: which layers, `layers` says by now, and what other tasks made
     of it, they do. Without what it leaves open and runs of before knew nothing of."""
-    absent = {name for name, value in (("interpolate", spec.interpolate), ("freeze", spec.freeze)) if value is None}
-    return spec.model_dump(mode="json", exclude={"layers_by", "reptile", *absent})
+    absent = [name for name, value in (("interpolate", spec.interpolate), ("freeze", spec.freeze)) if value is None]
+    exclude: dict[str, Any] = dict.fromkeys(["layers_by", "reptile", *absent], True)
+    if spec.interpolate is not None and spec.interpolate.units is None:
+        exclude["interpolate"] = {"units"}
+    return spec.model_dump(mode="json", exclude=exclude)
 
 
 def _said(stage: Stage) -> dict[str, Any]:

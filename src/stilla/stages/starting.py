@@ -18,6 +18,7 @@ from stilla.stages.vocabulary import Smaller
 from stilla.students import (
     Cut,
     Student,
+    Towards,
     by_layers,
     by_width,
     entire,
@@ -40,8 +41,8 @@ def start_student(
     """The student before training, and the same model with its processor.
 
     `origin`: where the teacher was loaded from, if that was in lower precision: a student is cut from the weights as
-    they are stored. `smaller`: the vocabulary that it gets, if not its teacher's. `cut`: what of its width was measured to
-    matter; else it gets the same size, of any units.
+    they are stored. `smaller`: the vocabulary that it gets, if not its teacher's. `cut`: what of its width, or of a wider
+    teacher's, was measured to matter; else it gets the same size, of any units.
 
     Raises:
         CompatibilityError: the teacher cannot be cut so, or the given model does not fit the task.
@@ -55,7 +56,8 @@ def start_student(
     student, loaded = replace(student, model=model), replace(loaded, model=model)
     loaded = task.seeing(loaded, spec)
     if spec.interpolate is not None:
-        interpolate(student, teacher.model, spec.interpolate, tokens=_same_tokens(loaded, teacher))
+        moved = interpolate(student, teacher.model, spec.interpolate, tokens=_same_tokens(loaded, teacher), cut=cut)
+        student = replace(student, moved=moved)
     if smaller is not None:
         loaded = smaller.of(loaded)
         student = replace(student, model=loaded.model)
@@ -63,6 +65,16 @@ def start_student(
         freeze(student.model, spec.freeze)
     whole = task.trained_whole(student.model)
     return (student if spec.lora is None else with_adapters(student, spec.lora, whole)), loaded
+
+
+def towards(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None) -> Towards:
+    """What of its teacher a student may take over that is given or made by a config.
+
+    Raises:
+        CompatibilityError: see `Towards`.
+    """
+    student, _ = _started(spec, task, teacher, origin, None)
+    return Towards(replace(student, model=task.started(student.model, spec)), teacher.model)
 
 
 def _started(

@@ -21,13 +21,15 @@ class Student:
         empty where nothing is known.
 
     copied: per stack, for every student layer the teacher layer that its weights came from; where nothing was copied, the one
-        that it answers to. slices: of a narrower student, by tensor and axis what it kept of its teacher's.
+        that it answers to. slices: of a narrower student, by tensor and axis what it kept of its teacher's. moved: how much
+        of it was moved towards its teacher's weights before any training, in words.
     """
 
     model: nn.Module
     layer_map: LayerMap
     copied: LayerMap = field(default_factory=dict)
     slices: Slices = field(default_factory=dict)
+    moved: str = ""
 
     @property
     def origins(self) -> LayerMap:

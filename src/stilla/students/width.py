@@ -101,7 +101,7 @@ class Plan:
         for said, counts in self._rounds():
             left = [one.only(kept[one.name]) for one in self.units]
             scores = score(model, left)
-            kept = {one.name: kept[one.name][_best(scores[one.name], counts[one.name], one.pools)] for one in left}
+            kept = {one.name: kept[one.name][best(scores[one.name], counts[one.name], one.pools)] for one in left}
             cut = Cut(said, slices_of(self.units, kept))
             model = cut.of(self.model)
         return cut
@@ -138,7 +138,7 @@ class Plan:
             units = [one for target in some for one in target.knob.units]
             said = changes(self.widths, some)
             counts = _counts(units, self._sizes(self.widths.shapes, said))
-            kept = {one.name: _best(torch.arange(one.count).double(), counts[one.name], one.pools) for one in units}
+            kept = {one.name: best(torch.arange(one.count).double(), counts[one.name], one.pools) for one in units}
             try:
                 answer = probe.answer(sliced(probe.model, said, slices_of(units, kept)))
                 same = kind == "hidden" or close(answer, probe.answer_without(units, kept))
@@ -164,7 +164,7 @@ def _counts(units: Iterable[Units], sizes: Mapping[Axis, tuple[int, int]]) -> di
     return counts
 
 
-def _best(scores: Float[Tensor, "unit"], count: int, pools: int) -> Int[Tensor, "kept"]:
+def best(scores: Float[Tensor, "unit"], count: int, pools: int) -> Int[Tensor, "kept"]:
     """The units with the highest scores, as many of each pool, in their order; of equals the first."""
     by_pool = scores.view(pools, -1)
     order = by_pool.argsort(dim=1, descending=True, stable=True)[:, :count // pools]

@@ -222,12 +222,13 @@ def _seconds(
         return learning + helped + updates + checks + written
 
     stages, repeats, number = recipe.distill, recipe.evaluate.seeds, sizes["learnt"]
-    teacher, width = recipe.teacher.train, recipe.student.width
+    teacher, spec = recipe.teacher.train, recipe.student
     seconds = {} if teacher is None else {"teacher": training(teacher, theirs, sizes.get(TEACHER, sizes["train"]))}
     if sizes["looked at"]:
         seconds["unlabelled"] = theirs.passes.answering(sizes["looked at"], recipe.evaluate.batch_size)
-    if width is not None:  # one by one; of models between the student's size and its own before
-        examples = width.rounds * min(width.examples, sizes["train"] or number)
+    if spec.by_importance:  # one by one; of models between the student's size and its own before
+        rounds = 1 if spec.width is None else spec.width.rounds
+        examples = rounds * min(spec.examples_of_importance, sizes["train"] or number)
         seconds["width"] = ours.passes.training(examples, 1) * max(1.0, theirs.parameters / ours.parameters)
     if (how := recipe.student.reptile) is not None:
         inner = how.steps * how.tasks_per_step * how.inner_steps
