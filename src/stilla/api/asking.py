@@ -121,14 +121,18 @@ class _Asking:
                 "far are stored: the same run goes on where it stopped. More teacher.api.attempts, fewer at a time "
                 "(concurrency, requests_per_minute) or a longer timeout may help") from None
 
+    def _has_failed(self) -> bool:
+        """By a question that was asked meanwhile."""
+        return self.failure is not None
+
     async def _once(self, client: Client, question: Question) -> None:
         await self.pace.turn(likely_tokens(question) + self.api.max_tokens)
-        if self.failure is not None:
+        if self._has_failed():
             return
         price, tokens = self.api.price, question.most + self.surplus
         most = 0.0 if price is None else price.of(tokens, self.api.max_tokens)
         await self.purse.reserve(most)
-        if self.failure is not None:  # while there was no room
+        if self._has_failed():  # while there was no room
             await self.purse.settle(most, 0.0)
             return
         spent = most  # whatever happens: it may have been paid for

@@ -37,7 +37,7 @@ def _at(stage: Stage, effort: str, examples: int) -> Stage:
 
 def in_words(efforts: Mapping[str, Effort]) -> str:
     """`quick, 3 passes: 4 min; standard, 9 (chosen): 11 min`."""
-    said = []
+    said: list[str] = []
     for name, one in efforts.items():
         unit = " passes" if not said else ""
         said.append(f"{name}, {one.passes}{unit}{' (chosen)' if one.chosen else ''}: {duration(one.seconds)}")
