@@ -165,6 +165,20 @@ def test_a_teacher_that_is_not_measured_costs_nothing_there(measured: bool, seco
     assert found["evaluation"] == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("goes_on", "parts"), [(False, 1), (True, 4)])
+def test_what_may_go_on_costs_up_to_its_limit_and_ten_evaluations_a_part(goes_on: bool, parts: int) -> None:
+    """Of 100 examples, which take 300 s to be learnt and 100 s to be answered, and of 10 that are validated on."""
+    recipe = Recipe.model_validate({
+        "task": "text-classification", "data": {"train": "a.csv"}, "teacher": {"model": "m"}, "student": {"layers": 1},
+        "output": "out", "distill": {"epochs": 3, "batch_size": 10, "extend": 4},
+        "evaluate": {"baseline": True, "speed": False}})
+    ours, theirs = (estimates._Model(passes(seconds, None), 0, 0) for seconds in (1.0, 10.0))
+    sizes = {"train": 100, "validation": 10, "measured": 0, "learnt": 100, "looked at": 0}
+    found = estimates._seconds(recipe, sizes, ours, theirs, "CPU", 1, [0.0], goes_on=goes_on)
+    assert found["baseline"] == pytest.approx(parts * (3 * 300 + 10 * 10))
+    assert found["student"] == pytest.approx(parts * (3 * 300 + 10 * 10) + 1000)  # the teacher answers once
+
+
 def test_a_line_is_limited_where_whole_batches_take_longer() -> None:
     assert Line(4.0, 0.0).at_most(Line(0.0, 1.0), 2.0, batch_size=1) == Line(0.0, 2.0)
     assert Line(4.0, 0.0).at_most(Line(0.0, 1.0), 2.0, batch_size=4) == Line(4.0, 0.0)

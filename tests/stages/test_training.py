@@ -137,7 +137,7 @@ def test_a_baseline_may_learn_for_longer_than_a_student_with_more_examples(
 
 # --- going on ---
 
-GOING_ON = {"patience": None, "trainer": {}, "epochs": 2, "extend": 4}
+GOING_ON = {"patience": None, "trainer": {}, "epochs": 2, "extend": 4, "learning_rate": 3e-4}  # so slow that it has to
 
 
 def extended(run: Run) -> dict[str, dict[str, Any]]:

@@ -275,6 +275,8 @@ def test_both_models_look_at_all_forms_in_every_pass_that_changes_something() ->
     assert looks_of(Stage(max_steps=30, batch_size=10, hardest=3), data, 100) == 3
     assert looks_of(Stage(epochs=1, hardest=3), data, 100) == 0
     assert looks_of(Stage(epochs=4), data, 100) == 0
+    assert looks_of(Stage(epochs=4.5, hardest=3, extend=2), data, 100) == 3 * 7
+    assert looks_of(Stage(epochs=4.5, hardest=3, extend=2), data, 100, goes_on=False) == 3 * 3
 
 
 def test_a_recipe_of_one_form_has_nothing_to_choose() -> None:

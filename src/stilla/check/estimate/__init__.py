@@ -199,7 +199,7 @@ def _measured(task: Task, prepared: Prepared, student: Subject, teacher: Subject
 
 def _seconds(
     recipe: Recipe, sizes: Mapping[str, int], ours: _Model, theirs: _Model, device: str, stored: int | None,
-    looks: Sequence[float], *, goes_on: bool, measures_teacher: bool = True,
+    looks: Sequence[float], *, goes_on: bool = True, measures_teacher: bool = True,
 ) -> dict[str, float]:
     """By stage. `sizes`: of the splits, of all that is `measured` and `learnt`, of what is `looked at` before. `stored`: of
     so many forms of each example the teacher's answers are stored, and only read from then on; None: they are not. `looks`:
