@@ -76,7 +76,8 @@ def test_what_is_learnt_of_a_text_without_a_sound_is_what_the_teacher_speaks(
     ids = teacher.processor.tokenizer(["abc", "ba", "edcb"], padding=True, return_tensors="pt")
     told = {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"],
             **({} if name == "at once" else {"speaker_embeddings": torch.zeros(3, 4)})}
-    said = talking.speak(teacher.model, told, [1000] * 3)  # type: ignore[arg-type]
+    model: Any = teacher.model
+    said = talking.speak(model, told, [1000] * 3)
     labels = batch["labels"]
     for row in (1, 2):
         own = labels[row][labels[row, :, 0] != -100]
@@ -87,7 +88,7 @@ def test_what_is_learnt_of_a_text_without_a_sound_is_what_the_teacher_speaks(
     frames = teacher.processor.spectrogram(Sounds.of(rows, "audio").wave(0))
     assert np.array_equal(labels[0][labels[0, :, 0] != -100][:, :-1].numpy(), frames)
     if name == "at once":
-        lasting = talking.lasting(teacher.model, told, [1000] * 3)[1]
+        lasting = talking.lasting(model, told, [1000] * 3)[1]
         for row in (1, 2):
             assert batch.student["durations"][row, : len(lasting[row])].tolist() == lasting[row].tolist()
 
@@ -108,7 +109,12 @@ def test_a_teacher_speaks_a_text_once_however_often_it_is_asked(
     whole = joined(task.beside(rows), pool(task))
     asked = list[int]()
     speak = talking.speak
-    monkeypatch.setattr(talking, "speak", lambda model, inputs, most: asked.append(len(most)) or speak(model, inputs, most))
+
+    def counted(model: Any, inputs: Any, most: Any) -> list[torch.Tensor]:
+        asked.append(len(most))
+        return speak(model, inputs, most)
+
+    monkeypatch.setattr(talking, "speak", counted)
     for _ in range(2):
         task.prepare(whole, teacher.processor, teacher.processor, training=True)
     assert asked == [len(MORE)]
@@ -184,7 +190,8 @@ def test_empty_texts_are_refused_or_left_out_and_texts_are_known_again(tmp_path:
 
 def test_a_file_of_lines_is_texts(tmp_path: Path) -> None:
     (tmp_path / "more.txt").write_text("ab\ncd\n")
-    section = TextToSpeechData(train="x", unlabelled=str(tmp_path / "more.txt"))  # type: ignore[arg-type]
+    asked: dict[str, Any] = {"train": "x", "unlabelled": str(tmp_path / "more.txt")}
+    section = TextToSpeechData(**asked)
     (found,) = data.load_unlabelled(section, seed=0).values()
     assert found["text"] == ["ab", "cd"]
 

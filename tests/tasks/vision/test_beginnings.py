@@ -20,7 +20,8 @@ from tests.tasks.vision import detecting, segmenting
 def random(family: str) -> nn.Module:
     torch.manual_seed(0)
     if family == "maskformer":
-        made: nn.Module = type(segmenting.model(family))(segmenting.model(family).config)  # type: ignore[call-arg, arg-type]
+        drawn: Any = segmenting.model(family)
+        made: nn.Module = type(drawn)(drawn.config)
     else:
         made = detecting.CLASSES[family](detecting.config(family))
     return made.eval()
