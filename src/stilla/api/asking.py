@@ -121,18 +121,14 @@ class _Asking:
                 "far are stored: the same run goes on where it stopped. More teacher.api.attempts, fewer at a time "
                 "(concurrency, requests_per_minute) or a longer timeout may help") from None
 
-    def _has_failed(self) -> bool:
-        """By a question that was asked meanwhile."""
-        return self.failure is not None
-
     async def _once(self, client: Client, question: Question) -> None:
         await self.pace.turn(likely_tokens(question) + self.api.max_tokens)
-        if self._has_failed():
+        if self._is_over():
             return
         price, tokens = self.api.price, question.most + self.surplus
         most = 0.0 if price is None else price.of(tokens, self.api.max_tokens)
         await self.purse.reserve(most)
-        if self._has_failed():  # while there was no room
+        if self._is_over():  # since, while there was no room
             await self.purse.settle(most, 0.0)
             return
         spent = most  # whatever happens: it may have been paid for
@@ -168,6 +164,10 @@ class _Asking:
         finally:
             self.done.cost += spent
             await self.purse.settle(most, spent)
+
+    def _is_over(self) -> bool:
+        """Whether something has failed after which nothing more is asked."""
+        return self.failure is not None
 
     def _cost(self, reply: Reply, most: float) -> float:
         """What the server counts; the most that it can be, where it does not."""
