@@ -148,7 +148,7 @@ def metrics() -> list[str]:
 HEADS = {"en": ("Task", "Learns", "Learns through", "Measured by", "A recipe", "Results"),
          "zh": ("任务", "学习什么", "通过什么学习", "用什么衡量", "配方示例", "实测结果")}
 RESULTS = "benchmarks/RESULTS.md"
-FIRST_LOOKS = "Boxes, masks and sounds: first looks, without a gain"
+FIRST_LOOKS = "Boxes, masks and sounds: first looks"
 MEASURED = {
     "text-classification": "The real case: all-MiniLM-L6-v2 on clinc150",
     "token-classification": "Parts of speech: all-MiniLM-L6-v2 and English sentences",
@@ -157,6 +157,8 @@ MEASURED = {
     "image-classification": "Images: handwritten digits",
     "causal-lm": "A small language model of novels",
     "embedding": "Vectors of texts: questions and the paragraphs that answer them",
+    "reranking": "Reranking: sentences that a first search has found",
+    "several": "Several tasks at once: intents and parts of speech",
     "image-text": "Pictures and texts: flowers and their names",
     "recommendation": "Recommendation: visits to a web site",
     **dict.fromkeys(("semantic-segmentation", "image-segmentation", "audio-classification", "text-to-speech",
