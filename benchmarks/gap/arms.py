@@ -46,7 +46,7 @@ PATIENT = (*PASSES, 72)
 RATES = (1e-4, 3e-4, 1e-3)
 NONE = {"augment": "none"}
 SIMILAR = {"augment": "light", "clean_passes": 3}
-"""Similar words, whatever the student is: `auto` takes them for students cut from their teacher alone."""
+"""Similar words, whatever the student is: `auto` takes none for one that is given."""
 STANDARDISED = {"kind": "logits", "standardise": True, "temperature": 2.0}
 
 LEVERS: Mapping[str, Arm] = {

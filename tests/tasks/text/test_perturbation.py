@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import CanineConfig, CanineForSequenceClassification, CanineTokenizer
 
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.recipe import ModelSource, StudentSpec
-from stilla.tasks.base import Prepared
+from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.text.perturbation import nearest
 from stilla.tasks.text.sections import TextClassificationData
 from stilla.tasks.text.text_classification import TextClassification
@@ -141,7 +142,8 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
 @pytest.mark.parametrize(("student", "teacher", "labels", "expected"), [
     ({"layers": 1}, "./bert", ["a", "b"], "light"),
     ({"size": 0.3}, "./bert", ["a", "b"], "light"),
-    ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "none"),
+    ({"config": {"num_layers": 1}}, "./bert", ["a", "b"], "light"),
+    ({"config": {"num_layers": 1}, "processor": "./words"}, "./bert", ["a", "b"], "none"),
     ({"model": "./small"}, "./bert", ["a", "b"], "none"),
     ({"layers": 1}, "package.module:make", ["a", "b"], "none"),
     ({"layers": 1}, "./bert", [0.25, 0.5], "none"),
@@ -154,6 +156,26 @@ def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels
     assert section.augment == "auto"
     assert settled.resolved(section).augment == expected
     assert settled.resolved(section).clean_passes == (3 if expected == "light" else None)
+
+
+@pytest.mark.parametrize("asked", ["auto", "light"])
+def test_auto_is_none_of_a_teacher_without_a_table_of_words_and_light_is_refused(asked: str) -> None:
+    split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": ["a", "b"] * 8})
+    section = TextClassificationData(train="memory", augment=asked)  # type: ignore[arg-type]
+    made = TextClassification.understand(section, {"train": split})
+    made = made.settled(ModelSource(model="./canine"), StudentSpec(layers=1))
+    hashing = CanineForSequenceClassification(CanineConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64,
+        num_hash_buckets=8, num_hash_functions=2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
+    adapted = made.adapted_to(Loaded(hashing, CanineTokenizer(), "./canine"))
+    if asked == "auto":
+        assert adapted.resolved(section).augment == "none"
+        assert adapted.resolved(section).clean_passes is None
+        prepared = adapted.prepare(split, CanineTokenizer(), CanineTokenizer(), training=True)
+        assert not prepared.changes
+    else:
+        with pytest.raises(CompatibilityError, match="has no embedding of tokens"):
+            adapted.prepare(split, CanineTokenizer(), CanineTokenizer(), training=True)
 
 
 def test_clean_passes_come_first_and_the_others_are_as_ever() -> None:

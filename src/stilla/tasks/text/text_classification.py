@@ -54,6 +54,9 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
     """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
     proposals: Proposals | None = field(default=None, compare=False, repr=False)
     """What a masked language model proposes for its texts, if it was asked."""
+    without_words: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What the section says where the teacher has no table of words that says which are similar; empty where a recipe asks
+    for similar words itself."""
 
     kind: ClassVar[str] = "text-classification"
     data_section = TextClassificationData
@@ -97,18 +100,31 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
         return replace(self, text=self.teachers, teachers=()) if self.teachers else self
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
-        """Measured to help students cut from a teacher that tells classes of single texts apart; others it helps or harms, by
-        the data. Two texts that no longer speak of the same say something else (elsewhere measured to cost 16 points)."""
-        cut = student.is_cut and not is_import_path(teacher.model) and not self.teachers
-        return "light" if cut and self.problem.kind != "regression" and len(self.text) == 1 else "none"
+        """Measured to help students cut from a teacher that tells classes of single texts apart, and those of random weights
+        that read its tokens; of given ones nobody knows. Two texts that no longer speak of the same say something else
+        (elsewhere measured to cost 16 points)."""
+        fresh = student.config is not None and student.processor is None
+        knows = not is_import_path(teacher.model) and not self.teachers
+        return "light" if (student.is_cut or fresh) and knows and self.problem.kind != "regression" and len(self.text) == 1 \
+            else "none"
 
     def with_augmentation(self, chosen: Literal["none", "light"]) -> dict[str, Any]:
         given = None if self.section is None else self.section.clean_passes
         return {"clean_passes": CLEAN} if chosen == "light" and given is None else {}
 
+    def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
+        settled = super().settled(teacher, student)
+        if self.section is None or self.section.augment != "auto" or self.section.views is not None:
+            return settled
+        return replace(settled, without_words={"augment": "none", "clean_passes": self.section.clean_passes})
+
     def adapted_to(self, teacher: Loaded) -> Self:
-        words = table_of(teacher.model)
-        return replace(super().adapted_to(teacher), embedding=None if words is None else words.weight)
+        adapted, words = super().adapted_to(teacher), table_of(teacher.model)
+        if words is not None:
+            return replace(adapted, embedding=words.weight)
+        if self.section is None or not self.without_words:
+            return replace(adapted, embedding=None)
+        return replace(adapted, embedding=None, section=self.section.model_copy(update=self.without_words))
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         auto = AutoModelForSequenceClassification
