@@ -158,7 +158,8 @@ def test_a_language_model_with_fewer_tokens_is_distilled_and_loaded_as_any_other
                              "distill": {"objectives": [{"kind": "logits"}, {"kind": "hidden"}]}}),
     ("text-classification", {"student": {"layers": {"keep": [0, 2]}, "vocabulary": {"tokens": 110}},
                              "data": {"augment": "light"}}),
-    ("text-classification", {"student": {"config": {"num_hidden_layers": 1}, "vocabulary": "data"}, "cache": "dense"}),
+    ("text-classification", {"student": {"config": {"num_hidden_layers": 1}, "vocabulary": "data"}, "cache": "dense",
+                             "data": {"augment": "none"}}),
     ("causal-lm", {"cache": {"form": "top_k", "k": 20}, "distill": [
         {"objectives": [{"kind": "hidden"}]}, {"objectives": [{"kind": "logits", "divergence": "jsd"}]}]}),
     ("seq2seq", {"completions": {"by": "teacher", "max_new_tokens": 6}}),
