@@ -125,9 +125,7 @@ def test_what_is_served_can_be_captured(server: Server, tmp_path: Path) -> None:
 
 def test_the_key_goes_to_that_server_alone_and_comes_back_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "a-key-that-nobody-may-see-4711"
-    with Server() as other:
-        thread = threading.Thread(target=other.serve_forever, daemon=True)
-        thread.start()
+    with serving.running(Server()) as other:
         place = f"http://127.0.0.1:{other.server_port}"
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
@@ -137,8 +135,6 @@ def test_the_key_goes_to_that_server_alone_and_comes_back_nowhere(server: Server
         server.fault = f"{place}/v1/completions"
         with pytest.raises(CompatibilityError, match="sends on, and is not followed"):
             teacher(server, key=key)(language_batch([5, 6, 7]))
-        other.shutdown()
-        thread.join()
     assert not other.keys
     server.fault = "echo"
     with pytest.raises(CompatibilityError, match="no such key") as caught:

@@ -128,7 +128,7 @@ def test_a_prompt_without_its_places_is_no_recipe(setting: dict[str, Any], templ
 def test_what_does_not_go_with_a_language_model_is_said_before_a_run(setting: dict[str, Any], tmp_path: Path) -> None:
     unasked = {**setting["data"], "asking": None}
     for changes, words in (({"student": {"layers": 1}}, "answers with words, to a prompt"),
-                           ({"student": {"size": 0.5}}, r"[Gg]ive the student as `student: \{model"),
+                           ({"student": {"size": 0.5}}, r"[Gg]ive a model that it starts from: student: \{model"),
                            ({"data": unasked}, "is a language model, and nobody says how it is asked"),
                            ({"teacher": cross_encoder(tmp_path / "cross")}, r"data\.asking: says how a language model "
                                                                             r"is asked")):
