@@ -1,10 +1,10 @@
 """Random weights of models that find things by queries, as their authors begin them.
 
-transformers draws all matrices and queries of DETR's family and of MaskFormer with a deviation of 0.02. The attention of such
-a decoder looks everywhere alike, and its queries say all but the same of a picture: which of them answers to which thing is
-then decided by next to nothing, and short trainings end before they part (benchmarks/RESULTS.md, whole pictures). DETR's authors draw queries with a deviation
-of 1, and matrices of the transformer after Glorot and Bengio (2010); MaskFormer's do as they do. YOLOS' tokens for things
-begin as zeros, all the same; its authors draw them.
+transformers draws all matrices and queries of DETR's family and of MaskFormer with a deviation of 0.02. The attention of
+such a decoder looks everywhere alike, and its queries say all but the same of a picture: which of them answers to which
+thing is then decided by next to nothing, and short trainings end before they part (benchmarks/RESULTS.md, whole pictures).
+DETR's authors draw queries with a deviation of 1, and matrices of the transformer after Glorot and Bengio (2010);
+MaskFormer's do as they do. YOLOS' tokens for things begin as zeros, all the same; its authors draw them.
 """
 
 from __future__ import annotations
