@@ -198,7 +198,8 @@ def test_a_check_says_what_each_effort_takes(tmp_path) -> None:
     said = dict(found.lines())["effort"]
     assert said.startswith("at most, of training: quick, 10 passes: ")
     assert "; standard, 30 (chosen): " in said
-    named = check(from_options({**plain, "distill": {"epochs": 2}, "output": str(tmp_path / "run")})).estimate
+    said = {"epochs": 2, "effort": "thorough"}  # the length that is said counts
+    named = check(from_options({**plain, "distill": said, "output": str(tmp_path / "run")})).estimate
     assert not named.efforts
     assert "effort" not in dict(named.lines())
 

@@ -22,17 +22,24 @@ class Effort:
 def by_effort(recipe: Recipe, examples: int) -> Mapping[str, Recipe]:
     """The recipe at each effort; none where it says itself how long every stage takes. `examples`: all that are learnt
     from."""
-    if not any(stage.effort for stage in recipe.distill):
+    if not any(_is_chosen(stage, examples) for stage in recipe.distill):
         return {}
     return {name: recipe.model_copy(update={"distill": tuple(_at(stage, name, examples) for stage in recipe.distill)})
             for name in BUDGETS}
 
 
 def _at(stage: Stage, effort: str, examples: int) -> Stage:
-    if stage.effort is None:
+    if not _is_chosen(stage, examples):
         return stage
     passes = float(BUDGETS[effort].passes(examples, at_once(stage)))
     return stage.model_copy(update={"effort": effort, "epochs": passes})
+
+
+def _is_chosen(stage: Stage, examples: int) -> bool:
+    """Whether its length is its effort's, but for rounding; a recipe may say another beside it, which then counts."""
+    if stage.effort is None or stage.epochs is None:
+        return False
+    return abs(stage.epochs - BUDGETS[stage.effort].passes(examples, at_once(stage))) <= 1
 
 
 def in_words(efforts: Mapping[str, Effort]) -> str:
