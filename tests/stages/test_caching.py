@@ -244,7 +244,7 @@ def test_stages_that_ask_a_top_k_cache_for_hidden_states_alone(tmp_path: Path) -
         plain = recipe(tmp_path, f"run{number}", cache=form).model_dump(mode="json")
         wanted = from_options({**plain, "distill": stages})
         run(wanted)
-        assert contents(f"{cache_choice.place_of(wanted)}/states").rows > 0
+        assert contents(f"{cache_choice.places_of(wanted, states=True)['']}").rows > 0
 
 
 def test_other_tokens_are_another_run(tmp_path: Path) -> None:

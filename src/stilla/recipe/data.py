@@ -191,6 +191,11 @@ class Data(Section):
         return self.each or {"": self}
 
     @property
+    def stores(self) -> Mapping[str, str]:
+        """By name where what the teacher of a task says is stored, where a recipe says it apart from the others."""
+        return {}
+
+    @property
     def placed(self) -> Mapping[str, Data]:
         """The same by the place where a recipe has them."""
         return {f"data.parts.{name}.data" if name else "data": section for name, section in self.by_name.items()}
@@ -199,11 +204,6 @@ class Data(Section):
     def redrawn(self) -> bool:
         """Whether an epoch may have other examples than the one before."""
         return False
-
-    @property
-    def asked(self) -> Self:
-        """The same without what is nothing to what a teacher is asked, and how often an example comes is nothing."""
-        return self
 
     @property
     def is_labelled(self) -> bool:

@@ -15,7 +15,8 @@ def with_shared_cache(stages: Stages, shared: Path) -> Stages:
     recipe = stages.recipe
     if recipe.cache.form == "none" or recipe.cache.path is not None:
         return stages
-    asked: dict[str, Any] = {"asked": stages.asked(), **caching.settings(recipe.cache)}
+    each = stages.asked()
+    asked: dict[str, Any] = {"asked": each.get("", each), **caching.settings(recipe.cache)}
     if any(cache_choice.reads(recipe, stages.place.task)):  # which of its layers are compared follows from the student's
         asked |= {"student": recipe.student.model_dump(mode="json"),
                   "objectives": [[one.model_dump(mode="json") for one in stage.objectives or ()] for stage in recipe.distill]}

@@ -71,7 +71,8 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     section: with its form chosen. layer_map: between the models, once they are there.
     """
     if section.form == "none":
-        return []
+        return [f"data.parts.{name}.cache: got {place!r}, and nothing is stored (cache: none); leave one of the two out"
+                for name, place in recipe.data.stores.items()]
     found = []
     if prepared.changes and prepared.views is None:
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
@@ -143,9 +144,12 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
 # --- what of the teacher is read ---
 
 
-def place_of(recipe: Recipe) -> str:
-    """Where the answers lie; with hidden states they have a cache of their own beside (`states_place`)."""
-    return recipe.cache.path or str(RunFolder(Path(recipe.output)).cache)
+def places_of(recipe: Recipe, *, states: bool = False) -> dict[str, str]:
+    """Where the answers lie, by the names of the tasks that are learnt, of which a single one has none. `states`: those with
+    hidden states, which have a cache of their own beside."""
+    whole = recipe.cache.path or str(RunFolder(Path(recipe.output)).cache)
+    places = {name: recipe.data.stores.get(name) or (f"{whole}/{name}" if name else whole) for name in recipe.data.by_name}
+    return {name: states_place(place) if states else place for name, place in places.items()}
 
 
 def states_place(path: str | Path) -> str:
@@ -189,8 +193,7 @@ def reads(recipe: Recipe, task: Task) -> list[bool]:
 
 def _stored(recipe: Recipe, task: Task) -> Cache | None:
     """The section as what was captured beforehand says it; None where the recipe's stages would find nothing."""
-    path = place_of(recipe)
-    places = [Place(states_place(path) if states else path) for states in reads(recipe, task)]
+    places = [Place(one) for states in reads(recipe, task) for one in places_of(recipe, states=states).values()]
     place = next((place for place in places if exists(place)), None)
     manifest = None if place is None else Store(place).manifest
     if manifest is None or manifest.logits is None:

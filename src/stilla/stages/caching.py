@@ -16,10 +16,10 @@ from stilla.objectives.base import LayerMap, Term
 from stilla.recipe import Cache, Data, Recipe, Stage
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
-from stilla.stages.cache_choice import States, place_of, reads, states_of, states_place, temperatures_of, terms_of
+from stilla.stages.cache_choice import States, places_of, reads, states_of, temperatures_of, terms_of
 from stilla.stages.clocks import timed
 from stilla.tasks.base import Loaded, Prepared, Task
-from stilla.teachers import CapturingTeacher, Keep, LiveTeacher, Teacher, capture
+from stilla.teachers import Keep, LiveTeacher, Teacher, capture, capturing
 from stilla.teachers.spread import capture_with_ray
 from stilla.training.arguments import precision_of, runs_on_cpu
 from stilla.training.operations import operations_of_teacher
@@ -36,11 +36,20 @@ def settings(section: Cache) -> dict[str, Any]:
     return {"cache": {name: getattr(section, name) for name in ("form", *named[section.form or "dense"])}}
 
 
+Asked = Mapping[str, Mapping[str, Any]]
+"""By the name of a task, all that its teacher's answers depend on beside what it is asked."""
+
+
+def asked(recipe: Recipe, task: Task, teacher: Loaded) -> Asked:
+    """Of every task that is learnt, what a run of it alone would ask: either reads what the other has stored."""
+    return {name: fingerprint(own, task.by_name[name], task.part(teacher, name)) for name, own in recipe.by_name.items()}
+
+
 def fingerprint(recipe: Recipe, task: Task, teacher: Loaded) -> dict[str, Any]:
-    """All that the teacher's answers depend on beside what it is asked."""
+    """Of a single task."""
     return {
         "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor), "task": task.kind,
-        "preparation": reading(recipe.model_copy(update={"data": recipe.data.asked}), task),
+        "preparation": reading(recipe, task),
         "precision": precision_of(recipe.distill[0]),
         # nothing else is drawn: another run's seed asks the teacher the same
         **({"seed": recipe.seed} if recipe.cache.form == "samples" else {}),
@@ -51,7 +60,7 @@ def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
     """How the data are read, wherever they come from."""
     resolved: Data = task.resolved(recipe.data)
     # of several tasks the data lie elsewhere each, and their teachers count by their weights
-    parts: Any = {name: {"data": set(WHERE), "teacher": True} for name in resolved.each}
+    parts: Any = {name: {"data": set(WHERE), "teacher": True, "cache": True} for name in resolved.each}
     return resolved.model_dump(mode="json", exclude={**dict.fromkeys(WHERE, True), **({"parts": parts} if parts else {})})
 
 
@@ -69,14 +78,13 @@ def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMa
     Raises:
         CacheError: what another teacher or preparation said, another form, damaged files.
     """
-    path, states = place_of(recipe), states_of(recipe, task, layer_map)
+    states = states_of(recipe, task, layer_map)
     for stage in recipe.distill:
         terms = terms_of(recipe, stage, task)
         stacks = any(one.objective.needs_stacks for one in terms)
         helped = any(one.objective.asks for one in terms)
-        if recipe.cache.form != "none" and helped and exists(states_place(path) if stacks else path):
-            made_from = fingerprint(recipe, task, teacher)
-            with remembering(teacher.model, task, terms, recipe.cache, path, made_from, states):
+        if recipe.cache.form != "none" and helped and any(map(exists, places_of(recipe, states=stacks).values())):
+            with remembering(teacher.model, task, terms, recipe, asked(recipe, task, teacher), states):
                 pass
 
 
@@ -85,9 +93,8 @@ def remembering(
     teacher: nn.Module,
     task: Task,
     terms: Sequence[Term],
-    section: Cache,
-    path: str,
-    made_from: Mapping[str, Any],
+    recipe: Recipe,
+    made_from: Asked,
     states: States,
     *,
     trusted: bool = False,
@@ -96,15 +103,16 @@ def remembering(
 
     states: what all trainings of the run compare. trusted: not to be held against the labels.
     """
+    section = recipe.cache
     if section.form == "none" or not any(one.objective.asks for one in terms):
         yield teacher
         return
     stacks = any(one.objective.needs_stacks for one in terms)
     # where nothing is asked at a temperature, any that is stored will do
     temperature = next(iter((*temperatures_of(terms), *(section.temperatures or ()))), 1.0)
-    remembers = CapturingTeacher(
-        LiveTeacher(teacher, task, stacks=stacks), task, states_place(path) if stacks else path,
-        keep(section, made_from, states if stacks else States()), made_from,
+    remembers = capturing(
+        LiveTeacher(teacher, task, stacks=stacks), task, places_of(recipe, states=stacks),
+        keep(section, recipe.seed, states if stacks else States()), made_from,
         temperature=temperature, part=str(processes().process_index), shared=True,
         check_alignment=not trusted)
     try:
@@ -114,8 +122,8 @@ def remembering(
 
 
 def capture_all(
-    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, path: str, made_from: Mapping[str, Any],
-    layer_map: LayerMap, *, workers: int = 0, log: Callable[[dict[str, Any]], None] | None = None,
+    teacher: nn.Module, task: Task, prepared: Prepared, recipe: Recipe, made_from: Asked, layer_map: LayerMap, *,
+    workers: int = 0, log: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[str]:
     """Everything that the objectives need to know of the teacher about the training data, into caches; gives their places.
 
@@ -124,20 +132,21 @@ def capture_all(
     Raises:
         CacheError: a place holds another cache, or another capture is writing there.
     """
-    stage, state, places = recipe.distill[0], processes(), []
+    stage, state, found = recipe.distill[0], processes(), list[str]()
     device = torch.device("cpu") if runs_on_cpu(stage) else state.device
     halved = precision_of(stage) == "bfloat16"
     for stacks in reads(recipe, task):
-        kept = keep(recipe.cache, made_from, states_of(recipe, task, layer_map) if stacks else States())
-        places.append(states_place(path) if stacks else path)
+        kept = keep(recipe.cache, recipe.seed, states_of(recipe, task, layer_map) if stacks else States())
+        places = places_of(recipe, states=stacks)
+        found += places.values()
         if workers:
-            done = capture_with_ray(teacher, task, prepared, places[-1], kept, made_from, workers=workers,
+            done = capture_with_ray(teacher, task, prepared, places, kept, made_from, workers=workers,
                                     batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
             _counted(done, prepared)
             continue
         live = LiveTeacher(teacher, task, stacks=stacks)
-        remembers = CapturingTeacher(
-            live, task, places[-1], kept, made_from,
+        remembers = capturing(
+            live, task, places, kept, made_from,
             temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))
         try:
             with (torch.autocast(device.type, torch.bfloat16, enabled=halved),
@@ -148,7 +157,7 @@ def capture_all(
         finally:
             remembers.close()
         state.wait_for_everyone()
-    return places
+    return found
 
 
 def _asked(live: LiveTeacher, prepared: Prepared, stage: Stage, device: torch.device) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def _counted(done: Iterable[int], prepared: Prepared) -> None:
             advance(one)
 
 
-def keep(section: Cache, made_from: Mapping[str, Any], states: States) -> Keep:
+def keep(section: Cache, seed: int, states: States) -> Keep:
     assert section.form not in (None, "none")
     return Keep(section.form, section.k, section.samples, section.temperatures or (1.0,), section.precision,  # type: ignore[arg-type]
-                made_from.get("seed", 0), states.layers, pooling=states.pooling)
+                seed if section.form == "samples" else 0, states.layers, pooling=states.pooling)

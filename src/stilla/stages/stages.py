@@ -272,8 +272,8 @@ class Stages:
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
         read = caching.as_read(prepared.all_examples(), self.recipe, place.task)
-        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, cache_choice.place_of(self.recipe),
-                                   self.asked(), student.layer_map, workers=workers, log=self.place.folder.append_log)
+        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(), student.layer_map,
+                                   workers=workers, log=self.place.folder.append_log)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
         """The student before training."""
@@ -350,12 +350,12 @@ class Stages:
         if written is not None and written.said is not None:
             return nullcontext(SaidTeacher(torch.from_numpy(written.said)))
         return caching.remembering(
-            self.teacher.model, task, terms, self.recipe.cache, cache_choice.place_of(self.recipe), self.asked(),
+            self.teacher.model, task, terms, self.recipe, self.asked(),
             cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)
 
-    def asked(self) -> dict[str, Any]:
-        """What the teacher's answers depend on."""
-        return caching.fingerprint(self.recipe, self.place.task, self.teacher)
+    def asked(self) -> caching.Asked:
+        """What the teacher's answers depend on, by task."""
+        return caching.asked(self.recipe, self.place.task, self.teacher)
 
 
 def _made(spec: StudentSpec) -> dict[str, Any]:

@@ -186,6 +186,18 @@ class Task(ABC, Generic[SectionT]):
         """What of a model answers for the task of this name among `by_name`, as a model of its own."""
         return model
 
+    def parts_of(self, batch: Batch) -> Mapping[str, Batch]:
+        """By name what a batch holds of each of them."""
+        return {"": batch}
+
+    def batch_of(self, parts: Mapping[str, Batch]) -> Batch:
+        """A batch of these alone, as a model of all of them reads it."""
+        return parts[""]
+
+    def signals_of(self, parts: Mapping[str, Signals]) -> Signals:
+        """What was said of each as what was said of the batch."""
+        return parts[""]
+
     def trained_whole(self, model: nn.Module) -> tuple[str, ...]:
         """Modules of a student that are trained themselves where all else of it learns through adapters."""
         return ()

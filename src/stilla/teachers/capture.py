@@ -15,18 +15,19 @@ from stilla.cache import Entry, Manifest, Place, StatesCoder, Store, Writer, exi
 from stilla.cache.blobs import encode
 from stilla.cache.shards import digest_of
 from stilla.errors import BusyError, CacheError, all_of
-from stilla.signals import Batch, Dense, Dims, Headed, Signals, Stack
+from stilla.signals import Batch, Dense, Headed, Signals, Stack
 from stilla.tasks.base import Prepared, Segment, Side, Task
 from stilla.teachers.cached import Reading
 from stilla.teachers.keeping import Keep
 from stilla.teachers.live import Teacher
+from stilla.teachers.remembering import PartOfTeacher, Remembering, RememberingParts
 
 _LOOK_AGAIN = 10.0
 """Seconds after which a process looks for what others have written."""
 _PARTS = 100
 
 
-class CapturingTeacher:
+class CapturingTeacher(Remembering):
     """Answers from the cache; what is not there yet, the live teacher answers, and it is stored.
 
     Every answer has the form that is stored, also the first time: the loss means the same in every epoch, and a run
@@ -96,16 +97,12 @@ class CapturingTeacher:
         if self._opened is not None:
             self._opened.reading.to(device)
 
-    def dims(self, batch: Batch | None = None) -> Dims:
-        return self.live.dims(batch)
-
     def flush(self) -> None:
         if self._writer is not None:
             self._writer.flush()
             self._see_written()
 
     def close(self) -> None:
-        """Flush, and let others write."""
         if self._writer is not None:
             if self._opened is not None:  # else it could not be read, which somebody is being told
                 self.flush()
@@ -113,7 +110,6 @@ class CapturingTeacher:
             self._writer = None
 
     def holds(self, batch: Batch) -> bool:
-        """Whether the batch could be answered without the live teacher."""
         return None not in self._known([key_of(segment.content) for segment in self.task.segments(batch)])
 
     def _known(self, keys: Sequence[bytes]) -> list[tuple[int, memoryview] | None]:
@@ -250,8 +246,24 @@ class _Opened:
     reading: Reading
 
 
+def capturing(
+    live: Teacher, task: Task, places: Mapping[str, str], keep: Keep, made_from: Mapping[str, Mapping[str, Any]], **how: Any
+) -> Remembering:
+    """A teacher that remembers; of several tasks, each in its own place. `places`, `made_from`: by the names of the tasks, of
+    which a single one has none. `how`: as `CapturingTeacher` takes it.
+
+    Raises:
+        CacheError: as `CapturingTeacher`.
+    """
+    if "" in places:
+        return CapturingTeacher(live, task, places[""], keep, made_from[""], **how)
+    return RememberingParts(live, task, {
+        name: CapturingTeacher(PartOfTeacher(live, task, name), own, places[name], keep, made_from[name], **how)
+        for name, own in task.by_name.items()})
+
+
 def capture(
-    teacher: CapturingTeacher, prepared: Prepared, *, batch_size: int, device: torch.device, share: tuple[int, int] = (0, 1)
+    teacher: Remembering, prepared: Prepared, *, batch_size: int, device: torch.device, share: tuple[int, int] = (0, 1)
 ) -> Iterator[int]:
     """Everything of a prepared split into the teacher's cache, in batches of fixed examples; gives how many are done.
 

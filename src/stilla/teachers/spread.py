@@ -14,7 +14,7 @@ from torch import nn
 
 from stilla.errors import CacheError
 from stilla.tasks.base import Prepared, Task
-from stilla.teachers.capture import CapturingTeacher, asked_about, batch_of, refuse_random
+from stilla.teachers.capture import asked_about, batch_of, capturing, refuse_random
 from stilla.teachers.keeping import Keep
 from stilla.teachers.live import LiveTeacher
 
@@ -26,9 +26,9 @@ def capture_with_ray(
     teacher: nn.Module,
     task: Task,
     prepared: Prepared,
-    path: str,
+    places: Mapping[str, str],
     keep: Keep,
-    made_from: Mapping[str, Any],
+    made_from: Mapping[str, Mapping[str, Any]],
     *,
     workers: int,
     batch_size: int,
@@ -37,6 +37,7 @@ def capture_with_ray(
 ) -> Iterator[int]:
     """Everything of a prepared split into a cache; gives how many examples are done, group by group.
 
+    places, made_from: by the names of the tasks, as `capturing` takes them.
     halved: computed in bfloat16. gpus: of each worker.
 
     Raises:
@@ -51,7 +52,7 @@ def capture_with_ray(
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
-    task_reference = ray.put((teacher, task, prepared, path, keep, dict(made_from), batch_size, halved))
+    task_reference = ray.put((teacher, task, prepared, dict(places), keep, dict(made_from), batch_size, halved))
     groups = -(-len(list(asked_about(prepared, batch_size))) // GROUP)
     # items, not a range: reading a range takes a processor that the workers have
     items = ray.data.from_items([{"id": group} for group in range(groups)], override_num_blocks=groups)
@@ -68,13 +69,13 @@ class _Worker:
     def __init__(self, reference: Any) -> None:
         import ray
 
-        teacher, task, prepared, path, keep, made_from, batch_size, halved = ray.get(reference)
+        teacher, task, prepared, places, keep, made_from, batch_size, halved = ray.get(reference)
         self.prepared, self.halved = prepared, halved
         self.batches = list(asked_about(prepared, batch_size))
         self.device = torch.device("cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu")
         part = f"ray.{str(ray.get_runtime_context().get_actor_id())[:12]}"
-        self.teacher = CapturingTeacher(LiveTeacher(teacher, task, stacks=bool(keep.states)), task, path, keep, made_from,
-                                        temperature=keep.temperatures[0], part=part, shared=True)
+        self.teacher = capturing(LiveTeacher(teacher, task, stacks=bool(keep.states)), task, places, keep, made_from,
+                                 temperature=keep.temperatures[0], part=part, shared=True)
         self.teacher.to(self.device)
 
     def __call__(self, groups: Mapping[str, Any]) -> dict[str, list[int]]:

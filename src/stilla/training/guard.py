@@ -21,7 +21,7 @@ from stilla.models.spread import local_parts
 from stilla.runtime.files import write_whole
 from stilla.signals import Batch
 from stilla.tasks.forward import numbers_in
-from stilla.teachers import CapturingTeacher
+from stilla.teachers import Remembering
 from stilla.training import checkpoints
 from stilla.training.continuing import Made
 from stilla.training.distiller import Distiller
@@ -157,7 +157,7 @@ class Guard(TrainerCallback):
 class KeepUp(TrainerCallback):
     """Brings what was captured to disk before every checkpoint, so that both always tell of the same step."""
 
-    def __init__(self, teacher: CapturingTeacher) -> None:
+    def __init__(self, teacher: Remembering) -> None:
         self.teacher = teacher
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -20,7 +20,7 @@ from stilla.evaluate.asking import evaluating
 from stilla.evaluate.flops import flops_of
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
-from stilla.teachers import CapturingTeacher, LiveTeacher
+from stilla.teachers import LiveTeacher, Remembering
 from stilla.training.survey import unchanged
 
 if TYPE_CHECKING:  # what asks a teacher alone imports nothing that trains
@@ -45,7 +45,7 @@ class Operations:
 
 def live_of(teacher: object) -> LiveTeacher | None:
     """The model that answers, also behind a cache that is being written."""
-    if isinstance(teacher, CapturingTeacher):
+    if isinstance(teacher, Remembering):
         return live_of(teacher.live)
     return teacher if isinstance(teacher, LiveTeacher) else None
 

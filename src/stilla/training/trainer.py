@@ -28,7 +28,7 @@ from stilla.recipe.schedule import Schedule
 from stilla.signals import Batch, Signals
 from stilla.students import Student
 from stilla.tasks.base import Prepared, Task
-from stilla.teachers import CapturingTeacher, Teacher
+from stilla.teachers import Remembering, Teacher
 from stilla.training.adapting import Adapting
 from stilla.training.answers import Collected, answers
 from stilla.training.attention import attention_in_float32
@@ -175,7 +175,7 @@ class DistillationTrainer(Narrowed):
         self.hardest = None if hardest is None else Hardest.of(
             hardest, train_data, self.task, model, self._told, self._within, asks=self.teacher is not None and self._asks)
         self.extending = None if extend is None else Extending(extend)
-        stores = [KeepUp(self.teacher)] if isinstance(self.teacher, CapturingTeacher) else []
+        stores = [KeepUp(self.teacher)] if isinstance(self.teacher, Remembering) else []
         self._group_by_length, self._share = group_by_length, settled_share(unlabelled_share, train_data, args)
         self._saved_beside = tokenizer_of(data_collator) if processing_class is None else processing_class
         self._undefined = Undefined()

@@ -13,7 +13,7 @@ from stilla.evaluate.asking import TEACHER, Precision, Within, directly
 from stilla.signals import Side
 from stilla.tasks.answers import Answers
 from stilla.tasks.base import Prepared, Task
-from stilla.teachers import CapturingTeacher, LiveTeacher
+from stilla.teachers import LiveTeacher, Remembering
 
 KL = "kl"
 """The name of the mean of KL(teacher || student) in nats at temperature 1, over examples, or over tokens of a vocabulary."""
@@ -66,7 +66,7 @@ def measures(task: Task, *, taught: bool) -> dict[str, bool]:
 
 def model_of(teacher: object) -> nn.Module | None:
     """The model that answers, where it is here: also behind a cache that is still being written."""
-    if isinstance(teacher, CapturingTeacher):
+    if isinstance(teacher, Remembering):
         return model_of(teacher.live)
     if isinstance(teacher, LiveTeacher):
         return teacher.model

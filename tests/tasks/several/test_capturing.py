@@ -27,41 +27,41 @@ def changed(made: Made, **section: Any) -> tuple[Recipe, Several]:
 
 
 def test_how_often_a_task_comes_is_nothing_to_what_its_teacher_is_asked(made: Made) -> None:
-    plain = caching.fingerprint(made.recipe, made.task, made.teacher)
-    assert caching.fingerprint(*changed(made, temperature=5.0), made.teacher) == plain
+    plain = caching.asked(made.recipe, made.task, made.teacher)
+    assert caching.asked(*changed(made, temperature=5.0), made.teacher) == plain
     # but it is to a training
     assert caching.reading(*changed(made, temperature=5.0)) != caching.reading(made.recipe, made.task)
     lengths = {name: part.model_copy(update={"data": part.data.model_copy(update={"max_length": 7})})
                for name, part in made.recipe.data.parts.items()}
-    assert caching.fingerprint(*changed(made, parts=lengths), made.teacher) != plain
+    assert caching.asked(*changed(made, parts=lengths), made.teacher) != plain
 
 
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
 def test_a_capture_asks_about_all_examples_once(made: Made, tmp_path: Path, temperature: float) -> None:
     recipe, task = changed(made, temperature=temperature)
-    recipe = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": "dense"})})
+    recipe = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": "dense", "path": str(tmp_path / "cache")})})
     prepared = task.prepare(made.splits["train"], made.teacher.processor, made.teacher.processor, training=True, seed=3)
     assert (prepared.whole is None) == (temperature == 1)
     every = prepared.all_examples()
     assert sorted(every.keys) == list(range(168))
-    place = str(tmp_path / "cache")
     first: list[dict[str, Any]] = []
-    capture_all(made.teacher.model, task, every, recipe, place, caching.fingerprint(recipe, task, made.teacher), {},
+    capture_all(made.teacher.model, task, every, recipe, caching.asked(recipe, task, made.teacher), {},
                 log=first.append)
     assert first[-1]["asked"] > 0
-    contents = set[bytes]()
+    contents = {name: set[bytes]() for name in task.parts}
     for start in range(0, len(every), 16):
         batch = every.collate([every.examples[one] for one in range(start, min(start + 16, len(every)))])
-        contents |= {segment.content for segment in task.segments(batch)}
-    assert len(Store(place)) == len(contents)
-    stored = len(Store(place))
+        for name, own in task.parts_of(batch).items():
+            contents[name] |= {segment.content for segment in task.parts[name].segments(own)}
+    stored = {name: len(Store(tmp_path / "cache" / name)) for name in task.parts}
+    assert stored == {name: len(some) for name, some in contents.items()}
     other, otherwise = changed(made, temperature=2.0)
     other = other.model_copy(update={"cache": recipe.cache, "seed": 9})
     again = otherwise.prepare(made.splits["train"], made.teacher.processor, made.teacher.processor, training=True, seed=9)
     asked: list[dict[str, Any]] = []
-    capture_all(made.teacher.model, otherwise, again.all_examples(), other, place,
-                caching.fingerprint(other, otherwise, made.teacher), {}, log=asked.append)
-    assert len(Store(place)) == stored
+    capture_all(made.teacher.model, otherwise, again.all_examples(), other,
+                caching.asked(other, otherwise, made.teacher), {}, log=asked.append)
+    assert {name: len(Store(tmp_path / "cache" / name)) for name in task.parts} == stored
     assert asked[-1]["asked"] == 0
 
 

@@ -118,6 +118,15 @@ def parts_of(batch: Batch) -> dict[str, Batch]:
             for name, others in batch[PARTS].items()}
 
 
+def joined(parts: Mapping[str, Batch]) -> Batch:
+    """A batch of these tasks alone, of what `parts_of` has found."""
+    student, teacher = ({f"{name}/{key}": value for name, own in parts.items() for key, value in getattr(own, side).items()}
+                        for side in ("student", "teacher"))
+    others = {name: {key: value for key, value in own.items() if key not in ("student", "teacher")}
+              for name, own in parts.items()}
+    return Batch(student=student, teacher=teacher, parts=others)
+
+
 def places_in(batch: Batch) -> dict[str, list[int]]:
     """Where each task's examples stand in the batch."""
     return {name: others[PLACES].tolist() for name, others in batch[PARTS].items()}

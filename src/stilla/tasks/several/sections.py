@@ -18,6 +18,7 @@ from pydantic import (
 from stilla.errors import all_of, one_of, short
 from stilla.recipe import Data, ModelSource
 from stilla.recipe.kinds import sections_or_any
+from stilla.recipe.paths import PathName
 from stilla.recipe.section import TEMPERATURE, Section
 
 KINDS = ("text-classification", "token-classification")
@@ -44,6 +45,9 @@ class Part(Section):
     teacher: Annotated[ModelSource | None, BeforeValidator(_named_alone, json_schema_input_type=ModelSource | str | None)] = (
         None)
     """The model that knows it; by default the recipe's teacher."""
+    cache: PathName | None = None
+    """Where what its teacher says of it lies, or is to lie: the cache of a run of this task alone, which is read here and reads
+    what is stored here. By default a folder of its name in the recipe's cache."""
 
     @field_validator("task")
     @classmethod
@@ -103,8 +107,8 @@ class SeveralData(Data):
         return self.temperature > 1 and len(self.parts) > 1
 
     @property
-    def asked(self) -> Self:
-        return self.model_copy(update={"temperature": 1.0})
+    def stores(self) -> Mapping[str, str]:
+        return {name: part.cache for name, part in self.parts.items() if part.cache is not None}
 
     @property
     def each(self) -> Mapping[str, Data]:

@@ -28,7 +28,7 @@ from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.base import Head, Loaded, Prepared, Segment, Task, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.several import making, refused
-from stilla.tasks.several.batching import Union, parts_of, places_in, references_of
+from stilla.tasks.several.batching import Union, joined, parts_of, places_in, references_of
 from stilla.tasks.several.exam import SeveralExam
 from stilla.tasks.several.making import head_of
 from stilla.tasks.several.mixture import Mixture
@@ -43,8 +43,8 @@ from stilla.tasks.shared.learning import objectives_for
 class Several(Task[SeveralData]):
     """Several tasks for one student: an encoder with a head for each, every one with its own data, teacher and metrics.
 
-    A batch holds each task's own batch, and its rows are theirs, one task after the other. What is stored of a teacher are
-    rows of the widest task, in which the others' fill the first places.
+    A batch holds each task's own batch, and its rows are theirs, one task after the other: rows of the widest task, in which
+    the others' fill the first places. What a teacher says to a task is stored as of a run of that task alone.
     """
 
     parts: Mapping[str, Task]
@@ -118,6 +118,18 @@ class Several(Task[SeveralData]):
 
     def part(self, model: Loaded, name: str) -> Loaded:
         return making.alone(model, name)
+
+    def parts_of(self, batch: Batch) -> Mapping[str, Batch]:
+        return parts_of(batch)
+
+    def batch_of(self, parts: Mapping[str, Batch]) -> Batch:
+        return joined(parts)
+
+    def signals_of(self, parts: Mapping[str, Signals]) -> Signals:
+        wide = [F.pad(logits, (0, self.row_classes() - logits.shape[1])) for one in parts.values()
+                if (logits := _dense(one.logits)) is not None]
+        labels = [_classes(one.labels, len(_dense(one.logits))) for one in parts.values()]
+        return Signals(logits=Dense(torch.cat(wide)), labels=torch.cat(labels).to(wide[0].device), parts=parts)
 
     def trained_whole(self, model: nn.Module) -> tuple[str, ...]:
         """Its heads: some of them are new."""
@@ -210,37 +222,21 @@ class Several(Task[SeveralData]):
         return max(2, *(task.row_classes() for task in self.parts.values()))
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
-        parts = {name: self.parts[name].signals(outputs["parts"][name], own, side) for name, own in parts_of(batch).items()}
-        wide = [F.pad(logits, (0, self.row_classes() - logits.shape[1])) for one in parts.values()
-                if (logits := _dense(one.logits)) is not None]
-        labels = [_classes(one.labels, len(_dense(one.logits))) for one in parts.values()]
-        return Signals(logits=Dense(torch.cat(wide)), labels=torch.cat(labels).to(wide[0].device), parts=parts)
+        return self.signals_of({name: self.parts[name].signals(outputs["parts"][name], own, side)
+                                for name, own in parts_of(batch).items()})
 
     def mask(self, batch: Batch, side: Side) -> Tensor | None:
         return None
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         ours, theirs = {}, {}
-        told = teacher.parts or self._told_apart(teacher, batch)
         for name, own in parts_of(batch).items():
-            ours[name], theirs[name] = self.parts[name].align(student.parts[name], told[name], own)
+            ours[name], theirs[name] = self.parts[name].align(student.parts[name], teacher.parts[name], own)
         return replace(student, parts=ours), replace(teacher, parts=theirs)
 
     def alone(self, student: Signals, batch: Batch) -> Signals:
         return replace(student, parts={name: self.parts[name].alone(student.parts[name], own)
                                        for name, own in parts_of(batch).items()})
-
-    def remembered(self, teacher: Signals, batch: Batch) -> Signals:
-        return teacher
-
-    def _told_apart(self, teacher: Signals, batch: Batch) -> dict[str, Signals]:
-        """Rows of a teacher that were stored, by task."""
-        logits, found, start = _dense(teacher.logits), {}, 0
-        for name, own in parts_of(batch).items():
-            end = start + self.parts[name].counts(own)["rows"]
-            found[name] = Signals(logits=Dense(logits[start:end, : self.parts[name].teacher_classes()]))
-            start = end
-        return found
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Those of every task, named by it: the same text is answered otherwise by another's teacher."""
