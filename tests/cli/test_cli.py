@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stilla.cache import Entry, Manifest, TopKCoder, Writer, key_of
+from stilla.cache import DenseCoder, Entry, Manifest, TopKCoder, Writer, key_of
 from stilla.cli import failures, listing, main, printing
 from stilla.cli.recipes import gathered, new_data, run_at
 from stilla.errors import RecipeError
@@ -461,6 +461,21 @@ def test_what_a_cache_holds_is_said_in_words(command):
     for words in ("top_k (classes 100, k 2, temperatures 1.0 and 2.0)", "1 piece with 1 row in 1 file",
                   "max_length 64, text sentence"):
         assert words in " ".join(out.split())
+
+
+def test_the_answers_to_each_of_several_tasks_are_looked_at(command):
+    for name in ("topics", "words"):
+        with Writer(f"run/cache/{name}", Manifest({"task": name}, DenseCoder(3, "float32"), classes=3)) as writer:
+            writer.add(Entry(key_of(name.encode()), 1, bytes(12)))
+    for path in ("run", "run/cache"):
+        exit_code, out, _ = command("cache", "info", path)
+        assert exit_code == 0
+        assert "run/cache/topics" in out
+        assert "run/cache/words" in out
+    Path(next(Path("run/cache/words").glob("*.arrow"))).write_bytes(b"no")
+    exit_code, out, _ = command("cache", "verify", "run")
+    assert exit_code == 2
+    assert "1 of 4 files are wrong" in out
 
 
 @pytest.mark.slow

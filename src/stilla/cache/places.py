@@ -45,6 +45,15 @@ class Place:
             return []
         return sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "file")
 
+    def within(self) -> list[Place]:
+        """The folders there, sorted by name: places of their own."""
+        try:
+            found = self._files.ls(self._root, detail=True, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "directory")
+        return [Place(f"{self.path.rstrip('/')}/{name}") for name in names]
+
     def size(self, name: str) -> int:
         return int(self._files.size(self._at(name)))
 

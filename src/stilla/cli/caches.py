@@ -89,17 +89,17 @@ def _of_all(path: str, look: Callable[[str], Iterable[tuple[str, str | None]]]) 
 
 
 def _places(path: str) -> list[str]:
-    """The caches there: answers, and hidden states within; of a run's folder, those in it."""
+    """The caches there: answers, and hidden states within, or the answers to each of several tasks; of a run's folder, those
+    in it."""
     from pathlib import Path
 
-    from stilla.cache import exists
+    from stilla.cache import Place, exists
     from stilla.runtime.paths import meant
-    from stilla.stages.cache_choice import states_place
     from stilla.stages.folder import RunFolder
 
     path = meant(path)
     for answers in (path, str(RunFolder(Path(path)).cache)):
-        found = [place for place in (answers, states_place(answers)) if exists(place)]
+        found = [place.path for place in (Place(answers), *Place(answers).within()) if exists(place)]
         if found:
             return found
     return [path]
