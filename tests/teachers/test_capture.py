@@ -125,6 +125,28 @@ def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
     assert cached.dims().widths == {"layers": (32,) * 5}
 
 
+@pytest.mark.parametrize("wanted", [{"layers": (4,)}, {}])
+def test_states_of_more_layers_serve_who_compares_fewer(tmp_path: Path, wanted: dict[str, tuple[int, ...]]) -> None:
+    live, batches = classifier(), classifier_batches()
+    keep = Keep("dense", states={"layers": (2, 4)}, states_dtype="float32")
+    captured(tmp_path, live, keep, batches[:1])
+    manifest = (tmp_path / "cache.json").read_bytes()
+    fewer = capturing(tmp_path, live, replace(keep, states=wanted))
+    known, fresh = fewer(batches[0]), fewer(batches[1])
+    assert fewer.answered == len(batches[1].labels)
+    fewer.close()
+    assert (tmp_path / "cache.json").read_bytes() == manifest
+    cached = opened(tmp_path, live.task, states={"layers": (2, 4)})  # what was added is whole
+    for batch, said in zip(batches[:2], (known, fresh), strict=True):
+        truly = live(batch).stacks["layers"]
+        for index in (2, 4):
+            expected = torch.where(truly.mask[..., None], truly.hidden_states[index], 0)
+            torch.testing.assert_close(cached(batch).stacks["layers"].hidden_states[index], expected)
+            torch.testing.assert_close(said.stacks["layers"].hidden_states[index], expected)
+    with pytest.raises(CacheError, match="hidden states: layers/2, layers/4 -> layers/1, layers/4"):
+        capturing(tmp_path, live, replace(keep, states={"layers": (1, 4)}))
+
+
 def test_hidden_rows_and_the_head_give_the_logits_to_the_bit(tmp_path: Path) -> None:
     live, batch = LanguageModel(), language_batch(*TEXTS)
     first = captured(tmp_path, live, Keep("hidden"), [batch])[0]

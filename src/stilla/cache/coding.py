@@ -242,6 +242,15 @@ class StatesCoder(Coder[Mapping[str, Tensor]]):
     """How the positions of a piece became one vector; None: there is a vector for each."""
     kind: ClassVar[str] = "states"
 
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Which are stored, by stack."""
+        found: dict[str, list[int]] = {}
+        for name in self.widths:
+            stack, _, index = name.rpartition("/")
+            found.setdefault(stack, []).append(int(index))
+        return {stack: tuple(sorted(some)) for stack, some in found.items()}
+
     def encode(self, kept: Mapping[str, Tensor], start: int, end: int) -> bytes:
         for name, width in self.widths.items():
             _refuse_shape(kept[name], width)

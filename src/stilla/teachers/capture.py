@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class CapturingTeacher(Remembering):
     """Answers from the cache; what is not there yet, the live teacher answers, and it is stored.
 
     Every answer has the form that is stored, also the first time: the loss means the same in every epoch, and a run
-    that was stopped continues as if it had not been. `flush` brings everything to disk that was answered so far.
+    that was stopped continues as if it had not been. `flush` brings everything to disk that was answered so far. A place
+    with the hidden states of more layers than are asked for serves as well, and is added to as it is.
 
     Raises:
         CacheError: the place holds another cache, or somebody else writes there.
@@ -78,6 +79,8 @@ class CapturingTeacher(Remembering):
             store = Store(self.place)
             self._refuse_other_form(store.manifest)  # first: other forms depend on other things, on seeds for one
             store.refuse_other(self.fingerprint)
+            if there := store.manifest.states:  # more layers than are compared here, of which all have to be added to
+                self.keep = replace(keep, states=there.layers, states_dtype=there.dtype, pooling=there.pooling)
             self._open(store, check_alignment=check_alignment)
 
     @torch.no_grad()
@@ -223,7 +226,7 @@ class CapturingTeacher(Remembering):
                    for name, value in differing.items() if there.get(name) != value]
         stored = set(manifest.states.widths if manifest.states else {})
         states = {f"{stack}/{index}" for stack, indices in wanted.states.items() for index in indices}
-        changed += [f"hidden states: {_said(sorted(stored))} -> {_said(sorted(states))}"] if stored != states else []
+        changed += [f"hidden states: {_said(sorted(stored))} -> {_said(sorted(states))}"] if states - stored else []
         pooled = manifest.states.pooling if manifest.states else None
         if stored and states and pooled != wanted.pooling:
             changed.append(f"pooling: {_said(pooled)} -> {_said(wanted.pooling)}")
