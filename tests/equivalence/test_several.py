@@ -9,7 +9,7 @@ import torch
 
 from stilla.cache import Store
 from stilla.recipe import StudentSpec
-from stilla.teachers import CapturingTeacher, Keep, LiveTeacher
+from stilla.teachers import Keep, LiveTeacher, capturing
 from tests.equivalence.launching import launch
 from tests.equivalence.setting import distance, losses, weights
 from tests.equivalence.several import POOLS, trainer
@@ -110,7 +110,8 @@ def test_two_processes_equal_one_with_unlabelled_examples_and_adapters(tmp_path:
 def test_answers_from_a_cache_teach_as_the_teachers_themselves(tmp_path: Path, precision: str) -> None:
     def remembering(model, task):
         places = {name: str(tmp_path / "cache" / name) for name in task.by_name}
-        return capturing(LiveTeacher(model, task), task, places, Keep("dense", dtype=precision), dict.fromkeys(places, {}))
+        made_from = {name: {} for name in places}
+        return capturing(LiveTeacher(model, task), task, places, Keep("dense", dtype=precision), made_from)
 
     live = trainer(tmp_path / "live", max_steps=14)
     stored = trainer(tmp_path / "stored", max_steps=14, teacher=remembering)

@@ -167,6 +167,23 @@ def test_stages_that_compare_different_layers_share_one_cache(tmp_path: Path, as
     assert 0 < sum(asked) <= 120
 
 
+def test_students_of_other_depths_read_what_was_captured_for_the_deepest(tmp_path: Path, asked: list[int]) -> None:
+    """One capture of hidden states: for a student that compares fewer layers, and for one that compares none."""
+    place = {"path": str(tmp_path / "said"), "form": "dense"}
+    short = {"epochs": 2, "objectives": [{"kind": "hidden"}, {"kind": "logits"}]}
+    (states,) = capture(recipe(tmp_path, "deep", cache=place, student={"layers": 3}, distill=json.loads(json.dumps(short))))
+    there = sorted((one.name, one.stat().st_size) for one in Path(states).iterdir())
+    assert len(contents(states).manifest.states.widths) == 3
+    asked.clear()
+    run(recipe(tmp_path, "shallow", cache=place, student={"layers": 1}, distill=json.loads(json.dumps(short))))
+    run(recipe(tmp_path, "blind", cache=place, student={"layers": 1}, distill={"epochs": 2}))
+    assert not asked
+    assert not (tmp_path / "said" / "cache.json").exists()
+    assert sorted((one.name, one.stat().st_size) for one in Path(states).iterdir()) == there
+    with pytest.raises(CacheError, match=r"hidden states: layers/1, layers/\d, layers/4 -> layers/1, layers/2, layers/3"):
+        run(recipe(tmp_path, "all", cache=place, student={"layers": 4}, distill=json.loads(json.dumps(short))))
+
+
 def test_a_recipe_takes_its_form_only_from_where_it_reads(tmp_path: Path) -> None:
     place = {"path": str(tmp_path / "said")}
     hidden = {"distill": {"objectives": [{"kind": "hidden"}, {"kind": "logits"}]}}
@@ -260,10 +277,33 @@ def test_other_tokens_are_another_run(tmp_path: Path) -> None:
 
 
 def test_random_augmentation_with_a_cache_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none"):
-        run(recipe(tmp_path, cache="dense", data={"augment": "light"}))
+    late: dict[str, Any] = {"data": {"augment": "light", "clean_passes": 3}, "distill": {"epochs": 4}}
+    with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none.*first 3 epochs would change no"):
+        run(recipe(tmp_path, cache="dense", **late))
     with pytest.raises(StillaError, match=r"change at random"):
-        capture(recipe(tmp_path, data={"augment": "light"}))
+        capture(recipe(tmp_path, **late))
+
+
+def test_a_run_in_which_nothing_changes_yet_is_cached_as_any_other(tmp_path: Path, asked: list[int]) -> None:
+    """Three passes come before any text is changed; that others would come is then nothing to the run."""
+    late = {"augment": "light", "clean_passes": 3}
+    options: dict[str, Any] = {"evaluate": {"baseline": False}, "distill": {"epochs": 3, "trainer": {"logging_steps": 1}}}
+    run(recipe(tmp_path, "same", data=late, **options))  # by default
+    assert sum(asked) == 120
+    assert contents(tmp_path / "same" / "cache").segments <= 120
+    asked.clear()
+    run(recipe(tmp_path, "live", data=late, cache="none", **options))
+    assert sum(asked) == 360
+    assert losses(tmp_path / "same") == pytest.approx(losses(tmp_path / "live"), rel=1e-4)
+    asked.clear()
+    capture(recipe(tmp_path, "beforehand", data=late, **options))
+    assert sum(asked) == 120
+    run(recipe(tmp_path, "beforehand", data=late, **options))
+    assert sum(asked) == 120
+    # not one that goes on, or in parts, until something does
+    options["distill"] = {**options["distill"], "epochs": 2, "extend": 2}
+    with pytest.raises(StillaError, match="change at random"):
+        run(recipe(tmp_path, "on", data=late, cache="dense", **options))
 
 
 def test_masked_words_that_stay_are_asked_about_once(tmp_path: Path, asked: list[int]) -> None:

@@ -57,12 +57,12 @@ def test_two_workers_fill_one_cache_and_a_second_capture_adds_nothing(tmp_path: 
         reading = Reading.of(task, model, None, collator=pad, processor=None, unused=False, seed=0)
         prepared = reading.prepared(examples(COUNT))
         assert prepared is not None
-        options = {"workers": 2, "batch_size": 1}
-        done = list(capture_with_ray(model, task, prepared, {"": str(cache)}, Keep("dense"), {"": {"teacher": "a"}}, **options))
+        options, places = {"workers": 2, "batch_size": 1}, {"": str(cache)}
+        done = list(capture_with_ray(model, task, prepared, places, Keep("dense"), {"": {"teacher": "a"}}, **options))
         assert sum(done) == COUNT
         files = sorted(path.name for path in cache.glob("*.arrow"))
         assert all(problem is None for _, problem in verify(cache))
-        list(capture_with_ray(model, task, prepared, {"": str(cache)}, Keep("dense"), {"": {"teacher": "a"}}, **options))
+        list(capture_with_ray(model, task, prepared, places, Keep("dense"), {"": {"teacher": "a"}}, **options))
         assert sorted(path.name for path in cache.glob("*.arrow")) == files
     finally:
         ray.shutdown()

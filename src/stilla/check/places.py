@@ -156,9 +156,9 @@ def look_at_code(recipe: Recipe, found: Found) -> None:
 def look_at_output(recipe: Recipe, found: Found) -> None:
     """What the run folder holds already."""
     folder = Path(recipe.output)
-    cache = recipe.cache.path
-    if cache is not None and "://" not in cache and (why := obstacle(Path(cache))):
-        found.problems.append(f"cache.path: {why}")
+    parts = {f"data.parts.{name}.cache": place for name, place in recipe.data.stores.items()}
+    found.problems += [f"{name}: {why}" for name, place in {"cache.path": recipe.cache.path, **parts}.items()
+                       if place is not None and "://" not in place and (why := obstacle(Path(place)))]
     if why := obstacle(folder):
         found.problems.append(f"output: {why}")
         return

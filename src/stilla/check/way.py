@@ -260,12 +260,12 @@ def _look_at_the_cache(
         return
     with found.attempt("cache"):
         section = cache_choice.resolved(recipe, task, teacher.model, prepared, share)
-        found.problems += cache_choice.problems(recipe, section, task, prepared, student.layer_map)
+        found.problems += cache_choice.problems(recipe, section, task, prepared, student.layer_map, share)
         found.problems += hardest.problems(recipe, section, task, prepared)
         if recipe.cache.form is None and section.form != "none":
             found.notes.append(f"cache: the teacher's answers are stored in the first epoch and read from then on (form: "
                                f"{section.form}); cache: none switches it off")
-        if recipe.cache.path is not None and recipe.teacher.train is None and not found.problems:
+        if (recipe.cache.path is not None or recipe.data.stores) and recipe.teacher.train is None and not found.problems:
             caching.refuse_unfit(recipe.model_copy(update={"cache": section}), task, teacher, student.layer_map)
 
 

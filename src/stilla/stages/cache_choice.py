@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from stilla.cache import DenseCoder, HiddenCoder, Place, SamplesCoder, Store, TopKCoder, exists, name_of
-from stilla.errors import all_of
+from stilla.errors import all_of, counted
 from stilla.objectives import term
 from stilla.objectives.base import LayerMap, LogitObjective, Term
 from stilla.recipe import Cache, Recipe, Stage
@@ -52,7 +52,7 @@ def resolved(
     prepared: some training examples, of which all are `share` times as many. beforehand: for a capture before any training,
     which is to store something also where a run would not by default. of_many: other runs will ask the same.
     """
-    section = recipe.cache
+    section, prepared = recipe.cache, met(recipe, prepared, share)
     adapted = any(stage.adapt is not None for stage in recipe.distill)  # what it says changes from step to step
     if section.form is None and (recipe.teacher.is_stored or recipe.teacher.api is not None or adapted):
         return section.model_copy(update={"form": "none"})  # or lies on disk already
@@ -65,11 +65,21 @@ def resolved(
     return section
 
 
-def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, layer_map: LayerMap | None = None) -> list[str]:
+def met(recipe: Recipe, prepared: Prepared, share: float) -> Prepared:
+    """Training examples as the recipe's stages meet them, each of which begins at the first pass: where none passes over them
+    so often that any is changed, as examples that never are. `prepared`: some, of which all are `share` times as many."""
+    examples = share * len(prepared)
+    return prepared.within(max(stage.at_most * passes_of(stage, examples) for stage in recipe.distill))
+
+
+def problems(
+    recipe: Recipe, section: Cache, task: Task, prepared: Prepared, layer_map: LayerMap | None = None, share: float = 1.0
+) -> list[str]:
     """Why the recipe's cache cannot serve its objectives, in words that say what to do.
 
-    section: with its form chosen. layer_map: between the models, once they are there.
+    section: with its form chosen. layer_map: between the models, once they are there. share: as of `resolved`.
     """
+    prepared = met(recipe, prepared, share)
     if section.form == "none":
         return [f"data.parts.{name}.cache: got {place!r}, and nothing is stored (cache: none); leave one of the two out"
                 for name, place in recipe.data.stores.items()]
@@ -77,7 +87,9 @@ def problems(recipe: Recipe, section: Cache, task: Task, prepared: Prepared, lay
     if prepared.changes and prepared.views is None:
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
                      "every epoch, so nothing would ever be found. Use data.views: 8, which draws eight forms of each once, "
-                     "data.augment: none (for masked-lm data.fresh_masks: false), or cache: none")
+                     "data.augment: none (for masked-lm data.fresh_masks: false), or cache: none"
+                     + (f". The first {counted(prepared.untouched, 'epoch')} would change nothing (data.clean_passes)"
+                        if prepared.untouched else ""))
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
                      "dense, which is exact too and smaller")
@@ -136,6 +148,7 @@ def bytes_of(recipe: Recipe, section: Cache, task: Task, teacher: nn.Module, pre
         coder = SamplesCoder(classes, section.samples)
     else:
         coder = DenseCoder(classes, section.precision or "float32")
+    prepared = met(recipe, prepared, share)
     rows = counts["rows"] if task.distributions else sum(one.rows.stop - one.rows.start for one in task.segments(batch))
     total: float = scale * (prepared.views or 1) * (rows * coder.row_bytes() + 32.0 * counts["examples"]) + head
     return total
@@ -150,6 +163,19 @@ def places_of(recipe: Recipe, *, states: bool = False) -> dict[str, str]:
     whole = recipe.cache.path or str(RunFolder(Path(recipe.output)).cache)
     places = {name: recipe.data.stores.get(name) or (f"{whole}/{name}" if name else whole) for name in recipe.data.by_name}
     return {name: states_place(place) if states else place for name, place in places.items()}
+
+
+def among_states(recipe: Recipe, *, stacks: bool) -> bool:
+    """Whether the answers are read from where hidden states lie with them: where these are compared (`stacks`), or where
+    nothing else is stored, and what is there is exact."""
+    section = recipe.cache
+    answers, states = places_of(recipe).values(), places_of(recipe, states=True).values()
+    if stacks or section.form not in ("dense", "hidden") or any(map(exists, answers)) or not all(map(exists, states)):
+        return stacks
+    manifests = [Store(place).manifest for place in states]
+    return all(one.logits is not None and one.logits.plain()["kind"] == section.form
+               and one.logits.plain()["dtype"] == (section.precision or (one.head["product"] if one.head else "float32"))
+               for one in manifests)
 
 
 def states_place(path: str | Path) -> str:

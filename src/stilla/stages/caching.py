@@ -16,7 +16,7 @@ from stilla.objectives.base import LayerMap, Term
 from stilla.recipe import Cache, Data, Recipe, Stage
 from stilla.runtime.narrate import progress
 from stilla.runtime.processes import processes
-from stilla.stages.cache_choice import States, places_of, reads, states_of, temperatures_of, terms_of
+from stilla.stages.cache_choice import States, among_states, places_of, reads, states_of, temperatures_of, terms_of
 from stilla.stages.clocks import timed
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.teachers import Keep, LiveTeacher, Teacher, capture, capturing
@@ -83,7 +83,8 @@ def refuse_unfit(recipe: Recipe, task: Task, teacher: Loaded, layer_map: LayerMa
         terms = terms_of(recipe, stage, task)
         stacks = any(one.objective.needs_stacks for one in terms)
         helped = any(one.objective.asks for one in terms)
-        if recipe.cache.form != "none" and helped and any(map(exists, places_of(recipe, states=stacks).values())):
+        if recipe.cache.form != "none" and helped and any(
+                map(exists, places_of(recipe, states=among_states(recipe, stacks=stacks)).values())):
             with remembering(teacher.model, task, terms, recipe, asked(recipe, task, teacher), states):
                 pass
 
@@ -108,11 +109,13 @@ def remembering(
         yield teacher
         return
     stacks = any(one.objective.needs_stacks for one in terms)
+    states = states if stacks else States()
+    stacks = among_states(recipe, stacks=stacks)
     # where nothing is asked at a temperature, any that is stored will do
     temperature = next(iter((*temperatures_of(terms), *(section.temperatures or ()))), 1.0)
     remembers = capturing(
         LiveTeacher(teacher, task, stacks=stacks), task, places_of(recipe, states=stacks),
-        keep(section, recipe.seed, states if stacks else States()), made_from,
+        keep(section, recipe.seed, states), made_from,
         temperature=temperature, part=str(processes().process_index), shared=True,
         check_alignment=not trusted)
     try:
@@ -137,14 +140,15 @@ def capture_all(
     halved = precision_of(stage) == "bfloat16"
     for stacks in reads(recipe, task):
         kept = keep(recipe.cache, recipe.seed, states_of(recipe, task, layer_map) if stacks else States())
-        places = places_of(recipe, states=stacks)
+        recorded = among_states(recipe, stacks=stacks)
+        places = places_of(recipe, states=recorded)
         found += places.values()
         if workers:
             done = capture_with_ray(teacher, task, prepared, places, kept, made_from, workers=workers,
                                     batch_size=stage.batch_size, halved=halved, gpus=device.type == "cuda")
             _counted(done, prepared)
             continue
-        live = LiveTeacher(teacher, task, stacks=stacks)
+        live = LiveTeacher(teacher, task, stacks=recorded)
         remembers = capturing(
             live, task, places, kept, made_from,
             temperature=(recipe.cache.temperatures or (1.0,))[0], part=str(state.process_index))

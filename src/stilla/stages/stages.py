@@ -97,7 +97,7 @@ class Stages:
                                       of_many=of_many)
         if wrong := [*completions.problems(recipe, task), *asking.problems(recipe, task),
                      *opinions.problems_of(recipe, task),
-                     *cache_choice.problems(recipe, cache, task, prepared), *without_labels(recipe, task),
+                     *cache_choice.problems(recipe, cache, task, prepared, share=share), *without_labels(recipe, task),
                      *hardest.problems(recipe, cache, task, prepared),
                      *groups.problems(recipe, self.place.splits, task, prepared), *reptile.problems(recipe),
                      *adapting.problems(recipe, task), *adapting.unmeasured(recipe, task, self.teacher),
@@ -271,7 +271,8 @@ class Stages:
         place = self.place_of(loaded)
         prepared = place.task.prepare(self.examples(written), loaded.processor, self.teacher.processor, training=True,
                                       seed=self.recipe.seed)
-        read = caching.as_read(prepared.all_examples(), self.recipe, place.task)
+        every = cache_choice.met(self.recipe, prepared.all_examples(), 1.0)
+        read = caching.as_read(every, self.recipe, place.task)
         return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(), student.layer_map,
                                    workers=workers, log=self.place.folder.append_log)
 

@@ -43,6 +43,8 @@ class Prepared:
     """Called with the epoch before its first batch, where examples are augmented at random."""
     views: int | None = None
     """After so many epochs the same changed examples come again, whatever the seed; None: never, or they do not change."""
+    untouched: int = 0
+    """The first so many epochs in which no example is changed; those after them have changed ones."""
     turns: tuple[Turns, ...] = ()
     """Who has to be told which of several forms an example takes in a pass, where that can be chosen; every example then has
     as many rows as any other."""
@@ -79,6 +81,12 @@ class Prepared:
     def read_apart(self) -> Prepared:
         """The same examples, each model reading them as it is used to: for what compares no position with another."""
         return self if self.apart is None else replace(self, collate=self.apart, aligned=False, apart=None)
+
+    def within(self, epochs: float) -> Prepared:
+        """The same for who passes over it no more than so often: where nothing is changed by then, as examples that never
+        are."""
+        unchanged = self.changes and epochs <= self.untouched
+        return replace(self, redrawn=True, views=None) if unchanged else self
 
     @property
     def changes(self) -> bool:

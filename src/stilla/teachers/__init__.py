@@ -7,5 +7,5 @@ from stilla.teachers.live import LiveTeacher, Teacher
 from stilla.teachers.remembering import Remembering, RememberingParts
 from stilla.teachers.said import SaidTeacher
 
-__all__ = ["CachedTeacher", "CapturingTeacher", "Keep", "LiveTeacher", "Remembering", "RememberingParts", "SaidTeacher", "Teacher",
-           "capture", "capturing"]
+__all__ = ["CachedTeacher", "CapturingTeacher", "Keep", "LiveTeacher", "Remembering", "RememberingParts", "SaidTeacher",
+           "Teacher", "capture", "capturing"]

@@ -39,7 +39,8 @@ def test_how_often_a_task_comes_is_nothing_to_what_its_teacher_is_asked(made: Ma
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
 def test_a_capture_asks_about_all_examples_once(made: Made, tmp_path: Path, temperature: float) -> None:
     recipe, task = changed(made, temperature=temperature)
-    recipe = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"form": "dense", "path": str(tmp_path / "cache")})})
+    section = recipe.cache.model_copy(update={"form": "dense", "path": str(tmp_path / "cache")})
+    recipe = recipe.model_copy(update={"cache": section})
     prepared = task.prepare(made.splits["train"], made.teacher.processor, made.teacher.processor, training=True, seed=3)
     assert (prepared.whole is None) == (temperature == 1)
     every = prepared.all_examples()

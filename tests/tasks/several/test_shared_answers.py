@@ -1,4 +1,4 @@
-"""What a teacher said to one of several tasks is what it says to that task by itself: either reads what the other has stored."""
+"""What a teacher said to one of several tasks is what it says to that task by itself: either reads what the other stored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from torch import nn
 
 from stilla import data, tasks
 from stilla.cache import Store
+from stilla.check.found import Found
+from stilla.check.places import look_at_output
 from stilla.errors import CacheError
 from stilla.recipe import Cache, Recipe
 from stilla.recipe.file import from_options
 from stilla.stages import cache_choice, caching
 from stilla.tasks.base import Loaded, Prepared, Task
+from stilla.tasks.several.model import SeveralModel
 from tests.tasks.several import setting
 from tests.tasks.several.test_unlabelled import Made
 
@@ -79,6 +82,28 @@ def test_a_task_by_itself_reads_what_was_said_to_it_among_several(made: Made, tm
     with counted(own[2].model) as calls:
         assert captured(*own, path=str(tmp_path / "both" / name)) == [str(tmp_path / "both" / name)]
     assert calls == []
+
+
+def test_so_it_is_of_one_teacher_with_a_head_for_each(made: Made, tmp_path: Path) -> None:
+    """A folder of it is a plain model, which says what the whole says."""
+    folder = str(tmp_path / "teacher")
+    begun = made.task.pattern(made.teacher)
+    begun.model.save_pretrained(folder)
+    begun.processor.save_pretrained(folder)
+    source = made.recipe.teacher.model_copy(update={"model": folder})
+    section = made.recipe.data.model_copy(update={"parts": {
+        name: part.model_copy(update={"teacher": None}) for name, part in made.recipe.data.parts.items()}})
+    recipe = made.recipe.model_copy(update={"data": section, "teacher": source})
+    task = replace(made.task, section=section)
+    teacher = task.load(source, labelled=True)
+    assert isinstance(teacher.model, SeveralModel)
+    prepared = task.prepare(made.splits["train"], teacher.processor, teacher.processor, training=True, seed=3)
+    captured(recipe, task, teacher, prepared, path=str(tmp_path / "both"))
+    for name in ("topics", "words"):
+        own = alone(made, name, teacher={"model": f"{folder}/{name}"})
+        with counted(own[2].model) as calls:
+            captured(*own, path=str(tmp_path / "both" / name))
+        assert calls == []
 
 
 def test_several_tasks_read_what_was_said_to_each_by_itself(made: Made, tmp_path: Path) -> None:
@@ -142,6 +167,16 @@ def test_a_place_for_one_part_makes_no_sense_where_nothing_is_stored(made: Made,
     found = cache_choice.problems(recipe, Cache(form="none"), task, prepared)
     assert any("data.parts.topics.cache" in one and "nothing is stored" in one for one in found)
     assert cache_choice.problems(recipe, DENSE, task, prepared) == []
+
+
+def test_a_check_says_of_a_part_that_its_place_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    plain = setting.recipe(tmp_path, own={"words": setting.tagger(tmp_path / "tagger")})
+    plain["data"]["parts"]["words"]["cache"] = str(tmp_path / "file" / "cache")
+    found = Found([])
+    look_at_output(from_options(plain), found)
+    (problem,) = found.problems
+    assert problem.startswith("data.parts.words.cache: ")
 
 
 def test_a_place_is_written_in_a_recipe(tmp_path: Path) -> None:

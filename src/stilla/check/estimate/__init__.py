@@ -140,7 +140,7 @@ def estimate(
     sizes["learnt"] = max(1, round(per_example * number))
     looked_at = asked_of_all(recipe, splits, pool)
     # hidden states still pay the head's product
-    stored_forms = (prepared.views or 1) if section.form not in ("none", "hidden") else None
+    stored_forms = (cache_choice.met(recipe, prepared, share).views or 1) if section.form not in ("none", "hidden") else None
     sizes["looked at"] = round(per_example * looked_at)
 
     def seconds_of(one: Recipe, *, goes_on: bool) -> dict[str, float]:

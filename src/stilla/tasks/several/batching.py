@@ -73,6 +73,7 @@ class Union(Dataset[Example]):
             examples=self, collate=Together({name: one.collate for name, one in self.parts.items()}, self._rows), apart=apart,
             keys=self.keys, lengths=lengths, aligned=aligned, references=references,
             on_epoch=on_epoch if of_parts or mixture is not None else None, redrawn=not of_parts,
+            untouched=min((one.untouched for one in self.parts.values() if one.changes), default=0),
             unlabelled=None if mixture is None or not mixture.marks.any() else mixture.unlabelled,
             seen=None if mixture is None else self._seen,
             whole=None if mixture is None else Union(self.parts, self._rows).prepared(aligned=aligned, references=references))

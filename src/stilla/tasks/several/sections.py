@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -46,8 +46,8 @@ class Part(Section):
         None)
     """The model that knows it; by default the recipe's teacher."""
     cache: PathName | None = None
-    """Where what its teacher says of it lies, or is to lie: the cache of a run of this task alone, which is read here and reads
-    what is stored here. By default a folder of its name in the recipe's cache."""
+    """Where what its teacher says lies, or is to lie: the cache of a run of this task alone, of which each reads what the
+    other has stored. By default a folder of the part's name in the recipe's cache."""
 
     @field_validator("task")
     @classmethod

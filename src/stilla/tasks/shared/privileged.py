@@ -49,8 +49,10 @@ def side_by_side(own: Prepared, theirs: Prepared) -> Prepared:
                         f"{' ...' if len(alone) > 5 else ''}): there is nothing in a column, or no picture. Leave these out, "
                         "or fill them.")
     hear = [one for one in (own.on_epoch, theirs.on_epoch) if one is not None]
+    untouched = min((one.untouched for one in (own, theirs) if one.changes), default=0)
     return replace(own, examples=_Pairs(own.examples, theirs.examples), collate=_Both(own.collate, theirs.collate),
-                   on_epoch=_all_of(hear) if hear else None, turns=own.turns + theirs.turns, aligned=False, framed=False)
+                   on_epoch=_all_of(hear) if hear else None, untouched=untouched, turns=own.turns + theirs.turns,
+                   aligned=False, framed=False)
 
 
 class _Pairs(TorchDataset[tuple[Any, Any]]):

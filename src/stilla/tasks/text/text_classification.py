@@ -180,6 +180,7 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
             references=labels,
             on_epoch=None if changing is None else changing.draws.turns.set_epoch,
             views=None if changing is None else changing.draws.turns.cycle,
+            untouched=0 if changing is None else changing.draws.turns.untouched,
             turns=() if changing is None else (changing.draws.turns,),
             aligned=shared,
         )
