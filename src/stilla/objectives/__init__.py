@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stilla.objectives.ctc import CTC
     from stilla.objectives.dist import DIST
     from stilla.objectives.dkd import DKD
+    from stilla.objectives.edges import Edges
     from stilla.objectives.embedding import Embedding
     from stilla.objectives.frames import Frames
     from stilla.objectives.hidden import Hidden
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from stilla.objectives.weights import Weights
 
 __all__ = [
-    "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Embedding", "Frames", "Hidden", "Interactive",
-    "Labels", "Listwise", "Logits", "Maps", "Margins", "Masks", "Objects", "Pairwise", "Queries", "Ranking", "Saliency",
-    "Segments", "Similarities", "Spectrogram", "Term", "Weights", "find", "problems", "term",
+    "CTC", "DIST", "DKD", "KINDS", "Affinities", "Channels", "Contrastive", "Edges", "Embedding", "Frames", "Hidden",
+    "Interactive", "Labels", "Listwise", "Logits", "Maps", "Margins", "Masks", "Objects", "Pairwise", "Queries", "Ranking",
+    "Saliency", "Segments", "Similarities", "Spectrogram", "Term", "Weights", "find", "problems", "term",
 ]
 
 KINDS: Mapping[str, str] = {
@@ -66,6 +67,7 @@ KINDS: Mapping[str, str] = {
     "listwise": "stilla.objectives.listwise:Listwise",
     "objects": "stilla.objectives.objects:Objects",
     "queries": "stilla.objectives.queries:Queries",
+    "edges": "stilla.objectives.edges:Edges",
     "segments": "stilla.objectives.segments:Segments",
     "masks": "stilla.objectives.masks:Masks",
     "spectrogram": "stilla.objectives.spectrogram:Spectrogram",

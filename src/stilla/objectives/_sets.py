@@ -110,17 +110,27 @@ class SetTeacher(StepFeatureObjective):
         target: Float[Tensor, "theirs classes"], theirs: Float[Tensor, "theirs numbers"]
     ) -> Float[Tensor, ""]:
         sure = target.sigmoid().amax(-1)
-        surest = sure.argsort(descending=True, stable=True)[: len(said)]
-        target, theirs, sure = target[surest], theirs[surest], sure[surest]
-        with torch.no_grad():
-            apart = torch.cdist(said.sigmoid(), target.sigmoid(), p=1)
-            mine, yours = pairs((self.shape.classes * apart + self.shape.costs(ours, theirs)) * sure)
+        mine, yours = answering(self.shape, said, ours, target, theirs)
         weight = said.new_zeros(len(said)).index_put((mine,), sure[yours])
         # log 0, as a number that has a gradient: what answers to nothing
         goal = torch.full_like(said, torch.finfo(said.dtype).min / 4).index_put((mine,), target[yours])
         apart = self.temperature**2 * _bernoulli_kl(goal / self.temperature, said / self.temperature).sum(-1)
         far = self.shape.losses(ours[mine], theirs[yours])
         return self.classes * ((weight + self.nothing * (1 - weight)) * apart).sum() + (sure[yours] * far).sum()
+
+
+@torch.no_grad()
+def answering(
+    shape: Shape, said: Float[Tensor, "ours classes"], ours: Float[Tensor, "ours numbers"],
+    target: Float[Tensor, "theirs classes"], theirs: Float[Tensor, "theirs numbers"]
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
+    """Which of a student's guesses in a picture answer to which of its teacher's: the cheapest pairs, weighted by how sure
+    the teacher is; of a teacher with more guesses those that it is surest of."""
+    sure = target.sigmoid().amax(-1)
+    surest = sure.argsort(descending=True, stable=True)[: len(said)]
+    apart = torch.cdist(said.sigmoid(), target[surest].sigmoid(), p=1)
+    mine, yours = pairs((shape.classes * apart + shape.costs(ours, theirs[surest])) * sure[surest])
+    return mine, surest[yours]
 
 
 def _of_classes(

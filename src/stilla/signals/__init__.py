@@ -17,6 +17,7 @@ from stilla.signals.batch import Batch as Batch
 from stilla.signals.batch import Side as Side
 from stilla.signals.dims import Dims as Dims
 from stilla.signals.guesses import Detections as Detections
+from stilla.signals.guesses import Edges as Edges
 from stilla.signals.guesses import Segments as Segments
 from stilla.signals.rows import Dense as Dense
 from stilla.signals.rows import Form as Form

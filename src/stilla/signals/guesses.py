@@ -10,18 +10,32 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Edges:
+    """How far each edge of a guess's box lies outside of the same edge of a box that the guess refers to, as a distribution
+    over bins: so many widths of that box (heights, for top and bottom) as `Dims.bins` says of the model, inside below 0.
+
+    logits: of left, top, right, bottom. reference: that box, as centre x, y, width and height in shares of the picture.
+    """
+
+    logits: Float[Tensor, "batch queries 4 bins"]
+    reference: Float[Tensor, "batch queries 4"]
+
+
+@dataclass(frozen=True)
 class Detections:
     """What a model finds in each picture of a batch: so many guesses (queries), of which most are nothing.
 
     logits: a column for each class, of which a sigmoid is the probability; or, where the classes are `exclusive`, one more
     for "nothing", under a softmax of all. boxes: centre x, y, width and height, as shares of the picture. earlier: what the
-    layers before the last one find, which learn the same; empty of a teacher.
+    layers before the last one find, which learn the same; empty of a teacher. edges: distributions of which the boxes are
+    the means, where a model has them.
     """
 
     logits: Float[Tensor, "batch queries columns"]
     boxes: Float[Tensor, "batch queries 4"]
     exclusive: bool = False
     earlier: tuple[Detections, ...] = ()
+    edges: Edges | None = None
 
     def independent(self) -> Float[Tensor, "batch queries classes"]:
         return independent(self.logits) if self.exclusive else self.logits

@@ -53,6 +53,7 @@ def fingerprint(recipe: Recipe, task: Task, teacher: Loaded) -> dict[str, Any]:
         "precision": precision_of(recipe.distill[0]),
         # nothing else is drawn: another run's seed asks the teacher the same
         **({"seed": recipe.seed} if recipe.cache.form == "samples" else {}),
+        **task.kept_beside,
     }
 
 

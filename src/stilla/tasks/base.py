@@ -420,6 +420,15 @@ class Task(ABC, Generic[SectionT]):
         """Numbers of the vectors in this model's `Signals.embeddings`; 0 where it gives none."""
         return 0
 
+    def bins_of(self, model: nn.Module) -> tuple[float, ...]:
+        """Where the bins lie over which this model's edges of boxes are distributed (`Dims.bins`); empty where none are."""
+        return ()
+
+    @property
+    def kept_beside(self) -> Mapping[str, Any]:
+        """What of a teacher's answers is stored because this student can learn it, by name; a cache is known by it too."""
+        return {}
+
     def told(self, stored: Dims) -> Dims:
         """The sizes of a teacher's answers that were stored, once `align` has brought them to the student's."""
         smaller = self.row_classes() < self.teacher_classes() == stored.classes

@@ -43,7 +43,7 @@ OFFERED: Mapping[str, Offered] = {
                                   without="recognisers that write, such as Whisper, have the folder alone: a file would need "
                                           "a loop that knows the prompt"),
     "text-to-speech": Offered(("spectrogram", "frames"), _STATES, (), "a file would need a loop that knows when to end"),
-    "object-detection": Offered(("objects", "queries"), (*_STATES, "maps"), ("onnx",),
+    "object-detection": Offered(("objects", "queries"), ("edges", *_STATES, "maps"), ("onnx",),
                                 "int8 has not been measured of boxes; RT-DETR, D-FINE and DEIMv2 have no file"),
     "causal-lm": _TOKENS,
     "masked-lm": _TOKENS,

@@ -57,7 +57,8 @@ class LiveTeacher:
         self.model.to(device)
 
     def dims(self, batch: Batch | None = None) -> Dims:
-        sizes = Dims(self.task.row_classes(), embedding=self.task.embedding_width(self.model))
+        sizes = Dims(self.task.row_classes(), embedding=self.task.embedding_width(self.model),
+                     bins=self.task.bins_of(self.model))
         if batch is None:
             return sizes
         device = next(self.model.parameters()).device

@@ -48,7 +48,7 @@ def dims_of(model: nn.Module, task: Task, inputs: Mapping[str, Tensor] | None) -
     """Sizes of what a model will say. `inputs`: of a small batch, where hidden states are compared; else None."""
     # how many tokens there are, a teacher says; one that is trained has none
     classes = task.row_classes() or int(task.vocabulary)
-    sizes = Dims(classes, embedding=task.embedding_width(model))
+    sizes = Dims(classes, embedding=task.embedding_width(model), bins=task.bins_of(model))
     if inputs is None:
         return sizes
     device = next(model.parameters()).device

@@ -18,6 +18,8 @@ from transformers import (
     DabDetrForObjectDetection,
     DeformableDetrConfig,
     DeformableDetrForObjectDetection,
+    Deimv2Config,
+    Deimv2ForObjectDetection,
     DetrConfig,
     DetrForObjectDetection,
     DFineConfig,
@@ -66,6 +68,14 @@ def _rt(**more: Any) -> dict[str, Any]:
         "num_denoising": 4, "hidden_expansion": 1.0, **more}
 
 
+def _fine(**more: Any) -> dict[str, Any]:
+    return {**_rt(), "backbone_config": HGNetV2Config(
+        stem_channels=[3, 8, 8], stage_in_channels=[8, 16, 16, 16], stage_mid_channels=[8, 8, 8, 8],
+        stage_out_channels=[16, 16, 16, 16], stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
+        hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], embedding_size=8,
+        out_features=["stage2", "stage3", "stage4"]), "max_num_bins": 8, "decoder_n_points": [2, 2, 2], **more}
+
+
 def config(family: str, names: Sequence[str] = NAMES, **changes: Any) -> Any:
     """Of a family without timm and torchvision, tiny."""
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
@@ -84,11 +94,8 @@ def config(family: str, names: Sequence[str] = NAMES, **changes: Any) -> Any:
                                                              "decoder_n_points": 2, **more}),
         "rt-detr": lambda **more: RTDetrConfig(**_rt(**more)),
         "rt-detr-v2": lambda **more: RTDetrV2Config(**_rt(**more)),
-        "d-fine": lambda **more: DFineConfig(**{**_rt(), "backbone_config": HGNetV2Config(
-            stem_channels=[3, 8, 8], stage_in_channels=[8, 16, 16, 16], stage_mid_channels=[8, 8, 8, 8],
-            stage_out_channels=[16, 16, 16, 16], stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
-            hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], embedding_size=8,
-            out_features=["stage2", "stage3", "stage4"]), "max_num_bins": 8, "decoder_n_points": [2, 2, 2], **more}),
+        "d-fine": lambda **more: DFineConfig(**_fine(**more)),
+        "deimv2": lambda **more: Deimv2Config(**_fine(**more)),
         "lw-detr": lambda **more: LwDetrConfig(**{
             "backbone_config": LwDetrViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=64,
                                                patch_size=8, window_block_indices=[0], num_windows=4, pretrain_image_size=64,
@@ -103,7 +110,8 @@ def config(family: str, names: Sequence[str] = NAMES, **changes: Any) -> Any:
 CLASSES: dict[str, Any] = {
     "yolos": YolosForObjectDetection, "detr": DetrForObjectDetection, "conditional": ConditionalDetrForObjectDetection,
     "dab": DabDetrForObjectDetection, "deformable": DeformableDetrForObjectDetection, "rt-detr": RTDetrForObjectDetection,
-    "rt-detr-v2": RTDetrV2ForObjectDetection, "d-fine": DFineForObjectDetection, "lw-detr": LwDetrForObjectDetection,
+    "rt-detr-v2": RTDetrV2ForObjectDetection, "d-fine": DFineForObjectDetection, "deimv2": Deimv2ForObjectDetection,
+    "lw-detr": LwDetrForObjectDetection,
 }
 FAMILIES = tuple(CLASSES)
 
@@ -121,7 +129,7 @@ def model(family: str, seed: int = 0, names: Sequence[str] = NAMES, **changes: A
 
 def processor(family: str, size: int = 64, fixed: bool | None = None) -> Any:
     """`fixed`: to one size; by default where the family has to."""
-    if family.startswith(("rt", "d-fine")):
+    if family.startswith(("rt", "d-fine", "deim")):
         return RTDetrImageProcessorPil(size={"height": size, "width": size})
     kind = YolosImageProcessorPil if family == "yolos" else DetrImageProcessorPil
     square = family in ("yolos", "lw-detr") if fixed is None else fixed

@@ -14,7 +14,7 @@ from torch import nn
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import ModelSource, StudentSpec
-from stilla.signals import Batch, Dense, Side, Signals
+from stilla.signals import Batch, Dense, Dims, Edges, Side, Signals
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
@@ -39,6 +39,8 @@ class Detection(ObjectTask[DetectionData]):
     column: Column | None = None
     sizes: frozenset[Size] = frozenset()
     """Width and height of all pictures of the splits: each model has one canvas for all of a run."""
+    bins: tuple[float, ...] = ()
+    """Where the teacher's bins lie, where teacher and student both have distributions of edges; else none."""
 
     kind: ClassVar[str] = "object-detection"
     given = '"picture.png"'
@@ -86,7 +88,25 @@ class Detection(ObjectTask[DetectionData]):
         return () if self.column is None else (self.column.name,)
 
     def numbers(self) -> int:
+        return self._found + (4 + 4 * len(self.bins) if self.bins else 0)
+
+    @property
+    def _found(self) -> int:
+        """Numbers of a guess without its distributions."""
         return len(self.problem.names) + 4
+
+    def bins_of(self, model: nn.Module) -> tuple[float, ...]:
+        return detectors.bins_of(model)
+
+    def between(self, student: Loaded, teacher: Loaded) -> Self:
+        return replace(self, bins=self.bins_of(teacher.model) if self.bins_of(student.model) else ())
+
+    @property
+    def kept_beside(self) -> Mapping[str, Any]:
+        return {"edges": len(self.bins)} if self.bins else {}
+
+    def told(self, stored: Dims) -> Dims:
+        return replace(super().told(stored), bins=self.bins)
 
     def resolved(self, section: DetectionData) -> DetectionData:
         objects = None if self.column is None else self.column.name
@@ -139,11 +159,20 @@ class Detection(ObjectTask[DetectionData]):
         if teacher.detections is not None or not isinstance(teacher.logits, Dense):
             return student, teacher
         numbers = teacher.logits.logits.unflatten(1, (-1, self.numbers()))  # of a cache
-        return student, Signals(detections=unpacked(numbers), stacks=teacher.stacks)
+        found = unpacked(numbers[..., : self._found])
+        if self.bins:
+            reference, logits = numbers[..., self._found :].split([4, 4 * len(self.bins)], -1)
+            found = replace(found, edges=Edges(logits.unflatten(-1, (4, -1)), reference))
+        return student, Signals(detections=found, stacks=teacher.stacks)
 
     def remembered(self, teacher: Signals, batch: Batch) -> Signals:
-        assert teacher.detections is not None
-        return Signals(logits=Dense(packed(teacher.detections).flatten(1)), stacks=teacher.stacks)
+        found = teacher.detections
+        assert found is not None
+        numbers = packed(found)
+        if self.bins and found.edges is not None:
+            beside = (found.edges.reference, found.edges.logits.flatten(2))
+            numbers = torch.cat([numbers, *(one.to(numbers.dtype) for one in beside)], -1)
+        return Signals(logits=Dense(numbers.flatten(1)), stacks=teacher.stacks)
 
     def exam(self) -> DetectionExam:
         return DetectionExam(self.problem.names, self.show)

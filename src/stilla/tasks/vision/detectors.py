@@ -12,11 +12,12 @@ from typing import Any
 import PIL.Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
+from transformers.loss.loss_d_fine import weighting_function
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
-from stilla.signals import Detections
+from stilla.signals import Detections, Edges
 from stilla.tasks.base import Loaded
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.labels import Problem
@@ -24,6 +25,9 @@ from stilla.tasks.shared.labels import Problem
 _CLASS_HEADS = ("class_embed", "score_head", "enc_out_class_embed")
 """Parts of names of heads that stand within a body, where layers before the last one answer too."""
 _TOLD = ("intermediate_logits", "intermediate_reference_points", "enc_topk_logits", "enc_topk_bboxes")
+_CORNERS, _REFERENCES = "intermediate_predicted_corners", "initial_reference_points"
+_BINS = ("decoder.up", "decoder.reg_scale")
+"""How the names of the weights end that say where bins lie; their config says where they were when the model began."""
 _QUERIES = ("num_queries", "num_detection_tokens")
 _MASK = "pixel_mask"
 
@@ -133,7 +137,29 @@ def detections(outputs: Any, classes: int) -> Detections:
         got = "none" if logits is None or boxes is None else f"{logits.shape[-1]} columns"
         raise CompatibilityError(f"object-detection needs a model that gives `logits` of {classes} classes (and one column "
                                  f"more for nothing, if it has that) and `pred_boxes`; got {got}")
-    return Detections(logits, boxes, logits.shape[-1] == classes + 1)
+    return Detections(logits, boxes, logits.shape[-1] == classes + 1, edges=edges(outputs, -1))
+
+
+def bins_of(model: nn.Module) -> tuple[float, ...]:
+    """Where the bins of `D-FINE` and `DEIMv2` lie, in shares of a reference box's side; of others none.
+
+    Their weights count distances in `reg_scale`-th parts of a side, so that models with others have the same outermost bins
+    (2 · up of a side) and others between.
+    """
+    found = dict(model.named_parameters())
+    up, scale = (next((found[name].detach().double().cpu() for name in found if name.endswith(end)), None) for end in _BINS)
+    if up is None or scale is None:
+        return ()
+    config: Any = model.config
+    return tuple((weighting_function(config.max_num_bins, up, scale) / scale.abs()).tolist())
+
+
+def edges(outputs: Any, layer: int) -> Edges | None:
+    """Of a layer, counted from the last (-1) on: more is said of layers than of edges, as the first boxes have none."""
+    corners, references = (outputs.get(name) for name in (_CORNERS, _REFERENCES))
+    if corners is None or references is None or -layer > corners.shape[1]:
+        return None
+    return Edges(corners[:, layer].unflatten(-1, (4, -1)), references[:, layer])
 
 
 def earlier(outputs: Any) -> tuple[Detections, ...]:
@@ -142,7 +168,8 @@ def earlier(outputs: Any) -> tuple[Detections, ...]:
     layers, places, proposed, boxes = (outputs.get(name) for name in _TOLD)
     found = []
     if layers is not None and places is not None:
-        found = [Detections(layers[:, layer], places[:, layer]) for layer in range(layers.shape[1] - 1)]
+        found = [Detections(layers[:, layer], places[:, layer], edges=edges(outputs, layer))
+                 for layer in range(-layers.shape[1], -1)]
     if proposed is not None and boxes is not None:
         found.append(Detections(proposed, boxes))
     return tuple(found)
