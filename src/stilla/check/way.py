@@ -212,6 +212,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
             found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]
             task = task.between(loaded, teacher)
+            if all(is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
+                task = task.remembering(cache_choice.all_terms(recipe, task))
             there = unlabelled.to_look_at(task, splits, pool, answered=recipe.teacher.api is not None)
             sample = data.from_all_over(there, SAMPLE)
             chosen = objectives_of(recipe, task)

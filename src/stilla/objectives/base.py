@@ -37,7 +37,7 @@ class Objective(nn.Module):
 
     - `needs_teacher`: whether it compares with a teacher at all.
     - `needs_stacks`: whether it reads hidden states. `needs_grids`: and where in a picture their positions lie.
-      `needs_inputs`: what of its inputs a model's answer rests on.
+      `needs_inputs`: what of its inputs a model's answer rests on. `needs_edges`: distributions of the edges of boxes.
     - `count`: what its sum over the optimiser step is divided by: a name that the task counts (`rows`, `examples`, `words`).
     - `pooling`: of hidden states, how an example's positions become one vector; None: they are compared one by one.
     """
@@ -46,6 +46,7 @@ class Objective(nn.Module):
     needs_stacks: ClassVar[bool] = False
     needs_grids: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
+    needs_edges: ClassVar[bool] = False
     count: str = "rows"
     pooling: Pooling | None = None
 

@@ -3,6 +3,8 @@ D-FINE: Peng et al. 2024, arXiv:2410.13842)."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,6 +34,7 @@ class Edges(StepFeatureObjective):
     of the whole step. Needs no labels. The same of a student's earlier layers that have distributions.
     """
 
+    needs_edges: ClassVar[bool] = True
     count = "objects"
 
     def __init__(self, *, temperature: float = 5.0) -> None:

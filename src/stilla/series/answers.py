@@ -15,9 +15,11 @@ def with_shared_cache(stages: Stages, shared: Path) -> Stages:
     recipe = stages.recipe
     if recipe.cache.form == "none" or recipe.cache.path is not None:
         return stages
-    each = stages.asked()
+    task = stages.place.task
+    each = stages.asked(task)
     asked: dict[str, Any] = {"asked": each.get("", each), **caching.settings(recipe.cache)}
-    if any(cache_choice.reads(recipe, stages.place.task)):  # which of its layers are compared follows from the student's
+    # which of its layers are compared follows from the student's, and whether edges are
+    if any(cache_choice.reads(recipe, task)) or any(one.objective.needs_edges for one in cache_choice.all_terms(recipe, task)):
         asked |= {"student": recipe.student.model_dump(mode="json"),
                   "objectives": [[one.model_dump(mode="json") for one in stage.objectives or ()] for stage in recipe.distill]}
     section = recipe.cache.model_copy(update={"path": str(shared / f"cache-{fingerprint(asked)[:16]}")})

@@ -102,10 +102,10 @@ def problems(
     elif section.form in ("top_k", "samples") and task.places:
         found.append(f"cache.form: {section.form} stores the likeliest classes, and a short text may have fewer places than "
                      "these; use dense")
-    if any(one.objective.needs_grids for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+    if any(one.objective.needs_grids for one in all_terms(recipe, task)):
         found.append("cache: it holds no feature maps, which `maps` compares at every place; use cache: none, or `hidden` "
                      "with `pooling: mean`")
-    if any(one.objective.needs_inputs for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+    if any(one.objective.needs_inputs for one in all_terms(recipe, task)):
         found.append("cache: it holds answers, and not what they rest on, which `saliency` compares; use cache: none")
     if layer_map is not None and len(stacks := states_of(recipe, task, layer_map).layers) > 1:
         found.append(f"cache: it holds the hidden states of one stack of layers, and the objectives compare those of "
@@ -121,7 +121,7 @@ def unasked(recipe: Recipe, task: Task) -> list[str]:
     if any(stage.adapt is not None for stage in recipe.distill):
         return ["capture: the teacher is adapted to its student (distill.adapt), and says something else at every step; "
                 "`stilla run` is all that is needed, or leave adapt out"]
-    if any(one.objective.asks for stage in recipe.distill for one in terms_of(recipe, stage, task)):
+    if any(one.objective.asks for one in all_terms(recipe, task)):
         return []
     why = "The texts that it writes are kept with the run" if recipe.all_written else "The student learns from the data alone"
     return [f"capture: no objective of this recipe asks the teacher anything. {why}; `stilla run` is all that is needed, or "
@@ -185,6 +185,11 @@ def states_place(path: str | Path) -> str:
 def terms_of(recipe: Recipe, stage: Stage, task: Task) -> list[Term]:
     """The stage's objectives, those that it would get by default included."""
     return [term(spec) for spec in (objectives_of(recipe, task) if stage.objectives is None else stage.objectives)]
+
+
+def all_terms(recipe: Recipe, task: Task) -> list[Term]:
+    """Of all stages: one cache serves them all."""
+    return [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
 
 
 def temperatures_of(terms: Sequence[Term]) -> list[float]:

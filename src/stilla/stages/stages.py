@@ -273,7 +273,7 @@ class Stages:
                                       seed=self.recipe.seed)
         every = cache_choice.met(self.recipe, prepared.all_examples(), 1.0)
         read = caching.as_read(every, self.recipe, place.task)
-        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(), student.layer_map,
+        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(place.task), student.layer_map,
                                    workers=workers, log=self.place.folder.append_log)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
@@ -326,7 +326,8 @@ class Stages:
 
     def place_of(self, student: Loaded) -> Place:
         """Its tokens may be others than the teacher's: some of them, or any if it learns from written texts."""
-        return replace(self.place, task=self.place.task.between(student, self.teacher))
+        task = self.place.task.between(student, self.teacher)
+        return replace(self.place, task=task.remembering(cache_choice.all_terms(self.recipe, task)))
 
     def _train(
         self, place: Place, name: str, stage: Stage, student: Student, loaded: Loaded, seed: int, examples: Dataset,
@@ -351,12 +352,12 @@ class Stages:
         if written is not None and written.said is not None:
             return nullcontext(SaidTeacher(torch.from_numpy(written.said)))
         return caching.remembering(
-            self.teacher.model, task, terms, self.recipe, self.asked(),
+            self.teacher.model, task, terms, self.recipe, self.asked(task),
             cache_choice.states_of(self.recipe, task, student.layer_map), trusted=self.recipe.allow_weak_teacher)
 
-    def asked(self) -> caching.Asked:
-        """What the teacher's answers depend on, by task."""
-        return caching.asked(self.recipe, self.place.task, self.teacher)
+    def asked(self, task: Task) -> caching.Asked:
+        """What the teacher's answers depend on, by task. `task`: as a student has it."""
+        return caching.asked(self.recipe, task, self.teacher)
 
 
 def _made(spec: StudentSpec) -> dict[str, Any]:

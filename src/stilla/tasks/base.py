@@ -424,9 +424,13 @@ class Task(ABC, Generic[SectionT]):
         """Where the bins lie over which this model's edges of boxes are distributed (`Dims.bins`); empty where none are."""
         return ()
 
+    def remembering(self, terms: Sequence[Term]) -> Self:
+        """The same task, between two models, which stores of a teacher's answers what these terms learn beside what all do."""
+        return self
+
     @property
     def kept_beside(self) -> Mapping[str, Any]:
-        """What of a teacher's answers is stored because this student can learn it, by name; a cache is known by it too."""
+        """What that is, by name; a cache is known by it too."""
         return {}
 
     def told(self, stored: Dims) -> Dims:

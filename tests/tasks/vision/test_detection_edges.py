@@ -13,6 +13,7 @@ from torch import nn
 
 import stilla
 from stilla.check import check
+from stilla.objectives import Edges, Queries, Term
 from stilla.objectives._matching import corners
 from stilla.recipe.file import from_options
 from stilla.signals import Batch, Dense, Detections, Side
@@ -76,12 +77,13 @@ def test_other_detectors_have_no_bins(family: str) -> None:
     assert bool(detectors.bins_of(model(family))) == (family in WITH_EDGES)
 
 
-@pytest.mark.parametrize("student", ["d-fine", "rt-detr"])
-def test_a_cache_keeps_distributions_for_students_that_can_learn_them(student: str) -> None:
+@pytest.mark.parametrize(("student", "learnt"), [("d-fine", True), ("d-fine", False), ("rt-detr", True)])
+def test_a_cache_keeps_distributions_for_students_that_learn_them(student: str, learnt: bool) -> None:
     made = _drawn("d-fine")
     teacher, other = Loaded(made, None, ""), Loaded(model(student), None, "")
-    task = replace(Detection.of_model(made), queries=8).between(other, teacher)
-    beside = {"d-fine": 4 + 4 * 9, "rt-detr": 0}[student]
+    terms = [Term(Queries()), *([Term(Edges())] if learnt else [])]
+    task = replace(Detection.of_model(made), queries=8).between(other, teacher).remembering(terms)
+    beside = 4 + 4 * 9 if learnt and student == "d-fine" else 0
     assert task.teacher_classes() == 8 * (3 + 4 + beside)
     assert task.kept_beside == ({"edges": 9} if beside else {})
     inputs = {"pixel_values": torch.rand(3, 3, 64, 64)}

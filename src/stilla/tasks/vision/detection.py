@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stilla.errors import CompatibilityError, DataError, all_at_once
+from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Dims, Edges, Side, Signals
 from stilla.tasks.base import Loaded, Prepared
@@ -40,7 +41,7 @@ class Detection(ObjectTask[DetectionData]):
     sizes: frozenset[Size] = frozenset()
     """Width and height of all pictures of the splits: each model has one canvas for all of a run."""
     bins: tuple[float, ...] = ()
-    """Where the teacher's bins lie, where teacher and student both have distributions of edges; else none."""
+    """Where the teacher's bins lie, where both models have distributions of edges and they are learnt; else none."""
 
     kind: ClassVar[str] = "object-detection"
     given = '"picture.png"'
@@ -100,6 +101,9 @@ class Detection(ObjectTask[DetectionData]):
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
         return replace(self, bins=self.bins_of(teacher.model) if self.bins_of(student.model) else ())
+
+    def remembering(self, terms: Sequence[Term]) -> Self:
+        return self if any(one.objective.needs_edges for one in terms) else replace(self, bins=())
 
     @property
     def kept_beside(self) -> Mapping[str, Any]:
