@@ -18,8 +18,8 @@ def with_shared_cache(stages: Stages, shared: Path) -> Stages:
     task = stages.place.task
     each = stages.asked(task)
     asked: dict[str, Any] = {"asked": each.get("", each), **caching.settings(recipe.cache)}
-    # which of its layers are compared follows from the student's, and whether edges are
-    if any(cache_choice.reads(recipe, task)) or any(one.objective.needs_edges for one in cache_choice.all_terms(recipe, task)):
+    edges = any(one.objective.needs_edges for one in cache_choice.all_terms(recipe, task))
+    if any(cache_choice.reads(recipe, task)) or edges:  # what of it is compared follows from the student
         asked |= {"student": recipe.student.model_dump(mode="json"),
                   "objectives": [[one.model_dump(mode="json") for one in stage.objectives or ()] for stage in recipe.distill]}
     section = recipe.cache.model_copy(update={"path": str(shared / f"cache-{fingerprint(asked)[:16]}")})

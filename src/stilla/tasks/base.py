@@ -425,7 +425,7 @@ class Task(ABC, Generic[SectionT]):
         return ()
 
     def remembering(self, terms: Sequence[Term]) -> Self:
-        """The same task, between two models, which stores of a teacher's answers what these terms learn beside what all do."""
+        """The same task, between two models, which stores of a teacher's answers what these terms learn beside all others."""
         return self
 
     @property

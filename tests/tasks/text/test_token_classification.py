@@ -427,7 +427,8 @@ def test_what_pipelines_say_is_what_is_measured(tmp_path: Path) -> None:
     assert compared
 
 
-OF_OTHERS = {"ranking", "channels", "pairwise", "ctc", "objects", "queries", "segments", "masks", "spectrogram", "frames"}
+OF_OTHERS = {"ranking", "channels", "pairwise", "ctc", "objects", "queries", "edges", "segments", "masks", "spectrogram",
+             "frames"}
 """Of candidates, pictures, sounds, symbols and objects, which no text of words has."""
 
 
