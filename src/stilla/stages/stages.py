@@ -273,8 +273,8 @@ class Stages:
                                       seed=self.recipe.seed)
         every = cache_choice.met(self.recipe, prepared.all_examples(), 1.0)
         read = caching.as_read(every, self.recipe, place.task)
-        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(place.task), student.layer_map,
-                                   workers=workers, log=self.place.folder.append_log)
+        return caching.capture_all(self.teacher.model, place.task, read, self.recipe, self.asked(place.task),
+                                   student.layer_map, workers=workers, log=self.place.folder.append_log)
 
     def start(self, seed: int, written: Completed | None, cut: Cut | None = None) -> tuple[Student, Loaded]:
         """The student before training."""
