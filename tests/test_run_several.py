@@ -18,6 +18,7 @@ from stilla.check import check
 from stilla.export import OnnxModel
 from stilla.recipe.file import from_options, read
 from stilla.tasks.several.model import SeveralModel
+from stilla.teachers import LiveTeacher
 from tests import tiny
 from tests.tasks.several import setting
 
@@ -99,6 +100,26 @@ def test_every_exported_head_answers_as_its_folder(run: stilla.Run) -> None:
 def test_the_teachers_answers_were_stored_once(run: stilla.Run) -> None:
     assert {name: len(Store(run.folder / "cache" / name)) <= most for name, most in (("topics", 120), ("words", 48))} == {
         "topics": True, "words": True}
+
+
+@pytest.mark.parametrize("name", ["topics", "words"])
+def test_a_run_of_one_of_them_alone_asks_its_teacher_nothing(
+    run: stilla.Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(LiveTeacher, "__call__", refuse)
+    whole = read(run.folder / "recipe.yaml")
+    part, place = whole.data.parts[name], run.folder / "cache" / name
+    before = sorted((one.name, one.stat().st_size) for one in place.iterdir())
+    alone = stilla.distill({
+        "task": part.task, "data": part.data.model_dump(mode="json"), "teacher": (part.teacher or whole.teacher).model,
+        "student": {"layers": 1}, "distill": {**QUICK, "objectives": [{"kind": "logits", "temperature": 1.0}]},
+        "cache": {"form": "dense", "path": str(place)}, "evaluate": {"baseline": False, "resamples": 100, "speed": False},
+        "allow_weak_teacher": True, "output": str(tmp_path / "alone")})
+    assert alone.student.is_dir()
+    assert sorted((one.name, one.stat().st_size) for one in place.iterdir()) == before
 
 
 def test_it_can_be_measured_and_exported_again(run: stilla.Run) -> None:

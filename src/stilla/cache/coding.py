@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from stilla.cache import bits
 from stilla.errors import CacheError, one_of
-from stilla.signals import Samples, TopK
+from stilla.signals import Pooling, Samples, TopK
 
 Blob = memoryview
 Kept = TypeVar("Kept")
@@ -238,7 +238,7 @@ class StatesCoder(Coder[Mapping[str, Tensor]]):
 
     widths: Mapping[str, int]
     dtype: str = "bfloat16"
-    pooling: str | None = None
+    pooling: Pooling | None = None
     """How the positions of a piece became one vector; None: there is a vector for each."""
     kind: ClassVar[str] = "states"
 

@@ -152,16 +152,23 @@ def test_counts_are_of_every_task_and_of_all(made: Made) -> None:
     assert made.task.counts(batch_of(made, [0]))["words/words"] == 0
 
 
-def test_what_is_stored_of_a_teacher_are_rows_that_each_task_gets_back(made: Made) -> None:
-    batch = batch_of(made, [41, 0, 50, 3])
+def test_what_a_teacher_says_comes_apart_and_together_by_task(made: Made) -> None:
+    """Each task's examples by themselves are answered as among the others, and what is stored of them is what is read."""
+    batch, task = batch_of(made, [41, 0, 50, 3]), made.task
+    read = {}
     with torch.no_grad():
-        theirs = made.task.signals(made.teacher.model(**batch.teacher), batch, Side.TEACHER)
-        ours = made.task.signals(made.student().model(**batch.student), batch, Side.STUDENT)
-    stored = type(theirs)(logits=theirs.logits)
-    _, live = made.task.align(ours, theirs, batch)
-    _, read = made.task.align(ours, stored, batch)
-    for name in made.task.parts:
-        assert torch.equal(live.parts[name].logits.logits, read.parts[name].logits.logits)
+        theirs = task.signals(made.teacher.model(**batch.teacher), batch, Side.TEACHER)
+        ours = task.signals(made.student().model(**batch.student), batch, Side.STUDENT)
+        for name, own in task.parts_of(batch).items():
+            alone = task.batch_of({name: own})
+            assert {one.partition("/")[0] for one in alone.teacher} == {name}
+            said = task.signals(made.teacher.model(**alone.teacher), alone, Side.TEACHER).parts[name]
+            read[name] = type(said)(logits=said.logits)  # as from a store, which knows no labels
+    assert torch.equal(task.signals_of(read).logits.logits, theirs.logits.logits)
+    _, live = task.align(ours, theirs, batch)
+    _, stored = task.align(ours, task.signals_of(read), batch)
+    for name in task.parts:
+        assert torch.equal(live.parts[name].logits.logits, stored.parts[name].logits.logits)
     rows = [segment.rows for segment in made.task.segments(batch)]
     assert [one.start for one in rows[1:]] == [one.stop for one in rows[:-1]]
     assert rows[-1].stop == len(theirs.logits)
