@@ -278,7 +278,7 @@ def test_other_tokens_are_another_run(tmp_path: Path) -> None:
 
 def test_random_augmentation_with_a_cache_is_refused(tmp_path: Path) -> None:
     late: dict[str, Any] = {"data": {"augment": "light", "clean_passes": 3}, "distill": {"epochs": 4}}
-    with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none.*first 3 epochs would change no"):
+    with pytest.raises(StillaError, match=r"cache: .*change at random.*data\.augment: none.*first 3 passes would change no"):
         run(recipe(tmp_path, cache="dense", **late))
     with pytest.raises(StillaError, match=r"change at random"):
         capture(recipe(tmp_path, **late))

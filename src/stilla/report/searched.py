@@ -48,7 +48,8 @@ def search_table(trials: Sequence[Trial], best: Trial | None) -> ScoreTable:
     """The best first; those that are not finished last."""
     paths = list(trials[0].values) if trials else []
     metric = next((one.reached.metric for one in trials if one.reached is not None), "quality")
-    columns = [*(Column(path, path) for path in paths), Column("reached", metric_title(metric), "On validation data."),
+    columns = [*(Column(path, title, path) for path, title in zip(paths, titles(paths), strict=True)),
+               Column("reached", metric_title(metric), "On validation data."),
                Column("retention", "retention", "Of the teacher's quality there."),
                Column("parameters", "parameters"), Column("time", "time", "Of the whole trial.")]
     if any(one.reached is not None and one.reached.left for one in trials):
@@ -57,6 +58,22 @@ def search_table(trials: Sequence[Trial], best: Trial | None) -> ScoreTable:
                 (*(_value(one.values[path]) for path in paths), *_cells(one))[:len(columns)])
             for one in sorted(trials, key=_place)]
     return ScoreTable(tuple(columns), tuple(rows), ())
+
+
+def titles(paths: Sequence[str]) -> list[str]:
+    """Of fields as few of their last steps as tell them apart: `temperature`; `0.temperature` and `1.temperature`. Whole
+    paths leave a terminal no room for what is measured."""
+    found = []
+    for path in paths:
+        steps, count = path.split("."), 1
+        while count < len(steps) and any(_last(other, count) == _last(path, count) for other in paths if other != path):
+            count += 1
+        found.append(".".join(steps[-count:]))
+    return found
+
+
+def _last(path: str, count: int) -> list[str]:
+    return path.split(".")[-count:]
 
 
 def _place(one: Trial) -> tuple[float, int]:

@@ -88,7 +88,7 @@ def problems(
         found.append("cache: it finds the teacher's answers by what it was asked, and these examples change at random in "
                      "every epoch, so nothing would ever be found. Use data.views: 8, which draws eight forms of each once, "
                      "data.augment: none (for masked-lm data.fresh_masks: false), or cache: none"
-                     + (f". The first {counted(prepared.untouched, 'epoch')} would change nothing (data.clean_passes)"
+                     + (f". The first {counted(prepared.untouched, 'pass')} would change nothing (data.clean_passes)"
                         if prepared.untouched else ""))
     if section.form == "hidden" and not task.vocabulary:
         found.append(f"cache.form: hidden stores what enters the head of a language model, and `{task.kind}` has none; use "
