@@ -130,6 +130,7 @@ def test_classes_are_read_from_answers(
     assert int(found[1]) + int(found[3] or 0) == 24
     assert "an accuracy of" in said
     assert "on 10 labelled examples" in said
+    assert "its time, memory and energy are not known here" in said
     assert max(server.script.times().values()) <= 1 + len(FAULTS)
     assert sum(server.script.times().values()) == 34 + len(FAULTS)
 

@@ -96,7 +96,7 @@ def measure(
         said.append(f"teacher: {counted(parameters, 'parameter')}; not measured beside its student, as {unmeasured}")
     elif "teacher" not in costs:
         costs["teacher"] = Cost()
-        said.append("teacher: known by what it has said alone, so nobody knows what it costs")
+        said.append("teacher: known by what it has said alone; its time, memory and energy are not known here")
     said = [*notes, *said]
     if recipe.student.width is not None and teacher is not None:
         origin = task.pattern(teacher).model
