@@ -81,7 +81,8 @@ def problems(
     """
     prepared = met(recipe, prepared, share)
     if section.form == "none":
-        return [f"data.parts.{name}.cache: got {place!r}, and nothing is stored (cache: none); leave one of the two out"
+        return [f"data.parts.{name}.cache: got {place!r}, and nothing is stored (cache.form is none, by default also where "
+                "every example is asked about once); use cache.form: dense, or leave it out"
                 for name, place in recipe.data.stores.items()]
     found = []
     if prepared.changes and prepared.views is None:
