@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    GPT2Config,
+    GPT2Model,
+    MixtralConfig,
+    MixtralForCausalLM,
     ResNetConfig,
     ResNetModel,
     SegformerConfig,
@@ -15,7 +24,7 @@ from transformers import (
 
 from stilla.errors import StillaError
 from stilla.evaluate import count_flops, count_parameters, stored_bytes
-from stilla.evaluate.flops import count_tokens
+from stilla.evaluate.flops import Counter, count_tokens
 from stilla.tasks.shared.int8 import quantise
 from tests.tasks.tiny import vit_config
 
@@ -95,6 +104,45 @@ def test_a_transformer_encoder_on_its_fast_path_counts_the_same() -> None:
     expected = 2 * 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 2 * 5 * 5 * 16
     assert count_flops(layer.eval(), {"src": torch.randn(1, 5, 16)}) == expected
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize("name", ["bert", "resnet", "segformer", "deberta", "mixtral", "gpt2"])
+def test_the_counter_counts_as_torchs_own(name: str, learning: bool) -> None:
+    """In all: but for attention on the CPU, which torch's own does not know."""
+    model, inputs = small(name)
+    model.requires_grad_(learning)
+    found = []
+    for counter in (FlopCounterMode(display=False), Counter()):
+        with torch.random.fork_rng([]), torch.inference_mode(not learning), counter:
+            torch.manual_seed(0)
+            said = model(**inputs)
+            if learning:
+                next(one for one in said.values() if isinstance(one, Tensor)).sum().backward()
+        found.append(counter.total if isinstance(counter, Counter) else counter.get_total_flops())
+    assert found[0] == found[1] > 0
+
+
+def small(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    ids = {"input_ids": torch.randint(0, 40, (2, 7), generator=torch.manual_seed(0))}
+    pixels = {"pixel_values": torch.randn(1, 3, 32, 32, generator=torch.manual_seed(0))}
+    sizes: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+                             "intermediate_size": 16}
+    match name:
+        case "bert":
+            return BertModel(BertConfig(**sizes, attn_implementation="eager")), ids
+        case "deberta":
+            return DebertaV2Model(DebertaV2Config(**sizes, relative_attention=True, pos_att_type="p2c|c2p")), ids
+        case "mixtral":
+            return MixtralForCausalLM(MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4,
+                                                    attn_implementation="eager")), ids
+        case "resnet":
+            return ResNetModel(ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])), pixels
+        case "segformer":
+            return SegformerForImageClassification(SegformerConfig(
+                hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1], decoder_hidden_size=8,
+                attn_implementation="eager")), pixels
+    return GPT2Model(GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, attn_implementation="eager")), ids
 
 
 class Broken(nn.Module):

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from stilla import Term
 from stilla.objectives import DIST, Labels, Logits
-from stilla.training.operations import operations_of
+from stilla.training.operations import MICRO_BATCHES, operations_of, operations_of_teacher
 from tests.equivalence.setting import distance, trainer, weights
 
 BATCH, LENGTH, CLASSES = 8, 10, 3
@@ -46,6 +46,18 @@ def test_a_step_is_a_forward_two_backwards_and_the_teachers_forward(tmp_path: Pa
     products, attention = forward(32, 4)
     assert found.teacher is not None
     assert found.teacher * BATCH * LENGTH * 2 == pytest.approx(products + attention, rel=1e-9)
+
+
+def test_the_teachers_part_is_counted_where_the_steps_ask_it(tmp_path: Path) -> None:
+    """And not by a forward more, whose number is the same."""
+    made = trainer(tmp_path, data=rows(), objectives=[Term(Labels()), Term(Logits())])
+    batch, asked = next(iter(made.get_train_dataloader())), []
+    alone = operations_of_teacher(made.teacher, batch)
+    made.teacher.model.register_forward_hook(lambda *_: asked.append(1))
+    found = operations_of(made, compiled=False)
+    assert found is not None
+    assert found.teacher == alone
+    assert len(asked) == MICRO_BATCHES
 
 
 @pytest.mark.parametrize("what", ["batches that are cut", "a frozen encoder"])

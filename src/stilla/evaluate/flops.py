@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stilla.errors import StillaError
@@ -43,32 +45,61 @@ def count_flops(model: nn.Module, inputs: Inputs) -> float:
         StillaError: the model runs operations that cannot be counted.
     """
     device = next(iter(inputs.values())).device
-    counter = _counter()
+    counter = Counter()
     try:
-        with evaluating(model, device, "float32") as run, _no_fast_path(), _frozen(model), counter:
+        with evaluating(model, device, "float32") as run, _no_fast_path(), counter:
             run(inputs)
     except Exception as error:  # whatever a model's own operations raise under the counter
         raise StillaError(f"FLOPs cannot be counted ({type(error).__name__}: {error})") from error
-    total = float(counter.get_total_flops())
-    if not total:
+    if not counter.total:
         raise StillaError("FLOPs cannot be counted (the model runs no operation that the counter knows)")
-    return total
+    return float(counter.total)
 
 
-def flops_of(run: Callable[[], object]) -> float | None:
-    """FLOPs of whatever is called; None where it runs operations that cannot be counted, or none that can."""
-    counter = _counter()
+def flops_of(run: Callable[[], object], counter: Counter | None = None) -> float | None:
+    """FLOPs of whatever is called; None where it runs operations that cannot be counted, or none that can. `counter`: what
+    counts, for who is called and asks how far it is."""
+    counter = counter or Counter()
+    before = counter.total
     try:
         with _no_fast_path(), counter:
             run()
     except Exception:  # whatever a model's own operations raise under the counter
         return None
-    return float(counter.get_total_flops()) or None
+    return float(counter.total - before) or None
 
 
-def _counter() -> FlopCounterMode:
+class Counter(TorchDispatchMode):
+    """What torch's `FlopCounterMode` counts in all, by its own formulas, and in half of its time: that keeps by module what it
+    counts, for which it follows every module and every tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+        self._formulas = _formulas()
+        self._whole = set[Any]()
+
+    def __torch_dispatch__(  # torch's own signature
+        self, operation: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if operation not in self._whole:  # without gradients some arrive that are made of others
+            with self:
+                made = operation.decompose(*args, **kwargs)
+            if made is not NotImplemented:
+                return made
+            self._whole.add(operation)
+        made = operation(*args, **kwargs)
+        formula = self._formulas.get(operation.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=made)
+        return made
+
+
+@cache
+def _formulas() -> Mapping[Any, Callable[..., int]]:
     return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops,
-                                                          _CPU_ATTENTION_BACK: _cpu_attention_back_flops})
+                                                          _CPU_ATTENTION_BACK: _cpu_attention_back_flops}).flop_registry
 
 
 # torch's counter knows attention on GPUs only: on the CPU it silently counts 0 for the products of q, k and v
@@ -105,17 +136,3 @@ def _no_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """The counter follows tensors that want gradients back to where they come from, and a weight that is handed to a layer
-    (DeBERTa's positions) comes from nowhere."""
-    learning = [one for one in model.parameters() if one.requires_grad]
-    for one in learning:
-        one.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for one in learning:
-            one.requires_grad_(True)

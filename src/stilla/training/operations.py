@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from stilla.evaluate.asking import evaluating
-from stilla.evaluate.flops import flops_of
+from stilla.evaluate.flops import Counter, flops_of
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.forward import numbers_in
 from stilla.teachers import LiveTeacher, Remembering
@@ -57,22 +57,24 @@ def operations_of(trainer: DistillationTrainer, *, compiled: bool) -> Operations
     if trainer.accelerator.num_processes > 1 or compiled or any(one in trainer.args.optim.value for one in _BY_THEMSELVES):
         return None
     at_once = min(MICRO_BATCHES, trainer.args.gradient_accumulation_steps)  # what several share, steps of one do not compute
-    live, batches, found = live_of(trainer.teacher), list[Batch](), list[float | None]()
-    with _as_before(trainer.model), _aside(trainer) as aside:
+    live, batches, found, counter = live_of(trainer.teacher), list[Batch](), list[float | None](), Counter()
+    with _as_before(trainer.model), _aside(trainer, counter) as aside:
         some = islice(iter(trainer.get_train_dataloader()), MICRO_BATCHES)
         while (step := trainer.get_batch_samples(some, at_once, trainer.args.device))[0]:
-            found += [flops_of(partial(trainer.training_step, trainer.model_wrapped, batch, step[1])) for batch in step[0]]
+            found += [flops_of(partial(trainer.training_step, trainer.model_wrapped, batch, step[1]), counter)
+                      for batch in step[0]]
             batches += step[0]
-        teacher = None if live is None or not batches else operations_of_teacher(live, batches[0].to(trainer.args.device))
-    if not found or None in found:
-        return None
+        if not found or None in found:
+            return None
+        first = batches[0].to(trainer.args.device)
+        teacher = None if live is None else aside.answered(first) if aside else operations_of_teacher(live, first)
     entered = sum(numbers_in(batch.student) for batch in batches)
     total, asked = sum(one for one in found if one is not None), 0 if aside is None else aside.entered
     if asked and teacher is None:
         return None
     forward = None
     if trainer.hardest is not None and trainer.hardest.entered:
-        forward = _operations_alone(trainer.student, batches[0].to(trainer.args.device))
+        forward = _operations_alone(trainer.student, first)
         if forward is None:
             return None
     return Operations((total - (teacher or 0.0) * asked) / entered, teacher, forward)
@@ -91,14 +93,23 @@ def operations_of_teacher(live: LiveTeacher, batch: Batch) -> float | None:
 
 
 class _Aside:
-    """A live teacher that is asked beside the training: not among its answers."""
+    """A live teacher that is asked beside the training: not among its answers. `counter`: what counts meanwhile."""
 
-    def __init__(self, live: LiveTeacher) -> None:
-        self.live, self.entered = live, 0
+    def __init__(self, live: LiveTeacher, counter: Counter) -> None:
+        self.live, self.counter, self.entered = live, counter, 0
+        self._counted: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, batch: Batch) -> Signals:
         self.entered += numbers_in(batch.teacher)
-        return self.live.answer(batch)
+        before = self.counter.total
+        said = self.live.answer(batch)
+        self._counted.setdefault(_sizes(batch), self.counter.total - before)
+        return said
+
+    def answered(self, batch: Batch) -> float | None:
+        """As `operations_of_teacher`, by what was counted where the training asked about a batch of these sizes first."""
+        found = self._counted.get(_sizes(batch))
+        return found / numbers_in(batch.teacher) if found else operations_of_teacher(self.live, batch)
 
     def to(self, device: torch.device | str) -> None:
         self.live.to(device)
@@ -107,11 +118,16 @@ class _Aside:
         return self.live.dims(batch)
 
 
+def _sizes(batch: Batch) -> tuple[Any, ...]:
+    """Of what the teacher reads; what it computes is the same for all batches of the same."""
+    return tuple((name, tuple(value.shape)) for name, value in sorted(batch.teacher.items()))
+
+
 @contextmanager
-def _aside(trainer: DistillationTrainer) -> Iterator[_Aside | None]:
+def _aside(trainer: DistillationTrainer, counter: Counter) -> Iterator[_Aside | None]:
     """While it lasts a live teacher is asked aside; what is read from a cache by then is nobody's forward."""
     teacher = trainer.teacher
-    aside = _Aside(teacher) if isinstance(teacher, LiveTeacher) else None
+    aside = _Aside(teacher, counter) if isinstance(teacher, LiveTeacher) else None
     trainer.teacher = teacher if aside is None else aside
     try:
         yield aside
