@@ -70,8 +70,8 @@ def flops_of(run: Callable[[], object], counter: Counter | None = None) -> float
 
 
 class Counter(TorchDispatchMode):
-    """What torch's `FlopCounterMode` counts in all, by its own formulas, and in half of its time: that keeps by module what it
-    counts, for which it follows every module and every tensor."""
+    """What torch's `FlopCounterMode` counts in all, by its own formulas, and in half of its time: that keeps by module what
+    it counts, for which it follows every module and every tensor."""
 
     def __init__(self) -> None:
         super().__init__()
