@@ -11,6 +11,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from stilla.check import check
+from stilla.check.planning import plan
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.recipe.file import from_options
 from stilla.run import distill
@@ -152,3 +153,17 @@ def test_a_narrower_student_that_was_chosen_is_as_large_as_said(tmp_path: Path, 
     assert written["width"]["ffn"] == plan["chosen"]["width"]["ffn"] == chosen["ffn"]
     assert parameters(folder / "student") == chosen["parameters"] <= 0.9 * parameters(folder / "teacher")
     assert all(one["reached"] is not None for one in plan["tried"])
+
+
+def test_a_third_of_a_shallow_teacher_whose_tokens_cannot_be_cut_has_a_smaller_hidden_state(tmp_path: Path) -> None:
+    """As of whole words, or Marian's: one layer of two is more than half of it."""
+    recipe = tiny.recipe(tmp_path, student={"size": 0.33})
+    recipe["teacher"]["model"] = tiny.bert(tmp_path / "shallow", layers=1)
+    recipe["distill"] = {**recipe["distill"], "epochs": 1}
+    assert any("1 layer and 50% of their width" in note for note in check(from_options(recipe)).notes)
+    folder = distill(recipe).folder
+    written = yaml.safe_load((folder / "recipe.yaml").read_text())["student"]
+    made = plan_of(folder)
+    assert made["chosen"]["width"].keys() == {"ffn", "heads", "hidden"} <= written["width"].keys()
+    assert parameters(folder / "student") == made["tried"][0]["parameters"] <= 0.33 * parameters(folder / "teacher")
+    assert next(one for one in plan(from_options(recipe)).students if one.chosen).candidate.hidden < 1

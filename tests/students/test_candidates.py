@@ -142,6 +142,30 @@ def test_the_deepest_of_the_narrower_ones_is_tried_where_it_is_deeper() -> None:
     assert finalists([deep]) == [deep]
 
 
+@pytest.mark.parametrize(("teacher", "fits"), [
+    (hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=2, **{**WIDE, "num_attention_heads": 4})), (2, 0.5)),
+    (hf.ViTForImageClassification(hf.ViTConfig(num_hidden_layers=1, hidden_size=32, num_attention_heads=4,
+                                               intermediate_size=64, image_size=8, patch_size=4)), (1, 0.5)),
+], ids=lambda one: type(one).__name__)
+def test_where_no_layers_fit_the_hidden_state_is_narrower(teacher: hf.PreTrainedModel, fits: tuple[int, float]) -> None:
+    """Of a shallow teacher whose tokens cannot be cut, a third is to be had so alone."""
+    most = size(teacher) // 3
+    assert not candidates(teacher, most, None)
+    found = candidates(teacher, most, None, narrower=True)
+    assert found
+    for each in found:
+        student = by_width(by_layers(teacher, each.layers).model, Width(**each.width, rounds=1), first_units)
+        assert each.parameters == size(student.of(by_layers(teacher, each.layers).model)) <= most
+        assert each.spec["width"] == {"ffn": each.ffn, "heads": each.hidden, "hidden": each.hidden}
+    assert fits in [(each.layers, each.hidden) for each in finalists(found)]
+
+
+def test_of_a_smaller_hidden_state_the_deepest_of_each_width_is_tried() -> None:
+    widths = ((4, 0.25), (3, 0.25), (2, 0.5), (1, 0.75))
+    slim = [replace(one(layers, 1.0), ffn=share, hidden=share) for layers, share in widths]
+    assert [(each.layers, each.hidden) for each in finalists(slim)] == [(4, 0.25), (2, 0.5), (1, 0.75)]
+
+
 def test_a_limit_that_nothing_fits_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
         finalists(candidates(bert(), 10, vocabulary()))

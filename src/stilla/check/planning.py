@@ -85,7 +85,7 @@ def plan(recipe: Recipe) -> Plan:
     fast: dict[str, float] = {}
     planned = []
     for one in students:
-        layers = json.dumps([one.layers, one.ffn])
+        layers = json.dumps([one.layers, one.width])
         if layers not in fast:
             fast[layers] = latency(one, ready.task, ready.teacher, how, sample)
         reached, chosen = tried.get(json.dumps(one.spec, sort_keys=True), (None, False))
@@ -112,7 +112,8 @@ def _tried(output: Path) -> tuple[Mapping[str, tuple[float | None, bool]], str |
         return {}, None
     reached = {}
     for one in known["tried"]:
-        spec = Candidate(one["layers"], one["parameters"], one["tokens"], ffn=one.get("ffn", 1.0)).spec
+        spec = Candidate(one["layers"], one["parameters"], one["tokens"], ffn=one.get("ffn", 1.0),
+                         hidden=one.get("hidden", 1.0)).spec
         reached[json.dumps(spec, sort_keys=True)] = (one["reached"], spec == known["chosen"])
     return reached, str(known["by"])
 

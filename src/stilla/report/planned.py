@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     Column("layers", "layers"), Column("neurons", "neurons", "Of its feed-forward layers, to the teacher's."),
+    Column("hidden", "hidden state", "And heads, to the teacher's."),
     Column("tokens", "tokens", "Of its vocabulary."),
     Column("parameters", "parameters"), Column("size", "size", "Of its weights in float32, to the teacher's."),
     Column("latency", "latency", "Median of a forward on this machine."),
@@ -55,6 +56,7 @@ def _cells(one: Planned, whole: Planned, narrower: bool, *, teacher: bool = Fals
     return (
         missing if teacher else Cell(shown, value=float(layers)),
         missing if not narrower else Cell(numbers.percent(candidate.ffn), value=candidate.ffn),
+        missing if candidate.hidden == 1 else Cell(numbers.percent(candidate.hidden), value=candidate.hidden),
         missing if candidate.tokens is None else Cell(f"{candidate.tokens:,}", value=float(candidate.tokens)),
         Cell(numbers.count(candidate.parameters), value=float(candidate.parameters)),
         Cell(numbers.megabytes(1e6 * one.megabytes), "" if teacher else numbers.compared(

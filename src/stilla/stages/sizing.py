@@ -30,8 +30,8 @@ class Tried:
 
     def plain(self) -> dict[str, Any]:
         one = self.candidate
-        return {"layers": one.layers, "ffn": one.ffn, "tokens": one.tokens, "parameters": one.parameters, "kept": one.kept,
-                "reached": self.reached}
+        return {"layers": one.layers, "ffn": one.ffn, "hidden": one.hidden, "tokens": one.tokens,
+                "parameters": one.parameters, "kept": one.kept, "reached": self.reached}
 
 
 def sized(stages: Stages, written: Completed | None) -> Stages:

@@ -59,8 +59,8 @@ def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
 def latency(one: Candidate, task: Task, teacher: Loaded, how: Latency, prepared: Prepared) -> float:
     """Milliseconds of a forward, the median: of a student with these layers; its tokens are no work."""
     model = transformer(by_layers(teacher.model, one.layers))
-    if one.ffn < 1:
-        model = by_width(model, Width(ffn=one.ffn, rounds=1), first_units).of(model)
+    if one.width:
+        model = by_width(model, Width.model_validate({**one.width, "rounds": 1}), first_units).of(model)
     return latency_of(model, teacher.processor, task, how, prepared)
 
 
@@ -121,7 +121,8 @@ def chosen_before(output: Path, limits: StudentSpec) -> Mapping[str, Any] | None
 
 
 def in_words(spec: Mapping[str, Any]) -> str:
-    layers, tokens, neurons = spec["layers"], spec.get("vocabulary", {}).get("tokens"), spec.get("width", {}).get("ffn", 1)
+    layers, tokens, width = spec["layers"], spec.get("vocabulary", {}).get("tokens"), spec.get("width", {})
+    neurons, units = width.get("ffn", 1), "width" if "hidden" in width else "neurons"
     return all_of([f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}",
-                   *([f"{neurons:.0%} of their neurons"] if neurons < 1 else []),
+                   *([f"{neurons:.0%} of their {units}"] if neurons < 1 else []),
                    *([f"{tokens:,} tokens"] if tokens is not None else [])])

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
 from stilla.models.configs import ConfigPath, edited_config, skeleton
+from stilla.models.knobs import Kind
 from stilla.recipe import Width
 from stilla.students.layers import by_layers, depths, outline
-from stilla.students.sizes import Shares, changes, targets
+from stilla.students.sizes import KINDS, Shares, changes, targets
 from stilla.students.vocabulary import size_of_a_token
 from stilla.students.width import Plan
 
@@ -28,6 +29,8 @@ FINALISTS = 3
 """That are tried of those with whole layers."""
 NARROWER = (3 / 4, 1 / 2)
 """Shares of the feed-forward neurons that leave room for more layers or tokens."""
+SLIMMER = (3 / 4, 1 / 2, 1 / 4)
+"""Shares of neurons, heads and hidden state, where no number of layers with the whole hidden state is small enough."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Candidate:
     """A student that could be made.
 
     layers: as a recipe says them. tokens: of its vocabulary, None for all. parameters: about how many. kept: the share of the
-    texts' tokens that it has. ffn: the share of the teacher's feed-forward neurons.
+    texts' tokens that it has. ffn: the share of the teacher's feed-forward neurons. hidden: of its heads and hidden state.
     """
 
     layers: int | Mapping[str, Any]
@@ -43,11 +46,18 @@ class Candidate:
     tokens: int | None = None
     kept: float = 1.0
     ffn: float = 1.0
+    hidden: float = 1.0
+
+    @property
+    def width(self) -> dict[str, float]:
+        """By kind, as a recipe says it; empty where all of it is kept."""
+        shares = {"ffn": self.ffn, "heads": self.hidden, "hidden": self.hidden}
+        return {kind: share for kind, share in shares.items() if share < 1}
 
     @property
     def spec(self) -> dict[str, Any]:
         """As a recipe's `student` says it."""
-        return {"layers": self.layers, **({} if self.ffn == 1 else {"width": {"ffn": self.ffn}}),
+        return {"layers": self.layers, **({"width": self.width} if self.width else {}),
                 **({} if self.tokens is None else {"vocabulary": {"tokens": self.tokens}})}
 
     @property
@@ -73,7 +83,7 @@ def candidates(
 ) -> list[Candidate]:
     """Of each way to keep layers, the one with the most tokens that has at most so many parameters; the deepest first.
     `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts, also the one with the most
-    neurons of those that have them.
+    neurons of those that have them; and where there is none at all, those of a smaller hidden state.
 
     Raises:
         CompatibilityError: the teacher has no layers that could be cut.
@@ -81,7 +91,8 @@ def candidates(
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
     ways, found = depths(teacher), list[Candidate]()
-    cuts = _cuts(by_layers(teacher, ways[-1]).model) if narrower and most is not None else {}
+    shallow = by_layers(teacher, ways[-1]).model if narrower and most is not None else None
+    cuts = {} if shallow is None else _cuts(shallow, NARROWER, "ffn")
     for layers in ways:
         model = outline(teacher, layers)
         whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
@@ -91,7 +102,27 @@ def candidates(
                     for share, said in cuts.items())
             fitting = (_fitting(one, most, vocabulary, each) for one in less)
             found += list(islice((one for one in fitting if one is not None and one.kept >= READABLE), 1))
+    if not found and shallow is not None and most is not None:
+        found = _slimmer(teacher, ways, _cuts(shallow, SLIMMER, *KINDS), most, vocabulary)
     return sorted(found, key=lambda one: (one.depth, one.ffn, one.parameters), reverse=True)
+
+
+def _slimmer(
+    teacher: nn.Module, ways: Sequence[Any], cuts: Mapping[float, Mapping[ConfigPath, object]], most: int,
+    vocabulary: Vocabulary | None,
+) -> list[Candidate]:
+    """Of each way to keep layers, the widest that fits."""
+    found = []
+    for layers in ways:
+        model = outline(teacher, layers)
+        for share, said in cuts.items():
+            less = skeleton(model, edited_config(model.config, said))
+            each = 0 if vocabulary is None else size_of_a_token(less)
+            one = _fitting(Candidate(layers, _size(less), ffn=share, hidden=share), most, vocabulary, each)
+            if one is not None:
+                found.append(one)
+                break
+    return found
 
 
 def _fitting(one: Candidate, most: int | None, vocabulary: Vocabulary | None, each: int) -> Candidate | None:
@@ -112,29 +143,31 @@ def _size(model: nn.Module) -> int:
     return sum(one.numel() for one in model.parameters())
 
 
-def _cuts(shallow: nn.Module) -> dict[float, Mapping[ConfigPath, object]]:
-    """What a config says of fewer neurons, by their share; nothing where it cannot be said. Of a shallow model, as that is
-    soon seen of one, and a deep one's config says it alike."""
+def _cuts(shallow: nn.Module, shares: Sequence[float], *kinds: Kind) -> dict[float, Mapping[ConfigPath, object]]:
+    """What a config says of fewer units of these kinds, by their share; nothing where it cannot be said. Of a shallow model,
+    as that is soon seen of one, and a deep one's config says it alike."""
     cuts: dict[float, Mapping[ConfigPath, object]] = {}
     assert isinstance(shallow, PreTrainedModel)
     with suppress(CompatibilityError):
-        plan = Plan(shallow, Width(ffn=min(NARROWER)))
-        for share in NARROWER:
-            cuts[share] = changes(plan.widths, targets(plan.widths, Shares(ffn=share)))
+        plan = Plan(shallow, Width.model_validate(dict.fromkeys(kinds, min(shares))))
+        for share in shares:
+            cuts[share] = changes(plan.widths, targets(plan.widths, Shares(**dict.fromkeys(kinds, share))))
     return cuts
 
 
 def finalists(found: Sequence[Candidate], most: int = FINALISTS) -> list[Candidate]:
     """The deepest that can read nearly all of the texts, the next deeper one, and the next shallower ones; and the deepest of
-    the narrower ones.
+    the narrower ones. Of those of a smaller hidden state, the deepest of each width.
 
     Raises:
         CompatibilityError: there is no candidate.
     """
     if not found:
         raise CompatibilityError("student: no number of layers and tokens stays below the limit; a single layer with the "
-                                 "tokens that every text needs is larger or slower. Allow more, or give a student of other "
-                                 "sizes (`config`)")
+                                 "tokens that every text needs is larger or slower, also with a quarter of its width where "
+                                 "a config can say that. Allow more, or give a student of other sizes (`config`)")
+    if all(one.hidden < 1 for one in found):
+        return list({one.hidden: one for one in reversed(found)}.values())[::-1]
     whole, less = ([one for one in found if (one.ffn == 1) is said] for said in (True, False))
     least = whole[_readable(whole)].depth if whole else 0
     deepest = [one for one in less if one.depth > least][:1]
