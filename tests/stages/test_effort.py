@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 from transformers import BertConfig, LlamaConfig, PreTrainedConfig, ResNetConfig, T5Config, ViTConfig
 
+from stilla.errors import RecipeError
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
 from stilla.stages.effort import BUDGETS, rate_of, settled, width_of
@@ -44,6 +45,15 @@ def test_what_a_recipe_says_stays() -> None:
     assert (said.epochs, said.learning_rate) == (2.5, 2e-5)
     stepped, = settled(recipe(max_steps=7), model, 700).distill
     assert (stepped.epochs, stepped.max_steps, stepped.learning_rate) == (None, 7, 2.1e-4)
+
+
+def test_a_number_is_so_many_passes_at_the_rate_of_its_own() -> None:
+    said, = settled(recipe(effort=12), Configured(BertConfig(hidden_size=64)), 700).distill
+    assert (said.effort, said.epochs, said.learning_rate) == (None, 12, 2.1e-4)
+    with pytest.raises(RecipeError, match=r"effort: got 12 passes, and max_steps beside them; leave one of the two out"):
+        recipe(effort=12, max_steps=7)
+    with pytest.raises(RecipeError, match="effort: got 0; expected quick, standard or thorough, or a number"):
+        recipe(effort=0)
 
 
 @pytest.mark.parametrize(("width", "rate"), [(64, 5e-4), (384, 3e-4), (768, 1.5e-4), (1024, 1.1e-4), (8192, 5e-5)])

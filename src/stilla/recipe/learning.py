@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -68,12 +69,16 @@ class ObjectiveSpec(Section):
         return dict(self.model_extra or {})
 
 
+Effort = Literal["quick", "standard", "thorough"]
+
+
 class Stage(Training):
     """Distillation, or one stage of it."""
 
-    effort: Literal["quick", "standard", "thorough"] | None = None
+    effort: Annotated[Effort | None, BeforeValidator(lambda said: said, json_schema_input_type=Effort | float | None)] = None
     """How long a student learns where neither `epochs` nor `max_steps` says it, by default `standard`: about 500, 4,000 or
-    16,000 steps, within 3 to 10, 3 to 30 or 10 to 100 passes over the data (docs/defaults.md)."""
+    16,000 steps, within 3 to 10, 3 to 30 or 10 to 100 passes over the data (docs/defaults.md). A number of passes is what
+    `epochs` says."""
     epochs: float | None = Field(None, gt=0, le=EPOCHS)
     """Passes over the training data; by default what `effort` takes."""
     learning_rate: float | None = Field(None, gt=0, le=RATE)
@@ -98,6 +103,19 @@ class Stage(Training):
     hardest: int | None = Field(None, ge=2, le=1000)
     """Of so many forms of each example that changes at random (`data.augment`), each pass takes the one in which the student
     is furthest from its teacher: the largest KL(teacher || student) as the pass begins."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _passes(cls, said: object) -> object:
+        """An effort in numbers is passes over the data."""
+        effort = said.get("effort") if isinstance(said, Mapping) else None
+        if not isinstance(said, Mapping) or not isinstance(effort, int | float) or isinstance(effort, bool):
+            return said
+        if not 0 < effort <= EPOCHS:
+            raise ValueError(f"effort: got {effort:g}; expected quick, standard or thorough, or a number of passes above 0")
+        if beside := [name for name in ("epochs", "max_steps") if said.get(name) is not None]:
+            raise ValueError(f"effort: got {effort:g} passes, and {beside[0]} beside them; leave one of the two out")
+        return {**{name: value for name, value in said.items() if name != "effort"}, "epochs": effort}
 
     @model_validator(mode="after")
     def _one_that_stays(self) -> Self:

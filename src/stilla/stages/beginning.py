@@ -1,0 +1,53 @@
+"""How far a student is from its teacher before its first step, and whether that is further than where others begin."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+from stilla.data import from_all_over
+from stilla.errors import CompatibilityError, counted
+from stilla.recipe import Stage
+from stilla.runtime.narrate import say
+from stilla.runtime.processes import on_main
+from stilla.stages.place import Place
+from stilla.tasks.base import Loaded
+from stilla.training.arguments import precision_of
+from stilla.training.drawing import as_before
+from stilla.training.validation import KL, Validation
+
+LOOKED_AT = 256
+"""Validation examples: a start that is wrong shows in few."""
+
+
+def say_where(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> None:
+    """Measured where both say distributions over the same classes; draws nothing that a training would have drawn.
+
+    KL(teacher || uniform) is at most ln C. Who begins further from its teacher is sure of what is wrong: random weights begin
+    below (their first loss is about ln C; Karpathy 2019, "A recipe for training neural networks"), and so do good cuts.
+    """
+    classes = place.task.row_classes()
+    if classes < 2 or not place.task.distributions or not place.task.comparable(student.processor, teacher.processor):
+        return
+    found = on_main(lambda: _measured(place, student, teacher, stage))
+    if found is None:
+        return
+    number = counted(min(LOOKED_AT, len(place.splits["validation"])), "validation example")
+    said = f"student: before its first step its kl from the teacher is {found:.3g} on {number}"
+    if found > math.log(classes):
+        said += (f", further than that of equal probabilities for all {classes:,} classes ({math.log(classes):.3g} at most): "
+                 "it begins with answers that are sure and wrong, which cost steps to unlearn. Other layers "
+                 "(layers_by: auto) or more of them may begin nearer")
+    say(said)
+
+
+def _measured(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> float | None:
+    """None where the task's exam compares no distributions."""
+    some = from_all_over(place.splits["validation"], LOOKED_AT)
+    prepared = place.task.prepare(some, student.processor, teacher.processor, training=False)
+    device = next(student.model.parameters()).device
+    validation = Validation(place.task, [prepared], teacher.model)
+    with as_before(device), suppress(CompatibilityError):
+        return validation.measured(student.model, prepared, precision=precision_of(stage), device=device, together=False,
+                                   batch_size=place.recipe.evaluate.batch_size)[KL]
+    return None
