@@ -15,11 +15,12 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.objectives import Logits
-from stilla.recipe import StudentSpec, VocabularySpec
+from stilla.recipe import ModelSource, StudentSpec, VocabularySpec
 from stilla.rows import row_loss
 from stilla.signals import Batch, Dense, Headed, Side
 from stilla.stages.starting import start_student
-from stilla.stages.vocabulary import Smaller, cost_of
+from stilla.stages.surveying import vocabulary_of
+from stilla.stages.vocabulary import Counting, Smaller, cost_of
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.forward import listen
 from stilla.tasks.language.causal_lm import CausalLM
@@ -414,3 +415,16 @@ def test_the_dense_form_of_a_teacher_is_brought_to_the_students_tokens() -> None
     _, one = both.task.align(said, said, batch)
     _, other = both.task.align(headed, headed, batch)
     assert torch.allclose(dense(one.logits), dense(other.logits), atol=1e-5)
+
+
+def test_a_config_that_names_tokens_that_no_row_is_for_is_named_and_limits_cut_no_tokens_of_it(tmp_path: Path) -> None:
+    """As a small GPT-2 does whose config was made with nothing said of the ends of texts."""
+    tokenizer = speaking.gpt2()
+    model = hf.GPT2ForSequenceClassification(hf.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=64, pad_token_id=0))
+    loaded = Loaded(model, tokenizer, ModelSource(model="x"))
+    counting = Counting(task_of("text-classification", rows("text-classification", LINES)),
+                        (rows("text-classification", LINES),))
+    with pytest.raises(CompatibilityError, match=r"token_id of the model's config is 50256, and its tokenizer has no"):
+        counting.of(loaded)
+    assert vocabulary_of(loaded, counting) is None

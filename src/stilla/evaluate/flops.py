@@ -98,8 +98,9 @@ class Counter(TorchDispatchMode):
 
 @cache
 def _formulas() -> Mapping[Any, Callable[..., int]]:
-    return FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _cpu_attention_flops,
-                                                          _CPU_ATTENTION_BACK: _cpu_attention_back_flops}).flop_registry
+    found: Mapping[Any, Callable[..., int]] = FlopCounterMode(display=False, custom_mapping={
+        _CPU_ATTENTION: _cpu_attention_flops, _CPU_ATTENTION_BACK: _cpu_attention_back_flops}).flop_registry
+    return found
 
 
 # torch's counter knows attention on GPUs only: on the CPU it silently counts 0 for the products of q, k and v

@@ -49,7 +49,9 @@ def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
     whole = max(float(used.weights.sum()), 1e-12)
 
     def kept(tokens: int) -> float:
-        return float(used.weights[used.kept(VocabularySpec(tokens=tokens)).numbers].sum()) / whole
+        numbers = used.kept(VocabularySpec(tokens=tokens)).numbers
+        # there may be more rows than tokens
+        return float(used.weights[numbers[numbers < len(used.weights)]].sum()) / whole
 
     always = used.kept(VocabularySpec(tokens=len(used.there))).always
     rows = int(teacher.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]

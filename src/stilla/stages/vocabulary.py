@@ -28,6 +28,7 @@ from stilla.students.vocabulary import (
     pieces_of,
     refusal,
     refuse_other_pieces,
+    refuse_unknown,
     with_rows,
     with_tokens,
 )
@@ -81,6 +82,7 @@ class Counting:
         mark = of_processor(before)
         if mark not in self._known:
             pieces, there = pieces_of(before), frozenset(before.get_vocab().values())
+            refuse_unknown(student.model)
             named = {*before.added_tokens_decoder, *before.all_special_ids, *named_in_configs(student.model)}
             weights, beside, texts = np.zeros(1 + max(there)), set[int](), list[tuple[str, int | None]]()
             for examples in self.learnt if self.data else ():

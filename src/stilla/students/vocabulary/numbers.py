@@ -8,7 +8,9 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
+from stilla.errors import CompatibilityError
 from stilla.models.configs import ConfigPath
+from stilla.models.entry import table_of
 from stilla.students.vocabulary.refusal import refusal
 
 _ENDS = ("_token_id", "_token_ids", "_token_index")
@@ -22,6 +24,21 @@ def named_in_configs(model: PreTrainedModel) -> set[int]:
     """Numbers of tokens that the model's configs name, for which there have to be tokens."""
     return {number for plain in _configs(model) for _, name, value in _fields(plain) if not _is_held_back(name)
             for number in _numbers(name, value)}
+
+
+def refuse_unknown(model: PreTrainedModel) -> None:
+    """Before any tokens are counted.
+
+    Raises:
+        CompatibilityError: the model's configs name a token that it has no row for (GPT2Config has 50256 for the end of
+            a text by itself).
+    """
+    table = table_of(model)
+    for plain in () if table is None else _configs(model):
+        for path, name, value in _fields(plain):
+            lost = [] if _is_held_back(name) else [one for one in _numbers(name, value) if one >= table.num_embeddings]
+            if lost:
+                raise _unknown((*path, name), lost[0])
 
 
 def renumbered(config: PreTrainedConfig, order: Mapping[int, int]) -> dict[ConfigPath, object]:
@@ -81,9 +98,13 @@ def _changed(name: str, value: Any, order: Mapping[int, int], path: ConfigPath) 
         return _mapped(kept, order) or None
     lost = [number for number in _numbers(name, value) if number not in order]
     if lost:
-        raise refusal(f"{'.'.join((*path, name))} of the model's config is {lost[0]}, and its tokenizer has no such token; "
-                      "correct its config.json")
+        raise _unknown((*path, name), lost[0])
     return _mapped(value, order)
+
+
+def _unknown(path: ConfigPath, number: int) -> CompatibilityError:
+    return refusal(f"{'.'.join(path)} of the model's config is {number}, and its tokenizer has no such token; correct its "
+                   "config.json")
 
 
 def _mapped(value: Any, order: Mapping[int, int]) -> Any:
