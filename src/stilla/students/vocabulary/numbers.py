@@ -34,7 +34,9 @@ def refuse_unknown(model: PreTrainedModel) -> None:
             a text by itself).
     """
     table = table_of(model)
-    for plain in () if table is None else _configs(model):
+    if table is None:
+        return
+    for plain in _configs(model):
         for path, name, value in _fields(plain):
             lost = [] if _is_held_back(name) else [one for one in _numbers(name, value) if one >= table.num_embeddings]
             if lost:
