@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import nn
 
 from stilla.data import from_all_over
 from stilla.errors import CompatibilityError, counted
 from stilla.recipe import Stage
 from stilla.runtime.narrate import say
-from stilla.runtime.processes import on_main
+from stilla.runtime.processes import on_main, processes
 from stilla.stages.place import Place
 from stilla.tasks.base import Loaded
-from stilla.training.arguments import precision_of
+from stilla.training.arguments import precision_of, runs_on_cpu
 from stilla.training.drawing import as_before
 from stilla.training.validation import KL, Validation
 
-LOOKED_AT = 256
+LOOKED_AT = 64
 """Validation examples: a start that is wrong shows in few."""
 
 
@@ -45,9 +49,20 @@ def _measured(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> f
     """None where the task's exam compares no distributions."""
     some = from_all_over(place.splits["validation"], LOOKED_AT)
     prepared = place.task.prepare(some, student.processor, teacher.processor, training=False)
-    device = next(student.model.parameters()).device
+    device = torch.device("cpu") if runs_on_cpu(stage) else processes().device
     validation = Validation(place.task, [prepared], teacher.model)
-    with as_before(device), suppress(CompatibilityError):
+    with _moved(student.model, device), _moved(teacher.model, device), as_before(device), suppress(CompatibilityError):
         return validation.measured(student.model, prepared, precision=precision_of(stage), device=device, together=False,
                                    batch_size=place.recipe.evaluate.batch_size)[KL]
     return None
+
+
+@contextmanager
+def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """A model where a training would have it; afterwards where it was, as a teacher whose answers are stored need not stay."""
+    before = next(model.parameters()).device
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(before)
