@@ -19,6 +19,7 @@ from stilla.check.places import (
     missing_packages,
     told_secrets,
     trainings,
+    unknown_in,
     unknown_names,
 )
 from stilla.check.spaces import cost_in_words, look_at_values, of_a_trial, wrong_places
@@ -54,7 +55,7 @@ def check_draft(draft: Draft) -> Findings:
     """Everything about a recipe, problems of its shape included; the rest of it is looked at all the same."""
     found = Found(list(draft.problems))
     if draft.recipe is None:
-        return Findings(_clean(found.problems), ())
+        return Findings(_clean([*found.problems, *unknown_in(draft.plain)]), ())
     recipe = _of_runs(draft.recipe, found)
     look_by_itself(recipe, found)
     from stilla.check.terms import wrong_terms

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from stilla.check.found import Found
 from stilla.errors import RecipeError, TrustError, all_of, did_you_mean, one_of, short
@@ -48,18 +49,42 @@ def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
 
 def unknown_names(recipe: Recipe) -> list[str]:
     """Names that are in none of the tables, without importing what the tables name."""
-    from stilla.export import KINDS as FORMATS
-    from stilla.objectives import KINDS as OBJECTIVES
     from stilla.tasks import KINDS as TASKS
 
-    named: list[tuple[str, str, Mapping[str, object]]] = [("task", recipe.task, TASKS)]
-    named += [(f"{place}.kind", spec.kind, OBJECTIVES) for place, spec in objectives(recipe)]
-    named += [("export", name, FORMATS) for name in recipe.export]
+    return [*_unknown([("task", recipe.task)], TASKS),
+            *_unknown_parts([(f"{place}.kind", spec.kind) for place, spec in objectives(recipe)], recipe.export)]
+
+
+def unknown_in(plain: Mapping[str, Any]) -> list[str]:
+    """The same of what stands in a recipe that cannot be understood as a whole; its task is looked at as it is read."""
+    found: list[tuple[str, Any]] = []
+    stages, personal = plain.get("distill"), plain.get("personal")
+    many = [stages] if isinstance(stages, Mapping) else stages if isinstance(stages, list) else []
+    places = [("distill" if len(many) == 1 else f"distill[{number}]", one) for number, one in enumerate(many)]
+    for place, stage in [*places, ("personal", personal)]:
+        specs = stage.get("objectives") if isinstance(stage, Mapping) else None
+        found += [(f"{place}.objectives[{index}].kind", spec.get("kind")) for index, spec in
+                  enumerate(specs if isinstance(specs, list) else []) if isinstance(spec, Mapping)]
+    export = plain.get("export")
+    formats = [export] if isinstance(export, str) else export if isinstance(export, list) else []
+    return _unknown_parts([(place, kind) for place, kind in found if isinstance(kind, str)],
+                          [one for one in formats if isinstance(one, str)])
+
+
+def _unknown_parts(kinds: Iterable[tuple[str, str]], formats: Iterable[str]) -> list[str]:
+    from stilla.export import KINDS as FORMATS
+    from stilla.objectives import KINDS as OBJECTIVES
+
+    return [*_unknown(kinds, OBJECTIVES), *_unknown([("export", one) for one in formats], FORMATS, own=False)]
+
+
+def _unknown(named: Iterable[tuple[str, str]], table: Mapping[str, object], *, own: bool = True) -> list[str]:
+    """`own`: whether a person's class may be named too."""
     problems = []
-    for place, name, table in named:
-        own = ", or package.module:Class" if table is not FORMATS else ""
+    for place, name in named:
         if name not in table and not (own and ":" in name):
-            problems.append(f"{place}: got {short(name, 80)!r}; expected {one_of(list(table))}{own}."
+            also = ", or package.module:Class" if own else ""
+            problems.append(f"{place}: got {short(name, 80)!r}; expected {one_of(list(table))}{also}."
                             f"{did_you_mean(name, table)}")
     return problems
 

@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from stilla.runtime.paths import meant
 
 @dataclass(frozen=True)
 class Draft:
-    """A recipe that may have problems. `recipe`: what can be understood of it, if that is enough to go on."""
+    """A recipe that may have problems. `recipe`: what can be understood of it, if that is enough to go on; else `plain` is
+    what stands there."""
 
     recipe: Recipe | None
     problems: tuple[str, ...]
+    plain: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(self) -> Recipe:
         """The recipe.
@@ -181,7 +183,8 @@ def _drafted(plain: Mapping[str, Any], overrides: Sequence[str], source: str, ou
         found += _wrong_task(changed.get("task"))
     if recipe is not None and beside is not None:
         found += _only_beside(recipe, beside)
-    return Draft(recipe, _first([*wrong, *(f"{where(one.path)}: {one.text}" for one in found)]))
+    return Draft(recipe, _first([*wrong, *(f"{where(one.path)}: {one.text}" for one in found)]),
+                 changed if recipe is None else {})
 
 
 def _wrong_task(task: Any) -> list[Problem]:
