@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset
@@ -92,6 +92,19 @@ def usable(section: QuestionAnsweringData, split: Dataset) -> dict[int, Question
     if not found:
         raise DataError(f"there is no question left: all {len(split)} cannot be used.")
     return found
+
+
+def asked_in(column: str, split: Dataset, known: Mapping[int, Question]) -> list[Question]:
+    """The same questions in the words of another column.
+
+    Raises:
+        DataError: there are none, for some of them.
+    """
+    texts = _columns.values(split, column)
+    if lacking := [row for row in known if not isinstance(texts[row], str) or not texts[row].strip()]:
+        raise all_at_once([f"teacher.data: {column!r} is null or empty: {rows_in_words(split, lacking)}. Fill it, or leave "
+                           "these examples out."], DataError)
+    return [replace(one, question=texts[row].strip()) for row, one in known.items()]
 
 
 def _refuse_empty(section: QuestionAnsweringData, context: Any, question: Any) -> None:

@@ -59,23 +59,27 @@ class Read:
 
 
 def passages(
-    tokenizers: Sequence[PreTrainedTokenizerBase], asked: Sequence[Question], length: int, overlap: float, least: int
+    tokenizers: Sequence[PreTrainedTokenizerBase], asked: Sequence[Question], length: int, overlap: float, least: int,
+    teachers: Sequence[Question] | None = None,
 ) -> Read:
     """All windows of at most `length` tokens. `tokenizers`: the student's, and the teacher's where that is another. `least`:
-    so many tokens of the passage have to have room.
+    so many tokens of the passage have to have room. `teachers`: what the teacher is asked about the same passages, where that
+    is something else.
 
     Raises:
         CompatibilityError: a tokenizer has no token that stands for a whole text.
     """
     for tokenizer in tokenizers:
         _refuse_unfit(tokenizer)
+    both = [asked, *([asked] * (len(tokenizers) - 1) if teachers is None else [teachers])]
+    if teachers is not None:
+        tokenizers = [tokenizers[0], tokenizers[-1]]
     made: list[list[_Window]] = []
     full: list[int] = []
     apart: list[int] = []
     for start in tracked(range(0, len(asked), _AT_ONCE), "tokenising"):
-        part = asked[start : start + _AT_ONCE]
-        several = [_wholes(tokenizer, part) for tokenizer in tokenizers]
-        for row, one in enumerate(part):
+        several = [_wholes(tokenizer, one[start : start + _AT_ONCE]) for tokenizer, one in zip(tokenizers, both, strict=True)]
+        for row, one in enumerate(asked[start : start + _AT_ONCE]):
             wholes = [wholes[row] for wholes in several]
             rooms = [length - (len(whole.ids) - whole.size) for whole in wholes]
             parts = _parts(one, wholes)

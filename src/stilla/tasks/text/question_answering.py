@@ -26,6 +26,7 @@ from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.labels import Problem
+from stilla.tasks.shared.privileged import columns_of_teacher
 from stilla.tasks.text import asked as _asked
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.across import carried
@@ -55,6 +56,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     section: QuestionAnsweringData
     maybe_none: bool
     """Whether the data have questions that their passages do not answer."""
+    teachers: str = ""
+    """The column with what teachers are asked about the same passages; empty: the same."""
 
     kind: ClassVar[str] = "question-answering"
     usage = ANSWERING
@@ -79,6 +82,25 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     def resolved(self, section: QuestionAnsweringData) -> QuestionAnsweringData:
         return section
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """Other questions about the same passages: in another language, in other words, with what helps to answer them."""
+        if "context" in columns:
+            raise DataError("teacher.data.context: the answers are places in the passage that the student reads, and another "
+                            "passage has others. Give the teacher other questions (teacher.data: {question: ...}), or let a "
+                            "student write what it answers (task: seq2seq).")
+        found = columns_of_teacher(columns, "question", splits, (self.section.answers,))
+        if len(found) > 1:
+            raise DataError(f"teacher.data.question: got {len(found)} columns; expected one.")
+        split = next(iter(splits.values()))
+        if found and not _columns.is_text(split.features[found[0]]):
+            raise DataError(f"teacher.data.question: {found[0]!r} holds no text. {_columns.columns_of(split)}")
+        return replace(self, teachers="" if found in ((), (self.section.question,)) else found[0])
+
+    def of_teacher(self) -> Self:
+        if not self.teachers:
+            return self
+        return replace(self, section=self.section.model_copy(update={"question": self.teachers}), teachers="")
+
     def adapted_to(self, teacher: Loaded) -> Self:
         return self
 
@@ -100,7 +122,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
         both = [student] if teacher is None or _tokens.same(student, teacher) else [student, teacher]
         length = _tokens.longest(both, section.max_length)
         rows, questions = np.array(list(known), np.int64), list(known.values())
-        read = passages(both, questions, length, section.overlap, section.longest_answer)
+        theirs = _asked.asked_in(self.teachers, split, known) if self.teachers and teacher is not None else None
+        read = passages(both, questions, length, section.overlap, section.longest_answer, theirs)
         for some, why in ((read.full, f"the question leaves no room for an answer of {section.longest_answer} tokens "
                                       "(data.longest_answer)"),
                           (read.apart, "teacher and student part the passage into tokens that have no border in common")):
@@ -125,7 +148,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
     # --- examples without labels ---
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        return bound(pool, self._read, called, _columns.is_text, "text", _usual_questions, (self.section.answers,))
+        usual = _usual_questions if len(self._read) == 2 else _nobody_knows
+        return bound(pool, self._read, called, _columns.is_text, "text", usual, (self.section.answers,))
 
     def usable(self, pool: Dataset) -> Dataset:
         texts = [_columns.values(pool, column) for column in self._read]
@@ -138,8 +162,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
         return zip(*([text or "" for text in _columns.values(split, column)] for column in self._read))
 
     @property
-    def _read(self) -> tuple[str, str]:
-        return self.section.context, self.section.question
+    def _read(self) -> tuple[str, ...]:
+        return self.section.context, self.section.question, *([self.teachers] if self.teachers else [])
 
     # --- two models ---
 
@@ -223,6 +247,10 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def numbers_of(self, length: int) -> int:
         return 2 * length
+
+
+def _nobody_knows(pool: Dataset, texts: Sequence[str]) -> None:
+    """Which of two questions is the teacher's."""
 
 
 def _usual_questions(pool: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
