@@ -38,12 +38,13 @@ def found(recipe):
 def test_names_in_no_table_are_told_in_the_first_round_where_the_recipe_cannot_be_understood():
     """A student is missing, so that there is no recipe to go on with; a mistyped objective is no news of a second check."""
     plain = {"task": "text-classification", "data": {"train": "a.csv"}, "teacher": {"mode": "m"}, "export": ["onx"],
-             "distill": [{"objectives": [{"kind": "labels"}, {"kind": "logit"}, {"kind": "own.losses:Mine"}, {"kind": 3}, 4]}],
+             "distill": [{"objectives": [{"kind": "labels"}, {"kind": "logit"}, {"kind": "own.losses:Mine"}, {"kind": 3}]}],
              "personal": {"by": "user", "objectives": [{"kind": "labls"}]}}
     draft = draft_of_options(plain)
     assert draft.recipe is None
     said = [one.split("; expected")[0] for one in check_draft(draft).problems]
-    for problem in ("distill.objectives[1].kind: got 'logit'", "personal.objectives[0].kind: got 'labls'", "export: got 'onx'"):
+    for problem in ("distill.objectives[1].kind: got 'logit'", "personal.objectives[0].kind: got 'labls'",
+                    "export: got 'onx'"):
         assert said.count(problem) == 1, said
     assert not [one for one in said if "own.losses" in one]
     two = check_draft(draft_of_options({**plain, "distill": [{}, {"objectives": [{"kind": "logit"}]}]})).problems

@@ -6,6 +6,7 @@ a run would go. Local models are loaded as a run would load them; those that wou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from stilla.stages.transfer import of_runs
 
 if TYPE_CHECKING:
     from stilla.check.estimate import Estimate
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Findings", "check", "check_draft", "refuse_known_problems", "refuse_wrong_names", "unknown_names"]
 
@@ -132,3 +135,5 @@ def refuse_known_problems(recipe: Recipe) -> None:
                        alone_problems(training.trainer, f"{place}.trainer", processes().num_processes)]
     if found.problems:
         raise found.error()
+    for note in found.warned:
+        logger.warning("%s", note)

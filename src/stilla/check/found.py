@@ -24,6 +24,14 @@ class Found:
     kinds: dict[str, type[StillaError]] = field(default_factory=dict)
     """Of the problems that a part of the way raised; the others are the recipe's own."""
 
+    warned: list[str] = field(default_factory=list)
+    """Notes that a run begins with too: what it measures is not what its reader would think."""
+
+    def warn(self, note: str) -> None:
+        if note not in self.warned:
+            self.notes.append(note)
+            self.warned.append(note)
+
     def attempt(self, place: str = "") -> Attempt:
         """`with found.attempt():` a part whose refusal is a finding, not the end; `place` is put before it."""
         return Attempt(self, place)
