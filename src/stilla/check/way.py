@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from stilla import data, tasks
-from stilla.check import generating, lengths, mining, places, proposing, size
+from stilla.check import generating, lengths, mining, padding, places, proposing, size
 from stilla.check.answers import can_go_on
 from stilla.check.found import Found, warnings_as
 from stilla.check.mining import ToMine
@@ -19,8 +19,10 @@ from stilla.check.terms import fit, is_usable, needs_the_teacher, wrong_terms
 from stilla.errors import counted, did_you_mean, one_of
 from stilla.evaluate.generate import writer
 from stilla.evaluate.texts import number_asked
+from stilla.export import graphs
 from stilla.recipe import TEXT_METRICS, Recipe, Stage
 from stilla.runtime.quiet import quiet_libraries
+from stilla.signals import Side
 from stilla.stages import (
     adapting,
     asking,
@@ -210,7 +212,8 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
                 found.notes.append(f"student.interpolate: {student.moved}")
             if smaller is not None:
                 size.note_the_vocabulary(task, teacher, loaded, splits, unlabelled.number_of(splits, pool), found)
-            found.problems += [f"export: {problem}" for problem in task.unwritten(loaded.model, recipe.export)]
+            why = [*task.unwritten(loaded.model, recipe.export), *graphs.unwritten(loaded.model, recipe.export)]
+            found.problems += [f"export: {problem}" for problem in why]
             task = task.between(loaded, teacher)
             if all(is_usable(spec) for stage in recipe.distill for spec in stage.objectives or ()):
                 task = task.remembering(cache_choice.all_terms(recipe, task))
@@ -225,6 +228,10 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             share = unlabelled.number_learnt(recipe, splits, pool) / len(sample)
             recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
             fit(recipe, chosen, task, teacher, student, prepared, found)
+            if not found.problems:
+                padding.look(task, loaded.model, prepared, Side.STUDENT, "student", found)
+                if theirs is not None:
+                    padding.look(task, teacher.model, prepared, Side.TEACHER, "teacher.model", found)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool,
                          to_mine=to_mine)

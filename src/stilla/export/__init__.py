@@ -89,8 +89,9 @@ def export(kind: str, model: nn.Module, processor: Any | None, task: Task, prepa
         ExportError: packages are missing, the format cannot hold the model, the disk is full.
     """
     from stilla.export.deploy import write_folder, write_heads
+    from stilla.export.graphs import unwritten
 
-    if why := task.unwritten(model, [kind]):
+    if why := [*task.unwritten(model, [kind]), *unwritten(model, [kind])]:
         raise ExportError("; ".join(why))
     if heads := task.handed_over(model, processor, prepared):
         return write_heads(find(kind), heads, folder)

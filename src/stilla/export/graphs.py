@@ -31,6 +31,23 @@ INSIDE = 1_900_000_000
 TOLERANCE = 1e-3
 
 
+UNTRACED = {
+    "canine": "the forward works for one length of texts only",
+    "funnel": "the forward works for one length of texts only",
+    "longformer": "the forward counts on values which tokens see the whole text",
+    "nystromformer": "the forward works for one length of texts only",
+}
+"""By model type, why torch's exporter cannot hold it (`tests/export/test_untraced.py` tries them)."""
+
+
+def unwritten(model: nn.Module, formats: Sequence[str]) -> list[str]:
+    """Why it cannot be exported in these formats, in words, as far as its family says it."""
+    kinds = dict.fromkeys(one.config.model_type for one in model.modules() if isinstance(one, PreTrainedModel))
+    found = [kind for kind in kinds if kind in UNTRACED] if formats else []
+    return [f"{all_of(list(formats))}: a {type(model).__name__} cannot be written, as of a {kind} {UNTRACED[kind]}. Leave "
+            "export out, or take a student of another family (docs/export.md)" for kind in found]
+
+
 def ready(model: nn.Module) -> nn.Module:
     """A copy in float32 on the CPU (onnxruntime computes bfloat16 nowhere else), with eager attention."""
     copied = copy.deepcopy(model).cpu().float().requires_grad_(False).eval()
