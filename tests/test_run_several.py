@@ -224,3 +224,20 @@ def test_filters_and_shares_are_of_every_task_and_what_is_finished_is_skipped(
     said = capsys.readouterr().err
     for stage in ("unlabelled.topics", "unlabelled.words", "student", "baseline"):
         assert f"{stage}: finished before, skipped" in said
+
+
+def test_a_second_student_of_the_same_teachers_asks_nothing(run: stilla.Run, tmp_path: Path) -> None:
+    """Of another size, from other weights, of other objectives, with another seed and tasks that come otherwise often."""
+    plain = read(run.folder / "recipe.yaml").model_dump(mode="json")
+    plain["data"]["temperature"] = 5.0
+    plain["student"] = {"config": {"encoder": {"num_hidden_layers": 1, "hidden_size": 16}}}
+    plain |= {"cache": {"form": "dense", "path": str(run.folder / "cache")}, "seed": 7, "output": str(tmp_path / "second"),
+              "distill": {**QUICK, "objectives": [{"kind": "dkd", "part": "topics"}, {"kind": "logits", "part": "words"}]},
+              "export": []}
+    stilla.capture({**plain, "output": str(tmp_path / "captured")})  # what the small tasks' share has left out so far
+    stored = len(Store(run.folder / "cache"))
+    second = stilla.distill(plain)
+    assert second.scores.parts.keys() == {"topics", "words"}
+    assert len(Store(run.folder / "cache")) == stored
+    lines = [json.loads(line) for line in (second.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert not any(line.get("asked") for line in lines if line["stage"] == "student")
