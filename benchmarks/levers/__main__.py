@@ -1,6 +1,6 @@
 """What single levers are worth, against the same recipe without them; all on the data of the demos.
 
-    python -m benchmarks.levers --parts reasons weights search curve transfer api --seeds 3
+    python -m benchmarks.levers --parts reasons weights search curve transfer api extend --seeds 3
 
 Every run is kept in a folder: stopped, the same command continues; finished, it only prints the tables.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.levers import passed_on, pulled, reasons, searched, served
+from benchmarks.levers import extended, passed_on, pulled, reasons, searched, served
 from benchmarks.levers.setting import Setting
 from stilla.runtime.quiet import quiet_libraries
 
@@ -25,6 +26,8 @@ PARTS: Mapping[str, tuple[str, Callable[[Setting], str]]] = {
     "curve": ("digits", searched.show_curve),
     "transfer": ("digits", passed_on.show),
     "api": ("text", served.show),
+    "extend": ("digits", extended.show),
+    "extend-text": ("text", partial(extended.show, limits=(4,), lengths=(20,))),
 }
 """By name, the demo whose data it takes, and what measures it."""
 

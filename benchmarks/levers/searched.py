@@ -52,7 +52,7 @@ def show_curve(setting: Setting) -> str:
     found = stilla.curve({
         **own, "data": data, "teacher": {"model": setting.teacher},
         "distill": {**own["distill"][0], "epochs": None, "max_steps": STEPS}, "evaluate": {"speed": False},
-        "output": str(setting.folder / "curve")}, per_class=(4, 16, 64), draws=setting.seeds)
+        "output": str(setting.folder / "curve")}, per_class=(4, 8, 16, 32, 64), draws=setting.seeds)
     rows = [[str(size), *(numbers.MISSING if one is None else cell(found.metric, one)
                           for one in (found.mean(size, kind) for kind in KINDS))] for size in found.sizes]
     return (f"{markdown(['labels a class', *KINDS], rows)}\n\nteacher {numbers.quality(found.metric, found.teacher)}; "
