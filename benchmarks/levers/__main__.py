@@ -27,7 +27,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Setting], str]]] = {
     "transfer": ("digits", passed_on.show),
     "api": ("text", served.show),
     "extend": ("digits", extended.show),
-    "extend-text": ("text", partial(extended.show, limits=(4,), lengths=(20,))),
+    "extend-text": ("text", partial(extended.show, lengths=(20,))),
 }
 """By name, the demo whose data it takes, and what measures it."""
 

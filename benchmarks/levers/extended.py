@@ -16,7 +16,7 @@ FEW = 5
 """Passes, a quarter of the demos' own."""
 
 
-def show(setting: Setting, limits: tuple[int, ...] = (4, 8), lengths: tuple[int, ...] = (10, 20, 40)) -> str:
+def show(setting: Setting, limits: tuple[int, ...] = (4,), lengths: tuple[int, ...] = (10, 20)) -> str:
     """`limits`: of `extend`. `lengths`: passes of whole trainings, of which validation data say the best."""
     how = {**setting.recipe()["distill"][0], "epochs": FEW}
     ways: dict[str, dict[str, Any]] = {
