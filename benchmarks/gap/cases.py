@@ -165,6 +165,40 @@ def _flowers(data: Path | None, folder: Path) -> None:
         pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["image", "label"]), folder / f"{split}.parquet")
 
 
+def _resnet_flowers(data: Path | None, folder: Path) -> None:
+    """The same photos, small, for convolutions of random weights."""
+    from benchmarks.mixing import start, stored
+
+    start("resnet", folder.parent / "start")
+    stored(flowers(data), folder)
+
+
+PARAGRAPHS, PAIRS = 2_000, 20_000
+"""Of novels, and of everyday sentences and their translations."""
+
+
+def _novels(data: Path | None, folder: Path) -> None:
+    """Paragraphs of novels; those that are measured are of novels that nobody learns from."""
+    from stilla.samples.library import functions_teacher
+
+    source = classic_books(data)
+    for split, count in (("train", PARAGRAPHS), ("validation", 200), ("test", 400)):
+        texts = [{"text": row["text"]} for row in read(source, split)]
+        write(folder, split, random.Random(0).sample(texts, k=min(count, len(texts))))
+    functions_teacher(folder.parent / "start", [row["text"] for row in read(folder, "train")], vocabulary=4096, layers=4)
+
+
+def _translations(data: Path | None, folder: Path) -> None:
+    """Sentences of at most six words, and what they are in German."""
+    from benchmarks.tatoeba import untrained
+
+    source = tatoeba(data)
+    for split, count in (("train", PAIRS), ("validation", 500), ("test", 1_000)):
+        short = [row for row in read(source, split) if len(row["en"].split()) <= 6]
+        write(folder, split, random.Random(0).sample(short, k=min(count, len(short))))
+    untrained([text for row in read(folder, "train") for text in row.values()], folder.parent / "start", vocabulary=2048)
+
+
 def _words(data: Path | None, folder: Path) -> None:
     """Sentences as words, with a part of speech for every word."""
     source = ud_english(data)
@@ -235,6 +269,14 @@ CASES: Mapping[str, Case] = {
     "digits": Case("image-classification", _digits, _made, {}, {"epochs": 30, "learning_rate": 1e-3}, THIRD),
     "flowers": Case("image-classification", _flowers, _made, {"augment": "light"},
                     {"epochs": 30, "learning_rate": 1e-3}, THIRD),
+    "flowers-resnet": Case("image-classification", _resnet_flowers, _made, {"augment": "light"},
+                           {"epochs": 24, "learning_rate": 2e-3, "batch_size": 64},
+                           {"config": {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}}),
+    "novels": Case("causal-lm", _novels, _made, {"text": "text", "max_length": 256},
+                   {"epochs": 12, "learning_rate": 2e-3, "batch_size": 4}, THIRD),
+    # by perplexity; nothing is written
+    "translations": Case("seq2seq", _translations, _made, {"source": "en", "target": "de"},
+                         {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD, {"generation": {"metrics": []}}),
 }
 SINGLE_TEXTS = tuple(name for name, case in CASES.items()
                      if case.task == "text-classification" and isinstance(case.data["text"], str))

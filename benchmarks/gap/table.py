@@ -41,7 +41,7 @@ def gap_table(metric: Metric, teacher: Kept, arms: Mapping[str, Sequence[Kept]])
         ours = sampled(metric, seeds, "test")
         above = ratio = MISSING
         if floor is not None and name != best:
-            above = _signed((ours - floor).interval())
+            above = _signed(metric, (ours - floor).interval())
             ratio = _ratio(ours, floor, theirs)
         rows.append([f"**{name}**" if name == best else name, f"{seeds[0].parameters / 1e6:.1f} M", str(len(seeds)),
                      *_both(metric, seeds), above, ratio, f"{np.mean([one.seconds for one in seeds]):.0f}"])
@@ -60,9 +60,14 @@ def _ratio(ours: Sampled, floor: Sampled, theirs: Sampled) -> str:
 
 
 def _both(metric: Metric, seeds: Sequence[Kept]) -> list[str]:
-    return [f"{np.mean([metric.of(one.statistics[split]) for one in seeds]) * (100 if metric.bounded else 1):.2f}"
-            for split in JUDGED]
+    return [f"{np.mean([metric.of(one.statistics[split]) for one in seeds]) * _factor(metric):.2f}" for split in JUDGED]
 
 
-def _signed(found: Interval) -> str:
-    return f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+def _signed(metric: Metric, found: Interval) -> str:
+    return " ".join([f"{_factor(metric) * found.value:+.2f}",
+                     f"[{_factor(metric) * found.low:+.2f}, {_factor(metric) * found.high:+.2f}]"])
+
+
+def _factor(metric: Metric) -> int:
+    """Shares are shown in points."""
+    return 100 if metric.bounded else 1
