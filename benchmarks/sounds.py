@@ -1,20 +1,22 @@
-"""A small wav2vec 2.0 learns spoken digits from random weights, alone or in strings, and is distilled into fewer layers; or a
-small Whisper, whose students keep its encoder and have fewer layers that write.
+"""A small wav2vec 2.0 learns spoken digits from random weights, or a small w2v-BERT strings of them, and is distilled into fewer
+layers; or a small Whisper, whose students keep its encoder and have fewer layers that write.
 
     python -m benchmarks.sounds digits --data FSDD
-    python -m benchmarks.sounds strings --data FSDD_DIGIT_STRINGS
+    python -m benchmarks.sounds strings --data FSDD_DIGIT_STRINGS --labelled 48
     python -m benchmarks.sounds written --data FOLDER_OF_BOTH
 
 `digits` are classes of the Free Spoken Digit Dataset's 3,000 recordings (2,400 to learn from) of six people at 8 kHz;
-`strings` are three to six of them in a row with what is said (480 to learn from), for CTC. `written` are the same for an
-encoder-decoder, whose teacher also learns from the digits one by one: of so few strings alone it finds no alignment. The
-objectives are the defaults. The same command again continues.
+`strings` are three to six of them in a row with what is said (480 to learn from), for CTC; w2v-BERT hears them as a spectrogram,
+of which so few are enough, and of waves are not. With `--labelled` students know what is said in so many of them, and hear the
+others. `written` are the same for an encoder-decoder, whose teacher also learns from the digits one by one: of so few strings
+alone it finds no alignment. The objectives are the defaults. The same command again continues.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
     GenerationConfig,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForCTC,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification,
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -57,6 +61,7 @@ def main() -> None:
     made = parser(__doc__, "runs/benchmarks/sounds", layers=[2, 1], teacher_epochs=12.0, teacher_learning_rate=1e-3,
                   epochs=8.0, learning_rate=1e-3)
     made.add_argument("sounds", choices=["digits", "strings", "written"])
+    made.add_argument("--labelled", type=int, help="of `strings`: of so many students know what is said")
     add_data_option(made)
     options = made.parse_args()
     quiet_libraries()
@@ -73,6 +78,12 @@ def main() -> None:
         both = with_single_digits(place, spoken_digits(options.data, "fsdd"), options.output)
         show(options.sounds, distil(options, task, start, lambda depth: {
             "layers": {"encoder": _HEARING, "decoder": depth}, "freeze": ["encoder"]}, more=both))
+    elif options.sounds == "strings" and options.labelled:
+        rows = read(place, "transcription")
+        heard = {name: str(table(some, options.output / f"{name}.parquet")) for name, some in (
+            ("train", rows[: options.labelled]), ("unlabelled", rows[options.labelled :]))}
+        task["data"] |= {**heard, "validation": str(place / "validation"), "test": str(place / "test"), "audio": "audio"}
+        show(options.sounds, distil(options, task, start, more=table(rows, options.output / "teacher.parquet")))
     else:
         show(options.sounds, distil(options, task, start))
 
@@ -86,16 +97,16 @@ def classifier(place: Path) -> None:
 
 
 def recogniser(place: Path) -> None:
-    """Frames of 20 ms; the letters of English."""
+    """Frames of 40 ms at 8 kHz; the letters of English."""
     place.mkdir(parents=True, exist_ok=True)
     names = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'"]
     (place / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
     Wav2Vec2CTCTokenizer(str(place / "vocab.json")).save_pretrained(place)
     torch.manual_seed(0)
-    Wav2Vec2ForCTC(Wav2Vec2Config(
-        **_SIZES, conv_stride=(5, 4, 4, 2), feat_extract_norm="layer", do_stable_layer_norm=True, vocab_size=len(names),
-        pad_token_id=0)).save_pretrained(place)
-    Wav2Vec2FeatureExtractor(sampling_rate=8000, do_normalize=True, return_attention_mask=True).save_pretrained(place)
+    Wav2Vec2BertForCTC(Wav2Vec2BertConfig(
+        hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, conv_depthwise_kernel_size=15,
+        vocab_size=len(names), pad_token_id=0)).save_pretrained(place)
+    SeamlessM4TFeatureExtractor(sampling_rate=8000).save_pretrained(place)
 
 
 def writer(place: Path) -> None:
@@ -124,10 +135,17 @@ def writer(place: Path) -> None:
 
 def with_single_digits(strings: Path, digits: Path, output: Path) -> Path:
     """A table of the training recordings of both, with what is said in each; strings are made of their own split's digits."""
-    made, rows = output / "teacher.parquet", list[tuple[Path, str]]()
-    for folder, column in ((strings, "transcription"), (digits, "label_name")):
-        with (folder / "train" / "metadata.csv").open(encoding="utf-8", newline="") as file:
-            rows += [(folder / "train" / row["file_name"], row[column]) for row in csv.DictReader(file)]
+    return table(read(strings, "transcription") + read(digits, "label_name"), output / "teacher.parquet")
+
+
+def read(folder: Path, column: str) -> list[tuple[Path, str]]:
+    """The training recordings of a folder, and what its metadata say of each in this column."""
+    with (folder / "train" / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        return [(folder / "train" / row["file_name"], row[column]) for row in csv.DictReader(file)]
+
+
+def table(rows: Sequence[tuple[Path, str]], made: Path) -> Path:
+    made.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_dict({"audio": [{"bytes": path.read_bytes(), "path": path.name} for path, _ in rows],
                        "transcription": [text for _, text in rows]}).to_parquet(made)
     return made

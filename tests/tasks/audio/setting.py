@@ -14,9 +14,20 @@ from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
     ASTForAudioClassification,
+    Data2VecAudioConfig,
+    Data2VecAudioForSequenceClassification,
     HubertConfig,
     HubertForSequenceClassification,
+    SeamlessM4TFeatureExtractor,
+    SEWConfig,
+    SEWForSequenceClassification,
+    UniSpeechConfig,
+    UniSpeechForSequenceClassification,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForSequenceClassification,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerForSequenceClassification,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
     WavLMConfig,
@@ -94,11 +105,21 @@ def _made(kind: str, norm: str, **changes: Any) -> Any:
             "max_source_positions": 50, "vocab_size": 20,
             "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3, "classifier_proj_size": 8,
             **changes}))
+    if kind == "w2v-bert":
+        return Wav2Vec2BertForSequenceClassification(Wav2Vec2BertConfig(**{
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "conv_depthwise_kernel_size": 3, "classifier_proj_size": 16, **changes}))
     classes = {"wav2vec2": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification),
                "hubert": (HubertConfig, HubertForSequenceClassification),
-               "wavlm": (WavLMConfig, WavLMForSequenceClassification)}
+               "wavlm": (WavLMConfig, WavLMForSequenceClassification),
+               "data2vec": (Data2VecAudioConfig, Data2VecAudioForSequenceClassification),
+               "conformer": (Wav2Vec2ConformerConfig, Wav2Vec2ConformerForSequenceClassification),
+               "sew": (SEWConfig, SEWForSequenceClassification),
+               "unispeech": (UniSpeechConfig, UniSpeechForSequenceClassification)}
     config, made = classes[kind]
-    return made(config(**{**SMALL, "feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", **changes}))
+    own = {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2} if kind == "data2vec" else {}
+    return made(config(**{
+        **SMALL, **own, "feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", **changes}))
 
 
 def extractor_of(kind: str) -> Any:
@@ -108,6 +129,8 @@ def extractor_of(kind: str) -> Any:
             return ASTFeatureExtractor(num_mel_bins=32, max_length=64, sampling_rate=RATE)
         if kind == "whisper":
             return WhisperFeatureExtractor(feature_size=16, chunk_length=1, sampling_rate=16_000, hop_length=160, n_fft=400)
+        if kind == "w2v-bert":
+            return SeamlessM4TFeatureExtractor(sampling_rate=RATE)
     return extractor()
 
 

@@ -25,7 +25,8 @@ from tests.tasks.audio.setting import RATE, extractor, extractor_of, folder, mod
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
 
 FAMILIES = [("wav2vec2", "layer"), ("wav2vec2", "group"), ("hubert", "layer"), ("hubert", "group"), ("wavlm", "group"),
-            ("ast", ""), ("whisper", "")]
+            ("data2vec", "layer"), ("conformer", "layer"), ("conformer", "group"), ("unispeech", "group"), ("sew", "layer"),
+            ("w2v-bert", ""), ("ast", ""), ("whisper", "")]
 
 
 def waves(*seconds: float) -> list[Wave]:
@@ -47,6 +48,34 @@ def test_neighbours_in_a_batch_have_no_influence(kind: str, norm: str) -> None:
     assert torch.isfinite(together).all()
     assert (together - alone).abs().max() < 1e-5
     assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("data2vec", "layer"), ("conformer", "layer"), ("sew", "layer"), ("sew", "group"),
+                                            ("w2v-bert", "")])
+def test_a_sound_is_answered_as_transformers_answers_it_alone(kind: str, norm: str) -> None:
+    """Of SEW also one of a number of frames that is no multiple of those that are made one."""
+    plain, (made, ear) = model(kind, norm), heard(kind, norm)
+    features = [ear.features(wave) for wave in waves(0.31, 0.2, 0.55)]
+    with torch.no_grad():
+        together = made(**ear.batch(features))["logits"]
+        alone = torch.cat([plain(**{ear.name: torch.from_numpy(one)[None]})["logits"] for one in features])
+    assert (together - alone).abs().max() < 1e-5
+
+
+def test_batch_norms_of_conformers_count_a_sounds_own_frames() -> None:
+    found = []
+    for more in (0, 400):
+        made, ear = model("conformer", "layer", hidden_dropout=0.0, layerdrop=0.0, mask_time_prob=0.0, activation_dropout=0.0,
+                          attention_dropout=0.0, feat_proj_dropout=0.0, conformer_conv_dropout=0.0), extractor()
+        ear = ear_of(ear, made)
+        inputs = {name: torch.nn.functional.pad(one, (0, more)) for name, one in ear.batch(
+            [ear.features(one) for one in waves(0.31)]).items()}
+        made.train()(**inputs)["logits"].sum().backward()
+        found.append({name: one.clone() for name, one in made.named_buffers() if "running" in name} | {
+            name: one.grad for name, one in made.named_parameters() if one.grad is not None})
+    assert any("running_var" in name for name in found[0])
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=1e-4, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "wavlm"])
@@ -106,8 +135,9 @@ def test_the_samples_of_a_number_of_frames_are_no_fewer_than_it_needs() -> None:
         assert frames.number(frames.least(number) - 1) == number - 1
 
 
-def test_a_sound_shorter_than_a_frame_is_heard_with_silence_behind_it() -> None:
-    made, ear = heard("wav2vec2", "layer")
+@pytest.mark.parametrize(("kind", "norm"), [("wav2vec2", "layer"), ("sew", "layer"), ("w2v-bert", "")])
+def test_a_sound_shorter_than_a_frame_is_heard_with_silence_behind_it(kind: str, norm: str) -> None:
+    made, ear = heard(kind, norm)
     with torch.no_grad():
         assert torch.isfinite(made(**ear.batch([ear.features(Wave(tone(300, 0.002), RATE))]))["logits"]).all()
 

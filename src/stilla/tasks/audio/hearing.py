@@ -20,7 +20,13 @@ import torch
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import ASTFeatureExtractor, AutoFeatureExtractor, PreTrainedConfig, WhisperFeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    AutoFeatureExtractor,
+    PreTrainedConfig,
+    SeamlessM4TFeatureExtractor,
+    WhisperFeatureExtractor,
+)
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderSubsamplingConv2D
 
 from stilla.errors import CompatibilityError
@@ -40,7 +46,8 @@ class Frames:
 
     by_stride: whether a model takes every so many-th place of a mask of samples for the mask of its frames (Moonshine).
     hop: samples from a column of a spectrogram to the next, where the convolutions fold that (Parakeet); 0 where they fold
-    the wave. padding: zeros at either end of what each folds.
+    the wave. padding: zeros at either end of what each folds. made: whether the extractor itself makes the frames of the wave
+    (w2v-BERT), so that its features are frames already.
     """
 
     kernels: tuple[int, ...]
@@ -49,6 +56,7 @@ class Frames:
     by_stride: bool = False
     hop: int = 0
     padding: int = 0
+    made: bool = False
 
     @classmethod
     def of(cls, model: nn.Module, extractor: Any) -> Frames | None:
@@ -64,6 +72,9 @@ class Frames:
             inside = dict(whole.named_children())
             convs: list[Any] = [inside[f"conv{place}"] for place in (1, 2, 3)]
             return cls(tuple(one.kernel_size[0] for one in convs), tuple(one.stride[0] for one in convs), by_stride=True)
+        if isinstance(extractor, SeamlessM4TFeatureExtractor):
+            # its windows are 400 samples every 160 whatever the rate, and a frame is some of them beside each other
+            return cls((400, extractor.stride), (160, extractor.stride), made=True)
         config = model.config if isinstance(model.config, PreTrainedConfig) else None
         said = vars(config) if isinstance(config, PreTrainedConfig) else {}
         if not {"conv_kernel", "conv_stride"} <= said.keys():
@@ -86,6 +97,8 @@ class Frames:
 
     def own(self, mask: Int[Tensor, "batch places"]) -> Bool[Tensor, "batch frames"]:
         """Which frames such masks leave a sound."""
+        if self.made:
+            return mask.bool()
         whole = self._folded(mask.shape[1]) // self.pooled
         if self.by_stride:
             return mask[:, :: math.prod(self.strides)][:, :whole].bool()
@@ -124,8 +137,8 @@ class Ear:
     def features(self, wave: Wave) -> NDArray[np.float32]:
         """Of one sound by itself: (samples,), or (frames, bins) in the model's own order of axes."""
         samples = wave.at(self.rate)
-        if self.frames is not None and len(samples) < self.frames.least(1):
-            samples = np.pad(samples, (0, self.frames.least(1) - len(samples)))
+        if self.frames is not None and len(samples) < (least := self.frames.least(self.frames.pooled)):
+            samples = np.pad(samples, (0, least - len(samples)))
         with quiet():
             made = self.extractor(samples, sampling_rate=self.rate, return_tensors="np")
         found: NDArray[np.float32] = np.asarray(made[self.name][0], np.float32)
@@ -144,7 +157,9 @@ class Ear:
         if self.fixed:
             return {self.name: torch.from_numpy(np.stack(features))}
         lengths = [len(one) for one in features]
-        least = self.frames.least(_FRAMES) if training and self.frames is not None and not self.frames.hop else 1
+        least = 1
+        if training and self.frames is not None and not self.frames.hop:
+            least = _FRAMES if self.frames.made else self.frames.least(_FRAMES)
         shape = (len(features), max(*lengths, least), *features[0].shape[1:])
         padded = np.full(shape, np.nan if self.marked else 0.0, np.float32)
         mask = np.zeros(shape[:2], np.int64)

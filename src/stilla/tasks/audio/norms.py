@@ -18,12 +18,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderConvolutionModule
 
+from stilla.tasks.audio.convolutions import folded_alone, normed_alone
 from stilla.tasks.audio.front import fronted
 
 
 def leave_padding_out(model: nn.Module) -> bool:
     """Change such layers of a model in place, once. Returns whether there are any that want padding marked."""
     found = False
+    folded_alone(model)
     for module in model.modules():
         if _normalises_time(module):
             found = True
@@ -121,9 +123,7 @@ class _Folding(nn.Module):
         own = attention_mask[:, 0].any(-1)
         gated = F.glu(self.pointwise_conv1(hidden_states.transpose(1, 2)), dim=1)
         folded = self.depthwise_conv(torch.where(own[:, None], gated, 0.0)).transpose(1, 2)
-        # an index in place of a mask: what is counted by a norm are the rows that it gets
-        normed = self.activation(self.norm(folded[own])).to(folded.dtype)
-        states = torch.zeros_like(folded).masked_scatter(own[..., None], normed)
+        states = self.activation(normed_alone(folded, own, self.norm))
         made: Tensor = self.pointwise_conv2(states.transpose(1, 2))
         return made.transpose(1, 2)
 
