@@ -105,7 +105,9 @@ def recogniser(place: Path) -> None:
     torch.manual_seed(0)
     Wav2Vec2BertForCTC(Wav2Vec2BertConfig(
         hidden_size=96, num_hidden_layers=4, num_attention_heads=4, intermediate_size=192, conv_depthwise_kernel_size=15,
-        vocab_size=len(names), pad_token_id=0)).save_pretrained(place)
+        vocab_size=len(names), pad_token_id=0, hidden_dropout=0.1, attention_dropout=0.1, activation_dropout=0.1,
+        # SpecAugment's spans of ten frames would hide whole digits
+        apply_spec_augment=False, layerdrop=0.0)).save_pretrained(place)
     SeamlessM4TFeatureExtractor(sampling_rate=8000).save_pretrained(place)
 
 

@@ -95,14 +95,15 @@ class Frames:
         """Places that are 1 in a mask of a sound's samples, or columns."""
         return (self._folded(places) - 1) * math.prod(self.strides) + 1 if self.by_stride else places
 
-    def own(self, mask: Int[Tensor, "batch places"]) -> Bool[Tensor, "batch frames"]:
-        """Which frames such masks leave a sound."""
+    def own(self, mask: Int[Tensor, "batch places"], *, pooled: bool = True) -> Bool[Tensor, "batch frames"]:
+        """Which frames such masks leave a sound; of a model that pools them, those that it answers (`pooled`: no)."""
         if self.made:
             return mask.bool()
-        whole = self._folded(mask.shape[1]) // self.pooled
+        size = self.pooled if pooled else 1
+        whole = self._folded(mask.shape[1]) // size
         if self.by_stride:
             return mask[:, :: math.prod(self.strides)][:, :whole].bool()
-        own = torch.tensor([self._folded(int(length)) // self.pooled for length in mask.sum(1)])
+        own = torch.tensor([self._folded(int(length)) // size for length in mask.sum(1)])
         return torch.arange(whole) < own[:, None]
 
     def least(self, frames: int) -> int:
@@ -176,6 +177,11 @@ class Ear:
         if self.frames is None:
             return mask.bool() if self.name != "input_values" else None
         return self.frames.own(mask)
+
+    def said(self, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "batch frames"] | None:
+        """The same of what is said of every frame (CTC), where layers pool frames and their answers are of all (SEW)."""
+        mask = inputs.get("attention_mask")
+        return self.valid(inputs) if mask is None or self.frames is None else self.frames.own(mask, pooled=False)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         self.extractor.save_pretrained(folder, **options)

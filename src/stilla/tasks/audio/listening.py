@@ -32,7 +32,7 @@ def listener(name: str, field: str) -> Callable[[Sequence[Wave]], list[str]]:
     @torch.no_grad()
     def heard(waves: Sequence[Wave]) -> list[str]:
         inputs = scribe.ear.batch([scribe.ear.features(one) for one in waves])
-        own = scribe.ear.valid(inputs)
+        own = scribe.ear.said(inputs)
         assert own is not None  # `load` refuses recognisers whose frames cannot be counted
         best = model(**inputs)["logits"].argmax(-1).numpy()
         return [scribe.heard(row[:length]) for row, length in zip(best, own.sum(1).tolist(), strict=True)]

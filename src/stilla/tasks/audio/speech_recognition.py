@@ -179,6 +179,11 @@ class SpeechRecognition(Recognition):
         found: Tensor = batch["frames"][side.value]
         return found
 
+    def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
+        """Of layers that pool frames (SEW) fewer than are answered."""
+        found: Tensor = batch["heard"][side.value]
+        return found
+
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         logits, own = self.outputs(outputs), self.mask(batch, side)
         logits = logits[:, : own.shape[1]]
@@ -283,9 +288,9 @@ def _refuse_unknown_frames(scribe: Scribe, model: nn.Module, where: str) -> None
     if scribe.ear.frames is None:
         raise CompatibilityError(f"{where!r}: how a {type(model).__name__} makes frames of a sound is not known (its config "
                                  "names no conv_kernel and conv_stride). Known are wav2vec2, HuBERT, WavLM, data2vec, "
-                                 "UniSpeech and others that hear waves, and Parakeet (CTC)")
+                                 "UniSpeech, SEW and others that hear waves, and w2v-BERT and Parakeet (CTC)")
     inputs = hearing.sample(scribe.ear)
-    valid = scribe.ear.valid(inputs)
+    valid = scribe.ear.said(inputs)
     with torch.no_grad():
         dtype = next(model.parameters()).dtype
         cast = {name: one.to(dtype) if one.is_floating_point() else one for name, one in inputs.items()}
@@ -311,7 +316,10 @@ class _Collate:
     def __call__(self, examples: Sequence[int]) -> Batch:
         student, teacher = self.source.batch(examples)
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]))
-        batch["frames"] = frames_of(self.source, student, teacher)
+        heard = frames_of(self.source, student, teacher)
+        said = {Side.STUDENT.value: self.source.student.said(student), Side.TEACHER.value: self.source.teacher.said(teacher)}
+        batch["frames"] = said
+        batch["heard"] = heard
         batch["scribe"] = self.scribe
         some = [self.targets[one] for one in examples]
         labels = np.full((len(some), max(1, *(len(one) for one in some))), NO_ANSWER, np.int64)
