@@ -180,6 +180,37 @@ def test_symbols_are_read_in_the_case_that_a_model_knows(tmp_path: Path) -> None
     assert scribe.heard(np.array([0, 5, 5, 0, 5, 6, 6, 0, 4, 0, 6])) == "AAB B"
 
 
+def test_punctuation_without_a_symbol_is_left_out_and_letters_without_one_are_not(tmp_path: Path) -> None:
+    scribe = Scribe(None, symbols(tmp_path, ("<pad>", "<s>", "</s>", "<unk>", "|", "'", *"ABé")))  # type: ignore[arg-type]
+    for text, spelled in (("A, b.", "A B"), ("«a-b»!", "A B"), ("a’b", "A'B"), ("a – b…", "A B"), ("...", "")):
+        case = scribe.case_of([text])
+        assert scribe.written(scribe.ids(text, case)) == spelled, text
+        assert not scribe.unknown(scribe.ids(text, case))
+    assert not scribe.unknown(scribe.ids("Ae\u0301", "as it is"))
+    assert scribe.unknown(scribe.ids("ac.", "upper"))
+    assert scribe.unknown(scribe.ids("a1", "upper"))
+    assert scribe.left_out("a, b. c1") == {",", "."}
+
+
+def test_common_voices_sentences_are_learnt_without_their_punctuation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "dev", "test"):
+        lines = ["client_id\tpath\tsentence"]
+        for index in range(4):
+            wav(tmp_path / "cv" / "clips" / f"{split}{index}.wav", spoken("ab de", seed=index))
+            lines.append(f"x\t{split}{index}.wav\tAb, de." if index else f"x\t{split}{index}.wav\t...")
+        (tmp_path / "cv" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    task, splits = understood(str(tmp_path / "cv"), broken="skip")
+    made = loaded(task, folder(tmp_path / "m"))
+    with caplog.at_level("INFO"):
+        prepared = task.adapted_to(made).prepare(splits["train"], made.processor, None, training=True)
+    assert "4 of 4 transcripts hold punctuation that the models have no symbol for (',' and '.')" in caplog.text
+    assert "1 of 4 examples: each has characters in its transcript" in caplog.text
+    labels = prepared.collate(range(3))["labels"]
+    assert [made.processor.written(row[row >= 0].tolist()) for row in labels] == ["ab de"] * 3
+
+
 @pytest.mark.slow
 def test_two_models_that_cannot_be_compared_frame_by_frame_are_refused_in_words(tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"))

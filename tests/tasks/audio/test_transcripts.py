@@ -15,6 +15,8 @@ from stilla.tasks.shared.transcripts import aligned, differing, edits, normalise
 @pytest.mark.parametrize(("text", "expected"), [
     ("Hello,  World!", "hello world"), ("don’t STOP", "don't stop"), ("हिन्दी में बात।", "हिन्दी में बात"),
     ("ภาษาไทยที่นี่", "ภาษาไทยที่นี่"), ("cafe\u0301 naïve", "café naïve"), ("Straße 42", "strasse 42"), (" — ", ""),
+    ("'He said 'don't', 'o.k.'", "he said don't o k"), ("the dogs’ ' bowl", "the dogs bowl"),
+    ("\ufeffhyphen\u00adated \u200fשלום", "hyphenated שלום"), ("می\u200cخواهم", "می\u200cخواهم"),
 ])
 def test_every_scripts_marks_stay_and_punctuation_goes(text: str, expected: str) -> None:
     assert normalised(text) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
 from stilla.tasks.audio.hearing import Ear
 from stilla.tasks.shared import loading
+from stilla.tasks.shared.transcripts import is_punctuation
 
 _FILES = ("vocab.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -66,7 +68,25 @@ class Scribe:
         return min(cases, key=lambda case: sum(self._unknown(self.ids(one, case)) for one in some))
 
     def ids(self, text: str, case: Case) -> list[int]:
+        """Its symbols. Punctuation that there is no symbol for is left out, as it is of what is measured; whatever else there
+        is none for is unknown."""
         text = text.upper() if case == "upper" else text.lower() if case == "lower" else text
+        found = self._symbols(text)
+        if not self.unknown(found):
+            return found
+        composed = unicodedata.normalize("NFC", text)
+        without = self.left_out(composed)
+        return self._symbols("".join(self._instead(one) if one in without else one for one in composed))
+
+    def left_out(self, text: str) -> set[str]:
+        """Punctuation within it that there is no symbol for."""
+        return {one for one in set(text) if not one.isspace() and is_punctuation(one) and self.unknown(self._symbols(one))}
+
+    def _instead(self, sign: str) -> str:
+        """Of don’t: don't, where there is a symbol for that."""
+        return "'" if sign == "’" and not self.unknown(self._symbols("'")) else " "
+
+    def _symbols(self, text: str) -> list[int]:
         # as decoding gives it back: single spaces, none at the ends
         found: list[int] = self.symbols(" ".join(text.split()), add_special_tokens=False).input_ids
         return found

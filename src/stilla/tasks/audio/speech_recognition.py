@@ -146,12 +146,14 @@ class SpeechRecognition(Recognition):
                 if not free[row] and text is not None and text.strip() and known[row].broken is None}
         case = scribe.case_of(list(said.values()))
         ids = {row: scribe.ids(text, case) for row, text in said.items()}
+        if training:
+            _tell_left_out(scribe, list(said.values()))
         out: dict[str, list[int]] = {
             f"is longer than {longest:g} seconds, and nobody knows where its transcript could be cut (data.window)":
                 [row for row in ids if known[row].seconds > longest + 1e-6]}
         if training:  # whatever is measured may be too short, or hold anything
             out["has characters in its transcript that the models have no symbol for"] = [
-                row for row, own in ids.items() if scribe.unknown(own)]
+                row for row, own in ids.items() if scribe.unknown(own) or not own]
             out["has more symbols in its transcript than frames (a repeated symbol needs one more)"] = [
                 row for row, own in ids.items()
                 if needed(own) > _frames(scribe, known[row].seconds) and known[row].seconds <= longest + 1e-6]
@@ -270,6 +272,14 @@ def _frames(scribe: Scribe, seconds: float) -> int:
     assert frames is not None  # refused when it was loaded
     # a product of fractions may lie a little below a whole number of samples
     return frames.number(max(int(seconds * ear.rate + 1e-6), frames.least(1)))
+
+
+def _tell_left_out(scribe: Scribe, texts: Sequence[str]) -> None:
+    left = [one for one in map(scribe.left_out, texts) if one]
+    if left:
+        signs = sorted(set().union(*left))
+        logger.info("%d of %d transcripts hold punctuation that the models have no symbol for (%s); it is left out, as it is "
+                    "of what is measured", len(left), len(texts), all_of([repr(one) for one in signs[:8]]))
 
 
 def _unlike(student: Scribe, teacher: Scribe) -> str:

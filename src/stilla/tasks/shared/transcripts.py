@@ -7,17 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_WITHIN = frozenset("'’")
-"""Marks that are part of a word: don't."""
+_JOINERS = "\u200c\u200d"
+"""Zero-width: between letters of Persian or Devanagari they say how these are written, and stay."""
 
 
 def normalised(text: str) -> str:
     """Without capitals and punctuation, spaces alike: letters, numbers and *all their marks* stay (vowel signs of Devanagari,
-    tones of Thai, accents), in composed form (NFC)."""
+    tones of Thai, accents), in composed form (NFC), and apostrophes within words (don't). What is never seen (directions,
+    hyphens that may be) is nothing."""
     composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    kept = (one if unicodedata.category(one)[0] in "LMN" or unicodedata.category(one) == "Cf" or one in _WITHIN else " "
+    kept = ("'" if one in "'’" else one if not is_punctuation(one) else "" if unicodedata.category(one) == "Cf" else " "
             for one in composed)
-    return " ".join("".join(kept).replace("’", "'").split())
+    words = (word.strip("'") for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
+
+
+def is_punctuation(sign: str) -> bool:
+    """Neither a letter, a number nor a mark of one."""
+    return unicodedata.category(sign)[0] not in "LMN" and sign not in _JOINERS
 
 
 def edits(said: Sequence[str], right: Sequence[str]) -> int:
