@@ -1,15 +1,15 @@
-"""A small wav2vec 2.0 learns spoken digits from random weights, or a small w2v-BERT strings of them, and is distilled into fewer
-layers; or a small Whisper, whose students keep its encoder and have fewer layers that write.
+"""A small wav2vec 2.0 learns spoken digits from random weights, or a small w2v-BERT strings of them, and is distilled into
+fewer layers; or a small Whisper, whose students keep its encoder and have fewer layers that write.
 
     python -m benchmarks.sounds digits --data FSDD
     python -m benchmarks.sounds strings --data FSDD_DIGIT_STRINGS --labelled 48
     python -m benchmarks.sounds written --data FOLDER_OF_BOTH
 
 `digits` are classes of the Free Spoken Digit Dataset's 3,000 recordings (2,400 to learn from) of six people at 8 kHz;
-`strings` are three to six of them in a row with what is said (480 to learn from), for CTC; w2v-BERT hears them as a spectrogram,
-of which so few are enough, and of waves are not. With `--labelled` students know what is said in so many of them, and hear the
-others. `written` are the same for an encoder-decoder, whose teacher also learns from the digits one by one: of so few strings
-alone it finds no alignment. The objectives are the defaults. The same command again continues.
+`strings` are three to six of them in a row with what is said (480 to learn from), for CTC; w2v-BERT hears them as a
+spectrogram. With `--labelled` students know what is said in so many of them, and hear the others. `written` are the same for
+an encoder-decoder, whose teacher also learns from the digits one by one: of so few strings alone it finds no alignment. The
+objectives are the defaults. The same command again continues.
 """
 
 from __future__ import annotations

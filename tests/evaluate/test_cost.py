@@ -69,6 +69,14 @@ def test_of_a_model_that_writes_the_texts_are_timed() -> None:
     assert measure_many({"student": forward}, clock=machine.clock)[0]["student"].timed == "forward"
 
 
+def test_of_sounds_it_is_said_how_many_seconds_of_them_are_answered_in_one() -> None:
+    machine = FakeMachine()
+    subject = machine.subject("student", 0.002)  # eight examples in 16 ms
+    heard = replace(subject, workload=replace(subject.workload, seconds=32.0))  # of 2 seconds each
+    assert measure_many({"student": heard}, clock=machine.clock)[0]["student"].real_time == pytest.approx(1000.0)
+    assert measure_many({"student": subject}, clock=machine.clock)[0]["student"].real_time is None
+
+
 def test_the_95th_percentile_shows_the_slow_calls() -> None:
     machine, calls = FakeMachine(), iter(range(10**6))
     subject = machine.subject("student", lambda: 0.01 if next(calls) % 8 else 0.03)

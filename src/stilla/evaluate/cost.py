@@ -43,11 +43,13 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Workload:
-    """What a model is timed on: `one` example of median length, and full `batches` as examples come."""
+    """What a model is timed on: `one` example of median length, and full `batches` as examples come. `seconds`: of sound, in
+    all of these together; None of what is no sound."""
 
     one: Inputs
     batches: tuple[Inputs, ...]
     batch_size: int
+    seconds: float | None = None
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +109,8 @@ def workload(
         middle = int(np.argsort(np.asarray(prepared.lengths), kind="stable")[middle])
     batches = min(_BATCHES, max(1, count // batch_size))
     positions = np.resize(np.arange(count), (batches, batch_size))
-    return Workload(inputs([middle]), tuple(inputs(row) for row in positions), batch_size)
+    seconds = None if prepared.seconds is None else float(np.asarray(prepared.seconds)[positions].sum())
+    return Workload(inputs([middle]), tuple(inputs(row) for row in positions), batch_size, seconds)
 
 
 def batch_for(task: Task, prepared: Prepared, batch_size: int) -> int:
@@ -156,7 +159,7 @@ def measure_many(
                 cost,
                 latency_median_ms=1e3 * float(np.median(latencies[name])),
                 latency_p95_ms=1e3 * float(np.percentile(latencies[name], 95)),
-                throughput=rates[name], batch_size=loads[name].batch_size,
+                throughput=rates[name], batch_size=loads[name].batch_size, real_time=_real_time(rates[name], loads[name]),
                 timed=subject.writing.what if subject.writing else "forward",
                 energy_joules=used.joules if used else None, energy_method=used.method if used else None,
             )
@@ -230,6 +233,11 @@ def _throughputs(
 
 def _examples(load: Workload) -> int:
     return load.batch_size * len(load.batches)
+
+
+def _real_time(rate: float, load: Workload) -> float | None:
+    """Seconds of sound by those that they took."""
+    return None if load.seconds is None else rate * load.seconds / _examples(load)
 
 
 def _energy(

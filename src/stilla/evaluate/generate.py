@@ -82,7 +82,9 @@ def some(asked: Asked, limit: int | None) -> Asked:
     if limit is None or limit >= len(asked):
         return asked
     rows = np.arange(limit) * len(asked) // limit
-    return Asked(asked.tokens.select(rows), asked.keys[rows], [asked.references[row] for row in rows.tolist()], asked.options)
+    seconds = None if asked.seconds is None else [asked.seconds[row] for row in rows.tolist()]
+    return Asked(asked.tokens.select(rows), asked.keys[rows], [asked.references[row] for row in rows.tolist()], asked.options,
+                 seconds)
 
 
 def by_length(asked: Asked, batch_size: int) -> list[list[int]]:

@@ -94,7 +94,8 @@ def writing(
         write, device = author.write, torch.device("cpu")
         if isinstance(write, nn.Module):
             device, write = next(write.parameters()).device, writer(write)
-        load = Workload(_questions(asked[name], [middle], device), (_questions(asked[name], batch, device),), size)
+        load = Workload(_questions(asked[name], [middle], device), (_questions(asked[name], batch, device),), size,
+                        _seconds(asked[name], batch))
         found[name] = Writing(partial(_written, write, asked[name].options, decoding), load, what)
     return found
 
@@ -120,6 +121,10 @@ def _rows(asked: Asked, keys: Sequence[int]) -> list[int]:
 def _lengths(asked: Asked, keys: Sequence[int]) -> NDArray[np.int64]:
     found: NDArray[np.int64] = asked.tokens.lengths[_rows(asked, keys)]
     return found
+
+
+def _seconds(asked: Asked, keys: Sequence[int]) -> float | None:
+    return None if asked.seconds is None else float(sum(asked.seconds[row] for row in _rows(asked, keys)))
 
 
 def _questions(asked: Asked, keys: Sequence[int], device: torch.device) -> Inputs:

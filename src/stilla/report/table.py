@@ -160,6 +160,7 @@ def full_table(scores: Scores) -> tuple[tuple[str, tuple[str, ...]], ...]:
         ("latency, median", lambda one: _cell(one.cost.latency_median_ms, numbers.milliseconds)),
         ("latency, 95th percentile", lambda one: _cell(one.cost.latency_p95_ms, numbers.milliseconds)),
         ("examples per second", lambda one: _cell(one.cost.throughput, numbers.significant)),
+        ("seconds of sound per second (RTFx)", lambda one: _cell(one.cost.real_time, numbers.significant)),
         ("in batches of", lambda one: _cell(one.cost.batch_size, lambda value: f"{value:.0f}")),
         (_energy_title(subjects), lambda one: _cell(one.cost.energy_joules, _joules)),
     )

@@ -91,7 +91,8 @@ class Cost(Checked):
     """What a model costs on the machine of the run; `None` where it was not or could not be measured.
 
     `bytes`: weights as stored. `flops`: of one forward pass of one typical example. `latency_*_ms`: batch 1.
-    `throughput`: examples per second in batches of `batch_size`. `energy_joules`: per 1,000 examples, and how
+    `throughput`: examples per second in batches of `batch_size`. `real_time`: of sounds, how many seconds of them these are
+    in a second (RTFx, the inverse of the real-time factor). `energy_joules`: per 1,000 examples, and how
     that number was obtained. `parameters`, `bytes`: None of a model that nobody has here. `timed`: what latency,
     throughput and measured energy are of: one `forward`, or, in
     words, the whole texts that were written token by token. `tokens`: how many it has in its vocabulary.
@@ -103,6 +104,7 @@ class Cost(Checked):
     latency_median_ms: float | None = None
     latency_p95_ms: float | None = None
     throughput: float | None = None
+    real_time: float | None = None
     batch_size: int | None = None
     energy_joules: float | None = None
     energy_method: str | None = None

@@ -39,6 +39,8 @@ class Prepared:
     collate: Callable[[Sequence[Any]], Batch]
     keys: NDArray[np.int64]
     lengths: Sequence[int] | None = None
+    seconds: Sequence[float] | None = None
+    """How long the sound of each example lasts; None of what is no sound."""
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
     views: int | None = None

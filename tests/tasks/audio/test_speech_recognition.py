@@ -16,6 +16,7 @@ from transformers import AutoModelForCTC
 from stilla import data
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.asking import Asked, examine
+from stilla.evaluate.cost import workload
 from stilla.objectives import CTC, Logits
 from stilla.recipe import ModelSource, StudentSpec
 from stilla.rows import row_loss
@@ -31,7 +32,7 @@ from stilla.tasks.audio.speech_recognition import SpeechRecognition
 from stilla.tasks.base import Loaded
 from stilla.tasks.forward import listen
 from stilla.views import Sound
-from tests.tasks.audio.setting import wav
+from tests.tasks.audio.setting import RATE, wav
 from tests.tasks.audio.speakers import OTHER_ORDER, folder, recogniser, spoken, symbols, utterances
 
 
@@ -209,6 +210,10 @@ def test_common_voices_sentences_are_learnt_without_their_punctuation(
     assert "1 of 4 examples: each has characters in its transcript" in caplog.text
     labels = prepared.collate(range(3))["labels"]
     assert [made.processor.written(row[row >= 0].tolist()) for row in labels] == ["ab de"] * 3
+    assert prepared.seconds is not None
+    each = len(spoken("ab de")) / RATE
+    assert list(prepared.seconds) == pytest.approx([each] * 3)
+    assert workload(prepared, Side.STUDENT, batch_size=5).seconds == pytest.approx(5 * each)
 
 
 @pytest.mark.slow

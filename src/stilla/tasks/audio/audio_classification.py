@@ -142,7 +142,7 @@ class AudioClassification(Classification[AudioClassificationData]):
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, labels, keys), keys=keys, references=labels,
             lengths=None if student.fixed and other.fixed else [round(one.seconds * 1000) for one in cut],
-            on_epoch=source.set_epoch if augment else None,
+            seconds=[one.seconds for one in cut], on_epoch=source.set_epoch if augment else None,
             aligned=other is student or hearing.same_frames(student, teacher))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:

@@ -1,11 +1,11 @@
 """Convolutions over frames that do not look at padding, within encoders whose own code lets them.
 
-Encoders set padded frames to zero once, before their first layer, and whatever is convolved later sees what these have become:
-data2vec's positions are five convolutions with norms between them, and Conformer's layers (wav2vec2-conformer) have one each, with
-a batch norm that counts padded frames in training. SEW makes one of every two frames, and of a sound alone leaves out a last
-that has no other; beside a longer one it makes one of it and padding. The same sound then answers otherwise beside a longer
-one, mask or not. Here they see zeros behind a sound's own frames, as they do of the sound alone. Nothing of the model that is
-saved changes.
+Encoders set padded frames to zero once, before their first layer, and whatever is convolved later sees what these have
+become: data2vec's positions are five convolutions with norms between them, and Conformer's layers (wav2vec2-conformer) have
+one each, with a batch norm that counts padded frames in training. SEW makes one of every two frames, and of a sound alone
+leaves out a last that has no other; beside a longer one it makes one of it and padding. The same sound then answers otherwise
+beside a longer one, mask or not. Here they see zeros behind a sound's own frames, as they do of the sound alone. Nothing of
+the model that is saved changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from transformers.models.data2vec.modeling_data2vec_audio import Data2VecAudioPo
 from transformers.models.sew.modeling_sew import SEWEncoder
 from transformers.models.sew_d.modeling_sew_d import SEWDEncoder
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
-    Wav2Vec2ConformerConvolutionModule,
     Wav2Vec2ConformerEncoderLayer,
 )
 

@@ -118,7 +118,8 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         lengths = targets.lengths + [size * round(one.seconds * 25) for one in heard]
         collate = _Collate(source, targets, keys, ours, theirs, known)
         return Prepared(examples=Positions(len(keys)), collate=collate, keys=keys,
-                        lengths=lengths.tolist(), aligned=ours.hears_in_step_with(theirs))
+                        lengths=lengths.tolist(), seconds=[one.seconds for one in heard],
+                        aligned=ours.hears_in_step_with(theirs))
 
     def _heard(
         self, split: Dataset, ours: Stenographer, theirs: Stenographer, *, asked: bool = False, training: bool = False
@@ -220,7 +221,8 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         keys, sounds, heard = self._heard(split, writes, writes, asked=True)
         said = self._said(split)
         source = _source(sounds, keys, heard, writes, writes, training=False)
-        return Asked(Heard(source, writes, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()])
+        return Asked(Heard(source, writes, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()],
+                     seconds=[one.seconds for one in heard])
 
     def askable(self, split: Dataset) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)

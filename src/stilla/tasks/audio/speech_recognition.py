@@ -134,7 +134,7 @@ class SpeechRecognition(Recognition):
         references = None if any(said[row] is None for row in keys) else [said[row] for row in keys]
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, student, targets, keys), keys=keys, references=references,
-            lengths=[round(one.seconds * 1000) for one in cut])
+            lengths=[round(one.seconds * 1000) for one in cut], seconds=[one.seconds for one in cut])
 
     def _spoken(
         self, split: Dataset, known: Sequence[Known], longest: float, scribe: Scribe, *, training: bool

@@ -44,13 +44,15 @@ class Asked:
     """What models are asked to write, one per example.
 
     `tokens`: what they are given. `keys`: the examples in their split. `references`: the data's own texts, one each.
-    `options`: of `generate`, which the model could not know (what its decoder begins with).
+    `options`: of `generate`, which the model could not know (what its decoder begins with). `seconds`: of each, where
+    they are given sounds.
     """
 
     tokens: Questions
     keys: NDArray[np.int64]
     references: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Sequence[float] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
