@@ -161,6 +161,7 @@ MEASURED = {
     "several": "Several tasks at once: intents and parts of speech",
     "image-text": "Pictures and texts: flowers and their names",
     "recommendation": "Recommendation: visits to a web site",
+    "speech-recognition": "Speech recognition: strings of digits",
     **dict.fromkeys(("semantic-segmentation", "image-segmentation", "audio-classification", "text-to-speech",
                      "object-detection", "image-text-to-text"), FIRST_LOOKS),
 }

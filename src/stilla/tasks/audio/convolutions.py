@@ -113,7 +113,7 @@ class _Whole(nn.Module):
 class _Squeezing(nn.Module):
     """In front of SEW's encoder: its layers see no frame that is partly padding, its positions all of a sound."""
 
-    pool: nn.AvgPool1d
+    pool: Any
     pos_conv_embed: _Whole
 
     def forward(
