@@ -82,8 +82,9 @@ def main() -> None:
         rows = read(place, "transcription")
         heard = {name: str(table(some, options.output / f"{name}.parquet")) for name, some in (
             ("train", rows[: options.labelled]), ("unlabelled", rows[options.labelled :]))}
-        task["data"] |= {**heard, "validation": str(place / "validation"), "test": str(place / "test"), "audio": "audio"}
-        show(options.sounds, distil(options, task, start, more=table(rows, options.output / "teacher.parquet")))
+        measured = {name: str(place / name) for name in ("validation", "test")}
+        few = {**task, "data": {**data, **heard, **measured, "audio": "audio", "text": "transcription"}}
+        show(options.sounds, distil(options, few, start, more=table(rows, options.output / "teacher.parquet")))
     else:
         show(options.sounds, distil(options, task, start))
 
