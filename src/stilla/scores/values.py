@@ -104,12 +104,12 @@ class Cost(Checked):
     latency_median_ms: float | None = None
     latency_p95_ms: float | None = None
     throughput: float | None = None
-    real_time: float | None = None
     batch_size: int | None = None
     energy_joules: float | None = None
     energy_method: str | None = None
     timed: str = "forward"
     tokens: int | None = None
+    real_time: float | None = None
 
     @property
     def unsteady(self) -> bool:
