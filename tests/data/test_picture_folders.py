@@ -202,6 +202,56 @@ def test_tables_name_pictures_beside_them_one_or_several_where_rows_are_pictures
             sources.read(str(tmp_path / "several" / "odd.jsonl"), document="picture")
 
 
+def table(path: Path, head: str, *rows: str) -> str:
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("column", ["image", "path", "filepath", "file", "img_path", "image_id", "Photo"])
+def test_a_table_of_names_and_classes_is_one_of_pictures_whatever_the_column_is_called(tmp_path: Path, column: str) -> None:
+    one = picture(tmp_path / "photos" / "a.png")
+    name = table(tmp_path / "train.csv", f"{column},label", "photos/a.png,cat", r"photos\a.png,dog", ",cat", "photos/no.png,dog")
+    found = sources.read(name, document="picture")["train"].cast_column(column, Image(decode=False))
+    assert [row and row["path"] for row in found[column]] == [str(one), str(one), None, str(tmp_path / "photos" / "no.png")]
+    assert found.features["label"] == Value("string")
+
+
+def test_a_table_names_pictures_and_their_masks_and_nothing_that_leads_elsewhere(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    head = "file_name,mask_path,url,original,path,caption"
+    rows = ["a.png,a.png,https://example.com/a.png,/home/me/a.png,a.png,a.png is a picture"] * 2
+    found = sources.read(table(tmp_path / "rows.csv", head, *rows), document="picture")["train"]
+    pictures = [name for name, feature in found.features.items() if feature == Image()]
+    assert pictures == ["file_name", "mask_path"]  # of the usual names for pictures the first
+
+
+def test_what_names_pictures_is_decided_once_for_all_rows_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parts(*_: Any) -> Any:
+        yield pa.table({"mask": ["a.png"], "label": ["x"]})
+        yield pa.table({"mask": pa.array([None], pa.string()), "label": ["y.png"]})
+
+    picture(tmp_path / "a.png")
+    monkeypatch.setattr(sources, "_reader", lambda kind: parts)
+    found = sources.read(table(tmp_path / "rows.csv", "mask,label", "a.png,x"), document="picture")["train"]
+    assert found.features == Features({"mask": Image(), "label": Value("string")})
+    assert found["mask"][1] is None
+
+
+def test_a_folder_is_read_by_its_table_only_where_that_names_what_lies_there(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        for number in range(2):
+            picture(tmp_path / kind / f"{number}.png")
+    for head, row in (("class,colour", "cat,grey"), ("file,label", "0.png,cat")):  # about classes; of files that lie elsewhere
+        table(tmp_path / "notes.csv", head, row)
+        found = sources.read(str(tmp_path), document="picture")["train"]
+        assert labels(found) == {"0.png": "dog", "1.png": "dog"} and len(found) == 4
+    table(tmp_path / "notes.csv", "file,label", "cat/0.png,cat", "dog/1.png,dog")
+    found = sources.read(str(tmp_path), document="picture")["train"]
+    assert found["label"][:] == ["cat", "dog"]
+
+
 def test_the_content_of_listed_pictures_counts_not_their_names(tmp_path: Path) -> None:
     def of(folder: str, colour: int) -> str:
         place = tmp_path / folder

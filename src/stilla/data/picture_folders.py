@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO, WARNING
@@ -183,7 +184,7 @@ def _named_files(table: pa.Table, column: str, path: Path, folder: Path, media: 
 
 def named_files(table: pa.Table, column: str, called: str, place: Callable[[str], str], feature: Any) -> pa.Table:
     """The table with a column of names as files of this type. `called`: the column's new name. `place`: the whole path."""
-    stored = [None if name is None else {"bytes": None, "path": place(str(name))}
+    stored = [None if name is None or name == "" else {"bytes": None, "path": place(str(name))}
               for name in table.column(column).to_pylist()]
     features = Features({**Features.from_arrow_schema(table.schema), column: feature})
     index = table.column_names.index(column)
@@ -195,37 +196,70 @@ def named_files(table: pa.Table, column: str, called: str, place: Callable[[str]
 
 # --- tables that name pictures ---
 
-NAMES = ("image", "images", "img", "picture", "pictures", "photo", "image_path", "image_file", "file_name", "filename",
-         "path")
+NAMES = ("image", "images", "img", "picture", "pictures", "photo", "image_path", "img_path", "image_file", "image_name",
+         "file_name", "filename", "file_path", "filepath", "file", "path")
 """What people call the column that names a picture's file, or a list of them, most telling first."""
 
 
-def with_named_pictures(table: pa.Table, path: Path) -> pa.Table:
-    """A table whose column of file names, if it has one that is usual and names pictures, holds pictures; a column of lists
-    of names lists of them; others as they are.
+class NamedPictures:
+    """Tables of one file, whose columns of file names hold pictures from then on; columns of lists of names lists of them.
 
-    Raises:
-        DataError: a name of what is no file beside the table.
+    Such columns are the first of a usual name whose first name is a picture's, and others that hold nothing but such names,
+    and none that leads elsewhere (masks, a second picture). The first table that says anything decides for all of the file.
     """
-    for name in NAMES:
-        if name not in table.column_names:
-            continue
-        kind = table.schema.field(name).type
-        several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if not is_text(kind.value_type if several else kind):
-            continue
-        listed = table.column(name).to_pylist()
-        first = next((one for some in listed for one in (some if several else [some]) or () if one), None)
-        if first is None or Path(first).suffix.lower() not in SUFFIXES:
-            continue
 
-        def place(one: str) -> str:
-            return resolved(one, path.parent, path.parent, path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._decided: dict[str, bool] = {}
 
-        if several:
-            return _named_lists(table, name, listed, place)
-        return named_files(table, name, name, place, PICTURES.feature)
-    return table
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Raises:
+            DataError: a name of what lies not beside the table.
+        """
+        for name in self.among(table):
+            kind = table.schema.field(name).type
+            if is_text(kind):
+                table = named_files(table, name, name, self._place, PICTURES.feature)
+            else:
+                table = _named_lists(table, name, table.column(name).to_pylist(), self._place)
+        return table
+
+    def among(self, table: pa.Table) -> list[str]:
+        """The columns that name pictures."""
+        usual = [name for name in NAMES if name in table.column_names]
+        for name in [*usual, *(one for one in table.column_names if one not in usual)]:
+            if name in self._decided or (some := _listed_names(table, name)) is None or not some:
+                continue
+            taken = name in usual and any(self._decided.get(one) for one in usual)
+            named = _is_picture(some[0]) if name in usual else all(_is_picture(one) and _is_beside(one) for one in some)
+            self._decided[name] = named and not taken
+        return [name for name in table.column_names if self._decided.get(name)]
+
+    def there(self, table: pa.Table) -> bool:
+        """Whether the first picture that it names lies where it says."""
+        firsts = [some[0] for name in self.among(table) if (some := _listed_names(table, name))]
+        return any(os.path.isfile(self._place(one)) for one in firsts)
+
+    def _place(self, one: str) -> str:
+        return resolved(one, self.path.parent, self.path.parent, self.path)
+
+
+def _listed_names(table: pa.Table, name: str) -> list[str] | None:
+    """What stands in a column of text, or in one of lists of it; None where it is another."""
+    kind = table.schema.field(name).type
+    several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not is_text(kind.value_type if several else kind):
+        return None
+    listed = table.column(name).to_pylist()
+    return [one for some in listed for one in (some if several else [some]) or () if one]
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _is_beside(name: str) -> bool:
+    return ":" not in name and not name.startswith(("/", "\\")) and ".." not in re.split(r"[/\\]", name)
 
 
 def _named_lists(table: pa.Table, name: str, listed: Sequence[Any], place: Callable[[str], str]) -> pa.Table:

@@ -143,7 +143,7 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
     # beside events, tables of items and users say what those are
     tables = [path for path in tables if suffix(path) not in (".item", ".user")] or tables
-    if len(images) > len(tables) and not (tables and document == "picture"):
+    if len(images) > len(tables) and not (document == "picture" and any(_shows(path) for path in tables)):
         return _image_folder(folder)
     if not tables:
         raise DataError(
@@ -221,10 +221,23 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
 
 
 def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
-    named = {"sound": sound_folders.with_named_sounds, "picture": picture_folders.with_named_pictures}.get(document)
+    named: Callable[[pa.Table], pa.Table] = lambda table: table
+    if document == "sound":
+        named = functools.partial(sound_folders.with_named_sounds, path=path)
+    elif document == "picture":
+        named = picture_folders.NamedPictures(path)
     for table in _reader(READERS[suffix(path)])(path, document, notes):
-        own = with_own_files(table, path)
-        yield own if named is None else named(own, path)
+        yield named(with_own_files(table, path))
+
+
+def _shows(path: Path) -> bool:
+    """Whether a table holds pictures, or names some that lie beside it; a look at its beginning."""
+    try:
+        table = next(_reader(READERS[suffix(path)])(path, "picture", []))
+        held = any(may_store_files(field.type) or pa.types.is_binary(field.type) for field in table.schema)
+        return held or picture_folders.NamedPictures(path).there(table)
+    except Exception:  # what is no table says nothing of the pictures around it
+        return False
 
 
 def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:

@@ -28,6 +28,8 @@ def resolved(name: str, beside: Path, folder: Path, where: Path) -> str:
                         "beside it.")
     if "\0" in name:
         raise DataError(f"{str(where)!r}: names {quoted(name, 200)}, which is no name of a file.")
+    if "\\" in name and not os.path.lexists(beside / name):  # a table written on Windows
+        name = name.replace("\\", "/")
     path, inside = os.path.realpath(beside / name), os.path.realpath(folder)
     if os.path.commonpath([path, inside]) != inside:
         raise DataError(f"{str(where)!r}: names {quoted(name, 200)}, which lies outside of {str(folder)!r}; only files "

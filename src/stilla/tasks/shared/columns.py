@@ -100,7 +100,8 @@ def image(section: Pictures, train: Dataset, taken: Sequence[str], fits: Callabl
     for unambiguous in (candidates, usual):
         if len(unambiguous) == 1:
             return str(unambiguous[0])
-    why = f"{one_of(candidates)} could be it" if candidates else "no column holds pictures"
+    why = f"{one_of(candidates)} could be it" if candidates else (
+        "no column holds pictures, or nothing but names of files beside the table (images/1.jpg)")
     raise DataError(f"data.image: which column is the picture? {why}. {columns_of(train)} Set data.image.")
 
 

@@ -93,4 +93,13 @@ class Pictures(Data):
     """Of pictures."""
 
     image: str | None = None
-    """The image's column."""
+    """The image's column: pictures, or names of files beside the table."""
+
+    @property
+    def text_unit(self) -> Literal["picture"]:
+        return "picture"
+
+    @property
+    def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "picture"]:
+        said = None if self.unlabelled is None else self.unlabelled.document
+        return said or "picture"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
 from stilla.recipe import Strings
@@ -54,11 +52,3 @@ class ImageTextToTextData(Pictures):
     max_length: int | None = Field(None, ge=2, le=TOKENS)
     """Longest example in tokens, those that stand for pictures among them; longer ones are cut at the end, and left out where
     a picture or all that is learnt would be cut. By default what both models can read, at most 4096."""
-
-    @property
-    def text_unit(self) -> Literal["picture"]:
-        return "picture"
-
-    @property
-    def unlabelled_unit(self) -> Literal["picture"]:
-        return "picture"
