@@ -210,7 +210,8 @@ def table(path: Path, head: str, *rows: str) -> str:
 @pytest.mark.parametrize("column", ["image", "path", "filepath", "file", "img_path", "image_id", "Photo"])
 def test_a_table_of_names_and_classes_is_one_of_pictures_whatever_the_column_is_called(tmp_path: Path, column: str) -> None:
     one = picture(tmp_path / "photos" / "a.png")
-    name = table(tmp_path / "train.csv", f"{column},label", "photos/a.png,cat", r"photos\a.png,dog", ",cat", "photos/no.png,dog")
+    name = table(tmp_path / "train.csv", f"{column},label", "photos/a.png,cat", r"photos\a.png,dog", ",cat",
+                 "photos/no.png,dog")
     found = sources.read(name, document="picture")["train"].cast_column(column, Image(decode=False))
     assert [row and row["path"] for row in found[column]] == [str(one), str(one), None, str(tmp_path / "photos" / "no.png")]
     assert found.features["label"] == Value("string")
@@ -243,10 +244,11 @@ def test_a_folder_is_read_by_its_table_only_where_that_names_what_lies_there(tmp
     for kind in ("cat", "dog"):
         for number in range(2):
             picture(tmp_path / kind / f"{number}.png")
-    for head, row in (("class,colour", "cat,grey"), ("file,label", "0.png,cat")):  # about classes; of files that lie elsewhere
+    for head, row in (("class,colour", "cat,grey"), ("file,label", "0.png,cat")):  # of classes; of no files
         table(tmp_path / "notes.csv", head, row)
         found = sources.read(str(tmp_path), document="picture")["train"]
-        assert labels(found) == {"0.png": "dog", "1.png": "dog"} and len(found) == 4
+        assert labels(found) == {"0.png": "dog", "1.png": "dog"}
+        assert len(found) == 4
     table(tmp_path / "notes.csv", "file,label", "cat/0.png,cat", "dog/1.png,dog")
     found = sources.read(str(tmp_path), document="picture")["train"]
     assert found["label"][:] == ["cat", "dog"]

@@ -221,13 +221,12 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
 
 
 def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
-    named: Callable[[pa.Table], pa.Table] = lambda table: table
-    if document == "sound":
-        named = functools.partial(sound_folders.with_named_sounds, path=path)
-    elif document == "picture":
-        named = picture_folders.NamedPictures(path)
+    pictures = picture_folders.NamedPictures(path)
     for table in _reader(READERS[suffix(path)])(path, document, notes):
-        yield named(with_own_files(table, path))
+        own = with_own_files(table, path)
+        if document == "sound":
+            own = sound_folders.with_named_sounds(own, path)
+        yield pictures(own) if document == "picture" else own
 
 
 def _shows(path: Path) -> bool:

@@ -41,7 +41,7 @@ def bound(
         fitting = [name for name in pool.column_names if name not in labels and name.lower() not in LABEL_NAMES
                    and fits(pool.features[name])]
         found = None if called else usual(pool, fitting)
-        if found is None:
+        if found is None or len(found) != len(names):
             lacking = next(name for name in names if name not in pool.column_names)
             raise DataError(f"data.unlabelled: which column is {lacking!r}? {columns_of(pool)} Say it in "
                             f"data.unlabelled.columns, for example {{{lacking}: {(fitting or ['text'])[0]}}}.")

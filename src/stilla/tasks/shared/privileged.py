@@ -18,15 +18,17 @@ from stilla.tasks.shared.columns import missing
 
 
 def columns_of_teacher(
-    columns: Mapping[str, tuple[str, ...]], field: str, splits: Mapping[str, Dataset], labels: Collection[str] = ()
+    columns: Mapping[str, tuple[str, ...]], field: str, splits: Mapping[str, Dataset], labels: Collection[str] = (), *,
+    beside: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """What the recipe says a teacher reads in place of the columns in this field; empty: the same.
+    """What the recipe says a teacher reads in place of the columns in this field; empty: the same. beside: other fields
+    that may be named.
 
     Raises:
         DataError: another field is named, or columns that some of the data have not, or one of the labels.
     """
-    if unknown := [name for name in columns if name != field]:
-        raise DataError(f"teacher.data: got {unknown[0]!r}; expected {one_of([field])}, by which students read.")
+    if unknown := [name for name in columns if name != field and name not in beside]:
+        raise DataError(f"teacher.data: got {unknown[0]!r}; expected {one_of([field, *beside])}, by which students read.")
     found = columns.get(field, ())
     if told := [name for name in found if name in labels]:
         raise DataError(f"teacher.data: {told[0]!r} is the label: the teacher would read the answer instead of finding it.")

@@ -21,10 +21,10 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.vision import detection_data, detectors
 from stilla.tasks.vision import pictures as _pictures
+from stilla.tasks.vision.broken import broken_pictures
 from stilla.tasks.vision.canvases import Canvas, Size, Source, sizes_of
 from stilla.tasks.vision.detection_data import Column, Objects
 from stilla.tasks.vision.detection_exam import DetectionExam, packed, unpacked
-from stilla.tasks.vision.image_classification import broken_pictures
 from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import geometry_of, settings

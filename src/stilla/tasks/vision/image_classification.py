@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import PIL.Image
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -23,14 +23,14 @@ from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound
-from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.class_exam import ClassExam
 from stilla.tasks.shared.classification import Classification, Positions, attempt
 from stilla.tasks.shared.imported import check_answers
 from stilla.tasks.shared.label_weights import problem_of
 from stilla.tasks.shared.metrics import among
-from stilla.tasks.shared.privileged import columns_of_teacher, side_by_side
+from stilla.tasks.shared.privileged import side_by_side
 from stilla.tasks.vision import pictures as _pictures
+from stilla.tasks.vision.broken import broken_pictures, usable_pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import (
     Kept,
@@ -42,6 +42,7 @@ from stilla.tasks.vision.pixels import (
     same_part,
     settings,
 )
+from stilla.tasks.vision.privileged import pictures_of_teacher
 from stilla.tasks.vision.sections import STRONG, Augment, ImageClassificationData
 from stilla.views import Picture, View
 
@@ -59,6 +60,8 @@ class ImageClassification(Classification[ImageClassificationData]):
     """The column."""
     teachers: str = ""
     """The column that teachers see instead; empty: the same."""
+    also: str = ""
+    """A column that others see, of the examples that can be read."""
 
     kind: ClassVar[str] = "image-classification"
     given = '"picture.png"'
@@ -85,18 +88,10 @@ class ImageClassification(Classification[ImageClassificationData]):
         return cls(problem, section, image)
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
-        found = columns_of_teacher(columns, "image", splits, self.problem.columns)
-        if not found or found == (self.image,):
-            return self
-        if len(found) > 1:
-            raise DataError(f"teacher.data: got {len(found)} columns of pictures; expected one.")
-        for name, split in splits.items():
-            if not _pictures.holds_pictures(split.features[found[0]]):
-                raise DataError(f"teacher.data: {found[0]!r} of data.{name} holds no pictures.")
-        return replace(self, teachers=found[0])
+        return replace(self, teachers=pictures_of_teacher(columns, self.section, self.image, splits, self.problem.columns))
 
     def of_teacher(self) -> Self:
-        return replace(self, image=self.teachers, teachers="") if self.teachers else self
+        return replace(self, image=self.teachers, teachers="", also=self.image) if self.teachers else self
 
     def resolved(self, section: ImageClassificationData) -> ImageClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "image": self.image})
@@ -131,7 +126,8 @@ class ImageClassification(Classification[ImageClassificationData]):
         """`how`: pictures are changed."""
         assert self.section is not None
         pictures = Pictures.of(split, self.image)
-        skipped = pictures.broken() if self.section.broken == "skip" else {}
+        seen = dict.fromkeys((*self._seen, self.also)) if self.section.broken == "skip" else {}
+        skipped = {row for column in seen if column for row in Pictures.of(split, column).broken()}
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
@@ -169,14 +165,13 @@ class ImageClassification(Classification[ImageClassificationData]):
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         found = bound(pool, self._seen, called, _pictures.holds_pictures, "pictures", usual_pictures, self.problem.columns)
-        return _undecoded(found, self._seen)
+        return _pictures.undecoded(found, self._seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        broken = {row for column in self._seen for row in broken_pictures(self.section, "unlabelled", pool, column)}
-        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+        return usable_pictures(self.section, pool, self._seen)
 
     def beside(self, split: Dataset) -> Dataset:
-        return _undecoded(split.select_columns([*self._seen, *self.problem.columns]), self._seen)
+        return _pictures.undecoded(split.select_columns([*self._seen, *self.problem.columns]), self._seen)
 
     @property
     def _seen(self) -> tuple[str, ...]:
@@ -239,12 +234,6 @@ def processor_for(source: ModelSource) -> Any:
         return AutoImageProcessor.from_pretrained(place, backend="pil", **options)
 
 
-def _undecoded(split: Dataset, columns: Sequence[str]) -> Dataset:
-    for column in columns:
-        split = split.cast_column(column, Image(decode=False))
-    return split
-
-
 def _tells_transforms(folder: Path) -> bool:
     """Whether it holds a model of timm, whose config says how pictures are prepared."""
     config = folder / "config.json"
@@ -259,22 +248,6 @@ def usual_pictures(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | Non
 def _refuse_broken(section: Data, name: str, split: Dataset, column: str | None) -> None:
     if column is not None:
         broken_pictures(section, name, split, column)
-
-
-def broken_pictures(section: Data | None, name: str, split: Dataset, column: str) -> Mapping[int, str]:
-    """Pictures that cannot be read, by row, and why.
-
-    Raises:
-        DataError: there are some, and the recipe does not leave them out.
-    """
-    pictures = Pictures.of(split, column)
-    broken = pictures.broken()
-    if not broken or section is None:
-        return broken
-    found = f"data.{name}: {len(broken)} of {len(pictures)} pictures cannot be read"
-    listed = "; ".join(f"{pictures.name(row)}: {reason}" for row, reason in list(broken.items())[:5])
-    refuse_or_leave_out(section, found, listed + (" ..." if len(broken) > 5 else ""))
-    return broken
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from stilla.tasks.shared.bound import bound
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision.beginnings import begin_apart
-from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
+from stilla.tasks.vision.broken import usable_pictures
+from stilla.tasks.vision.image_classification import usual_pictures
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
 from stilla.tasks.vision.sections import Objects
 
@@ -97,8 +98,7 @@ class ObjectTask(Task[ObjectsT]):
         return found.cast_column(self.image, Image(decode=False))
 
     def usable(self, pool: Dataset) -> Dataset:
-        broken = broken_pictures(self.section, "unlabelled", pool, self.image)
-        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+        return usable_pictures(self.section, pool, (self.image,))
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return ((digest,) for digest in Pictures.of(split, self.image).digests())

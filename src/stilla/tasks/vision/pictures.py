@@ -106,6 +106,13 @@ class Pictures:
         return f"row {rows_as_read(self.rows, [row])[0]}" + (f" ({stored['path']})" if stored and stored["path"] else "")
 
 
+def undecoded(split: Dataset, columns: Sequence[str]) -> Dataset:
+    """The same, with these columns of pictures as they are stored."""
+    for column in columns:
+        split = split.cast_column(column, Image(decode=False))
+    return split
+
+
 def size_of(stored: dict[str, Any] | None) -> tuple[int, int]:
     """Width and height, upright, by the header alone.
 

@@ -151,9 +151,11 @@ class Source:
         *,
         how: Augment | None = None,
         views: int | None = None,
+        others: Pictures | None = None,
     ) -> None:
         """`seed`: of the augmentation; None for none. `how` it changes pictures, where not lightly. `views`: how many there
-        are of each; None: new ones every epoch."""
+        are of each; None: new ones every epoch. `others`: what the teacher sees in their place, where nothing changes."""
+        self.others = others
         self.pictures, self.keys, self.seed = pictures, keys, seed
         self.how, self.turns = how, Turns(views)
         self.student, self.teacher = student, teacher
@@ -181,12 +183,12 @@ class Source:
         view, candidate = self.turns.of(key)
         return View(self.how, self.seed, view, key, candidate)
 
-    def _read(self, position: int) -> PIL.Image.Image:
-        key = int(self.keys[position])
+    def _read(self, position: int, others: Pictures | None = None) -> PIL.Image.Image:
+        key, pictures = int(self.keys[position]), others or self.pictures
         try:
-            return self.pictures.rgb(key)
+            return pictures.rgb(key)
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{self.pictures.name(key)} cannot be read: {error}") from error
+            raise DataError(f"{pictures.name(key)} cannot be read: {error}") from error
 
     def pixels(self, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
         """What `Processor.geometry` makes of the pictures for student and teacher; one array if shared."""
@@ -194,6 +196,8 @@ class Source:
         student = _stacked([self.student.geometry(picture) for picture in seen])
         if self.teacher is self.student:
             return student, student
+        if self.others is not None:
+            seen = [self._read(position, self.others) for position in positions]
         return student, _stacked([self.teacher.geometry(picture) for picture in seen])
 
 

@@ -72,9 +72,12 @@ class Scenes:
     def __init__(
         self, pictures: Pictures, masks: Masks | None, keys: NDArray[np.int64], known: NDArray[np.bool_], ids: Ids,
         student: Processor, teacher: Processor, stride: int, *, seed: int | None, flips: bool = False,
+        seen: tuple[Pictures, Pictures] | None = None,
     ) -> None:
         """known: (examples,) which somebody has labelled. teacher: the student's own where it sees the same. seed: of what is
-        changed at random; None for nothing."""
+        changed at random; None for nothing. seen: what of each example student and teacher see in place of its picture, of
+        whatever size."""
+        self.seen = (pictures, pictures) if seen is None else seen
         self.pictures, self.masks, self.keys, self.known, self.ids = pictures, masks, keys, known, ids
         self.student, self.teacher, self.seed, self.flips = student, teacher, seed, flips
         # shared, so that the loader's processes see it change
@@ -107,18 +110,18 @@ class Scenes:
         self, position: int, grid: tuple[int, int]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], tuple[int, int]]:
         key = int(self.keys[position])
-        try:
-            picture = self.pictures.rgb(key)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{self.pictures.name(key)} cannot be read: {error}") from error
         change = Change() if self.seed is None else Change.drawn((self.seed, int(self.epoch), key), flips=self.flips)
-        seen = change.of_picture(picture)
+        own, other = self.seen
+        seen = change.of_picture(_read(own, key))
+        width, height = seen.size if own is self.pictures else self.pictures.size(key)
         ours = self.student.geometry(seen)
+        if other is not own:
+            seen = change.of_picture(_read(other, key))
         theirs = ours if self.shared else self.teacher.geometry(seen)
         classes = np.full(grid, NO_ANSWER, np.int16)
         if self.masks is not None and self.known[position]:
             classes = change.of_mask(self.ids.encoded(self.masks.ids(key)), grid).astype(np.int16)
-        return ours, theirs, classes, (picture.height, picture.width)
+        return ours, theirs, classes, (height, width)
 
     def _keep(self, ours: NDArray[Any], theirs: NDArray[Any]) -> None:
         """A picture is then decoded and resized once, not once per epoch."""
@@ -133,3 +136,10 @@ class Scenes:
             for array, one in zip(kept, made):
                 array[position] = one
         self.kept = (*kept, classes, sizes)
+
+
+def _read(pictures: Pictures, key: int) -> PIL.Image.Image:
+    try:
+        return pictures.rgb(key)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{pictures.name(key)} cannot be read: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,16 +19,17 @@ from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task
 from stilla.tasks.shared.bound import bound
-from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision import segmentation_data, segmentation_models
+from stilla.tasks.vision.broken import usable_pictures
 from stilla.tasks.vision.image_classification import usual_pictures
 from stilla.tasks.vision.masks import Ids, Masks, look, references
 from stilla.tasks.vision.overlays import overlaid
-from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.pixels import Processor, geometry_of, settings
+from stilla.tasks.vision.privileged import pictures_of_teacher
 from stilla.tasks.vision.scenes import Scenes
 from stilla.tasks.vision.segmentation_data import Found
 from stilla.tasks.vision.segmentation_exam import SegmentationExam
@@ -67,6 +68,10 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
     section: SemanticSegmentationData | None = None
     border: int = NO_ANSWER
     """Which label is no class, in batches that a person makes."""
+    teachers: str = ""
+    """The column of pictures that teachers see instead; empty: the same."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and sees those."""
 
     kind: ClassVar[str] = "semantic-segmentation"
     pipeline = "image-segmentation"
@@ -95,6 +100,13 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         names = names_of(config) or tuple(config.id2label[index] for index in sorted(config.id2label))
         border = config.to_dict().get("semantic_loss_ignore_index", _BORDER)
         return cls(Problem("class", (), names, names), border=border)
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        found = self._found()
+        return replace(self, teachers=pictures_of_teacher(columns, self.section, found.image, splits, (found.mask,)))
+
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self.teachers else self
 
     def resolved(self, section: SemanticSegmentationData) -> SemanticSegmentationData:
         found = self._found()
@@ -135,6 +147,8 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
     ) -> Prepared:
         section, found = self._section(), self._found()
         pictures = Pictures.of(split, found.image)
+        others = Pictures.of(split, self.teachers) if self.teachers else pictures
+        seen = others if self.as_teacher else pictures, others
         labelled = found.mask in split.column_names
         known = ~are_unlabelled(split) if labelled else np.zeros(len(split), np.bool_)
         skipped = self._broken(split, np.flatnonzero(known)) if section.broken == "skip" else []
@@ -142,45 +156,43 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         if not len(keys):
             raise DataError(f"there is no picture left in {found.image!r}: all {len(split)} are broken.")
         masks = Masks.of(split, found.mask) if labelled else None
-        sample = pictures.rgb(keys[0])
-        own = Processor(student, sample)
-        other = own if teacher is None or settings(student) == settings(teacher) else Processor(teacher, sample)
+        own = Processor(student, seen[0].rgb(keys[0]))
+        same = settings(student) == settings(teacher) and seen[0] is seen[1] if teacher is not None else True
+        other = own if teacher is None or same else Processor(teacher, seen[1].rgb(keys[0]))
         changing = training and self._augment() != "none"
         scenes = Scenes(pictures, masks, keys, known[keys], self._ids(), own, other, section.stride,
-                        seed=seed if changing else None, flips=self._augment() == "flips")
+                        seed=seed if changing else None, flips=self._augment() == "flips", seen=seen)
         rows = [int(key) if known[key] else None for key in keys]
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(scenes), keys=keys,
             references=references(masks, rows, self._ids()), on_epoch=scenes.set_epoch if changing else None,
-            aligned=teacher is None or geometry_of(student) == geometry_of(teacher))
+            aligned=teacher is None or (geometry_of(student) == geometry_of(teacher) and seen[0] is seen[1]))
 
     def _broken(self, split: Dataset, known: NDArray[np.int64]) -> list[int]:
         """The rows that are left out: said when the data were looked at."""
         found = self._found()
         some = split.select(known)
         seen = {int(known[row]) for row in look(some, found.image, found.mask).broken} if len(some) else set()
-        return sorted(seen | Pictures.of(split, found.image).broken().keys())
+        return sorted(seen.union(*(Pictures.of(split, column).broken() for column in self._seen)))
+
+    @property
+    def _seen(self) -> tuple[str, ...]:
+        """All columns of pictures that models see."""
+        image = self._found().image
+        return (image, self.teachers) if self.teachers else (image,)
 
     # --- examples without masks ---
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        image = self._found().image
-        found = bound(pool, (image,), called, holds_pictures, "pictures", usual_pictures, (self._found().mask,))
-        return found.cast_column(image, Image(decode=False))
+        found = bound(pool, self._seen, called, holds_pictures, "pictures", usual_pictures, (self._found().mask,))
+        return undecoded(found, self._seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        pictures = Pictures.of(pool, self._found().image)
-        broken = pictures.broken()
-        if not broken:
-            return pool
-        listed = "; ".join(f"{pictures.name(row)}: {why}" for row, why in list(broken.items())[:5])
-        refuse_or_leave_out(self._section(), f"data.unlabelled: {len(broken)} of {len(pool)} pictures cannot be read",
-                            listed + (" ..." if len(broken) > 5 else ""))
-        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64)))
+        return usable_pictures(self._section(), pool, self._seen)
 
     def beside(self, split: Dataset) -> Dataset:
-        some = split.select_columns([self._found().image, self._found().mask])
-        return some.cast_column(self._found().image, Image(decode=False)).cast_column(self._found().mask, Image(decode=False))
+        columns = (*self._seen, self._found().mask)
+        return undecoded(split.select_columns([*columns]), columns)
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return ((digest,) for digest in Pictures.of(split, self._found().image).digests())

@@ -34,7 +34,8 @@ class Texts:
 @dataclass(frozen=True)
 class Collate:
     """pictures: of each example its place among those that were read, `NONE` where it has none. said: of each the numbers of
-    its texts. known: the numbers of the student's tokens by which the teacher has the same."""
+    its texts. known: the numbers of the student's tokens by which the teacher has the same. same: of each text the number of
+    the first one that the student reads alike; None: no two are."""
 
     source: Source | Kept | None
     student: Texts
@@ -44,6 +45,7 @@ class Collate:
     keys: NDArray[np.int64]
     labelled: NDArray[np.bool_]
     known: Numbering | None = None
+    same: NDArray[np.int64] | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         chosen = list(examples)
@@ -61,10 +63,11 @@ class Collate:
             teacher = student if shared else {**teacher, **theirs}
         there = (self.pictures[chosen] != NONE).astype(np.int64)
         places = np.where(there == 1, there.cumsum() - 1, NONE)
+        names = numbers if self.same is None else self.same[numbers]
         written = np.where(self.labelled[chosen][of], of, NONE) if len(of) else of
         return Batch(
             student=student, teacher=teacher, keys=torch.from_numpy(self.keys[chosen]), pictures=torch.from_numpy(places),
-            texts=torch.from_numpy(which.astype(np.int64)), numbers=torch.from_numpy(numbers), of=torch.from_numpy(of),
+            texts=torch.from_numpy(which.astype(np.int64)), numbers=torch.from_numpy(names), of=torch.from_numpy(of),
             written=torch.from_numpy(written))
 
     def _texts(self, chosen: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -31,6 +31,8 @@ class Said:
     label: str | None = None
     names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """What teachers read in place of `captions`, the first for the first: as many texts of each example."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,10 +57,33 @@ class Said:
         made = [tuple(self.prompts(name)) for name in self.names]
         return [made[one] if one != NO_CLASS else () for one in self.classes(split)]
 
+    def pairs(self, split: Dataset) -> list[tuple[tuple[str, str], ...]]:
+        """(examples,) the same with what the teacher reads in place of each.
+
+        Raises:
+            DataError: an example has other numbers of texts in both.
+        """
+        if not self.told:
+            return [tuple((one, one) for one in several) for several in self.texts(split)]
+        both = [[one for one in columns if one in split.column_names] for columns in (self.captions, self.told)]
+        ours, theirs = ([_in_order(several) for several in zip(*(_columns.values(split, one) for one in columns))]
+                        if columns else [[]] * len(split) for columns in both)
+        odd = [row for row, (one, other) in enumerate(zip(ours, theirs)) if len(one) != len(other)]
+        if odd:
+            raise DataError(f"teacher.data: {_columns.named(self.told)} says another number of texts than "
+                            f"{_columns.named(self.captions)} in {len(odd)} of {len(split)} examples "
+                            f"({rows_in_words(split, odd)}); expected one for each")
+        # of a text that stands there twice, the first
+        return [tuple(reversed(dict(zip(reversed(one), reversed(other))).items())) for one, other in zip(ours, theirs)]
+
+
+def _in_order(said: Sequence[Any]) -> list[str]:
+    several = [text for one in said for text in ([one] if isinstance(one, str) else one or ())]
+    return [one.strip() for one in several if one and one.strip()]
+
 
 def _texts(said: Sequence[Any]) -> tuple[str, ...]:
-    several = [text for one in said for text in ([one] if isinstance(one, str) else one or ())]
-    return tuple(dict.fromkeys(one.strip() for one in several if one and one.strip()))
+    return tuple(dict.fromkeys(_in_order(said)))
 
 
 def named(split: Dataset, column: str) -> list[str | None]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -23,11 +23,14 @@ from stilla.tasks.base import Texts as Read
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.classification import Positions, attempt
+from stilla.tasks.shared.privileged import columns_of_teacher
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.numbering import numbering
-from stilla.tasks.vision.image_classification import broken_pictures, usual_pictures
-from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.broken import broken_pictures, usable_pictures
+from stilla.tasks.vision.image_classification import usual_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+from stilla.tasks.vision.privileged import pictures_of_teacher
 from stilla.tasks.vision_text import captions as _captions
 from stilla.tasks.vision_text import loading
 from stilla.tasks.vision_text.batches import NONE, Collate, Texts
@@ -55,6 +58,10 @@ class ImageText(Task[ImageTextData]):
     image: str = ""
     """The pictures' column; empty where there are texts alone."""
     said: Said | None = None
+    teachers: str = ""
+    """The column of pictures that teachers see instead; empty: the same."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and reads what it alone does."""
     shape: tuple[int, float, float | None] | None = None
     """The teacher's vectors: numbers of each, and by what scale and bias it compares them."""
 
@@ -100,6 +107,27 @@ class ImageText(Task[ImageTextData]):
         return section.model_copy(update={
             "image": self.image, "text": self.said.captions or None, "label": self.said.label})
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        if self.said is None or not columns:
+            return self
+        labels = () if self.said.label is None else (self.said.label,)
+        image = pictures_of_teacher(columns, self.section, self.image, splits, labels, beside=("text",))
+        read = {name: split for name, split in splits.items() if {*self.said.captions} & {*split.column_names}}
+        told = columns_of_teacher(columns, "text", read, labels, beside=("image",))
+        if told and len(told) != len(self.said.captions):
+            raise DataError(f"teacher.data: got {len(told)} columns of captions in place of {len(self.said.captions)} "
+                            f"({_columns.named(self.said.captions) or 'texts made of classes'}); expected as many.")
+        said = replace(self.said, told=() if told == self.said.captions else told)
+        problems: list[str] = []
+        for split in read.values():
+            attempt(problems, said.pairs, split)
+        if problems:
+            raise all_at_once(problems, DataError)
+        return replace(self, teachers=image, said=said)
+
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self.teachers or (self.said is not None and self.said.told) else self
+
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, shape=_shape(teacher.model))
 
@@ -131,11 +159,14 @@ class ImageText(Task[ImageTextData]):
         labels = self.said.columns
         pictured = any(holds_pictures(feature) for feature in pool.features.values()) or self.image in called
         if pictured:
-            found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, labels)
-            return found.cast_column(self.image, Image(decode=False))
+            found = bound(pool, self._seen, called, holds_pictures, "pictures", usual_pictures, labels)
+            return undecoded(found, self._seen)
         if not self.said.captions:
             raise DataError("data.unlabelled: texts by themselves are read as captions, and these data have none, only "
                             f"classes ({self.said.label!r}). {_columns.columns_of(pool)} Give pictures.")
+        if self.said.told:
+            return bound(pool, (*self.said.captions, *self.said.told), called, _captions.holds_texts, "texts",
+                         lambda *_: None)
         # of several columns one is enough: each text stands for itself
         columns = [one for one in self.said.captions if one in pool.column_names] or self.said.captions[:1]
         return bound(pool, columns, called, _captions.holds_texts, "texts", lambda pool, texts: usual_texts(pool, texts, 1))
@@ -145,13 +176,12 @@ class ImageText(Task[ImageTextData]):
             assert self.said is not None
             rows = [row for row, texts in enumerate(self.said.texts(pool)) if texts]
             return pool if len(rows) == len(pool) else pool.select(rows)
-        broken = broken_pictures(self.section, "unlabelled", pool, self.image)
-        return pool.select(np.setdiff1d(np.arange(len(pool)), np.array(list(broken), np.int64))) if broken else pool
+        return usable_pictures(self.section, pool, self._seen)
 
     def beside(self, split: Dataset) -> Dataset:
         assert self.said is not None
-        columns = [one for one in (self.image, *self.said.columns) if one in split.column_names]
-        return split.select_columns(columns).cast_column(self.image, Image(decode=False))
+        columns = [one for one in (*self._seen, *self.said.columns, *self.said.told) if one in split.column_names]
+        return undecoded(split.select_columns(columns), self._seen)
 
     def traces(self, split: Dataset) -> Iterable[tuple[str | bytes, ...]]:
         if self.image in split.column_names:
@@ -179,23 +209,27 @@ class ImageText(Task[ImageTextData]):
         if self.section is None or self.said is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         there, source, aligned = self._pictures(split, student, teacher)
-        texts = self.said.texts(split)
-        keys = np.array([row for row, one in enumerate(texts) if one or there[row] != NONE], np.int64)
+        pairs = self.said.pairs(split)
+        keys = np.array([row for row, one in enumerate(pairs) if one or there[row] != NONE], np.int64)
         keys = keys[there[keys] != NONE] if not training else keys
         if not len(keys):
             raise DataError(f"there is nothing left to read in {self.image!r}: no picture, and no text.")
-        said = [texts[row] for row in keys]
+        said = [pairs[row] for row in keys]
         pictures, classes = there[keys], self.said.classes(split)[keys]
-        prompts = [] if training else [tuple(self.said.prompts(name)) for name in self.said.names]
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(
-            one for several in (*texts, *prompts) for one in several))}
+        prompts = [] if training else [tuple((one, one) for one in self.said.prompts(name)) for name in self.said.names]
+        numbers = {pair: number for number, pair in enumerate(dict.fromkeys(
+            one for several in (*pairs, *prompts) for one in several))}
+        first = {ours: number for (ours, _), number in reversed(numbers.items())}
+        same = np.array([first[ours] for ours, _ in numbers], np.int64)  # what the student reads alike is one text
         numbered = [[numbers[one] for one in several] for several in (*said, *prompts)]
         labelled = np.concatenate([~are_unlabelled(split)[keys], np.zeros(len(prompts), np.bool_)])
         every = np.concatenate([keys, len(split) + np.arange(len(prompts))])
         ours, theirs, known = self._texts(list(numbers), student, teacher, training=training)
         collate = Collate(source, ours, theirs, np.concatenate([pictures, np.full(len(prompts), NONE)]), numbered, every,
-                          labelled, known)
-        references = None if training else self._references(keys, numbered, said, classes)
+                          labelled, known, same)
+        references = None if training else self._references(
+            keys, [same[several].tolist() for several in numbered], [tuple(one for one, _ in several) for several in said],
+            classes)
         return Prepared(examples=Positions(len(every)), collate=collate, keys=every, references=references,
                         aligned=aligned and (theirs is ours or known is not None))
 
@@ -208,40 +242,45 @@ class ImageText(Task[ImageTextData]):
         if self.image not in split.column_names:
             return there, None, True
         assert self.section is not None
-        pictures = Pictures.of(split, self.image)
-        empty = [row for row, one in enumerate(pictures.rows[self.image])
-                 if one is None or one["bytes"] is one["path"] is None]
-        skipped = pictures.broken() if self.section.broken == "skip" else dict.fromkeys(empty, "")
+        seen = [Pictures.of(split, column) for column in self._seen]
+        skipped = {row for one in seen for row in (one.broken() if self.section.broken == "skip" else _empty(one))}
         keys = np.setdiff1d(np.arange(len(split)), np.array(list(skipped), np.int64))
         if not len(keys):
             return there, None, True
         there[keys] = np.arange(len(keys))
-        sample = pictures.rgb(keys[0])
-        own = Processor(student.images, sample)
-        shared = teacher is None or settings(student.images) == settings(teacher.images)
-        other = own if teacher is None or shared else Processor(teacher.images, sample)
-        aligned = teacher is None or geometry_of(student.images) == geometry_of(teacher.images)
-        return there, keep(Source(pictures, keys, own, other, None)), aligned
+        pictures, others = seen[-1 if self.as_teacher else 0], None if teacher is None or len(seen) == 1 else seen[1]
+        own = Processor(student.images, pictures.rgb(keys[0]))
+        shared = teacher is None or (others is None and settings(student.images) == settings(teacher.images))
+        other = own if teacher is None or shared else Processor(teacher.images, (others or pictures).rgb(keys[0]))
+        aligned = teacher is None or (others is None and geometry_of(student.images) == geometry_of(teacher.images))
+        return there, keep(Source(pictures, keys, own, other, None, others=others)), aligned
+
+    @property
+    def _seen(self) -> tuple[str, ...]:
+        """All columns of pictures that models see."""
+        return (self.image, self.teachers) if self.teachers else (self.image,)
 
     def _texts(
-        self, texts: Sequence[str], student: Any, teacher: Any | None, *, training: bool
+        self, pairs: Sequence[tuple[str, str]], student: Any, teacher: Any | None, *, training: bool
     ) -> tuple[Texts, Texts, Any]:
         """All texts by the student's tokens and by the teacher's, and how these are numbered where they are the same."""
         assert self.section is not None
         both = [student.tokenizer] if teacher is None else [student.tokenizer, teacher.tokenizer]
         length = _tokens.longest(both, self.section.max_length)
 
-        def made(reader: Any, whose: str) -> Texts:
-            tokens, cut = _tokens.tokenise(reader.tokenizer, [texts or [""]], length)
+        def made(reader: Any, side: int, whose: str) -> Texts:
+            tokens, cut = _tokens.tokenise(reader.tokenizer, [[one[side] for one in pairs] or [""]], length)
             if cut:
-                logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(texts), length, whose)
+                logger.warning("%d of %d texts are longer than %d of %s tokens: cut", cut, len(pairs), length, whose)
             return Texts(reader, tokens)
 
-        ours = made(student, "the student's" if teacher is not None else "the")
-        if teacher is None or student.reads_alike(teacher):
+        ours = made(student, int(self.as_teacher), "the student's" if teacher is not None else "the")
+        alike = all(one == other for one, other in pairs)
+        if teacher is None or (alike and student.reads_alike(teacher)):
             return ours, ours, None
-        known = numbering(student.tokenizer, teacher.tokenizer) if training and student.fixed == teacher.fixed else None
-        return ours, ours if known is not None else made(teacher, "the teacher's"), known
+        known = numbering(student.tokenizer, teacher.tokenizer) \
+            if training and alike and student.fixed == teacher.fixed else None
+        return ours, ours if known is not None else made(teacher, 1, "the teacher's"), known
 
     def _references(
         self, keys: NDArray[np.int64], numbered: Sequence[Sequence[int]], said: Sequence[tuple[str, ...]],
@@ -337,6 +376,12 @@ class ImageText(Task[ImageTextData]):
 
     def exam(self) -> ImageTextExam:
         return ImageTextExam(self.said, self.image)
+
+
+def _empty(pictures: Pictures) -> list[int]:
+    """The rows without one."""
+    return [row for row, one in enumerate(pictures.rows[pictures.column])
+            if one is None or one["bytes"] is one["path"] is None]
 
 
 def _shape(model: Any) -> tuple[int, float, float | None]:
