@@ -60,6 +60,15 @@ def test_flips_show_what_each_subject_said() -> None:
     assert found[0].confidences == {"teacher": 0.4, "student": 0.95}
 
 
+def test_no_example_is_shown_twice_before_every_other_is_shown() -> None:
+    example, sure = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([0.99, 0.98, 0.97, 0.96, 0.5, 0.6, 0.4])
+    said = [Decisions(np.full(7, decided), np.zeros(7, np.int64), example, np.arange(7), sure) for decided in (0, 1)]
+    answers, data = Answers(np.arange(3), np.zeros(3), np.zeros(3)), Dataset.from_dict({"text": ["a", "b", "c"]})
+    subjects = dict(zip(("teacher", "student"), said))
+    found = flips(flip_kinds(*said), subjects, {"student": answers}, FakeExam("class"), data, most=4)
+    assert [one.key for one in found] == ["0.0", "0.1", "1.5", "2.6"]  # the second of 0 when all others had their turn
+
+
 def test_who_says_no_confidence_has_none_shown() -> None:
     silent = Decisions.of_examples(STUDENT.decided, LABELS)
     found = shown({"teacher": TEACHER, "student": silent}, np.arange(6))

@@ -126,6 +126,8 @@ def test_only_what_is_said_with_confidence_is_called_the_most_confident(tmp_path
     assert "Shown: the 60 most confident." in page(tmp_path / "sure", scores).text
     silent = tuple(replace(flip, confidences={}) for flip in scores.flips)
     assert "Shown: the 60 first." in page(tmp_path / "silent", replace(scores, flips=silent)).text
+    several = page(tmp_path / "several", replace(scores, decided=90_000)).text
+    assert "Shown: the 60 most confident, each example's surest before its others." in several
 
 
 def test_long_texts_are_folded_and_whole(tmp_path: Path) -> None:

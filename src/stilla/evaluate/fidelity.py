@@ -48,11 +48,15 @@ def flips(
     split: Dataset,
     most: int = SHOWN,
 ) -> tuple[Flip, ...]:
-    """The surest flips of each kind, at most `most` in all, kinds balanced; the student's surest first.
+    """The surest flips of each kind, at most `most` in all, kinds balanced; the student's surest first. Where examples have
+    several, each of them comes with its surest before any comes with another, as of pixels all would be of one picture.
 
     answers: of teacher and student, which the exam may show; they say which examples the units are of.
     """
-    chosen = [(kind, unit) for kind, units in _balanced(kinds, most).items() for unit in units.tolist()]
+    examples = subjects["student"].example
+    spread = {kind: units[np.argsort(_turns(examples[units]), kind="stable")] for kind, units in kinds.items()}
+    taken = {kind: kinds[kind][np.isin(kinds[kind], units)] for kind, units in _balanced(spread, most).items()}
+    chosen = [(kind, unit) for kind, units in taken.items() for unit in units.tolist()]
     sure = {name: decisions.sure() for name, decisions in subjects.items() if decisions.confidence is not None}
     student = subjects["student"]
     order = student.sure()
@@ -65,6 +69,15 @@ def flips(
         confidences={name: float(confidence[unit]) for name, confidence in sure.items()},
         kind=kind,
     ) for kind, unit in chosen)
+
+
+def _turns(examples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(units,) how many units of the same example stand before each."""
+    order = np.argsort(examples, kind="stable")
+    first = np.flatnonzero(np.diff(examples[order], prepend=-1))
+    turns = np.empty(len(examples), np.int64)
+    turns[order] = np.arange(len(examples)) - np.repeat(first, np.diff(first, append=len(examples)))
+    return turns
 
 
 def _key(answers: Answers, decisions: Decisions, unit: int) -> str:

@@ -166,7 +166,9 @@ def _decision_summary(scores: Scores) -> str:
     counts = ", ".join(f"{scores.flipped[kind]:,} {kind} ({words})" for kind, words in KINDS.items()
                        if scores.flipped.get(kind))
     surest = "most confident" if any("student" in flip.confidences for flip in scores.flips) else "first"
-    shown = f" Shown: the {len(scores.flips):,} {surest}." if len(scores.flips) < found else ""
+    several = (total or 0) > scores.examples.get(scores.split, total or 0)
+    each = ", each example's surest before its others" if several else ""
+    shown = f" Shown: the {len(scores.flips):,} {surest}{each}." if len(scores.flips) < found else ""
     return (f"On {found:,}{f' of {total:,}' if total else ''} {what} teacher and student decide differently"
             f"{f': {counts}' if counts else ''}.{shown}")
 
