@@ -142,6 +142,13 @@ def test_mistakes_in_masks_are_named_and_counted(masks: Any, said: dict[str, Any
 def test_a_jpeg_is_no_mask() -> None:
     with stored(PIL.Image.fromarray(drawn(0)[1]), "JPEG") as picture, pytest.raises(OSError, match="a JPEG changes numbers"):
         ids_of(picture)
+    written = BytesIO()
+    PIL.Image.fromarray(drawn(0)[1]).save(written, "TIFF", compression="jpeg")
+    with PIL.Image.open(written) as picture, pytest.raises(OSError, match="a TIFF compressed as JPEG changes numbers"):
+        ids_of(picture)
+    PIL.Image.fromarray(drawn(0)[1]).save(written := BytesIO(), "TIFF", compression="tiff_lzw")
+    with PIL.Image.open(written) as picture:
+        np.testing.assert_array_equal(ids_of(picture), drawn(0)[1])
 
 
 def test_what_cannot_be_used_is_left_out_if_the_recipe_says_so(caplog: pytest.LogCaptureFixture) -> None:

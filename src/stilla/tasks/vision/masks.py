@@ -22,6 +22,7 @@ from stilla.tasks.vision.pictures import Pictures, opened, unread
 MOST = 2**16
 """Ids are numbers below it: a PNG has 16 bits at most."""
 _UNKNOWN = NO_ANSWER - 1
+_LOSSY = frozenset({"JPEG", "MPO", "AVIF"})
 _TURNED = frozenset({5, 6, 7, 8})  # of EXIF: width and height change places
 _ORIENTATION = 0x0112
 _AT_ONCE = 256
@@ -67,8 +68,9 @@ def ids_of(picture: PIL.Image.Image) -> NDArray[np.uint16]:
     Raises:
         OSError: it holds colours, or was stored with loss.
     """
-    if picture.format == "JPEG":
-        raise OSError("a JPEG changes numbers, so that ids appear that nobody wrote; store masks as PNG")
+    if picture.format in _LOSSY or picture.info.get("compression") == "jpeg":
+        raise OSError(f"a {picture.format} {'compressed as JPEG ' * (picture.format == 'TIFF')}changes numbers, so that ids "
+                      "appear that nobody wrote; store masks as PNG")
     values: NDArray[Any] = np.asarray(picture)
     if picture.mode in ("RGB", "RGBA"):
         if not (values[..., :1] == values[..., 1:3]).all():

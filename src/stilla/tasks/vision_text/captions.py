@@ -65,9 +65,7 @@ class Said:
         """
         if not self.told:
             return [tuple((one, one) for one in several) for several in self.texts(split)]
-        both = [[one for one in columns if one in split.column_names] for columns in (self.captions, self.told)]
-        ours, theirs = ([_in_order(several) for several in zip(*(_columns.values(split, one) for one in columns))]
-                        if columns else [[]] * len(split) for columns in both)
+        ours, theirs = _lists(split, self.captions), _lists(split, self.told)
         odd = [row for row, (one, other) in enumerate(zip(ours, theirs)) if len(one) != len(other)]
         if odd:
             raise DataError(f"teacher.data: {_columns.named(self.told)} says another number of texts than "
@@ -75,6 +73,12 @@ class Said:
                             f"({rows_in_words(split, odd)}); expected one for each")
         # of a text that stands there twice, the first
         return [tuple(reversed(dict(zip(reversed(one), reversed(other))).items())) for one, other in zip(ours, theirs)]
+
+
+def _lists(split: Dataset, columns: Sequence[str]) -> list[list[str]]:
+    """(examples,) all that these columns say of each, in their order."""
+    there = [_columns.values(split, one) for one in columns if one in split.column_names]
+    return [_in_order(several) for several in zip(*there)] if there else [[] for _ in range(len(split))]
 
 
 def _in_order(said: Sequence[Any]) -> list[str]:
