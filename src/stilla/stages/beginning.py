@@ -59,7 +59,7 @@ def _measured(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> f
 
 @contextmanager
 def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A model where a training would have it; afterwards where it was, as a teacher whose answers are stored need not stay."""
+    """A model where a training has it, and afterwards where it was: one whose answers are stored need not stay."""
     before = next(model.parameters()).device
     model.to(device)
     try:
