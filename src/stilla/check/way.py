@@ -229,9 +229,9 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
             recipe = lengths.settled(recipe, teacher, len(prepared) * share, found)
             fit(recipe, chosen, task, teacher, student, prepared, found)
             if not found.problems:
-                padding.look(task, loaded.model, prepared, Side.STUDENT, "student", found)
+                padding.look(task, loaded, prepared, Side.STUDENT, "student", found)
                 if theirs is not None:
-                    padding.look(task, teacher.model, prepared, Side.TEACHER, "teacher.model", found)
+                    padding.look(task, teacher, prepared, Side.TEACHER, "teacher.model", found)
             _look_at_the_cache(recipe, task, teacher, student, prepared, share, found)
             return Ready(splits, task, teacher, loaded, prepared, len(prepared) / len(sample), recipe, pool,
                          to_mine=to_mine)

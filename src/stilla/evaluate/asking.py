@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
 from stilla.errors import DataError
+from stilla.models.modes import in_eval_mode
 from stilla.runtime.narrate import progress
 from stilla.signals import Batch, Side
 from stilla.tasks.answers import Answers, Given
@@ -136,7 +137,7 @@ def evaluating(
         yield forward
         return
     model, dtype = forward, dtype_of(forward)
-    with _in_eval_mode(model):
+    with in_eval_mode(model):
 
         def run(inputs: Inputs) -> Any:
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -158,22 +159,8 @@ def asking(exam: ForwardExam, asked: Asked) -> Iterator[Callable[[Batch], Any]]:
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=asked.precision == "bfloat16"):
             return asked.within(lambda: exam.ask(forward, given, side))
 
-    with _in_eval_mode(forward):
+    with in_eval_mode(forward) if isinstance(forward, nn.Module) else nullcontext():
         yield ask
-
-
-@contextmanager
-def _in_eval_mode(forward: Forward) -> Iterator[None]:
-    if not isinstance(forward, nn.Module):
-        yield
-        return
-    modes = [(module, module.training) for module in forward.modules()]
-    forward.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _given(exam: ForwardExam, asks: Mapping[str, Callable[[Batch], Any]], batch: Batch) -> dict[str, Given]:

@@ -22,6 +22,7 @@ from stilla.export._models import label_names, own_module
 from stilla.export._quiet import quiet
 from stilla.export.card import plain_usage
 from stilla.models.configs import as_delivered, attention_of
+from stilla.models.modes import in_eval_mode
 from stilla.students import has_adapters, merged, put_back
 
 WEIGHTS = "model.safetensors"
@@ -158,17 +159,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _answer(model: nn.Module, example: Mapping[str, Tensor]) -> Tensor:
-    """(batch, ...) in float32 on the CPU; eval mode, without gradients; the modules' modes are restored."""
-    modes = [(module, module.training) for module in model.modules()]
+    """(batch, ...) in float32 on the CPU; in eval mode, without gradients."""
     first = next(model.parameters())
     placed = {name: value.to(first.device, first.dtype if value.is_floating_point() else None)
               for name, value in example.items()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            outputs = model(**placed)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_eval_mode(model), torch.no_grad():
+        outputs = model(**placed)
     answer: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"] if "logits" in outputs else outputs[0]
     return answer.float().cpu()

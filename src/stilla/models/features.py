@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
 from stilla.models.configs import config_sections
+from stilla.models.modes import in_eval_mode
 from stilla.models.stacks import LayerStack, find_stacks
 from stilla.signals import Grid
 
@@ -212,18 +213,12 @@ def hidden_sizes(
         CompatibilityError: no inputs were given and none could be made up, or a stack cannot be recorded.
     """
     recorder = Recorder(model, stacks)
-    modes = {module: module.training for module in model.modules()}
     devices = sorted({parameter.device.index for parameter in model.parameters() if parameter.is_cuda})
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), recorder.recording() as record:
-            model.eval()
-            if inputs is None:
-                _run_on_made_up_inputs(model)
-            else:
-                model(**inputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), recorder.recording() as record, in_eval_mode(model):
+        if inputs is None:
+            _run_on_made_up_inputs(model)
+        else:
+            model(**inputs)
     recorded = record.hidden_states
     return {name: tuple((state.shape[-2], state.shape[-1]) for state in states) for name, states in recorded.items()}
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from stilla.errors import CompatibilityError
 from stilla.models.features import made_up_inputs
+from stilla.models.modes import in_eval_mode
 from stilla.models.spread import is_spread, whole_shape
 from stilla.signals import Head, Headed
 
@@ -207,20 +208,15 @@ def _adapted(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 def _found(model: nn.Module) -> ModelHead:
     module = _module(model)
-    modes = {one: one.training for one in model.modules()}
     devices = sorted({parameter.device.index for parameter in model.parameters() if parameter.is_cuda})
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), in_eval_mode(model):
             found = ModelHead(module, _after(model, module))
             _KNOWN[model] = found
             _compare(model)
     except BaseException:
         _KNOWN.pop(model, None)
         raise
-    finally:
-        for one, mode in modes.items():
-            one.training = mode
     return found
 
 

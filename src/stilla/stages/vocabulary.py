@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.data import from_all_over
 from stilla.models.fingerprint import of_processor
+from stilla.models.modes import in_eval_mode
 from stilla.recipe import VocabularySpec
 from stilla.runtime.narrate import say
 from stilla.signals import Batch, Dense, Headed, Side
@@ -178,14 +179,10 @@ def cost_of(task: Task, whole: Any, smaller: Any, split: Dataset) -> str | None:
 @torch.no_grad()
 def _answers(model: nn.Module, task: Task, batch: Batch) -> Tensor:
     """(rows, classes): of some rows, in float32."""
-    modes = {one: one.training for one in model.modules()}
-    try:
-        placed = batch.to(next(model.parameters()).device)
-        answer = listen(model.eval(), task, placed, Side.STUDENT)
-        said = (task.remembered(answer, placed) if answer.embeddings else answer).logits
-    finally:
-        for one, mode in modes.items():
-            one.training = mode
+    placed = batch.to(next(model.parameters()).device)
+    with in_eval_mode(model):
+        answer = listen(model, task, placed, Side.STUDENT)
+    said = (task.remembered(answer, placed) if answer.embeddings else answer).logits
     dense = said.rows(0, ROWS).dense() if isinstance(said, Headed) else said
     assert isinstance(dense, Dense)
     return dense.logits[:ROWS].float().cpu()

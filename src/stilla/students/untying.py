@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from stilla.errors import all_of
 from stilla.models.configs import config_sections, edited_config, skeleton
 from stilla.models.features import made_up_inputs
+from stilla.models.modes import in_eval_mode
 
 _TIED = "tie_word_embeddings"
 
@@ -94,13 +95,8 @@ def _computes_the_same_untied(model: PreTrainedModel) -> bool:
 
 
 def _answer(model: PreTrainedModel) -> Tensor:
-    modes = {one: one.training for one in model.modules()}
-    try:
-        with torch.no_grad():
-            outputs = model.eval()(**made_up_inputs(model))
-    finally:
-        for one, mode in modes.items():
-            one.training = mode
+    with in_eval_mode(model), torch.no_grad():
+        outputs = model(**made_up_inputs(model))
     answer: Tensor = outputs["logits"] if "logits" in outputs else outputs[0]
     return answer
 

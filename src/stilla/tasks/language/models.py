@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_of
 from stilla.models.configs import config_sections
+from stilla.models.modes import in_eval_mode
 from stilla.recipe import ModelSource
 from stilla.runtime.imports import is_import_path
 from stilla.tasks.shared import loading
@@ -77,14 +78,8 @@ def refuse_looking_ahead(model: PreTrainedModel, name: str) -> None:
     ids = torch.randint(0, _inputs(model), (1, 12), generator=torch.Generator().manual_seed(0)).to(model.device)
     other = ids.clone()
     other[:, 6:] = ids[:, 6:].flip(1)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():  # without positions: not every model takes them
-            one, two = (model(input_ids=given).logits[:, :6].float() for given in (ids, other))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_eval_mode(model), torch.no_grad():  # without positions: not every model takes them
+        one, two = (model(input_ids=given).logits[:, :6].float() for given in (ids, other))
     seen = float((one - two).abs().max() / one.abs().max().clamp_min(1e-9))
     if seen > 0.05:  # what half precision and 4 bits leave is a hundredth of that
         raise CompatibilityError(f"{name!r} sees the tokens that it has to predict: its logits differ by {seen:.2g} with "
@@ -112,15 +107,10 @@ def leak(model: PreTrainedModel) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, _inputs(model), (2, 12), generator=generator).to(model.device)
     alone = torch.arange(6, device=model.device).expand(2, 6)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
+    with in_eval_mode(model):
         expected = _logits(model, ids[:, 6:], alone)
         packed = _logits(model, ids, torch.cat([alone, alone], 1))[:, 6:]
         appended = _logits(model, ids, torch.arange(12, device=model.device).expand(2, 12))[:, 6:]
-    finally:
-        for module, mode in modes:
-            module.training = mode
     scale = float(expected.abs().max()) or 1.0
     return float((packed - expected).abs().max()) / scale, float((appended - expected).abs().max()) / scale
 
