@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -18,7 +17,7 @@ from stilla.stages.place import Place
 from stilla.tasks.base import Loaded
 from stilla.training.arguments import precision_of, runs_on_cpu
 from stilla.training.drawing import as_before
-from stilla.training.validation import KL, Validation
+from stilla.training.validation import KL, Validation, measures
 
 LOOKED_AT = 64
 """Validation examples: a start that is wrong shows in few."""
@@ -27,21 +26,27 @@ LOOKED_AT = 64
 def say_where(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> None:
     """Measured where both say distributions over the same classes; draws nothing that a training would have drawn.
 
-    KL(teacher || uniform) is at most ln C. Who begins further from its teacher is sure of what is wrong: random weights begin
-    below (their first loss is about ln C; Karpathy 2019, "A recipe for training neural networks"), and so do good cuts.
+    KL(teacher || uniform) is at most ln C of C classes. Who begins further from its teacher is sure of what is wrong: random
+    weights begin below (their first loss is about ln C; Karpathy 2019, "A recipe for training neural networks"), and so do
+    good cuts.
     """
-    classes = place.task.row_classes()
-    if classes < 2 or not place.task.distributions or not place.task.comparable(student.processor, teacher.processor):
+    task = place.task
+    if KL not in measures(task, taught=True) or not task.comparable(student.processor, teacher.processor):
         return
-    found = on_main(lambda: _measured(place, student, teacher, stage))
+    try:
+        found = on_main(lambda: _measured(place, student, teacher, stage))
+    except torch.OutOfMemoryError:  # a training may spread its student, or need no teacher whose answers are stored
+        say("student: how far it is from its teacher before its first step is not measured, as both do not fit into the memory "
+            "of one accelerator")
+        return
     if found is None:
         return
     number = counted(min(LOOKED_AT, len(place.splits["validation"])), "validation example")
-    said = f"student: before its first step its kl from the teacher is {found:.3g} on {number}"
-    if found > math.log(classes):
-        said += (f", further than that of equal probabilities for all {classes:,} classes ({math.log(classes):.3g} at most): "
-                 "it begins with answers that are sure and wrong, which cost steps to unlearn. Other layers "
-                 "(layers_by: auto) or more of them may begin nearer")
+    said, most = f"student: before its first step its kl from the teacher is {found:.3g} on {number}", task.kl_from_equal()
+    if found > most:
+        said += (f", further than equal probabilities for all classes could be ({most:.3g} at most): it begins with answers "
+                 "that are sure and wrong, which cost steps to unlearn. Other layers (layers_by: auto) or more of them may "
+                 "begin nearer")
     say(said)
 
 
@@ -61,8 +66,8 @@ def _measured(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> f
 def _moved(model: nn.Module, device: torch.device) -> Iterator[None]:
     """A model where a training has it, and afterwards where it was: one whose answers are stored need not stay."""
     before = next(model.parameters()).device
-    model.to(device)
     try:
+        model.to(device)
         yield
     finally:
         model.to(before)

@@ -6,6 +6,7 @@ returns a task that knows its inputs, its labels and their names. Nothing here t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -407,6 +408,11 @@ class Task(ABC, Generic[SectionT]):
     @abstractmethod
     def row_classes(self) -> int:
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
+
+    def kl_from_equal(self) -> float:
+        """What KL(teacher || equal probabilities) is at most, in nats, of whatever the exam's `divergence` is of; 0 where there
+        are no distributions."""
+        return math.log(max(1, self.row_classes()))
 
     def teacher_classes(self) -> int:
         """The same of what a teacher says, before `align` brings it to the student's."""

@@ -221,6 +221,11 @@ class Several(Task[SeveralData]):
         """Of the widest task; two at least, as rows of numbers stand among those of classes."""
         return max(2, *(task.row_classes() for task in self.parts.values()))
 
+    def kl_from_equal(self) -> float:
+        """The mean over the tasks that have distributions."""
+        each = [most for task in self.parts.values() if (most := task.kl_from_equal())]
+        return sum(each) / max(1, len(each))
+
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         return self.signals_of({name: self.parts[name].signals(outputs["parts"][name], own, side)
                                 for name, own in parts_of(batch).items()})

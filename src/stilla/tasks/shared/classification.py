@@ -192,6 +192,10 @@ class Classification(Task[ClassifiedT]):
     def row_classes(self) -> int:
         return {"multi_label": 2, "regression": 1}.get(self.problem.kind, len(self.problem.names))
 
+    def kl_from_equal(self) -> float:
+        """Of an example, whose labels are summed."""
+        return super().kl_from_equal() * (self.problem.outputs if self.problem.kind == "multi_label" else 1)
+
     def labelled(self, split: Dataset) -> bool:
         """Whether a split has the label's columns."""
         return set(self.problem.columns) <= set(split.column_names)
