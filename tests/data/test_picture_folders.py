@@ -240,6 +240,45 @@ def test_what_names_pictures_is_decided_once_for_all_rows_of_a_file(
     assert found["mask"][1] is None
 
 
+@pytest.mark.parametrize("silent", ["", "null", "absent"])
+def test_a_column_that_says_nothing_for_long_names_pictures_from_its_first_row_on(tmp_path: Path, silent: str) -> None:
+    one = picture(tmp_path / "a.png")
+    if silent:  # as of JSON, so many that they come in several tables
+        first: dict[str, Any] = {"image": "a.png"} | ({"mask": None} if silent == "null" else {})
+        rows = [json.dumps(first)] * 25_000 + [json.dumps({"image": "a.png", "mask": "a.png"})]
+        (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+        name = str(tmp_path / "rows.jsonl")
+    else:  # a text of two lines, so that rows are read by hundreds
+        name = table(tmp_path / "rows.csv", "image,mask,note", *['a.png,,"two\nlines"'] * 300, "a.png,a.png,x")
+    found = sources.read(name, document="picture")["train"].cast_column("mask", Image(decode=False))
+    assert found[0]["mask"] is None
+    assert found[len(found) - 1]["mask"]["path"] == str(one)
+    assert found.features["image"] == Image()
+
+
+def test_a_column_that_never_says_anything_stays_as_it_is(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    name = table(tmp_path / "rows.csv", "image,note", "a.png,", "a.png,")
+    found = sources.read(name, document="picture")["train"]
+    assert found.features == Features({"image": Image(), "note": Value("string")})
+
+
+@pytest.mark.parametrize("origin", ["flickr/1.jpg", "../1.jpg", "/data/1.jpg", "https://example.com/1.jpg"])
+@pytest.mark.parametrize("column", ["filename", "origin"])
+def test_in_a_table_that_holds_pictures_a_name_is_one_only_where_its_file_is_there(
+    tmp_path: Path, column: str, origin: str
+) -> None:
+    one = picture(tmp_path / "masks" / "a.png")
+    stored = [{"bytes": one.read_bytes(), "path": "a.png"}] * 2
+    rows = pa.table({"image": stored, column: [origin] * 2, "mask": ["masks/a.png"] * 2})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    found = sources.read(str(tmp_path / "rows.parquet"), document="picture")["train"]
+    assert found.features[column] == Value("string")
+    assert found[column][:] == [origin] * 2
+    assert found.features["mask"] == Image()
+    assert found[0]["mask"].size == (4, 4)
+
+
 def test_a_folder_is_read_by_its_table_only_where_that_names_what_lies_there(tmp_path: Path) -> None:
     for kind in ("cat", "dog"):
         for number in range(2):

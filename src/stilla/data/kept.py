@@ -20,7 +20,7 @@ from stilla.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-READING = 1  # of what files are taken to say: a change here makes every file be read anew
+READING = 2  # of what files are taken to say: a change here makes every file be read anew
 
 Notes = list[tuple[int, str]]
 """What a person should know of a reading: levels of `logging` and words, said whenever the rows are taken."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, List
 
 from stilla.data.kept import Notes, kept
-from stilla.data.stored_files import resolved
+from stilla.data.stored_files import holds_files, resolved
 from stilla.errors import DataError, all_of, quoted
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -205,12 +205,15 @@ class NamedPictures:
     """Tables of one file, whose columns of file names hold pictures from then on; columns of lists of names lists of them.
 
     Such columns are the first of a usual name whose first name is a picture's, and others that hold nothing but such names,
-    and none that leads elsewhere (masks, a second picture). The first table that says anything decides for all of the file.
+    and none that leads elsewhere (masks, a second picture). In a table that holds pictures itself, names say where these came
+    from, and stay texts but where the first one's file is there. What the first table with a name in a column says of it
+    holds for all of the file. `again`: the file's tables from the first on, where a column has no name yet.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, again: Callable[[], Iterator[pa.Table]]) -> None:
+        self.path, self.again = path, again
         self._decided: dict[str, bool] = {}
+        self._read_on = False
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Raises:
@@ -226,19 +229,33 @@ class NamedPictures:
 
     def among(self, table: pa.Table) -> list[str]:
         """The columns that name pictures."""
-        usual = [name for name in NAMES if name in table.column_names]
-        for name in [*usual, *(one for one in table.column_names if one not in usual)]:
-            if name in self._decided or (some := _listed_names(table, name)) is None or not some:
-                continue
-            taken = name in usual and any(self._decided.get(one) for one in usual)
-            named = _is_picture(some[0]) if name in usual else all(_is_picture(one) and _is_beside(one) for one in some)
-            self._decided[name] = named and not taken
+        if self._decides(table) and not self._read_on:
+            self._read_on = True
+            next((True for later in self.again() if not self._decides(later)), None)
         return [name for name in table.column_names if self._decided.get(name)]
 
     def there(self, table: pa.Table) -> bool:
         """Whether the first picture that it names lies where it says."""
         firsts = [some[0] for name in self.among(table) if (some := _listed_names(table, name))]
-        return any(os.path.isfile(self._place(one)) for one in firsts)
+        return any(map(self._is_there, firsts))
+
+    def _decides(self, table: pa.Table) -> bool:
+        """Whether a column of texts is left, after this table, of which nothing is known."""
+        held, left = holds_files(table.schema), False
+        usual = [name for name in NAMES if name in table.column_names]
+        for name in [*usual, *(one for one in table.column_names if one not in usual)]:
+            if name in self._decided or (some := _listed_names(table, name)) is None:
+                continue
+            if not some:
+                left = True
+                continue
+            taken = name in usual and any(self._decided.get(one) for one in usual)
+            named = _is_picture(some[0]) if name in usual else all(_is_picture(one) and _is_beside(one) for one in some)
+            self._decided[name] = named and not taken and not (held and not self._is_there(some[0]))
+        return left
+
+    def _is_there(self, one: str) -> bool:
+        return _is_beside(one) and os.path.isfile(self._place(one))
 
     def _place(self, one: str) -> str:
         return resolved(one, self.path.parent, self.path.parent, self.path)

@@ -33,7 +33,7 @@ from stilla.data import hub as online
 from stilla.data.kept import Notes, kept
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
-from stilla.data.stored_files import may_store_files, with_own_files
+from stilla.data.stored_files import holds_files, may_store_files, with_own_files
 from stilla.errors import DataError, all_of, brief, did_you_mean, one_of, quoted
 
 READERS: Mapping[str, str] = {
@@ -221,8 +221,9 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
 
 
 def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
-    pictures = picture_folders.NamedPictures(path)
-    for table in _reader(READERS[suffix(path)])(path, document, notes):
+    read = _reader(READERS[suffix(path)])
+    pictures = picture_folders.NamedPictures(path, lambda: read(path, document, []))
+    for table in read(path, document, notes):
         own = with_own_files(table, path)
         if document == "sound":
             own = sound_folders.with_named_sounds(own, path)
@@ -233,8 +234,7 @@ def _shows(path: Path) -> bool:
     """Whether a table holds pictures, or names some that lie beside it; a look at its beginning."""
     try:
         table = next(_reader(READERS[suffix(path)])(path, "picture", []))
-        held = any(may_store_files(field.type) or pa.types.is_binary(field.type) for field in table.schema)
-        return held or picture_folders.NamedPictures(path).there(table)
+        return holds_files(table.schema) or picture_folders.NamedPictures(path, lambda: iter(())).there(table)
     except Exception:  # what is no table says nothing of the pictures around it
         return False
 

@@ -73,6 +73,11 @@ def may_store_files(kind: pa.DataType) -> bool:
     return _stores_files(kind) or any(may_store_files(kind.field(place).type) for place in range(kind.num_fields))
 
 
+def holds_files(schema: pa.Schema) -> bool:
+    """Whether rows of a table hold files, or what can be some: bytes."""
+    return any(may_store_files(field.type) or pa.types.is_binary(field.type) for field in schema)
+
+
 def _refuse_within(column: pa.ChunkedArray, where: Path) -> None:
     """Files that are named within lists or other objects: nobody here reads those, and nothing else shall."""
     arrays = list(column.chunks)
