@@ -110,6 +110,14 @@ def test_unlabelled_examples_need_both_columns() -> None:
     assert set(task.beside(Dataset.from_dict(ROWS)).column_names) == {"text", "hint", "label"}
 
 
+@pytest.mark.parametrize("kind", [TextClassification, Embedding])
+def test_a_column_without_texts_is_refused_before_anything_reads_it(kind: Any) -> None:
+    splits = tiny.splits_of({"text": ["a b", "b", "c"], "number": [1, 2, 3], "label": ["x", "y", "x"]})
+    section = kind.data_section.model_validate({"train": "x", "text": "text"})
+    with pytest.raises(DataError, match=r"teacher\.data: 'number' of data\.train holds no text\. The columns are"):
+        kind.understand(section, splits).taught_from({"text": ("number",)}, splits)
+
+
 # --- pictures ---
 
 

@@ -92,7 +92,7 @@ def test_unlabelled_questions_need_both() -> None:
     ({"context": ("other",)}, r"teacher\.data\.context: the answers are places in the passage that the student reads"),
     ({"text": ("asked",)}, r"teacher\.data: got 'text'; expected question"),
     ({"question": ("answers",)}, r"teacher\.data: 'answers' is the label"),
-    ({"question": ("number",)}, r"teacher\.data\.question: 'number' holds no text"),
+    ({"question": ("number",)}, r"teacher\.data: 'number' of data\.train holds no text"),
     ({"question": ("asked", "context")}, r"teacher\.data\.question: got 2 columns; expected one"),
 ])
 def test_what_makes_no_sense_is_refused_by_name(told: dict[str, tuple[str, ...]], words: str) -> None:

@@ -17,6 +17,7 @@ from stilla.errors import DataError
 from stilla.signals import Dense, Side
 from stilla.tasks.forward import listen
 from stilla.tasks.vision.image_classification import ImageClassification
+from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.sections import ImageClassificationData
 from stilla.tasks.vision.segmentation import SemanticSegmentation
 from tests.tasks.tiny import image_processor
@@ -68,6 +69,17 @@ def test_a_teacher_asked_by_itself_sees_its_own_pictures_and_answers_for_the_mas
     assert batch["sizes"].tolist() == [[40, 56]] * 4  # of the masks, not of the larger pictures
     assert alone.references is not None
     assert alone.references[0].shape == (40, 56)
+
+
+def test_who_is_asked_alone_reads_no_picture_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, split = streets()
+    opened: list[str] = []
+    rgb = Pictures.rgb
+    monkeypatch.setattr(Pictures, "rgb", lambda own, row: opened.append(own.column) or rgb(own, row))
+    for one, column in ((task, "image"), (task.of_teacher(), "sharp")):
+        opened.clear()
+        one.prepare(split, processor(32), None, training=False).collate(range(4))
+        assert set(opened) == {column}
 
 
 def test_a_teacher_that_is_the_student_has_nothing_to_teach_where_both_see_the_same(tmp_path: Path) -> None:

@@ -82,14 +82,32 @@ def test_other_tokens_and_several_captions_belong_together(clip: Any, tmp_path: 
     task, split = task_of(said, english)
     batch = task.prepare(split, clip.processor, siglip.processor, training=True).collate([1, 0])
     assert texts(siglip.processor, batch.teacher, batch) == ["blue", "red", "a red one"]  # of one text twice, the first
-    with pytest.raises(DataError, match=r"'english' says another number of texts than 'caption' in 1 of 2 .* \(row 1\)"):
-        task_of(said, [["red", "a red one"], ["blue"]])
+    for odd in (["blue"], ["", "blue"], []):
+        with pytest.raises(DataError, match=r"'english' has not one text for each of 'caption' in 1 of 2 .* \(row 1\)"):
+            task_of(said, [["red", "a red one"], odd])
+
+
+def test_texts_of_two_languages_belong_together_by_their_places_not_by_their_number(clip: Any) -> None:
+    task, split = task_of([["rot", "", "rund"], [""]], [["red", " ", "round"], [None]], broken="skip")
+    assert task.said is not None
+    assert task.said.pairs(split) == [(("rot", "red"), ("rund", "round")), ()]
+    with pytest.raises(DataError, match=r"'english' has not one text for each of 'caption' in 1 of 2 .* \(row 0\)"):
+        task_of([["rot", "", "rund"], [""]], [["", "red", "round"], [None]], broken="skip")
+
+
+def test_what_a_teacher_that_learns_reads_alike_is_one_text(clip: Any) -> None:
+    task, split = task_of(["rot", "rötlich", "blau", "rot"], ["red", "red", "blue", "red, again"])
+    for one, training, same in ((task.of_teacher(), True, (0, 1)), (task, True, (0, 3)), (task.of_teacher(), False, (0, 3))):
+        numbers = one.prepare(split, clip.processor, None, training=training).collate([0, 1, 2, 3])["numbers"].tolist()
+        assert numbers[same[0]] == numbers[same[1]]
+        assert len(set(numbers)) == 3
 
 
 @pytest.mark.parametrize(("told", "words"), [
     ({"caption": ("english",)}, r"got 'caption'; expected image or text"),
     ({"text": ("english", "caption")}, "got 2 columns of captions in place of 1"),
     ({"image": ("english",)}, "'english' of data.train holds no pictures"),
+    ({"text": ("large",)}, "'large' of data.train holds no texts"),
     ({"text": ("englisch",)}, "there is no column 'englisch'")])
 def test_what_no_teacher_can_read_is_refused(told: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):

@@ -14,25 +14,28 @@ from torch.utils.data import Dataset as TorchDataset
 from stilla.errors import DataError, all_at_once, counted, one_of
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared
-from stilla.tasks.shared.columns import missing
+from stilla.tasks.shared.columns import columns_of, is_text, missing
 
 
 def columns_of_teacher(
     columns: Mapping[str, tuple[str, ...]], field: str, splits: Mapping[str, Dataset], labels: Collection[str] = (), *,
-    beside: Collection[str] = (),
+    fits: Callable[[Any], bool] = is_text, what: str = "text", beside: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """What the recipe says a teacher reads in place of the columns in this field; empty: the same. beside: other fields
-    that may be named.
+    """What the recipe says a teacher reads in place of the columns in this field; empty: the same. fits: whether a column can
+    be read, which are those of `what`. beside: other fields that may be named.
 
     Raises:
-        DataError: another field is named, or columns that some of the data have not, or one of the labels.
+        DataError: another field is named, or columns that some of the data have not, one of the labels, or one that cannot be
+        read.
     """
     if unknown := [name for name in columns if name != field and name not in beside]:
         raise DataError(f"teacher.data: got {unknown[0]!r}; expected {one_of([field, *beside])}, by which students read.")
     found = columns.get(field, ())
     if told := [name for name in found if name in labels]:
         raise DataError(f"teacher.data: {told[0]!r} is the label: the teacher would read the answer instead of finding it.")
-    problems = [f"teacher.data: {one}" for one in missing(found, splits)]
+    problems = [f"teacher.data: {one}" for one in missing(found, splits)] or [
+        f"teacher.data: {column!r} of data.{name} holds no {what}. {columns_of(split)}"
+        for name, split in splits.items() for column in found if not fits(split.features[column])]
     if problems:
         raise all_at_once(problems, DataError)
     return found

@@ -91,9 +91,6 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
         found = columns_of_teacher(columns, "question", splits, (self.section.answers,))
         if len(found) > 1:
             raise DataError(f"teacher.data.question: got {len(found)} columns; expected one.")
-        split = next(iter(splits.values()))
-        if found and not _columns.is_text(split.features[found[0]]):
-            raise DataError(f"teacher.data.question: {found[0]!r} holds no text. {_columns.columns_of(split)}")
         return replace(self, teachers="" if found in ((), (self.section.question,)) else found[0])
 
     def of_teacher(self) -> Self:

@@ -22,19 +22,16 @@ def pictures_of_teacher(
     that `columns` may name.
 
     Raises:
-        DataError: see `columns_of_teacher`; several columns, one that holds no pictures, or some that cannot be read.
+        DataError: see `columns_of_teacher`; several columns, or pictures that cannot be read.
     """
-    found = columns_of_teacher(columns, "image", splits, labels, beside=beside)
+    found = columns_of_teacher(columns, "image", splits, labels, fits=holds_pictures, what="pictures", beside=beside)
     if not found or found == (image,):
         return ""
     if len(found) > 1:
         raise DataError(f"teacher.data: got {len(found)} columns of pictures; expected one.")
     problems: list[str] = []
     for name, split in splits.items():
-        if not holds_pictures(split.features[found[0]]):
-            problems.append(f"teacher.data: {found[0]!r} of data.{name} holds no pictures.")
-        else:
-            attempt(problems, broken_pictures, section, name, split, found[0])
+        attempt(problems, broken_pictures, section, name, split, found[0])
     if problems:
         raise all_at_once(problems, DataError)
     return found[0]

@@ -148,7 +148,8 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         section, found = self._section(), self._found()
         pictures = Pictures.of(split, found.image)
         others = Pictures.of(split, self.teachers) if self.teachers else pictures
-        seen = others if self.as_teacher else pictures, others
+        read = others if self.as_teacher else pictures
+        theirs = read if teacher is None else others
         labelled = found.mask in split.column_names
         known = ~are_unlabelled(split) if labelled else np.zeros(len(split), np.bool_)
         skipped = self._broken(split, np.flatnonzero(known)) if section.broken == "skip" else []
@@ -156,17 +157,17 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         if not len(keys):
             raise DataError(f"there is no picture left in {found.image!r}: all {len(split)} are broken.")
         masks = Masks.of(split, found.mask) if labelled else None
-        own = Processor(student, seen[0].rgb(keys[0]))
-        same = settings(student) == settings(teacher) and seen[0] is seen[1] if teacher is not None else True
-        other = own if teacher is None or same else Processor(teacher, seen[1].rgb(keys[0]))
+        own = Processor(student, read.rgb(keys[0]))
+        same = teacher is None or (settings(student) == settings(teacher) and theirs is read)
+        other = own if same else Processor(teacher, theirs.rgb(keys[0]))
         changing = training and self._augment() != "none"
         scenes = Scenes(pictures, masks, keys, known[keys], self._ids(), own, other, section.stride,
-                        seed=seed if changing else None, flips=self._augment() == "flips", seen=seen)
+                        seed=seed if changing else None, flips=self._augment() == "flips", seen=(read, theirs))
         rows = [int(key) if known[key] else None for key in keys]
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(scenes), keys=keys,
             references=references(masks, rows, self._ids()), on_epoch=scenes.set_epoch if changing else None,
-            aligned=teacher is None or (geometry_of(student) == geometry_of(teacher) and seen[0] is seen[1]))
+            aligned=teacher is None or (geometry_of(student) == geometry_of(teacher) and theirs is read))
 
     def _broken(self, split: Dataset, known: NDArray[np.int64]) -> list[int]:
         """The rows that are left out: said when the data were looked at."""

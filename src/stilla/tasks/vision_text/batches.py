@@ -35,7 +35,7 @@ class Texts:
 class Collate:
     """pictures: of each example its place among those that were read, `NONE` where it has none. said: of each the numbers of
     its texts. known: the numbers of the student's tokens by which the teacher has the same. same: of each text the number of
-    the first one that the student reads alike; None: no two are."""
+    the first one that is read alike; None: no two are."""
 
     source: Source | Kept | None
     student: Texts

@@ -61,33 +61,34 @@ class Said:
         """(examples,) the same with what the teacher reads in place of each.
 
         Raises:
-            DataError: an example has other numbers of texts in both.
+            DataError: an example has not a text for each in the same place.
         """
         if not self.told:
             return [tuple((one, one) for one in several) for several in self.texts(split)]
-        ours, theirs = _lists(split, self.captions), _lists(split, self.told)
-        odd = [row for row, (one, other) in enumerate(zip(ours, theirs)) if len(one) != len(other)]
+        both = [([*map(_listed, _columns.values(split, ours))], [*map(_listed, _columns.values(split, theirs))])
+                for ours, theirs in zip(self.captions, self.told) if ours in split.column_names]
+        odd = [row for row in range(len(split))
+               if any([*map(bool, ours[row])] != [*map(bool, theirs[row])] for ours, theirs in both)]
         if odd:
-            raise DataError(f"teacher.data: {_columns.named(self.told)} says another number of texts than "
+            raise DataError(f"teacher.data: {_columns.named(self.told)} has not one text for each of "
                             f"{_columns.named(self.captions)} in {len(odd)} of {len(split)} examples "
-                            f"({rows_in_words(split, odd)}); expected one for each")
-        # of a text that stands there twice, the first
-        return [tuple(reversed(dict(zip(reversed(one), reversed(other))).items())) for one, other in zip(ours, theirs)]
+                            f"({rows_in_words(split, odd)}); expected as many, in the same places")
+        found: list[dict[str, str]] = [{} for _ in range(len(split))]
+        for ours, theirs in both:
+            for said, own, other in zip(found, ours, theirs):
+                for text, told in zip(own, other):
+                    said.setdefault(text, told)  # of a text that stands there twice, the first
+        return [tuple((text, told) for text, told in said.items() if text) for said in found]
 
 
-def _lists(split: Dataset, columns: Sequence[str]) -> list[list[str]]:
-    """(examples,) all that these columns say of each, in their order."""
-    there = [_columns.values(split, one) for one in columns if one in split.column_names]
-    return [_in_order(several) for several in zip(*there)] if there else [[] for _ in range(len(split))]
-
-
-def _in_order(said: Sequence[Any]) -> list[str]:
-    several = [text for one in said for text in ([one] if isinstance(one, str) else one or ())]
-    return [one.strip() for one in several if one and one.strip()]
+def _listed(said: Any) -> list[str]:
+    """What a column says of an example, empty texts among it; none at all where all are empty."""
+    found = [(text or "").strip() for text in ([said] if isinstance(said, str) else said or ())]
+    return found if any(found) else []
 
 
 def _texts(said: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_in_order(said)))
+    return tuple(dict.fromkeys(text for one in said for text in _listed(one) if text))
 
 
 def named(split: Dataset, column: str) -> list[str | None]:

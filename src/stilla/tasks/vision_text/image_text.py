@@ -113,7 +113,7 @@ class ImageText(Task[ImageTextData]):
         labels = () if self.said.label is None else (self.said.label,)
         image = pictures_of_teacher(columns, self.section, self.image, splits, labels, beside=("text",))
         read = {name: split for name, split in splits.items() if {*self.said.captions} & {*split.column_names}}
-        told = columns_of_teacher(columns, "text", read, labels, beside=("image",))
+        told = columns_of_teacher(columns, "text", read, labels, fits=_captions.holds_texts, what="texts", beside=("image",))
         if told and len(told) != len(self.said.captions):
             raise DataError(f"teacher.data: got {len(told)} columns of captions in place of {len(self.said.captions)} "
                             f"({_columns.named(self.said.captions) or 'texts made of classes'}); expected as many.")
@@ -219,8 +219,10 @@ class ImageText(Task[ImageTextData]):
         prompts = [] if training else [tuple((one, one) for one in self.said.prompts(name)) for name in self.said.names]
         numbers = {pair: number for number, pair in enumerate(dict.fromkeys(
             one for several in (*pairs, *prompts) for one in several))}
-        first = {ours: number for (ours, _), number in reversed(numbers.items())}
-        same = np.array([first[ours] for ours, _ in numbers], np.int64)  # what the student reads alike is one text
+        # what is read alike is one text: by who learns, and in an exam by the student, so that all answer the same questions
+        names = [pair[int(training and self.as_teacher)] for pair in numbers]
+        first = {name: number for number, name in reversed([*enumerate(names)])}
+        same = np.array([first[name] for name in names], np.int64)
         numbered = [[numbers[one] for one in several] for several in (*said, *prompts)]
         labelled = np.concatenate([~are_unlabelled(split)[keys], np.zeros(len(prompts), np.bool_)])
         every = np.concatenate([keys, len(split) + np.arange(len(prompts))])
