@@ -44,6 +44,49 @@ def test_every_field_is_the_text_that_stands_there(tmp_path: Path) -> None:
     assert found.to_dict() == {"text": ["007", "1e5", "2020-01-01", " x "], "label": ["NA", "null", None, "True"]}
 
 
+TRIPLES = "what is it?\ta bird\ta plane\nwho?\t\"me\"\t\n"
+
+
+@pytest.mark.parametrize("content", [TRIPLES, "\ufeff" + TRIPLES, "\n" + TRIPLES.replace("\n", "\r\n"),
+                                     "query\tpositive\tnegative\n" + TRIPLES])
+def test_files_without_a_header_keep_their_first_row(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.tsv").write_text(content, encoding="utf-8")
+    found = sources.read(str(tmp_path / "a.tsv"), header=("query", "positive", "negative"))["train"]
+    assert found.to_list() == [{"query": "what is it?", "positive": "a bird", "negative": "a plane"},
+                               {"query": "who?", "positive": '"me"', "negative": None}]
+
+
+def test_a_header_of_these_names_in_another_order_says_which_is_which(tmp_path: Path) -> None:
+    for name, content in (("b.csv", "text,label\na,x\n"), ("c.csv", "label,text\nx,a\n"), ("d.csv", 'a,x\n"b\nc",x\n')):
+        (tmp_path / name).write_text(content)
+        found = sources.read(str(tmp_path / name), header=("text", "label"))["train"]
+        assert (found[0]["text"], found[0]["label"]) == ("a", "x")
+    assert found[1]["text"] == "b\nc"  # of several lines
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.csv").write_text(f"a{number},x\n")
+    assert sources.read(str(folder), header=("text", "label"))["train"]["text"][:] == ["a0", "a1"]
+    assert sources.read(str(folder / "0.csv"), header=("label", "text"))["train"]["text"][:] == ["x"]  # and is read anew
+
+
+def test_rows_of_other_lengths_than_the_columns_that_were_named_are_refused_from_the_first_on(tmp_path: Path) -> None:
+    for content, line in (("a,x,y\nb,x\n", 1), ("b,x\na,x,y\n", 2)):
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(DataError, match=rf"line {line} has 3 fields, the recipe's `header` has 2 \(text, label\)"):
+            sources.read(str(tmp_path / "a.csv"), header=("text", "label"))
+
+
+def test_a_first_line_that_is_an_example_is_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "stilla"):
+        read(tmp_path, "a.tsv", f"what is it?\t{'a bird ' * 20}\na\tb\n")
+        assert "a.tsv: its first line is read as the names of its columns" in caplog.text
+        assert "data.header: [...]" in caplog.text
+        caplog.clear()
+        read(tmp_path, "b.tsv", f"query\tpositive\nwhat is it?\t{'a bird ' * 20}\n")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("content", [
     'text,label\n"a, ""b""",x\n"",y\n', 'text,label\r\n"a, ""b""",x\r\n,y\r\n', '\ufefftext,label\n"a, ""b""",x\n,y',
     'text,label\r"a, ""b""",x\r,y\r', ' text ,label\n\n"a, ""b""",x\n   \n,y\n\n', "text,label,\n\"a, \"\"b\"\"\",x,\n,y,\n",

@@ -71,6 +71,28 @@ def test_words_that_pandas_takes_for_missing_stay_words(tmp_path: Path) -> None:
     assert rows["label"][:] == ["NA", "NA", "b", "b"]
 
 
+def test_files_without_a_header_are_read_by_the_names_that_the_recipe_gives(tmp_path: Path) -> None:
+    for name, content in (("train.csv", "good,x\nbad,y\n"), ("test.csv", "text,label\nfine,x\n"), ("new.csv", "so,y\n"),
+                          ("pool.csv", "more\n"), ("typos.csv", "godo,x\n")):
+        (tmp_path / name).write_text(content)
+    section = Data(train=str(tmp_path / "train.csv"), validation=str(tmp_path / "test.csv"), header=("text", "label"),
+                   shifted=str(tmp_path / "typos.csv"), unlabelled={"examples": str(tmp_path / "pool.csv"), "header": "text"})
+    assert {name: split["text"][:] for name, split in data.load(section, seed=0).items()} == {
+        "train": ["good", "bad"], "validation": ["fine"], "shifted.typos": ["godo"]}
+    assert [pool["text"][:] for pool in data.load_unlabelled(section, seed=0).values()] == [["more"]]
+    assert data.load_one(str(tmp_path / "new.csv"), section)["text"][:] == ["so"]
+    alone = section.model_copy(update={"train": None, "shifted": {}})
+    assert data.load(alone, seed=0)["validation"]["text"][:] == ["fine"]
+
+
+def test_names_for_columns_of_nothing_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"data\.header: got text and mark, and nothing that is named is a CSV or TSV"):
+        load(source, validation=str(source), header=("text", "mark"))
+    with pytest.raises(ValueError, match="got 'text' twice; expected a name for each column"):
+        Data(train="a.csv", header=("text", "text"))
+
+
 def test_a_folder_of_files_is_split_by_their_names(tmp_path: Path) -> None:
     for name, size in {
         "train-00000-of-00002": 20,

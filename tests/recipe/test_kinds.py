@@ -113,8 +113,8 @@ def test_the_table_says_what_the_classes_say(task):
 
 
 def test_what_every_task_has_is_what_means_something_to_every_task():
-    assert set(Data.model_fields) == {"train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit",
-                                      "broken"}
+    assert set(Data.model_fields) == {"train", "validation", "test", "unlabelled", "shifted", "config", "revision", "header",
+                                      "limit", "broken"}
     assert "generation" not in Evaluate.model_fields
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV, strictly: every row has as many fields as the header, every field is the text that stands there."""
+"""CSV and TSV, strictly: every row has as many fields as there are columns, every field is the text that stands there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from logging import INFO, WARNING
 from pathlib import Path
@@ -26,15 +26,17 @@ _BYTES = 2**24  # of text that is read at once
 _ROWS = 20_000
 _KEPT = 2**28  # bytes of a file whose rows are kept until the last has been seen
 _FEW = 1000  # different values of a column that is looked at for labels
+_LONG = 80  # characters of a name that a column hardly has
 
 
 @dataclass(frozen=True)
 class Form:
-    """How fields and rows are told apart."""
+    """How fields and rows are told apart. headed: whether the first row names the columns."""
 
     path: Path
     separator: str
     quoting: bool
+    headed: bool = True
 
     @contextmanager
     def rows(self) -> Iterator[Any]:
@@ -47,19 +49,25 @@ class Form:
             raise DataError(_misquoted(self, error)) from error
 
 
-def tables(path: Path, separator: str, notes: Notes) -> Iterator[pa.Table]:
-    """The rows of a file as columns of text; a field without a character is null.
+def tables(path: Path, separator: str, notes: Notes, header: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a file as columns of text; a field without a character is null. header: the columns' names, where the first
+    row does not say them; one of just these, in whatever order, does.
 
     CSV has quotation marks as RFC 4180 says. TSV has none, unless a program evidently wrote them.
 
     Raises:
-        DataError: a row with more or fewer fields than the header, a quotation mark that does not end, two columns of one
-        name; with the number of the line.
+        DataError: a row with more or fewer fields than there are columns, a quotation mark that does not end, two columns of
+        one name; with the number of the line.
     """
     form = Form(path, separator, separator == "," or written_with_quotes(path, separator, notes))
     with form.rows() as reader:
-        names = _names(form, next((row for row in reader if any(field.strip() for field in row)), []))
+        first = next((row for row in reader if any(field.strip() for field in row)), [])
         begins = reader.line_num
+    if header is None or sorted(field.strip() for field in first) == sorted(header):
+        names = _names(form, first)
+        _tell_examples(form, names, notes)
+    else:
+        form, names = replace(form, headed=False), [*header]
     quick = _quick(form, names) if begins == 1 else None
     yield from _slow_tables(form, names, notes) if quick is None else quick
 
@@ -70,8 +78,9 @@ def _slow_tables(form: Form, names: Sequence[str], notes: Notes) -> Iterator[pa.
     surplus: int | None = None
     size = 100
     with form.rows() as reader:
-        next(row for row in reader if any(field.strip() for field in row))
-        empty = reader.line_num - 1
+        if form.headed:
+            next(row for row in reader if any(field.strip() for field in row))
+            empty = reader.line_num - 1
         while chunk := list(islice(reader, size)):
             rows = [row for row in chunk if row and not (len(row) == 1 < len(names) and not row[0].strip())]
             empty += len(chunk) - len(rows)
@@ -92,11 +101,12 @@ def _slow_tables(form: Form, names: Sequence[str], notes: Notes) -> Iterator[pa.
     if surplus:
         notes.append((WARNING, f"{form.path.name}: every row ends in {surplus} separator{'s' * (surplus > 1)} more than the "
                                "header; left out, as nothing stands behind"))
-    if lines - 1 != count:
-        if lines - 1 - empty > count:
+    below = lines - form.headed
+    if below != count:
+        if below - empty > count:
             _refuse_swallowed(form, names)
-        notes.append((INFO, f"{form.path.name}: {lines} lines became {count} rows: one is the header, {empty} are empty, "
-                            f"{max(0, lines - 1 - empty - count)} go on with a quoted text"))
+        notes.append((INFO, f"{form.path.name}: {lines} lines became {count} rows: {'one is the header, ' * form.headed}"
+                            f"{empty} are empty, {max(0, below - empty - count)} go on with a quoted text"))
 
 
 def _quick(form: Form, names: Sequence[str]) -> Iterable[pa.Table] | None:
@@ -114,7 +124,7 @@ def _quick(form: Form, names: Sequence[str]) -> Iterable[pa.Table] | None:
                 kept.append(table)
     except pa.ArrowInvalid:  # what is wrong, and where, the slow way says
         return None
-    if rows != lines - 1:
+    if rows != lines - form.headed:
         return None
     return kept if small else _quick_tables(form, names)
 
@@ -123,7 +133,7 @@ def _quick_tables(form: Form, names: Sequence[str]) -> Iterator[pa.Table]:
     """By Arrow, several times as fast, which is less strict about quotation marks."""
     reader = arrow_csv.open_csv(
         form.path,
-        arrow_csv.ReadOptions(column_names=list(names), skip_rows=1, block_size=_BYTES, encoding="utf8"),
+        arrow_csv.ReadOptions(column_names=list(names), skip_rows=int(form.headed), block_size=_BYTES, encoding="utf8"),
         arrow_csv.ParseOptions(delimiter=form.separator, quote_char='"' if form.quoting else False),
         arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True),
     )
@@ -178,8 +188,18 @@ def _names(form: Form, header: Sequence[str]) -> list[str]:
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]  # as pandas calls it, the writer of such files
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise DataError(f"{str(form.path)!r}: two columns are called {quoted(twice[0])}; expected a name for each.")
+        raise DataError(f"{str(form.path)!r}: two columns are called {quoted(twice[0])}; expected a name for each. If the "
+                        "first line is an example, name the columns in the recipe: data.header: [...].")
     return names
+
+
+def _tell_examples(form: Form, names: Sequence[str], notes: Notes) -> None:
+    """Say where what is read as the names of columns is longer than names are."""
+    longest = max(names, key=len, default="")
+    if len(longest) > _LONG:
+        notes.append((WARNING, f"{form.path.name}: its first line is read as the names of its columns, and one is "
+                               f"{quoted(longest, 60)}. If that line is an example, name the columns in the recipe: "
+                               "data.header: [...]"))
 
 
 def _surplus(names: Sequence[str], first: Sequence[str]) -> int:
@@ -207,15 +227,16 @@ def _numbered(form: Form) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def _uneven(form: Form, names: Sequence[str], surplus: int) -> str:
-    """The first row that has not as many fields as the header."""
-    wanted, passed = len(names), False
+    """The first row that has not as many fields as there are columns."""
+    wanted, passed = len(names), not form.headed
     for line, _, row in _numbered(form):
         if not row or not (passed or any(field.strip() for field in row)):
             continue
         blank = len(row) == 1 < wanted and not row[0].strip()
         if passed and not blank and (len(row) != wanted + surplus or any(row[wanted:])):
             fields = f"{len(row)} field{'s' * (len(row) != 1)}"
-            said = (f"{str(form.path)!r}: line {line} has {fields}, the header has {wanted} "
+            whose = "the header" if form.headed else "the recipe's `header`"
+            said = (f"{str(form.path)!r}: line {line} has {fields}, {whose} has {wanted} "
                     f"({', '.join(names[:8])}{', ...' * (wanted > 8)}): {quoted(form.separator.join(row), 120)}.")
             if len(row) > wanted and form.quoting:
                 return (f"{said} Put texts that contain {form.separator!r} between quotation marks; if the first column are "
@@ -256,7 +277,7 @@ def _refuse_swallowed(form: Form, names: Sequence[str]) -> None:
     seen: list[Counter[str]] = [Counter() for _ in names]
     several: list[tuple[int, int]] = []
     single = 0
-    for first, last, row in islice(_numbered(form), 1, None):
+    for first, last, row in islice(_numbered(form), int(form.headed), None):
         if last > first and row:
             several.append((first, last))
         elif len(row) == len(names):

@@ -67,29 +67,32 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 def read(
     name: str, *, config: str | None = None, revision: str | None = None, document: Unit = "paragraph",
-    hub: bool = True,
+    header: Sequence[str] | None = None, hub: bool = True,
 ) -> dict[str, Dataset]:
     """The splits behind a name, called train, validation and test where their own names say so.
 
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
     has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
     Where it is `sound`, names of sounds in tables are read as sounds, and folders in any of the ways that speech comes in.
+    header: how the columns of CSV and TSV are called whose first row does not say it.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
     """
-    return {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, hub=hub).items()}
+    return {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, header, hub=hub).items()}
 
 
-def _read(name: str, config: str | None, revision: str | None, document: Unit, *, hub: bool) -> dict[str, Dataset]:
+def _read(
+    name: str, config: str | None, revision: str | None, document: Unit, header: Sequence[str] | None, *, hub: bool
+) -> dict[str, Dataset]:
     path = Path(name).expanduser()
     if path.is_file():
         if box_forms.is_coco(path):
             with _readable(str(path)):
                 return {"train": box_folders.coco_file(path)}
-        return _files({"train": [path]}, document)
+        return _files({"train": [path]}, document, header)
     if path.is_dir():
-        return _folder(path, document)
+        return _folder(path, document, header)
     if hub and not _means_a_path(name):
         return _named(online.read(name, config, revision))
     raise DataError(f"{name!r}: no such file or folder.{near(path)}")
@@ -125,7 +128,7 @@ def _means_a_path(name: str) -> bool:
     return name.startswith((".", "/", "~", os.sep)) or suffix(Path(name)) in READERS or name.count("/") > 1
 
 
-def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
+def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[str, Dataset]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder)
     if retrieval_folders.is_one(folder):
@@ -150,7 +153,7 @@ def _folder(folder: Path, document: Unit) -> dict[str, Dataset]:
             f"{str(folder)!r}: the folder holds no data; expected {one_of(sorted(READERS))} files, images, "
             "or what `datasets.save_to_disk` wrote."
         )
-    return _files(_by_split(folder, tables), document)
+    return _files(_by_split(folder, tables), document, header)
 
 
 def _by_split(folder: Path, tables: Sequence[Path]) -> dict[str, list[Path]]:
@@ -179,7 +182,9 @@ def _split_in(name: str) -> str | None:
     return said[0] if len(said) == 1 else None
 
 
-def _files(by_split: Mapping[str, Sequence[Path]], document: Unit) -> dict[str, Dataset]:
+def _files(
+    by_split: Mapping[str, Sequence[Path]], document: Unit, header: Sequence[str] | None
+) -> dict[str, Dataset]:
     """Each split's files: read once into the cache of `datasets`, memory-mapped from then on."""
     loaded = {}
     for split, paths in by_split.items():
@@ -198,16 +203,19 @@ def _files(by_split: Mapping[str, Sequence[Path]], document: Unit) -> dict[str, 
             if path.stat().st_size == 0:
                 raise DataError(f"{str(path)!r}: the file is empty.")
         with _readable(all_of([str(path) for path in paths[:3]])):
-            loaded[split] = kept(functools.partial(_tables, paths, document), paths, [READERS[suffixes[0]], document])
+            loaded[split] = kept(functools.partial(_tables, paths, document, header), paths,
+                                 [READERS[suffixes[0]], document, *(header or ())])
     return loaded
 
 
-def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.Table]:
-    """The rows of files of one kind, one after the other; tables with a header have the same columns."""
+def _tables(
+    paths: Sequence[Path], document: Unit, header: Sequence[str] | None, notes: Notes
+) -> Iterator[pa.Table]:
+    """The rows of files of one kind, one after the other; tables of named columns have the same."""
     columns: frozenset[str] | None = None
     for path in paths:
         kind = READERS[suffix(path)]
-        for table in _one_file(path, document, notes):
+        for table in _one_file(path, document, notes, header):
             if columns is None:
                 columns = frozenset(table.column_names)
                 if twice := [name for name in columns if table.column_names.count(name) > 1]:
@@ -220,8 +228,10 @@ def _tables(paths: Sequence[Path], document: Unit, notes: Notes) -> Iterator[pa.
             yield table
 
 
-def _one_file(path: Path, document: Unit, notes: Notes) -> Iterator[pa.Table]:
-    read = _reader(READERS[suffix(path)])
+def _one_file(
+    path: Path, document: Unit, notes: Notes, header: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    read = _reader(READERS[suffix(path)], header)
     pictures = picture_folders.NamedPictures(path, lambda: read(path, document, []))
     for table in read(path, document, notes):
         own = with_own_files(table, path)
@@ -239,10 +249,10 @@ def _shows(path: Path) -> bool:
         return False
 
 
-def _reader(kind: str) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
+def _reader(kind: str, header: Sequence[str] | None = None) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
     readers: Mapping[str, Callable[[Path, Unit, Notes], Iterator[pa.Table]]] = {
-        "csv": lambda path, _, notes: delimited.tables(path, ",", notes),
-        "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes),
+        "csv": lambda path, _, notes: delimited.tables(path, ",", notes, header),
+        "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes, header),
         "json": lambda path, _, __: json_rows.tables(path),
         "text": lambda path, unit, notes: (
             in_columns.tables(path, notes) if unit == "columns" else

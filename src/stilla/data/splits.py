@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stilla.data import histories, several, sources, user_splits
 from stilla.data.drawing import drawn_splits, kept, label_column
-from stilla.errors import DataError, all_at_once, did_you_mean, one_of
+from stilla.errors import DataError, all_at_once, all_of, did_you_mean, one_of
 from stilla.recipe import Data, Split
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,15 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
     if section.train is None:
         return _measured(problems, section)
     own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
-                   document=section.text_unit)
+                   document=section.text_unit, header=section.header)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
     beside = {f"{SHIFTED}{name}": _shifted(problems, name, section, own) for name in section.shifted}
     if teachers is not None:
         beside[TEACHER] = _of_path(problems, TEACHER, teachers, section, meant="train")
     if own is not None and "train" not in own:
         problems.append(f"data.train: {section.train!r} has no training split, only {one_of(sorted(own))}.")
+    read = {**(own or {}), **given, **beside}
+    problems += [] if problems else _headless(section, [split for split in read.values() if split is not None])
     if problems or own is None:
         raise all_at_once(problems, DataError)
 
@@ -152,9 +154,18 @@ def _measured(problems: list[str], section: Data) -> dict[str, Dataset]:
              **{f"{SHIFTED}{name}": _shifted(problems, name, section, None) for name in section.shifted}}
     found = {key: split for key, split in given.items() if split is not None}
     problems += [f"data.{name}: there are no examples in it." for name, split in found.items() if len(split) == 0]
+    problems += [] if problems else _headless(section, [*found.values()])
     if problems:
         raise all_at_once(problems, DataError)
     return found if section.events is None else user_splits.parted({}, found, section, section.events, dict)
+
+
+def _headless(section: Data, read: Sequence[Dataset]) -> list[str]:
+    """What is wrong with `data.header`: that it names the columns of nothing."""
+    if section.header is None or any({*section.header} <= {*split.column_names} for split in read):
+        return []
+    return [f"data.header: got {all_of(section.header)}, and nothing that is named is a CSV or TSV of these columns; leave "
+            "it out, or name the file"]
 
 
 def load_one(name: str, section: Data | None = None) -> Dataset:
@@ -165,7 +176,8 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
     Raises:
         DataError: it cannot be read, or leaves open which split is meant.
     """
-    splits = sources.read(name, hub=False, document="paragraph" if section is None else section.text_unit)
+    splits = sources.read(name, hub=False) if section is None else sources.read(
+        name, hub=False, document=section.text_unit, header=section.header)
     if len(splits) > 1 and "test" not in splits:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     split = splits["test"] if "test" in splits else next(iter(splits.values()))
@@ -183,7 +195,7 @@ def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
 
 
 def _attempt(
-    problems: list[str], key: str, name: str, **options: str | bool | None
+    problems: list[str], key: str, name: str, **options: str | bool | Sequence[str] | None
 ) -> dict[str, Dataset] | None:
     try:
         return sources.read(name, **options)  # type: ignore[arg-type]
@@ -221,7 +233,7 @@ def _shifted(problems: list[str], name: str, section: Data, own: Mapping[str, Da
 
 def _of_path(problems: list[str], key: str, path: str, section: Data, *, meant: str) -> Dataset | None:
     """A file's or folder's only split, or the one that is meant."""
-    splits = _attempt(problems, key, path, hub=False, document=section.text_unit)
+    splits = _attempt(problems, key, path, hub=False, document=section.text_unit, header=section.header)
     if splits is None:
         return None
     if len(splits) > 1 and meant not in splits:

@@ -38,7 +38,7 @@ def load_unlabelled(section: Data, *, seed: int) -> dict[str, Dataset]:
         try:
             splits = sources.read(name, config=asked.config or (section.config if of_train else None),
                                   revision=asked.revision or (section.revision if of_train else None),
-                                  document=section.unlabelled_unit)
+                                  document=section.unlabelled_unit, header=asked.header)
             chosen = _chosen(name, splits, asked.split)
             found[name] = chosen if section.events is None else histories.gathered(chosen, section.events).dataset()
         except DataError as error:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from stilla.recipe.events import Events
 from stilla.recipe.generating import Generate
@@ -16,6 +24,17 @@ from stilla.recipe.section import EXAMPLES, Section, as_tuple
 TextUnit = Literal["paragraph", "line", "file", "columns", "sound", "picture"]
 """What one example is in a `.txt` file; `columns`: a sentence, whose words stand in columns with their tags; `sound` and
 `picture`: none, as rows are (or have) sounds or pictures, which files and folders name."""
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"got {twice[0]!r} twice; expected a name for each column")
+    return names
+
+
+Header = Annotated[tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...], Field(min_length=1),
+                   BeforeValidator(lambda value: (value,) if isinstance(value, str) else as_tuple(value)),
+                   AfterValidator(_distinct)]
 
 
 class Split(Section):
@@ -65,6 +84,8 @@ class Unlabelled(Section):
     """Which of a dataset's splits; by default one called `unlabelled` or `unsupervised`, else `train`."""
     document: Literal["paragraph", "line", "file"] | None = None
     """What is one example in files of plain text; by default a line, where there is `data.document`, as it says."""
+    header: Header | None = None
+    """Names of the columns of CSV and TSV files among them whose first line is an example, as in `data.header`."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     """How columns are called there, by their names in the labelled data: `{text: body}`. By default alike, or where only one
     can be meant."""
@@ -134,6 +155,9 @@ class Data(Section):
     """Configuration of a Hugging Face dataset (`sst2` of `glue`)."""
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
+    header: Header | None = None
+    """Names of the columns of CSV and TSV files whose first line is an example: `[query, positive, negative]`. A file whose
+    first line says just these, in whatever order, has a header. Those of `unlabelled` have their own."""
     limit: Annotated[int, Field(ge=1, le=EXAMPLES)] | PerClass | None = None
     """Use only so many training examples, drawn at random in the proportions of the classes; or `{per_class: 8}`, so many of
     each class (`draw: 1` for others)."""

@@ -24,7 +24,7 @@ from stilla.teachers.spread import capture_with_ray
 from stilla.training.arguments import precision_of, runs_on_cpu
 from stilla.training.operations import operations_of_teacher
 
-WHERE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit")
+WHERE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "header", "limit")
 """Of the recipe's data section: where the data come from. What was found there counts by its content."""
 
 

@@ -27,7 +27,7 @@ KINDS = ("text-classification", "token-classification")
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
 """A part's name: of a folder, and of a head within the model."""
 
-_OF_THE_WHOLE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "limit")
+_OF_THE_WHOLE = ("train", "validation", "test", "unlabelled", "shifted", "config", "revision", "header", "limit")
 
 
 def _named_alone(value: object) -> object:
