@@ -95,6 +95,74 @@ def test_a_manifest_names_files_with_durations(tmp_path: Path) -> None:
     assert sources.read(str(manifest))["train"][0]["audio_filepath"] == "wav/a.wav"  # of a task on texts, a text
 
 
+def table(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_folder_is_read_by_the_tables_that_name_its_sounds(tmp_path: Path) -> None:
+    for name in "abc":
+        sound(tmp_path / "csv" / "wav" / f"{name}.wav")
+        sound(tmp_path / "nemo" / "wav" / f"{name}.wav")
+    table(tmp_path / "csv" / "train.csv", "path,transcript", "wav/a.wav,one", "wav/b.wav,two")
+    table(tmp_path / "csv" / "test.csv", "path,transcript", "wav/c.wav,three")
+    table(tmp_path / "csv" / "speakers.csv", "speaker,age", "1,40")  # names no sounds
+    found = read(tmp_path / "csv")
+    assert {split: named(rows, "transcript", "path") for split, rows in found.items()} == {
+        "train": {"a.wav": "one", "b.wav": "two"}, "test": {"c.wav": "three"}}
+    for split, name in (("train", "a"), ("dev", "b")):
+        table(tmp_path / "nemo" / f"{split}_manifest.json", json.dumps(
+            {"audio_filepath": f"wav/{name}.wav", "duration": 0.1, "text": split}))
+    found = read(tmp_path / "nemo")
+    assert {split: named(rows, "text", "audio_filepath") for split, rows in found.items()} == {
+        "train": {"a.wav": "train"}, "validation": {"b.wav": "dev"}}
+
+
+@pytest.mark.parametrize("column", ["path", "wav_filename", "Recording of"])
+def test_names_may_lie_in_the_only_folder_beside_their_table_that_has_them(tmp_path: Path, column: str) -> None:
+    for name in ("audio/a.wav", "audio/b.wav", "other/c.wav"):
+        sound(tmp_path / "d" / name)
+    table(tmp_path / "d" / "train.csv", f"{column},text", "gone.wav,no", "a.wav,one", "b.wav,two")
+    found = read(tmp_path / "d")["train"]
+    assert named(found, "text", column) == {"gone.wav": "no", "a.wav": "one", "b.wav": "two"}
+    assert Path(found[1][column]["path"]) == tmp_path / "d" / "audio" / "a.wav"
+    sound(tmp_path / "d" / "other" / "a.wav")  # which of them is it?
+    assert Path(read(tmp_path / "d" / "train.csv")["train"][1][column]["path"]) == tmp_path / "d" / "a.wav"
+
+
+def test_metadata_may_call_its_sounds_otherwise(tmp_path: Path) -> None:
+    sound(tmp_path / "d" / "clips" / "a.wav")
+    table(tmp_path / "d" / "metadata.csv", "path,sentence", "a.wav,one")
+    assert named(read(tmp_path / "d")["train"], "sentence", "path") == {"a.wav": "one"}
+    table(tmp_path / "d" / "metadata.csv", "speaker,sentence", "me,one")
+    with pytest.raises(DataError, match="no column `file_name` that says which sound each row is about"):
+        read(tmp_path / "d")
+
+
+def test_a_table_of_two_sounds_a_row_has_both(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    found = read(table(tmp_path / "t.csv", "audio,clean,text", "a.wav,a.wav,x"))["train"]
+    assert [name for name, feature in found.features.items() if feature == Audio(decode=False)] == ["audio", "clean"]
+
+
+def test_names_beside_stored_sounds_say_where_these_came_from(tmp_path: Path) -> None:
+    stored = {"bytes": sound(tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
+    pq.write_table(pa.table({"audio": pa.array([stored]), "path": ["a.wav"]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")["train"]["path"][:] == ["a.wav"]
+
+
+def test_tables_beside_sounds_that_nothing_else_describes_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound(tmp_path / "d" / "a.wav")
+    table(tmp_path / "d" / "train.csv", "file,text", "elsewhere/a.wav,x")
+    table(tmp_path / "d" / "notes.txt", "recorded in May")
+    assert read(tmp_path / "d")["train"].column_names == ["audio"]
+    assert "train.csv is not read: it names no sounds that lie in the folder" in caplog.text
+    assert "notes" not in caplog.text
+
+
 def test_kaldi_folders_are_read_with_segments_and_no_command_is_run(tmp_path: Path) -> None:
     folder = tmp_path / "k" / "train"
     sound(folder / "a.wav")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Image, List
+from datasets import ClassLabel, Dataset, Features, Image
 
 from stilla.data.kept import Notes, kept
-from stilla.data.stored_files import holds_files, resolved
+from stilla.data.named_files import Media, NamedFiles, named_files
+from stilla.data.stored_files import resolved
 from stilla.errors import DataError, all_of, quoted
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -24,19 +22,10 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _AT_ONCE = 10_000
 
 
-@dataclass(frozen=True)
-class Media:
-    """What lies in such a folder: how its files' names end, the column that they become, of what type, and its name in words,
-    of several and of one."""
-
-    suffixes: frozenset[str]
-    column: str
-    feature: Any
-    named: str
-    one: str
-
-
-PICTURES = Media(SUFFIXES, "image", Image(), "pictures", "picture")
+PICTURES = Media(
+    SUFFIXES, "image", Image(), "pictures", "picture",
+    ("image", "images", "img", "picture", "pictures", "photo", "image_path", "img_path", "image_file", "image_name",
+     "file_name", "filename", "file_path", "filepath", "file", "path"))
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -57,11 +46,14 @@ def _files_in(folder: Path, within: frozenset[str]) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def by_class(folder: Path, splits: Mapping[str, str], media: Media = PICTURES) -> dict[str, Dataset]:
+def by_class(
+    folder: Path, splits: Mapping[str, str], media: Media = PICTURES, beside: Sequence[Path] = ()
+) -> dict[str, Dataset]:
     """The pictures (or sounds) of each split with the class that their folder says: the first below the split's, as
     everywhere else.
 
-    `splits`: the folders of the splits by their names; empty where the folder is one split.
+    `splits`: the folders of the splits by their names; empty where the folder is one split. `beside`: tables that lie there
+    and name none of them.
 
     Raises:
         DataError: pictures that lie beside the folders of classes, or all in one folder of folders.
@@ -80,6 +72,11 @@ def by_class(folder: Path, splits: Mapping[str, str], media: Media = PICTURES) -
     classes = {split: [_class(path, roots[split]) for path in paths] for split, paths in found.items()}
     names = sorted({name for several in classes.values() for name in several if name is not None})
     _refuse_unclear(folder, roots, found, classes, names, media)
+    if beside and len(names) < 2:  # where folders say nothing, someone may have thought that a table would
+        several = len(beside) > 1
+        notes.append((WARNING, f"{str(folder)!r}: {all_of([path.name for path in beside[:5]])} {'are' if several else 'is'} "
+                               f"not read: {'they name' if several else 'it names'} no {media.named} that lie in the folder, "
+                               "relative to the table"))
     if len(names) > 1 and _deep(roots, found):
         notes.append((INFO, f"{str(folder)!r}: the folders of the first level are the classes ({all_of(names[:5])}"
                             f"{' ...' * (len(names) > 5)}); folders within them say nothing"))
@@ -145,7 +142,7 @@ def with_metadata(
     folder: Path, splits: Mapping[str, str], read: Callable[[Path, Notes], Iterator[pa.Table]], media: Media = PICTURES
 ) -> dict[str, Dataset]:
     """The rows of the metadata files of each split: `file_name` (or `x_file_name`) is a picture (or sound), relative to
-    the file.
+    the file; without such a column what any table would be read for.
 
     Raises:
         DataError: no such column, or a name of what is no file within the folder.
@@ -168,9 +165,12 @@ def _described(
     files: Sequence[Path], folder: Path, read: Callable[[Path, Notes], Iterator[pa.Table]], media: Media, notes: Notes
 ) -> Iterator[pa.Table]:
     for path in files:
+        others = NamedFiles(path, media, functools.partial(read, path, []))
         for table in read(path, notes):
             columns = [name for name in table.column_names if name == "file_name" or name.endswith("_file_name")]
-            if not columns:
+            if not columns and others.among(table):
+                table = others(table)
+            elif not columns:
                 raise DataError(f"{str(path)!r}: has no column `file_name` that says which {media.one} each row is about.")
             for column in columns:
                 table = _named_files(table, column, path, folder, media)
@@ -180,114 +180,3 @@ def _described(
 def _named_files(table: pa.Table, column: str, path: Path, folder: Path, media: Media) -> pa.Table:
     name = column.removesuffix("file_name").removesuffix("_") or media.column
     return named_files(table, column, name, lambda one: resolved(one, path.parent, folder, path), media.feature)
-
-
-def named_files(table: pa.Table, column: str, called: str, place: Callable[[str], str], feature: Any) -> pa.Table:
-    """The table with a column of names as files of this type. `called`: the column's new name. `place`: the whole path."""
-    stored = [None if name is None or name == "" else {"bytes": None, "path": place(str(name))}
-              for name in table.column(column).to_pylist()]
-    features = Features({**Features.from_arrow_schema(table.schema), column: feature})
-    index = table.column_names.index(column)
-    table = table.set_column(index, column, pa.array(stored, feature.pa_type)).cast(features.arrow_schema)
-    names = [called if one == column else one for one in table.column_names]
-    renamed = Features({new: features[old] for new, old in zip(names, table.column_names)})
-    return table.rename_columns(names).replace_schema_metadata(renamed.arrow_schema.metadata)
-
-
-# --- tables that name pictures ---
-
-NAMES = ("image", "images", "img", "picture", "pictures", "photo", "image_path", "img_path", "image_file", "image_name",
-         "file_name", "filename", "file_path", "filepath", "file", "path")
-"""What people call the column that names a picture's file, or a list of them, most telling first."""
-
-
-class NamedPictures:
-    """Tables of one file, whose columns of file names hold pictures from then on; columns of lists of names lists of them.
-
-    Such columns are the first of a usual name whose first name is a picture's, and others that hold nothing but such names,
-    and none that leads elsewhere (masks, a second picture). In a table that holds pictures itself, names say where these came
-    from, and stay texts but where the first one's file is there. What the first table with a name in a column says of it
-    holds for all of the file. `again`: the file's tables from the first on, where a column has no name yet.
-    """
-
-    def __init__(self, path: Path, again: Callable[[], Iterator[pa.Table]]) -> None:
-        self.path, self.again = path, again
-        self._decided: dict[str, bool] = {}
-        self._read_on = False
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Raises:
-            DataError: a name of what lies not beside the table.
-        """
-        for name in self.among(table):
-            kind = table.schema.field(name).type
-            if is_text(kind):
-                table = named_files(table, name, name, self._place, PICTURES.feature)
-            else:
-                table = _named_lists(table, name, table.column(name).to_pylist(), self._place)
-        return table
-
-    def among(self, table: pa.Table) -> list[str]:
-        """The columns that name pictures."""
-        if self._decides(table) and not self._read_on:
-            self._read_on = True
-            next((True for later in self.again() if not self._decides(later)), None)
-        return [name for name in table.column_names if self._decided.get(name)]
-
-    def there(self, table: pa.Table) -> bool:
-        """Whether the first picture that it names lies where it says."""
-        firsts = [some[0] for name in self.among(table) if (some := _listed_names(table, name))]
-        return any(map(self._is_there, firsts))
-
-    def _decides(self, table: pa.Table) -> bool:
-        """Whether a column of texts is left, after this table, of which nothing is known."""
-        held, left = holds_files(table.schema), False
-        usual = [name for name in NAMES if name in table.column_names]
-        for name in [*usual, *(one for one in table.column_names if one not in usual)]:
-            if name in self._decided or (some := _listed_names(table, name)) is None:
-                continue
-            if not some:
-                left = True
-                continue
-            taken = name in usual and any(self._decided.get(one) for one in usual)
-            named = _is_picture(some[0]) if name in usual else all(_is_picture(one) and _is_beside(one) for one in some)
-            self._decided[name] = named and not taken and not (held and not self._is_there(some[0]))
-        return left
-
-    def _is_there(self, one: str) -> bool:
-        return _is_beside(one) and os.path.isfile(self._place(one))
-
-    def _place(self, one: str) -> str:
-        return resolved(one, self.path.parent, self.path.parent, self.path)
-
-
-def _listed_names(table: pa.Table, name: str) -> list[str] | None:
-    """What stands in a column of text, or in one of lists of it; None where it is another."""
-    kind = table.schema.field(name).type
-    several = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_text(kind.value_type if several else kind):
-        return None
-    listed = table.column(name).to_pylist()
-    return [one for some in listed for one in (some if several else [some]) or () if one]
-
-
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _is_beside(name: str) -> bool:
-    return ":" not in name and not name.startswith(("/", "\\")) and ".." not in re.split(r"[/\\]", name)
-
-
-def _named_lists(table: pa.Table, name: str, listed: Sequence[Any], place: Callable[[str], str]) -> pa.Table:
-    feature = List(PICTURES.feature)
-    features = Features({**Features.from_arrow_schema(table.schema), name: feature})
-    stored = [None if some is None else [None if one is None else {"bytes": None, "path": place(one)} for one in some]
-              for some in listed]
-    kind = features.arrow_schema.field(name).type
-    changed = table.set_column(table.column_names.index(name), name, pa.array(stored, kind))
-    return changed.cast(features.arrow_schema).replace_schema_metadata(features.arrow_schema.metadata)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

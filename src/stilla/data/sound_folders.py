@@ -1,5 +1,4 @@
-"""Sounds in the ways that they come in: folders of classes, metadata files, LibriSpeech, LJSpeech, Common Voice, Kaldi, and
-tables that name files."""
+"""Folders of sounds that are known by how they are laid out: metadata files, LibriSpeech, LJSpeech, Common Voice, Kaldi."""
 
 from __future__ import annotations
 
@@ -13,16 +12,17 @@ from datasets import Audio, Dataset
 
 from stilla.data import picture_folders
 from stilla.data.kept import Notes, kept
+from stilla.data.named_files import Media, NamedFiles, named_files
 from stilla.data.opened import read_text
-from stilla.data.picture_folders import METADATA, Media, is_text, named_files
+from stilla.data.picture_folders import METADATA
 from stilla.data.stored_files import resolved
 from stilla.errors import DataError, all_of, quoted
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".w64", ".au", ".sph"})
-SOUNDS = Media(SUFFIXES, "audio", Audio(decode=False), "sounds", "sound")
-NAMES = ("audio", "audio_filepath", "audio_file", "audio_path", "file_name", "filename", "file", "path", "file_path", "wav",
-         "wav_path")
-"""What people call the column that names a sound's file, most telling first."""
+SOUNDS = Media(
+    SUFFIXES, "audio", Audio(decode=False), "sounds", "sound",
+    ("audio", "sound", "speech", "audio_filepath", "audio_file", "audio_path", "audio_filename", "wav", "wav_filename",
+     "wav_file", "wav_path", "clip", "recording", "file_name", "filename", "file_path", "filepath", "file", "path"))
 CLIPS = "clips"
 """The folder beside Common Voice's tables in which their files lie."""
 WAVES = "wavs"
@@ -35,8 +35,8 @@ Reader = Callable[[Path, Notes], Iterator[pa.Table]]
 
 def read(
     folder: Path, inside: Sequence[Path], splits: Mapping[str, str], split_in: Callable[[str], str | None], table: Reader
-) -> dict[str, Dataset]:
-    """The splits of a folder in which sounds lie.
+) -> dict[str, Dataset] | None:
+    """The splits of a folder in which sounds lie; None where it is laid out in none of the ways that are known by name.
 
     Args:
         inside: all its files. splits: folders of its first level that are called like a split, by split. split_in: the split
@@ -56,35 +56,7 @@ def read(
         return _kaldi(folder, inside, split_in)
     if (folder / CLIPS).is_dir() and any(path.suffix == ".tsv" and path.parent == folder for path in inside):
         return _common_voice(folder, table)
-    return picture_folders.by_class(folder, splits, SOUNDS)
-
-
-def with_named_sounds(table: pa.Table, path: Path) -> pa.Table:
-    """A table whose column of file names, if it has one that is usual and names sounds, holds sounds; others as they are.
-
-    Raises:
-        DataError: a name of what is no file beside the table.
-    """
-    if any(_is_stored(field.type) for field in table.schema):
-        return table
-    for name in NAMES:
-        if name not in table.column_names or not is_text(table.schema.field(name).type):
-            continue
-        first = next((one for one in table.column(name).to_pylist() if one), None)
-        if first is not None and Path(first).suffix.lower() in SUFFIXES:
-            return named_files(table, name, name, functools.partial(_beside, path), SOUNDS.feature)
-    return table
-
-
-def _beside(path: Path, name: str) -> str:
-    """A file beside the table; or in `clips`, as in Common Voice, where it is not."""
-    if not (path.parent / name).exists() and (path.parent / CLIPS).is_dir():
-        return resolved(name, path.parent / CLIPS, path.parent, path)
-    return resolved(name, path.parent, path.parent, path)
-
-
-def _is_stored(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == {"bytes", "path"}
+    return None
 
 
 # --- layouts ---
@@ -240,8 +212,8 @@ def _common_voice(folder: Path, table: Reader) -> dict[str, Dataset]:
         if others and split == first:
             notes.append((WARNING, f"{str(folder)!r}: {all_of(others[:6])} left out, as "
                                    f"{all_of([path.name for path in named.values()])} are the splits"))
-        for one in table(named[split], notes):
-            yield with_named_sounds(one, named[split])
+        again = functools.partial(table, named[split], [])
+        yield from map(NamedFiles(named[split], SOUNDS, again), table(named[split], notes))
 
     return {split: kept(functools.partial(tables, split), [path], ["common voice", str(others)])
             for split, path in named.items()}

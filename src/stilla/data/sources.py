@@ -31,6 +31,7 @@ from stilla.data import (
 )
 from stilla.data import hub as online
 from stilla.data.kept import Notes, kept
+from stilla.data.named_files import Media, NamedFiles
 from stilla.data.opened import suffix
 from stilla.data.plain_text import Document
 from stilla.data.stored_files import holds_files, may_store_files, with_own_files
@@ -57,6 +58,7 @@ READERS: Mapping[str, str] = {
 Unit = Document | Literal["columns", "sound", "picture"]
 """What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
 row is a sound: files are named in tables, or lie in a folder. With `picture` it has pictures, whose files tables may name."""
+_MEDIA: Mapping[str, Media] = {"picture": picture_folders.PICTURES, "sound": sound_folders.SOUNDS}
 _AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -137,16 +139,15 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
         if (layout := box_folders.layout(folder)) is not None:
             return box_folders.read(folder, layout, _split_in)
         inside = picture_folders.files_in(folder)
-        if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
-            return sound_folders.read(folder, inside, _split_folders(folder), _split_in,
-                                      lambda path, notes: _one_file(path, "paragraph", notes))
+    if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
+        return _sound_folder(folder, inside)
     images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]
     tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
     # beside events, tables of items and users say what those are
     tables = [path for path in tables if suffix(path) not in (".item", ".user")] or tables
-    if len(images) > len(tables) and not (document == "picture" and any(_shows(path) for path in tables)):
+    if len(images) > len(tables) and not (document == "picture" and any(_shows(path, "picture") for path in tables)):
         return _image_folder(folder)
     if not tables:
         raise DataError(
@@ -203,9 +204,17 @@ def _files(
             if path.stat().st_size == 0:
                 raise DataError(f"{str(path)!r}: the file is empty.")
         with _readable(all_of([str(path) for path in paths[:3]])):
+            beside = _beside(paths) if document in _MEDIA and READERS[suffixes[0]] in ("csv", "tsv", "json") else ""
             loaded[split] = kept(functools.partial(_tables, paths, document, header), paths,
-                                 [READERS[suffixes[0]], document, *(header or ())])
+                                 [READERS[suffixes[0]], document, beside, *(header or ())])
     return loaded
+
+
+def _beside(paths: Sequence[Path]) -> str:
+    """The folders beside tables, and when something was last put into them: where names lead may change with it."""
+    folders = sorted({entry.path: entry.stat().st_mtime_ns for parent in {path.parent for path in paths}
+                      for entry in os.scandir(parent) if entry.is_dir() and not entry.name.startswith(".")}.items())
+    return str(folders)
 
 
 def _tables(
@@ -232,20 +241,27 @@ def _one_file(
     path: Path, document: Unit, notes: Notes, header: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
     read = _reader(READERS[suffix(path)], header)
-    pictures = picture_folders.NamedPictures(path, lambda: read(path, document, []))
+    named = _named_in(path, document, lambda: read(path, document, []))
     for table in read(path, document, notes):
         own = with_own_files(table, path)
-        if document == "sound":
-            own = sound_folders.with_named_sounds(own, path)
-        yield pictures(own) if document == "picture" else own
+        yield own if named is None else named(own)
 
 
-def _shows(path: Path) -> bool:
-    """Whether a table holds pictures, or names some that lie beside it; a look at its beginning."""
+def _named_in(
+    path: Path, document: Unit, again: Callable[[], Iterator[pa.Table]] = lambda: iter(())
+) -> NamedFiles | None:
+    """What makes pictures or sounds of the names in a file, of tasks whose rows are some."""
+    media = _MEDIA.get(document)
+    return None if media is None else NamedFiles(path, media, again)
+
+
+def _shows(path: Path, document: Literal["picture", "sound"]) -> bool:
+    """Whether a table holds pictures (or sounds), or names some that lie beside it; a look at its beginning."""
     try:
-        table = next(_reader(READERS[suffix(path)])(path, "picture", []))
-        return holds_files(table.schema) or picture_folders.NamedPictures(path, lambda: iter(())).there(table)
-    except Exception:  # what is no table says nothing of the pictures around it
+        table = next(_reader(READERS[suffix(path)])(path, document, []))
+        named = _named_in(path, document)
+        return holds_files(table.schema) or (named is not None and named.there(table))
+    except Exception:  # what is no table says nothing of the files around it
         return False
 
 
@@ -263,6 +279,20 @@ def _reader(kind: str, header: Sequence[str] | None = None) -> Callable[[Path, U
         "arrow": lambda path, _, __: columnar.arrow_tables(path),
     }
     return readers[kind]
+
+
+def _sound_folder(folder: Path, inside: Sequence[Path]) -> dict[str, Dataset]:
+    """Sounds as their layout says, else as tables do that name them, else by class."""
+    splits = _split_folders(folder)
+    with _readable(str(folder)):
+        known = sound_folders.read(folder, inside, splits, _split_in, lambda path, notes: _one_file(path, "paragraph", notes))
+    if known is not None:
+        return known
+    tables = [path for path in inside if suffix(path) in READERS and suffix(path) != ".txt"]
+    if naming := [path for path in tables if _shows(path, "sound")]:
+        return _files(_by_split(folder, naming), "sound")
+    with _readable(str(folder)):
+        return picture_folders.by_class(folder, splits, sound_folders.SOUNDS, tables)
 
 
 def _image_folder(folder: Path) -> dict[str, Dataset]:

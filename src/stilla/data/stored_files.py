@@ -48,7 +48,7 @@ def with_own_files(table: pa.Table, where: Path, *, absolute: bool = False) -> p
         DataError: they do not.
     """
     for place, field in enumerate(table.schema):
-        if not _stores_files(field.type):
+        if not stores_files(field.type):
             if may_store_files(field.type):
                 _refuse_within(table.column(place), where)
             continue
@@ -70,7 +70,7 @@ def with_own_files(table: pa.Table, where: Path, *, absolute: bool = False) -> p
 
 def may_store_files(kind: pa.DataType) -> bool:
     """Whether values of this type, or within it, can name files."""
-    return _stores_files(kind) or any(may_store_files(kind.field(place).type) for place in range(kind.num_fields))
+    return stores_files(kind) or any(may_store_files(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def holds_files(schema: pa.Schema) -> bool:
@@ -85,7 +85,7 @@ def _refuse_within(column: pa.ChunkedArray, where: Path) -> None:
         array = arrays.pop()
         if pa.types.is_struct(array.type):
             fields = dict(zip((field.name for field in array.type), array.flatten()))
-            named = _stores_files(array.type) and pc.and_(pc.is_null(fields["bytes"]), pc.is_valid(fields["path"]))
+            named = stores_files(array.type) and pc.and_(pc.is_null(fields["bytes"]), pc.is_valid(fields["path"]))
             if named is not False and pc.any(named).as_py():
                 raise DataError(f"{str(where)!r}: names files within lists or objects; store their bytes.")
             arrays += fields.values()
@@ -93,5 +93,6 @@ def _refuse_within(column: pa.ChunkedArray, where: Path) -> None:
             arrays.append(array.flatten())
 
 
-def _stores_files(kind: pa.DataType) -> bool:
+def stores_files(kind: pa.DataType) -> bool:
+    """Whether values of this type are files: their bytes, or where they lie."""
     return bool(pa.types.is_struct(kind)) and {"bytes", "path"} <= {field.name for field in kind}

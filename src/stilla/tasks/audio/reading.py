@@ -14,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stilla.data.sound_folders import SOUNDS
 from stilla.errors import DataError, all_of, one_of
 from stilla.recipe import Data
 from stilla.tasks.audio.hearing import Ear
@@ -24,7 +25,6 @@ from stilla.tasks.shared.columns import columns_of, existing
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("audio", "sound", "audio_filepath", "speech", "wav", "clip", "recording", "file", "path", "file_name")
 WINDOW = 30.0
 """Seconds that are heard at once where neither recipe nor model says it."""
 _KEEP = 2**29  # bytes of features that a split may keep in memory
@@ -39,7 +39,7 @@ def audio_column(section: SoundsSection, train: Dataset, taken: Sequence[str] = 
     if section.audio is not None:
         return existing("audio", (section.audio,), train, holds_sounds, "sounds")[0]
     candidates = [name for name in train.column_names if name not in taken and holds_sounds(train.features[name])]
-    usual = [name for name in candidates if name.lower() in COLUMNS]
+    usual = [name for name in candidates if name.lower() in SOUNDS.columns]
     for unambiguous in (candidates, usual):
         if len(unambiguous) == 1:
             return str(unambiguous[0])
@@ -48,7 +48,7 @@ def audio_column(section: SoundsSection, train: Dataset, taken: Sequence[str] = 
 
 
 def usual_sounds(pool: Dataset, fitting: Sequence[str]) -> Sequence[str] | None:
-    usual = [name for name in fitting if name.lower() in COLUMNS]
+    usual = [name for name in fitting if name.lower() in SOUNDS.columns]
     return next((found for found in (fitting, usual) if len(found) == 1), None)
 
 
