@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -208,3 +209,46 @@ def test_sounds_count_by_their_bytes_wherever_they_lie(tmp_path: Path) -> None:
     assert prints[0] == prints[1]
     sound(other, 0.3)
     assert fingerprint.of_splits(read(other.parents[1])) != prints[0]
+
+
+def heard(split: Dataset, column: str = "audio") -> list[tuple[list[float], int, int] | None]:
+    """The samples, rate and channels of every row, as any reader of sound files sees them."""
+    assert split.features[column] == Audio(decode=False)
+    found: list[tuple[list[float], int, int] | None] = []
+    for stored in split[column]:
+        if stored is None:
+            found.append(None)
+            continue
+        samples, rate = soundfile.read(io.BytesIO(stored["bytes"]), dtype="float32", always_2d=True)
+        found.append((samples[:, 0].tolist(), rate, samples.shape[1]))
+    return found
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.int16()])
+def test_samples_with_their_rate_are_sounds_bit_for_bit(tmp_path: Path, kind: pa.DataType) -> None:
+    drawn = np.random.default_rng(0).uniform(-1, 1, 50).astype(np.float32)
+    samples = (drawn * 2**15).astype(np.int16) if kind == pa.int16() else drawn
+    stored = [{"path": "a.wav", "array": samples.tolist(), "sampling_rate": 8000}, None,
+              {"path": None, "array": [0] * 3, "sampling_rate": None}, {"path": None, "array": [], "sampling_rate": 16_000}]
+    column = pa.array(stored, pa.struct([("path", pa.string()), ("array", pa.list_(kind)), ("sampling_rate", pa.int64())]))
+    pq.write_table(pa.table({"audio": column, "file": ["/root/a.wav"] * 4, "text": list("abcd")}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")["train"]
+    expected = samples / np.float32(2**15) if kind == pa.int16() else samples
+    assert heard(found) == [(expected.tolist(), 8000, 1), None, None, ([], 16_000, 1)]
+    assert found["audio"][0]["path"] == "a.wav"
+    assert (found["file"][:], found["text"][:]) == (["/root/a.wav"] * 4, list("abcd"))
+    assert sources.read(str(tmp_path / "a.parquet"))["train"][0]["audio"]["sampling_rate"] == 8000  # of a task on texts
+
+
+def test_samples_of_several_channels_lie_either_way_round(tmp_path: Path) -> None:
+    both = np.random.default_rng(0).uniform(-1, 1, (2, 30)).astype(np.float32)
+    rows = [{"audio": {"array": one.tolist(), "sampling_rate": 8000}} for one in (both, both.T)]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    expected = (both[0].tolist(), 8000, 2)
+    assert heard(read(tmp_path / "saved")["train"]) == [expected, expected]
+
+
+def test_samples_that_are_too_loud_for_any_sound_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Dataset.from_list([{"audio": {"array": [0.0, -3000.0], "sampling_rate": 8000}}]).save_to_disk(tmp_path / "saved")
+    read(tmp_path / "saved")
+    assert "'audio': its samples reach 3,000, and sounds lie within -1 and 1" in caplog.text

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Features, List
 
+from stilla.data.decoded_sounds import are_samples
 from stilla.data.stored_files import holds_files, resolved
 
 _LOOK = 100  # names, that say where all of a file's names lead
@@ -90,7 +91,8 @@ class NamedFiles:
 
     def _decides(self, table: pa.Table) -> bool:
         """Whether a column of texts is left, after this table, of which nothing is known."""
-        held, left, ends = holds_files(table.schema), False, self.media.ends
+        held = holds_files(table.schema) or any(are_samples(field.type) for field in table.schema)
+        left, ends = False, self.media.ends
         usual = [name for name in self.media.columns if name in table.column_names]
         for name in [*usual, *(one for one in table.column_names if one not in usual)]:
             if name in self._decided or (some := _listed_names(table, name)) is None:

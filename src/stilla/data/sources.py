@@ -19,6 +19,7 @@ from stilla.data import (
     box_folders,
     box_forms,
     columnar,
+    decoded_sounds,
     delimited,
     in_columns,
     json_rows,
@@ -75,13 +76,17 @@ def read(
 
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
     has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
-    Where it is `sound`, names of sounds in tables are read as sounds, and folders in any of the ways that speech comes in.
-    header: how the columns of CSV and TSV are called whose first row does not say it.
+    Where it is `sound`, names of sounds in tables are read as sounds, samples with their rate as files of them, and folders
+    in any of the ways that speech comes in. header: how the columns of CSV and TSV are called whose first row does not say it.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
     """
-    return {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, header, hub=hub).items()}
+    found = {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, header, hub=hub).items()}
+    if document != "sound":
+        return found
+    with _readable(name):
+        return {split: decoded_sounds.as_files(rows) for split, rows in found.items()}
 
 
 def _read(

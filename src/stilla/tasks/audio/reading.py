@@ -43,7 +43,8 @@ def audio_column(section: SoundsSection, train: Dataset, taken: Sequence[str] = 
     for unambiguous in (candidates, usual):
         if len(unambiguous) == 1:
             return str(unambiguous[0])
-    why = f"{one_of(candidates)} could be it" if candidates else "no column holds sounds"
+    why = f"{one_of(candidates)} could be it" if candidates else (
+        "no column holds sounds, names of their files beside the table, or samples with their rate")
     raise DataError(f"data.audio: which column is the sound? {why}. {columns_of(train)} Set data.audio.")
 
 
