@@ -106,6 +106,8 @@ def writer(model: nn.Module) -> Writer:
 
     def write(inputs: Inputs, options: Mapping[str, Any], decoding: Decoding) -> list[Written]:
         placed = cast({name: value.to(device) for name, value in inputs.items()}, dtype_of(model))
+        options = dict(options)
+        rules = options.pop("logits_processor", None)
         before = read_before(model, placed)
         with evaluating(model, device, "float32"), torch.no_grad():
             config = effective(model, options, decoding, before)
@@ -114,7 +116,7 @@ def writer(model: nn.Module) -> Writer:
                 if "decoder_input_ids" in placed and isinstance(model, GenerationMixin):
                     # what Whisper's own does around transformers' loop makes a prompt, and takes the ends of texts off again
                     loop = partial(GenerationMixin.generate, model)
-                ids: Tensor = loop(**placed, generation_config=GenerationConfig())
+                ids: Tensor = loop(**placed, logits_processor=rules, generation_config=GenerationConfig())
         return list(split_at_ends(ids[:, before:].cpu(), ends(config)))
 
     return write

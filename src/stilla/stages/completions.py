@@ -101,7 +101,7 @@ def settings(section: Completions, task: Task, teacher: Loaded) -> dict[str, Any
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     writer(teacher.model)
     config = effective(teacher.model, {}, decoding)
-    return {"teacher": of_model(teacher.model), "tokenizer": _writes(task).identity(teacher.processor),
+    return {"teacher": of_model(teacher.model), "tokenizer": _writes(task).teaching().identity(teacher.processor),
             "decoding": json.loads(config.to_json_string(use_diff=True, keys_to_pop=["transformers_version"])),
             "batch_size": section.batch_size}
 
@@ -119,7 +119,8 @@ def write(
     Raises:
         CompatibilityError: the teacher cannot write.
     """
-    asked = _writes(task).asked(split, teacher.processor)
+    task = _writes(task).teaching()
+    asked = task.asked(split, teacher.processor)
     decoding = Decoding(section.max_new_tokens, section.num_beams)
 
     def begin(missing: int) -> None:
@@ -185,7 +186,8 @@ def _written(
 
 def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str, Any]) -> str | None:
     """Why a text is not learnt; None if it is."""
-    if not row["text"].strip():
+    words = _writes(task).words(row["text"])
+    if not words.strip():
         return "empty"
     if row["tokens"] < section.min_tokens:
         return "too short"
@@ -196,7 +198,7 @@ def _left_out(section: Completions, task: Task, split: Dataset, row: Mapping[str
     if section.min_log_probability is not None and row["log_probability"] < section.min_log_probability:
         return "unlikely"
     if section.max_wer is not None and (said := _writes(task).own_text(split, row["key"])) is not None \
-            and word_error_rate(row["text"], said) > section.max_wer:
+            and word_error_rate(words, said) > section.max_wer:
         return "heard otherwise than the data say it (max_wer)"
     if section.keep is not None:
         keep = own_function(section.keep, KEEP)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     GenerationConfig,
@@ -27,19 +28,23 @@ SECONDS = 2
 """That the tiny Whisper hears at once."""
 
 
-def tokenizer(languages: Sequence[str] = LANGUAGES) -> WhisperTokenizer:
-    """Bytes, and Whisper's special tokens in their order: with another language, all later ones have other numbers."""
+def tokenizer(languages: Sequence[str] = LANGUAGES, *, times: bool = False) -> WhisperTokenizer:
+    """Bytes, and Whisper's special tokens in their order: with another language, all later ones have other numbers. `times`:
+    with a token for every 20 ms, as all that were released have."""
     made = WhisperTokenizer(vocab={**{one: place for place, one in enumerate(sorted(ByteLevel.alphabet()))}, END: 256},
                             merges=[], pad_token=END)
     made.add_tokens(["<|startoftranscript|>", *(f"<|{one}|>" for one in languages), *LATER], special_tokens=True)
+    if times:
+        made.add_tokens([AddedToken(f"<|{place / 50:.2f}|>", special=False, normalized=False)
+                         for place in range(50 * SECONDS + 1)])
     return made
 
 
 def whisper(
-    languages: Sequence[str] = LANGUAGES, *, several: bool = True, seed: int = 0, **changes: Any
+    languages: Sequence[str] = LANGUAGES, *, several: bool = True, seed: int = 0, times: bool = False, **changes: Any
 ) -> WhisperForConditionalGeneration:
     """With random weights, no two of which are alike."""
-    known = tokenizer(languages).get_vocab()
+    known = tokenizer(languages, times=times).get_vocab()
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(WhisperConfig(**{
         "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
@@ -65,9 +70,11 @@ def extractor(bins: int = 16) -> WhisperFeatureExtractor:
         return WhisperFeatureExtractor(feature_size=bins, chunk_length=SECONDS, sampling_rate=16_000)
 
 
-def folder(place: Path, languages: Sequence[str] = LANGUAGES, *, bins: int = 16, **changes: Any) -> str:
-    whisper(languages, num_mel_bins=bins, **changes).save_pretrained(place)
-    tokenizer(languages).save_pretrained(place)
+def folder(
+    place: Path, languages: Sequence[str] = LANGUAGES, *, bins: int = 16, times: bool = False, **changes: Any
+) -> str:
+    whisper(languages, num_mel_bins=bins, times=times, **changes).save_pretrained(place)
+    tokenizer(languages, times=times).save_pretrained(place)
     extractor(bins).save_pretrained(place)
     return str(place)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from datasets import Dataset
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForSpeechSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,7 +18,8 @@ from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, counted
 from stilla.recipe import Evaluate, Generation, ModelSource, StudentSpec
 from stilla.signals import Batch, Side
-from stilla.tasks.audio import hearing
+from stilla.tasks.audio import hearing, timed
+from stilla.tasks.audio.dictated import Collate, Heard
 from stilla.tasks.audio.norms import leave_padding_out
 from stilla.tasks.audio.reading import WINDOW, Piece, Source, checked, pieces, tell_rates, window_of
 from stilla.tasks.audio.recognition import Recognition
@@ -37,7 +37,7 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.label_checks import rows_in_words
-from stilla.tasks.text.numbering import Numbering, numbering
+from stilla.tasks.text.numbering import numbering
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.text.tokens import tokenizer_for
 
@@ -52,8 +52,10 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
     """What is said in a sound, written token by token; rows are the decoder's positions, as those of `Seq2Seq`.
 
     The tokens of a prompt are read and not learnt: they are no rows. Teacher and student each hear their own features, and
-    have read their own prompt.
+    have read their own prompt. `timed`: what is written has its times.
     """
+
+    timed: bool = False
 
     auto: ClassVar[Any] = AutoModelForSpeechSeq2Seq
     shown: ClassVar[bool] = False
@@ -110,13 +112,13 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
                                      "that no position of one answers to one of the other. Let the teacher write "
                                      "(completions: teacher) and learn from its texts alone (objectives: [{kind: labels}])")
         keys, sounds, heard = self._heard(split, ours, theirs, training=training)
-        targets = self._targets(split, keys, ours, theirs)
+        targets, with_times = self._targets(split, keys, ours, theirs, self.section.timestamps if training else None)
         if training:
             tell_rates(heard, (ours.ear, theirs.ear))
         source = _source(sounds, keys, heard, ours, theirs, training=training)
         size = 0 if ours.ear.fixed else 1  # sounds that are filled up take as long as any other
         lengths = targets.lengths + [size * round(one.seconds * 25) for one in heard]
-        collate = _Collate(source, targets, keys, ours, theirs, known)
+        collate = Collate(source, targets, keys, ours, theirs, known, with_times)
         return Prepared(examples=Positions(len(keys)), collate=collate, keys=keys,
                         lengths=lengths.tolist(), seconds=[one.seconds for one in heard],
                         aligned=ours.hears_in_step_with(theirs))
@@ -148,20 +150,38 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         return np.array(kept, np.int64), sounds, [known[row] for row in kept]
 
     def _said(self, split: Dataset) -> list[str | None]:
-        return _columns.values(split, self.text) if self.text in split.column_names else [None] * len(split)
+        """Transcripts without times, which are not measured."""
+        if self.text not in split.column_names:
+            return [None] * len(split)
+        return [None if one is None else timed.plain(one) for one in _columns.values(split, self.text)]
 
-    def _targets(self, split: Dataset, keys: NDArray[np.int64], ours: Stenographer, theirs: Stenographer) -> Targets:
-        """Tokens of transcripts, each with its end. A text that was cut, by the teacher or here, has none to learn."""
-        said, cut = self._said(split), _cut_of(split)
+    def _targets(
+        self, split: Dataset, keys: NDArray[np.int64], ours: Stenographer, theirs: Stenographer, share: float | None
+    ) -> tuple[Targets, Bool[NDArray[np.bool_], " examples"] | None]:
+        """Tokens of transcripts, each with its end. A text that was cut, by the teacher or here, has none to learn. `share`:
+        of those with times that are learnt with them, as far as they fit; which ones is said beside, None where there are
+        none, and others then begin with the token that says so."""
+        said, cut = _columns.values(split, self.text), _cut_of(split)
         most, parts, shortened = min(ours.longest, theirs.longest), list[list[int]](), 0
-        for key in keys.tolist():
-            ids = [*ours.ids(said[key] or ""), *([] if cut[key] else [ours.end])]
-            shortened += len(ids) > most
-            parts.append(ids[:most])
+        drawn = timed.drawn(keys.tolist(), share) if share else np.zeros(len(keys), np.bool_)
+        for place, key in enumerate(keys.tolist()):
+            end = [] if cut[key] else [ours.end]
+            ids = ours.timed_ids(said[key] or "") if drawn[place] else None
+            drawn[place] = ids is not None and len(ids) + len(end) <= most + 1  # the prompt is a token shorter
+            if not drawn[place]:
+                ids = [*ours.ids(said[key] or ""), *end]
+                shortened += len(ids) > most
+                end = []
+            parts.append([*(ids or ()), *end][: most + bool(drawn[place])])
         if shortened:
             logger.warning("%d of %d transcripts are longer than the %d tokens that the decoder writes: cut, without an end",
                            shortened, len(keys), most)
-        return Targets.of(parts)
+        if share and not drawn.any():
+            logger.warning("data.timestamps: none of the %d transcripts is learnt with times; the teacher writes some "
+                           "(completions: {by: teacher}), or they stand in the data", len(keys))
+        if not drawn.any():
+            return Targets.of(parts), None
+        return Targets.of([part if own else [ours.untimed, *part] for part, own in zip(parts, drawn, strict=True)]), drawn
 
     # --- rows ---
 
@@ -204,6 +224,13 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     # --- writing ---
 
+    def teaching(self) -> Self:
+        """With times, where some are to be learnt."""
+        return replace(self, timed=bool(self.section.timestamps))
+
+    def words(self, text: str) -> str:
+        return timed.plain(text)
+
     def exams(self, section: Evaluate) -> tuple[Exam, ...]:
         return exams_of(self, self.exam(), section)
 
@@ -221,8 +248,10 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         keys, sounds, heard = self._heard(split, writes, writes, asked=True)
         said = self._said(split)
         source = _source(sounds, keys, heard, writes, writes, training=False)
-        return Asked(Heard(source, writes, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()],
-                     seconds=[one.seconds for one in heard])
+        prompt = writes.open_prompt if self.timed else writes.prompt
+        options = {"logits_processor": timed.rules(writes.end, writes.untimed, len(prompt))} if self.timed else {}
+        return Asked(Heard(source, prompt, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()],
+                     options, [one.seconds for one in heard])
 
     def askable(self, split: Dataset) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
@@ -239,15 +268,16 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     def continued(self, processor: Any, inputs: Mapping[str, Tensor], written: Sequence[Sequence[int]]) -> Batch:
         writes = _steno(processor)
-        labels, told = prompted(Targets.of(written).labels(range(len(written))), writes.prompt, writes.padding)
+        prompt = writes.open_prompt if self.timed else writes.prompt
+        labels, told = prompted(Targets.of(written).labels(range(len(written))), prompt, writes.padding)
         whole = {**inputs, "decoder_input_ids": told}
         return Batch(student=whole, teacher=whole, labels=labels)
 
     def text_of(self, processor: Any, ids: Sequence[int]) -> str:
-        return _steno(processor).text(ids)
+        return _steno(processor).timed_text(ids) if self.timed else _steno(processor).text(ids)
 
     def identity(self, processor: Any) -> str:
-        return _steno(processor).identity()
+        return f"{_steno(processor).identity()}{', timed' if self.timed else ''}"
 
     # --- without labels ---
 
@@ -260,53 +290,6 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
             return chosen
         return chosen.with_format(None).add_column("offset", [one.start for one in cut]).add_column(
             "duration", [one.seconds for one in cut])
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """Sounds that are to be written down, each behind the prompt."""
-
-    source: Source
-    writes: Stenographer
-    positions: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """In milliseconds."""
-        return np.array([round(self.source.cut[one].seconds * 1000) for one in self.positions.tolist()], np.int64)
-
-    def select(self, examples: NDArray[np.int64]) -> Heard:
-        return replace(self, positions=self.positions[examples])
-
-    def batch(self, examples: Sequence[int]) -> dict[str, Tensor]:
-        inputs, _ = self.source.batch(self.positions[list(examples)].tolist())
-        told = torch.tensor([self.writes.prompt]).expand(len(examples), -1)
-        return {**inputs, "decoder_input_ids": told}
-
-
-@dataclass(frozen=True)
-class _Collate:
-    """`numbering`: of the teacher's, where it is asked about the student's pieces by other numbers."""
-
-    source: Source
-    targets: Targets
-    keys: NDArray[np.int64]
-    ours: Stenographer
-    theirs: Stenographer
-    numbering: Numbering | None
-
-    def __call__(self, examples: Sequence[int]) -> Batch:
-        heard, other = self.source.batch(examples)
-        said = self.targets.labels(examples)
-        labels, told = prompted(said, self.ours.prompt, self.ours.padding)
-        student = {**heard, "decoder_input_ids": told}
-        teacher = student
-        if other is not heard or self.numbering is not None or self.ours.prompt != self.theirs.prompt:
-            theirs: Int[Tensor, "batch positions"] = said if self.numbering is None else self.numbering.told(said)
-            teacher = {**other, "decoder_input_ids": prompted(theirs, self.theirs.prompt, self.theirs.padding)[1]}
-        batch = Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))
-        batch["frames"] = {Side.STUDENT.value: self.ours.frames(heard), Side.TEACHER.value: self.theirs.frames(other)}
-        return batch
 
 
 def _cut_of(split: Dataset) -> list[bool | None]:

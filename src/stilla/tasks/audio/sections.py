@@ -44,6 +44,10 @@ class SpeechRecognitionData(Sounds):
     """The transcript's column; only where the names do not say it themselves."""
     language: str | None = None
     """Its code (`en`), for models that write and know several (Whisper): their decoder is told it before the text."""
+    timestamps: float | None = Field(None, ge=0, le=1)
+    """Of models that write times where they are asked for them (Whisper): the share of transcripts that is learnt with their
+    times, as distil-whisper does (its is 0.2). The teacher writes them (`completions: {by: teacher}`), or they stand in the
+    data (`<|0.00|> said<|1.20|>`). Measured are words alone."""
     frames: Literal["around", "spoken", "all"] = "around"
     """Of models with a class for every frame (CTC): at which frames a student is compared with its teacher. Those where the
     teacher hears a symbol and their neighbours, those alone, or all, most of which are blanks."""

@@ -78,6 +78,9 @@ class SpeechRecognition(Recognition):
             if writes is False and self.section.language is not None:
                 raise DataError("data.language: is told to models that write (Whisper); this teacher has a symbol for every "
                                 "frame. Leave it out")
+            if writes is False and self.section.timestamps is not None:
+                raise DataError("data.timestamps: is of models that write (Whisper); this teacher has a symbol for every "
+                                "frame. Leave it out")
             return self
         if self.section.frames != "around":
             raise DataError(f"data.frames: got {self.section.frames!r}, and this teacher writes tokens, not symbols by "

@@ -1,8 +1,8 @@
 """What encoder-decoders that write down what they hear (Whisper, Moonshine) need around their models: features of sounds, the
 tokens that their decoders begin with, and those of transcripts.
 
-Whisper's decoder is told what to do by tokens before the text: the language, the task, that no times are written. They stand
-before everything that is learnt or written here, and are never learnt themselves.
+Whisper's decoder is told what to do by tokens before the text: the language, the task, and that no times are written, unless
+they are. They stand before everything that is learnt or written here, and are never learnt themselves.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from stilla.errors import CompatibilityError, DataError, did_you_mean, one_of
+from stilla.tasks.audio import timed
 from stilla.tasks.audio.hearing import Ear, same_frames
 from stilla.tasks.audio.sections import SpeechRecognitionData
 from stilla.tasks.text import tokens
@@ -35,6 +36,7 @@ _OLD = "forced_decoder_ids"
 class Stenographer:
     """`prompt`: what a decoder has read before the first token of a text. `end`: the token after its last. `room`: positions
     of the decoder. `positions`: of the encoder's hidden states, where every sound has as many; else the ear knows them.
+    `times`: the tokens of times by number, of models that write them unless the prompt ends with a token against it.
     """
 
     ear: Ear
@@ -43,6 +45,7 @@ class Stenographer:
     end: int
     room: int
     positions: int | None
+    times: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -68,7 +71,23 @@ class Stenographer:
         room = next((one for one in map(vars(config).get, ("max_target_positions", "max_position_embeddings"))
                      if isinstance(one, int)), 2**20)
         prompt = _prompt(tokenizer, model, None if section is None else section.language)
-        return cls(ear, tokenizer, prompt, int(tokenizer.eos_token_id), room, positions)
+        vocabulary = tokenizer.get_vocab()
+        times = {number: name for name, number in vocabulary.items() if timed.TIME.fullmatch(name)}
+        times = times if vocabulary.get(_NO_TIMES) == min(times, default=0) - 1 else {}
+        if section is not None and section.timestamps is not None and not times:
+            raise CompatibilityError(f"data.timestamps: a {where} writes no times: its tokenizer has no tokens for them "
+                                     f"behind {_NO_TIMES}. Leave it out")
+        return cls(ear, tokenizer, prompt, int(tokenizer.eos_token_id), room, positions, times)
+
+    @property
+    def open_prompt(self) -> tuple[int, ...]:
+        """The prompt of a transcript with times."""
+        return self.prompt[:-1]
+
+    @property
+    def untimed(self) -> int:
+        """Which token stands before a transcript without times."""
+        return self.prompt[-1]
 
     @property
     def padding(self) -> int:
@@ -80,10 +99,32 @@ class Stenographer:
         return self.room - len(self.prompt) + 1
 
     def ids(self, text: str) -> list[int]:
-        """A transcript's tokens without its end."""
+        """A transcript's tokens without its end, and without its times if it has any."""
+        text = timed.plain(text).strip()
         # OpenAI's transcripts begin with a space, which its byte-level tokenizer does not write by itself
-        begun = f" {text.strip()}" if _NO_TIMES in self.tokenizer.get_vocab() else text.strip()
-        found: list[int] = self.tokenizer(begun, add_special_tokens=False, verbose=False)["input_ids"]
+        return self._ids(f" {text}" if _NO_TIMES in self.tokenizer.get_vocab() else text)
+
+    def timed_ids(self, text: str) -> list[int] | None:
+        """The same with its times; None where it has none, or such as the model cannot write."""
+        numbers = {name: number for number, name in self.times.items()}
+        parts = timed.TIME.split(text.strip())  # every other is a time
+        if len(parts) == 1 or any(one not in numbers for one in parts[1::2]):
+            return None
+        return [token for place, part in enumerate(parts) for token in ([numbers[part]] if place % 2 else self._ids(part))]
+
+    def timed_text(self, ids: Sequence[int]) -> str:
+        """What tokens say, with their times."""
+        text, run = "", list[int]()
+        for one in [*ids, None]:
+            if one is not None and one not in self.times:
+                run.append(one)
+                continue
+            text += str(self.tokenizer.decode(run, skip_special_tokens=True)) if run else ""
+            text, run = text + (self.times[one] if one is not None else ""), []
+        return text.strip()
+
+    def _ids(self, text: str) -> list[int]:
+        found: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
         return found
 
     def text(self, ids: Sequence[int]) -> str:

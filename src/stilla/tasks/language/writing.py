@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from datasets import Dataset
@@ -44,8 +44,8 @@ class Asked:
     """What models are asked to write, one per example.
 
     `tokens`: what they are given. `keys`: the examples in their split. `references`: the data's own texts, one each.
-    `options`: of `generate`, which the model could not know (what its decoder begins with). `seconds`: of each, where
-    they are given sounds.
+    `options`: of `generate`, which the model could not know (what its decoder begins with; `logits_processor`: what may
+    follow what). `seconds`: of each, where they are given sounds.
     """
 
     tokens: Questions
@@ -65,6 +65,14 @@ class Writes(InWords):
     dictated: ClassVar[bool] = False
     """Whether there is one right text, word by word, so that a teacher's can be held against the data's own
     (`completions.max_wer`)."""
+
+    def teaching(self) -> Self:
+        """The same task as its teacher is asked for the texts that a student learns, which may hold more than is measured."""
+        return self
+
+    def words(self, text: str) -> str:
+        """What is said in a text that was written so."""
+        return text
 
     @abstractmethod
     def text_metrics(self) -> tuple[str, ...]:
