@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,148 @@ def test_what_is_wrong_with_an_annotation_of_voc_is_named(text: str, words: str,
     (folder / "train/p0.xml").write_text(text)
     with pytest.raises(DataError, match=words):
         read(str(folder), hub=False)
+
+
+@pytest.mark.parametrize("named", [
+    "train: images/a\nval: images/b\n", "path: ../mine\ntrain: ../images/a\nval: [../images/b]\n",
+    "train: a.txt\nval: b.txt\n"], ids=["folders", "neighbours", "lists"])
+def test_yolos_splits_are_those_that_its_file_names(named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "data"
+    for split, shade in (("a", 0), ("b", 1), ("c", 2)):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        PIL.Image.new("RGB", SIZE, (shade, 0, 0)).save(folder / "images" / split / "p.png")
+        (folder / "labels" / split / "p.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        (folder / f"{split}.txt").write_text(f"./images/{split}/p.png\n")
+    (folder / "data.yaml").write_text(f"{named}names: [cat]\n")
+    with caplog.at_level(logging.WARNING):
+        splits = read(str(folder), hub=False)
+    assert {name: [one.getpixel((0, 0))[0] for one in split["image"]] for name, split in splits.items()} == {
+        "train": [0], "validation": [1]}
+    assert all(len(split["objects"][0]) == 1 for split in splits.values())
+    assert "1 pictures are in no split: left out" in caplog.text
+
+
+def test_yolos_file_of_another_place_says_so_and_the_same_pictures_are_no_second_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = yolo(tmp_path / "data")
+    (folder / "data.yaml").write_text("train: /elsewhere/images\nnames: [cat, dog]\n")
+    assert len(read(str(folder), hub=False)["train"]) == 3
+    assert "names '/elsewhere/images' as train, and no pictures are there" in caplog.text
+    (folder / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [cat, dog]\n")
+    assert {name: len(split) for name, split in read(str(folder), hub=False).items()} == {"train": 3}
+    assert "names the same pictures as validation" in caplog.text
+
+
+def test_pictures_of_yolo_without_any_labels_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = yolo(tmp_path / "data")
+    pictures(folder / "images" / "val")
+    pictures(folder / "shown")
+    assert {name: len(split) for name, split in read(str(folder), hub=False).items()} == {"train": 3}
+    assert "3 pictures are in no split: left out" in caplog.text
+    assert "none of the 3 pictures of validation has a file of labels: left out" in caplog.text
+
+
+def test_yolos_labels_may_lie_beside_pictures_and_captions_are_none(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    pictures(folder / "train")
+    for number in (0, 2):
+        (folder / "train" / f"p{number}.txt").write_text(_yolo(number))
+    (folder / "obj.names").write_text("cat\ndog\n")
+    rows = read(str(folder), hub=False)["train"]
+    assert [[one["category"] for one in row] for row in rows["objects"]] == KINDS
+    (folder / "train" / "p0.txt").write_text("a cat beside 1 2 3 4\n")
+    assert all("objects" not in split.column_names for split in read(str(folder), hub=False).values())
+
+
+def test_an_empty_line_in_a_list_of_names_has_a_number_too(tmp_path: Path) -> None:
+    folder = yolo(tmp_path / "data")
+    (folder / "data.yaml").unlink()
+    (folder / "labels" / "classes.txt").write_text("cat\n\ndog\n")
+    (folder / "labels/train/p0.txt").write_text("2 0.5 0.5 0.5 0.5\n")
+    (folder / "labels/train/p2.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert [[one["category"] for one in row] for row in read(str(folder), hub=False)["train"]["objects"]] == [
+        ["dog"], [], ["cat"]]
+    (folder / "data.yaml").write_text("names: {a: cat}\n")
+    with pytest.raises(DataError, match="`names` has 'a' where a class's number is expected"):
+        read(str(folder), hub=False)
+
+
+def test_shares_are_of_the_picture_that_lies_there_now(tmp_path: Path) -> None:
+    folder = yolo(tmp_path / "data")
+    before = read(str(folder), hub=False)["train"]["objects"][2][0]["bbox"]
+    PIL.Image.new("RGB", (2 * SIZE[0], SIZE[1])).save(folder / "images/train/p2.png")
+    left, top, width, height = read(str(folder), hub=False)["train"]["objects"][2][0]["bbox"]
+    assert [left / 2, top, width / 2, height] == pytest.approx(before)
+
+
+def _shades(folder: Path) -> dict[str, list[Any]]:
+    return {name: [one.convert("RGB").getpixel((0, 0))[:2] for one in split["image"]]
+            for name, split in read(str(folder), hub=False).items()}
+
+
+def test_a_picture_of_voc_is_no_mask_of_its_name(tmp_path: Path) -> None:
+    folder = voc_layout(tmp_path / "data")
+    for place in ("SegmentationClass", "SegmentationObject", "Depth"):
+        (folder / place).mkdir()
+        for number in range(3):
+            PIL.Image.new("RGB", SIZE, (200, 200, 200)).save(folder / place / f"p{number}.png")
+    assert _shades(folder) == {"train": [(0, 50), (1, 50), (2, 50)]}
+    for number in range(3):  # as where a tool has changed the pictures' form
+        file = folder / "Annotations" / f"p{number}.xml"
+        file.write_text(file.read_text().replace(".png</filename>", "</filename>"))
+    assert _shades(folder) == {"train": [(0, 50), (1, 50), (2, 50)]}
+    (folder / "JPEGImages").rename(folder / "Colour")
+    with pytest.raises(DataError, match="are called so; expected one picture for an annotation"):
+        read(str(folder), hub=False)
+
+
+@pytest.mark.parametrize(("images", "annotations"), [("JPEGImages", "Annotations"), ("images", "annotations")])
+def test_pictures_of_voc_of_the_same_names_are_told_apart_by_their_folders(
+    images: str, annotations: str, tmp_path: Path
+) -> None:
+    for split, shade in (("train", 10), ("val", 90)):
+        for place in (images, annotations):
+            (tmp_path / place / split).mkdir(parents=True)
+        PIL.Image.new("RGB", SIZE, (shade, 0, 0)).save(tmp_path / images / split / "p0.png")
+        (tmp_path / annotations / split / "p0.xml").write_text(_xml(0))
+    assert _shades(tmp_path) == {"train": [(10, 0)], "validation": [(90, 0)]}
+
+
+def test_vocs_list_of_both_is_for_training_where_there_is_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = voc_layout(tmp_path / "data")
+    lists = folder / "ImageSets" / "Main"
+    for place, ending in (("JPEGImages", "png"), ("Annotations", "xml")):
+        (folder / place / f"p2.{ending}").rename(folder / place / f"p 2.{ending}")
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    (lists / "trainval.txt").write_text("p0\np1 1\n")
+    (lists / "test.txt").write_text("p 2\n")
+    PIL.Image.new("RGB", SIZE).save(folder / "JPEGImages" / "more.png")
+    assert {name: len(split) for name, split in read(str(folder), hub=False).items()} == {"train": 2, "test": 1}
+    assert "1 pictures, beside 2 others, have no annotation: left out" in caplog.text
+
+
+def test_not_difficult_is_said_in_many_words(tmp_path: Path) -> None:
+    folder = voc_beside(tmp_path / "data")
+    first = folder / "train" / "p0.xml"
+    first.write_text(first.read_text().replace("<difficult>0<", "<difficult>False<", 1).replace(
+        "<difficult>0<", "<difficult>True<", 1))
+    assert [one["crowd"] for one in read(str(folder), hub=False)["train"]["objects"][0]] == [False, True]
+
+
+def test_coco_of_windows_is_read(tmp_path: Path) -> None:
+    file = coco_file(tmp_path / "data")
+    (tmp_path / "data" / "images").mkdir()
+    for picture in (tmp_path / "data").glob("*.png"):
+        picture.rename(tmp_path / "data" / "images" / picture.name)
+    text = file.read_text().replace('"file_name": "', '"file_name": "images\\\\')
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [one.getpixel((0, 0))[0] for one in read(str(file), hub=False)["train"]["image"]] == [0, 1, 2]
 
 
 def test_a_changed_label_is_read_anew(tmp_path: Path) -> None:

@@ -2,30 +2,38 @@
 
 A row is a picture: `image`, `objects`, a list of {bbox, category, crowd}: [left, top, width, height] in pixels of the upright
 picture, a class by its name, and whether it is a crowd, or said to be difficult: something that is neither learnt nor counted
-(as COCO's rules have it; Lin et al. 2014, arXiv:1405.0312). Where COCO's JSON says masks, there is a second list, `outlines`:
-polygons or runs of each object, as JSON.
+(as COCO's rules have it; Lin et al. 2014, arXiv:1405.0312). `width` and `height` are those of the picture that the boxes were
+drawn in, where the file says it. Where COCO's JSON says masks, there is a second list, `outlines`: polygons or runs of each
+object, as JSON.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Features, Image, List, Value
+from datasets import Dataset, Features, Image, List, Value
 
+from stilla.data.kept import Notes, kept
 from stilla.errors import DataError, all_of, quoted
 
 FEATURES = Features({"image": Image(), "objects": List(
-    {"bbox": List(Value("float64")), "category": Value("string"), "crowd": Value("bool")})})
+    {"bbox": List(Value("float64")), "category": Value("string"), "crowd": Value("bool")}),
+    "width": Value("int64"), "height": Value("int64")})
 OUTLINED = Features({**FEATURES, "outlines": List(Value("string"))})
 """A column of its own: masks are large, and who learns boxes does not read them."""
+SplitOf = Callable[[str], str | None]
+"""The split that a name says: train, validation or test."""
+Size = tuple[int | None, int | None]
+"""Width and height, as a file says them."""
 _AT_ONCE = 5_000
 _LISTED = 5
 
@@ -38,6 +46,14 @@ class Pictured:
     objects: list[dict[str, Any]] = field(default_factory=list)
     outlines: list[str] | None = None
     """Of all pictures or of none."""
+    size: Size = (None, None)
+    """Of the picture that the boxes were drawn in."""
+
+
+def kept_rows(rows: Callable[[Notes], Iterator[Pictured]], said: Sequence[Any], files: Sequence[Path]) -> Dataset:
+    """What files say, read once. said: what else decides it."""
+    digest = hashlib.blake2b("\n".join(map(str, said)).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return kept(lambda notes: tables(rows(notes)), files, ["boxes and sizes", digest])
 
 
 def tables(rows: Iterable[Pictured]) -> Iterator[pa.Table]:
@@ -55,7 +71,8 @@ def _table(rows: Sequence[Pictured]) -> pa.Table:
     outlined = rows[0].outlines is not None
     schema = (OUTLINED if outlined else FEATURES).arrow_schema
     stored = [{"bytes": None, "path": row.path} for row in rows]
-    columns = [stored, [row.objects for row in rows], *([[row.outlines for row in rows]] if outlined else [])]
+    columns = [stored, [row.objects for row in rows], *([row.size[axis] for row in rows] for axis in (0, 1)),
+               *([[row.outlines for row in rows]] if outlined else [])]
     return pa.table([pa.array(column, one.type) for column, one in zip(columns, schema)], schema=schema)
 
 
@@ -73,7 +90,7 @@ def is_coco(path: Path) -> bool:
     if not start.startswith(b"{") or not first.startswith(tuple(b'"%s"' % name for name in _KEYS)):
         return False  # the rest may be large
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
         return False  # whoever reads it says what is wrong
     return isinstance(whole, dict) and _means_boxes(whole)
@@ -93,9 +110,9 @@ _KEYS = (b"info", b"licenses", b"images", b"annotations", b"categories", b"type"
 
 def coco(
     whole: Mapping[str, Any], where: str
-) -> tuple[list[str], list[list[dict[str, Any]]], list[list[str]] | list[None]]:
-    """The pictures' names as a file has them, the objects of each, and the outlines of these, where an object has one. whole:
-    what the file holds. where: the file, in words.
+) -> tuple[list[str], list[list[dict[str, Any]]], list[list[str]] | list[None], list[Size]]:
+    """The pictures' names as a file has them, the objects of each, the outlines of these, where an object has one, and the
+    pictures' sizes. whole: what the file holds. where: the file, in words.
 
     Raises:
         DataError: parts that are missing; annotations of pictures or categories that are not there; an id twice.
@@ -105,6 +122,7 @@ def coco(
         pictures = {one["id"]: (str(one["file_name"]), list[dict[str, Any]](), list[str]()) for one in whole["images"]}
         refuse_twice(where, "category", [one["id"] for one in whole["categories"]])
         refuse_twice(where, "image", [one["id"] for one in whole["images"]])
+        sizes = [sized(one.get("width"), one.get("height")) for one in whole["images"]]
         lost: dict[str, list[Any]] = {"image": [], "category": []}
         for one in whole["annotations"]:
             if one["image_id"] not in pictures:
@@ -125,7 +143,16 @@ def coco(
         raise DataError(f"{where}: there are no examples in it.")
     found_names, objects, outlines = (list(part) for part in zip(*pictures.values()))
     outlined = any(one != "null" for several in outlines for one in several)
-    return found_names, objects, outlines if outlined else [None] * len(outlines)
+    return found_names, objects, outlines if outlined else [None] * len(outlines), sizes
+
+
+def sized(width: Any, height: Any) -> Size:
+    """A size that a file says, in whole pixels; none where it says none (some write 0)."""
+    try:
+        found = int(float(width or 0)), int(float(height or 0))
+    except (TypeError, ValueError, OverflowError):
+        return None, None
+    return found if min(found) > 0 else (None, None)
 
 
 def refuse_lost(where: str, lost: Mapping[str, Sequence[Any]], total: int, named: str) -> None:
@@ -155,8 +182,14 @@ def refuse_twice(where: str, what: str, ids: Sequence[Any]) -> None:
 # --- VOC ---
 
 
-def voc(path: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The picture's name and its objects of an annotation in PASCAL VOC's XML (Everingham et al. 2010).
+def is_voc(path: Path) -> bool:
+    """Whether an `.xml` means to be an annotation of VOC's."""
+    with path.open("rb") as file:
+        return b"<annotation" in file.read(4096)
+
+
+def voc(path: Path) -> tuple[str, list[dict[str, Any]], Size]:
+    """The picture's name, its objects and its size, of an annotation in PASCAL VOC's XML (Everingham et al. 2010).
 
     Its pixels are numbered from 1, and the last is within the box: [xmin, xmax] is [xmin - 1, xmax] in COCO's way.
 
@@ -171,7 +204,10 @@ def voc(path: Path) -> tuple[str, list[dict[str, Any]]]:
         found = [_of_voc(one) for one in root.iter("object")]
     except (ElementTree.ParseError, ValueError) as error:
         raise DataError(f"{str(path)!r}: is no annotation in VOC's form: {error}.") from None
-    return root.findtext("filename") or "", found
+    return root.findtext("filename") or "", found, sized(root.findtext("size/width"), root.findtext("size/height"))
+
+
+_NOT_DIFFICULT = ("", "0", "false", "no", "unspecified")
 
 
 def _of_voc(one: ElementTree.Element) -> dict[str, Any]:
@@ -179,7 +215,7 @@ def _of_voc(one: ElementTree.Element) -> dict[str, Any]:
     if not name or box is None:
         raise ValueError("an object has no name or no bndbox")
     left, top, right, bottom = (_number(box.findtext(side), side) for side in ("xmin", "ymin", "xmax", "ymax"))
-    difficult = (one.findtext("difficult") or "0").strip() not in ("0", "")
+    difficult = (one.findtext("difficult") or "").strip().lower() not in _NOT_DIFFICULT
     return {"bbox": [left - 1, top - 1, right - left + 1, bottom - top + 1], "category": name.strip(), "crowd": difficult}
 
 

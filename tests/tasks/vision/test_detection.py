@@ -250,6 +250,95 @@ def test_corners_that_are_read_as_sizes_are_hinted_at(
     assert "xyxy" not in caplog.text
 
 
+def _sized(folder_: Path, said: tuple[int, int], size: tuple[int, int], turned: int | None = None) -> DetectionData:
+    """A file of COCO's that says a size of two pictures, which have this one."""
+    file = Path(coco(folder_, 2, most=0))
+    whole = json.loads(file.read_text())
+    exif = PIL.Image.Exif()
+    if turned is not None:
+        exif[0x0112] = turned
+    for number, one in enumerate(whole["images"]):
+        PIL.Image.new("RGB", size).save(folder_ / f"{number}.jpg", exif=exif)
+        one.update(file_name=f"{number}.jpg", width=said[0], height=said[1])
+    whole["annotations"] = [{"id": 1, "image_id": whole["images"][0]["id"], "category_id": 7, "bbox": [2, 2, 20, 30]}]
+    file.write_text(json.dumps(whole))
+    return DetectionData(train=str(file))
+
+
+@pytest.mark.parametrize(("said", "turned", "words"), [
+    ((64, 48), 6, r"stored turned .* 0.jpg\): 48 x 64, said to be 64 x 48"), ((48, 64), 6, ""), ((64, 48), None, ""),
+    ((0, 0), 6, "")])
+def test_boxes_of_a_picture_as_it_is_stored_are_refused_where_it_is_turned(
+    said: tuple[int, int], turned: int | None, words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = _sized(tmp_path / "data", said, (64, 48), turned)
+    splits = {"train": data.load(made.model_copy(update={"validation": made.train}), seed=0)["train"]}
+    if words:
+        with pytest.raises(DataError, match=words.replace(" 0.jpg", ".*0.jpg")):
+            Detection.understand(made, splits)
+    else:
+        Detection.understand(made, splits)
+        assert "another size" not in caplog.text
+
+
+def test_pictures_of_another_size_than_the_data_say_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = _sized(tmp_path / "data", (128, 96), (64, 48))
+    Detection.understand(made, {"train": data.load(made.model_copy(update={"validation": made.train}), seed=0)["train"]})
+    assert "pictures have another size than the data say of them" in caplog.text
+    assert "0.jpg): 64 x 48, said to be 128 x 96" in caplog.text
+
+
+def _table(objects: list[Any], kind: Any = None, box: str = "bbox") -> Dataset:
+    inner = Sequence({box: List(Value("float32")), "category": ClassLabel(names=["a", "b"]) if kind is None else kind})
+    images = [PIL.Image.new("RGB", (40, 20))] * len(objects)
+    return Dataset.from_dict({"image": images, "objects": objects}, Features({"image": Image(), "objects": inner}))
+
+
+def test_lists_of_different_lengths_are_refused_and_not_cut() -> None:
+    split = _table([{"bbox": [[1, 1, 9, 9], [2, 2, 9, 9]], "category": [0]}])
+    with pytest.raises(DataError, match="a picture with 2 in 'bbox' and 1 in 'category'; expected one of each"):
+        Detection.understand(section(), {"train": split})
+
+
+@pytest.mark.parametrize(("kind", "box", "category", "words"), [
+    (ClassLabel(names=["b", "a"]), "bbox", 0, "data.validation: 'category' numbers 'b' and 'a', and in other splits 'a' and"),
+    (Value("string"), "bbox", "a", "data.validation: 'category' of 'objects' holds text, and in other splits 2 classes"),
+    (None, "box", 0, "data.validation: the objects of 'objects' have no 'bbox', which they have elsewhere"),
+])
+def test_splits_of_other_forms_are_refused(kind: Any, box: str, category: Any, words: str) -> None:
+    train = _table([{"bbox": [[1, 1, 9, 9]], "category": [0]}])
+    other = _table([{box: [[1, 1, 9, 9]], "category": [category]}], kind, box)
+    with pytest.raises(DataError, match=words):
+        Detection.understand(section(), {"train": train, "validation": other})
+
+
+def test_what_is_null_or_stands_there_twice_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    split = _table([None, {"bbox": [[1, 1, 9, 9], [1, 1, 9, 9]], "category": [0, 0]},
+                    {"bbox": [[1, 1, 9, 9], [1, 1, 9, 9]], "category": [0, 1]}])
+    Detection.understand(section(), {"train": split})
+    assert "1 of 3 pictures have null in 'objects': read as pictures without objects" in caplog.text
+    assert "1 pictures have the same box of the same class more than once, each to be found by itself: row 1" in caplog.text
+
+
+def test_a_table_with_a_row_for_each_box_says_what_is_expected() -> None:
+    split = rows().remove_columns("objects")
+    for name in ("xmin", "ymin", "xmax", "ymax"):
+        split = split.add_column(name, [1, 2])
+    with pytest.raises(DataError, match="a table with a row for each box is not read: expected a row for each picture"):
+        Detection.understand(section(), {"train": split})
+
+
+def test_crowds_alone_are_nothing_to_learn(tmp_path: Path) -> None:
+    file = Path(coco(tmp_path / "data", 4))
+    whole = json.loads(file.read_text())
+    for one in whole["annotations"]:
+        one["iscrowd"] = 1
+    file.write_text(json.dumps(whole))
+    made = DetectionData(train=str(file), validation=str(file))
+    with pytest.raises(DataError, match="so there is nothing to find"):
+        Detection.understand(made, data.load(made, seed=0))
+
+
 def test_broken_pictures_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     made = DetectionData(train=coco(tmp_path / "t", 6), validation=coco(tmp_path / "v"))
     (tmp_path / "t/2.png").write_bytes(b"no picture")

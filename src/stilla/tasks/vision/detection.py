@@ -19,7 +19,7 @@ from stilla.signals import Batch, Dense, Dims, Edges, Side, Signals
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.vision import detection_data, detectors
+from stilla.tasks.vision import box_checks, detection_data, detectors
 from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.broken import broken_pictures
 from stilla.tasks.vision.canvases import Canvas, Size, Source, sizes_of
@@ -65,18 +65,21 @@ class Detection(ObjectTask[DetectionData]):
         if problems or column is None or image is None:
             raise all_at_once(problems, DataError)
         problem = attempt(problems, detection_data.understand, section, column, splits)
+        if problem is None:  # objects of another form in one of the splits
+            raise all_at_once(problems, DataError)
         if "train" in splits:
-            attempt(problems, detection_data.refuse_none, "train", column, train)
+            attempt(problems, box_checks.refuse_none, "train", column, train)
         seen: set[Size] = set()
         for name, split in splits.items():
             attempt(problems, broken_pictures, section, name, split, image)
             pictures = Pictures.of(split, image)
             sizes = sizes_of(pictures)
             seen |= {*sizes.values()}
-            attempt(problems, detection_data.refuse_bad, section, name, column, split, pictures, sizes)
-        if problem is not None and not problem.names and "train" not in splits:
+            attempt(problems, box_checks.refuse_turned, name, split, pictures, sizes)
+            attempt(problems, box_checks.refuse_bad, section, name, column, split, pictures, sizes)
+        if not problem.names and "train" not in splits:
             problems.append(f"data.objects: {column.name!r} holds no object in any picture, so there is nothing to find.")
-        if problems or problem is None:
+        if problems:
             raise all_at_once(problems, DataError)
         return cls(problem, section, image, column=column, sizes=frozenset(seen))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,21 +13,16 @@ from numpy.typing import NDArray
 from stilla.data import are_unlabelled
 from stilla.errors import DataError, all_of, one_of
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.labels import Problem
-from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.sections import DetectionData
 from stilla.tasks.vision.sections import Objects as Section
-
-logger = logging.getLogger(__name__)
 
 BOXES = ("bbox", "bboxes", "boxes", "box")
 CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "class_id", "class_label", "name")
 CROWDS = ("iscrowd", "is_crowd", "crowd", "difficult")
+_SIDES = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
+"""What people call them where a row is a box."""
 _LISTED = 5
-_SHARES = 2.0
-"""What no number of a split's boxes goes beyond where all are shares: an edge lies at 1 at most, at 2 where it was added up
-of two edges. In so few pixels there is nothing to be seen."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +35,22 @@ class Column:
     crowd: str | None
 
     def of(self, row: Any) -> list[tuple[Any, Any, bool]]:
-        """Box, class and whether it is a crowd, of every object of a row."""
+        """Box, class and whether it is a crowd, of every object of a row.
+
+        Raises:
+            DataError: lists of different lengths.
+        """
         if row is None:
             return []
         if isinstance(row, Mapping):
-            crowds = (row.get(self.crowd) if self.crowd else None) or [False] * len(row[self.box] or ())
-            return [(box, kind, bool(crowd)) for box, kind, crowd in zip(row[self.box] or (), row[self.kind] or (), crowds)]
+            boxes, kinds = row[self.box] or (), row[self.kind] or ()
+            crowds = (row.get(self.crowd) if self.crowd else None) or [False] * len(boxes)
+            if not len(boxes) == len(kinds) == len(crowds):
+                of = {self.box: boxes, self.kind: kinds, **({self.crowd: crowds} if self.crowd else {})}
+                raise DataError(f"data.objects: {self.name!r} has a picture with "
+                                f"{all_of([f'{len(some)} in {name!r}' for name, some in of.items()])}; expected one of each "
+                                "for every object.")
+            return [(box, kind, bool(crowd)) for box, kind, crowd in zip(boxes, kinds, crowds)]
         return [(one[self.box], one[self.kind], bool(one.get(self.crowd) if self.crowd else False)) for one in row]
 
 
@@ -77,6 +81,8 @@ def column_of(section: Section, split: Dataset, shapes: Sequence[str] = BOXES) -
     if "objects" in fitting or len(fitting) == 1:
         return fitting.get("objects") or next(iter(fitting.values()))
     why = f"{one_of([*fitting])} could be it" if fitting else f"no column holds objects ({{{shapes[0]}, category}})"
+    if not fitting and any({*some} <= {*split.column_names} for some in _SIDES):
+        why += ", and a table with a row for each box is not read: expected a row for each picture, with a list of its boxes"
     raise DataError(f"data.objects: which column holds the objects? {why}. {_columns.columns_of(split)} Set data.objects.")
 
 
@@ -97,6 +103,9 @@ def understand(section: Section, column: Column, splits: Mapping[str, Dataset]) 
     """
     first = splits.get("train", next(iter(splits.values())))
     feature = (inside(first.features[column.name]) or {})[column.kind]
+    for name, split in splits.items():
+        if column.name in split.column_names:
+            _refuse_other_form(name, split, column, feature)
     values = {kind for split in splits.values() for row in _columns.values(split, column.name)
               for _, kind, _ in column.of(row)}
     if None in values:
@@ -117,6 +126,24 @@ def understand(section: Section, column: Column, splits: Mapping[str, Dataset]) 
             names = section.labels
         return Problem("class", (column.name,), names, names)
     raise DataError(f"data.objects: {column.kind!r} of {column.name!r} is neither text nor a whole number.")
+
+
+def _refuse_other_form(name: str, split: Dataset, column: Column, feature: Any) -> None:
+    """Raises:
+        DataError: a split has other parts than those of the first, or its classes' numbers stand for other names.
+    """
+    parts = inside(split.features[column.name]) or {}
+    if lost := [one for one in (column.box, column.kind) if one not in parts]:
+        raise DataError(f"data.{name}: the objects of {column.name!r} have no {one_of([repr(one) for one in lost])}, which "
+                        f"they have elsewhere; expected the same in all splits, got {all_of([repr(one) for one in parts])}.")
+    theirs = parts[column.kind]
+    if isinstance(feature, ClassLabel) and isinstance(theirs, ClassLabel) and feature.names != theirs.names:
+        raise DataError(f"data.{name}: {column.kind!r} numbers {all_of([*map(repr, theirs.names[:_LISTED])])}, and in other "
+                        f"splits {all_of([*map(repr, feature.names[:_LISTED])])}: the same numbers would be other classes. "
+                        "Give all splits the names in one order, or classes as text.")
+    if _columns.is_text(feature) != _columns.is_text(theirs):
+        raise DataError(f"data.{name}: {column.kind!r} of {column.name!r} holds {_columns.said(theirs)}, and in other splits "
+                        f"{_columns.said(feature)}; expected the same in all.")
 
 
 def _numbered(column: Column, names: Sequence[str], values: Any) -> Problem:
@@ -150,7 +177,7 @@ class Objects:
 def read(
     section: DetectionData, problem: Problem, column: Column, split: Dataset, sizes: Mapping[int, tuple[int, int]]
 ) -> Objects:
-    """Boxes cut to their pictures; those of no size, or outside, left out: `refuse_bad` has said so."""
+    """Boxes cut to their pictures; those of no size, or outside, left out: `box_checks` has said so."""
     index = {raw: place for place, raw in enumerate(problem.raw)}
     unlabelled = are_unlabelled(split)
     rows: list[NDArray[np.float64] | None] = []
@@ -160,79 +187,14 @@ def read(
         if unlabelled[row] or not named or row not in sizes:
             rows.append(None)
             continue
-        found = _numbers(section, [box for box, _, _ in column.of(value)])
+        found = corners_of(section, [box for box, _, _ in column.of(value)])
         kinds = np.array([[index[str(kind)], crowd] for _, kind, crowd in column.of(value)], float)
-        cut = _cut(found, sizes[row])
-        rows.append(np.column_stack([cut, kinds.reshape(-1, 2)])[_usable(cut)])
+        within = cut(found, sizes[row])
+        rows.append(np.column_stack([within, kinds.reshape(-1, 2)])[_usable(within)])
     return Objects(rows)
 
 
-def refuse_bad(
-    section: DetectionData, name: str, column: Column, split: Dataset, pictures: Pictures,
-    sizes: Mapping[int, tuple[int, int]],
-) -> None:
-    """Name and count boxes that are none: of no size, outside of their picture, or no four numbers. What only reaches over an
-    edge is cut there, and counted.
-
-    Raises:
-        DataError: there are some, and the recipe does not leave them out; or all are read as something that they are not.
-    """
-    empty, outside, over, total, largest = list[str](), list[str](), 0, 0, 0.0
-    for row, value in enumerate(_columns.values(split, column.name)):
-        if row not in sizes:
-            continue
-        boxes = [box for box, _, _ in column.of(value)]
-        bad = [box for box in boxes if box is None or len(box) != 4]
-        if bad:
-            raise DataError(f"data.{name}: {pictures.name(row)} has a box {bad[0]!r}; expected four numbers.")
-        found = _numbers(section, boxes)
-        cut, total = _cut(found, sizes[row]), total + len(found)
-        largest = max(largest, float(np.abs(found[np.isfinite(found)]).max(initial=0.0)))
-        for box, rest in zip(found, cut):
-            said = f"{pictures.name(row)}: {_in_words(box)} of {sizes[row][0]} x {sizes[row][1]}"
-            if not np.isfinite(box).all() or not (box[2:] > box[:2]).all():
-                empty.append(said)
-            elif not (rest[2:] > rest[:2]).all():
-                outside.append(said)
-            else:
-                over += bool(np.abs(box - rest).max() > 1)
-    _refuse_shares(name, largest)
-    if over:
-        hint = _CORNERS if 2 * over > total and section.boxes == "xywh" else ""
-        logger.warning("data.%s: %d of %d boxes reach over the edge of their picture: cut there%s", name, over, total, hint)
-    for what, which in (("have no size", empty), ("lie outside of their picture", outside)):
-        if which:
-            listed = "; ".join(which[:_LISTED]) + (" ..." if len(which) > _LISTED else "")
-            refuse_or_leave_out(section, f"data.{name}: {len(which)} of {total} boxes {what}", listed)
-
-
-_CORNERS = ". That is most of them: if the column holds left, top, right and bottom, set data.boxes: xyxy"
-
-
-def _refuse_shares(name: str, largest: float) -> None:
-    """Raises:
-        DataError: every number of every box is so small that they lie within the first pixels: shares of the picture.
-    """
-    if 0 < largest <= _SHARES:
-        raise DataError(f"data.{name}: no box reaches further than pixel {largest:g} of its picture, as shares of 0 to 1 do "
-                        "where they are read as pixels. Multiply them by the picture's width and height, or give them as "
-                        "YOLO's folders do, whose boxes are shares.")
-
-
-def refuse_none(name: str, column: Column, split: Dataset) -> None:
-    """Raises:
-        DataError: pictures are labelled, and not one has an object in it.
-    """
-    if not any(column.of(row) for row in _columns.values(split, column.name)):
-        raise DataError(f"data.{name}: {column.name!r} holds no object in any of {len(split)} pictures, so there is nothing "
-                        "to find. Give pictures with objects in them, or these as data.unlabelled beside others.")
-
-
-def _in_words(box: NDArray[np.float64]) -> str:
-    return f"[{', '.join(f'{number:g}' for number in box)}] (left, top, right, bottom)"
-
-
-def _numbers(section: DetectionData, boxes: Sequence[Any]) -> NDArray[np.float64]:
+def corners_of(section: DetectionData, boxes: Sequence[Any]) -> NDArray[np.float64]:
     """(there, 4): left, top, right, bottom."""
     found = np.array([[np.nan if one is None else one for one in box] for box in boxes], float).reshape(-1, 4)
     if section.boxes == "xywh":
@@ -240,9 +202,10 @@ def _numbers(section: DetectionData, boxes: Sequence[Any]) -> NDArray[np.float64
     return found
 
 
-def _cut(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    cut: NDArray[np.float64] = boxes.clip(0, np.array([*size, *size], float))
-    return cut
+def cut(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """What of them lies in a picture of this size."""
+    within: NDArray[np.float64] = boxes.clip(0, np.array([*size, *size], float))
+    return within
 
 
 def _usable(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
