@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from transformers.pipelines import SUPPORTED_TASKS
 
 from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
+from stilla.recipe import ModelSource
 from stilla.scores import Calibration, Cost, Interval, Measured, Scores
+from stilla.signals import Side
 from stilla.tasks import find, kinds
+from tests.tasks.text import taggers
 
 from . import setting
 from .setting import Net, plain_student, text_student
@@ -151,3 +156,29 @@ def test_card_replaces_the_one_before_it_and_leaves_nothing_beside_it(tmp_path: 
     write_card(tmp_path, "old")
     write_card(tmp_path, "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"README.md": "new"}
+
+
+def test_a_student_that_answers_at_a_words_last_token_is_asked_there(tmp_path: Path) -> None:
+    place = taggers.folder(tmp_path / "student", "qwen3")
+    rows = taggers.sentences(12)
+    section = find("token-classification").data_section.model_validate({"train": "x", "answers": "last"})
+    (code,) = re.findall(r"```python\n(.*?)```", section.use, re.DOTALL)
+    there: dict[str, Any] = {"print": len}
+    exec(code.replace("path/to/this/folder", place), there)
+    task = find("token-classification").understand(section, {"train": Dataset.from_dict(rows)})
+    made = task.load(ModelSource(model=place), labelled=True)
+    prepared = task.prepare(Dataset.from_dict(rows), made.processor, None, training=False)
+    batch = prepared.collate(list(range(12)))
+    with torch.no_grad():
+        ours = task.signals(made.model(**batch.student), batch, Side.STUDENT).logits.logits.argmax(-1)
+    given = [there["tags"](" ".join(words)) for words in rows["tokens"]]
+    assert [[word for word, _ in one] for one in given] == rows["tokens"]
+    assert [tag for one in given for _, tag in one] == [taggers.ENTITIES[number] for number in ours.tolist()]
+    assert not section.model_copy(update={"answers": "first"}).use
+
+
+def test_a_card_says_how_an_answer_was_measured() -> None:
+    section = find("question-answering").data_section
+    assert not section.model_validate({"train": "x"}).use
+    said = section.model_validate({"train": "x", "max_length": 512, "longest_answer": 8}).use
+    assert said == "It was measured with `answer(question, context, length=512, longest=8)`.\n\n"

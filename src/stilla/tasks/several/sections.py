@@ -117,3 +117,8 @@ class SeveralData(Data):
     @property
     def tasks(self) -> Mapping[str, str]:
         return {name: part.task for name, part in self.parts.items()}
+
+    @property
+    def use(self) -> str:
+        return "".join(f"Of `{name}`: {own.use.replace('path/to/this/folder', f'path/to/this/folder/{name}')}"
+                       for name, own in self.each.items() if own.use)

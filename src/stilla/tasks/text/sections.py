@@ -13,6 +13,7 @@ from stilla.recipe.data import TextUnit
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import TEMPERATURE, TOKENS, Section
 from stilla.tasks.shared.sections import Classified, Texts
+from stilla.tasks.text.usage import TAGGING_AT_THE_LAST
 
 
 class Contextual(Section):
@@ -85,6 +86,10 @@ class TokenClassificationData(Data):
     """Which part of a window stands in the one before it too. A word is answered where more stands around it."""
 
     @property
+    def use(self) -> str:
+        return TAGGING_AT_THE_LAST if self.answers == "last" else ""
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
         """None is of whole examples."""
         return ()
@@ -124,6 +129,15 @@ class QuestionAnsweringData(Data):
     """Tokens of the longest answer that is given."""
     language: Literal["en", "ar", "de", "es", "hi", "vi", "zh"] = "en"
     """By whose rules answers are compared: which articles and marks do not count, and what a word is."""
+
+    @property
+    def use(self) -> str:
+        """What `answer` of the model card has to be told."""
+        usual = type(self).model_fields
+        called = {"length": "max_length", "overlap": "overlap", "longest": "longest_answer"}
+        said = [f"{name}={getattr(self, field)}" for name, field in called.items()
+                if getattr(self, field) != usual[field].default]
+        return f"It was measured with `answer(question, context, {', '.join(said)})`.\n\n" if said else ""
 
     @property
     def label_columns(self) -> tuple[str, ...]:
