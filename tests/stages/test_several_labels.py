@@ -45,3 +45,21 @@ def test_a_student_has_thresholds_of_its_own_and_is_judged_by_them(tmp_path: Pat
     ours = [[int(one[name]) for one in found] for name in chosen]
     measured = run.scores.subjects["student"]["macro_f1"]
     assert np.mean([f1_score(*pair) for pair in zip(known, ours)]) == pytest.approx(measured, abs=1e-6)
+
+
+def test_thresholds_of_whom_a_student_began_as_are_not_its_own(tmp_path: Path) -> None:
+    said = tiny.recipe(tmp_path)
+    for file in said["data"].values():
+        rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        Path(file).write_text("".join(json.dumps({"text": row["text"], "labels": [row["topic"]]}) + "\n" for row in rows))
+    teacher = tmp_path / "start"
+    config = AutoConfig.from_pretrained(teacher)
+    names = dict(enumerate(tiny.TOPICS))
+    config.update({"id2label": names, "label2id": {name: number for number, name in names.items()},
+                   "problem_type": "multi_label_classification", "thresholds": dict.fromkeys(tiny.TOPICS, 0.9)})
+    config.save_pretrained(teacher)
+    run = stilla.distill({**said, "teacher": str(teacher), "allow_weak_teacher": True, "export": ["onnx"],
+                          "distill": {"max_steps": 1, "precision": "float32"},
+                          "evaluate": {"baseline": False, "resamples": 100, "speed": False}})
+    assert not hasattr(AutoConfig.from_pretrained(run.student), "thresholds")
+    assert "thresholds" not in (run.folder / "export" / "onnx" / "README.md").read_text()

@@ -83,6 +83,12 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
     return new
 
 
+def without(model: nn.Module, field: str) -> None:
+    """Take a field that a config's class knows nothing of out of a model's, where it is one of transformers."""
+    if isinstance(model, PreTrainedModel) and field in vars(model.config):
+        delattr(model.config, field)
+
+
 def _derived(config: PreTrainedConfig, values: Mapping[str, object]) -> list[str]:
     """Sections that a config makes of its own numbers, and saves beside them: kept as they are, they would hide from the
     model what was changed (`encoder_config` of FastSpeech2Conformer, of `encoder_layers`)."""

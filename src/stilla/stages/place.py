@@ -118,13 +118,15 @@ class Place:
         some = data.from_all_over(self.splits["validation"], 64)  # the first may be left out as broken
         one = self.task.prepare(some, made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
-        if self.task.settles:
-            on_main(lambda: self._settle(made))
+        on_main(lambda: self._settle(made))
         on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
         on_main(lambda: self.folder.finish(stage, inputs, path))
 
     def _settle(self, made: Loaded) -> None:
-        """What is chosen of its answers to validation data."""
+        """What is chosen of its answers to validation data, in the place of what was of those of a model that it began as."""
+        self.task.forget(made.model)
+        if not self.task.settles:
+            return
         whole = self.task.prepare(self.splits["validation"], made.processor, None, training=False)
         said = examine(self.task.exam(), {"student": Asked(made.model)}, whole, title="choosing on validation data",
                        batch_size=self.recipe.evaluate.batch_size)

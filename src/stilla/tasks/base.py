@@ -370,6 +370,9 @@ class Task(ABC, Generic[SectionT]):
     def settle(self, model: nn.Module, validation: Answers) -> None:
         """Choose it, and put it where it is saved with the model (a threshold in its config)."""
 
+    def forget(self, model: nn.Module) -> None:
+        """Take out of a model what was chosen of another's answers, which it began as: it is not measured by that."""
+
     def apart(self) -> ForwardExam | None:
         """How models are compared that read other tokens, each by its own and none beside another; None where `exam` does."""
         return None

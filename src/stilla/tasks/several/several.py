@@ -274,6 +274,12 @@ class Several(Task[SeveralData]):
                 stack.enter_context(task.learning(model.head(name)))
             yield
 
+    def forget(self, model: nn.Module) -> None:
+        assert isinstance(model, SeveralModel)
+        for name, task in self.parts.items():
+            task.forget(model.head(name))
+        model.remember_heads()
+
     def settle(self, model: nn.Module, validation: Answers) -> None:
         assert isinstance(model, SeveralModel)
         for name, task in self.parts.items():

@@ -21,6 +21,7 @@ from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, RecipeError, all_of
+from stilla.models.configs import without
 from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Heads, Side, Signals
 from stilla.tasks.answers import Answers
@@ -161,6 +162,9 @@ class Classification(Task[ClassifiedT]):
         if isinstance(model, PreTrainedModel):
             chosen = expit(self.exam().thresholds(validation))
             model.config.update({THRESHOLDS: {name: round(float(one), 6) for name, one in zip(self.problem.names, chosen)}})
+
+    def forget(self, model: nn.Module) -> None:
+        without(model, THRESHOLDS)
 
     @abstractmethod
     def show(self, split: Dataset, key: int) -> View:

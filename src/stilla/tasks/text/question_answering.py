@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from stilla.errors import CompatibilityError, DataError
+from stilla.models.configs import without
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
@@ -238,6 +239,9 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
         """The threshold for no answer, into the model's config."""
         if isinstance(model, PreTrainedModel):
             model.config.update({THRESHOLD: round(self.exam().threshold(validation), 4)})
+
+    def forget(self, model: nn.Module) -> None:
+        without(model, THRESHOLD)
 
     def row_classes(self) -> int:
         return self.section.max_length
