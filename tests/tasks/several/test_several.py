@@ -15,6 +15,9 @@ from datasets import Dataset
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
+    T5Config,
+    T5ForSequenceClassification,
+    T5ForTokenClassification,
     TrainingArguments,
     XLNetConfig,
     XLNetForSequenceClassification,
@@ -279,6 +282,14 @@ def test_teachers_that_are_named_twice_or_are_code_are_refused(
     recipe = Recipe.model_validate(plain)
     with pytest.raises(CompatibilityError, match=words):
         made.bound.settled(recipe.teacher, recipe.student)
+
+
+def test_heads_that_are_not_around_one_encoder_are_refused() -> None:
+    """T5 classifies texts with its decoder, and words without."""
+    config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=0)
+    models = {"topics": T5ForSequenceClassification(config), "words": T5ForTokenClassification(config)}
+    with pytest.raises(CompatibilityError, match="topics as T5ForSequenceClassification around T5Model and words as T5"):
+        SeveralModel.sharing(models, models["topics"].base_model)
 
 
 def test_words_that_a_masked_model_proposes_are_for_a_task_by_itself(made: Made) -> None:

@@ -7,7 +7,7 @@ beside the whole.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, all_of
 
 MODEL_TYPE = "stilla-several"
 HEADS = "heads"
@@ -75,6 +75,7 @@ class SeveralModel(PreTrainedModel):
         super().__init__(config)
         built = {name: _built(_class(head["architecture"]), config.of_head(name)) for name, head in config.heads.items()}
         bodies = [body_of(model) for model in built.values()]
+        _refuse_unlike(built, bodies)
         # one without a pooler would lack what another head reads
         self.encoder = max(bodies, key=lambda body: sum(1 for _ in body.parameters()))
         for model in built.values():
@@ -205,6 +206,19 @@ def body_of(model: PreTrainedModel) -> PreTrainedModel:
     if body is model or not isinstance(body, PreTrainedModel):
         raise CompatibilityError(f"{type(model).__name__} is no encoder with a head on it, so several heads cannot share it")
     return body
+
+
+def _refuse_unlike(built: Mapping[str, PreTrainedModel], bodies: Sequence[PreTrainedModel]) -> None:
+    """T5 has a decoder too where texts are classified, and none where words are.
+
+    Raises:
+        CompatibilityError: heads are around encoders of several classes.
+    """
+    if len({type(body) for body in bodies}) > 1:
+        said = [f"{name} as {type(model).__name__} around {type(body).__name__}"
+                for (name, model), body in zip(built.items(), bodies)]
+        raise CompatibilityError(f"transformers has {all_of(said)}, which are not one encoder that heads could share. Let "
+                                 "the student begin as another model, or distil each task by itself")
 
 
 def _around(model: PreTrainedModel, encoder: PreTrainedModel) -> None:
