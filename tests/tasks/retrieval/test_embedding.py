@@ -313,6 +313,20 @@ def test_beginnings_need_an_objective_that_teaches_them(tmp_path: Path) -> None:
     assert "what the first 8 numbers of a vector say" in task.idle([Term(Similarities(first=[4]))])[0]
 
 
+def test_a_folder_cuts_texts_where_the_recipe_does(tmp_path: Path, teacher: Loaded) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    made, splits = bound({"train": texts(tmp_path / "train.jsonl")}, max_length=6)
+    made = made.adapted_to(teacher)
+    batch = whole(made.prepare(splits["train"], teacher.processor, None, training=False))
+    assert batch.student["attention_mask"].sum(1).max() == 6
+    teacher.model.save_pretrained(tmp_path / "student")
+    kept = made.as_measured(teacher.processor)
+    kept.save_pretrained(tmp_path / "student")
+    given = library.SentenceTransformer(str(tmp_path / "student"), device="cpu").encode(splits["train"]["text"])
+    np.testing.assert_allclose(given, said(teacher.model, made, batch).embeddings["text"].detach(), atol=1e-6)
+    assert teacher.processor.model_max_length == 64  # which others read with
+
+
 def test_prompts_of_the_recipe_stand_in_place_of_the_folders(tmp_path: Path) -> None:
     path = folder(tmp_path / "teacher", prompts={"query": "old "})
     file = texts(tmp_path / "t.jsonl")

@@ -85,6 +85,7 @@ def test_students_of_every_kind_learn_scores(tmp_path: Path, changes: dict[str, 
     run = stilla.distill({**made, "teacher": teacher})
     cross = pytest.importorskip("sentence_transformers").CrossEncoder(str(run.student), device="cpu")
     assert isinstance(cross.activation_fn, torch.nn.Identity)
+    assert cross.max_seq_length == changes.get("data", {}).get("max_length", 64)
     assert np.isfinite(cross.predict([("a song", "the band")])).all()
 
 

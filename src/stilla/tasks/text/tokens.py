@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -155,6 +156,15 @@ def _identity(tokenizer: PreTrainedTokenizerBase) -> Any:
         return (settings, type(tokenizer).__name__, tokenizer.get_vocab(), str(tokenizer.init_kwargs))
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return settings, {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+
+
+def no_longer(tokenizer: PreTrainedTokenizerBase, length: int | None) -> PreTrainedTokenizerBase:
+    """The same, or a copy that cuts texts at so many tokens where it did later."""
+    if length is None or length >= tokenizer.model_max_length:
+        return tokenizer
+    made = copy.deepcopy(tokenizer)
+    made.model_max_length = length
+    return made
 
 
 # --- tokens of a split ---
