@@ -16,7 +16,7 @@ from transformers.pipelines import SUPPORTED_TASKS
 from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
 from stilla.recipe import ModelSource
 from stilla.scores import Calibration, Cost, Interval, Measured, Scores
-from stilla.signals import Side
+from stilla.signals import Dense, Side
 from stilla.tasks import find, kinds
 from tests.tasks.text import taggers
 
@@ -170,10 +170,12 @@ def test_a_student_that_answers_at_a_words_last_token_is_asked_there(tmp_path: P
     prepared = task.prepare(Dataset.from_dict(rows), made.processor, None, training=False)
     batch = prepared.collate(list(range(12)))
     with torch.no_grad():
-        ours = task.signals(made.model(**batch.student), batch, Side.STUDENT).logits.logits.argmax(-1)
+        logits = task.signals(made.model(**batch.student), batch, Side.STUDENT).logits
+    assert isinstance(logits, Dense)
     given = [there["tags"](" ".join(words)) for words in rows["tokens"]]
     assert [[word for word, _ in one] for one in given] == rows["tokens"]
-    assert [tag for one in given for _, tag in one] == [taggers.ENTITIES[number] for number in ours.tolist()]
+    expected = [taggers.ENTITIES[number] for number in logits.logits.argmax(-1).tolist()]
+    assert [tag for one in given for _, tag in one] == expected
     assert not section.model_copy(update={"answers": "first"}).use
 
 
