@@ -54,11 +54,12 @@ def tags(folder: Path) -> dict[str, Any]:
     files = {}
     for split in ("train", "validation"):
         files[split] = str(folder / f"{split}.jsonl")
-        lines = [{"text": "the good bread", **{name: int(row == place) for place, name in enumerate(LABELS)}} for row in range(8)]
+        lines = [{"text": "the good bread", **{name: int(row == place) for place, name in enumerate(LABELS)}}
+                 for row in range(8)]
         Path(files[split]).write_text("".join(f"{json.dumps(one)}\n" for one in lines), encoding="utf-8")
     made = tiny.tokenizer()
-    config = BertConfig(vocab_size=len(made), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                        max_position_embeddings=64, id2label=dict(enumerate(LABELS)), label2id={},
+    config = BertConfig(vocab_size=len(made), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, max_position_embeddings=64, id2label=dict(enumerate(LABELS)), label2id={},
                         problem_type="multi_label_classification")
     BertForSequenceClassification(config).save_pretrained(folder / "model")
     made.save_pretrained(folder / "model")
@@ -67,7 +68,8 @@ def tags(folder: Path) -> dict[str, Any]:
 
 
 def several(folder: Path) -> dict[str, Any]:
-    return setting.recipe(folder, own={"topics": setting.topics(folder / "topics"), "words": setting.tagger(folder / "words")})
+    own = {"topics": setting.topics(folder / "topics"), "words": setting.tagger(folder / "words")}
+    return setting.recipe(folder, own=own)
 
 
 def begun(folder: Path, plain: dict[str, Any]) -> tuple[Place, Loaded, Loaded]:

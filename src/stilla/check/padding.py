@@ -53,7 +53,8 @@ def _batch(task: Task, name: str, prepared: Prepared, *some: int) -> Batch:
 
 
 def _look_at(
-    task: Task, model: nn.Module, side: Side, place: str, lengths: Mapping[int, int], batch: Callable[..., Batch], found: Found
+    task: Task, model: nn.Module, side: Side, place: str, lengths: Mapping[int, int], batch: Callable[..., Batch],
+    found: Found,
 ) -> None:
     """`lengths`: by example. `batch`: of so many of them."""
     short, *others = sorted(lengths, key=lengths.__getitem__)

@@ -36,8 +36,8 @@ def say_where(place: Place, student: Loaded, teacher: Loaded, stage: Stage) -> N
     try:
         found = on_main(lambda: _measured(place, student, teacher, stage))
     except torch.OutOfMemoryError:  # a training may spread its student, or need no teacher whose answers are stored
-        say("student: how far it is from its teacher before its first step is not measured, as both do not fit into the memory "
-            "of one accelerator")
+        say("student: how far it is from its teacher before its first step is not measured, as both do not fit into the "
+            "memory of one accelerator")
         return
     if found is None:
         return

@@ -418,8 +418,8 @@ class Task(ABC, Generic[SectionT]):
         """Width of a row of logits: the number of classes, 2 for several labels, 1 for a number."""
 
     def kl_from_equal(self) -> float:
-        """What KL(teacher || equal probabilities) is at most, in nats, of whatever the exam's `divergence` is of; 0 where there
-        are no distributions."""
+        """What KL(teacher || equal probabilities) is at most, in nats, of whatever the exam's `divergence` is of; 0 where
+        there are no distributions."""
         return math.log(max(1, self.row_classes()))
 
     def teacher_classes(self) -> int:
