@@ -478,6 +478,17 @@ def test_the_answers_to_each_of_several_tasks_are_looked_at(command):
     assert "1 of 2 files are wrong" in out
 
 
+def test_hidden_states_are_looked_at_wherever_they_lie(command):
+    """Beside the answers of a run, and beside those to each of several tasks."""
+    for place in ("one/cache", "one/cache/states", "both/cache/words", "both/cache/words/states"):
+        with Writer(place, Manifest({"task": place}, DenseCoder(3, "float32"), classes=3)) as writer:
+            writer.add(Entry(key_of(place.encode()), 1, bytes(12)))
+    for path, places in (("one", 2), ("one/cache", 2), ("both", 2), ("both/cache", 2), ("both/cache/words", 2)):
+        exit_code, out, _ = command("cache", "verify", path)
+        assert exit_code == 0
+        assert f"All {places} files are as they were written." in out
+
+
 @pytest.mark.slow
 def test_the_main_job_from_the_command_line(command):
     recipe = tiny.recipe(Path.cwd())

@@ -89,17 +89,17 @@ def _of_all(path: str, look: Callable[[str], Iterable[tuple[str, str | None]]]) 
 
 
 def _places(path: str) -> list[str]:
-    """The caches there: answers, and hidden states within, or the answers to each of several tasks; of a run's folder, those
-    in it."""
+    """The caches there: answers, or those to each of several tasks, and the hidden states within each; of a run's folder,
+    those in it."""
     from pathlib import Path
 
     from stilla.cache import Place, exists
     from stilla.runtime.paths import meant
     from stilla.stages.folder import RunFolder
 
+    def within(place: Place, depth: int) -> list[str]:
+        below = [found for one in place.within() for found in within(one, depth - 1)] if depth else []
+        return [*([place.path] if exists(place) else []), *below]
+
     path = meant(path)
-    for answers in (path, str(RunFolder(Path(path)).cache)):
-        found = [place.path for place in (Place(answers), *Place(answers).within()) if exists(place)]
-        if found:
-            return found
-    return [path]
+    return within(Place(RunFolder(Path(path)).cache), 2) or within(Place(path), 2) or [path]
