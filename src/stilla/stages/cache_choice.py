@@ -255,8 +255,7 @@ def _chosen(
 
 def _asks_again(recipe: Recipe, task: Task, prepared: Prepared, share: float, *, of_many: bool) -> bool:
     """Whether the teacher would be asked the same more than once, in one precision, and for answers alone."""
-    terms = [one for stage in recipe.distill for one in terms_of(recipe, stage, task)]
-    number = share * len(prepared)
+    terms, number = all_terms(recipe, task), share * len(prepared)
     passes = recipe.evaluate.seeds * sum(stage.at_most * passes_of(stage, number) + looks_of(stage, prepared, number)
                                          for stage in recipe.distill)
     forms = prepared.views or math.inf if prepared.changes else 1

@@ -242,8 +242,8 @@ class Stages:
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
             inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
             if place.to_do(name, inputs, path, can_begin=fits, beside=adapting.stage_of(seed) if stage.adapt else None):
-                first = helped and not seed and not number and not place.folder.checkpoints(name).exists()
-                if first and self.measured_teacher:
+                first = helped and not seed and not number and self.measured_teacher is not None
+                if first and not on_main(place.folder.checkpoints(name).exists):
                     beginning.say_where(place, loaded, self.teacher, stage)
                 self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts,
                             inputs)
