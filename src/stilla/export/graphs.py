@@ -30,22 +30,19 @@ INSIDE = 1_900_000_000
 # float32 in another order of summation; relative to the largest logit. Wrong graphs are wrong by 1e-1 and more.
 TOLERANCE = 1e-3
 
-
 UNTRACED = {
-    "canine": "the forward works for one length of texts only",
-    "funnel": "the forward works for one length of texts only",
-    "longformer": "the forward counts on values which tokens see the whole text",
-    "nystromformer": "the forward works for one length of texts only",
+    **dict.fromkeys(("canine", "funnel", "nystromformer"), "can be traced for one length of texts only"),
+    "longformer": "decides by values which tokens see the whole text",
 }
-"""By model type, why torch's exporter cannot hold it (`tests/export/test_untraced.py` tries them)."""
+"""By model type, why torch's exporter cannot hold its forward (`tests/export/test_untraced.py` tries them)."""
 
 
 def unwritten(model: nn.Module, formats: Sequence[str]) -> list[str]:
     """Why it cannot be exported in these formats, in words, as far as its family says it."""
     kinds = dict.fromkeys(one.config.model_type for one in model.modules() if isinstance(one, PreTrainedModel))
     found = [kind for kind in kinds if kind in UNTRACED] if formats else []
-    return [f"{all_of(list(formats))}: a {type(model).__name__} cannot be written, as of a {kind} {UNTRACED[kind]}. Leave "
-            "export out, or take a student of another family (docs/export.md)" for kind in found]
+    return [f"{all_of(list(formats))}: a {type(model).__name__} cannot be written, as the forward of a {kind} "
+            f"{UNTRACED[kind]}. Leave export out, or take a student of another family (docs/export.md)" for kind in found]
 
 
 def ready(model: nn.Module) -> nn.Module:
