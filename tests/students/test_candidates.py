@@ -11,8 +11,10 @@ import transformers as hf
 from stilla.errors import CompatibilityError
 from stilla.recipe import Width
 from stilla.students import by_layers, by_width, first_units
+from stilla.students import candidates as module
 from stilla.students.candidates import READABLE, Candidate, Vocabulary, candidates, finalists
 from stilla.students.layers import depths
+from stilla.students.sizes import KINDS
 from stilla.students.vocabulary import size_of_a_token, with_rows
 
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
@@ -158,6 +160,31 @@ def test_where_no_layers_fit_the_hidden_state_is_narrower(teacher: hf.PreTrained
         assert each.parameters == size(student.of(by_layers(teacher, each.layers).model)) <= most
         assert each.spec["width"] == {"ffn": each.ffn, "heads": each.hidden, "hidden": each.hidden}
     assert fits in [(each.layers, each.hidden) for each in finalists(found)]
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> hf.PreTrainedModel:
+    """Of two layers, whose narrower configs are found once."""
+    teacher = hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=2, **{**SHAPE, "num_attention_heads": 4}))
+    found = module._cuts(teacher, 1, module.SLIMMER, *KINDS)
+    monkeypatch.setattr(module, "_cuts", lambda _, __, ___, *kinds: found if kinds == KINDS else {})
+    return teacher
+
+
+def test_a_narrower_hidden_state_is_taken_where_nothing_else_is_fast_or_small_enough(shallow: hf.PreTrainedModel) -> None:
+    """Also without a limit of parameters; with nearly all tokens of the texts sooner than wider without them."""
+    def slow(one: Candidate) -> bool:
+        return one.hidden <= 0.5
+
+    found = candidates(shallow, None, None, narrower=True, fast=slow)
+    assert [(one.layers, one.hidden) for one in found] == [(2, 0.5), (1, 0.5)]
+    assert not candidates(shallow, None, None, fast=slow)
+    assert not candidates(shallow, None, None, narrower=True, fast=lambda one: False)
+    wide = candidates(shallow, None, None, narrower=True, fast=lambda one: one.hidden == 0.75)[-1]
+    for lacking, hidden in ((0, 0.75), (20, 0.5)):  # tokens that three quarters of the width have no room for
+        most = wide.parameters - lacking * 12
+        narrow = candidates(shallow, most, vocabulary(200, 175), narrower=True)[-1]
+        assert (narrow.layers, narrow.hidden, narrow.tokens) == (1, hidden, None)
 
 
 def test_of_a_smaller_hidden_state_the_deepest_of_each_width_is_tried() -> None:

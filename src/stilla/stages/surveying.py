@@ -33,11 +33,9 @@ def surveyed(limits: Limits, task: Task, teacher: Loaded, counting: Counting, pr
         CompatibilityError: the teacher has no layers that could be cut.
     """
     most = limits.parameters(sum(one.numel() for one in teacher.model.parameters()))
-    found = candidates(teacher.model, most, vocabulary_of(teacher, counting), narrower=not narrowing.problems(task))
-    if limits.max_latency_ms is None:
-        return found
-    how = limits.latency or Latency()
-    return [one for one in found if latency(one, task, teacher, how, prepared) <= limits.max_latency_ms]
+    slowest, how = limits.max_latency_ms, limits.latency or Latency()
+    return candidates(teacher.model, most, vocabulary_of(teacher, counting), narrower=not narrowing.problems(task),
+                      fast=lambda one: slowest is None or latency(one, task, teacher, how, prepared) <= slowest)
 
 
 def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:

@@ -79,11 +79,13 @@ class Vocabulary:
 
 
 def candidates(
-    teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None, *, narrower: bool = False
+    teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None, *, narrower: bool = False,
+    fast: Callable[[Candidate], bool] = lambda one: True,
 ) -> list[Candidate]:
-    """Of each way to keep layers, the one with the most tokens that has at most so many parameters; the deepest first.
-    `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts, also the one with the most
-    neurons of those that have them; and where there is none at all, those of a smaller hidden state.
+    """Of each way to keep layers, the one with the most tokens that has at most so many parameters, where it is `fast`
+    enough; the deepest first. `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts,
+    also the one with the most neurons of those that have them; and where there is none at all, those of a smaller hidden
+    state.
 
     Raises:
         CompatibilityError: the teacher has no layers that could be cut.
@@ -91,8 +93,7 @@ def candidates(
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
     ways, found = depths(teacher), list[Candidate]()
-    shallow = by_layers(teacher, ways[-1]).model if narrower and most is not None else None
-    cuts = {} if shallow is None else _cuts(shallow, NARROWER, "ffn")
+    cuts = _cuts(teacher, ways[-1], NARROWER, "ffn") if narrower and most is not None else {}
     for layers in ways:
         model = outline(teacher, layers)
         whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
@@ -102,26 +103,29 @@ def candidates(
                     for share, said in cuts.items())
             fitting = (_fitting(one, most, vocabulary, each) for one in less)
             found += list(islice((one for one in fitting if one is not None and one.kept >= READABLE), 1))
-    if not found and shallow is not None and most is not None:
-        found = _slimmer(teacher, ways, _cuts(shallow, SLIMMER, *KINDS), most, vocabulary)
+    found = [one for one in found if fast(one)]
+    if narrower and not found:
+        found = _slimmer(teacher, ways, most, vocabulary, fast)
     return sorted(found, key=lambda one: (one.depth, one.ffn, one.parameters), reverse=True)
 
 
 def _slimmer(
-    teacher: nn.Module, ways: Sequence[Any], cuts: Mapping[float, Mapping[ConfigPath, object]], most: int,
-    vocabulary: Vocabulary | None,
+    teacher: nn.Module, ways: Sequence[Any], most: int | None, vocabulary: Vocabulary | None,
+    fast: Callable[[Candidate], bool],
 ) -> list[Candidate]:
-    """Of each way to keep layers, the widest that fits."""
-    found = []
+    """Of each way to keep layers, the widest that fits with nearly all tokens of the texts; where none has them, the one that
+    has most of them."""
+    cuts, found = _cuts(teacher, ways[-1], SLIMMER, *KINDS), list[Candidate]()
     for layers in ways:
-        model = outline(teacher, layers)
+        model, fitting = outline(teacher, layers), list[Candidate]()
         for share, said in cuts.items():
             less = skeleton(model, edited_config(model.config, said))
             each = 0 if vocabulary is None else size_of_a_token(less)
             one = _fitting(Candidate(layers, _size(less), ffn=share, hidden=share), most, vocabulary, each)
-            if one is not None:
-                found.append(one)
-                break
+            fitting += [] if one is None or not fast(one) else [one]
+            if fitting and fitting[-1].kept >= READABLE:
+                break  # no narrower one has to be timed
+        found += sorted(fitting, key=lambda one: one.kept, reverse=True)[:1]
     return found
 
 
@@ -143,11 +147,15 @@ def _size(model: nn.Module) -> int:
     return sum(one.numel() for one in model.parameters())
 
 
-def _cuts(shallow: nn.Module, shares: Sequence[float], *kinds: Kind) -> dict[float, Mapping[ConfigPath, object]]:
-    """What a config says of fewer units of these kinds, by their share; nothing where it cannot be said. Of a shallow model,
-    as that is soon seen of one, and a deep one's config says it alike."""
+def _cuts(
+    teacher: nn.Module, fewest: Any, shares: Sequence[float], *kinds: Kind
+) -> dict[float, Mapping[ConfigPath, object]]:
+    """What a config says of fewer units of these kinds, by their share; nothing where it cannot be said. Of a model of the
+    fewest layers, as that is soon seen of one, and a deep one's config says it alike."""
     cuts: dict[float, Mapping[ConfigPath, object]] = {}
-    assert isinstance(shallow, PreTrainedModel)
+    shallow = by_layers(teacher, fewest).model
+    if not isinstance(shallow, PreTrainedModel):  # a person's own, which has no config
+        return cuts
     with suppress(CompatibilityError):
         plan = Plan(shallow, Width.model_validate(dict.fromkeys(kinds, min(shares))))
         for share in shares:
