@@ -61,7 +61,7 @@ def tables(path: Path, separator: str, notes: Notes, header: Sequence[str] | Non
     """
     form = Form(path, separator, separator == "," or written_with_quotes(path, separator, notes))
     with form.rows() as reader:
-        first = next((row for row in reader if any(field.strip() for field in row)), [])
+        first: list[str] = next((row for row in reader if any(field.strip() for field in row)), [])
         begins = reader.line_num
     if header is None or sorted(field.strip() for field in first) == sorted(header):
         names = _names(form, first)
