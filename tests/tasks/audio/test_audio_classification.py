@@ -93,6 +93,7 @@ def test_a_long_sound_is_answered_by_the_mean_of_its_windows(tmp_path: Path, cap
     with caplog.at_level(logging.INFO):
         prepared = task.prepare(splits["validation"], made.processor, None, training=False)
     assert "6 sounds are heard in 12 windows; their answer is the mean of their windows'" in caplog.text
+    assert sum(prepared.seconds) == pytest.approx(3 * (1.4 + 0.4))  # no second of an overlap is heard twice
     answers = examine(task.exam(), {"student": Asked(made.model)}, prepared, batch_size=5)["student"]
     assert answers.keys.tolist() == list(range(6))
     with torch.no_grad():

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 
+import stilla
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.generate import Decoding, writer
 from stilla.recipe import Completions, ModelSource, StudentSpec
 from stilla.signals import Side
 from stilla.stages import completions
+from stilla.stages.parts import Parts
 from stilla.stages.starting import start_student
 from stilla.tasks.audio import timed
 from stilla.tasks.base import Loaded
@@ -180,3 +183,21 @@ def test_a_student_of_times_writes_them_with_plain_transformers(half: Ready, tmp
     ids = student.model.generate(input_features=inputs["input_features"], return_timestamps=True, max_new_tokens=8)
     first = named(made, "<|0.00|>")[0]
     assert (np.array(ids[0].tolist()) >= first).any()
+
+
+@pytest.mark.slow
+def test_a_run_learns_the_times_that_its_teacher_writes_live_and_from_a_cache(
+    speech: str, whisper: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask = {"task": "speech-recognition", "teacher": whisper, "student": {"layers": {"encoder": 2, "decoder": 1}},
+           "data": {"train": speech, "language": "en", "timestamps": 0.5}, "allow_weak_teacher": True,
+           "completions": {"by": "teacher", "max_new_tokens": 12}, "evaluate": {"resamples": 100, "speed": False},
+           "distill": {"max_steps": 4, "batch_size": 4, "precision": "float32", "dropout": 0.0,
+                       "objectives": [{"kind": "labels"}, {"kind": "logits"}]}}
+    runs = [stilla.distill({**ask, "output": str(tmp_path / name), "cache": {"form": form}})
+            for name, form in (("live", "none"), ("stored", "dense"))]
+    written = Parts(next(runs[0].folder.rglob("completions")), completions.SCHEMA).rows()
+    assert all(timed.TIME.match(row["text"]) for row in written)
+    assert "none of the" not in caplog.text
+    live, stored = (load_file(run.student / "model.safetensors") for run in runs)
+    assert all(torch.allclose(live[name], stored[name], atol=1e-6) for name in live)

@@ -25,6 +25,7 @@ from stilla.tasks.audio.reading import (
     audio_column,
     checked,
     frames_of,
+    own_seconds,
     pieces,
     tell_rates,
     window_of,
@@ -142,7 +143,7 @@ class AudioClassification(Classification[AudioClassificationData]):
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, labels, keys), keys=keys, references=labels,
             lengths=None if student.fixed and other.fixed else [round(one.seconds * 1000) for one in cut],
-            seconds=[one.seconds for one in cut], on_epoch=source.set_epoch if augment else None,
+            seconds=own_seconds(cut, known), on_epoch=source.set_epoch if augment else None,
             aligned=other is student or hearing.same_frames(student, teacher))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:

@@ -123,6 +123,12 @@ def pieces(known: Sequence[Known], longest: float) -> list[Piece]:
     return found
 
 
+def own_seconds(cut: Sequence[Piece], known: Sequence[Known]) -> list[float]:
+    """Of every window its part of its sound's seconds: windows overlap, and those of a sound last as long as it does."""
+    number = Counter(one.row for one in cut)
+    return [known[one.row].seconds / number[one.row] for one in cut]
+
+
 def window_of(section: SoundsSection | None, ears: Sequence[Ear]) -> float:
     """Seconds that are heard at once: what the recipe says, and no more than every model can.
 
