@@ -119,8 +119,7 @@ def write(
     Raises:
         CompatibilityError: the teacher cannot write.
     """
-    task = _writes(task).teaching()
-    asked = task.asked(split, teacher.processor)
+    asked = _writes(task).teaching().asked(split, teacher.processor)
     decoding = Decoding(section.max_new_tokens, section.num_beams)
 
     def begin(missing: int) -> None:
@@ -160,7 +159,7 @@ def confidences(
     The same for greedy and beam search. The whole vocabulary counts, padding of the vocabulary included.
     """
     device = next(model.parameters()).device
-    batch = _writes(task).continued(processor, inputs, [one.ids for one in written]).to(device)
+    batch = _writes(task).teaching().continued(processor, inputs, [one.ids for one in written]).to(device)
     with torch.no_grad():
         said = listen(model, task, batch, Side.TEACHER)
         assert said.logits is not None
@@ -176,7 +175,7 @@ def _written(
     inputs = asked.tokens.batch(batch)
     texts = writer(teacher.model)(inputs, asked.options, decoding)
     sure = confidences(teacher.model, task, teacher.processor, inputs, texts)
-    return [{"key": int(asked.keys[row]), "text": _writes(task).text_of(teacher.processor, one.ids),
+    return [{"key": int(asked.keys[row]), "text": _writes(task).teaching().text_of(teacher.processor, one.ids),
              "tokens": len(one.ids) - one.ended, "log_probability": confidence, "cut": not one.ended}
             for row, one, confidence in zip(batch, texts, sure)]
 
