@@ -116,6 +116,23 @@ def test_a_model_that_reads_no_mask_gets_no_pictures_of_several_sizes(tmp_path: 
         task.prepare(splits["train"], made.processor, None, training=True)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_size_that_a_model_cannot_read_is_refused_in_words_and_no_other(family: str, tmp_path: Path) -> None:
+    task, splits = task_of(tmp_path)
+    made = model(family)
+    for size in (48, 64, 72, 80, 100):
+        folder_ = Path(folder(tmp_path / f"t{size}", family, size=size, fixed=True))
+        loaded = task.load(ModelSource(model=str(folder_)), labelled=True)
+        try:
+            with torch.no_grad():
+                made(pixel_values=torch.rand(1, 3, size, size))
+        except RuntimeError:
+            with pytest.raises(CompatibilityError, match=rf"pictures of {size} x {size} pixels, .* multiples of (32|16)"):
+                task.prepare(splits["train"], loaded.processor, loaded.processor, training=True)
+        else:
+            assert len(task.prepare(splits["train"], loaded.processor, None, training=True).keys)
+
+
 def _features(family: str, seed: int) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     made = detectors.of_one_group(model(family))
     for module in made.modules():

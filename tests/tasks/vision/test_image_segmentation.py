@@ -145,6 +145,18 @@ def test_masks_that_are_none_are_named_and_left_out_if_asked_for(
     assert len(targets(batch_of(task, split), 0)) == len(drawn(0)[1]) - 1
 
 
+def test_outlines_of_a_picture_as_it_is_stored_are_refused_where_it_is_turned(tmp_path: Path) -> None:
+    path = Path(coco(tmp_path, 3))
+    whole = json.loads(path.read_text())
+    first, exif = whole["images"][0], PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (60, 40)).save(path.parent / first["file_name"], exif=exif)
+    first.update(width=60, height=40)
+    path.write_text(json.dumps(whole))
+    with pytest.raises(DataError, match=r"stored turned .* 40 x 60, said to be 60 x 40"):
+        bound(str(path))
+
+
 def test_numbers_of_another_size_and_empty_masks_are_refused(tmp_path: Path) -> None:
     pixels, objects = drawn(0)
     small = PIL.Image.fromarray(numbered(objects)).resize((10, 10), PIL.Image.Resampling.NEAREST)

@@ -101,7 +101,8 @@ def _in_words(box: NDArray[np.float64]) -> str:
 
 
 def refuse_turned(name: str, split: Dataset, pictures: Pictures, sizes: Mapping[int, tuple[int, int]]) -> None:
-    """Where columns say the width and height of the pictures that boxes were drawn in, those of another size are counted.
+    """Where columns say the width and height of the pictures that boxes or outlines were drawn in, those of another size are
+    named.
 
     Raises:
         DataError: some were drawn in the picture as it is stored, which everyone else turns upright.
@@ -118,12 +119,12 @@ def refuse_turned(name: str, split: Dataset, pictures: Pictures, sizes: Mapping[
     for some in (turned, other):
         some[_LISTED:] = ["..."] if len(some) > _LISTED else []
     if turned:
-        raise DataError(f"data.{name}: pictures are stored turned (EXIF's orientation), and their boxes were drawn in them "
-                        f"as stored, so that they would lie elsewhere in the upright ones: {'; '.join(turned)}. Take the "
-                        "orientation out of these files, or draw the boxes in the upright pictures.")
+        raise DataError(f"data.{name}: pictures are stored turned (EXIF's orientation), and what is in them was drawn in "
+                        f"them as stored, so that it would lie elsewhere in the upright ones: {'; '.join(turned)}. Take the "
+                        "orientation out of these files, or give boxes and outlines of the upright pictures.")
     if other:
-        logger.warning("data.%s: pictures have another size than the data say of them; their boxes are read as pixels of the "
-                       "picture as it is: %s", name, "; ".join(other))
+        logger.warning("data.%s: pictures have another size than the data say of them; places in them are read as "
+                       "pixels of the picture as it is: %s", name, "; ".join(other))
 
 
 def _whole(feature: object) -> bool:

@@ -41,7 +41,8 @@ class Canvas:
         """`sizes`: width and height of all pictures that the models of a run will see.
 
         Raises:
-            CompatibilityError: they come out in several sizes, and the model does not know where a picture ends.
+            CompatibilityError: they come out in several sizes, and the model does not know where a picture ends; or in one
+            that it cannot read.
         """
         several = sorted(set(sizes))
         pixels = Processor(reader.processor, PIL.Image.new("RGB", several[0]))
@@ -52,7 +53,15 @@ class Canvas:
                 f"the image processor leaves pictures of different sizes, {one[0]} x {one[1]} and {other[0]} x {other[1]}, "
                 "and the model reads no mask that says where a picture ends, so that boxes would be shares of whatever "
                 "stands beside it. Set size to {height, width} in its preprocessor_config.json")
-        return cls(reader, pixels, *(max(one[axis] for one in made.values()) for axis in (0, 1)))
+        height, width = (max(one[axis] for one in made.values()) for axis in (0, 1))
+        if any(side // reader.patch % reader.step for side in (height, width)):
+            pixels_of = reader.patch * reader.step
+            near = " x ".join(str(max(1, round(side / pixels_of)) * pixels_of) for side in (height, width))
+            raise CompatibilityError(
+                f"the image processor makes pictures of {height} x {width} pixels, and the model can read only those whose "
+                f"sides are multiples of {pixels_of}, such as {near}. Set size to {{height, width}} in its "
+                "preprocessor_config.json")
+        return cls(reader, pixels, height, width)
 
     def batch(self, pictures: Sequence[NDArray[Any]]) -> dict[str, Tensor]:
         """What the model takes of what `Processor.geometry` gave."""

@@ -144,7 +144,7 @@ class Detection(ObjectTask[DetectionData]):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
         every = self.sizes | {*sizes.values()}
         own = Canvas.of(student, every)
-        shared = teacher is None or (settings(student) == settings(teacher) and student.masked == teacher.masked)
+        shared = teacher is None or (settings(student) == settings(teacher) and student.sees == teacher.sees)
         other = own if shared or teacher is None else Canvas.of(teacher, every)
         objects = detection_data.read(self.section, self.problem, self.column, split, sizes)
         spans = np.array([sizes[int(key)] for key in keys], np.int64)

@@ -38,6 +38,14 @@ class Reader:
 
     processor: Any
     masked: bool
+    patch: int = 1
+    step: int = 1
+    """A side of a canvas has to have a multiple of so many patches of so many pixels, else the model cannot read it."""
+
+    @property
+    def sees(self) -> tuple[bool, int, int]:
+        """What decides, beside the processor, which canvas a model gets."""
+        return self.masked, self.patch, self.step
 
     def save_pretrained(self, folder: Any) -> None:
         self.processor.save_pretrained(folder)
@@ -71,7 +79,19 @@ def reader_for(source: ModelSource, model: nn.Module) -> Reader:
     with loading.explained(place, "processor"):
         processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options)
     takes = _MASK in inspect.signature(type(model).forward).parameters
-    return Reader(processor, takes and _MASK in processor(PIL.Image.new("RGB", (48, 64))))
+    return Reader(processor, takes and _MASK in processor(PIL.Image.new("RGB", (48, 64))), *sides_of(model))
+
+
+def sides_of(model: nn.Module) -> tuple[int, int]:
+    """Pixels of a patch, and of how many patches sides are multiples: RT-DETR and its like (D-FINE, DEIMv2) add maps to each
+    other of which each is half as large as the one before; LW-DETR and RF-DETR part theirs into windows. 1, 1 of others."""
+    config: Any = model.config
+    said = config.to_dict()
+    if said.get("feat_strides"):
+        return 1, max(said["feat_strides"])
+    backbone = said.get("backbone_config") or {}
+    windows = backbone.get("num_windows_side") or backbone.get("num_windows") or 1
+    return (int(backbone["patch_size"]), int(windows)) if windows > 1 and "patch_size" in backbone else (1, 1)
 
 
 def of_one_group(model: nn.Module) -> nn.Module:

@@ -21,7 +21,14 @@ from stilla.signals import Batch, Dense, Segments, Side, Signals
 from stilla.tasks.base import Loaded, Prepared, Segment
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.vision import object_columns, object_masks, panoptic_data, segment_models, segment_programs
+from stilla.tasks.vision import (
+    box_checks,
+    object_columns,
+    object_masks,
+    panoptic_data,
+    segment_models,
+    segment_programs,
+)
 from stilla.tasks.vision.canvases import Size, sizes_of
 from stilla.tasks.vision.masks import ReadOnce, look
 from stilla.tasks.vision.object_columns import Found
@@ -81,6 +88,8 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
             attempt(problems, panoptic_data.refuse_unsaid, panoptic, found.column)
         for name, split in splits.items():
             sizes = sizes_of(Pictures.of(split, image))
+            if found.column is not None and found.single is None:
+                attempt(problems, box_checks.refuse_turned, name, split, Pictures.of(split, image), sizes)
             seen = object_masks.looked(found, split, image, sizes)
             attempt(problems, refuse_broken, section, name, split, image, seen.broken)
             attempt(problems, object_masks.refuse_bad, section, name, seen)
