@@ -128,10 +128,10 @@ def refuse_turned(name: str, split: Dataset, pictures: Pictures, sizes: Mapping[
 
 
 def _whole(feature: object) -> bool:
-    return isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
+    return isinstance(feature, Value) and bool(feature.dtype.startswith(("int", "uint")))
 
 
 def _stored(pictures: Pictures, row: int) -> tuple[int, int]:
     """Width and height as they are stored, whatever EXIF says."""
     with opened(pictures.rows[row][pictures.column]) as picture:
-        return picture.size
+        return picture.width, picture.height
