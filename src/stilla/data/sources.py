@@ -77,7 +77,7 @@ def read(
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
     has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
     Where it is `sound`, names of sounds in tables are read as sounds, samples with their rate as files of them, and folders
-    in any of the ways that speech comes in. header: how the columns of CSV and TSV are called whose first row does not say it.
+    in any of the ways that speech comes in. header: how the columns of CSV and TSV are called whose first row is an example.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
