@@ -145,7 +145,7 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
             return box_folders.read(folder, layout, _split_in)
         inside = picture_folders.files_in(folder)
     if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
-        return _sound_folder(folder, inside)
+        return _sound_folder(folder, inside, header)
     images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]
     tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
@@ -286,16 +286,17 @@ def _reader(kind: str, header: Sequence[str] | None = None) -> Callable[[Path, U
     return readers[kind]
 
 
-def _sound_folder(folder: Path, inside: Sequence[Path]) -> dict[str, Dataset]:
+def _sound_folder(folder: Path, inside: Sequence[Path], header: Sequence[str] | None) -> dict[str, Dataset]:
     """Sounds as their layout says, else as tables do that name them, else by class."""
     splits = _split_folders(folder)
     with _readable(str(folder)):
-        known = sound_folders.read(folder, inside, splits, _split_in, lambda path, notes: _one_file(path, "paragraph", notes))
+        known = sound_folders.read(folder, inside, splits, _split_in,
+                                   lambda path, notes: _one_file(path, "paragraph", notes, header))
     if known is not None:
         return known
     tables = [path for path in inside if suffix(path) in READERS and suffix(path) != ".txt"]
     if naming := [path for path in tables if _shows(path, "sound")]:
-        return _files(_by_split(folder, naming), "sound")
+        return _files(_by_split(folder, naming), "sound", header)
     with _readable(str(folder)):
         return picture_folders.by_class(folder, splits, sound_folders.SOUNDS, tables)
 
