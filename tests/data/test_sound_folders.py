@@ -150,6 +150,7 @@ def test_a_table_of_two_sounds_a_row_has_both(tmp_path: Path) -> None:
 def test_names_beside_stored_sounds_say_where_these_came_from(tmp_path: Path) -> None:
     stored = {"bytes": sound(tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
     pq.write_table(pa.table({"audio": pa.array([stored]), "path": ["a.wav"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.wav").unlink()
     assert read(tmp_path / "a.parquet")["train"]["path"][:] == ["a.wav"]
 
 

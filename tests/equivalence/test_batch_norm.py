@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import Average
-from stilla.training.batch_norm import batch_norms
+from stilla.training.batch_norm import batch_norms, by_running_statistics
 from stilla.training.reduction import Step
 from tests.equivalence.launching import launch
 from tests.equivalence.pictures import examples, resnet, trainer, used, vit
@@ -110,3 +111,16 @@ def test_two_processes_have_the_same_statistics_and_frozen_ones_equal_one_proces
             assert distance(weights(alone), one) < close
             for a, b in zip(losses(alone), said, strict=True):
                 assert a == pytest.approx(b, abs=1e-5)
+
+
+@pytest.mark.parametrize("examples_at_once", [1, 2])
+def test_a_map_that_is_read_as_a_sequence_has_the_gradient_of_its_formula(examples_at_once: int) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8).double()
+    seen, pull = torch.randn(examples_at_once, 8, 4, 4).double(), torch.randn(examples_at_once, 16, 8).double()
+    with by_running_statistics([norm]):
+        normalised = norm(seen.requires_grad_())
+    normalised.flatten(2).permute(0, 2, 1).backward(pull)
+    of_map = pull.permute(0, 2, 1).unflatten(2, (4, 4))
+    assert_close(seen.grad, of_map / (1 + norm.eps) ** 0.5)
+    assert_close(norm.bias.grad, of_map.sum((0, 2, 3)))

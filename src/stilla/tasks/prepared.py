@@ -39,8 +39,6 @@ class Prepared:
     collate: Callable[[Sequence[Any]], Batch]
     keys: NDArray[np.int64]
     lengths: Sequence[int] | None = None
-    seconds: Sequence[float] | None = None
-    """How long the sound of each example lasts; None of what is no sound."""
     on_epoch: Callable[[int], None] | None = None
     """Called with the epoch before its first batch, where examples are augmented at random."""
     views: int | None = None
@@ -69,7 +67,8 @@ class Prepared:
     seen: Callable[[float, bool], int] | None = None
     """How many examples of the split that are unlabelled or not so many epochs have taken at least once; None where every
     epoch takes all."""
-
+    seconds: Sequence[float] | None = None
+    """How long the sound of each example lasts; None of what is no sound."""
     whole: Prepared | None = None
     """All examples, where an epoch takes some of them; None where it takes all."""
 

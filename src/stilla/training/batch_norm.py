@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stilla.errors import CompatibilityError, all_at_once
+from stilla.models.features import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +65,26 @@ def settle_batch_norm(student: nn.Module, how: BatchNorm, args: TrainingArgument
 
 @contextmanager
 def by_running_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Inside, they normalise as in evaluation, and learn no statistics."""
+    """Inside, they normalise as in evaluation, and learn no statistics; their gradients are right for one example too."""
     before = [one.training for one in norms]
     for one in norms:
         one.training = False
     try:
-        yield
+        with ExitStack() as within:
+            for one in norms:
+                within.enter_context(replacing(one, _with_plain_gradient))
+            yield
     finally:
         for one, training in zip(norms, before, strict=True):
             one.training = training
+
+
+def _with_plain_gradient(output: Tensor) -> Tensor:
+    """Where one example's map was read as a sequence (DETR, D-FINE), its gradient comes back with strides that say two orders
+    at once, and torch's batch norm on the CPU (2.13) takes the wrong one: gradients as large as the right ones, and others."""
+    if output.requires_grad and len(output) == 1:
+        output.register_hook(lambda gradient: gradient.clone(memory_format=torch.contiguous_format))
+    return output
 
 
 class SharedStatistics(TrainerCallback):
