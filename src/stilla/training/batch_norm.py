@@ -80,8 +80,8 @@ def by_running_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 
 def _with_plain_gradient(output: Tensor) -> Tensor:
-    """Where one example's map was read as a sequence (DETR, D-FINE), its gradient comes back with strides that say two orders
-    at once, and torch's batch norm on the CPU (2.13) takes the wrong one: gradients as large as the right ones, and others."""
+    """The gradient of one example's map that is then read as a sequence (RT-DETR, D-FINE) has strides that fit two orders, of
+    which torch's batch norm on the CPU (2.13) takes the wrong one: other gradients, as large as the right ones."""
     if output.requires_grad and len(output) == 1:
         output.register_hook(lambda gradient: gradient.clone(memory_format=torch.contiguous_format))
     return output
