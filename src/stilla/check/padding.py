@@ -31,6 +31,8 @@ def look(task: Task, model: Loaded, prepared: Prepared, side: Side, place: str, 
     recipe."""
     if prepared.lengths is None or is_spread(model.model):
         return
+    if "" not in task.by_name and any("lora_" in name for name, _ in model.model.named_parameters()):
+        return  # adapters around an encoder that several heads share come apart only once they are merged
     for name, examples in _by_task(task, prepared).items():
         _look_at(task.by_name[name], task.part(model, name).model, side, f"{place} ({name})" if name else place,
                  {one: int(prepared.lengths[one]) for one in examples}, partial(_batch, task, name, prepared), found)
