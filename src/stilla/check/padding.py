@@ -15,6 +15,7 @@ from stilla.errors import CompatibilityError
 from stilla.models.modes import in_eval_mode
 from stilla.models.spread import is_spread
 from stilla.signals import Batch, Dense, Headed, Side, Signals
+from stilla.students import has_adapters
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.forward import dtype_of, listen
 
@@ -31,7 +32,7 @@ def look(task: Task, model: Loaded, prepared: Prepared, side: Side, place: str, 
     recipe."""
     if prepared.lengths is None or is_spread(model.model):
         return
-    if "" not in task.by_name and any("lora_" in name for name, _ in model.model.named_parameters()):
+    if "" not in task.by_name and has_adapters(model.model):
         return  # adapters around an encoder that several heads share come apart only once they are merged
     for name, examples in _by_task(task, prepared).items():
         _look_at(task.by_name[name], task.part(model, name).model, side, f"{place} ({name})" if name else place,
