@@ -176,9 +176,9 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         if shortened:
             logger.warning("%d of %d transcripts are longer than the %d tokens that the decoder writes: cut, without an end",
                            shortened, len(keys), most)
-        if share and not drawn.any():
-            logger.warning("data.timestamps: none of the %d transcripts is learnt with times; the teacher writes some "
-                           "(completions: {by: teacher}), or they stand in the data", len(keys))
+        if share and not drawn.any() and CUT in split.column_names:  # its own may have to be written yet
+            logger.warning("data.timestamps: none of the %d transcripts that the teacher has written is learnt with times",
+                           len(keys))
         if not drawn.any():
             return Targets.of(parts), None
         return Targets.of([part if own else [ours.untimed, *part] for part, own in zip(parts, drawn, strict=True)]), drawn
