@@ -338,7 +338,7 @@ def _later(line: str, stage: str, step: int) -> bool:
 
 def _of_another_length(path: Path, stage: str, differences: Sequence[str]) -> str:
     """What a person may want who has changed nothing but how long a training is."""
-    changed = {line.partition(":")[0].rpartition(".")[2] for line in differences}
+    changed = {line.partition(":")[0].rpartition(".")[2] for line in differences} - {"form"}  # of a cache, from the length
     if not changed or not changed <= {"epochs", "max_steps", "effort", "extend"}:
         return ""
     instead = "" if stage.startswith("teacher") else (

@@ -18,10 +18,14 @@ import torch
 
 FEWEST, MOST = 3, 40
 """Times that a call is made."""
+BESIDE = 15
+"""Fewest times for one thread on a shared machine: short calls agree by chance there while another has the core's units."""
 AGREED = 1.1
 """How near the two least times of a call lie when nothing disturbs."""
 SHARED = 1.15
 """Wall-clock time by processor time from which on the machine is taken to be shared."""
+SHORT = 0.3
+"""Seconds of calls after which no other is made only to see about how long one takes."""
 PATIENCE = 8.0
 """Seconds to go on for where the times do not agree."""
 LONGEST = 60.0
@@ -57,6 +61,13 @@ class Stopwatch:
         self.taken += self.wall() - at
         return used
 
+    def about(self, run: Callable[[], object]) -> float:
+        """The least seconds of a few calls, of a single one where it is long already."""
+        times = [self.once(run)]
+        while len(times) < FEWEST and sum(times) < SHORT:
+            times.append(self.once(run))
+        return min(times)
+
     def least(self, runs: Sequence[Callable[[], object]]) -> list[float]:
         """The least seconds of each of several calls."""
         found = self._in_turns(runs)
@@ -80,7 +91,8 @@ class Stopwatch:
             for run, found in zip(runs, times):
                 found.append(self.once(run))
             rounds, spent = len(times[0]), self.wall() - begun
-            enough = rounds >= FEWEST and (alone or not self.shared) and all(map(_agree, times))
+            fewest = BESIDE if alone and self.shared else FEWEST
+            enough = rounds >= fewest and (alone or not self.shared) and all(map(_agree, times))
             hopeless = self.shared and not alone and spent > PATIENCE / 4
             if enough or hopeless or rounds >= MOST or spent > PATIENCE:
                 return [min(found) for found in times]

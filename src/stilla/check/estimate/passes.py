@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from stilla.check.estimate.clock import Stopwatch
+from stilla.check.estimate.clock import SHORT, Stopwatch
 from stilla.evaluate.flops import flops_of
 from stilla.objectives import Labels
 from stilla.recipe import Training
@@ -145,7 +145,9 @@ class _Begun:
         first = begun._forward_alone(few)
         watch.once(first)
         flops = flops_of(first)
-        large = min(most, max(4, round(2 * SECONDS * small / max(watch.once(first), 1e-9))))
+        each = watch.about(first)
+        # a line through sizes that lie near each other, carried on to a batch, would be mostly what disturbed one of them
+        large = min(most, max(8 if each < SHORT else 4, round(2 * SECONDS * small / max(each, 1e-9))))
         many = _typical(prepared, large).to(device)
         begun = replace(begun, sizes=(small, large), many=many, flops=None if flops is None else flops / small)
         if not subject.train:
