@@ -199,6 +199,22 @@ def _translations(data: Path | None, folder: Path) -> None:
     untrained([text for row in read(folder, "train") for text in row.values()], folder.parent / "start", vocabulary=2048)
 
 
+def _masked(data: Path | None, folder: Path) -> None:
+    """Everyday sentences, some of whose words are masked."""
+    import torch
+    from transformers import AutoModelForMaskedLM, BertConfig
+
+    from stilla.samples.docstrings import docstrings_teacher
+
+    source, start = tatoeba(data), folder.parent / "start"
+    for split, count in (("train", PAIRS), ("validation", 1_000), ("test", 2_000)):
+        texts = sorted({row["en"] for row in read(source, split)})
+        write(folder, split, [{"text": text} for text in random.Random(0).sample(texts, k=min(count, len(texts)))])
+    docstrings_teacher(start, [row["text"] for row in read(folder, "train")], vocabulary=2048, layers=4)
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(BertConfig.from_pretrained(start)).save_pretrained(start)
+
+
 def _words(data: Path | None, folder: Path) -> None:
     """Sentences as words, with a part of speech for every word."""
     source = ud_english(data)
@@ -274,6 +290,9 @@ CASES: Mapping[str, Case] = {
                            {"config": {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}}),
     "novels": Case("causal-lm", _novels, _made, {"text": "text", "max_length": 256},
                    {"epochs": 12, "learning_rate": 2e-3, "batch_size": 4}, THIRD),
+    # by perplexity, too
+    "masked": Case("masked-lm", _masked, _made, {"text": "text"},
+                   {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD),
     # by perplexity; nothing is written
     "translations": Case("seq2seq", _translations, _made, {"source": "en", "target": "de"},
                          {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD, {"generation": {"metrics": []}}),
