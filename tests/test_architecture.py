@@ -50,6 +50,7 @@ def test_the_rule_about_siblings_sees_the_siblings(graph: grimp.ImportGraph) -> 
     assert {"stilla.objectives.labels", "stilla.objectives.base"} <= graph.find_children("stilla.objectives")
 
 
+@pytest.mark.slow
 def test_only_features_puts_hooks_on_a_forward(modules: Modules) -> None:
     """Backward hooks and the saved tensors' hooks of `check/estimate/` see no model's states; that of `standard.py` is on a
     head's last layer, while it is trained, and gives its answer in other units."""

@@ -275,6 +275,7 @@ def _estimated(plain: dict[str, Any]) -> Mapping[str, Range]:
     return found.seconds
 
 
+@pytest.mark.slow
 def test_the_pace_of_writing_is_measured_as_a_run_writes(tmp_path: Path) -> None:
     whole = from_options(recipe(tmp_path))
     splits = data.load(whole.data, seed=0)

@@ -66,6 +66,7 @@ def test_a_problem_is_placed_once_whatever_part_found_it():
     assert found.problems == ["teacher.model: got 1", *said[1:3], "teacher: ./bert gives 3 outputs", said[4]]
 
 
+@pytest.mark.slow
 def test_a_good_recipe_has_no_problems_and_says_what_was_chosen(found):
     findings = found()
     assert findings.problems == ()
@@ -184,6 +185,7 @@ def test_a_teacher_that_has_to_be_downloaded_is_left_to_the_run(found):
     assert findings.estimate is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_teacher_in_lower_precision_is_measured_too(found, precision):
     findings = found("teacher.train=", f"teacher.precision={precision}")
@@ -191,6 +193,7 @@ def test_a_teacher_in_lower_precision_is_measured_too(found, precision):
     assert list(findings.estimate.seconds) == ["student", "baseline", "evaluation"]
 
 
+@pytest.mark.slow
 def test_texts_that_are_left_out_are_noted(found, tmp_path, options):
     file = tmp_path / "holes.jsonl"
     lines = Path(options["data"]["train"]).read_text().splitlines()
@@ -273,6 +276,7 @@ def test_an_estimate_grows_with_what_is_asked(found):
     assert "student" in lines["time"]
 
 
+@pytest.mark.slow
 def test_too_little_room_is_a_problem_and_too_little_memory_a_note(found, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimates.shutil, "disk_usage", lambda path: usage(10, 5, 5))
@@ -304,6 +308,7 @@ def started(options):
     return task, loaded, prepared
 
 
+@pytest.mark.slow
 def test_measuring_leaves_the_model_as_it_was(started):
     """Except for its mode: the weights, what is trainable and where it lies stay."""
     task, loaded, prepared = started
@@ -316,6 +321,7 @@ def test_measuring_leaves_the_model_as_it_was(started):
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in loaded.model.parameters())
 
 
+@pytest.mark.slow
 def test_a_pass_is_measured_in_the_mode_and_precision_that_a_run_makes_it_in(started):
     task, loaded, prepared = started
     seen = set()

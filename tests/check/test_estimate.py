@@ -185,6 +185,7 @@ def test_a_line_is_limited_where_whole_batches_take_longer() -> None:
     assert BACKWARD > 3
 
 
+@pytest.mark.slow
 def test_a_check_says_what_each_effort_takes(tmp_path) -> None:
     plain = tiny.recipe(tmp_path, student={"layers": 1}, evaluate={"speed": False, "baseline": True}, distill={},
                         teacher={"model": tiny.bert(tmp_path / "two", layers=2)})

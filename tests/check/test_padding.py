@@ -52,6 +52,7 @@ def noted(folder: Path, kind: str) -> list[str]:
     return [note for note in findings.notes if "padded" in note or "draws numbers" in note]
 
 
+@pytest.mark.slow
 def test_a_model_that_masks_its_padding_is_not_spoken_of(tmp_path: Path) -> None:
     assert noted(tmp_path, "bert") == []
 
@@ -94,12 +95,14 @@ def several(folder: Path, words: str) -> Any:
     return from_options(setting.recipe(folder, own=own))
 
 
+@pytest.mark.slow
 def test_tasks_learnt_together_are_each_asked_about_examples_of_their_own(tmp_path: Path) -> None:
     findings = check(several(tmp_path, setting.tagger(tmp_path / "words")))
     assert not findings.problems
     assert not [note for note in findings.notes if "padded" in note or "draws numbers" in note]
 
 
+@pytest.mark.slow
 def test_the_model_of_one_of_several_tasks_is_named(tmp_path: Path) -> None:
     words = family("fnet", tmp_path / "words", hf.FNetForTokenClassification, setting.TAGS)
     (note,) = (note for note in check(several(tmp_path, words)).notes if "padded" in note)
@@ -126,6 +129,7 @@ def test_a_model_that_takes_long_is_asked_about_short_examples(tmp_path: Path, m
         assert (max(widest) > min(widest)) is all_of_them
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_no_number_where_it_is_padded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = hf.BertForSequenceClassification.forward
 

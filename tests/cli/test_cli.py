@@ -289,6 +289,7 @@ def test_a_machine_that_is_too_small_is_said_in_words(capsys, error, said):
     assert said in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_command_quietly():
     shell = f"{sys.executable} -m stilla list recipe --json | head -n 1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
@@ -390,6 +391,7 @@ def test_runs_are_listed_with_their_numbers(command):
     assert "no runs in elsewhere" in command("list", "runs", "--folder", "elsewhere")[1]
 
 
+@pytest.mark.slow
 def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     _, out, _ = command("list", "recipe")
     assert "  effort:" in out

@@ -134,6 +134,7 @@ def test_an_error_that_nobody_reads_keeps_its_code(ended):
         os.close(write)
 
 
+@pytest.mark.slow
 def test_whoever_watches_a_command_sees_its_end(ended, tmp_path):
     """A profiler, a debugger, coverage."""
     done = ended("import sys; sys.setprofile(lambda *_: None)", "run", "absent.yaml", after="print('seen')")

@@ -240,6 +240,7 @@ def test_what_names_pictures_is_decided_once_for_all_rows_of_a_file(
     assert found["mask"][1] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", ["", "null", "absent"])
 def test_a_column_that_says_nothing_for_long_names_pictures_from_its_first_row_on(tmp_path: Path, silent: str) -> None:
     one = picture(tmp_path / "a.png")

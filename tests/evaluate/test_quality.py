@@ -26,6 +26,7 @@ def _accuracy(hits: NDArray[np.bool_], resamples: int = 1000, seed: int = 0) -> 
     return bootstrap({"it": Asked(ACCURACY, seeds)}, Resampling(hits.shape[1], resamples, seed))["it"]
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_proportion_has_its_analytic_width() -> None:
     hits = np.arange(2000)[None] % 10 < 8
     found = _accuracy(hits, resamples=20_000).interval()

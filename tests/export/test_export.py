@@ -59,6 +59,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export("onnx", student.model, student.processor, student.task, student.prepared, folder).parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "answers"), [
     (None, (["bad"], ["good"])),
     ("multi_label_classification", ([[]], [["bad"]], [["good"]], [["bad", "good"]])),

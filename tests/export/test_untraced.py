@@ -50,6 +50,7 @@ def test_torchs_exporter_refuses_it(kind: str, tmp_path: Path) -> None:
         exporter.export_onnx(model, axes, lambda outputs: outputs.logits, batches, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_it_is_said_before_a_training(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, tokenizer = MADE["longformer"](), tiny.tokenizer()

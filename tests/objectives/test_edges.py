@@ -176,6 +176,7 @@ def test_what_lies_beyond_the_students_reach_is_put_on_its_last_bin() -> None:
     torch.testing.assert_close(p, torch.tensor([0.3, 0.3, 0.4]))
 
 
+@pytest.mark.slow
 def test_its_gradient_is_that_of_its_value_and_ends_at_the_students_distributions() -> None:
     bins = OTHERS["fewer"]
     student, teacher, term = found(2, 3, seed=4, bins=bins[0]), found(2, 4, seed=5, bins=bins[1]), term_of(bins)

@@ -253,6 +253,7 @@ def test_the_schema_of_a_task_knows_its_sections(task):
         assert found["additionalProperties"] is False
 
 
+@pytest.mark.slow
 def test_the_schema_of_all_tasks_follows_the_task_and_leaves_own_ones_open():
     schema = json_schema()
     json.dumps(schema)

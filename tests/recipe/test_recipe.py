@@ -145,6 +145,7 @@ def test_any_value_in_one_line_reads_back_equal(value):
     assert load(f"key: {text}", "x") == {"key": value}
 
 
+@pytest.mark.slow
 def test_the_schema_accepts_what_the_reader_accepts():
     schema = json_schema()
     json.dumps(schema)

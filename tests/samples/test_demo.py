@@ -70,6 +70,7 @@ def test_a_demo_touches_no_folder_with_something_else_in_it(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_demo_without_the_packages_for_exporting_leaves_export_out(prepared, monkeypatch, capfd):
     _, folder = prepared
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

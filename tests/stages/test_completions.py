@@ -58,6 +58,7 @@ def test_the_student_learns_what_the_teacher_writes(tmp_path: Path) -> None:
     assert done.data["source"][:] == sources
 
 
+@pytest.mark.slow
 def test_the_confidence_is_the_mean_log_probability_of_the_written_tokens() -> None:
     task, teacher = teacher_of()
     asked = task.asked(SPLIT, teacher.processor)

@@ -47,6 +47,7 @@ def test_a_student_has_thresholds_of_its_own_and_is_judged_by_them(tmp_path: Pat
     assert np.mean([f1_score(*pair) for pair in zip(known, ours)]) == pytest.approx(measured, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_thresholds_of_whom_a_student_began_as_are_not_its_own(tmp_path: Path) -> None:
     said = tiny.recipe(tmp_path)
     for file in said["data"].values():

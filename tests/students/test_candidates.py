@@ -144,6 +144,7 @@ def test_the_deepest_of_the_narrower_ones_is_tried_where_it_is_deeper() -> None:
     assert finalists([deep]) == [deep]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("teacher", "fits"), [
     (hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=2, **{**WIDE, "num_attention_heads": 4})), (2, 0.5)),
     (hf.ViTForImageClassification(hf.ViTConfig(num_hidden_layers=1, hidden_size=32, num_attention_heads=4,
@@ -171,6 +172,7 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> hf.PreTrainedModel:
     return teacher
 
 
+@pytest.mark.slow
 def test_a_narrower_hidden_state_is_taken_where_nothing_else_is_fast_or_small_enough(shallow: hf.PreTrainedModel) -> None:
     """Also without a limit of parameters; with nearly all tokens of the texts sooner than wider without them."""
     def slow(one: Candidate) -> bool:

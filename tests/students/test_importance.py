@@ -77,6 +77,7 @@ def test_it_equals_the_slope_of_the_loss_measured_by_hand(kind: Kind) -> None:
         torch.testing.assert_close(found[one.name], torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_of_the_hidden_state_all_weights_count_and_tied_ones_once() -> None:
     model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=40, n_embd=16, n_head=2, n_layer=2, n_positions=32)).double().eval()
     ids = torch.randint(5, 40, (1, 6), generator=torch.Generator().manual_seed(0))

@@ -81,6 +81,7 @@ def by_importance(model: nn.Module, units: Sequence[Units]) -> Mapping[str, Tens
     return importance(model, units, losses(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", ["first", "importance"])
 @pytest.mark.parametrize("share", [1.0, 0.25])
 def test_of_a_teacher_padded_with_zero_units_it_is_the_small_model(units: Any, share: float) -> None:
@@ -143,6 +144,7 @@ def test_it_takes_over_what_a_cut_student_would_keep(name: str) -> None:
             torch.testing.assert_close(one, expected.get_parameter(weight), rtol=0, atol=0, msg=weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "words"), [
     ((16, 8, 32), "heads are of another size than its teacher's .num_attention_heads: 8 and 8."),
     ((18, 9, 32), "a part of one would have to be taken over"),

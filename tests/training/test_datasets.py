@@ -54,6 +54,7 @@ def test_examples_made_while_they_are_read_see_all_columns(tmp_path: Path) -> No
     assert losses(one) == losses(other)
 
 
+@pytest.mark.slow
 def test_lists_and_torch_datasets_are_taken(tmp_path: Path) -> None:
     listed = [dict(row) for row in tokenised()]
     one, other = trainer(tmp_path, listed), trainer(tmp_path, tokenised(), group_by_length=False)
@@ -132,6 +133,7 @@ class Lines(torch.utils.data.IterableDataset[Any]):
         return iter([dict(row) for row in self.data] if self.times >= 0 else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["datasets", "torch"])
 def test_a_stream_is_the_dataset_in_its_order(tmp_path: Path, kind: str) -> None:
     data = tokenised(16)
@@ -144,6 +146,7 @@ def test_a_stream_is_the_dataset_in_its_order(tmp_path: Path, kind: str) -> None
     assert distance(weights(streamed), weights(whole)) == 0
 
 
+@pytest.mark.slow
 def test_a_stream_that_can_be_read_once_loses_nothing_to_looking_at_it(tmp_path: Path) -> None:
     made = trainer(tmp_path, Lines(tokenised(16), times=1))
     made.train()
@@ -152,6 +155,7 @@ def test_a_stream_that_can_be_read_once_loses_nothing_to_looking_at_it(tmp_path:
         trainer(tmp_path, Lines(tokenised(16), times=1), options={"max_steps": 3}).train()
 
 
+@pytest.mark.slow
 def test_four_micro_batches_of_a_stream_equal_one_batch(tmp_path: Path) -> None:
     """20 examples in steps of 8: the third step goes over the end."""
     options: dict[str, Any] = {"max_steps": 5, "optim": "sgd"}
@@ -164,6 +168,7 @@ def test_four_micro_batches_of_a_stream_equal_one_batch(tmp_path: Path) -> None:
     assert losses(one) == pytest.approx(losses(four), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_stream_is_the_whole_one(tmp_path: Path) -> None:
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4}
 
@@ -231,6 +236,7 @@ def half_unlabelled(number: int = 20) -> datasets.Dataset:
     return tokenised(number).map(lambda row, index: {"label": -100 if index % 4 > 1 else row["label"]}, with_indices=True)
 
 
+@pytest.mark.slow
 def test_examples_without_a_label_are_answered_by_the_teacher_alone(tmp_path: Path) -> None:
     known = tokenised().select([index for index in range(20) if index % 4 < 2])
     options = {"per_device_train_batch_size": 20, "max_steps": 1, "optim": "sgd"}

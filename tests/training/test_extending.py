@@ -99,6 +99,7 @@ def rates(trained: Any) -> list[float]:
     return [entry["learning_rate"] for entry in trained.state.log_history if "learning_rate" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("series", "ends", "why"), [
     (ENOUGH, 6, "converged"), (RISING + ENOUGH, 12, "converged"),
     ([*RISING, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8], 18, "growing"),
@@ -119,6 +120,7 @@ def test_it_goes_on_until_it_has_converged_or_is_at_its_limit(
     assert made.state.best_global_step == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_every_part_has_the_learning_rate_of_the_first(tmp_path: Path, kind: str) -> None:
     options = {"lr_scheduler_type": kind, "warmup_steps": 2}
@@ -131,6 +133,7 @@ def test_every_part_has_the_learning_rate_of_the_first(tmp_path: Path, kind: str
     assert rates(alone)[2] == 5e-2
 
 
+@pytest.mark.slow
 def test_a_level_rate_stays_level_and_what_it_goes_on_is_the_longer_training(tmp_path: Path) -> None:
     """Bit for bit: the same examples, moments and randomness; also where a part ends within an epoch (of three steps)."""
     options = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2, "optim": "adamw_torch", "max_steps": 5,
@@ -146,6 +149,7 @@ def test_a_level_rate_stays_level_and_what_it_goes_on_is_the_longer_training(tmp
     assert distance(weights(made), weights(longer)) == 0
 
 
+@pytest.mark.slow
 def test_schedules_make_their_way_in_the_first_part_and_stay(tmp_path: Path) -> None:
     made = by_series(tmp_path, RISING + ENOUGH)
     seen: list[float] = []
@@ -159,6 +163,7 @@ def test_schedules_make_their_way_in_the_first_part_and_stay(tmp_path: Path) -> 
     assert seen == pytest.approx([step / PART for step in range(PART)] + [1.0] * PART)
 
 
+@pytest.mark.slow
 def test_a_part_that_was_saved_is_measured_at_its_end_however_seldom_else(tmp_path: Path) -> None:
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", "max_steps": 15}  # of three steps each
     series = [step / 100 for step in range(1, 61)]
@@ -231,6 +236,7 @@ def test_two_processes_go_on_as_one(tmp_path: Path) -> None:
     assert distance(alone, first) < 2e-6
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_at_the_end_of_a_part_is_heard(tmp_path: Path) -> None:
     """It is saved there, measured, and goes on from there."""
     made = by_series(tmp_path, RISING + ENOUGH)
@@ -276,6 +282,7 @@ def test_every_part_is_measured_ten_times_where_a_recipe_does_not_say(tmp_path: 
     assert arguments(tmp_path, trainer={"metric_for_best_model": "accuracy"}).greater_is_better
 
 
+@pytest.mark.slow
 def test_evaluations_are_spread_over_a_part_and_not_over_the_longest(tmp_path: Path) -> None:
     made = by_series(tmp_path, [step / 100 for step in range(1, 41)], extend=2, eval_steps=0.25, save_steps=0.25,
                      max_steps=20, logging_steps=0.5)

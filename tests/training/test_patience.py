@@ -172,6 +172,7 @@ def test_it_ends_when_nothing_became_better_and_keeps_the_best(tmp_path: Path, p
     assert distance(weights(made), seen[best]) == 0
 
 
+@pytest.mark.slow
 def test_it_ends_when_transformers_own_would(tmp_path: Path) -> None:
     ours, theirs = (by_series(tmp_path / name, callbacks=[one]) for name, one in (
         ("ours", Patience(2)), ("theirs", EarlyStoppingCallback(2))))
@@ -219,6 +220,7 @@ def test_what_has_ended_is_not_gone_on_with(tmp_path: Path, epochs: bool) -> Non
     assert more.state.global_step > ended
 
 
+@pytest.mark.slow
 def test_a_training_that_begins_anew_has_all_its_patience(tmp_path: Path) -> None:
     callback = Patience(2)
     by_series(tmp_path / "one", callbacks=[callback]).train()

@@ -303,6 +303,7 @@ def test_continuing_from_a_saved_student_is_refused(tmp_path: Path) -> None:
         made.train(resume_from_checkpoint=str(tmp_path / "saved"))
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_found(tmp_path: Path) -> None:
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     whole = trainer(tmp_path, options=options)
@@ -331,6 +332,7 @@ def rates(made: DistillationTrainer) -> list[float]:
     return [entry["learning_rate"] for entry in made.state.log_history if "learning_rate" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -357,6 +359,7 @@ def test_schedulers_with_their_arguments_are_transformers_own(tmp_path: Path, op
     assert len({*rates(made)}) > 1
 
 
+@pytest.mark.slow
 def test_an_optimizer_and_a_scheduler_of_ones_own_are_used(tmp_path: Path) -> None:
     student = classifier()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
@@ -412,6 +415,7 @@ def test_callbacks_are_called_and_may_be_classes(tmp_path: Path) -> None:
     assert seen == ["BertForSequenceClassification"] * 2 + ["eval_accuracy", "test_accuracy"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_before_the_first_step_and_several_workers(tmp_path: Path) -> None:
     plain = trainer(tmp_path, evaluated=tokenised(), options={"eval_on_start": True, "eval_strategy": "epoch"})
     workers = trainer(tmp_path, options={"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3})

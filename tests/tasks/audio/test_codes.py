@@ -71,6 +71,7 @@ def several(place: Path, kind: str) -> str:
     return str(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["musicgen", "csm"])
 def test_one_with_several_codes_at_a_step_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     asked = {"teacher": several(tmp_path / kind, kind), "student": {"layers": 1}, "output": str(tmp_path / "run")}

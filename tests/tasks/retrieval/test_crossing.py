@@ -296,6 +296,7 @@ def test_what_a_cross_encoder_cannot_teach_a_check_says(tmp_path: Path, changes:
     assert any(re.search(words, one) for one in problems), problems
 
 
+@pytest.mark.slow
 def test_a_check_of_what_goes_together_has_no_problem_and_an_estimate(tmp_path: Path) -> None:
     found = check(from_options(recipe(tmp_path, cache={"form": "dense"})))
     assert not found.problems

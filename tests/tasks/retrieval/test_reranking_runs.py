@@ -99,6 +99,7 @@ def test_unlabelled_candidates_stand_beside_others_and_alone(tmp_path: Path, kin
         assert run.scores.learnt["unlabelled"] > 0
 
 
+@pytest.mark.slow
 def test_unlabelled_queries_may_share_documents_with_what_is_measured_and_are_left_out_themselves(tmp_path: Path) -> None:
     folder = Path(searched(tmp_path / "search"))
     documents = [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text().splitlines()][:4]
@@ -128,6 +129,7 @@ def test_what_makes_no_sense_is_said_before_a_run(tmp_path: Path, changes: dict[
     assert any(re.search(words, one) for one in found.problems), found.problems
 
 
+@pytest.mark.slow
 def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
     found = check(from_options(recipe(tmp_path)))
     assert not found.problems
@@ -159,6 +161,7 @@ def test_the_teacher_is_asked_what_it_thinks_of_every_unlabelled_pair(tmp_path: 
     assert any("the teacher's answer is a number" in one for one in check(from_options(asked)).problems)
 
 
+@pytest.mark.slow
 def test_long_lists_and_grades_of_a_file_can_be_named(tmp_path: Path) -> None:
     rows = [{"frage": "a song", "treffer": ["the band", "old match"], "noten": [2, 0]}] * 4
     file = lines(tmp_path / "named.jsonl", rows)

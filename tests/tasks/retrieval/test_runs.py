@@ -151,6 +151,7 @@ def test_filters_by_what_the_teacher_thinks_are_refused(tmp_path: Path) -> None:
     assert any("the teacher's answer is a vector" in one for one in check(from_options(asked)).problems)
 
 
+@pytest.mark.slow
 def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
     found = check(from_options(recipe(tmp_path)))
     assert not found.problems

@@ -406,6 +406,7 @@ def test_classes_several_labels_numbers_and_words_are_learnt_together_however_a_
         assert one == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_chosen_on_validation_data_is_saved_with_its_head(tmp_path: Path) -> None:
     task, splits, loaded = _of_every_kind(tmp_path)
     assert task.settles

@@ -69,6 +69,7 @@ def test_what_layers_change_is_the_mean_over_the_tasks(made: Made) -> None:
     assert len(found[stack]) == 4
 
 
+@pytest.mark.slow
 def test_what_matters_to_any_of_the_tasks_matters(made: Made) -> None:
     """Importance is by the labels of both: that of units by a batch of both is theirs one by one, as a mean."""
     student = made.student().model

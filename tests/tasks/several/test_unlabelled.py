@@ -114,6 +114,7 @@ def test_each_is_answered_by_its_own_teacher_and_its_label_is_not_counted(made: 
         said.parts["topics"].logits.logits[:1], said.parts["topics"].labels[:1], reduction="sum")))
 
 
+@pytest.mark.slow
 def test_what_is_measured_in_its_task_is_left_out_and_counted_by_it(tmp_path: Path) -> None:
     made = Made(tmp_path)
     measured = made.splits["test"]

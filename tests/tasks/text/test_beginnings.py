@@ -64,6 +64,7 @@ def test_no_kept_token_changes(kind: str, side: str, monkeypatch: pytest.MonkeyP
     assert cut == whole_cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [8, 9])
 def test_no_kept_token_of_a_pair_changes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, first = made("wordpiece"), long_texts()

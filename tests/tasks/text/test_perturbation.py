@@ -158,6 +158,7 @@ def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels
     assert settled.resolved(section).clean_passes == (3 if expected == "light" else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["auto", "light"])
 def test_auto_is_none_of_a_teacher_without_a_table_of_words_and_light_is_refused(asked: str) -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": ["a", "b"] * 8})

@@ -71,6 +71,7 @@ def test_others_are_left_as_they_are(family: str) -> None:
     assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "family"), [(Detection, "detr"), (ImageSegmentation, "maskformer")])
 def test_students_by_a_config_begin_apart_and_others_keep_their_weights(task: Any, family: str) -> None:
     teacher = random(family)

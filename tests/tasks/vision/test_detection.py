@@ -116,6 +116,7 @@ def test_a_model_that_reads_no_mask_gets_no_pictures_of_several_sizes(tmp_path: 
         task.prepare(splits["train"], made.processor, None, training=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_size_that_a_model_cannot_read_is_refused_in_words_and_no_other(family: str, tmp_path: Path) -> None:
     task, splits = task_of(tmp_path)

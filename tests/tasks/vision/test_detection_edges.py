@@ -128,6 +128,7 @@ def _edges(line: str) -> float:
     return float(json.loads(line)["terms"]["edges"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("teacher", "student", "words"), [
     ("d-fine", "detr", "the student has none: D-FINE and DEIMv2"), ("detr", "d-fine", "the teacher has none"),
     ("d-fine", "d-fine", "")])

@@ -133,6 +133,7 @@ def test_the_program_beside_a_file_takes_pictures_on_end_where_all_others_lay(
             np.testing.assert_array_equal(found["inputs"]["pixel_values"], own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "words"), [
     ("rt-detr", "export: onnx: a RTDetrForObjectDetection cannot be written, as its graph would hold for one number"),
     ("d-fine", "export: onnx: a DFineForObjectDetection cannot be written, as torch's exporter cannot hold"),
@@ -159,6 +160,7 @@ def test_what_makes_no_sense_is_said_before_a_run(tmp_path: Path, changes: dict[
     assert any(re.search(words, one) for one in found), found
 
 
+@pytest.mark.slow
 def test_a_check_of_what_works_says_what_a_run_will_do(tmp_path: Path) -> None:
     found = check(from_options(recipe(tmp_path)))
     assert not found.problems

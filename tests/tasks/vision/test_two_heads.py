@@ -98,6 +98,7 @@ def test_by_one_kind_of_terms_alone_the_mean_learns_and_no_head_stays_random(tmp
     assert other > 1e-3
 
 
+@pytest.mark.slow
 def test_a_cut_step_is_the_same_and_answers_are_the_mean_of_both_heads(tmp_path: Path) -> None:
     found = []
     for pieces in ((8, 1), (2, 4)):
