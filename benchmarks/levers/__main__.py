@@ -1,6 +1,6 @@
 """What single levers are worth, against the same recipe without them; all on the data of the demos.
 
-    python -m benchmarks.levers --parts reasons weights search curve transfer api extend --seeds 3
+    python -m benchmarks.levers --parts reasons weights search curve transfer api extend layers --seeds 3
 
 Every run is kept in a folder: stopped, the same command continues; finished, it only prints the tables.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.levers import extended, passed_on, pulled, reasons, searched, served
+from benchmarks.levers import extended, layered, passed_on, pulled, reasons, searched, served
 from benchmarks.levers.setting import Setting
 from stilla.runtime.quiet import quiet_libraries
 
@@ -27,6 +27,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Setting], str]]] = {
     "transfer": ("digits", passed_on.show),
     "api": ("text", served.show),
     "extend": ("digits", extended.show),
+    "layers": ("digits", layered.show),
     "extend-text": ("text", partial(extended.show, lengths=(20,))),
 }
 """By name, the demo whose data it takes, and what measures it."""
