@@ -126,8 +126,8 @@ def _worth(data: Path | None, folder: Path) -> None:
     for split in SPLITS:
         write(folder, split, [
             {"title": paper["title"], "sentence": sentence, "worth": float(score)}
-            for paper in read(source, split)[:PAPERS]
-            for sentence, score in zip(paper["source"], paper["rouge_scores"], strict=True)])
+            for paper in read(source, split)[:PAPERS] if len(paper["source"]) == len(paper["rouge_scores"])  # of some one lacks
+            for sentence, score in zip(paper["source"], paper["rouge_scores"])])
 
 
 def _authors(data: Path | None, folder: Path) -> None:
