@@ -126,7 +126,7 @@ def _worth(data: Path | None, folder: Path) -> None:
     for split in SPLITS:
         write(folder, split, [
             {"title": paper["title"], "sentence": sentence, "worth": float(score)}
-            for paper in read(source, split)[:PAPERS] if len(paper["source"]) == len(paper["rouge_scores"])  # of some one lacks
+            for paper in read(source, split)[:PAPERS] if len(paper["source"]) == len(paper["rouge_scores"])  # a few lack one
             for sentence, score in zip(paper["source"], paper["rouge_scores"])])
 
 
