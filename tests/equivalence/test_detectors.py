@@ -28,9 +28,10 @@ def test_micro_batches_equal_one_batch(tmp_path: Path, name: str, cut: tuple[int
         assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.detectors", 17, 8, 1, "all")
-    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.detectors", 17, 2, 2, "all")
+@pytest.mark.parametrize("name", ["all", "edges"])
+def test_two_processes_equal_one(tmp_path: Path, name: str) -> None:
+    ((alone, said_alone),) = launch(tmp_path / "one", 1, "tests.equivalence.detectors", 17, 8, 1, name)
+    (first, said), (second, _) = launch(tmp_path / "two", 2, "tests.equivalence.detectors", 17, 2, 2, name)
     assert distance(first, second) == 0
     assert distance(alone, first) < CLOSE
     for a, b in zip(said_alone, said, strict=True):
