@@ -17,7 +17,7 @@ from transformers.models.d_fine.modeling_d_fine import distance2bbox
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Edges, Queries
 from stilla.objectives._bins import carried, seen_from
-from stilla.objectives._matching import corners
+from stilla.objectives._matching import corners, pairs
 from stilla.signals import Detections, Dims, Signals
 from stilla.signals import Edges as Distributions
 from tests.objectives.test_objects import CLASSES
@@ -239,6 +239,44 @@ def test_pairs_are_those_of_queries() -> None:
     sums = queries.sums(Signals(detections=student), Signals(detections=teacher), 0.0)
     assert queries.loss(sums, 0.0).item() == pytest.approx(0, abs=1e-12)
     assert loss(student, teacher, term_of()).item() > 0.1
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_guesses_are_paired_once_for_both_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    """To the bit, values and gradients, each layer's pairs its own; another teacher of the same step has its own too."""
+    counted = []
+
+    def counting(cost: Tensor) -> tuple[Tensor, Tensor]:
+        counted.append(1)
+        return pairs(cost)
+
+    monkeypatch.setattr("stilla.objectives._sets.pairs", counting)
+
+    def after(shared: bool) -> list[Tensor]:
+        first, last = (found(3, seed=seed, exclusive=exclusive) for seed in (1, 2))
+        whole = replace(last, earlier=(replace(first, edges=None), first))
+        ends = []
+        for told in (found(3, queries=8, seed=9), found(3, queries=8, seed=10)):
+            for term in (Queries(), term_of()):
+                ours, theirs = (whole, told) if shared else (_anew(whole), _anew(told))
+                value = term.loss(term.sums(Signals(detections=ours), Signals(detections=theirs), 0.0), 0.0)
+                value.backward()
+                ends.append(value.detach())
+        return [*ends, *(one.grad for each in (first, last) for one in (each.logits, each.boxes, each.edges.logits)  # type: ignore[union-attr]
+                         if one.grad is not None)]
+
+    together, both = after(shared=True), len(counted)
+    apart = after(shared=False)
+    assert both == 2 * 3 * 3  # teachers, layers, pictures
+    assert len(counted) - both == 2 * (3 + 2) * 3  # two of the layers have edges
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def _anew(said: Detections) -> Detections:
+    return replace(said, earlier=tuple(replace(one) for one in said.earlier))
 
 
 def test_models_without_distributions_are_refused_by_name() -> None:

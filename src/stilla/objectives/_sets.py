@@ -20,6 +20,9 @@ _ALPHA, _GAMMA = 0.25, 2.0
 """Of the focal loss, as every detector of the family has them."""
 _NO_OBJECT = -100
 
+Partners = tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]
+"""Places of a student's guesses in one picture, and of those of its teacher's that answer to them."""
+
 
 class SetTarget(TargetObjective):
     """Against what the data say is there: base of `objects` and `segments`, which say the equations."""
@@ -98,7 +101,8 @@ class SetTeacher(StepFeatureObjective):
             if said.shape[-1] != target.shape[-1]:
                 raise CompatibilityError(f"{self._named}: the student has {said.shape[-1]} classes, the teacher "
                                          f"{target.shape[-1]}; expected the same")
-            losses += [self._of_picture(*of_both) for of_both in zip(said, ours, target, shapes)]
+            losses += [self._of_picture(*of_both)
+                       for of_both in zip(said, ours, target, shapes, partners(self.shape, one, told))]
         sure = sure + target.sigmoid().amax(-1).sum()
         return torch.stack([torch.stack(losses).sum() if losses else sure.new_zeros(()), sure])
 
@@ -107,10 +111,10 @@ class SetTeacher(StepFeatureObjective):
 
     def _of_picture(
         self, said: Float[Tensor, "ours classes"], ours: Float[Tensor, "ours numbers"],
-        target: Float[Tensor, "theirs classes"], theirs: Float[Tensor, "theirs numbers"]
+        target: Float[Tensor, "theirs classes"], theirs: Float[Tensor, "theirs numbers"], paired: Partners
     ) -> Float[Tensor, ""]:
         sure = target.sigmoid().amax(-1)
-        mine, yours = answering(self.shape, said, ours, target, theirs)
+        mine, yours = paired
         weight = said.new_zeros(len(said)).index_put((mine,), sure[yours])
         # log 0, as a number that has a gradient: what answers to nothing
         goal = torch.full_like(said, torch.finfo(said.dtype).min / 4).index_put((mine,), target[yours])
@@ -120,12 +124,26 @@ class SetTeacher(StepFeatureObjective):
 
 
 @torch.no_grad()
-def answering(
+def partners(shape: Shape, found: Guesses, told: Guesses) -> list[Partners]:
+    """Which of a student's guesses answer to which of its teacher's, of each picture: the cheapest pairs, weighted by how
+    sure the teacher is; of a teacher with more guesses those that it is surest of.
+
+    Found once, for all terms that compare the same guesses: what a pair costs is the kind of shape's, whatever a term weighs.
+    """
+    key = (type(shape), id(told))
+    if key not in found.partners:
+        exact = torch.promote_types(found.logits.dtype, torch.float32)
+        of_all = (found.independent(), shape.said(found), told.independent(), shape.told(told))
+        each = zip(*(one.to(found.logits.device, exact) for one in of_all))
+        found.partners[key] = told, [_answering(shape, *of_both) for of_both in each]  # whose id stays its own
+    paired: list[Partners] = found.partners[key][1]
+    return paired
+
+
+def _answering(
     shape: Shape, said: Float[Tensor, "ours classes"], ours: Float[Tensor, "ours numbers"],
     target: Float[Tensor, "theirs classes"], theirs: Float[Tensor, "theirs numbers"]
-) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Which of a student's guesses in a picture answer to which of its teacher's: the cheapest pairs, weighted by how sure
-    the teacher is; of a teacher with more guesses those that it is surest of."""
+) -> Partners:
     sure = target.sigmoid().amax(-1)
     surest = sure.argsort(descending=True, stable=True)[: len(said)]
     apart = torch.cdist(said.sigmoid(), target[surest].sigmoid(), p=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError, all_of
 from stilla.objectives._bins import carried, seen_from
-from stilla.objectives._sets import answering
+from stilla.objectives._sets import partners
 from stilla.objectives._shapes import BoxShape
 from stilla.objectives._weights import softening
 from stilla.objectives.base import LayerMap, StepFeatureObjective
@@ -62,9 +62,9 @@ class Edges(StepFeatureObjective):
             raise CompatibilityError(f"`edges` needs distributions of edges, and what the {whose} said of this batch has "
                                      "none; of a cache, capture it with this recipe into another cache.path")
         exact = torch.promote_types(found.logits.dtype, torch.float32)
-        target, boxes = (one.detach().to(found.logits.device, exact) for one in (told.independent(), told.boxes))
+        target = told.independent().detach().to(found.logits.device, exact)
         layers = [one for one in (found, *found.earlier) if one.edges is not None]
-        losses = [self._of_layer(one, told, target, boxes) for one in layers]
+        losses = [self._of_layer(one, told, target) for one in layers]
         sure = target.sigmoid().amax(-1).sum() + len(target)
         return torch.stack([torch.stack(losses).sum(), sure])
 
@@ -72,14 +72,12 @@ class Edges(StepFeatureObjective):
         return sums[0] / sums[1].clamp_min(1)
 
     def _of_layer(
-        self, found: Detections, told: Detections, target: Float[Tensor, "batch theirs classes"],
-        boxes: Float[Tensor, "batch theirs 4"]
+        self, found: Detections, told: Detections, target: Float[Tensor, "batch theirs classes"]
     ) -> Float[Tensor, ""]:
         assert found.edges is not None
         assert told.edges is not None
-        said, ours = found.independent().to(target.dtype), found.boxes.to(target.dtype)
         logits, reference = found.edges.logits.to(target.dtype), found.edges.reference.detach().to(target.dtype)
-        places = [answering(_SHAPE, *of_both) for of_both in zip(said, ours, target, boxes)]
+        places = partners(_SHAPE, found, told)
         if not places:
             return 0 * logits.sum()
         picture = torch.cat([torch.full_like(mine, number) for number, (mine, _) in enumerate(places)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,8 @@ class Detections:
     logits: a column for each class, of which a sigmoid is the probability; or, where the classes are `exclusive`, one more
     for "nothing", under a softmax of all. boxes: centre x, y, width and height, as shares of the picture. earlier: what the
     layers before the last one find, which learn the same; empty of a teacher. edges: distributions of which the boxes are
-    the means, where a model has them.
+    the means, where a model has them. partners: a teacher's guesses that answer to these, by teacher: found by the first
+    objective that asks (`objectives/_sets.py`), and the same for all others.
     """
 
     logits: Float[Tensor, "batch queries columns"]
@@ -36,6 +38,7 @@ class Detections:
     exclusive: bool = False
     earlier: tuple[Detections, ...] = ()
     edges: Edges | None = None
+    partners: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def independent(self) -> Float[Tensor, "batch queries classes"]:
         return independent(self.logits) if self.exclusive else self.logits
@@ -45,13 +48,14 @@ class Detections:
 class Segments:
     """The same with masks: of each guess, how sure the model is that a place of a grid over the picture is its own.
 
-    masks: of which a sigmoid is the probability.
+    masks: of which a sigmoid is the probability. partners: as of `Detections`.
     """
 
     logits: Float[Tensor, "batch queries columns"]
     masks: Float[Tensor, "batch queries height width"]
     exclusive: bool = True
     earlier: tuple[Segments, ...] = ()
+    partners: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def independent(self) -> Float[Tensor, "batch queries classes"]:
         return independent(self.logits) if self.exclusive else self.logits
