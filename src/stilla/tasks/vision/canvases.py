@@ -80,8 +80,12 @@ class Canvas:
 class Source:
     """Pictures of a split as both sides read them; kept in memory as far as they fit."""
 
-    def __init__(self, pictures: Pictures, keys: NDArray[np.int64], student: Canvas, teacher: Canvas) -> None:
-        self.pictures, self.keys, self.student, self.teacher = pictures, keys, student, teacher
+    def __init__(
+        self, pictures: Pictures, others: Pictures, keys: NDArray[np.int64], student: Canvas, teacher: Canvas
+    ) -> None:
+        """others: what the teacher sees; the same object where it is the same."""
+        self.pictures, self.others = pictures, others
+        self.keys, self.student, self.teacher = keys, student, teacher
         self._kept: list[list[NDArray[Any]]] = []
         first = self._read(0)
         if sum(one.nbytes for one in first) * len(keys) <= _KEEP:
@@ -94,13 +98,19 @@ class Source:
         return ours, ours if self.teacher is self.student else self.teacher.batch([one[1] for one in some])
 
     def _read(self, place: int) -> list[NDArray[Any]]:
+        picture = self._picture(self.pictures, place)
+        ours = self.student.pixels.geometry(picture)
+        if self.teacher is self.student:
+            return [ours]
+        seen = picture if self.others is self.pictures else self._picture(self.others, place)
+        return [ours, self.teacher.pixels.geometry(seen)]
+
+    def _picture(self, pictures: Pictures, place: int) -> PIL.Image.Image:
         key = int(self.keys[place])
         try:
-            picture = self.pictures.rgb(key)
+            return pictures.rgb(key)
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{self.pictures.name(key)} cannot be read: {error}") from error
-        sides = [self.student] if self.teacher is self.student else [self.student, self.teacher]
-        return [side.pixels.geometry(picture) for side in sides]
+            raise DataError(f"{pictures.name(key)} cannot be read: {error}") from error
 
 
 def sizes_of(pictures: Pictures) -> dict[int, Size]:

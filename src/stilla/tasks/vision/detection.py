@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
@@ -28,6 +28,7 @@ from stilla.tasks.vision.detection_exam import DetectionExam, packed, unpacked
 from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import geometry_of, settings
+from stilla.tasks.vision.privileged import pictures_of_teacher
 from stilla.tasks.vision.sections import DetectionData
 
 _SHOWN = 320  # pixels
@@ -40,6 +41,8 @@ class Detection(ObjectTask[DetectionData]):
     column: Column | None = None
     sizes: frozenset[Size] = frozenset()
     """Width and height of all pictures of the splits: each model has one canvas for all of a run."""
+    others: frozenset[Size] = frozenset()
+    """The same of those that only teachers see."""
     bins: tuple[float, ...] = ()
     """Where the teacher's bins lie, where both models have distributions of edges and they are learnt; else none."""
 
@@ -82,6 +85,11 @@ class Detection(ObjectTask[DetectionData]):
         if problems:
             raise all_at_once(problems, DataError)
         return cls(problem, section, image, column=column, sizes=frozenset(seen))
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        found = pictures_of_teacher(columns, self.section, self.image, splits, self.columns)
+        several = [Pictures.of(split, found) for split in splits.values()] if found else []
+        return replace(self, teachers=found, others=frozenset(size for one in several for size in sizes_of(one).values()))
 
     @classmethod
     def queries_of(cls, model: nn.Module) -> int:
@@ -129,30 +137,34 @@ class Detection(ObjectTask[DetectionData]):
         return detectors.unwritten(model, formats)
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([self.image, *self.columns]).cast_column(self.image, Image(decode=False))
+        return _pictures.undecoded(split.select_columns([*self.seen, *self.columns]), self.seen)
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         if self.section is None or self.column is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        pictures = Pictures.of(split, self.image)
+        pictures, read, theirs = self.shown_to(split, taught=teacher is not None)
         sizes = sizes_of(pictures)
-        skipped = pictures.broken() if self.section.broken == "skip" else {}
+        unread = self.seen if self.section.broken == "skip" else ()
+        skipped = {row for column in unread for row in Pictures.of(split, column).broken()}
         keys = np.setdiff1d(np.array([*sizes], np.int64), np.array([*skipped], np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
         every = self.sizes | {*sizes.values()}
-        own = Canvas.of(student, every)
-        shared = teacher is None or (settings(student) == settings(teacher) and student.sees == teacher.sees)
-        other = own if shared or teacher is None else Canvas.of(teacher, every)
+        larger = every if theirs is pictures else self.others | {*sizes_of(theirs).values()}
+        own = Canvas.of(student, larger if read is theirs else every)
+        shared = teacher is None or (
+            settings(student) == settings(teacher) and student.sees == teacher.sees and theirs is read)
+        other = own if shared or teacher is None else Canvas.of(teacher, larger)
         objects = detection_data.read(self.section, self.problem, self.column, split, sizes)
         spans = np.array([sizes[int(key)] for key in keys], np.int64)
         there = [np.zeros((0, 6)) if (found := objects.rows[key]) is None else found for key in keys]
         return Prepared(
-            examples=Positions(len(keys)), collate=_Collate(Source(pictures, keys, own, other), objects, keys, spans),
+            examples=Positions(len(keys)), collate=_Collate(Source(read, theirs, keys, own, other), objects, keys, spans),
             keys=keys, references=there,
-            aligned=teacher is None or geometry_of(student.processor) == geometry_of(teacher.processor))
+            aligned=teacher is None or (
+                geometry_of(student.processor) == geometry_of(teacher.processor) and theirs is read))
 
     # --- batches and signals ---
 

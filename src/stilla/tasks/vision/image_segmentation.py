@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import PIL.Image
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import nn
 
@@ -37,8 +37,9 @@ from stilla.tasks.vision.object_task import ObjectTask, together
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.panoptic_data import Panoptic
 from stilla.tasks.vision.panoptic_exam import PanopticExam
-from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.pixels import Kept, Processor, Source, geometry_of, keep, settings
+from stilla.tasks.vision.privileged import pictures_of_teacher
 from stilla.tasks.vision.segment_exam import SegmentExam
 from stilla.tasks.vision.segmentation_data import refuse_broken
 from stilla.tasks.vision.segmentation_section import ImageSegmentationData
@@ -103,6 +104,9 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
             raise all_at_once(problems, DataError)
         return cls(problem, section, image, found=found, panoptic=panoptic)
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        return replace(self, teachers=pictures_of_teacher(columns, self.section, self.image, splits, self.columns))
+
     @classmethod
     def queries_of(cls, model: nn.Module) -> int:
         return segment_models.queries_of(model)
@@ -140,24 +144,24 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         return segment_models.unwritten(model, formats)
 
     def beside(self, split: Dataset) -> Dataset:
-        some = object_columns.undecoded(split.select_columns([self.image, *self.columns]), self._found())
-        return some.cast_column(self.image, Image(decode=False))
+        some = object_columns.undecoded(split.select_columns([*self.seen, *self.columns]), self._found())
+        return undecoded(some, self.seen)
 
     def prepare(
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        pictures = Pictures.of(split, self.image)
+        pictures, read, theirs = self.shown_to(split, taught=teacher is not None)
         sizes = sizes_of(pictures)
         skipped = self._broken(split) if self.section.broken == "skip" else []
         keys = np.setdiff1d(np.array([*sizes], np.int64), np.array(skipped, np.int64))
         if not len(keys):
             raise DataError(f"there is no picture left in {self.image!r}: all {len(split)} are broken.")
-        sample = pictures.rgb(keys[0])
-        own = Processor(student, sample)
-        other = own if teacher is None or settings(student) == settings(teacher) else Processor(teacher, sample)
-        source = keep(Source(pictures, keys, own, other, None))
+        own = Processor(student, read.rgb(keys[0]))
+        same = teacher is None or (settings(student) == settings(teacher) and theirs is read)
+        other = own if same else Processor(teacher, theirs.rgb(keys[0]))
+        source = keep(Source(read, keys, own, other, None, others=None if theirs is read else theirs))
         grid = self.grid or self._grid(source.pixels([0])[0].shape[-2:])
         objects = Objects(self._found(), self.problem, split, sizes, self.panoptic)
         right = objects.of if self.panoptic is None else objects.parted
@@ -165,11 +169,11 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, objects, keys, spans, grid), keys=keys,
             references=ReadOnce[Any](len(keys), lambda place: right(int(keys[place]))),
-            aligned=teacher is None or geometry_of(student) == geometry_of(teacher))
+            aligned=teacher is None or (geometry_of(student) == geometry_of(teacher) and theirs is read))
 
     def _broken(self, split: Dataset) -> list[int]:
         """The rows that are left out: said when the data were looked at."""
-        found, broken = self._found(), set(Pictures.of(split, self.image).broken())
+        found, broken = self._found(), {row for column in self.seen for row in Pictures.of(split, column).broken()}
         if found.single is not None and found.single in split.column_names:
             known = np.flatnonzero(~are_unlabelled(split))
             seen = look(split.select(known), self.image, found.single, found.read).broken if len(known) else {}

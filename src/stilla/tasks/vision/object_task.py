@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypeVar
@@ -24,7 +24,7 @@ from stilla.tasks.shared.labels import Problem
 from stilla.tasks.vision.beginnings import begin_apart
 from stilla.tasks.vision.broken import usable_pictures
 from stilla.tasks.vision.image_classification import usual_pictures
-from stilla.tasks.vision.pictures import Pictures, holds_pictures
+from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.sections import Objects
 
 _ONE_CLASS = "single_label_classification"
@@ -44,6 +44,11 @@ class ObjectTask(Task[ObjectsT]):
     section: ObjectsT | None = None
     """None for a model whose batches a person makes."""
     image: str = ""
+    teachers: str = ""
+    """The column of pictures that teachers see instead; empty: the same. Both are seen whole, so that shares of one are
+    shares of the other; what is found is told in pixels of the student's."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and sees those."""
     queries: int = 0
     """How many guesses the teacher makes; 0 where no teacher is known."""
 
@@ -77,6 +82,9 @@ class ObjectTask(Task[ObjectsT]):
         names = names_of(config) or tuple(f"LABEL_{index}" for index in range(len(config.id2label)))
         return cls(Problem("class", (), names, names), queries=cls.queries_of(model))
 
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self.teachers else self
+
     def adapted_to(self, teacher: Loaded) -> Self:
         config: Any = teacher.model.config
         told = _Named(config.id2label)
@@ -94,11 +102,24 @@ class ObjectTask(Task[ObjectsT]):
         return ObjectiveSpec(kind=self.objectives[0])
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        found = bound(pool, (self.image,), called, holds_pictures, "pictures", usual_pictures, self.columns)
-        return found.cast_column(self.image, Image(decode=False))
+        found = bound(pool, self.seen, called, holds_pictures, "pictures", usual_pictures, self.columns)
+        return undecoded(found, self.seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        return usable_pictures(self.section, pool, (self.image,))
+        return usable_pictures(self.section, pool, self.seen)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """All columns of pictures that models see."""
+        return (self.image, self.teachers) if self.teachers else (self.image,)
+
+    def shown_to(self, split: Dataset, *, taught: bool) -> tuple[Pictures, Pictures, Pictures]:
+        """Those in whose pixels things lie; what the model that is asked sees, and what a teacher beside it sees: the same
+        object where it is the same. taught: whether there is one."""
+        own = Pictures.of(split, self.image)
+        others = Pictures.of(split, self.teachers) if self.teachers else own
+        read = others if self.as_teacher else own
+        return own, read, others if taught else read
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return ((digest,) for digest in Pictures.of(split, self.image).digests())
