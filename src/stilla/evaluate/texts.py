@@ -28,10 +28,12 @@ LOOKED_AT = 256
 
 @dataclass(frozen=True)
 class Author:
-    """Who writes: a model or an exported file's writer, with what makes its inputs and reads its tokens."""
+    """Who writes: a model or an exported file's writer, with what makes its inputs and reads its tokens. `task`: by which it
+    is asked, where that is not the exam's own: of a teacher that reads something else than its students."""
 
     write: nn.Module | Writer
     processor: Any
+    task: Writes | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def write_texts(
     for split, examples in splits.items():
         for name, seeds in authors.items():
             for seed, author in enumerate(seeds):
-                asked = some(task.asked(examples, author.processor), section.limit)
+                asked = some((author.task or task).asked(examples, author.processor), section.limit)
                 done = generate(author.write, task, asked, author.processor, decoding, batch_size=size,
                                 title=f"{name} writes, {split}")
                 texts.setdefault(name, {}).setdefault(split, []).append(done.answers)
@@ -79,7 +81,8 @@ def writing(
     section, task = exam.section, exam.task
     decoding = Decoding(section.max_new_tokens, section.num_beams)
     size = section.batch_size or batch_size
-    asked = some_questions(task, examples, size, {name: author.processor for name, (author, *_) in authors.items()})
+    asked = some_questions(examples, size, {name: (author.task or task, author.processor)
+                                            for name, (author, *_) in authors.items()})
     # what is too long for one model's tokens is left out of its questions: all are timed on what all were asked
     common = sorted(set.intersection(*(set(one.keys.tolist()) for one in asked.values()))) if asked else []
     if not common:
@@ -100,17 +103,17 @@ def writing(
     return found
 
 
-def some_questions(task: Writes, examples: Dataset, least: int, processors: Mapping[str, Any]) -> dict[str, Asked]:
-    """What is asked of some of the examples, at least so many if there are, by every processor.
+def some_questions(examples: Dataset, least: int, whom: Mapping[str, tuple[Writes, Any]]) -> dict[str, Asked]:
+    """What is asked of some of the examples, at least so many if there are, by every task and processor.
 
     Raises:
         DataError: all of them are too long, in all the examples.
     """
     try:
         few = from_all_over(examples, max(least, LOOKED_AT))
-        return {name: task.asked(few, one) for name, one in processors.items()}
+        return {name: task.asked(few, one) for name, (task, one) in whom.items()}
     except DataError:  # what is short enough may be elsewhere
-        return {name: task.asked(examples, one) for name, one in processors.items()}
+        return {name: task.asked(examples, one) for name, (task, one) in whom.items()}
 
 
 def _rows(asked: Asked, keys: Sequence[int]) -> list[int]:

@@ -38,6 +38,7 @@ from stilla.stages.vocabulary import cost_of
 from stilla.tasks.answers import Answers, in_common
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.exam import Exam, ForwardExam
+from stilla.tasks.language.writing import Writes
 
 LOOKED_AT = 10_000
 """Texts in which it is counted how many words a smaller vocabulary has changed."""
@@ -166,8 +167,11 @@ class Compared:
 
     def authors(self) -> dict[str, list[Author]]:
         """Who is asked to write."""
-        authors = {**({} if self.teacher is None else {"teacher": [Author(self.teacher.model, self.teacher.processor)]}),
-                   **{role: [Author(one.model, one.processor) for one in seeds] for role, seeds in self.made.items()}}
+        authors = {role: [Author(one.model, one.processor) for one in seeds] for role, seeds in self.made.items()}
+        if self.teacher is not None:
+            told = self.between.of_teacher()
+            assert isinstance(told, Writes)  # as those that are asked to write
+            authors = {"teacher": [Author(self.teacher.model, self.teacher.processor, told)], **authors}
         if self.silent():
             return authors
         settings: Any = self.student.model.generation_config if self._writers else None

@@ -45,13 +45,15 @@ def seconds_of_writing(
     if section is not None and here:
         decoding = Decoding(section.max_new_tokens, section.num_beams)
         some = splits["train"] if pool is None else joined(None, pool.data)
-        theirs, number = pace(task, teacher, some, decoding, section.batch_size, device), number_written(recipe, splits, pool)
+        theirs = pace(task.of_teacher(), teacher, some, decoding, section.batch_size, device)
+        number = number_written(recipe, splits, pool)
         found["completions"] = _between(tokens, decoding, lambda length: number * theirs(length))
     if generation is not None and generation.metrics:
         decoding = Decoding(generation.max_new_tokens, generation.num_beams)
         size = generation.batch_size or recipe.evaluate.batch_size
         measured = splits[headline_split(list(splits))]
-        theirs, ours = (pace(task, one, measured, decoding, size, device) for one in (teacher, student))
+        theirs, ours = (pace(asked, one, measured, decoding, size, device)
+                        for asked, one in ((task.of_teacher(), teacher), (task, student)))
         students = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) + len(recipe.export)
         texts = number_asked(generation, to_measure(splits))
         one, many = TIMED
@@ -83,7 +85,7 @@ class Pace:
 
 def pace(task: Writes, loaded: Loaded, examples: Dataset, decoding: Decoding, batch_size: int, device: str) -> Pace:
     """Of a model in batches of this size, or of fewer texts where these take long. Leaves the model on the CPU."""
-    asked = some(some_questions(task, examples, batch_size, {"": loaded.processor})[""], batch_size)
+    asked = some(some_questions(examples, batch_size, {"": (task, loaded.processor)})[""], batch_size)
     by_length = np.argsort(asked.tokens.lengths, kind="stable")
     stopwatch = Stopwatch(device)
     loaded.model.to(device)

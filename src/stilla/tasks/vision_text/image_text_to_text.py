@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,7 +33,7 @@ from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
-from stilla.tasks.vision_text import questions, scripts, shown
+from stilla.tasks.vision_text import questions, scripts, shown, teachers
 from stilla.tasks.vision_text.album import NONE, Album
 from stilla.tasks.vision_text.caption_exam import CaptionExam
 from stilla.tasks.vision_text.looker import Looker, look, looker_for
@@ -59,6 +59,10 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
     layout: Layout | None = None
     answers: Any = None
     """Of what type the column of answers is."""
+    teachers: Layout | None = None
+    """Where it stands what teachers see and are asked instead; None: the same. The answers are the same."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and sees that."""
 
     kind: ClassVar[str] = "image-text-to-text"
     usage = DESCRIBING
@@ -83,6 +87,22 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
             raise all_at_once(problems, DataError)
         return cls(section=section, layout=found, answers=questions.answers_feature(train, found))
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        own = self._layout
+        other = teachers.layout(own, columns, splits)
+        problems: list[str] = []
+        for name, split in splits.items() if other != own else ():
+            attempt(problems, _refuse_broken, self.section, name, split, other)
+        if problems:
+            raise all_at_once(problems, DataError)
+        return replace(self, teachers=None if other == own else other)
+
+    def of_teacher(self) -> Self:
+        return self if self.teachers is None else replace(self, as_teacher=True)
+
+    def teaching(self) -> Self:
+        return self.of_teacher()
+
     @classmethod
     def of_model(cls, model: nn.Module) -> Self:
         raise CompatibilityError("image-text-to-text: where the same tokens stand for both models is known only of data that "
@@ -93,14 +113,14 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         """Pictures (with questions or conversations, where the data have such), about which the teacher writes."""
-        return self._layout.unlabelled(pool, called, self.answers)
+        return self._layout.unlabelled(pool, called, self.answers, self.teachers)
 
     def usable(self, pool: Dataset) -> Dataset:
-        broken = _refuse_broken(self.section, "unlabelled", pool, self._layout, free=True)
-        return pool.select(np.setdiff1d(np.arange(len(pool)), broken)) if broken else pool
+        broken = {row for one in self._layouts for row in _refuse_broken(self.section, "unlabelled", pool, one, free=True)}
+        return pool.select(np.setdiff1d(np.arange(len(pool)), sorted(broken))) if broken else pool
 
     def beside(self, split: Dataset) -> Dataset:
-        return self._layout.beside(split)
+        return self._layout.beside(split, self.teachers)
 
     def beside_answers(self, split: Dataset) -> Dataset:
         return self.beside(split)
@@ -153,9 +173,12 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         if ours.tokenizer.get_vocab() != theirs.tokenizer.get_vocab():
             refuse_other_tokens(ours.tokenizer, theirs.tokenizer)
         album, asked = self._asked(split)
+        others = self if self.teachers is None or teacher is None else self.of_teacher()
+        albums, told = (album, asked) if others is self else others._asked(split)
+        shared = theirs is ours and others is self
         one = dict(Script(ours).learnt(asked, skip=self._skips))
-        other = one if theirs is ours else dict(Script(theirs).learnt(asked, skip=self._skips))
-        kept, sequences, others = shown.fitting(one, other, (ours, theirs), self._length(ours, theirs),
+        other = one if shared else dict(Script(theirs).learnt(told, skip=self._skips))
+        kept, sequences, answered = shown.fitting(one, other, (ours, theirs), self._length(ours, theirs),
                                                 lambda number: asked[number].row)
         if not kept:
             raise DataError(f"nothing can be learnt of any of the {len(split)} examples: within {self._length(ours, theirs)} "
@@ -163,17 +186,22 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
                             "data.max_length, or make pictures smaller.")
         rows = np.array([asked[number].row for number in kept], np.int64)
         mine = shown.read(ours, sequences)
-        same = theirs is ours or all(np.array_equal(a, b) for (a, _), (b, _) in zip(sequences, others, strict=True))
-        collate = shown.Collate(album, rows, mine, mine if theirs is ours else shown.read(theirs, others),
+        same = shared or (others is self and all(
+            np.array_equal(a, b) for (a, _), (b, _) in zip(sequences, answered, strict=True)))
+        collate = shown.Collate((album, albums), rows, mine, mine if shared else shown.read(theirs, answered),
                                 shown.learnt_tokens(sequences))
         return Prepared(Positions(len(rows)), collate, rows, mine.tokens.lengths.tolist(), aligned=same)
 
     def _asked(self, split: Dataset, *, pool: bool = False) -> tuple[Album, list[scripts.Asked]]:
-        """All conversations of a split, in its order. `pool`: where an answer is only asked for, too."""
-        free = are_unlabelled(split)
-        rows = self._layout.read(split, free if pool else np.zeros(len(split), np.bool_))
-        album = Album.of(split, self._layout.image)
-        broken = album.broken() if self._skips else {}
+        """All conversations of a split, in its order, of rows that all models can read. `pool`: where an answer is only asked
+        for, too."""
+        free = are_unlabelled(split) if pool else np.zeros(len(split), np.bool_)
+        read = self._layout if self.teachers is None or not self.as_teacher else self.teachers
+        rows, album = read.read(split, free), Album.of(split, read.image)
+        broken = {row for one in {each.image for each in self._layouts} for row in Album.of(split, one).broken()} \
+            if self._skips else set()
+        broken |= {row for one in self._layouts if one is not read for row, talks in enumerate(one.read(split, free))
+                   if isinstance(talks, UnreadableError)}
         cut = _columns.values(split, CUT) if CUT in split.column_names else [False] * len(split)
         found = list[scripts.Asked]()
         for row, talks in enumerate(rows):
@@ -267,7 +295,9 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         return str(_looker(processor).tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def identity(self, processor: Any) -> str:
-        return tokens.fingerprint(self.tokenizer_of(processor), str(_looker(processor).to_dict()), self._layout.instruction)
+        read = () if self.teachers is None or not self.as_teacher else self.teachers.all
+        return tokens.fingerprint(self.tokenizer_of(processor), str(_looker(processor).to_dict()), self._layout.instruction,
+                                  *read)
 
     # --- what a recipe gives ---
 
@@ -276,6 +306,11 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         if self.layout is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         return self.layout
+
+    @property
+    def _layouts(self) -> tuple[Layout, ...]:
+        """The student's, and its teachers' where that is another."""
+        return (self._layout,) if self.teachers is None else (self._layout, self.teachers)
 
     def _section(self) -> ImageTextToTextData:
         if self.section is None:

@@ -88,18 +88,23 @@ class Layout:
         both = split.with_format(None).add_column(CUT, list(cut)).add_column(_NEW, written, feature=feature)
         return both.remove_columns([column]).rename_column(_NEW, column)
 
-    def unlabelled(self, pool: Dataset, called: Mapping[str, str], answer: Any) -> Dataset:
+    def unlabelled(
+        self, pool: Dataset, called: Mapping[str, str], answer: Any, others: Layout | None = None
+    ) -> Dataset:
         """Pictures (with questions, or conversations up to an open end) that nobody has answered. answer: the type of the
-        answers' column."""
+        answers' column. others: what teachers read instead, which has to be there too."""
         first = () if self.source == "captions" else (self.columns[0],)
-        wanted, answers, talking = (self.image, *first), self.columns[len(first) :], self.source == "messages"
+        answers, talking = self.columns[len(first) :], self.source == "messages"
+        images = (self.image,) if others is None else tuple(dict.fromkeys((self.image, others.image)))
+        wanted = (self.image, *first, *self._beside(others))
         found = bound(pool, wanted, called, lambda feature: talking or holds_album(feature) or is_text(feature),
                       f"pictures and {self.source}" if first else "pictures", self._usual, answers)
-        if not holds_album(found.features[self.image]):
-            raise DataError(f"data.unlabelled: {self.image!r} holds no pictures. {columns_of(pool)}")
-        found = undecoded(found, self.image)
+        for image in images:
+            if not holds_album(found.features[image]):
+                raise DataError(f"data.unlabelled: {image!r} holds no pictures. {columns_of(pool)}")
+            found = undecoded(found, image)
         if talking:
-            pictures = found.select_columns([self.image])
+            pictures = found.select_columns([*images])
             return concatenate_datasets([pictures, talks.unanswered(found, self.columns[0])], axis=1)
         return with_nulls(found, {answers[0]: answer})
 
@@ -112,9 +117,15 @@ class Layout:
                 is_talk(pool, name) if self.source == "messages" else name.lower() in QUESTIONS)]
         return [*pictures, *others] if (len(pictures), len(others)) == (1, int(self.source != "captions")) else None
 
-    def beside(self, split: Dataset) -> Dataset:
+    def _beside(self, others: Layout | None) -> tuple[str, ...]:
+        """Columns that these have and this has not."""
+        return () if others is None else tuple(name for name in others.all if name not in self.all)
+
+    def beside(self, split: Dataset, others: Layout | None = None) -> Dataset:
         """What is read of labelled rows, in the form in which others can stand beside them."""
-        some = undecoded(split.select_columns(list(self.all)), self.image)
+        some = undecoded(split.select_columns([*self.all, *self._beside(others)]), self.image)
+        if others is not None:
+            some = undecoded(some, others.image)
         return talks.as_json(some, self.columns) if self.source == "messages" else some
 
 

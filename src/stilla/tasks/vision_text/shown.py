@@ -57,9 +57,10 @@ def read(looker: Looker, sequences: Sequence[Sequence_], *, left: bool = False) 
 @dataclass(frozen=True)
 class Collate:
     """`labels`: of each example the tokens that are learnt, as the student numbers them, and as the teacher does. `rows`: the
-    row of each in its split, of which `album` has the pictures."""
+    row of each in its split, of which `albums` has the student's pictures and the teacher's: one album where they are the
+    same."""
 
-    album: Album
+    albums: tuple[Album, Album]
     rows: NDArray[np.int64]
     student: Read
     teacher: Read
@@ -67,11 +68,13 @@ class Collate:
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         chosen = list(examples)
-        looked = [self.album.look(int(self.rows[one])) for one in chosen]
-        pictures = [seen for seen, _ in looked]
-        student = {**self.student.inputs(chosen), **self.student.looker.pixels(pictures)}
+        album, others = self.albums
+        looked = [album.look(int(self.rows[one])) for one in chosen]
+        student = {**self.student.inputs(chosen), **self.student.looker.pixels([seen for seen, _ in looked])}
+        if others is not album:
+            looked = [others.look(int(self.rows[one])) for one in chosen]
         teacher = student if self.teacher is self.student else {
-            **self.teacher.inputs(chosen), **self.teacher.looker.pixels(pictures)}
+            **self.teacher.inputs(chosen), **self.teacher.looker.pixels([seen for seen, _ in looked])}
         places = {side.value: one.positions(chosen)
                   for side, one in ((Side.STUDENT, self.student), (Side.TEACHER, self.teacher))}
         return Batch(student=student, teacher=teacher, words=places,
