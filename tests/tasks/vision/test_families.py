@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from transformers import AutoModelForImageClassification, PreTrainedModel, TrainingArguments, set_seed
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import is_timm_available
 
 from stilla import DistillationTrainer, Term
@@ -40,6 +42,9 @@ FAMILIES: Mapping[str, Callable[[], PreTrainedModel]] = {
         **LABELS)),
     "swin": lambda: hf.SwinForImageClassification(hf.SwinConfig(
         image_size=SIZE, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, **LABELS)),
+    "pvt": lambda: hf.PvtForImageClassification(hf.PvtConfig(
+        image_size=SIZE, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2],
+        sequence_reduction_ratios=[2, 2, 1, 1], mlp_ratios=[2] * 4, num_labels=2, **LABELS)),
     "vit": lambda: hf.ViTForImageClassification(vit_config(image_size=SIZE, patch_size=8, **LABELS)),
 }
 
@@ -77,12 +82,54 @@ def distilled(place: Path, teacher: str, student: StudentSpec) -> PreTrainedMode
 
 @pytest.mark.parametrize(("teacher", "student"), [
     ("resnet", "vit"), ("vit", "resnet"), ("bottleneck", "convnext"), ("convnext", "mobilenet_v2"), ("swin", "regnet"),
-    ("efficientnet", "swin"), ("regnet", "efficientnet"), ("mobilenet_v2", "bottleneck")])
+    ("efficientnet", "swin"), ("regnet", "efficientnet"), ("mobilenet_v2", "bottleneck"), ("pvt", "vit"), ("vit", "pvt")])
 @pytest.mark.slow
 def test_every_family_teaches_and_learns_from_another(tmp_path: Path, teacher: str, student: str) -> None:
     ours = StudentSpec(model=folder_of(tmp_path / "ours", student))
     found = distilled(tmp_path, folder_of(tmp_path / "theirs", teacher), ours)
     assert type(found) is type(FAMILIES[student]())
+
+
+def _with_config(place: Path, **changes: Any) -> str:
+    """The folder with these fields in its config.json; None: without them."""
+    file = place / "config.json"
+    said = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({name: value for name, value in said.items() if value is not None}))
+    return str(place)
+
+
+def test_a_pvt_has_as_many_outputs_as_its_labels_have_names(tmp_path: Path) -> None:
+    """Its config keeps a number of its own, 1,000 where nothing says it, as in folders of transformers 4."""
+    task = task_of(rows_of(4))
+    source = ModelSource(model=_with_config(Path(folder_of(tmp_path / "of-4", "pvt")), num_labels=None))
+    assert AutoConfig.from_pretrained(source.model).num_labels == 1000
+    for labelled in (True, False):
+        made = task.load(source, labelled=labelled).model
+        assert made.classifier.out_features == 2
+        assert made.config.num_labels == 2
+        stored = load_file(tmp_path / "of-4/model.safetensors")
+        torch.testing.assert_close(made.classifier.weight, stored["classifier.weight"])
+        made.save_pretrained(tmp_path / str(labelled))
+        again = AutoModelForImageClassification.from_pretrained(tmp_path / str(labelled))
+        assert (again.classifier.out_features, again.config.id2label) == (2, {0: "cat", 1: "dog"})
+    # of other labels, and of none at all
+    for place, changes in (("other", {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 3}),
+                           ("none", {"id2label": None, "label2id": None})):
+        started = task.load(ModelSource(model=_with_config(Path(folder_of(tmp_path / place, "pvt")), **changes)),
+                            labelled=False).model
+        assert started.classifier.out_features == 2
+        assert started.config.id2label == {0: "cat", 1: "dog"}
+
+
+def test_a_pvt_whose_head_has_other_outputs_than_names_does_not_teach(tmp_path: Path) -> None:
+    """What transformers makes where only names are given."""
+    names = dict(LABELS)
+    hf.PvtForImageClassification(hf.PvtConfig(
+        image_size=SIZE, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2],
+        sequence_reduction_ratios=[2, 2, 1, 1], **names)).save_pretrained(tmp_path / "m")
+    image_processor(SIZE).save_pretrained(tmp_path / "m")
+    with pytest.raises(CompatibilityError, match=r"holds weights of other shapes than its config\.json says"):
+        task_of(rows_of(4)).load(ModelSource(model=str(tmp_path / "m")), labelled=True)
 
 
 @pytest.mark.slow

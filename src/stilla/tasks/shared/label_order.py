@@ -36,12 +36,23 @@ def _nameless(count: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
+def count_by_names(config: Any) -> None:
+    """As many outputs as labels have names. Configs have the number of the names; PVT's keeps one beside them, which is 1,000
+    where nothing says it (folders of transformers 4, whoever gives names alone), and has no names where nobody gave any."""
+    if config.id2label is None:
+        config.id2label = dict(enumerate(_nameless(config.num_labels)))
+        config.label2id = {name: index for index, name in config.id2label.items()}
+    elif config.num_labels != len(config.id2label):
+        config.num_labels = len(config.id2label)
+
+
 def write_names(model: nn.Module, problem: Problem) -> None:
     """Tell a Hugging Face model what its outputs mean."""
     config: Any = model.config
     names = problem.names or ("LABEL_0",)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
+    count_by_names(config)
     # of a single class (things that are found) transformers takes no name of a problem, when the config is read again
     config.problem_type = None if problem.kind == "single_label" and len(names) < 2 else PROBLEM_TYPES[problem.kind]
     if problem.activation == "sigmoid":

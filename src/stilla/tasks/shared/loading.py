@@ -24,7 +24,7 @@ from stilla.runtime.imports import is_import_path
 from stilla.tasks.shared.activations import activation_of, read_beside
 from stilla.tasks.shared.imported import ImportedModel, imported
 from stilla.tasks.shared.int8 import quantise
-from stilla.tasks.shared.label_order import PROBLEM_TYPES, names_of, write_names
+from stilla.tasks.shared.label_order import PROBLEM_TYPES, count_by_names, names_of, write_names
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.shared.standard import begun, last_layer
 
@@ -163,6 +163,7 @@ def read_config(source: ModelSource) -> Any:
         raise CompatibilityError(f"model: {source.model!r} asks for {kernel!r} as its implementation, which is code that "
                                  "would be fetched and run. Take that out of its config.json, or say trust_remote_code: true")
     read_beside(config, source.model, **where(source))
+    count_by_names(config)
     return config
 
 
@@ -270,6 +271,9 @@ def explained(name: str, key: str) -> Iterator[None]:
             why = "has no config.json that says what model it is"
         elif re.search(r"model type .* does not recognize", str(error)):
             why = f"is of a type that this version of transformers does not know: {message}"
+        elif "ignore_mismatched_sizes" in str(error):
+            why = ("holds weights of other shapes than its config.json says: a head, for example, with another number of "
+                   "outputs than id2label has names")
         elif isinstance(error, OSError) and not Path(name).expanduser().is_dir():
             here = near_models(Path(name).expanduser())
             why = (f"is neither a folder here nor a model that the Hugging Face Hub has, or lets you see: "
