@@ -29,8 +29,8 @@ WHOLE: Mapping[str, frozenset[str]] = {
 }
 """The recipes that what is offered is held against, nothing left out but this."""
 
-FOLDER_ALONE = frozenset({"distil-whisper", "object-detection"})
-"""The recipes whose models (Whisper, RT-DETR) are among those of their task that are not written as files."""
+FOLDER_ALONE = frozenset({"distil-whisper"})
+"""The recipes whose models (Whisper) are among those of their task that are not written as files."""
 
 MORE_CLASSES = frozenset({"token-classification", "semantic-segmentation", "embedding"})
 """Whose tiny data have one or two classes, and others more."""

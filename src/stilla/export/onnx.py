@@ -32,7 +32,7 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     elif task.towers:
         _write_towers(model, task, examples(prepared), path)
     else:
-        export_onnx(model, task.axes, task.outputs, examples(prepared), path, task.answer)
+        export_onnx(model, task.axes, task.outputs, examples(prepared), path, task.answer, sets=task.unordered)
     return "Weights and arithmetic in float32."
 
 
@@ -43,6 +43,8 @@ def export_onnx(
     batches: Sequence[Inputs],
     path: Path,
     name: str = "logits",
+    *,
+    sets: bool = False,
 ) -> None:
     """Trace the first batch, clean the graph, write it, and compare its answers with the model's on all batches.
 
@@ -50,6 +52,7 @@ def export_onnx(
         axes: for each input the names of its first axes, which may have any size; the others are fixed.
         outputs: what of the model's outputs is given. name: what it is called.
         batches: of different sizes, with padding where there is any; the first of at least two rows.
+        sets: an example's answer has no order (see `check`).
 
     Raises:
         ExportError: as for `write`.
@@ -63,7 +66,7 @@ def export_onnx(
     shapes = tuple(dict.fromkeys(range(len(axes[name])), torch.export.Dim.DYNAMIC) for name in batches[0])
     trace(whole, batches[0], shapes, [name], path, type(model).__name__)
     clean(path, {name: dict(enumerate(named)) for name, named in axes.items()})
-    check(OnnxModel(path), lambda inputs: whole(*inputs.values()), batches)
+    check(OnnxModel(path), lambda inputs: whole(*inputs.values()), batches, sets=sets)
 
 
 def _write_towers(model: nn.Module, task: Task, batches: Sequence[Inputs], path: Path) -> None:

@@ -72,6 +72,8 @@ class Task(ABC, Generic[SectionT]):
     """How the names of the Hugging Face classes of its models end (`ForSequenceClassification`)."""
     answer: ClassVar[str] = "logits"
     """What `outputs` is called in an exported file."""
+    unordered: ClassVar[bool] = False
+    """Whether `outputs` is of sets (batch, things, numbers), which are the same in whatever order."""
     towers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parts of its models that answer by themselves, each in an exported file of its own: their names, with the inputs that
     each takes. Their answers stand one after the other in `outputs`."""

@@ -44,7 +44,7 @@ OFFERED: Mapping[str, Offered] = {
                                           "a loop that knows the prompt"),
     "text-to-speech": Offered(("spectrogram", "frames"), _STATES, (), "a file would need a loop that knows when to end"),
     "object-detection": Offered(("objects", "queries"), ("edges", *_STATES, "maps"), ("onnx",),
-                                "int8 has not been measured of boxes; RT-DETR, D-FINE and DEIMv2 have no file"),
+                                "int8 has not been measured of boxes"),
     "causal-lm": _TOKENS,
     "masked-lm": _TOKENS,
     "embedding": Offered(("embedding",), ("similarities", *_TAUGHT, *_CLASSES, *_STATES)),

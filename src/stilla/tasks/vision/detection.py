@@ -54,6 +54,7 @@ class Detection(ObjectTask[DetectionData]):
     objectives: ClassVar[tuple[str, str]] = ("objects", "queries")
     heads: ClassVar[tuple[str, ...]] = ("ForObjectDetection",)
     answer: ClassVar[str] = "detections"
+    unordered: ClassVar[bool] = True
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",), "pixel_mask": ("batch",)}
 
     # --- data ---

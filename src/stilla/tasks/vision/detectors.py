@@ -127,22 +127,9 @@ def queries_of(model: nn.Module) -> int:
     return int(found[0])
 
 
-_UNTRACED = {
-    **dict.fromkeys(("rt_detr", "rt_detr_v2"), "its graph would hold for one number of pictures only"),
-    **dict.fromkeys(("d_fine", "deimv2"), "torch's exporter cannot hold its forward"),
-}
-
-
 def unwritten(model: nn.Module, formats: Sequence[str]) -> list[str]:
     """Why it cannot be exported so."""
-    config: Any = model.config
-    found = []
-    if "onnx" in formats and (why := _UNTRACED.get(config.model_type)):
-        found.append(f"onnx: a {type(model).__name__} cannot be written, as {why}. Leave it out, or take a DETR, a "
-                     "Deformable or LW-DETR or a YOLOS as student")
-    if "int8" in formats:
-        found.append("int8: detectors have not been measured in it; use onnx")
-    return found
+    return ["int8: detectors have not been measured in it; use onnx"] if "int8" in formats else []
 
 
 def detections(outputs: Any, classes: int) -> Detections:
