@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
 import stilla
+from stilla.after import evaluate_run
 from stilla.check import check
 from stilla.recipe.file import from_options
 from stilla.tasks.text.answer_texts import normalised
@@ -60,6 +61,16 @@ def test_answers_are_learnt_exported_shown_and_given(tmp_path: Path) -> None:
         given = space["answer"](question, context, length=32, longest=4)
         right += normalised(given or "") == normalised((said["text"] or [""])[0])
     assert right / 60 == pytest.approx(scores.student["exact_match"], abs=1e-6)
+    # other questions, and such as all have answers, are answered as it was measured, with the threshold that was chosen
+    again = evaluate_run(run.folder, tmp_path / "test.json")
+    assert {one: again.subjects[one]["f1"] for one in ("teacher", "student", "onnx")} == {
+        one: scores.subjects[one]["f1"] for one in ("teacher", "student", "onnx")}
+    some = answerers.rows(40, 5, maybe_none=False, longest=12)
+    file = answerers.squad(tmp_path / "answered.json", 40, 5, maybe_none=False, longest=12)
+    given = [space["answer"](question, context, length=32, longest=4) or ""
+             for context, question in zip(some["context"], some["question"])]
+    right = sum(normalised(one) == normalised(said["text"][0]) for one, said in zip(given, some["answers"]))
+    assert right / 40 == pytest.approx(evaluate_run(run.folder, file).student["exact_match"], abs=1e-6)
 
 
 def test_a_student_learns_from_a_cache_what_it_learns_live(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from stilla.runtime.quiet import quiet_libraries
 from stilla.scores import Scores
 from stilla.stages import generated, unlabelled
 from stilla.stages.answered import Summary
+from stilla.stages.compared import CHOSEN_ON
 from stilla.stages.folder import RunFolder, is_run
 from stilla.stages.groups import Parts
 from stilla.stages.measuring import measure, sliced_by
@@ -72,20 +73,36 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> S
         task = tasks.of_recipe(recipe, {name: split})
     except DataError as error:  # the new data are no part of the recipe
         raise DataError(str(error).replace(f"data.{name}:", f"{shown}:")) from error
-    task = task.adapted_to(_student(recipe, folder, task))
+    student = _student(recipe, folder, task)
+    validation, unchosen = None, list[str]()
+    if task.settles or task.has_settled(student.model):
+        validation, unchosen = _chosen_on(recipe)
+    if validation is not None:  # what can be answered is as the run knows it: whether there may be no answer
+        task = tasks.of_recipe(recipe, {name: split, CHOSEN_ON: validation})
+    task = task.adapted_to(student)
     teacher = _teacher(recipe, folder, task)
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
-    notes = [*_of_answers(recipe, folder),
+    notes = [*_of_answers(recipe, folder), *unchosen,
              *(f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking)]
     parts = [] if recipe.personal is None else [Parts.of(folder, seed) for seed in range(recipe.evaluate.seeds)]
     if parts and parts[0].by not in split.column_names:
         parts, by = [], parts[0].by
         notes.append(f"personal: {Path(shown).name} has no column {by!r}, so nobody's part is asked")
-    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder), parts=parts, notes=notes)
+    scores = measure(recipe, task, {name: split}, teacher, made, exports_of(folder), parts=parts, notes=notes,
+                     validation=validation, own=False)
     scores.dump(target)
     return scores
+
+
+def _chosen_on(recipe: Recipe) -> tuple[Dataset | None, list[str]]:
+    """The run's validation data; where they cannot be read any more, that nothing is chosen on them."""
+    try:
+        return data.load(recipe.data, seed=recipe.seed, teachers=recipe.teacher.own_data).get("validation"), []
+    except DataError as error:
+        return None, ["the run's validation data are not there any more, so that its models choose nothing on them (data."
+                      f"thresholds, when there is no answer), and are measured as if they had not: {error}"]
 
 
 def _new_data(new: Any, folder: RunFolder, recipe: Recipe) -> tuple[str, str, Dataset, Path]:

@@ -6,8 +6,8 @@ flipped examples are those of the first, the model that is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from datasets import Dataset
@@ -39,6 +39,11 @@ class Examined:
     exam: Exam
     answers: AllAnswers
     simple: tuple[str, ...] = ()
+
+    def on(self, splits: Collection[str]) -> Examined:
+        """The answers on these splits alone."""
+        return replace(self, answers={subject: {split: seeds for split, seeds in each.items() if split in splits}
+                                      for subject, each in self.answers.items()})
 
 
 def make_scores(

@@ -85,8 +85,13 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
 
 def without(model: nn.Module, field: str) -> None:
     """Take a field that a config's class knows nothing of out of a model's, where it is one of transformers."""
-    if isinstance(model, PreTrainedModel) and field in vars(model.config):
+    if says(model, field):
         delattr(model.config, field)
+
+
+def says(model: nn.Module, field: str) -> bool:
+    """Whether a config says such a field, where it is one of transformers' models."""
+    return isinstance(model, PreTrainedModel) and field in vars(model.config)
 
 
 def _derived(config: PreTrainedConfig, values: Mapping[str, object]) -> list[str]:

@@ -137,8 +137,8 @@ class Measured(Checked):
     seeds: tuple[float, ...] = ()
 
     def __getitem__(self, metric: str) -> float:
-        """The metric's value on test data if there are any, else on validation data."""
-        split = "test" if "test" in self.quality else "validation"
+        """The metric's value on test data if there are any, else on validation data, else on those that were measured."""
+        split = next((name for name in ("test", "validation") if name in self.quality), next(iter(self.quality)))
         return self.quality[split][metric].value
 
 

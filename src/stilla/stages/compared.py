@@ -46,7 +46,10 @@ LOOKED_AT = 10_000
 _IN_PARTS = f"{PERSONAL}:"
 
 VALIDATION = "validation"
-"""The split on which models choose."""
+"""The split on which models choose, of a run's own."""
+
+CHOSEN_ON = "the run's validation data"
+"""What the same is called beside other data, which may be called anything but that."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Compared:
     files: Mapping[str, Any]
     device: torch.device
     parts: Sequence[Parts] = ()
+    chosen_on: str | None = VALIDATION
+    """The split on which models choose; None where they choose nothing."""
     simple: dict[str, Cost] = field(default_factory=dict)
     """What was answered without a model, and what it costs."""
 
@@ -123,7 +128,7 @@ class Compared:
             answers = said(split)
             for name, seeds in [*self._by_subject(answers).items(), *self._without_a_model(exam, answers)]:
                 found.setdefault(name, {})[split] = seeds
-        return self._settled(exam, found) if VALIDATION in found["student"] else found
+        return found if self.chosen_on not in found["student"] else self._settled(exam, found, self.chosen_on)
 
     def _without_a_model(self, exam: Exam, said: Mapping[str, Answers]) -> Iterator[tuple[str, list[Answers]]]:
         """What needs none, as a subject of its own; what it is made of is all that it costs."""
@@ -132,9 +137,9 @@ class Compared:
             self.simple[name] = Cost(parameters=one.numbers, bytes=4 * one.numbers)
             yield name, [any_.but(one.given)]
 
-    def _settled(self, exam: Exam, said: AllAnswers) -> dict[str, dict[str, list[Answers]]]:
+    def _settled(self, exam: Exam, said: AllAnswers, chosen_on: str) -> dict[str, dict[str, list[Answers]]]:
         """With what each model chooses on validation data; exported files, what the student that they hold has chosen."""
-        by = {name: said["student" if name in self.files else name][VALIDATION] for name in said}
+        by = {name: said["student" if name in self.files else name][chosen_on] for name in said}
         return {name: {split: [exam.settled(one, by[name][seed]) for seed, one in enumerate(seeds)]
                        for split, seeds in splits.items()} for name, splits in said.items()}
 

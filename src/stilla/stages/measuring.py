@@ -32,7 +32,7 @@ from stilla.export.running import open_exported
 from stilla.recipe import Recipe
 from stilla.runtime.processes import processes
 from stilla.scores import PERSONAL, Cost, Scores
-from stilla.stages.compared import Compared
+from stilla.stages.compared import CHOSEN_ON, VALIDATION, Compared
 from stilla.stages.groups import Parts, grouped
 from stilla.stages.words import narrowed
 from stilla.tasks.base import Loaded, Prepared, Task
@@ -79,15 +79,19 @@ def place(models: Sequence[Loaded]) -> torch.device:
 def measure(
     recipe: Recipe, task: Task, splits: Mapping[str, Dataset], teacher: Loaded | None, made: Mapping[str, Sequence[Loaded]],
     exported: Mapping[str, Path], *, parts: Sequence[Parts] = (), notes: Sequence[str] = (),
+    validation: Dataset | None = None, own: bool = True,
 ) -> Scores:
     """Answers and costs of every subject on these splits, as scores. `teacher`: None where there is no model here.
-    `parts`: of the student of every seed, for groups of examples. `notes`: to be kept with them."""
+    `parts`: of the student of every seed, for groups of examples. `notes`: to be kept with them. `own`: whether these are the
+    run's own splits, on whose validation data models choose (a threshold); else they choose on `validation`, or not at all."""
     slices = sliced_by(recipe, splits)
     device = place([*([] if teacher is None else [teacher]), *(one for loaded in made.values() for one in loaded)])
     unmeasured = None if teacher is None else task.unmeasured(teacher)
     compared = Compared(recipe, task, teacher if unmeasured is None else None, made,
-                        {kind: open_exported(path) for kind, path in exported.items()}, device, parts)
-    prepared = {split: compared.prepared(examples) for split, examples in splits.items()}
+                        {kind: open_exported(path) for kind, path in exported.items()}, device, parts,
+                        VALIDATION if own else None if validation is None else CHOSEN_ON)
+    asked = splits if validation is None else {**splits, CHOSEN_ON: validation}
+    prepared = {split: compared.prepared(examples) for split, examples in asked.items()}
     timed = headline_split(list(splits))
     costs, said = _costs(compared, splits[timed], prepared[timed])
     if teacher is not None and unmeasured is not None:
@@ -108,7 +112,7 @@ def measure(
             examined.append(Examined(exam, wrote.answers))
             said += [*wrote.notes, *compared.silent()]
         elif isinstance(exam, ForwardExam):
-            examined += compared.examined(exam, splits, prepared)
+            examined += [one.on(splits) for one in compared.examined(exam, asked, prepared)]
             said += compared.remarks(prepared[timed])
     said += compared.vocabulary(timed, splits[timed])
     costs |= compared.simple

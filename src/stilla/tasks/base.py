@@ -380,6 +380,10 @@ class Task(ABC, Generic[SectionT]):
     def forget(self, model: nn.Module) -> None:
         """Take out of a model what was chosen of another's answers, which it began as: it is not measured by that."""
 
+    def has_settled(self, model: nn.Module) -> bool:
+        """Whether a model says what was chosen of its answers, whatever the data here would have to be chosen."""
+        return False
+
     def apart(self) -> ForwardExam | None:
         """How models are compared that read other tokens, each by its own and none beside another; None where `exam` does."""
         return None

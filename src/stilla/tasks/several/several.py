@@ -280,6 +280,10 @@ class Several(Task[SeveralData]):
             task.forget(model.head(name))
         model.remember_heads()
 
+    def has_settled(self, model: nn.Module) -> bool:
+        assert isinstance(model, SeveralModel)
+        return any(task.has_settled(model.head(name)) for name, task in self.parts.items())
+
     def settle(self, model: nn.Module, validation: Answers) -> None:
         assert isinstance(model, SeveralModel)
         for name, task in self.parts.items():

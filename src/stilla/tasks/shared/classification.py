@@ -21,7 +21,7 @@ from typing_extensions import TypeVar
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, RecipeError, all_of
-from stilla.models.configs import without
+from stilla.models.configs import says, without
 from stilla.recipe import Data, ModelSource, StudentSpec
 from stilla.signals import Batch, Dense, Heads, Side, Signals
 from stilla.tasks.answers import Answers
@@ -165,6 +165,9 @@ class Classification(Task[ClassifiedT]):
 
     def forget(self, model: nn.Module) -> None:
         without(model, THRESHOLDS)
+
+    def has_settled(self, model: nn.Module) -> bool:
+        return says(model, THRESHOLDS)
 
     @abstractmethod
     def show(self, split: Dataset, key: int) -> View:

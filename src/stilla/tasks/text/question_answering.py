@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.models.configs import without
+from stilla.models.configs import says, without
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
@@ -242,6 +242,9 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def forget(self, model: nn.Module) -> None:
         without(model, THRESHOLD)
+
+    def has_settled(self, model: nn.Module) -> bool:
+        return says(model, THRESHOLD)
 
     def row_classes(self) -> int:
         return self.section.max_length
