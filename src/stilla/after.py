@@ -73,16 +73,15 @@ def _scored_on(new: Any, folder: RunFolder, recipe: Recipe, *, asked: bool) -> S
         task = tasks.of_recipe(recipe, {name: split})
     except DataError as error:  # the new data are no part of the recipe
         raise DataError(str(error).replace(f"data.{name}:", f"{shown}:")) from error
-    student = _student(recipe, folder, task)
-    validation, unchosen = None, list[str]()
-    if task.settles or task.has_settled(student.model):
-        validation, unchosen = _chosen_on(recipe)
-    if validation is not None:  # what can be answered is as the run knows it: whether there may be no answer
-        task = tasks.of_recipe(recipe, {name: split, CHOSEN_ON: validation})
-    task = task.adapted_to(student)
     teacher = _teacher(recipe, folder, task)
+    task = task.adapted_to(teacher or _student(recipe, folder, task))
     made = {role: [saved_student(recipe, folder, task, role, seed) for seed in range(recipe.evaluate.seeds)]
             for role in ("student", "baseline") if folder.model(role, 0).exists()}
+    validation, unchosen = None, list[str]()
+    if task.settles or task.has_settled(made["student"][0].model):
+        validation, unchosen = _chosen_on(recipe)
+    if validation is not None:  # what may be answered is as the run knows it: that there is no answer
+        task = tasks.of_recipe(recipe, {name: split, CHOSEN_ON: validation}).adapted_to(teacher or made["student"][0])
     target.parent.mkdir(exist_ok=True)  # where nothing can be written, that is known before anything is measured
     notes = [*_of_answers(recipe, folder), *unchosen,
              *(f"slices: {Path(shown).name} has no column {column!r}, which the recipe names" for column in lacking)]

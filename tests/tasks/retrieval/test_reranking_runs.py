@@ -48,6 +48,9 @@ def test_a_student_puts_what_was_found_in_order(tmp_path: Path) -> None:
     file = OnnxModel(run.folder / "export/onnx/model.onnx")
     np.testing.assert_allclose(file(dict(inputs)).reshape(-1), ours, atol=1e-5)
     assert "CrossEncoder" in (run.student / "README.md").read_text()
+    again = evaluate_run(run.folder, ask["data"]["test"])  # as other data, beside the same teacher
+    assert {name: again.subjects[name].quality["search"]["teacher_kendall"].value for name in again.subjects} == {
+        name: one.quality["test"]["teacher_kendall"].value for name, one in run.scores.subjects.items()}
     stages = json.loads((run.folder / "stages.json").read_text())
     stilla.distill(ask)  # finished: nothing is done again
     assert json.loads((run.folder / "stages.json").read_text()) == stages

@@ -174,6 +174,15 @@ def test_a_run_refuses_a_baseline_of_texts_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_given_student_makes_vectors_in_its_own_way(tmp_path: Path) -> None:
+    given = folder(tmp_path / "given", pooling="first", normalised=False, left=True)
+    run = stilla.distill(recipe(tmp_path, student={"model": given}, distill={**QUICK["distill"], "max_steps": 2}))
+    assert loaded(run.student).model.shape.pooling == "first"  # its teacher's is mean
+    again = evaluate_run(run.folder, tmp_path / "v.jsonl")  # as other data
+    assert again.student["spearman"] == pytest.approx(run.scores.student["spearman"], abs=1e-6)
+
+
+@pytest.mark.slow
 def test_a_run_can_be_measured_on_other_data_of_any_kind(tmp_path: Path) -> None:
     run = stilla.distill(recipe(tmp_path))
     found = evaluate_run(run.folder, search(tmp_path / "search"))
