@@ -83,7 +83,7 @@ def measure(
 ) -> Scores:
     """Answers and costs of every subject on these splits, as scores. `teacher`: None where there is no model here.
     `parts`: of the student of every seed, for groups of examples. `notes`: to be kept with them. `own`: whether these are the
-    run's own splits, on whose validation data models choose (a threshold); else they choose on `validation`, or not at all."""
+    run's own splits, on whose validation data models choose (a threshold); else they choose on `validation`, or nothing."""
     slices = sliced_by(recipe, splits)
     device = place([*([] if teacher is None else [teacher]), *(one for loaded in made.values() for one in loaded)])
     unmeasured = None if teacher is None else task.unmeasured(teacher)

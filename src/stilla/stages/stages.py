@@ -247,7 +247,8 @@ class Stages:
                     beginning.say_where(place, loaded, self.teacher, stage)
                 self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts,
                             inputs)
-                place.keep(name, inputs, replace(loaded, processor=place.task.as_measured(loaded.processor)), path)
+                kept = place.task.as_measured(loaded.processor, self.teacher.processor)
+                place.keep(name, inputs, replace(loaded, processor=kept), path)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
 

@@ -340,9 +340,9 @@ class Task(ABC, Generic[SectionT]):
         """The processor of `model`, with this tokenizer in place of its own."""
         return tokenizer
 
-    def as_measured(self, processor: Any) -> Any:
-        """A student's, as it is saved: where a folder is read by libraries that cut at what its processor says, at what the
-        recipe says."""
+    def as_measured(self, processor: Any, teacher: Any) -> Any:
+        """A student's, as it is saved: where a folder is read by libraries that cut at what its processor says, at what it
+        was cut beside this teacher's."""
         return processor
 
     def placed(self, labels: Tensor) -> Tensor:

@@ -320,7 +320,7 @@ def test_a_folder_cuts_texts_where_the_recipe_does(tmp_path: Path, teacher: Load
     batch = whole(made.prepare(splits["train"], teacher.processor, None, training=False))
     assert batch.student["attention_mask"].sum(1).max() == 6
     teacher.model.save_pretrained(tmp_path / "student")
-    kept = made.as_measured(teacher.processor)
+    kept = made.as_measured(teacher.processor, teacher.processor)
     kept.save_pretrained(tmp_path / "student")
     given = library.SentenceTransformer(str(tmp_path / "student"), device="cpu").encode(splits["train"]["text"])
     np.testing.assert_allclose(given, said(teacher.model, made, batch).embeddings["text"].detach(), atol=1e-6)

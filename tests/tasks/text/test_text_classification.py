@@ -111,6 +111,20 @@ def test_texts_are_cut_to_what_both_models_read_and_counted(caplog: pytest.LogCa
     assert "got 400, but the models read at most 9" in caplog.text
 
 
+def test_a_folder_is_saved_with_the_length_at_which_texts_were_cut() -> None:
+    short, long = bert_tokenizer(), bert_tokenizer(WORDS[::-1])
+    short.model_max_length, long.model_max_length = 5, 9000
+    rows = {"text": [f"{'bad ' * 700}film", "good"], "label": ["bad", "good"]}
+    for section, teacher, expected in (({"max_length": 7}, long, 7), ({}, long, 512), ({}, short, 5)):
+        task = task_of(rows, **section)
+        kept = task.as_measured(long, teacher)
+        assert kept.model_max_length == expected
+        read = task.prepare(Dataset.from_dict(rows), long, teacher, training=False).collate([0]).student["input_ids"]
+        assert kept(rows["text"][0], truncation=True)["input_ids"] == read[0].tolist()
+    assert long.model_max_length == 9000  # with which others read
+    assert task_of(rows, max_length=9).as_measured(short, long) is short
+
+
 @pytest.mark.parametrize("text", [None, "", " \n"])
 def test_texts_that_are_null_or_empty_are_refused_or_skipped(text: str | None) -> None:
     rows = {"text": ["good", text, "bad"], "label": ["a", "b", "b"]}

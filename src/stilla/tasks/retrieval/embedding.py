@@ -144,10 +144,11 @@ class Embedding(VectorTask):
     def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Any:
         return replace(processor, tokenizer=tokenizer)
 
-    def as_measured(self, processor: Any) -> Any:
+    def as_measured(self, processor: Any, teacher: Any) -> Any:
         if self.section is None or processor.whole:
             return processor
-        return replace(processor, tokenizer=_tokens.no_longer(processor.tokenizer, self.section.max_length))
+        beside = [] if self.teachers or isinstance(teacher, Crossing) else [teacher]  # who reads other texts cuts them alone
+        return replace(processor, tokenizer=_tokens.no_longer(processor.tokenizer, beside, self.section.max_length))
 
     def _labels(self) -> tuple[str, ...]:
         return () if self.form.score is None else (self.form.score,)

@@ -180,8 +180,8 @@ class Reranking(Task[RerankingData]):
                  for text in (row if isinstance(row, list) else [row]) if text)
         return _tokens.beginnings(processor, lines, _tokens.longest([processor], wanted))
 
-    def as_measured(self, processor: Any) -> Any:
-        return processor if self.section is None else _tokens.no_longer(processor, self.section.max_length)
+    def as_measured(self, processor: Any, teacher: Any) -> Any:
+        return processor if self.section is None else _tokens.no_longer(processor, [teacher], self.section.max_length)
 
     def _form(self, split: Dataset) -> Form:
         """A training's form, of what has its columns and nothing that says more; a split that is measured has its own."""

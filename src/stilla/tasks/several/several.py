@@ -149,6 +149,9 @@ class Several(Task[SeveralData]):
         own = next((name for name, part in self.section.parts.items() if part.teacher is None), next(iter(self.parts)))
         return self.parts[own].tokenizer_of(processor[own])
 
+    def as_measured(self, processor: Any, teacher: Any) -> Processors:
+        return Processors({name: task.as_measured(processor[name], teacher[name]) for name, task in self.parts.items()})
+
     def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Processors:
         return Processors(dict.fromkeys(self.parts, tokenizer))
 

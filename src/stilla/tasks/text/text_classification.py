@@ -60,6 +60,7 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
 
     kind: ClassVar[str] = "text-classification"
     data_section = TextClassificationData
+    given: ClassVar[str] = '"An example.", truncation=True'
     heads: ClassVar[tuple[str, ...]] = ("ForSequenceClassification",)
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(_tokens.INPUTS, ("batch", "tokens"))
     question: ClassVar[str] = ("To which of these classes does the text belong?\nClasses: {labels}\n\nText: {source}\n\n"
@@ -134,6 +135,10 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
             tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]] * max(1, len(self.text)), max_length=8)
             check_answers(model, tokens.batch([0, 1]), source.model)
         return Loaded(model, tokenizer, source.model)
+
+    def as_measured(self, processor: Any, teacher: Any) -> Any:
+        beside = [] if self.teachers else [teacher]  # who reads other texts cuts them alone
+        return processor if self.section is None else _tokens.no_longer(processor, beside, self.section.max_length)
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         wanted = None if self.section is None else self.section.max_length

@@ -158,9 +158,12 @@ def _identity(tokenizer: PreTrainedTokenizerBase) -> Any:
     return settings, {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
 
 
-def no_longer(tokenizer: PreTrainedTokenizerBase, length: int | None) -> PreTrainedTokenizerBase:
-    """The same, or a copy that cuts texts at so many tokens where it did later."""
-    if length is None or length >= tokenizer.model_max_length:
+def no_longer(
+    tokenizer: PreTrainedTokenizerBase, others: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None
+) -> PreTrainedTokenizerBase:
+    """The same, or a copy that cuts texts where they are cut that others read too: see `longest`."""
+    length = _readable([tokenizer, *others], wanted)
+    if length >= tokenizer.model_max_length:
         return tokenizer
     made = copy.deepcopy(tokenizer)
     made.model_max_length = length
@@ -310,7 +313,11 @@ class Reads(Protocol):
 
 def longest(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
     """What all of them can read, at most what the recipe wants."""
-    readable: int = min(tokenizer.model_max_length for tokenizer in tokenizers)
-    if wanted is not None and wanted > readable:
-        logger.warning("data.max_length: got %d, but the models read at most %d tokens", wanted, readable)
-    return min(readable, wanted or _LONGEST)
+    length = _readable(tokenizers, wanted)
+    if wanted is not None and wanted > length:
+        logger.warning("data.max_length: got %d, but the models read at most %d tokens", wanted, length)
+    return length
+
+
+def _readable(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
+    return min(*(int(tokenizer.model_max_length) for tokenizer in tokenizers), wanted or _LONGEST)
