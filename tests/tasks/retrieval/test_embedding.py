@@ -26,6 +26,7 @@ from stilla.tasks.forward import listen
 from stilla.tasks.retrieval import ranking
 from stilla.tasks.retrieval.embedding import Embedding
 from stilla.tasks.retrieval.forms import form_of, scores_of
+from stilla.tasks.retrieval.model import Shape
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.told import embed
 from stilla.teachers import CachedTeacher, CapturingTeacher, Keep, LiveTeacher
@@ -129,12 +130,25 @@ def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> N
     prepared = task.prepare(splits["validation"], teacher.processor, None, training=False)
     answers = examine(task.exam(), {"teacher": Asked(teacher.model)}, prepared, batch_size=5)["teacher"]
     a, b = (embed(teacher, splits["validation"][name], [None] * 24) for name in ("sentence1", "sentence2"))
-    near, scores = (a * b).sum(-1), np.array(splits["validation"]["score"])
+    same = np.array(splits["validation"]["sentence1"]) == np.array(splits["validation"]["sentence2"])
+    near, scores = np.where(same, 1.0, (a * b).sum(-1)), np.array(splits["validation"]["score"])
     values = {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()}
     assert values["spearman"] == pytest.approx(spearmanr(near, scores).statistic, abs=1e-9)
     assert values["pearson"] == pytest.approx(pearsonr(near, scores).statistic, abs=1e-6)
     concerned = [metric.name for metric in task.exam().metrics() if task.exam().concerns(metric, answers)]
     assert concerned == ["spearman", "pearson"]
+
+
+def test_pairs_of_the_same_text_are_equally_near() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(12, 32)).astype(np.float32)
+    pairs = np.stack([one, one * np.float32(1 + 1e-7)], 1)  # give or take what float32 leaves
+    pairs[:4, 1] = rng.normal(size=(4, 32))
+    scores = np.array([0.1, 0.3, 0.2, 0.4, *[1.0] * 8])
+    exam = Embedding(shape=Shape("mean", True)).exam()
+    spearman = next(metric for metric in exam.metrics() if metric.name == "spearman")
+    exact = np.where(np.arange(12) < 4, (pairs[:, 0] * pairs[:, 1]).sum(-1) / np.linalg.norm(pairs, axis=-1).prod(-1), 1.0)
+    assert spearman.compute(pairs, scores) == pytest.approx(spearmanr(exact, scores).statistic, abs=1e-9)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -277,7 +291,8 @@ def test_beginnings_of_vectors_are_measured_as_cut_vectors_are(tmp_path: Path, t
         values |= {metric.name: metric.compute(answers.given, answers.references) for metric in task.exam().metrics()
                    if task.exam().concerns(metric, answers)}
     a, b = (unit(embed(teacher, splits["validation"][name], [None] * 24)[:, :8]) for name in ("sentence1", "sentence2"))
-    near = (a.astype(np.float64) * b).sum(-1)
+    same = np.array(splits["validation"]["sentence1"]) == np.array(splits["validation"]["sentence2"])
+    near = np.where(same, 1.0, (a.astype(np.float64) * b).sum(-1))
     assert values["spearman_first_8"] == pytest.approx(spearmanr(near, splits["validation"]["score"]).statistic, abs=1e-6)
     found = splits["test"]
     queries = [row for row, role in enumerate(found["role"]) if role == "query"]

@@ -22,6 +22,9 @@ from stilla.tasks.retrieval.references import Places, names_of
 from stilla.tasks.shared.metrics import by_sums, regression
 from stilla.views import Text, View
 
+_SAME = 1e-6
+"""How far from 1 a cosine of the same vector twice may be in float32."""
+
 
 @dataclass(frozen=True)
 class EmbeddingExam(ForwardExam):
@@ -140,10 +143,11 @@ class EmbeddingExam(ForwardExam):
         return unit
 
     def _alike(self, given: Any) -> NDArray[np.float64]:
-        """(examples,) how near a pair's texts are."""
+        """(examples,) how near a pair's texts are. Cosines that float32 cannot tell from 1 are 1, as those of the same text
+        twice: ranked by what rounding left of it, such pairs would have an order."""
         vectors = self.as_compared(np.asarray(given)).astype(np.float64)
         near: NDArray[np.float64] = (vectors[:, 0] * vectors[:, 1]).sum(-1)
-        return near
+        return near if self.dot else np.where(np.abs(near) > 1 - _SAME, np.sign(near), near)
 
     def _of_scores(self) -> tuple[Metric, ...]:
         pearson, spearman, _ = regression()
