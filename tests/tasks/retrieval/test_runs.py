@@ -83,6 +83,8 @@ def test_what_stands_beside_a_text_is_learnt_too_and_compared_with_labels_alone(
                                 evaluate={**QUICK["evaluate"], "baseline": True}))
     assert set(run.scores.subjects) == {"teacher", "student", "baseline"}
     assert run.scores.metric == "spearman"
+    again = evaluate_run(run.folder, tmp_path / "v.jsonl")  # as other data, of the training's columns or of others
+    assert again.student["spearman"] == pytest.approx(run.scores.student["spearman"], abs=1e-6)
     logged = json.loads((run.folder / "log.jsonl").read_text().splitlines()[0])
     assert set(logged["terms"]) == {term["kind"] for term in terms}
 

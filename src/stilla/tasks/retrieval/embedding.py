@@ -65,6 +65,8 @@ class Embedding(VectorTask):
         if section.documents == "teacher" and not {"search", "answered"} & {*measured}:
             problems.append(NOTHING_SEARCHED)
         form = found.get("train") or forms.of_pool(section)
+        if section.train is not None and "train" not in splits:  # other data are measured, maybe of the training's columns
+            form = next((one for one in found.values() if one.columns == form.columns), form)
         form = Form("texts", form.columns) if form.kind == "search" else form
         problems += mining.problems(section, form, splits["train"]) if "train" in found else []
         if problems:
