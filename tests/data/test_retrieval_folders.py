@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stilla.data import sources
@@ -21,6 +24,25 @@ def test_a_split_has_its_queries_and_all_documents(tmp_path: Path) -> None:
     assert found["test"]["relevant"][0] == [{"id": "d0", "grade": 2}, {"id": "d3", "grade": 1}]
     assert found["test"]["text"][2].startswith("the ")  # the title stands before
     assert found["validation"]["relevant"][0] == [{"id": "d4", "grade": 3}]
+
+
+def test_texts_may_stand_in_parquet(tmp_path: Path) -> None:
+    path = Path(search(tmp_path / "s", documents=5, queries=2))
+    plain = sources.read(str(path))["test"].to_list()
+    for name in ("corpus", "queries"):
+        rows = [json.loads(line) for line in (path / f"{name}.jsonl").read_text().splitlines()]
+        pq.write_table(pa.Table.from_pylist([{**row, "lang": "en"} for row in rows]), path / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"corpus.jsonl and corpus.parquet stand there both"):
+        sources.read(str(path))
+    for name in ("corpus", "queries"):
+        (path / f"{name}.jsonl").unlink()
+    assert sources.read(str(path))["test"].to_list() == plain
+    (path / "qrels" / "test.tsv").write_text("q0\td9\t1\n")
+    with pytest.raises(DataError, match=r"1 document is not in corpus.parquet: d9"):
+        sources.read(str(path))
+    (path / "corpus.parquet").write_bytes((path / "corpus.parquet").read_bytes()[:200])
+    with pytest.raises(DataError, match="Parquet"):
+        sources.read(str(path))
 
 
 def test_judgements_of_what_is_not_there_and_ids_twice_are_refused_all_at_once(tmp_path: Path) -> None:

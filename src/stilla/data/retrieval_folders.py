@@ -1,4 +1,5 @@
-"""Folders for search, as BEIR has them: `corpus.jsonl`, `queries.jsonl`, and in `qrels/` what answers which query.
+"""Folders for search, as BEIR has them: `corpus.jsonl`, `queries.jsonl` (or `.parquet`), and in `qrels/` what answers which
+query.
 
 A split is a file of `qrels/`: its queries and all documents, a text a row, as `id`, `role` (query or document), `text` and
 `relevant` (of a query: ids of documents with their grade). A file in `runs/` of the same name says what a first search has
@@ -16,10 +17,13 @@ import pyarrow as pa
 from datasets import Dataset
 
 from stilla.data import json_rows
+from stilla.data.columnar import parquet_tables
 from stilla.data.opened import read_text
 from stilla.errors import DataError, all_at_once, counted, one_of, quoted
 
-CORPUS, QUERIES, JUDGEMENTS, RUNS = "corpus.jsonl", "queries.jsonl", "qrels", "runs"
+CORPUS, QUERIES, JUDGEMENTS, RUNS = "corpus", "queries", "qrels", "runs"
+_READ = {".jsonl": json_rows.tables, ".parquet": parquet_tables}
+"""How texts are read, by ending."""
 CANDIDATES = "candidates"
 COLUMNS = ("id", "role", "text", "relevant")
 _SCHEMA = pa.schema([("id", pa.string()), ("role", pa.string()), ("text", pa.string()),
@@ -35,7 +39,11 @@ Found = dict[str, list[str]]
 
 
 def is_one(folder: Path) -> bool:
-    return (folder / CORPUS).is_file() and (folder / QUERIES).is_file()
+    return bool(_files(folder, CORPUS) and _files(folder, QUERIES))
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    return [path for ending in _READ if (path := folder / f"{name}{ending}").is_file()]
 
 
 def read(folder: Path) -> dict[str, Dataset]:
@@ -49,16 +57,19 @@ def read(folder: Path) -> dict[str, Dataset]:
         raise DataError(f"{str(folder)!r}: nothing says what answers a query; expected files in {JUDGEMENTS}/, for example "
                         f"{JUDGEMENTS}/test.tsv, with the columns query-id, corpus-id and score")
     problems: list[str] = []
-    documents, queries = (_texts(folder / name, problems) for name in (CORPUS, QUERIES))
+    corpus, asked = (_files(folder, name) for name in (CORPUS, QUERIES))
+    problems += [f"{str(folder)!r}: {some[0].name} and {some[1].name} stand there both; leave one of them"
+                 for some in (corpus, asked) if len(some) > 1]
+    documents, queries = (_texts(some[0], problems) for some in (corpus, asked))
     judged = {path: _grades(path, problems) for path in files}
     runs = _runs(folder, [path.stem for path in files], problems)
     for path, grades in judged.items():
-        problems += _unknown(path, "query", grades, queries, QUERIES)
+        problems += _unknown(path, "query", grades, queries, asked[0].name)
         named = {document for found in grades.values() for document in found}
-        problems += _unknown(path, "document", named, documents, CORPUS)
+        problems += _unknown(path, "document", named, documents, corpus[0].name)
     for path, run in runs.items():
-        problems += _unknown(path, "query", run, queries, QUERIES)
-        problems += _unknown(path, "document", {one for found in run.values() for one in found}, documents, CORPUS)
+        problems += _unknown(path, "query", run, queries, asked[0].name)
+        problems += _unknown(path, "document", {one for found in run.values() for one in found}, documents, corpus[0].name)
     if problems:
         raise all_at_once(problems, DataError)
     found = {path.stem: run for path, run in runs.items()}
@@ -122,14 +133,17 @@ def _texts(path: Path, problems: list[str]) -> dict[str, str]:
     """By id: the title, where there is one, and the text."""
     found: dict[str, str] = {}
     twice: list[str] = []
-    for table in json_rows.tables(path):
-        if lacking := [name for name in ("_id", "text") if name not in table.column_names]:
-            problems.append(f"{str(path)!r}: there is no {lacking[0]!r}; the columns are {one_of(table.column_names)}")
-            return found
-        for row in table.select([name for name in ("_id", "title", "text") if name in table.column_names]).to_pylist():
-            name = str(row["_id"])
-            twice += [name] if name in found else []
-            found[name] = " ".join(part for part in (_said(row.get("title")), _said(row["text"])) if part)
+    try:
+        for table in _READ[path.suffix](path):
+            if lacking := [name for name in ("_id", "text") if name not in table.column_names]:
+                problems.append(f"{str(path)!r}: there is no {lacking[0]!r}; the columns are {one_of(table.column_names)}")
+                return found
+            for row in table.select([name for name in ("_id", "title", "text") if name in table.column_names]).to_pylist():
+                name = str(row["_id"])
+                twice += [name] if name in found else []
+                found[name] = " ".join(part for part in (_said(row.get("title")), _said(row["text"])) if part)
+    except (OSError, pa.ArrowException) as error:
+        problems.append(f"{str(path)!r}: cannot be read: {str(error).splitlines()[0]}")
     if twice:
         problems.append(f"{str(path)!r}: {len(twice):,} ids stand there more than once: {_some(twice)}")
     return found
