@@ -56,9 +56,9 @@ class Run:
     student: Path
 
     @classmethod
-    def load(cls, path: Path) -> Run:
-        folder = RunFolder(path)
-        return cls(path, Scores.load(folder.scores), folder.report, folder.student)
+    def load(cls, path: str | Path) -> Run:
+        folder = RunFolder(Path(path))
+        return cls(folder.path, Scores.load(folder.scores), folder.report, folder.student)
 
 
 def distill(

@@ -68,6 +68,7 @@ def test_other_data_are_judged_by_what_was_chosen_on_the_runs_own(tmp_path: Path
                           "evaluate": {"baseline": False, "resamples": 100, "speed": False}})
     thresholds = AutoConfig.from_pretrained(run.student).thresholds
     assert any(abs(one - 0.5) > 0.01 for one in thresholds.values())
+    assert stilla.Run.load(str(run.folder)) == run
     other = tmp_path / "other" / "validation.jsonl"  # called as the data on which models choose
     other.parent.mkdir()
     rows = [json.loads(line) for line in Path(said["data"]["test"]).read_text().splitlines()]
