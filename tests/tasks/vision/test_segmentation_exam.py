@@ -46,6 +46,41 @@ def exam() -> SegmentationExam:
     return SegmentationExam(tuple("abcde"), shown)
 
 
+def _near_by_hand(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
+    """The pixels of a mask with another pixel, or the end of the picture, no further away than that in rows and columns."""
+    found = np.zeros_like(mask)
+    for row, column in zip(*np.nonzero(mask)):
+        around = [(row + down, column + right) for down in range(-distance, distance + 1)
+                  for right in range(-distance, distance + 1)]
+        found[row, column] = any(not (0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]) or not mask[y, x] for y, x in around)
+    return found
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (100, 70)])
+def test_boundaries_are_those_of_the_slow_definition(shape: tuple[int, int]) -> None:
+    draw = np.random.default_rng(3)
+    said, truth = ([np.zeros(shape, int) for _ in range(2)] for _ in range(2))
+    for one in (*said, *truth):
+        for kind in (1, 2, 4):
+            top, left = (int(draw.integers(0, side - 20)) for side in shape)
+            one[top : top + 18, left : left + 16] = kind
+    truth[0][5:20, 5:20] = NO_ANSWER
+    distance = max(1, round(0.02 * float(np.hypot(*shape))))
+    hits, union = np.zeros(CLASSES), np.zeros(CLASSES)
+    for ours, theirs in zip(said, truth):
+        known = theirs != NO_ANSWER
+        for kind in range(CLASSES):
+            one, other = (_near_by_hand((some == kind) & known, distance) for some in (ours, theirs))
+            hits[kind] += (one & other).sum()
+            union[kind] += (one | other).sum()
+    made = answers(said, truth)
+    (metric,) = [one for one in exam().metrics() if one.name == "boundary_iou"]
+    seen = union > 0
+    assert metric.compute(made.given, made.references) == pytest.approx((hits[seen] / union[seen]).mean(), abs=1e-12)
+    right = answers(truth[1:], truth[1:])
+    assert metric.compute(right.given, right.references) == 1.0
+
+
 def test_measures_are_those_of_the_summed_confusion_matrix() -> None:
     """With a class that is absent, one that is said and absent, and answers where nothing is labelled."""
     said, truth = masks(0), masks(1)
@@ -60,6 +95,7 @@ def test_measures_are_those_of_the_summed_confusion_matrix() -> None:
                 "mean_accuracy": (hits[there > 0] / there[there > 0]).mean()}
     made = answers(said, truth)
     found = {one.name: one.compute(made.given, made.references) for one in exam().metrics()}
+    assert found.pop("boundary_iou") == pytest.approx(expected["mean_iou"], abs=0.02)  # of noise, all lies near a boundary
     assert found == pytest.approx(expected)
     by_class = exam().by_class(made)
     assert by_class.names == ("a", "b", "c", "e")

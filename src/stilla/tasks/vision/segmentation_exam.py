@@ -28,6 +28,8 @@ from stilla.views import Overlays
 
 POINTS: Final = 32
 """Down and across, at most: the pixels of a picture by which agreement, flips and calibration are measured."""
+_NEAR: Final = 0.02
+"""Of a picture's diagonal: how far from its boundary a pixel may lie to count for `boundary_iou`, as in the paper."""
 _AT_ONCE = 2**24
 """Numbers of a picture's logits that are made at its own resolution at a time: 64 MB."""
 
@@ -63,7 +65,8 @@ class SegmentationExam(ForwardExam):
     def metrics(self) -> tuple[Metric, ...]:
         counts = partial(areas, classes=len(self.names))
         return (by_sums("mean_iou", counts, mean_iou), by_sums("pixel_accuracy", counts, pixel_accuracy),
-                by_sums("mean_accuracy", counts, mean_accuracy))
+                by_sums("mean_accuracy", counts, mean_accuracy),
+                by_sums("boundary_iou", partial(areas, classes=len(self.names), near=_NEAR), mean_iou))
 
     def decisions(self, answers: Answers) -> Decisions:
         """The points with a label."""
@@ -181,19 +184,35 @@ def _decided(answer: Segmented, truth: NDArray[Any]) -> tuple[NDArray[Any], ...]
 # --- metrics: of every picture, how much of each class is right, is said, and is there ---
 
 
-def areas(given: Given, references: Given, *, classes: int) -> NDArray[np.float64]:
+def areas(given: Given, references: Given, *, classes: int, near: float | None = None) -> NDArray[np.float64]:
     """(pictures, 3 * classes) pixels that are right, that are said and that are there, of each class: the diagonal and the
-    margins of a picture's confusion matrix. Pixels without a label count nowhere, whatever is said of them."""
+    margins of a picture's confusion matrix. Pixels without a label count nowhere, whatever is said of them.
+
+    near: of what is said and of what is there, count only what lies within this share of the diagonal from a boundary of its
+    own (Boundary IoU: Cheng et al. 2021, arXiv:2103.16562, eq. 1); what has no label is outside, as all beyond the picture.
+    """
     found = np.zeros((len(given), 3, classes))
     for row, (one, packed) in enumerate(zip(given, references)):
         truth = packed.whole()
         if not truth.size:
             continue
-        known = truth != NO_ANSWER
-        truth, said = truth[known], one["classes"].whole()[known]
+        known, said = truth != NO_ANSWER, one["classes"].whole()
+        if near is not None:
+            truth, said = (_bounds(np.where(known, some.astype(np.int32), NO_ANSWER), near) for some in (truth, said))
+        truth, said = truth[known], said[known]
         for column, some in enumerate((truth[truth == said], said, truth)):
-            found[row, column] = np.bincount(some, minlength=classes)
+            found[row, column] = np.bincount(some[some != NO_ANSWER], minlength=classes)
     return found.reshape(len(given), -1)
+
+
+def _bounds(classes: NDArray[Any], near: float) -> NDArray[Any]:
+    """The same with NO_ANSWER where all pixels around are of the same class."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    width = 2 * max(1, round(near * float(np.hypot(*classes.shape)))) + 1
+    low, high = (every(classes, width, mode="constant", cval=NO_ANSWER) for every in (minimum_filter, maximum_filter))
+    inside: NDArray[Any] = np.where(low == high, NO_ANSWER, classes)
+    return inside
 
 
 def mean_iou(sums: NDArray[Any]) -> float:
