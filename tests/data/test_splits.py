@@ -571,6 +571,21 @@ def test_a_limit_by_class_is_the_same_on_every_machine(tmp_path: Path) -> None:
     assert few(tmp_path, per_class=1, seed=7) == ["text 1", "text 39", "text 44"]
 
 
+@pytest.mark.parametrize(("per_class", "said"), [
+    (8, []), (9, ["data.limit.per_class: 2 of 3 classes have fewer than 9 examples (the fewest 8); of those, all are taken"])])
+def test_a_class_with_fewer_than_were_asked_for_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, per_class: int, said: list[str]
+) -> None:
+    names = [name for name, many in (("a", 8), ("b", 8), ("c", 20)) for _ in range(many)]
+    file = write(tmp_path / "few.csv", {"text": [f"text {row}" for row in range(36)], "label": names})
+    other = write(tmp_path / "other.csv", {"text": ["other"], "label": ["a"]})
+    with caplog.at_level("WARNING"):
+        section = Data(train=str(file), validation=str(other), limit=PerClass(per_class=per_class))
+        found = data.load(section, seed=0)["train"]
+    assert len(found) == 16 + per_class
+    assert [one.message for one in caplog.records if "per_class" in one.message] == said
+
+
 def test_a_limit_by_class_without_classes_is_refused(tmp_path: Path) -> None:
     names = write(tmp_path / "names.csv", {"text": ["a"] * 9, "label": [f"name {i}" for i in range(9)]})
     with pytest.raises(DataError, match=r"data\.limit\.per_class: 'label' holds no classes"):

@@ -96,6 +96,18 @@ def kept(train: Dataset, section: Data, seed: int) -> NDArray[np.int64]:
     return np.setdiff1d(whole, _draw(train, len(train) - limit, section, (seed, _SALTS["limit"])))
 
 
+def scarce_classes(train: Dataset, section: Data) -> str | None:
+    """That classes have fewer examples than `limit` asks for of each; None where all have as many, or examples have several."""
+    limit = section.limit
+    if not isinstance(limit, PerClass) or section.between_labels is not None or (classes := _classes(train, section)) is None:
+        return None
+    counts = np.unique(classes, return_counts=True)[1]
+    few = int((counts < limit.per_class).sum())
+    return None if few == 0 else (
+        f"data.limit.per_class: {few} of {len(counts)} classes {'has' if few == 1 else 'have'} fewer than {limit.per_class} "
+        f"examples (the fewest {counts.min()}); of those, all are taken")
+
+
 def _of_each_class(train: Dataset, section: Data, limit: PerClass, seed: int) -> NDArray[np.int64]:
     """Each class is put in an order of its own, of which the first are kept: those of a smaller limit are among them.
 

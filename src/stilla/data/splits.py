@@ -15,7 +15,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from stilla.data import histories, several, sources, user_splits
-from stilla.data.drawing import drawn_splits, kept, label_column
+from stilla.data.drawing import drawn_splits, kept, label_column, scarce_classes
 from stilla.errors import DataError, all_at_once, all_of, did_you_mean, one_of
 from stilla.recipe import Data, Split
 
@@ -74,6 +74,8 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
     if problems:
         raise all_at_once(problems, DataError)
     if section.limit is not None:
+        if (scarce := scarce_classes(found["train"], section)) is not None:
+            logger.warning(scarce)
         found["train"] = found["train"].select(kept(found["train"], section, seed))
     return {name: found[name] for name in ("train", "validation", "test", *beside) if name in found}
 
