@@ -572,7 +572,9 @@ def test_a_limit_by_class_is_the_same_on_every_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("per_class", "said"), [
-    (8, []), (9, ["data.limit.per_class: 2 of 3 classes have fewer than 9 examples (the fewest 8); of those, all are taken"])])
+    (8, []),
+    (9, ["data.limit.per_class: 2 of 3 classes have fewer than 9 examples (the fewest 8); of those, all are taken"]),
+])
 def test_a_class_with_fewer_than_were_asked_for_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, per_class: int, said: list[str]
 ) -> None:

@@ -97,7 +97,7 @@ def kept(train: Dataset, section: Data, seed: int) -> NDArray[np.int64]:
 
 
 def scarce_classes(train: Dataset, section: Data) -> str | None:
-    """That classes have fewer examples than `limit` asks for of each; None where all have as many, or examples have several."""
+    """That classes have fewer examples than `limit` asks for; None where all have as many, or examples have several."""
     limit = section.limit
     if not isinstance(limit, PerClass) or section.between_labels is not None or (classes := _classes(train, section)) is None:
         return None
