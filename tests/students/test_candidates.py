@@ -19,6 +19,7 @@ from stilla.students.vocabulary import size_of_a_token, with_rows
 
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
          "max_position_embeddings": 32}
+WIDE = {**SHAPE, "intermediate_size": 256}
 
 
 def bert(layers: int = 6) -> hf.PreTrainedModel:
@@ -100,11 +101,33 @@ def test_finalists_are_about_the_deepest_that_can_read_the_texts() -> None:
     assert [each.layers for each in finalists(found[:2])] == [6, 5]
 
 
+def test_where_no_whole_layers_read_the_texts_the_narrower_ones_that_do_are_tried() -> None:
+    """Measured: a translator of a third of its size that had lost three quarters of its tokens learnt nothing."""
+    lacking, half = one(2, 0.7), replace(one(2, 0.99), ffn=0.5)
+    assert finalists([lacking, half]) == [lacking, half]
+    less = replace(half, kept=0.9)
+    assert finalists([lacking, less]) == [lacking, less]
+    assert finalists([lacking, less], in_tokens=True) == [less]
+    assert finalists([lacking, half, one(1, 1.0)], in_tokens=True) == [half, one(1, 1.0)]
+    assert finalists([lacking], in_tokens=True) == [lacking]
+    slim = replace(one(1, 0.98), ffn=0.75, hidden=0.75)
+    assert finalists([lacking, slim]) == [lacking, slim]
+    assert finalists([lacking, slim], in_tokens=True) == [slim]
+
+
+def test_where_none_reads_nearly_all_of_the_texts_the_one_that_reads_most_is_a_candidate() -> None:
+    teacher = hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=1, **{**WIDE, "intermediate_size": 128}))
+    most = size(teacher) - 150 * 16  # whole layers have room for 50 tokens, and with half of the neurons for all but a few
+    found = candidates(teacher, most, Vocabulary(200, 20, lambda kept: kept / 400), narrower=True)
+    whole, less = sorted((each for each in found if each.hidden == 1), key=lambda one: -one.ffn)
+    assert (whole.tokens, less.ffn) == (50, 0.5)
+    assert READABLE > less.kept > whole.kept
+
+
 def test_with_all_tokens_the_deepest_is_taken() -> None:
     assert [each.layers for each in finalists([Candidate(4, 10), Candidate(3, 8)])] == [4]
 
 
-WIDE = {**SHAPE, "intermediate_size": 256}
 SMALL: list[tuple[hf.PreTrainedModel, bool]] = [
     (hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=4, **WIDE)), True),
     (hf.GPT2LMHeadModel(hf.GPT2Config(n_layer=4, n_embd=16, n_head=2, vocab_size=64, n_positions=32)), True),

@@ -38,7 +38,8 @@ def settled(
     some = unlabelled.to_look_at(task, splits, pool)
     prepared = task.prepare(data.from_all_over(some, SAMPLE), teacher.processor, teacher.processor, training=True)
     counting = Counting(task, (data.from_all_over(some, COUNTED),))
-    chosen = finalists(surveyed(recipe.student, task, task.pattern(teacher), counting, prepared))
+    chosen = finalists(surveyed(recipe.student, task, task.pattern(teacher), counting, prepared),
+                       in_tokens=task.vocabulary)
     lines = "; ".join(f"{in_words(one.spec)} ({one.parameters:,} parameters, {one.kept:.1%} of the texts' tokens)"
                       for one in chosen)
     decides = "; a short training of each decides, and the first is looked at here" if len(chosen) > 1 else ""

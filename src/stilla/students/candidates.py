@@ -5,10 +5,9 @@ What a student is short of, layers, neurons or tokens, is not known before it ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -84,8 +83,8 @@ def candidates(
 ) -> list[Candidate]:
     """Of each way to keep layers, the one with the most tokens that has at most so many parameters, where it is `fast`
     enough; the deepest first. `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts,
-    also the one with the most neurons of those that have them; and where there is none at all, those of a smaller hidden
-    state.
+    also the one with the most neurons of those that have them, or with the most tokens where none has; and where none at all
+    has nearly all tokens, those of a smaller hidden state.
 
     Raises:
         CompatibilityError: the teacher has no layers that could be cut.
@@ -101,12 +100,23 @@ def candidates(
         if whole is None or whole.kept < READABLE:
             less = (Candidate(layers, _size(skeleton(model, edited_config(model.config, said))), ffn=share)
                     for share, said in cuts.items())
-            fitting = (_fitting(one, most, vocabulary, each) for one in less)
-            found += list(islice((one for one in fitting if one is not None and one.kept >= READABLE), 1))
+            found += _reading_most((_fitting(one, most, vocabulary, each) for one in less), whole)
     found = [one for one in found if fast(one)]
-    if narrower and not found:
-        found = _slimmer(teacher, ways, most, vocabulary, fast)
-    return sorted(found, key=lambda one: (one.depth, one.ffn, one.parameters), reverse=True)
+    if narrower and not any(one.kept >= READABLE for one in found):
+        found += _slimmer(teacher, ways, most, vocabulary, fast)
+    return sorted(found, key=lambda one: (one.depth, one.hidden, one.ffn, one.parameters), reverse=True)
+
+
+def _reading_most(fitting: Iterable[Candidate | None], whole: Candidate | None) -> list[Candidate]:
+    """The first that reads nearly all of the texts; where none does, the one that reads most of them, if that is more than
+    the `whole` one reads."""
+    best = whole
+    for one in fitting:
+        if one is not None and (best is None or one.kept > best.kept):
+            best = one
+        if best is not None and best.kept >= READABLE:
+            break
+    return [] if best is None or best is whole else [best]
 
 
 def _slimmer(
@@ -163,9 +173,14 @@ def _cuts(
     return cuts
 
 
-def finalists(found: Sequence[Candidate], most: int = FINALISTS) -> list[Candidate]:
+def finalists(found: Sequence[Candidate], most: int = FINALISTS, *, in_tokens: bool = False) -> list[Candidate]:
     """The deepest that can read nearly all of the texts, the next deeper one, and the next shallower ones; and the deepest of
-    the narrower ones. Of those of a smaller hidden state, the deepest of each width.
+    the narrower ones that can read as much. Of those of a smaller hidden state, the deepest; where there is nothing else, the
+    deepest of each width.
+
+    in_tokens: what is learnt are the tokens themselves. The teacher is then asked about those that the student makes of a
+    text, of which it knows little where it makes others itself, and a divergence is of other rows: only those are tried that
+    read nearly all of the texts, or most.
 
     Raises:
         CompatibilityError: there is no candidate.
@@ -174,12 +189,18 @@ def finalists(found: Sequence[Candidate], most: int = FINALISTS) -> list[Candida
         raise CompatibilityError("student: no number of layers and tokens stays below the limit; a single layer with the "
                                  "tokens that every text needs is larger or slower, also with a quarter of its width where "
                                  "a config can say that. Allow more, or give a student of other sizes (`config`)")
-    if all(one.hidden < 1 for one in found):
-        return list({one.hidden: one for one in reversed(found)}.values())[::-1]
+    if in_tokens:
+        enough = min(READABLE, max(one.kept for one in found))
+        found = [one for one in found if one.kept >= enough]
+    slim, found = [one for one in found if one.hidden < 1], [one for one in found if one.hidden == 1]
+    if not found:
+        return list({one.hidden: one for one in reversed(slim)}.values())[::-1]
     whole, less = ([one for one in found if (one.ffn == 1) is said] for said in (True, False))
-    least = whole[_readable(whole)].depth if whole else 0
-    deepest = [one for one in less if one.depth > least][:1]
-    return sorted([*_of_whole_layers(whole, most), *deepest], key=lambda one: (one.depth, one.ffn), reverse=True)
+    least = next((one.depth for one in whole if one.kept >= READABLE), 0)
+    readable = [one for one in less if one.kept >= READABLE and one.depth > least]
+    deepest = readable[:1] if readable or least else sorted(less, key=lambda one: -one.kept)[:1]
+    tried = [*_of_whole_layers(whole, most), *deepest, *sorted(slim, key=lambda one: one.kept < READABLE)[:1]]
+    return sorted(tried, key=lambda one: (one.depth, one.hidden, one.ffn), reverse=True)
 
 
 def _readable(found: Sequence[Candidate]) -> int:
