@@ -288,12 +288,11 @@ CASES: Mapping[str, Case] = {
     "flowers-resnet": Case("image-classification", _resnet_flowers, _made, {"augment": "light"},
                            {"epochs": 24, "learning_rate": 2e-3, "batch_size": 64},
                            {"config": {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}}),
+    # these three by bits per byte, as tokens may be others; nothing is written
     "novels": Case("causal-lm", _novels, _made, {"text": "text", "max_length": 256},
                    {"epochs": 12, "learning_rate": 2e-3, "batch_size": 4}, THIRD),
-    # by perplexity, too
     "masked": Case("masked-lm", _masked, _made, {"text": "text"},
                    {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD),
-    # by perplexity; nothing is written
     "translations": Case("seq2seq", _translations, _made, {"source": "en", "target": "de"},
                          {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD, {"generation": {"metrics": []}}),
 }

@@ -24,6 +24,8 @@ from stilla.evaluate import Asked, examine
 from stilla.recipe import ModelSource
 from stilla.recipe.file import from_options
 from stilla.tasks.answers import Metric
+from stilla.tasks.base import Task
+from stilla.tasks.exam import ForwardExam
 
 JUDGED = ("validation", "test")
 
@@ -117,7 +119,7 @@ class Bench:
         task = tasks.find(recipe.task).understand(recipe.data, splits)
         loaded = task.load(ModelSource(model=str(model)), labelled=True)
         task = task.adapted_to(loaded)
-        exam = task.exam()
+        exam = _exam(task)
         found: dict[str, Any] = {}
         for split in JUDGED:
             prepared = task.prepare(splits[split], loaded.processor, None, training=False)
@@ -137,7 +139,12 @@ def metric_of(bench: Bench, name: str) -> Metric:
     """The headline metric of the case."""
     recipe = from_options({**bench.base(name, CASES[name]), "teacher": {"model": str(bench.teacher(name))}})
     task = tasks.find(recipe.task).understand(recipe.data, splits_of.load(recipe.data, seed=0))
-    return task.exam().metrics()[0]
+    return _exam(task).metrics()[0]
+
+
+def _exam(task: Task) -> ForwardExam:
+    """By which models are compared whose tokens may be others."""
+    return task.apart() or task.exam()
 
 
 def _read(file: Path) -> Kept:
