@@ -145,7 +145,7 @@ class Completions(Section):
     2016, arXiv:1606.07947). The baseline keeps the data's own."""
 
     by: Literal["teacher"]
-    """The teacher writes a target for every training example."""
+    """`teacher`: it writes a target for every training example."""
     of: Literal["all", "unlabelled"] = "all"
     """`unlabelled`: only for the examples of `data.unlabelled`, beside which the others keep the data's own. So it is where
     those need texts and the recipe says nothing."""
