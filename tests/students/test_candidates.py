@@ -103,14 +103,14 @@ def test_finalists_are_about_the_deepest_that_can_read_the_texts() -> None:
 
 def test_where_no_whole_layers_read_the_texts_the_narrower_ones_that_do_are_tried() -> None:
     """Measured: a translator of a third of its size that had lost three quarters of its tokens learnt nothing."""
-    lacking, half = one(2, 0.7), replace(one(2, 0.99), ffn=0.5)
+    lacking, half = one(2, 0.7), replace(one(2, 0.996), ffn=0.5)
     assert finalists([lacking, half]) == [lacking, half]
     less = replace(half, kept=0.9)
     assert finalists([lacking, less]) == [lacking, less]
     assert finalists([lacking, less], in_tokens=True) == [less]
     assert finalists([lacking, half, one(1, 1.0)], in_tokens=True) == [half, one(1, 1.0)]
     assert finalists([lacking], in_tokens=True) == [lacking]
-    slim = replace(one(1, 0.98), ffn=0.75, hidden=0.75)
+    slim = replace(one(1, 0.996), ffn=0.75, hidden=0.75)
     assert finalists([lacking, slim]) == [lacking, slim]
     assert finalists([lacking, slim], in_tokens=True) == [slim]
 
@@ -122,6 +122,8 @@ def test_where_none_reads_nearly_all_of_the_texts_the_one_that_reads_most_is_a_c
     whole, less = sorted((each for each in found if each.hidden == 1), key=lambda one: -one.ffn)
     assert (whole.tokens, less.ffn) == (50, 0.5)
     assert READABLE > less.kept > whole.kept
+    all_there = candidates(teacher, most, Vocabulary(200, 20, lambda kept: kept / 400), narrower=True, in_tokens=True)
+    assert [(each.ffn, each.kept) for each in all_there if each.hidden == 1 and each.ffn < 1] == [(0.25, 1.0)]
 
 
 def test_with_all_tokens_the_deepest_is_taken() -> None:

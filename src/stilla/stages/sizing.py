@@ -16,7 +16,7 @@ from stilla.stages import trials
 from stilla.stages.completions import Completed
 from stilla.stages.stages import Stages
 from stilla.stages.surveying import in_words, surveyed, with_choice
-from stilla.students.candidates import READABLE, Candidate, finalists
+from stilla.students.candidates import SPOKEN, Candidate, finalists
 
 STAGE, FILE = "size", "plan.json"
 
@@ -82,7 +82,7 @@ def _tried(stages: Stages, written: Completed | None) -> tuple[list[Tried], str]
         surveyed(stages.recipe.student, place.task, teacher, stages.counting(written), prepared),
         in_tokens=place.task.vocabulary))
     by = trials.judged_by(stages)
-    if place.task.vocabulary and all(one.kept < READABLE for one in found):
+    if place.task.vocabulary and all(one.kept < SPOKEN for one in found):
         say(f"student: below the limits it has {max(one.kept for one in found):.0%} of the texts' tokens at most, and the "
             "teacher is asked about texts made of these, of which it knows less. Allow more, or give a student of other "
             "sizes (`config`) with the teacher's tokens")

@@ -35,7 +35,8 @@ def surveyed(limits: Limits, task: Task, teacher: Loaded, counting: Counting, pr
     most = limits.parameters(sum(one.numel() for one in teacher.model.parameters()))
     slowest, how = limits.max_latency_ms, limits.latency or Latency()
     return candidates(teacher.model, most, vocabulary_of(teacher, counting), narrower=not narrowing.problems(task),
-                      fast=lambda one: slowest is None or latency(one, task, teacher, how, prepared) <= slowest)
+                      fast=lambda one: slowest is None or latency(one, task, teacher, how, prepared) <= slowest,
+                      in_tokens=task.vocabulary)
 
 
 def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:

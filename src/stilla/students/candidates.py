@@ -24,10 +24,14 @@ from stilla.students.width import Plan
 
 READABLE = 0.97
 """Share of the texts' tokens that a student should still have, where others do."""
+SPOKEN = 0.995
+"""The same where tokens are what is learnt: of a translator that lacked one in twenty the teacher was twice as unsure."""
 FINALISTS = 3
 """That are tried of those with whole layers."""
 NARROWER = (3 / 4, 1 / 2)
 """Shares of the feed-forward neurons that leave room for more layers or tokens."""
+NARROWEST = 1 / 4
+"""Another, where tokens are what is learnt."""
 SLIMMER = (3 / 4, 1 / 2, 1 / 4)
 """Shares of neurons, heads and hidden state, where no number of layers with the whole hidden state is small enough."""
 
@@ -79,12 +83,12 @@ class Vocabulary:
 
 def candidates(
     teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None, *, narrower: bool = False,
-    fast: Callable[[Candidate], bool] = lambda one: True,
+    fast: Callable[[Candidate], bool] = lambda one: True, in_tokens: bool = False,
 ) -> list[Candidate]:
     """Of each way to keep layers, the one with the most tokens that has at most so many parameters, where it is `fast`
     enough; the deepest first. `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts,
     also the one with the most neurons of those that have them, or with the most tokens where none has; and where none at all
-    has nearly all tokens, those of a smaller hidden state.
+    has nearly all tokens, those of a smaller hidden state. `in_tokens`: tokens are what is learnt (see `finalists`).
 
     Raises:
         CompatibilityError: the teacher has no layers that could be cut.
@@ -92,36 +96,37 @@ def candidates(
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
     ways, found = depths(teacher), list[Candidate]()
-    cuts = _cuts(teacher, ways[-1], NARROWER, "ffn") if narrower and most is not None else {}
+    enough, shares = (SPOKEN, (*NARROWER, NARROWEST)) if in_tokens else (READABLE, NARROWER)
+    cuts = _cuts(teacher, ways[-1], shares, "ffn") if narrower and most is not None else {}
     for layers in ways:
         model = outline(teacher, layers)
         whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
         found += [] if whole is None else [whole]
-        if whole is None or whole.kept < READABLE:
+        if whole is None or whole.kept < enough:
             less = (Candidate(layers, _size(skeleton(model, edited_config(model.config, said))), ffn=share)
                     for share, said in cuts.items())
-            found += _reading_most((_fitting(one, most, vocabulary, each) for one in less), whole)
+            found += _reading_most((_fitting(one, most, vocabulary, each) for one in less), whole, enough)
     found = [one for one in found if fast(one)]
-    if narrower and not any(one.kept >= READABLE for one in found):
-        found += _slimmer(teacher, ways, most, vocabulary, fast)
+    if narrower and not any(one.kept >= enough for one in found):
+        found += _slimmer(teacher, ways, most, vocabulary, fast, enough)
     return sorted(found, key=lambda one: (one.depth, one.hidden, one.ffn, one.parameters), reverse=True)
 
 
-def _reading_most(fitting: Iterable[Candidate | None], whole: Candidate | None) -> list[Candidate]:
-    """The first that reads nearly all of the texts; where none does, the one that reads most of them, if that is more than
-    the `whole` one reads."""
+def _reading_most(fitting: Iterable[Candidate | None], whole: Candidate | None, enough: float) -> list[Candidate]:
+    """The first that reads `enough` of the texts; where none does, the one that reads most of them, if that is more than the
+    `whole` one reads."""
     best = whole
     for one in fitting:
         if one is not None and (best is None or one.kept > best.kept):
             best = one
-        if best is not None and best.kept >= READABLE:
+        if best is not None and best.kept >= enough:
             break
     return [] if best is None or best is whole else [best]
 
 
 def _slimmer(
     teacher: nn.Module, ways: Sequence[Any], most: int | None, vocabulary: Vocabulary | None,
-    fast: Callable[[Candidate], bool],
+    fast: Callable[[Candidate], bool], enough: float,
 ) -> list[Candidate]:
     """Of each way to keep layers, the widest that fits with nearly all tokens of the texts; where none has them, the one that
     has most of them."""
@@ -133,7 +138,7 @@ def _slimmer(
             each = 0 if vocabulary is None else size_of_a_token(less)
             one = _fitting(Candidate(layers, _size(less), ffn=share, hidden=share), most, vocabulary, each)
             fitting += [] if one is None or not fast(one) else [one]
-            if fitting and fitting[-1].kept >= READABLE:
+            if fitting and fitting[-1].kept >= enough:
                 break  # no narrower one has to be timed
         found += sorted(fitting, key=lambda one: one.kept, reverse=True)[:1]
     return found
@@ -189,27 +194,28 @@ def finalists(found: Sequence[Candidate], most: int = FINALISTS, *, in_tokens: b
         raise CompatibilityError("student: no number of layers and tokens stays below the limit; a single layer with the "
                                  "tokens that every text needs is larger or slower, also with a quarter of its width where "
                                  "a config can say that. Allow more, or give a student of other sizes (`config`)")
+    enough = READABLE
     if in_tokens:
-        enough = min(READABLE, max(one.kept for one in found))
+        enough = min(SPOKEN, max(one.kept for one in found))
         found = [one for one in found if one.kept >= enough]
     slim, found = [one for one in found if one.hidden < 1], [one for one in found if one.hidden == 1]
     if not found:
         return list({one.hidden: one for one in reversed(slim)}.values())[::-1]
     whole, less = ([one for one in found if (one.ffn == 1) is said] for said in (True, False))
-    least = next((one.depth for one in whole if one.kept >= READABLE), 0)
-    readable = [one for one in less if one.kept >= READABLE and one.depth > least]
+    least = next((one.depth for one in whole if one.kept >= enough), 0)
+    readable = [one for one in less if one.kept >= enough and one.depth > least]
     deepest = readable[:1] if readable or least else sorted(less, key=lambda one: -one.kept)[:1]
-    tried = [*_of_whole_layers(whole, most), *deepest, *sorted(slim, key=lambda one: one.kept < READABLE)[:1]]
+    tried = [*_of_whole_layers(whole, most, enough), *deepest, *sorted(slim, key=lambda one: one.kept < enough)[:1]]
     return sorted(tried, key=lambda one: (one.depth, one.hidden, one.ffn), reverse=True)
 
 
-def _readable(found: Sequence[Candidate]) -> int:
-    """The place of the first that can read nearly all of the texts; of the first, where none can."""
-    return next((place for place, one in enumerate(found) if one.kept >= READABLE), 0)
+def _readable(found: Sequence[Candidate], enough: float) -> int:
+    """The place of the first that can read `enough` of the texts; of the first, where none can."""
+    return next((place for place, one in enumerate(found) if one.kept >= enough), 0)
 
 
-def _of_whole_layers(found: Sequence[Candidate], most: int) -> list[Candidate]:
+def _of_whole_layers(found: Sequence[Candidate], most: int, enough: float) -> list[Candidate]:
     if all(one.tokens is None for one in found):  # nothing speaks for fewer layers
         return list(found[:1]) if all(isinstance(one.layers, int) for one in found) else list(found[:most])
-    first = max(0, _readable(found) - 1)
+    first = max(0, _readable(found, enough) - 1)
     return list(found[first : first + most])
