@@ -167,3 +167,12 @@ def test_a_third_of_a_shallow_teacher_whose_tokens_cannot_be_cut_has_a_smaller_h
     assert made["chosen"]["width"].keys() == {"ffn", "heads", "hidden"} <= written["width"].keys()
     assert parameters(folder / "student") == made["tried"][0]["parameters"] <= 0.33 * parameters(folder / "teacher")
     assert next(one for one in plan(from_options(recipe)).students if one.chosen).candidate.hidden < 1
+
+
+@pytest.mark.parametrize("size", [0.5, 0.4])
+def test_a_student_of_language_gives_up_neurons_sooner_than_its_teachers_tokens(tmp_path: Path, size: float) -> None:
+    """In whose tokens its teacher is asked: of other pieces than its own that one knows nothing."""
+    recipe = speaking(tmp_path, "causal-lm", student={"size": size})
+    (said,) = (note for note in check(from_options(recipe)).notes if "below the limits" in note)
+    assert said.count("100.0% of the texts' tokens") == said.count("of the texts' tokens")
+    assert ("25% of their neurons" if size == 0.5 else "50% of their width") in said
