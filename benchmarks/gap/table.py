@@ -42,17 +42,19 @@ def gap_table(metric: Metric, teacher: Kept, arms: Mapping[str, Sequence[Kept]])
         above = ratio = MISSING
         if floor is not None and name != best:
             above = _signed(metric, (ours - floor).interval())
-            ratio = _ratio(ours, floor, theirs)
+            ratio = _ratio(metric, ours, floor, theirs)
         rows.append([f"**{name}**" if name == best else name, f"{seeds[0].parameters / 1e6:.1f} M", str(len(seeds)),
                      *_both(metric, seeds), above, ratio, f"{np.mean([one.seconds for one in seeds]):.0f}"])
     return markdown(["", "parameters", "seeds", *JUDGED, "above the best labels", "ratio", "s of processor"], rows)
 
 
-def _ratio(ours: Sampled, floor: Sampled, theirs: Sampled) -> str:
+def _ratio(metric: Metric, ours: Sampled, floor: Sampled, theirs: Sampled) -> str:
     gap = theirs - floor
     between = gap.interval()
     if not (between.low > 0 or between.high < 0):
         return "not measurable"
+    if (gap.value > 0) is not metric.higher_is_better:
+        return "the teacher is behind labels alone"
     share = ours - floor
     drawn = share.resamples.mean(0) / np.where(gap.resamples.mean(0) == 0, np.nan, gap.resamples.mean(0))
     low, high = np.nanpercentile(drawn, (2.5, 97.5))
