@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -39,13 +37,7 @@ from stilla.teachers import LiveTeacher
 from stilla.views import Sound
 from tests.tasks.audio import speakers, writers
 from tests.tasks.audio.setting import RATE, tone, wav
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
+from tests.tasks.caches import _own_cache  # noqa: F401
 
 
 @pytest.fixture(scope="module")

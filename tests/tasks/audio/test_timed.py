@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -27,16 +25,10 @@ from stilla.tasks.forward import listen
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks.audio import speakers, writers
 from tests.tasks.audio.test_dictation import ready, understood
+from tests.tasks.caches import _own_cache  # noqa: F401
 
 Ready = tuple[Any, dict[str, Dataset], Loaded]
 TIMED = "<|0.00|> ab<|0.40|><|0.52|> cd<|1.00|>"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

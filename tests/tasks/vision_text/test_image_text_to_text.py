@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,12 @@ from stilla.tasks.vision_text.caption_exam import CaptionExam
 from stilla.tasks.vision_text.image_text_to_text import ImageTextToText
 from stilla.tasks.vision_text.sections import ImageTextToTextData
 from stilla.views import Picture
+from tests.tasks.caches import _own_cache  # noqa: F401
 from tests.tasks.vision_text import tellers
 from tests.tasks.vision_text.setting import NAMES, picture
 
 Ready = tuple[ImageTextToText, dict[str, Dataset], Loaded]
 READABLE = ("llava", "llava_next", "idefics3", "gemma3", "qwen2_vl", "internvl")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

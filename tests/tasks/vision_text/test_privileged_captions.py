@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -22,17 +20,11 @@ from stilla.tasks.forward import listen
 from stilla.tasks.text.sequences import NO_ROW
 from stilla.tasks.vision_text.image_text_to_text import ImageTextToText
 from stilla.tasks.vision_text.sections import ImageTextToTextData
+from tests.tasks.caches import _own_cache  # noqa: F401
 from tests.tasks.vision_text import tellers
 from tests.tasks.vision_text.setting import NAMES, picture
 
 TOLD = {"image": ("large",), "prompt": ("english",)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        yield
 
 
 @pytest.fixture(scope="module")
