@@ -17,7 +17,7 @@ from stilla.training.validation import KL, Validation, measures
 
 PART, SHORTEST, LONGEST = 0.1, 50, 300
 """Of the training's steps that a candidate is trained for, and at least and at most so many."""
-JUDGED = 2_000
+JUDGED = 1_000
 """Examples of the validation data by which candidates are compared."""
 
 
