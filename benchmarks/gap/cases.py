@@ -292,7 +292,8 @@ CASES: Mapping[str, Case] = {
     "novels": Case("causal-lm", _novels, _made, {"text": "text", "max_length": 256},
                    {"epochs": 12, "learning_rate": 2e-3, "batch_size": 4}, THIRD),
     "masked": Case("masked-lm", _masked, _made, {"text": "text"},
-                   {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD),
+                   # of 12 passes at 2e-3 it is worse than a student on labels alone
+                   {"epochs": 32, "learning_rate": 1e-3, "batch_size": 64}, THIRD),
     "translations": Case("seq2seq", _translations, _made, {"source": "en", "target": "de"},
                          {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD, {"generation": {"metrics": []}}),
 }
