@@ -38,6 +38,12 @@ def ud_english(folder: Path | None) -> Path:
     return _data(folder, "ud_english_ewt", "Universal Dependencies' UD_English-EWT: columns tokens, upos")
 
 
+def sentences_with_feelings(folder: Path | None) -> Path:
+    """How good or bad people found sentences of reviews of films and products, of tweets and a newspaper."""
+    return _data(folder, "hutto_ICWSM_2014", "hutto_ICWSM_2014.tar.gz in the source package of vaderSentiment",
+                 "tweets_GroundTruth.txt")
+
+
 def bccd(folder: Path | None) -> Path:
     return _data(folder, "bccd", "github.com/Shenggan/BCCD_Dataset: columns image, objects {bbox, category}")
 

@@ -1,29 +1,14 @@
-"""The cases: real data, a teacher, and a student of at most a third of its parameters where that can be had.
-
-Each is written once, as Parquet files, into the folder of the case; what is made of other data sets (pairs, numbers, few
-labels) is drawn by fixed rules, so that every machine has the same.
-"""
+"""The cases: real data, a teacher, and a student of at most a third of its parameters where that can be had."""
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from benchmarks.inputs import classic_books, clinc150, data_set, flowers, minilm, tatoeba, ud_english, xquad
-
-SPLITS = ("train", "validation", "test")
-POOL = "unlabelled"
-"""The folder, beside that of the splits, of examples that only the teacher answers for."""
-SENTENCES = 20_000
-"""Of everyday English, as the pool of a case that has none of its own."""
-Rows = list[dict[str, Any]]
+from benchmarks.gap import data
+from benchmarks.inputs import minilm
 
 
 @dataclass(frozen=True)
@@ -37,209 +22,6 @@ class Case:
     teacher: Mapping[str, Any]
     student: Mapping[str, Any]
     evaluate: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read(folder: Path, split: str) -> Rows:
-    rows: Rows = pq.read_table(folder / f"{split}.parquet").to_pylist()
-    return rows
-
-
-def rows_in(file: Path) -> int:
-    return int(pq.read_metadata(file).num_rows) if file.is_file() else 0
-
-
-def write(folder: Path, split: str, rows: Rows) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
-
-
-def _sentences(data: Path | None, folder: Path) -> None:
-    """Other texts than the case's: everyday sentences, drawn by a fixed seed."""
-    rows = read(tatoeba(data), "train")
-    texts = sorted({row["en"] for row in rows})
-    drawn = random.Random(0).sample(texts, k=min(SENTENCES, len(texts)))
-    write(folder.parent / POOL, "texts", [{"text": text} for text in drawn])
-
-
-def _intents(data: Path | None, folder: Path, keep: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
-    source = clinc150(data)
-    names = _class_names(source, "intent")
-    for split in SPLITS:
-        rows = [{"text": row["text"], "intent": names[row["intent"]]} for row in read(source, split)]
-        write(folder, split, [row for row in rows if keep(row)])
-    _sentences(data, folder)
-
-
-def _known_intents(data: Path | None, folder: Path) -> None:
-    _intents(data, folder, lambda row: row["intent"] not in ("oos", "out_of_scope"))
-
-
-def _few_intents(data: Path | None, folder: Path) -> None:
-    """Eight texts of every class with their label; the others without."""
-    _intents(data, folder)
-    left: dict[str, int] = {}
-    few: Rows = []
-    others: Rows = []
-    for row in random.Random(0).sample(read(folder, "train"), k=len(read(folder, "train"))):
-        left[row["intent"]] = left.get(row["intent"], 0) + 1
-        if left[row["intent"]] <= 8:
-            few.append(row)
-        else:
-            others.append({"text": row["text"]})
-    write(folder, "train", few)
-    write(folder.parent / POOL, "texts", others)
-
-
-def _topics(data: Path | None, folder: Path) -> None:
-    source = data_set(data, "sib200", "dadelani/sib-200: columns lang, text, label")
-    names = _class_names(source, "label")
-    for split in SPLITS:
-        write(folder, split, [{"text": row["text"], "topic": names[row["label"]]} for row in read(source, split)
-                              if row["lang"] == "eng_Latn"])
-    _sentences(data, folder)
-
-
-PAPERS = 600
-"""Of each split: pairs are long."""
-
-
-def _papers(data: Path | None) -> Path:
-    return data_set(data, "scitldr", "allenai/scitldr: columns title, source, rouge_scores")
-
-
-def _titles(data: Path | None, folder: Path) -> None:
-    """Does this sentence come from the abstract of the paper with this title? Two of its own, two of the next papers."""
-    source = _papers(data)
-    for split in SPLITS:
-        papers, rows, draw = read(source, split)[:PAPERS], [], random.Random(0)
-        for number, paper in enumerate(papers):
-            other = papers[(number + 1 + draw.randrange(len(papers) - 1)) % len(papers)]
-            for whose, answer in ((paper, "its own"), (other, "another's")):
-                for sentence in draw.sample(whose["source"], k=min(2, len(whose["source"]))):
-                    rows.append({"title": paper["title"], "sentence": sentence, "answer": answer})
-        write(folder, split, rows)
-
-
-def _worth(data: Path | None, folder: Path) -> None:
-    """How much of the paper's summary a sentence of its abstract says: ROUGE, a number from 0 to 1."""
-    source = _papers(data)
-    for split in SPLITS:
-        write(folder, split, [
-            {"title": paper["title"], "sentence": sentence, "worth": float(score)}
-            for paper in read(source, split)[:PAPERS] if len(paper["source"]) == len(paper["rouge_scores"])  # a few lack one
-            for sentence, score in zip(paper["source"], paper["rouge_scores"])])
-
-
-def _authors(data: Path | None, folder: Path) -> None:
-    """Which of eight novelists wrote these twelve words, with which a paragraph begins?"""
-    rows = read(classic_books(data), "train")
-    names = [name for name, _ in Counter(row["author"] for row in rows).most_common(8)]
-    begun = [{"text": " ".join(row["text"].split()[:12]), "author": row["author"]} for row in rows
-             if row["author"] in names and len(row["text"].split()) >= 8]
-    drawn = random.Random(0).sample(begun, k=min(len(begun), 16_000))
-    for split, part in zip(SPLITS, (drawn[:6_000], drawn[6_000:8_000], drawn[8_000:11_000]), strict=True):
-        write(folder, split, part)
-    write(folder.parent / POOL, "texts", [{"text": row["text"]} for row in drawn[11_000:]])
-
-
-def _docstrings(data: Path | None, folder: Path) -> None:
-    from stilla.samples.docstrings import docstrings, docstrings_teacher
-
-    docstrings(folder)
-    docstrings_teacher(folder.parent / "start", [row["text"] for row in read(folder, "train")])
-
-
-def _digits(data: Path | None, folder: Path) -> None:
-    from stilla.samples.digits import digits, digits_teacher
-
-    digits(folder)
-    digits_teacher(folder.parent / "start")
-
-
-def _flowers(data: Path | None, folder: Path) -> None:
-    from stilla.samples.digits import digits_teacher
-
-    source = flowers(data)
-    digits_teacher(folder.parent / "start", size=64, patch=8)
-    for split in SPLITS:
-        pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["image", "label"]), folder / f"{split}.parquet")
-
-
-def _resnet_flowers(data: Path | None, folder: Path) -> None:
-    """The same photos, small, for convolutions of random weights."""
-    from benchmarks.mixing import start, stored
-
-    start("resnet", folder.parent / "start")
-    stored(flowers(data), folder)
-
-
-PARAGRAPHS, PAIRS = 5_000, 20_000
-"""Of novels, and of everyday sentences and their translations."""
-
-
-def _novels(data: Path | None, folder: Path) -> None:
-    """Paragraphs of novels; those that are measured are of novels that nobody learns from."""
-    from stilla.samples.library import functions_teacher
-
-    source = classic_books(data)
-    for split, count in (("train", PARAGRAPHS), ("validation", 200), ("test", 400)):
-        texts = [{"text": row["text"]} for row in read(source, split)]
-        write(folder, split, random.Random(0).sample(texts, k=min(count, len(texts))))
-    functions_teacher(folder.parent / "start", [row["text"] for row in read(folder, "train")], vocabulary=4096, layers=4)
-
-
-def _translations(data: Path | None, folder: Path) -> None:
-    """Sentences of at most six words, and what they are in German."""
-    from benchmarks.tatoeba import untrained
-
-    source = tatoeba(data)
-    for split, count in (("train", PAIRS), ("validation", 500), ("test", 1_000)):
-        short = [row for row in read(source, split) if len(row["en"].split()) <= 6]
-        write(folder, split, random.Random(0).sample(short, k=min(count, len(short))))
-    untrained([text for row in read(folder, "train") for text in row.values()], folder.parent / "start", vocabulary=2048)
-
-
-def _masked(data: Path | None, folder: Path) -> None:
-    """Everyday sentences, some of whose words are masked."""
-    import torch
-    from transformers import AutoModelForMaskedLM, BertConfig
-
-    from stilla.samples.docstrings import docstrings_teacher
-
-    source, start = tatoeba(data), folder.parent / "start"
-    for split, count in (("train", PAIRS), ("validation", 1_000), ("test", 2_000)):
-        texts = sorted({row["en"] for row in read(source, split)})
-        write(folder, split, [{"text": text} for text in random.Random(0).sample(texts, k=min(count, len(texts)))])
-    docstrings_teacher(start, [row["text"] for row in read(folder, "train")], vocabulary=2048, layers=4)
-    torch.manual_seed(0)
-    AutoModelForMaskedLM.from_config(BertConfig.from_pretrained(start)).save_pretrained(start)
-
-
-def _words(data: Path | None, folder: Path) -> None:
-    """Sentences as words, with a part of speech for every word."""
-    source = ud_english(data)
-    for split in SPLITS:
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pq.read_table(source / f"{split}.parquet", columns=["tokens", "upos"]), folder / f"{split}.parquet")
-
-
-def _questions(data: Path | None, folder: Path) -> None:
-    """Questions on English paragraphs, each with its answer in them."""
-    source = xquad(data)
-    for split in SPLITS:
-        folder.mkdir(parents=True, exist_ok=True)
-        columns = ["context", "question", "answers"]
-        pq.write_table(pq.read_table(source / f"en-{split}.parquet", columns=columns), folder / f"{split}.parquet")
-
-
-def _class_names(source: Path, column: str) -> list[str]:
-    """The names that the Parquet files' own metadata have for the numbers."""
-    from datasets import ClassLabel, Dataset
-
-    feature = Dataset.from_parquet(str(source / "train.parquet"), keep_in_memory=True).features[column]
-    assert isinstance(feature, ClassLabel)
-    names: list[str] = list(feature.names)
-    return names
 
 
 def _minilm(_: Path) -> Path:
@@ -256,48 +38,51 @@ ENCODER = {"epochs": 6, "learning_rate": 1e-4}
 """How a pretrained encoder becomes a teacher."""
 
 CASES: Mapping[str, Case] = {
-    "clinc150": Case("text-classification", _intents, _minilm, {"text": "text", "label": "intent"}, ENCODER, THIRD),
-    "clinc150-known": Case("text-classification", _known_intents, _minilm, {"text": "text", "label": "intent"}, ENCODER,
+    "clinc150": Case("text-classification", data.intents, _minilm, {"text": "text", "label": "intent"}, ENCODER, THIRD),
+    "clinc150-known": Case("text-classification", data.known_intents, _minilm, {"text": "text", "label": "intent"}, ENCODER,
                            THIRD),
-    "clinc150-few": Case("text-classification", _few_intents, _minilm, {"text": "text", "label": "intent"},
+    "clinc150-few": Case("text-classification", data.few_intents, _minilm, {"text": "text", "label": "intent"},
                          {"epochs": 30, "learning_rate": 1e-4}, THIRD),
     # 3,000 of its texts for a student of random weights
-    "clinc150-scratch": Case("text-classification", _intents, _minilm, {"text": "text", "label": "intent", "limit": 3000},
+    "clinc150-scratch": Case("text-classification", data.intents, _minilm, {"text": "text", "label": "intent", "limit": 3000},
                              ENCODER, {"config": {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256,
                                                   "num_attention_heads": 4}}),
-    "sib200": Case("text-classification", _topics, _minilm, {"text": "text", "label": "topic"},
+    "sib200": Case("text-classification", data.topics, _minilm, {"text": "text", "label": "topic"},
                    {"epochs": 12, "learning_rate": 1e-4}, THIRD),
-    "titles": Case("text-classification", _titles, _minilm, {"text": ["title", "sentence"], "label": "answer"}, ENCODER,
+    "titles": Case("text-classification", data.titles, _minilm, {"text": ["title", "sentence"], "label": "answer"}, ENCODER,
                    THIRD),
-    "worth": Case("text-classification", _worth, _minilm, {"text": ["title", "sentence"], "label": "worth"}, ENCODER,
+    "worth": Case("text-classification", data.worth, _minilm, {"text": ["title", "sentence"], "label": "worth"}, ENCODER,
                   THIRD),
+    "praise": Case("text-classification", data.praise, _minilm, {"text": "text", "label": "says"}, ENCODER, THIRD),
+    "felt": Case("text-classification", data.felt, _minilm, {"text": "text", "label": "felt", "kind": "regression"}, ENCODER,
+                 THIRD),
     # a third of its sentences: on one thread all of them take hours
-    "ud-ewt": Case("token-classification", _words, _minilm, {"tokens": "tokens", "tags": "upos", "limit": 4000},
+    "ud-ewt": Case("token-classification", data.words, _minilm, {"tokens": "tokens", "tags": "upos", "limit": 4000},
                    {"epochs": 3, "learning_rate": 1e-4}, THIRD),
     # its teacher takes two minutes a pass on one thread, and is a weak one: 784 questions
-    "xquad": Case("question-answering", _questions, _minilm, {"max_length": 192, "overlap": 0.2, "longest_answer": 20},
+    "xquad": Case("question-answering", data.questions, _minilm, {"max_length": 192, "overlap": 0.2, "longest_answer": 20},
                   {"epochs": 3, "learning_rate": 3e-4, "batch_size": 16}, THIRD),
-    "authors": Case("text-classification", _authors, _minilm, {"text": "text", "label": "author"},
+    "authors": Case("text-classification", data.authors, _minilm, {"text": "text", "label": "author"},
                     {"epochs": 3, "learning_rate": 1e-4}, THIRD),
-    "docstrings": Case("text-classification", _docstrings, _made, {"text": "text", "label": "topic"},
+    "docstrings": Case("text-classification", data.docstrings, _made, {"text": "text", "label": "topic"},
                        {"epochs": 10, "learning_rate": 5e-4},
                        {"config": {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 128}}),
-    "digits": Case("image-classification", _digits, _made, {}, {"epochs": 30, "learning_rate": 1e-3}, THIRD),
-    "flowers": Case("image-classification", _flowers, _made, {"augment": "light"},
+    "digits": Case("image-classification", data.digits, _made, {}, {"epochs": 30, "learning_rate": 1e-3}, THIRD),
+    "flowers": Case("image-classification", data.flower_photos, _made, {"augment": "light"},
                     {"epochs": 30, "learning_rate": 1e-3}, THIRD),
-    "flowers-resnet": Case("image-classification", _resnet_flowers, _made, {"augment": "light"},
+    "flowers-resnet": Case("image-classification", data.resnet_flowers, _made, {"augment": "light"},
                            {"epochs": 24, "learning_rate": 2e-3, "batch_size": 64},
                            {"config": {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1]}}),
     # these three by bits per byte, as tokens may be others; nothing is written
-    "novels": Case("causal-lm", _novels, _made, {"text": "text", "max_length": 256},
+    "novels": Case("causal-lm", data.novels, _made, {"text": "text", "max_length": 256},
                    # of 2,000 paragraphs and 12 passes at 2e-3 it knows them by heart, and is behind labels alone
                    {"epochs": 8, "learning_rate": 1e-3, "batch_size": 4}, THIRD),
-    "masked": Case("masked-lm", _masked, _made, {"text": "text"},
+    "masked": Case("masked-lm", data.masked, _made, {"text": "text"},
                    # of 12 passes at 2e-3 it is worse than a student on labels alone
                    {"epochs": 32, "learning_rate": 1e-3, "batch_size": 64}, THIRD),
-    "translations": Case("seq2seq", _translations, _made, {"source": "en", "target": "de"},
+    "translations": Case("seq2seq", data.translations, _made, {"source": "en", "target": "de"},
                          {"epochs": 12, "learning_rate": 2e-3, "batch_size": 64}, THIRD, {"generation": {"metrics": []}}),
 }
 SINGLE_TEXTS = tuple(name for name, case in CASES.items()
-                     if case.task == "text-classification" and isinstance(case.data["text"], str))
+                     if case.task == "text-classification" and isinstance(case.data["text"], str) and "kind" not in case.data)
 """Of classes of one text each."""

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from benchmarks.gap.cases import CASES, SINGLE_TEXTS, Rows, read, write
+from benchmarks.gap.cases import CASES, SINGLE_TEXTS
 from benchmarks.gap.classifiers import load, tokens
+from benchmarks.gap.data import Rows, read, write
 from benchmarks.gap.measured import Ways, measure
 from benchmarks.gap.options import parser
 from benchmarks.gap.runs import Bench, Kept, seconds_of

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gap.arms import ARMS
-from benchmarks.gap.cases import CASES, POOL, Case, rows_in
+from benchmarks.gap.cases import CASES, Case
+from benchmarks.gap.data import POOL, rows_in
 from benchmarks.students import run_of
 from stilla import data as splits_of
 from stilla import tasks
