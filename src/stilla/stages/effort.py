@@ -35,7 +35,7 @@ BUDGETS: Mapping[str, Budget] = {
 STANDARD: Literal["standard"] = "standard"
 RATE, WIDTH = 3e-4, 384
 """The rate that is best for a student that begins with its teacher's weights, and its width: a wider one takes less."""
-SLOWEST, FASTEST = 5e-5, 5e-4
+SLOWEST, FASTEST = 5e-5, 1e-3
 MANY = 4_000
 """Examples from which on the rate is the same; of fewer it is less, by the square root of their number: a student that begins
 with its teacher's weights loses with few examples, gone over often, what it would not learn again."""
