@@ -99,6 +99,24 @@ def test_student_and_baseline_start_from_the_same_weights_and_batches(tmp_path: 
     assert first["student"]["terms"]["labels"] == pytest.approx(first["baseline"]["terms"]["labels"], rel=1e-6)
 
 
+def test_labels_alone_are_handed_over_as_they_were_best_on_validation_data(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny.recipe(tmp_path, allow_weak_teacher=True, distill={
+        "epochs": 8, "learning_rate": 5e-3, "batch_size": 8, "precision": "float32"})
+    train = Path(recipe["data"]["train"])
+    header, *rows = train.read_text().splitlines()
+    texts, labels = zip(*(row.rsplit(",", 1) for row in rows), strict=True)
+    # labels of others mean nothing, and are learnt by heart
+    train.write_text("\n".join([header, *map(",".join, zip(texts, labels[::-1], strict=True)), ""]))
+    run = stilla.distill(recipe)
+    seen = [one["evaluation"]["accuracy"] for one in logged(run) if one["stage"] == "baseline" and "evaluation" in one]
+    kept = run.scores.subjects["baseline"].quality["validation"]["accuracy"].value
+    assert kept == pytest.approx(max(seen))
+    assert len(seen) == 8
+    assert "baseline: kept: the weights as of step" in capfd.readouterr().err
+
+
 def test_the_baseline_takes_as_many_steps_as_the_student(done: tuple[Path, stilla.Run]) -> None:
     _, run = done
     steps = [sum(entry["stage"] == stage and "loss" in entry for entry in logged(run)) for stage in ("student", "baseline")]

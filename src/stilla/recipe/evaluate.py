@@ -63,7 +63,8 @@ class Evaluate(Section):
     """What is measured, and what is trained for the comparison."""
 
     baseline: bool = False
-    """Also train the same student from the same start, for the same steps, on labels alone."""
+    """Also train the same student from the same start, for the same steps, on labels alone, and keep the pass that is best on
+    validation data."""
     seeds: int = Field(1, ge=1, le=1000)
     """Train student and baseline so many times, each time in another order of the data (and from other random weights,
     where some are), and report the spread."""

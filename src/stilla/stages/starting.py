@@ -33,6 +33,9 @@ from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
 from stilla.training.validation import KL
 
+KEPT = {"save_strategy", "save_steps", "fsdp", "deepspeed"}
+"""Fields of Trainer that settle what is saved while something is trained, beside those of its evaluations."""
+
 
 def start_student(
     spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSource | None = None, smaller: Smaller | None = None, *,
@@ -180,13 +183,17 @@ def labels_alone(
         by: what learns from labels (`Task.labels_by`).
         passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
 
-    Where the student goes by its teacher, the baseline goes by the headline metric.
+    Where the student goes by its teacher, the baseline goes by the headline metric. Unless the recipe says what is kept, it
+    keeps the weights of the evaluation that was best by that: it learns for as long as its student, and labels alone are
+    learnt by heart long before a teacher's answers are.
     """
     own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
     again: dict[str, Any] = {}
     # of a single pass the end alone is measured; a fraction of 1 would be every step
     if passes is not None and not own and stage.extend is None:
         again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
+    if not (own or KEPT & set(stage.trainer)) and max(stage.passes, passes or 0) > 1:
+        again["load_best_model_at_end"] = True
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
     return stage.model_copy(update={
