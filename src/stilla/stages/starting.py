@@ -192,7 +192,8 @@ def labels_alone(
     # of a single pass the end alone is measured; a fraction of 1 would be every step
     if passes is not None and not own and stage.extend is None:
         again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
-    if not (own or KEPT & set(stage.trainer)) and max(stage.passes, passes or 0) > 1:
+    said = own or stage.average is not None or KEPT & set(stage.trainer)
+    if not said and max(stage.passes, passes or 0) > 1:
         again["load_best_model_at_end"] = True
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
