@@ -58,16 +58,19 @@ def test_answers_are_learnt_exported_shown_and_given(tmp_path: Path) -> None:
     rows = answerers.rows(60, 2, longest=12)
     right = 0
     for context, question, said in zip(*(rows[one] for one in ("context", "question", "answers"))):
-        given = space["answer"](question, context, length=32, longest=4)
+        given = space["answer"](question, context)
         right += normalised(given or "") == normalised((said["text"] or [""])[0])
     assert right / 60 == pytest.approx(scores.student["exact_match"], abs=1e-6)
+    assert "answer(question, context)" in (run.student / "README.md").read_text(encoding="utf-8")
+    for path in (run.student, run.report.parent / "export" / "onnx", run.folder / "teacher"):
+        assert AutoConfig.from_pretrained(path).answering == {"length": 32, "overlap": 0.33, "longest": 4}
     # other questions, and such as all have answers, are answered as it was measured, with the threshold that was chosen
     again = evaluate_run(run.folder, tmp_path / "test.json")
     assert {one: again.subjects[one]["f1"] for one in ("teacher", "student", "onnx")} == {
         one: scores.subjects[one]["f1"] for one in ("teacher", "student", "onnx")}
     some = answerers.rows(40, 5, maybe_none=False, longest=12)
     file = answerers.squad(tmp_path / "answered.json", 40, 5, maybe_none=False, longest=12)
-    given = [space["answer"](question, context, length=32, longest=4) or ""
+    given = [space["answer"](question, context) or ""
              for context, question in zip(some["context"], some["question"])]
     right = sum(normalised(one) == normalised(said["text"][0]) for one, said in zip(given, some["answers"]))
     assert right / 40 == pytest.approx(evaluate_run(run.folder, file).student["exact_match"], abs=1e-6)

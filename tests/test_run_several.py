@@ -82,6 +82,8 @@ def test_every_head_is_a_plain_folder_that_answers_as_the_student(run: stilla.Ru
     assert topic["label"] in tuple(tiny.TOPICS)
     found = pipeline("token-classification", model=str(run.student / "words"))("old bread")
     assert {one["entity"] for one in found} <= set(setting.TAGS)
+    assert words.config.tagging["words"] == r"\S+"
+    assert not hasattr(texts.config, "tagging")
 
 
 def test_every_exported_head_answers_as_its_folder(run: stilla.Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,17 @@ import pytest
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from scipy.special import softmax
 from transformers.pipelines import SUPPORTED_TASKS
 
+from stilla.evaluate import Asked, examine
 from stilla.export import model_card, plain_usage, save_student, transformers_usage, write_card
 from stilla.recipe import ModelSource
 from stilla.scores import Calibration, Cost, Interval, Measured, Scores
 from stilla.signals import Dense, Side
 from stilla.tasks import find, kinds
-from tests.tasks.text import taggers
+from stilla.tasks.text.answering import ABSENT
+from tests.tasks.text import answerers, taggers
 
 from . import setting
 from .setting import Net, plain_student, text_student
@@ -130,9 +134,10 @@ def test_pictures_and_sounds_are_asked_of_as_such() -> None:
     assert 'model("sound.wav")' in transformers_usage(find("audio-classification"))
 
 
-def test_the_answer_to_a_question_is_found_as_the_documentation_finds_it() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "question-answering.md").read_text()
-    assert same_code(find("question-answering").usage) in same_code(page)
+@pytest.mark.parametrize("kind", ["question-answering", "token-classification"])
+def test_the_documentation_asks_as_a_card_does(kind: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / f"{kind}.md").read_text(encoding="utf-8")
+    assert same_code(find(kind).usage) in same_code(page)
 
 
 def same_code(text: str) -> str:
@@ -158,29 +163,91 @@ def test_card_replaces_the_one_before_it_and_leaves_nothing_beside_it(tmp_path: 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"README.md": "new"}
 
 
-def test_a_student_that_answers_at_a_words_last_token_is_asked_there(tmp_path: Path) -> None:
-    place = taggers.folder(tmp_path / "student", "qwen3")
+@pytest.mark.parametrize("answers", ["first", "last"])
+@pytest.mark.parametrize(("family", "length"), [("qwen3", 64), ("bert", 8)], ids=["at once", "in windows"])
+def test_words_are_tagged_as_the_card_says_as_they_are_measured(
+    tmp_path: Path, answers: str, family: str, length: int
+) -> None:
+    """In windows too, of a model that answers by each token alone: where a word stands changes nothing."""
     rows = taggers.sentences(12)
-    section = find("token-classification").data_section.model_validate({"train": "x", "answers": "last"})
-    (code,) = re.findall(r"```python\n(.*?)```", section.use, re.DOTALL)
-    there: dict[str, Any] = {"print": len}
-    exec(code.replace("path/to/this/folder", place), there)
-    task = find("token-classification").understand(section, {"train": Dataset.from_dict(rows)})
-    made = task.load(ModelSource(model=place), labelled=True)
+    if length == 8:
+        rows = {name: [[one for row in column[at : at + 4] for one in row] for at in (0, 4, 8)]
+                for name, column in rows.items()}
+    task = find("token-classification")
+    section = task.data_section.model_validate({"train": "x", "answers": answers, "max_length": length, "overlap": 0.5})
+    task = task.understand(section, {"train": Dataset.from_dict(rows)})
+    made = task.load(ModelSource(model=taggers.folder(tmp_path / "start", family)), labelled=True)
+    if length == 8:
+        with torch.no_grad():
+            made.model.bert.embeddings.position_embeddings.weight.zero_()
+            for layer in made.model.bert.encoder.layer:
+                layer.attention.output.dense.weight.zero_()
+    task.inscribe(made.model, made.processor, None)
+    save_student(made.model, made.processor, tmp_path / "student")
+    there: dict[str, Any] = {"print": str}
+    exec(task.usage.replace("path/to/this/folder", str(tmp_path / "student")), there)
+    assert there["how"]["length"] == length
     prepared = task.prepare(Dataset.from_dict(rows), made.processor, None, training=False)
-    batch = prepared.collate(list(range(12)))
+    assert len(prepared) == len(rows["tokens"]) if length == 64 else len(prepared) > 9
+    batch = prepared.collate(list(range(len(prepared))))
     with torch.no_grad():
         logits = task.signals(made.model(**batch.student), batch, Side.STUDENT).logits
     assert isinstance(logits, Dense)
     given = [there["tags"](" ".join(words)) for words in rows["tokens"]]
     assert [[word for word, _ in one] for one in given] == rows["tokens"]
     expected = [taggers.ENTITIES[number] for number in logits.logits.argmax(-1).tolist()]
+    assert len(set(expected)) > 1
     assert [tag for one in given for _, tag in one] == expected
-    assert not section.model_copy(update={"answers": "first"}).use
+    assert there["tags"]("") == []
 
 
-def test_a_card_says_how_an_answer_was_measured() -> None:
-    section = find("question-answering").data_section
-    assert not section.model_validate({"train": "x"}).use
-    said = section.model_validate({"train": "x", "max_length": 512, "longest_answer": 8}).use
-    assert said == "It was measured with `answer(question, context, length=512, longest=8)`.\n\n"
+def test_a_card_tells_of_pipelines_where_they_say_what_is_measured() -> None:
+    section = find("token-classification").data_section.model_validate({"train": "x"})
+    (code,) = re.findall(r"```python\n(.*?)```", section.use, re.DOTALL)
+    assert "stride=32" in code
+    for changes in ({"answers": "last"}, {"scheme": "none"}):
+        assert "```" not in section.model_copy(update=changes).use
+
+
+def test_a_folder_says_how_its_answers_were_measured(tmp_path: Path) -> None:
+    task = find("question-answering")
+    section = task.data_section.model_validate({"train": "x", "max_length": 40, "longest_answer": 8})
+    one = task.understand(section, {"train": Dataset.from_dict(answerers.rows(12))})
+    made = one.load(ModelSource(model=answerers.folder(tmp_path / "start")), labelled=True)
+    one.inscribe(made.model, made.processor, None)
+    assert made.model.config.answering == {"length": 40, "overlap": 0.33, "longest": 8}
+    short = copy.deepcopy(made.processor)
+    short.model_max_length = 30
+    one.inscribe(made.model, made.processor, short)  # the same tokens: each is read by itself
+    assert made.model.config.answering["length"] == 40
+    one.inscribe(made.model, made.processor, taggers.byte_level())
+    assert made.model.config.answering["length"] == 40
+
+
+def test_the_best_answers_are_those_that_were_measured_with_their_confidence(tmp_path: Path) -> None:
+    """Of several windows, and with a threshold."""
+    task, rows = find("question-answering"), answerers.rows(12)
+    section = task.data_section.model_validate({"train": "x", "max_length": 14, "overlap": 0.5, "longest_answer": 3})
+    split = Dataset.from_dict(rows)
+    one = task.understand(section, {"train": split})
+    made = one.load(ModelSource(model=answerers.folder(tmp_path / "start", hidden_size=32)), labelled=True)
+    prepared = one.prepare(split, made.processor, None, training=False)
+    assert len(prepared) > len(split)
+    exam = one.exam()
+    said = examine(exam, {"student": Asked(made.model)}, prepared)["student"]
+    one.settle(made.model, said)
+    one.inscribe(made.model, made.processor, None)
+    save_student(made.model, made.processor, tmp_path / "student")
+    there: dict[str, Any] = {"print": str}
+    exec(task.usage.replace("path/to/this/folder", str(tmp_path / "student")), there)
+    settled = exam.settled(said, said)
+    sure = exam.decisions(settled).confidence
+    assert sure is not None
+    for given, context, question, first in zip(settled.given, rows["context"], rows["question"], sure):
+        found = there["answers"](question, context)
+        pieces = [(score, context[int(start):int(end)]) for score, start, end in given[1:] if score > ABSENT]
+        expected = sorted([*pieces, (given[0, 0], None)], key=lambda one: -one[0])
+        assert {(one["answer"], round(one["probability"], 4)) for one in found} == {
+            (text, round(float(weight), 4)) for (_, text), weight in zip(expected, softmax([one for one, _ in expected]))}
+        assert found[0]["probability"] == pytest.approx(first, abs=1e-5)
+        assert sum(one["probability"] for one in found) == pytest.approx(1)

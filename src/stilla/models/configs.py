@@ -83,6 +83,12 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
     return new
 
 
+def write(model: nn.Module, field: str, value: Any) -> None:
+    """Put a field that a config's class knows nothing of into a model's, where it is one of transformers."""
+    if isinstance(model, PreTrainedModel):
+        model.config.update({field: value})
+
+
 def without(model: nn.Module, field: str) -> None:
     """Take a field that a config's class knows nothing of out of a model's, where it is one of transformers."""
     if says(model, field):

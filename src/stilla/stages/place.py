@@ -113,18 +113,22 @@ class Place:
             found, pool = learnt.examples_in(prepared, marks, done), self.pool
             on_main(lambda: learnt.note(self.folder, stage, found, pool))
 
-    def keep(self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path) -> None:
-        """Write a trained model down, and the stage as finished."""
+    def keep(
+        self, stage: str, inputs: Mapping[str, Any], made: Loaded, path: Path, beside: Any | None = None
+    ) -> None:
+        """Write a trained model down, and the stage as finished. `beside`: its teacher's processor, if it had a teacher."""
         some = data.from_all_over(self.splits["validation"], 64)  # the first may be left out as broken
         one = self.task.prepare(some, made.processor, None, training=False)
         batch = one.collate([one.examples[0]]).to(next(made.model.parameters()).device)
-        on_main(lambda: self._settle(made))
+        on_main(lambda: self._settle(made, beside))
         on_main(lambda: save_student(made.model, made.processor, path, example=batch.student))
         on_main(lambda: self.folder.finish(stage, inputs, path))
 
-    def _settle(self, made: Loaded) -> None:
-        """What is chosen of its answers to validation data, in the place of what was of those of a model that it began as."""
+    def _settle(self, made: Loaded, beside: Any | None) -> None:
+        """How it is asked, and what is chosen of its answers to validation data, in the place of what was of those of a model
+        that it began as."""
         self.task.forget(made.model)
+        self.task.inscribe(made.model, made.processor, beside)
         if not self.task.settles:
             return
         whole = self.task.prepare(self.splits["validation"], made.processor, None, training=False)

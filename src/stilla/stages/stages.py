@@ -248,7 +248,7 @@ class Stages:
                 self._train(place, name, stage, student, loaded, seed, examples if helped else place.splits["train"], texts,
                             inputs)
                 kept = place.task.as_measured(loaded.processor, self.teacher.processor)
-                place.keep(name, inputs, replace(loaded, processor=kept), path)
+                place.keep(name, inputs, replace(loaded, processor=kept), path, beside=self.teacher.processor)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from stilla.tasks.text.words import Splitting, Words
+from stilla.tasks.text.words import PATTERNS, Splitting, Words
 
 
 @pytest.mark.parametrize(("text", "how", "words"), [
@@ -20,6 +22,12 @@ def test_a_text_is_cut_as_said(text: str, how: Splitting, words: list[str]) -> N
     found = Words.split(text, how)
     assert found.listed() == words
     assert found.text == text
+
+
+@pytest.mark.parametrize("how", PATTERNS)
+def test_patterns_are_for_who_has_no_stilla(how: Splitting) -> None:
+    for text in ("Ann's U.S. visa_2, 3%", "Zürich—Genève ", " 我 在\n北京"):
+        assert re.findall(PATTERNS[how], text) == Words.split(text, how).listed()
 
 
 def test_given_words_stand_with_a_space_between_them() -> None:

@@ -74,6 +74,10 @@ class OfStudents(Rows):
         was cut beside this teacher's."""
         return processor
 
+    def inscribe(self, model: nn.Module, processor: Any, teacher: Any | None) -> None:
+        """Write into a model's config how it is asked, where the recipe says that and nothing in its folder would. `teacher`:
+        the processor of who was asked beside it, if anybody was."""
+
     @property
     def settles(self) -> bool:
         """Whether something is chosen of a trained model's answers to validation data before it is written down."""

@@ -22,8 +22,9 @@ from stilla.errors import CompatibilityError, all_of
 MODEL_TYPE = "stilla-several"
 HEADS = "heads"
 """The module that holds them."""
-LABELS = ("id2label", "label2id", "problem_type", "sentence_transformers", "thresholds")
-"""Fields of a config that are of a head: names of its labels, how its logits are meant, and from where on labels apply."""
+LABELS = ("id2label", "label2id", "problem_type", "sentence_transformers", "tagging", "thresholds")
+"""Fields of a config that are of a head: names of its labels, how its logits are meant, how words are read, and from where on
+labels apply."""
 
 
 class SeveralConfig(PreTrainedConfig):

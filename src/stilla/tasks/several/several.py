@@ -277,6 +277,12 @@ class Several(Task[SeveralData]):
                 stack.enter_context(task.learning(model.head(name)))
             yield
 
+    def inscribe(self, model: nn.Module, processor: Any, teacher: Any | None) -> None:
+        assert isinstance(model, SeveralModel)
+        for name, task in self.parts.items():
+            task.inscribe(model.head(name), processor[name], None if teacher is None else teacher[name])
+        model.remember_heads()
+
     def forget(self, model: nn.Module) -> None:
         assert isinstance(model, SeveralModel)
         for name, task in self.parts.items():

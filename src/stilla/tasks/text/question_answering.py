@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import AutoModelForQuestionAnswering, PreTrainedModel
+from transformers import AutoModelForQuestionAnswering
 
 from stilla.errors import CompatibilityError, DataError
-from stilla.models.configs import says, without
+from stilla.models.configs import says, without, write
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
@@ -39,6 +39,8 @@ from stilla.tasks.text.windows import refuse_slow
 
 logger = logging.getLogger(__name__)
 
+HOW = "answering"
+"""Where a model's config says how its passages are read: in windows of what length, and how long an answer may be."""
 _ENDS = ("start", "end")
 THRESHOLD = "no_answer_threshold"
 """Where a model's config says by how much no answer has to score higher than the best piece."""
@@ -139,6 +141,11 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
             lengths=cut.tokens.lengths.tolist(), references=[questions[one] for one in cut.owners],
             aligned=read.across is None)
 
+    def inscribe(self, model: nn.Module, processor: Any, teacher: Any | None) -> None:
+        both = [processor] if teacher is None or _tokens.same(processor, teacher) else [processor, teacher]
+        write(model, HOW, {"length": _tokens.readable(both, self.section.max_length), "overlap": self.section.overlap,
+                           "longest": self.section.longest_answer})
+
     def texts(self, split: Dataset, processor: Any) -> Texts:
         asked = _asked.usable(self.section, split).values()
         return Texts((text for one in asked for text in (one.question, one.context)), None)
@@ -237,8 +244,7 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
 
     def settle(self, model: nn.Module, validation: Answers) -> None:
         """The threshold for no answer, into the model's config."""
-        if isinstance(model, PreTrainedModel):
-            model.config.update({THRESHOLD: round(self.exam().threshold(validation), 4)})
+        write(model, THRESHOLD, round(self.exam().threshold(validation), 4))
 
     def forget(self, model: nn.Module) -> None:
         without(model, THRESHOLD)

@@ -13,7 +13,7 @@ from stilla.recipe.data import TextUnit
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import TEMPERATURE, TOKENS, Section
 from stilla.tasks.shared.sections import Classified, Texts
-from stilla.tasks.text.usage import TAGGING_AT_THE_LAST
+from stilla.tasks.text.usage import AT_THE_LAST, ENTITIES, WORD_BY_WORD
 
 
 class Contextual(Section):
@@ -87,7 +87,9 @@ class TokenClassificationData(Data):
 
     @property
     def use(self) -> str:
-        return TAGGING_AT_THE_LAST if self.answers == "last" else ""
+        if self.answers == "last":
+            return AT_THE_LAST + WORD_BY_WORD
+        return ("" if self.scheme == "none" else ENTITIES) + WORD_BY_WORD  # a pipeline would join words of one tag
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -129,15 +131,6 @@ class QuestionAnsweringData(Data):
     """Tokens of the longest answer that is given."""
     language: Literal["en", "ar", "de", "es", "hi", "vi", "zh"] = "en"
     """By whose rules answers are compared: which articles and marks do not count, and what a word is."""
-
-    @property
-    def use(self) -> str:
-        """What `answer` of the model card has to be told."""
-        usual = type(self).model_fields
-        called = {"length": "max_length", "overlap": "overlap", "longest": "longest_answer"}
-        said = [f"{name}={getattr(self, field)}" for name, field in called.items()
-                if getattr(self, field) != usual[field].default]
-        return f"It was measured with `answer(question, context, {', '.join(said)})`.\n\n" if said else ""
 
     @property
     def label_columns(self) -> tuple[str, ...]:

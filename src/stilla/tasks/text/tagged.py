@@ -15,7 +15,7 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS, Entity, Scheme
 from stilla.tasks.text.sections import LABEL_OF_SPAN, TokenClassificationData
-from stilla.tasks.text.words import Span, Splitting, Words
+from stilla.tasks.text.words import PATTERNS, Span, Splitting, Words
 
 _START, _END = ("start", "start_offset", "start_char", "begin"), ("end", "end_offset", "end_char", "stop")
 
@@ -42,6 +42,11 @@ class Reading:
     splitting: Splitting
     names: tuple[str, ...] | None = None
     scheme: Scheme | None = None
+
+    @property
+    def pattern(self) -> str:
+        """What a word is in a text, for whoever asks a model without Stilla: given words have a space between them."""
+        return PATTERNS[self.splitting if self.form == "spans" else "spaces"]
 
     def worded(self, split: Dataset) -> list[Words | None]:
         """The words of every example; None where there are none."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification
 
 from stilla.errors import CompatibilityError, DataError, all_of, quoted
+from stilla.models.configs import write
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
@@ -39,10 +40,14 @@ from stilla.tasks.text.sections import TokenClassificationData
 from stilla.tasks.text.tag_data import Found
 from stilla.tasks.text.tag_exam import TagExam, answered_words
 from stilla.tasks.text.tagged import Reading, Tagged, usable
+from stilla.tasks.text.usage import TAGGING
 from stilla.tasks.text.windows import Placed, placed, refuse_slow, windows
 from stilla.tasks.text.words import Words
 
 logger = logging.getLogger(__name__)
+
+HOW = "tagging"
+"""Where a model's config says how its words are read: in windows of what length, at which token, and what a word is."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class TokenClassification(Task[TokenClassificationData]):
     section: TokenClassificationData | None = None
 
     kind: ClassVar[str] = "token-classification"
+    usage = TAGGING
     data_section = TokenClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForTokenClassification",)
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "tokens", "examples", "words")
@@ -134,6 +140,13 @@ class TokenClassification(Task[TokenClassificationData]):
             tokens, _ = _tokens.tokenise(tokenizer, [["a b", "a"]], max_length=8)
             check_answers(model, tokens.batch([0, 1]), source.model)
         return Loaded(model, tokenizer, source.model)
+
+    def inscribe(self, model: nn.Module, processor: Any, teacher: Any | None) -> None:
+        if self.section is None:
+            return
+        length = _tokens.readable([processor, *([] if teacher is None else [teacher])], self.section.max_length)
+        write(model, HOW, {"length": length, "overlap": self.section.overlap, "answers": self.section.answers,
+                           "words": self._reading().pattern})
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         return Texts((words.text for words in self._reading().worded(split) if words is not None), None)

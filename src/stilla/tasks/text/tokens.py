@@ -162,7 +162,7 @@ def no_longer(
     tokenizer: PreTrainedTokenizerBase, others: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None
 ) -> PreTrainedTokenizerBase:
     """The same, or a copy that cuts texts where they are cut that others read too: see `longest`."""
-    length = _readable([tokenizer, *others], wanted)
+    length = readable([tokenizer, *others], wanted)
     if length >= tokenizer.model_max_length:
         return tokenizer
     made = copy.deepcopy(tokenizer)
@@ -313,11 +313,12 @@ class Reads(Protocol):
 
 def longest(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
     """What all of them can read, at most what the recipe wants."""
-    length = _readable(tokenizers, wanted)
+    length = readable(tokenizers, wanted)
     if wanted is not None and wanted > length:
         logger.warning("data.max_length: got %d, but the models read at most %d tokens", wanted, length)
     return length
 
 
-def _readable(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
+def readable(tokenizers: Sequence[Reads | PreTrainedTokenizerBase], wanted: int | None) -> int:
+    """The same, where nobody needs to be told."""
     return min(*(int(tokenizer.model_max_length) for tokenizer in tokenizers), wanted or _LONGEST)

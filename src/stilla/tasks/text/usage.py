@@ -1,11 +1,30 @@
-"""How models are loaded and asked for which transformers 5 has no pipeline, for the model cards of students: those that find
-answers, and those that answer at the last token of a word."""
+"""How models are loaded and asked that transformers' pipelines do not ask as they were measured, for the model cards of
+students: those that tag words, and those that find answers."""
 
-TAGGING_AT_THE_LAST = """\
-A word is answered at the last of its tokens, as it was measured here (`data.answers: last`). A pipeline answers at every
-token, and none of its `aggregation_strategy` takes the last. This does, of words with spaces between them:
+ENTITIES = """\
+Entities, as transformers' pipeline puts them together; without `stride` it leaves all words behind
+`tag.tokenizer.model_max_length` without a tag, and says nothing of it:
 
 ```python
+from transformers import pipeline
+
+tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first", stride=32)
+print(tag("Ann Lee lives in New York"))
+```
+
+"""
+AT_THE_LAST = """\
+A word is answered at the last of its tokens, as it was measured here (`data.answers: last`). A pipeline answers at every
+token, and none of its `aggregation_strategy` takes the last.
+
+"""
+WORD_BY_WORD = """\
+Word by word, as it was measured, texts of any length:
+
+"""
+
+TAGGING = """\
+import math
 import re
 
 import torch
@@ -13,57 +32,78 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 model = AutoModelForTokenClassification.from_pretrained("path/to/this/folder").eval()
+how = {"length": 512, "overlap": 0.25, "answers": "first", "words": r"\\S+", **getattr(model.config, "tagging", {})}
 
 
 def tags(text):
-    \"\"\"Every word with its tag; None where the tokenizer drops the word.\"\"\"
-    read = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
-    places = read.pop("offset_mapping")[0].tolist()
-    with torch.no_grad():
-        said = model(**read).logits[0].argmax(-1).tolist()
-    found = []
-    for word in re.finditer(r"\\S+", text):
-        own = [at for at, (begin, end) in enumerate(places) if begin < min(end, word.end()) and end > word.start()]
-        found.append((word.group(), model.config.id2label[said[own[-1]]] if own else None))
-    return found
+    \"\"\"Every word of a text of any length with its tag; None where the tokenizer drops the word.\"\"\"
+    length = min(how["length"], tokenizer.model_max_length)
+    shared = int(how["overlap"] * (length - tokenizer.num_special_tokens_to_add()))
+    read = tokenizer(text, truncation=True, max_length=length, stride=shared, padding=True, return_tensors="pt",
+                     return_overflowing_tokens=True, return_offsets_mapping=True)
+    words = list(re.finditer(how["words"], text))
+    found = [(-math.inf, None)] * len(words)  # how much stands around a word where most does, and its tag there
+    for row, places in enumerate(read["offset_mapping"].tolist()):
+        with torch.no_grad():
+            said = model(**{name: read[name][row : row + 1] for name in tokenizer.model_input_names if name in read})
+        likeliest = said.logits[0].argmax(-1).tolist()
+        real = [(begin, end, at) for at, (begin, end) in enumerate(places) if begin < end]
+        for number, word in enumerate(words):
+            own = [at for begin, end, at in real if begin < word.end() and end > word.start()]
+            if own:
+                (first, *_), (_, last, _) = real[0], real[-1]
+                before = word.start() - first if first > words[0].start() else math.inf
+                behind = last - word.end() if last < words[-1].end() else math.inf
+                tag = model.config.id2label[likeliest[own[-1 if how["answers"] == "last" else 0]]]
+                found[number] = max(found[number], (min(before, behind), tag), key=lambda one: one[0])
+    return [(word.group(), tag) for word, (_, tag) in zip(words, found)]
 
 
 print(tags("Ann Lee lives in New York"))
-```
-
-Token by token it is asked thus:
-
 """
 
 ANSWERING = """\
+import math
+
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 model = AutoModelForQuestionAnswering.from_pretrained("path/to/this/folder").eval()
+how = {"length": 384, "overlap": 0.33, "longest": 30, **getattr(model.config, "answering", {})}
+threshold = getattr(model.config, "no_answer_threshold", None)  # not there: every question has an answer
 
 
-def answer(question, context, length=384, overlap=0.33, longest=30):
-    \"\"\"The piece of the context that answers the question; None where none does.\"\"\"
-    length = min(length, tokenizer.model_max_length)
-    shared = int(overlap * (length - len(tokenizer(question.strip(), "")["input_ids"])))
+def answers(question, context):
+    \"\"\"The 20 best pieces of the context, the likeliest first; None among them says that there is no answer.\"\"\"
+    length = min(how["length"], tokenizer.model_max_length)
+    shared = int(how["overlap"] * (length - len(tokenizer(question.strip(), "")["input_ids"])))
     read = tokenizer(question.strip(), context, truncation="only_second", max_length=length, stride=shared, padding=True,
                      return_overflowing_tokens=True, return_offsets_mapping=True, return_tensors="pt")
     with torch.no_grad():
         said = model(**{name: read[name] for name in tokenizer.model_input_names if name in read})
-    best, none = (float("-inf"), 0, 0), float("inf")
+    pieces, none = {}, math.inf
     for row, places in enumerate(read["offset_mapping"].tolist()):
         starts, ends = said.start_logits[row].tolist(), said.end_logits[row].tolist()
         summary = read["input_ids"][row].tolist().index(tokenizer.cls_token_id)
         none = min(none, starts[summary] + ends[summary])
         passage = [at for at, part in enumerate(read.sequence_ids(row)) if part == 1 and places[at][0] < places[at][1]]
         for number, first in enumerate(passage):
-            for last in passage[number : number + longest]:
-                best = max(best, (starts[first] + ends[last], places[first][0], places[last][1]))
-    score, start, end = best
-    threshold = getattr(model.config, "no_answer_threshold", None)  # not there: every question has an answer
-    return None if threshold is not None and none - score > threshold else context[start:end]
+            for last in passage[number : number + how["longest"]]:
+                piece = context[places[first][0] : places[last][1]], places[first][0]
+                pieces[piece] = max(pieces.get(piece, -math.inf), starts[first] + ends[last])
+    best = sorted(((score, text) for (text, _), score in pieces.items()), key=lambda one: -one[0])[:20]
+    if threshold is not None:
+        best = sorted([*best, (none - threshold, None)], key=lambda one: -one[0])
+    weights = [math.exp(score - best[0][0]) for score, _ in best]
+    return [{"answer": text, "probability": weight / sum(weights)} for weight, (_, text) in zip(weights, best)]
+
+
+def answer(question, context):
+    \"\"\"The piece of the context that answers the question; None where none does.\"\"\"
+    return answers(question, context)[0]["answer"]
 
 
 print(answer("Who wrote it?", "The book was written by Ann Lee in 1987."))
+print(answers("Who wrote it?", "The book was written by Ann Lee in 1987.")[:3])
 """

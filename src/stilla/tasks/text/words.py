@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -13,6 +13,9 @@ from stilla.errors import quoted
 from stilla.tasks.text.schemes import Entity
 
 Splitting = Literal["words", "spaces", "characters"]
+
+PATTERNS: Mapping[Splitting, str] = {"words": r"\w+|[^\w\s]", "spaces": r"\S+", "characters": r"\S"}
+"""The same in regular expressions; of `words` without what some scripts join letters by."""
 
 _ASCII = re.compile(r"\w+|[^\w\s]", re.ASCII)
 _SPACES = re.compile(r"\S+")
