@@ -61,6 +61,17 @@ def test_general_names_of_fields_are_understood() -> None:
     assert (student.config.n_layers, student.config.hidden_size) == (1, 8)
 
 
+def test_fields_that_a_model_asks_for_and_its_configs_class_does_not_have_are_taken() -> None:
+    small = {**SMALL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "num_hidden_layers": 1}
+    teacher = hf.DebertaV2ForTokenClassification(hf.DebertaV2Config(**small))
+    assert not hasattr(teacher.config, "position_buckets")
+    student = fresh(teacher, {"position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": True}).model
+    assert student.deberta.encoder.rel_embeddings.weight.shape[0] == 8
+    assert type(student.config).from_dict(student.config.to_dict()).position_buckets == 4
+    with pytest.raises(CompatibilityError, match=r"no such field. Did you mean position_buckets\?"):
+        fresh(teacher, {"position_bucket": 4})
+
+
 def test_sub_configs_are_changed_where_they_are() -> None:
     teacher = hf.CLIPModel(hf.CLIPConfig(**CLIP))
     student = fresh(teacher, {"text_config": {"num_hidden_layers": 2}, "projection_dim": 6})

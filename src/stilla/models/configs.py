@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 # ("text_config", "num_hidden_layers"), ("depths",)
 ConfigPath = tuple[str, ...]
+_ASKED = re.compile(r"""getattr\(\s*(?:self\.)?config,\s*["'](\w+)["'],""")
 # a tensor's name, and one of its dimensions
 Axis = tuple[str, int]
 Answer = TypeVar("Answer")
@@ -81,6 +85,22 @@ def edited_config(config: PreTrainedConfig, changes: Mapping[ConfigPath, object]
     new = type(config).from_dict(values)
     _copy_implementations(config, new)
     return new
+
+
+def asked_for(model: type[nn.Module]) -> frozenset[str]:
+    """Fields that a class asks its config for where they need not stand (`getattr(config, "position_buckets", -1)`): the
+    config's class does not declare them, and files of other models have them."""
+    own = (one for one in model.__mro__ if issubclass(one, PreTrainedModel) and one is not PreTrainedModel)
+    return frozenset().union(*(_asked_for(one.__module__) for one in own))
+
+
+@cache
+def _asked_for(module: str) -> frozenset[str]:
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError):  # nobody knows its source
+        return frozenset()
+    return frozenset(name for name in _ASKED.findall(source) if not name.startswith("_"))
 
 
 def write(model: nn.Module, field: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once, all_of, did_you_mean
-from stilla.models.configs import ConfigPath, config_sections, edited_config
+from stilla.models.configs import ConfigPath, asked_for, config_sections, edited_config
 from stilla.models.depths import Changes, of_depth
 from stilla.models.stacks import find_stacks
 from stilla.students.student import Student, automatic_layer_map
@@ -47,7 +47,7 @@ def fresh(teacher: nn.Module, config: Mapping[str, Any]) -> Student:
             "Give the student as `student: {model: ...}`."
         )
     problems: list[str] = []
-    changes = _changes(teacher.config, config, (), problems)
+    changes = _changes(teacher.config, config, (), problems, asked_for(type(teacher)))
     if problems:
         raise all_at_once(problems, CompatibilityError)
     changes |= _what_follows(teacher, changes)
@@ -78,10 +78,10 @@ def _refuse_misfits(model: PreTrainedModel, teacher: PreTrainedModel, changes: C
 
 
 def _changes(
-    config: PreTrainedConfig, overrides: Mapping[str, Any], section: ConfigPath, problems: list[str]
+    config: PreTrainedConfig, overrides: Mapping[str, Any], section: ConfigPath, problems: list[str], more: frozenset[str]
 ) -> Changes:
-    """The overrides by config path, under the names that the config itself uses."""
-    fields = [field for field in vars(config) if not field.startswith("_")]
+    """The overrides by config path, under the names that the config itself uses. `more`: fields that need not stand there."""
+    fields = [*(field for field in vars(config) if not field.startswith("_")), *sorted(more)]
     general = type(config).attribute_map
     changes: Changes = {}
     for key, value in overrides.items():
@@ -95,7 +95,7 @@ def _changes(
                 f"{where}: {type(config).__name__} has no such field.{did_you_mean(key, [*fields, *general])}"
             )
         elif isinstance(old, PreTrainedConfig) and isinstance(value, Mapping):
-            changes |= _changes(old, value, (*section, field), problems)
+            changes |= _changes(old, value, (*section, field), problems, more)
         elif not _is_like(value, old):
             problems.append(f"{where}: got {value!r}; expected a value like the teacher's, {_shown(old)}.")
         else:

@@ -8,6 +8,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from stilla.errors import CompatibilityError, all_at_once, did_you_mean
+from stilla.models.configs import asked_for
 from stilla.recipe import ModelSource
 from stilla.tasks.language.models import language_model, refuse_looking_ahead
 from stilla.tasks.language.vocabulary import outputs_of
@@ -37,7 +38,8 @@ def made(source: ModelSource, catalogue: Catalogue) -> PreTrainedModel:
     if kind not in auto._model_mapping:
         raise CompatibilityError(f"teacher.model: transformers has no {auto.__name__.removeprefix('AutoModelFor')} head for "
                                  f"{source.model}. {_instead(catalogue)}")
-    fields = _fields(kind, dict(source.config or {}), catalogue)
+    head = auto._model_mapping[kind]
+    fields = _fields(kind, dict(source.config or {}), catalogue, asked_for(head if isinstance(head, type) else head[0]))
     try:
         model: PreTrainedModel = auto.from_config(kind(**fields), dtype=torch.float32).eval()
     except Exception as error:  # each class refuses a config in its own way
@@ -102,9 +104,9 @@ def _looks_ahead(model: PreTrainedModel) -> bool:
     return bool((one - two).abs().max() > 1e-6 * one.abs().max())
 
 
-def _fields(kind: Any, given: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+def _fields(kind: Any, given: dict[str, Any], catalogue: Catalogue, more: frozenset[str]) -> dict[str, Any]:
     usual = kind()
-    known = {*(name for name in vars(usual) if not name.startswith("_")), *kind.attribute_map}
+    known = {*(name for name in vars(usual) if not name.startswith("_")), *kind.attribute_map, *more}
     problems = [f"teacher.config.{name}: follows from the items; leave it out" for name in given if name in _OF_ITEMS]
     problems += [f"teacher.config.{name}: {kind.__name__} has no such field.{did_you_mean(name, known)}"
                  for name in given if name not in known and name not in _OF_ITEMS]
