@@ -148,6 +148,7 @@ def test_what_is_finished_is_skipped(run: stilla.Run, capsys: pytest.CaptureFixt
 def test_the_card_says_how_each_head_is_loaded(run: stilla.Run) -> None:
     card = (run.student / "README.md").read_text(encoding="utf-8")
     assert 'words = pipeline("token-classification", model="path/to/this/folder/words")' in card
+    assert 'AutoModelForTokenClassification.from_pretrained("path/to/this/folder/words")' in card
     assert "pipeline_tag" not in card
 
 

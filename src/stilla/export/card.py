@@ -93,11 +93,17 @@ def transformers_usage(task: type[Task], heads: Mapping[str, type[Task]] = Mappi
     if heads:
         lines = "".join(f'{name} = pipeline("{head.called()}", model="path/to/this/folder/{name}")\n'
                         f"print({name}({head.given}))\n" for name, head in heads.items())
+        own = "".join(f"\n`{name}`:\n\n```python\n{_within(head.usage, name)}```\n"
+                      for name, head in heads.items() if head.usage)
         return ("Every head lies in a folder of its own, with the encoder that all share.\n\n```python\n"
-                f"from transformers import pipeline\n\n{lines}```\n")
+                f"from transformers import pipeline\n\n{lines}```\n{own}")
     code = task.usage or (f"from transformers import pipeline\n\nmodel = pipeline(\"{task.called()}\", "
                           f"model=\"path/to/this/folder\")\nprint(model({task.given}))\n")
     return f"```python\n{code}```\n"
+
+
+def _within(code: str, name: str) -> str:
+    return code.replace("path/to/this/folder", f"path/to/this/folder/{name}")
 
 
 def plain_usage(model: nn.Module, labels: Sequence[str] = ()) -> str:

@@ -13,7 +13,7 @@ from stilla.recipe.data import TextUnit
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import TEMPERATURE, TOKENS, Section
 from stilla.tasks.shared.sections import Classified, Texts
-from stilla.tasks.text.usage import AT_THE_LAST, ENTITIES, WORD_BY_WORD
+from stilla.tasks.text.usage import AT_THE_LAST, ENTITIES
 
 
 class Contextual(Section):
@@ -88,8 +88,8 @@ class TokenClassificationData(Data):
     @property
     def use(self) -> str:
         if self.answers == "last":
-            return AT_THE_LAST + WORD_BY_WORD
-        return ("" if self.scheme == "none" else ENTITIES) + WORD_BY_WORD  # a pipeline would join words of one tag
+            return AT_THE_LAST
+        return "" if self.scheme == "none" else ENTITIES  # a pipeline would join words of one tag
 
     @property
     def label_columns(self) -> tuple[str, ...]:

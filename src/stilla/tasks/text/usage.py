@@ -18,12 +18,9 @@ A word is answered at the last of its tokens, as it was measured here (`data.ans
 token, and none of its `aggregation_strategy` takes the last.
 
 """
-WORD_BY_WORD = """\
-Word by word, as it was measured, texts of any length:
-
-"""
-
 TAGGING = """\
+# word by word, as it was measured: texts of any length, in windows that share words where they are long
+import bisect
 import math
 import re
 
@@ -35,27 +32,41 @@ model = AutoModelForTokenClassification.from_pretrained("path/to/this/folder").e
 how = {"length": 512, "overlap": 0.25, "answers": "first", "words": r"\\S+", **getattr(model.config, "tagging", {})}
 
 
+def windows(text, words, length):
+    \"\"\"The first word of each window, and the one behind its last.\"\"\"
+    places = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(places) <= length:
+        return [(0, len(words))]
+    needs, begins = [0] * len(words), [word.start() for word in words]
+    for begin, end in places:
+        needs[max(0, bisect.bisect_right(begins, max(end - 1, begin)) - 1)] += 1
+    cut, first = [], 0
+    while not cut or cut[-1][1] < len(words):
+        room, end = length - tokenizer.num_special_tokens_to_add(), first
+        while end < len(words) and (end == first or room >= max(1, needs[end])):
+            room, end = room - max(1, needs[end]), end + 1
+        cut.append((first, end))
+        first = max(first + 1, end - int(how["overlap"] * (end - first)))
+    return cut
+
+
 def tags(text):
-    \"\"\"Every word of a text of any length with its tag; None where the tokenizer drops the word.\"\"\"
-    length = min(how["length"], tokenizer.model_max_length)
-    shared = int(how["overlap"] * (length - tokenizer.num_special_tokens_to_add()))
-    read = tokenizer(text, truncation=True, max_length=length, stride=shared, padding=True, return_tensors="pt",
-                     return_overflowing_tokens=True, return_offsets_mapping=True)
-    words = list(re.finditer(how["words"], text))
-    found = [(-math.inf, None)] * len(words)  # how much stands around a word where most does, and its tag there
-    for row, places in enumerate(read["offset_mapping"].tolist()):
+    \"\"\"Every word with its tag; None where the tokenizer drops the word.\"\"\"
+    length, words = min(how["length"], tokenizer.model_max_length), list(re.finditer(how["words"], text))
+    found = [(-1, None)] * len(words)  # words around it on the poorer side, where most are; its tag there
+    for first, end in windows(text, words, length) if words else []:
+        begin, stop = (0, len(text)) if end - first == len(words) else (words[first].start(), words[end - 1].end())
+        read = tokenizer(text[begin:stop], truncation=True, max_length=length, return_offsets_mapping=True,
+                         return_tensors="pt")
+        places = [(begin + one, begin + other) for one, other in read.pop("offset_mapping")[0].tolist()]
         with torch.no_grad():
-            said = model(**{name: read[name][row : row + 1] for name in tokenizer.model_input_names if name in read})
-        likeliest = said.logits[0].argmax(-1).tolist()
-        real = [(begin, end, at) for at, (begin, end) in enumerate(places) if begin < end]
-        for number, word in enumerate(words):
-            own = [at for begin, end, at in real if begin < word.end() and end > word.start()]
-            if own:
-                (first, *_), (_, last, _) = real[0], real[-1]
-                before = word.start() - first if first > words[0].start() else math.inf
-                behind = last - word.end() if last < words[-1].end() else math.inf
-                tag = model.config.id2label[likeliest[own[-1 if how["answers"] == "last" else 0]]]
-                found[number] = max(found[number], (min(before, behind), tag), key=lambda one: one[0])
+            said = model(**{name: read[name] for name in tokenizer.model_input_names if name in read}).logits[0]
+        likeliest = said.argmax(-1).tolist()
+        for number, word in enumerate(words[first:end], first):
+            own = [at for at, (one, other) in enumerate(places) if one < min(other, word.end()) and other > word.start()]
+            around = min(number - first if first else math.inf, end - 1 - number if end < len(words) else math.inf)
+            if own and around > found[number][0]:
+                found[number] = around, model.config.id2label[likeliest[own[-1 if how["answers"] == "last" else 0]]]
     return [(word.group(), tag) for word, (_, tag) in zip(words, found)]
 
 
