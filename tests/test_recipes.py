@@ -28,7 +28,7 @@ from tests.tasks.audio import speakers, talkers, writers
 from tests.tasks.recommendation.setting import histories
 from tests.tasks.retrieval.rerankers import folder as reranker
 from tests.tasks.retrieval.setting import folder as vectors
-from tests.tasks.retrieval.setting import scored, triples
+from tests.tasks.retrieval.setting import scored, sentences, triples
 from tests.tasks.text import answerers, taggers
 from tests.tasks.tiny import vit_folder
 from tests.tasks.vision import detecting, scenes, segmenting
@@ -36,6 +36,8 @@ from tests.tasks.vision_text import tellers
 from tests.tasks.vision_text.setting import captioned, clip_folder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+UNLABELLED = ("several-languages",)
+"""Those from whose data nobody could learn by labels alone."""
 QUICK = ("evaluate.resamples=100", "evaluate.speed=false", "export=[]", "data.config=null", "allow_weak_teacher=true")
 
 every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -43,7 +45,7 @@ every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 
 @every
 def test_its_shape_is_right_and_it_compares_with_labels_alone(recipe: Path) -> None:
-    assert read(recipe).evaluate.baseline
+    assert read(recipe).evaluate.baseline == (recipe.stem not in UNLABELLED)
     assert read(recipe).output == f"runs/{recipe.stem}"
 
 
@@ -59,13 +61,14 @@ def test_it_begins_with_what_it_is_and_how_to_run_it(recipe: Path) -> None:
 def test_it_runs(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written = read(recipe)
-    stages = ["teacher.train", *(f"distill.{number}" for number in range(len(written.distill)))]
+    stages = [*(["teacher.train"] if written.evaluate.baseline else []),
+              *(f"distill.{number}" for number in range(len(written.distill)))]
     steps = [f"{stage}.{field}" for stage in stages for field in ("max_steps=3", "batch_size=8", "precision=float32")]
     seen = offering.Seen()
     monkeypatch.setattr("stilla.check.way.fit", seen.fit)
     run = stilla.distill(recipe, *_tiny(written, tmp_path), *QUICK, *steps)
     simple = {"popularity"} if written.task == "recommendation" else set()
-    assert set(run.scores.subjects) == {"teacher", "student", "baseline", *simple}
+    assert set(run.scores.subjects) == {"teacher", "student", *({"baseline"} if written.evaluate.baseline else ()), *simple}
     assert run.report.exists()
     offering.hold(recipe.stem, written.task, seen)
     assert run.scores.student[run.scores.metric] is not None
@@ -105,6 +108,8 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
                 "data.validation.split=0.25", f"teacher.model={answerers.folder(folder / 'teacher', layers=12)}"]
     if recipe.task in ("causal-lm", "masked-lm"):
         return _language(folder, recipe)
+    if recipe.task == "embedding" and recipe.teacher.data:
+        return _translations(folder, recipe)
     if recipe.task == "embedding":
         files = {split: scored(folder / f"{split}.jsonl", size, seed, most=1)
                  for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16}.items())}
@@ -176,6 +181,20 @@ def _tiny(recipe: Recipe, folder: Path) -> list[str]:
     given = [] if recipe.student.model is None else [f"student.model={tiny.bert(folder / 'student', layers=2, width=16)}"]
     return [*(f"data.{split}={path}" for split, path in data.items()), f"teacher.model={teacher}", *given,
             *_pool(folder, recipe), *_words_for_others(folder, recipe)]
+
+
+def _translations(folder: Path, recipe: Recipe) -> list[str]:
+    """Sentences in a language of their own with their English, and pairs of both to be found by each other."""
+    files = {}
+    for seed, (split, size) in enumerate({"train": 48, "validation": 16, "test": 16, "shifted.back": 16}.items()):
+        english = sentences(size, seed)
+        both = {"query": [" ".join(text.split()[::-1]) for text in english], "positive": english}
+        rows = {"text": [*both["query"], *english], "english": english * 2} if split == "train" else \
+            dict(zip(both, reversed(both.values()))) if split == "shifted.back" else both
+        files[split] = str(folder / f"{split}.csv")
+        Dataset.from_dict(rows).to_csv(files[split])
+    return [*(f"data.{split}={path}" for split, path in files.items()), f"teacher.model={vectors(folder / 'teacher')}",
+            f"student.model={vectors(folder / 'student', layers=1)}"]
 
 
 def _words_for_others(folder: Path, recipe: Recipe) -> list[str]:
