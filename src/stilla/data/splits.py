@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from stilla.data import histories, several, sources, user_splits
+from stilla.data import histories, listed, several, sources, user_splits
 from stilla.data.drawing import drawn_splits, kept, label_column, scarce_classes
 from stilla.errors import DataError, all_at_once, all_of, did_you_mean, one_of
 from stilla.recipe import Data, Split
@@ -44,8 +44,7 @@ def load(section: Data, *, seed: int, teachers: str | None = None) -> dict[str, 
         return _of_each(section.each, seed, teachers)
     if section.train is None:
         return _measured(problems, section)
-    own = _attempt(problems, "train", section.train, config=section.config, revision=section.revision,
-                   document=section.text_unit, header=section.header)
+    own = _attempt(problems, "train", section.train, section, config=section.config, revision=section.revision)
     given = {key: _given(problems, key, section, own) for key in ("validation", "test")}
     beside = {f"{SHIFTED}{name}": _shifted(problems, name, section, own) for name in section.shifted}
     if teachers is not None:
@@ -184,7 +183,7 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     split = splits["test"] if "test" in splits else next(iter(splits.values()))
     if section is None or section.events is None:
-        return split
+        return split if section is None else listed.apart(split, section.listed)
     return histories.ending(histories.gathered(split, section.events)).dataset()
 
 
@@ -197,10 +196,11 @@ def rows_as_read(split: Dataset, rows: Sequence[int]) -> list[int]:
 
 
 def _attempt(
-    problems: list[str], key: str, name: str, **options: str | bool | Sequence[str] | None
+    problems: list[str], key: str, name: str, section: Data, **options: str | bool | None
 ) -> dict[str, Dataset] | None:
     try:
-        return sources.read(name, **options)  # type: ignore[arg-type]
+        found = sources.read(name, document=section.text_unit, header=section.header, **options)  # type: ignore[arg-type]
+        return {split: listed.apart(rows, section.listed) for split, rows in found.items()}
     except DataError as error:
         problems.append(f"{_place(key)}: {error}")
         return None
@@ -235,7 +235,7 @@ def _shifted(problems: list[str], name: str, section: Data, own: Mapping[str, Da
 
 def _of_path(problems: list[str], key: str, path: str, section: Data, *, meant: str) -> Dataset | None:
     """A file's or folder's only split, or the one that is meant."""
-    splits = _attempt(problems, key, path, hub=False, document=section.text_unit, header=section.header)
+    splits = _attempt(problems, key, path, section, hub=False)
     if splits is None:
         return None
     if len(splits) > 1 and meant not in splits:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from stilla.recipe.events import Events
 from stilla.recipe.generating import Generate
+from stilla.recipe.listed import Listed
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
@@ -279,6 +280,11 @@ class Data(Section):
     @property
     def events(self) -> Events | None:
         """How rows that are events become examples; None where a row is one."""
+        return None
+
+    @property
+    def listed(self) -> Listed | None:
+        """How rows that list what answers a query and what does not become examples; None where nobody reads such lists."""
         return None
 
     @property

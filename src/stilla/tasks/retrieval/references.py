@@ -97,10 +97,13 @@ def _searched(split: Dataset) -> tuple[list[Place], dict[str, str]]:
 
 
 def _answered(form: Form, split: Dataset) -> tuple[list[Place], dict[str, str]]:
-    columns = forms.texts_of(form, split)
-    names = names_of(columns[1:])
-    places = [Place(str(number), tuple(names[text] for text in others), {names[others[0]]: 1})
-              for number, others in enumerate(zip(*columns[1:]))]
+    queries, *columns = forms.texts_of(form, split)
+    names = names_of(columns)
+    grades: dict[str, dict[str, int]] = {}  # all that the split has as answers to a query, in whatever row
+    for query, answer in zip(queries, columns[0]):
+        grades.setdefault(query, {})[names[answer]] = 1
+    places = [Place(str(number), tuple(names[text] for text in others), grades[query])
+              for number, (query, *others) in enumerate(zip(queries, *columns))]
     return places, {name: text for text, name in names.items()}
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from stilla.errors import all_of
 from stilla.recipe import Strings
+from stilla.recipe.listed import Listed
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import Section, as_tuple
 from stilla.tasks.shared.sections import Documents, Texts
@@ -81,6 +82,10 @@ class EmbeddingData(Documents):
     def label_columns(self) -> tuple[str, ...] | None:
         return ()  # a score is an amount
 
+    @property
+    def listed(self) -> Listed:
+        return Listed("columns", self.text or ())
+
 
 class Asking(Section):
     """How a language model is asked whether a text answers a query."""
@@ -123,3 +128,7 @@ class RerankingData(Texts):
     @property
     def label_columns(self) -> tuple[str, ...] | None:
         return ()  # a grade is an amount
+
+    @property
+    def listed(self) -> Listed:
+        return Listed("lists", self.text or ())
