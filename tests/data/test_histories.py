@@ -41,6 +41,29 @@ def many(path: Path, users: int = 40, each: int = 8) -> str:
 # --- reading ---
 
 
+@pytest.mark.parametrize(("name", "between"), [("ratings.dat", "::"), ("u.data", "\t")])
+def test_movielens_files_are_read_by_the_names_that_the_recipe_gives_their_columns(
+    tmp_path: Path, name: str, between: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("".join(between.join([user, item, "5", str(time)]) + "\n" for user, item, time in EVENTS))
+    named = ["user_id", "item_id", "rating", "timestamp"]
+    plain = load(table(tmp_path / "events.csv", EVENTS), hold_out="last")
+    assert {split: rows(found) for split, found in load(str(path), header=named, hold_out="last").items()} == {
+        split: rows(found) for split, found in plain.items()}
+    with pytest.raises(DataError, match=r"begins with 'a', 'x', '5' and '3'\. Say what they are, .*data\.header"):
+        load(str(path))
+    with pytest.raises(DataError, match=r"line 1 has 4 fields .* names 3: user_id, item_id and timestamp"):
+        load(str(path), header=["user_id", "item_id", "timestamp"])
+    path.write_text(path.read_text() + "\nx" + between + "y\n")
+    with pytest.raises(DataError, match="line 9 has 2 fields"):
+        load(str(path), header=named)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_text("1::2")
+    (tmp_path / "folder" / "events.csv").write_text((tmp_path / "events.csv").read_text())
+    assert rows(load(str(tmp_path / "folder"), hold_out="last")["train"]) == rows(plain["train"])
+
+
 def test_events_become_a_row_for_every_user_in_the_order_of_time(tmp_path: Path) -> None:
     found = load(table(tmp_path / "events.csv", EVENTS), hold_out="last")
     assert rows(found["train"]) == {"a": ["y", "z"], "b": ["y"]}

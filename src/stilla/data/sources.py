@@ -21,6 +21,7 @@ from stilla.data import (
     columnar,
     decoded_sounds,
     delimited,
+    headless,
     in_columns,
     json_rows,
     mask_folders,
@@ -55,6 +56,8 @@ READERS: Mapping[str, str] = {
     ".inter": "atomic",
     ".item": "atomic",
     ".user": "atomic",
+    ".dat": "headless",
+    ".data": "headless",
 }
 Unit = Document | Literal["columns", "sound", "picture"]
 """What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
@@ -77,7 +80,8 @@ def read(
     A single file, or a folder whose names say nothing, is one split called train. Pictures stay undecoded. Plain text
     has one column, `text`, and a row for each `document` of it; where that is `columns`, it is read as CoNLL's files are.
     Where it is `sound`, names of sounds in tables are read as sounds, samples with their rate as files of them, and folders
-    in any of the ways that speech comes in. header: how the columns of CSV and TSV are called whose first row is an example.
+    in any of the ways that speech comes in. header: how the columns of CSV and TSV are called whose first row is an example,
+    and those of files that name none.
 
     Raises:
         DataError: no such file, folder or dataset; it cannot be read, is empty or leaves open what is what.
@@ -147,7 +151,7 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
     if document == "sound" and any(path.suffix.lower() in sound_folders.SUFFIXES for path in inside):
         return _sound_folder(folder, inside, header)
     images = [path for path in inside if path.suffix.lower() in picture_folders.SUFFIXES]
-    tables = [path for path in inside if suffix(path) in READERS and path.stem != "metadata"]
+    tables = [path for path in inside if _holds_rows(path) and path.stem != "metadata"]
     # beside tables, plain text is a note to the reader
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
     # beside events, tables of items and users say what those are
@@ -160,6 +164,11 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
             "or what `datasets.save_to_disk` wrote."
         )
     return _files(_by_split(folder, tables), document, header)
+
+
+def _holds_rows(path: Path) -> bool:
+    """By its suffix; what others call by one that is nobody's has to be named itself."""
+    return READERS.get(suffix(path), "headless") != "headless"
 
 
 def _by_split(folder: Path, tables: Sequence[Path]) -> dict[str, list[Path]]:
@@ -280,6 +289,7 @@ def _reader(kind: str, header: Sequence[str] | None = None) -> Callable[[Path, U
             plain_text.tables(path, "line" if unit == "sound" or unit == "picture" else unit, notes)),
         "columns": lambda path, _, notes: in_columns.tables(path, notes),
         "atomic": lambda path, _, notes: atomic.tables(path, notes),
+        "headless": lambda path, _, __: headless.tables(path, header),
         "parquet": lambda path, _, __: columnar.parquet_tables(path),
         "arrow": lambda path, _, __: columnar.arrow_tables(path),
     }
@@ -294,7 +304,7 @@ def _sound_folder(folder: Path, inside: Sequence[Path], header: Sequence[str] | 
                                    lambda path, notes: _one_file(path, "paragraph", notes, header))
     if known is not None:
         return known
-    tables = [path for path in inside if suffix(path) in READERS and suffix(path) != ".txt"]
+    tables = [path for path in inside if _holds_rows(path) and suffix(path) != ".txt"]
     if naming := [path for path in tables if _shows(path, "sound")]:
         return _files(_by_split(folder, naming), "sound", header)
     with _readable(str(folder)):
