@@ -25,7 +25,7 @@ from stilla.signals import Batch, Dense, Dims, Side
 from stilla.tasks.answers import NO_ANSWER, Answers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.text import answering
-from stilla.tasks.text.asked import Question
+from stilla.tasks.text.asked import Question, questions
 from stilla.tasks.text.passages import FLOOR
 from stilla.tasks.text.question_answering import THRESHOLD, QuestionAnswering
 from stilla.tasks.text.sections import QuestionAnsweringData
@@ -253,6 +253,22 @@ def test_a_list_of_answers_is_read_as_lists_of_texts_and_starts_are() -> None:
     batches = [whole(task_of(rows).prepare(Dataset.from_dict(rows), answerers.tokenizer(), None, training=True))
                for rows in (ROWS, {**ROWS, "answers": listed})]
     assert torch.equal(*(batch["labels"] for batch in batches))
+
+
+def test_answers_may_be_texts_with_their_starts_beside_them_or_written_into_a_cell() -> None:
+    rows = answerers.rows(12)
+    plain = questions(task_of(rows).section, Dataset.from_dict(rows))[0]
+    flat = {**rows, "answers": [one["text"][0] if one["text"] else None for one in rows["answers"]],
+            "answer_start": [str(one["answer_start"][0]) if one["answer_start"] else "-1" for one in rows["answers"]]}
+    shown = [repr(one) for one in rows["answers"]]
+    pandas = [one.replace("[", "array([", 1).replace("]", "], dtype=object)", 1) for one in shown]
+    for column in (shown, pandas, [json.dumps(one) for one in rows["answers"]]):
+        said = Dataset.from_dict({**rows, "answers": column})
+        assert questions(task_of(rows).section, said) == (plain, {})
+    assert questions(task_of(rows).section, Dataset.from_dict(flat)) == (plain, {})
+    for odd in ("__import__('os').getcwd()", "a cat", "[1", "array()"):
+        said = Dataset.from_dict({**rows, "answers": [odd] * 12})
+        assert not questions(task_of(rows).section, said)[0]
 
 
 def test_a_question_that_leaves_no_room_is_refused() -> None:

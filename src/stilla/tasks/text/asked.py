@@ -14,8 +14,11 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.label_checks import rows_in_words
+from stilla.tasks.shared.written import written
 from stilla.tasks.text.sections import QuestionAnsweringData
 
+START = "answer_start"
+"""How data call where an answer begins: within each answer, or a column beside one of texts."""
 Piece = tuple[int, int]
 """Characters of a passage, the last not included."""
 
@@ -40,8 +43,7 @@ def questions(section: QuestionAnsweringData, split: Dataset) -> tuple[dict[int,
     found: dict[int, Question] = {}
     wrong: dict[str, list[int]] = {}
     free = are_unlabelled(split)
-    known = section.answers in split.column_names  # not where all are unlabelled
-    said = _columns.values(split, section.answers) if known else [None] * len(split)
+    said = _said(section, split)
     asked = zip(*(_columns.values(split, name) for name in (section.context, section.question)))
     for row, ((context, question), answers) in enumerate(zip(asked, said, strict=True)):
         try:
@@ -51,6 +53,23 @@ def questions(section: QuestionAnsweringData, split: Dataset) -> tuple[dict[int,
         except ValueError as error:
             wrong.setdefault(str(error), []).append(row)
     return found, wrong
+
+
+def _said(section: QuestionAnsweringData, split: Dataset) -> list[Any]:
+    """What the data have as answers, row by row; a column of texts with their starts beside it as of one answer each."""
+    if section.answers not in split.column_names:  # all are unlabelled
+        return [None] * len(split)
+    said = _columns.values(split, section.answers)
+    if START not in split.column_names or not _columns.is_text(split.features[section.answers]):
+        return said
+    starts = _columns.values(split, START)
+    return [[] if not text or not str(text).strip() else [{"text": text, START: _whole(start)}]
+            for text, start in zip(said, starts)]
+
+
+def _whole(said: Any) -> Any:
+    """The number that a text of CSV is."""
+    return int(said) if isinstance(said, str) and said.strip().isdecimal() else said
 
 
 def check(section: QuestionAnsweringData, splits: Mapping[str, Dataset]) -> dict[str, dict[int, Question]]:
@@ -130,6 +149,8 @@ def _pairs(column: str, said: Any) -> Sequence[tuple[Any, Any]]:
     """(text, start) of every answer, from a mapping of lists or a list of mappings."""
     if said is None:
         raise ValueError(f"{column!r} is null; expected [] where the passage does not answer the question")
+    if isinstance(said, str):
+        said = written(said)
     if isinstance(said, Mapping) and {"text", "answer_start"} <= said.keys():
         texts, starts = said["text"], said["answer_start"]
         if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
