@@ -57,6 +57,14 @@ def test_a_reranker_learns_from_lists_with_grades(tmp_path: Path, rows: Any) -> 
     assert split["labels"][:] == [[1, 1, 0, 0, 0], [1, 0], [1, 0, 0]]
 
 
+def test_a_recipe_that_names_the_columns_that_lists_become_reads_the_same(tmp_path: Path) -> None:
+    rows = [{"query": row["query"], "positive": row["pos"], "negative": row["neg"]} for row in FLAG]
+    _, plain = loaded(tmp_path, rows, "embedding")
+    section, split = loaded(tmp_path, rows, "embedding", text=["query", "positive", "negative_1"])
+    assert split[:] == plain[:]
+    assert forms.form_of(section, split).columns == ("query", "positive", "negative_1")
+
+
 def test_what_the_recipe_names_itself_stays(tmp_path: Path) -> None:
     _, split = loaded(tmp_path, FLAG, "reranking", text=["query", "pos"], score="pos_scores")
     assert split["pos"][0] == ["a", "b"]

@@ -84,7 +84,7 @@ class EmbeddingData(Documents):
 
     @property
     def listed(self) -> Listed:
-        return Listed("columns", self.text or ())
+        return Listed("columns")
 
 
 class Asking(Section):
