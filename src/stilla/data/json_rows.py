@@ -185,6 +185,8 @@ def _rows(path: Path, loads: Callable[[str], Any]) -> Iterator[tuple[str, Row]]:
         whole = text.read()
     for number, value in enumerate(_listed(path, _loaded(path, whole, 1, loads))):
         row = {"text": value} if isinstance(value, str) else value
+        if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], dict):
+            row = {"text": row[0], **row[1]}  # spaCy's: a text and what is said of it
         if not isinstance(row, dict):
             raise DataError(f"{str(path)!r}: item {number} of the list is {_said(value)}; expected objects, or texts only.")
         yield f"item {number}", row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -50,8 +51,6 @@ def test_tags_in_any_scheme_say_the_same_entities(tags: list[list[str]]) -> None
      [{"start_offset": 0, "end_offset": 3, "type": "PER"}]],
 ])
 def test_spans_of_characters_say_them_too(spans: list[Any], tmp_path: Any) -> None:
-    import json
-
     from stilla.data import sources
 
     rows = [{"text": " ".join(words), "label": some} for words, some in zip(WORDS, spans)]
@@ -62,6 +61,47 @@ def test_spans_of_characters_say_them_too(spans: list[Any], tmp_path: Any) -> No
     assert [one.entities for one in task.found.reading.examples(split)[0].values()] == SAID
     section = task.resolved(TokenClassificationData(train="x"))
     assert (section.text, section.spans, section.tokens) == ("text", "label", None)
+
+
+@pytest.mark.parametrize(("spans", "ends"), [
+    ([[[0, 0, "PER"], [2, 2, "LOC"]], [[0, 0, "PER"]]], "last"),
+    ([[{"type": "LOC", "start": 2, "end": 3}, {"type": "PER", "start": 0, "end": 1}],
+      [{"type": "PER", "start": 0, "end": 1}]], "behind"),
+])
+def test_spans_of_words_say_them_too(spans: list[Any], ends: str) -> None:
+    split = Dataset.from_list([{"tokenized_text": words, "ner": some} for words, some in zip(WORDS, spans)],
+                              on_mixed_types="use_json")
+    task = understood(split)
+    assert task.found is not None
+    assert [one.entities for one in task.found.reading.examples(split)[0].values()] == SAID
+    section = task.resolved(TokenClassificationData(train="x"))
+    assert (section.tokens, section.spans, section.tags, section.span_ends) == ("tokenized_text", "ner", None, ends)
+    again = TokenClassification.understand(section, {"test": split})
+    assert again.found == task.found
+    other = {"last": "behind", "behind": "last"}[ends]
+    with pytest.raises(DataError, match=r"a span from word .* in 2 of 2 examples: rows 0, 1"):
+        understood(split, {"span_ends": other})
+
+
+def test_label_studio_has_its_label_in_a_list_and_spacy_a_text_with_what_is_said_of_it(tmp_path: Any) -> None:
+    from stilla.data import sources
+
+    rows = [[" ".join(words), {"entities": [{"start": 0, "end": 3, "labels": ["PER"]}]}] for words in WORDS]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    split = sources.read(str(tmp_path / "x.json"))["train"]
+    task = understood(split)
+    assert task.found is not None
+    assert [one.entities for one in task.found.reading.examples(split)[0].values()] == [((0, 1, "PER"),)] * 2
+
+
+def test_what_is_wrong_with_many_spans_alike_is_said_once() -> None:
+    spans = [[{"start": 0, "end": end, "label": "X"}] for end in (1, 2, 6)]
+    split = Dataset.from_list([{"text": "Ann sees Bern", "spans": some} for some in spans])
+    with pytest.raises(DataError) as caught:
+        understood(split)
+    assert caught.value.problems[0].startswith("data.train: the span 'A' (X, 0 to 1) begins or ends within a word, and "
+                                               "others like it, in 3 of 3 examples: rows 0, 1, 2")
+    assert len(caught.value.problems) == 2
 
 
 def test_tags_that_are_no_entities_are_each_words_own() -> None:

@@ -54,7 +54,7 @@ class TextClassificationData(Classified, Texts):
 TAGS = ("tags", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
 SPANS = ("entities", "spans", "labels", "label", "annotations", "ner")
 """What people call the columns of tags, and of spans."""
-LABEL_OF_SPAN = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class")
+LABEL_OF_SPAN = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class", "labels")
 _ENTITY = re.compile(r"[BIESLU]-(.+)")
 
 
@@ -68,7 +68,11 @@ class TokenClassificationData(Data):
     text: str | None = None
     """The column of texts, where entities are said as `spans` of characters; likewise."""
     spans: str | None = None
-    """The column with lists of entities in `text`: `[start, end, label]` or `{start, end, label}`."""
+    """The column with lists of entities in `text`: `[start, end, label]` or `{start, end, label}`, in characters; beside
+    `tokens`, of the first word and the last."""
+    span_ends: Literal["last", "behind"] | None = None
+    """What the end of a span of words is: its last word, or the one behind it. By default `last` where the training data have
+    a span that ends where it begins."""
     words: Literal["words", "spaces", "characters"] = "words"
     """What a text is cut into, at whose borders spans have to begin and end: runs of letters and digits (every other
     character is a word of its own), what stands between spaces, or characters."""
@@ -142,6 +146,7 @@ def _said(one: Any, names: Sequence[str] | None) -> str:
     """The label of a word, or of a span."""
     if isinstance(one, Mapping):
         one = next((one[name] for name in LABEL_OF_SPAN if one.get(name) is not None), "")
+        one = one[0] if isinstance(one, list) and len(one) == 1 else one
     elif isinstance(one, list | tuple):
         one = one[2] if len(one) > 2 else ""
     if isinstance(one, int) and names is not None and 0 <= one < len(names):

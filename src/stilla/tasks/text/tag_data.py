@@ -17,7 +17,8 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS
 from stilla.tasks.text.sections import SPANS, TAGS, TokenClassificationData
-from stilla.tasks.text.tagged import Reading, Tagged, inner_of
+from stilla.tasks.text.tagged import Reading, Tagged, inner_of, span_in
+from stilla.tasks.text.words import SpanError
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,9 @@ def _says_none(examples: Mapping[int, Tagged]) -> bool:
 
 
 def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
+    if section.spans is not None and section.tokens is not None and section.text is section.tags is None:
+        tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", TOKENS, ())
+        return _of_words(section, train, tokens)
     by_spans = section.text is not None or section.spans is not None
     by_tags = section.tokens is not None or section.tags is not None
     if by_spans and by_tags:
@@ -104,8 +108,32 @@ def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
         spans = _one("spans", section.spans, train, _may_be_spans, "lists of [start, end, label]", SPANS, (text,))
         return Reading("spans", text, spans, section.words)
     tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", TOKENS, ())
+    fitting = [name for name in train.column_names if name != tokens and _may_be_tags(train.features[name])]
+    spans = [name for name in train.column_names if name.lower() in SPANS and _may_be_spans(train.features[name])]
+    if section.tags is None and not fitting and len(spans) == 1:
+        return _of_words(section, train, tokens)
     tags = _one("tags", section.tags, train, _may_be_tags, "lists of tags", TAGS, (tokens,))
     return Reading("tags", tokens, tags, section.words)
+
+
+def _of_words(section: TokenClassificationData, train: Dataset, tokens: str) -> Reading:
+    """Some write the last word of a span (GLiNER), some the one behind it (SpERT): the first have spans that end where they
+    begin."""
+    spans = _one("spans", section.spans, train, _may_be_spans, "lists of [first word, last word, label]", SPANS, (tokens,))
+    ends = section.span_ends
+    if ends is None:
+        ends = "last" if any(_is_of_one(one) for row in _columns.values(train, spans) for one in row or ()) else "behind"
+        logger.info("data.span_ends: %s, as %r has %s that ends where it begins", ends, spans,
+                    "a span" if ends == "last" else "no span")
+    return Reading("pieces", tokens, spans, section.words, last_too=ends == "last")
+
+
+def _is_of_one(said: Any) -> bool:
+    try:
+        start, end, _ = span_in(said)
+    except SpanError:  # refused where it is read
+        return False
+    return start == end
 
 
 def _one(key: str, said: str | None, train: Dataset, fits: Any, what: str, usual: Sequence[str], taken: Sequence[str]) -> str:
@@ -154,7 +182,7 @@ def _with_scheme(
     section: TokenClassificationData, reading: Reading, known: Mapping[str, Mapping[int, Tagged]]
 ) -> Reading:
     """As the recipe says, or as the tags of all splits are written."""
-    if reading.form == "spans":
+    if reading.form != "tags":
         if section.scheme not in (None, "iob2"):
             raise DataError(f"data.scheme: got {section.scheme!r}, a way to write tags; spans have none. Leave it out.")
         return replace(reading, scheme="iob2")
@@ -181,7 +209,7 @@ def _with_scheme(
 
 
 def _refuse_numbers(reading: Reading, splits: Mapping[str, Dataset]) -> None:
-    if reading.form == "spans":
+    if reading.form != "tags":
         return
     for name, split in splits.items():
         inner = inner_of(split.features[reading.said])

@@ -15,7 +15,7 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS, Entity, Scheme
 from stilla.tasks.text.sections import LABEL_OF_SPAN, TokenClassificationData
-from stilla.tasks.text.words import PATTERNS, Span, Splitting, Words
+from stilla.tasks.text.words import PATTERNS, Span, SpanError, Splitting, Words
 
 _START, _END = ("start", "start_offset", "start_char", "begin"), ("end", "end_offset", "end_char", "stop")
 
@@ -31,17 +31,20 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Reading:
-    """How examples are read: `words` and `said`, the columns of words (or text) and of tags (or spans).
+    """How examples are read: `words` and `said`, the columns of words (or text) and of tags (or spans). Spans are of a text's
+    characters, `pieces` of words.
 
-    `names`: the tags by number, where the data have numbers. `scheme`: None where every tag is its word's own.
+    `names`: the tags by number, where the data have numbers. `scheme`: None where every tag is its word's own. `last_too`:
+    whether the end of a span of words is its last word, and not the one behind.
     """
 
-    form: Literal["tags", "spans"]
+    form: Literal["tags", "spans", "pieces"]
     words: str
     said: str
     splitting: Splitting
     names: tuple[str, ...] | None = None
     scheme: Scheme | None = None
+    last_too: bool = False
 
     @property
     def pattern(self) -> str:
@@ -63,18 +66,24 @@ class Reading:
         named = self.spelt(split) if labelled and self.form == "tags" else None
         found: dict[int, Tagged] = {}
         wrong: dict[str, list[int]] = {}
+        kinds: dict[str, str] = {}  # every span is another, and what is wrong is the same
         for row, (words, said) in enumerate(zip(self.worded(split), answers)):
             try:
                 if words is None:
                     raise ValueError(f"{self.words!r} has no words, or one without a letter")
                 found[row] = Tagged(words) if free[row] or not labelled else self._tagged(words, said, named)
             except ValueError as error:
-                wrong.setdefault(str(error), []).append(row)
-        return found, wrong
+                why = kinds.setdefault(error.kind, str(error)) if isinstance(error, SpanError) else str(error)
+                wrong.setdefault(why, []).append(row)
+        return found, {f"{why}{', and others like it' * (why in kinds.values() and len(rows) > 1)}": rows
+                       for why, rows in wrong.items()}
 
     def _tagged(self, words: Words, said: Any, named: Mapping[Any, str] | None) -> Tagged:
         if self.form == "spans":
-            return Tagged(words, entities=tuple(words.entities([_span(one) for one in said or ()])))
+            return Tagged(words, entities=tuple(words.entities([span_in(one) for one in said or ()])))
+        if self.form == "pieces":
+            spans = [(start, end + self.last_too, name) for start, end, name in map(span_in, said or ())]
+            return Tagged(words, entities=tuple(words.pieces(spans)))
         if said is None or len(said) != len(words):
             raise ValueError(f"{self.words!r} and {self.said!r} have not as many words as tags")
         assert named is not None
@@ -119,22 +128,24 @@ def _named(tag: Any, named: Mapping[Any, str], column: str) -> str:
         raise ValueError(f"{column!r} holds {quoted(tag)}, which is no tag") from None
 
 
-def _span(said: Any) -> Span:
+def span_in(said: Any) -> Span:
     """`[start, end, label]`, or an object with these, by the names that programs give them.
 
     Raises:
-        ValueError: neither.
+        SpanError: neither.
     """
     if isinstance(said, Mapping):
         parts = [next((said[name] for name in names if said.get(name) is not None), None)
                  for names in (_START, _END, LABEL_OF_SPAN)]
+        if isinstance(parts[2], list | tuple) and len(parts[2]) == 1:  # Label Studio's `labels`
+            parts[2] = parts[2][0]
     else:
         parts = list(said) if isinstance(said, list | tuple) else []
     if len(parts) == 3:
         start, end, label = parts
         if type(start) is int and type(end) is int and isinstance(label, str) and label.strip():
             return start, end, label
-    raise ValueError(f"the span {quoted(said)}; expected [start, end, label] or {{start, end, label}}, in characters")
+    raise SpanError("form", f"the span {quoted(said)}; expected [start, end, label] or {{start, end, label}}, in characters")
 
 
 def usable(section: TokenClassificationData, reading: Reading, split: Dataset) -> dict[int, Tagged]:

@@ -91,6 +91,9 @@ class TokenClassification(Task[TokenClassificationData]):
         reading = self._reading()
         if reading.form == "spans":
             return section.model_copy(update={"text": reading.words, "spans": reading.said})
+        if reading.form == "pieces":
+            ends = "last" if reading.last_too else "behind"
+            return section.model_copy(update={"tokens": reading.words, "spans": reading.said, "span_ends": ends})
         return section.model_copy(update={"tokens": reading.words, "tags": reading.said, "scheme": reading.scheme or "none"})
 
     def adapted_to(self, teacher: Loaded) -> Self:

@@ -25,6 +25,14 @@ Span = tuple[int, int, str]
 """Characters from, to (not included), and what they are."""
 
 
+class SpanError(ValueError):
+    """A span that cannot be read. `kind`: what is wrong, whichever it is."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class Words:
     """Word i is `text[starts[i] : ends[i]]`."""
@@ -66,22 +74,36 @@ class Words:
         """Spans of characters as entities of words.
 
         Raises:
-            ValueError: a span that is not in the text, begins or ends within a word, or shares a word with another; which.
+            SpanError: a span that is not in the text, begins or ends within a word, or shares a word with another; which.
         """
         starts = {start: word for word, start in enumerate(self.starts)}
         ends = {end: word + 1 for word, end in enumerate(self.ends)}
         found: list[Entity] = []
         for start, end, name in sorted(spans):
             if not 0 <= start < end <= len(self.text):
-                raise ValueError(f"a span from {start} to {end} in a text of {len(self.text)} characters")
+                raise SpanError("beyond", f"a span from {start} to {end} in a text of {len(self.text)} characters")
             if start not in starts or end not in ends:
-                raise ValueError(f"the span {quoted(self.text[start:end])} ({name}, {start} to {end}) begins or ends within "
-                                 "a word")
+                raise SpanError("within", f"the span {quoted(self.text[start:end])} ({name}, {start} to {end}) begins or "
+                                "ends within a word")
             found.append((starts[start], ends[end], name))
+        return self._apart(found)
+
+    def pieces(self, spans: Sequence[Span]) -> list[Entity]:
+        """Spans of words, the last not included, as entities.
+
+        Raises:
+            SpanError: a span of words that are not there, or that shares a word with another; which.
+        """
+        if beyond := [one for one in spans if not 0 <= one[0] < one[1] <= len(self)]:
+            start, end, _ = beyond[0]
+            raise SpanError("beyond", f"a span from word {start} to word {end - 1} in a text of {len(self)} words")
+        return self._apart(sorted(spans))
+
+    def _apart(self, found: list[Entity]) -> list[Entity]:
         shared = next(((one, other) for one, other in pairwise(found) if other[0] < one[1]), None)
         if shared is not None:
             first, second = (quoted(self.text[self.starts[one[0]] : self.ends[one[1] - 1]]) for one in shared)
-            raise ValueError(f"the spans {first} ({shared[0][2]}) and {second} ({shared[1][2]}) share words")
+            raise SpanError("shared", f"the spans {first} ({shared[0][2]}) and {second} ({shared[1][2]}) share words")
         return found
 
 
