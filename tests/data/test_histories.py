@@ -58,6 +58,12 @@ def test_movielens_files_are_read_by_the_names_that_the_recipe_gives_their_colum
     path.write_text(path.read_text() + "\nx" + between + "y\n")
     with pytest.raises(DataError, match="line 9 has 2 fields"):
         load(str(path), header=named)
+    if between == "\t":
+        headed = "\n".join(["\t".join(["userID", "itemID", "timestamp"]), *("\t".join(map(str, row)) for row in EVENTS)])
+        path.write_text(headed)
+        assert rows(load(str(path), user="userID", item="itemID", hold_out="last")["train"]) == rows(plain["train"])
+        assert rows(load(str(path), header=["timestamp", "userID", "itemID"], user="userID", item="itemID",
+                         hold_out="last")["train"]) == rows(plain["train"])
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / name).write_text("1::2")
     (tmp_path / "folder" / "events.csv").write_text((tmp_path / "events.csv").read_text())

@@ -1,4 +1,4 @@
-"""Files of fields between `::` or tabs that do not name their columns, as MovieLens has them (`ratings.dat`, `u.data`)."""
+"""Files of fields between `::` or tabs that mostly do not name their columns: MovieLens' `ratings.dat` and `u.data`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _ROWS = 20_000
 
 
 def tables(path: Path, header: Sequence[str] | None) -> Iterator[pa.Table]:
-    """Every column as text; a field without a character is null. header: the columns' names (`data.header`).
+    """Every column as text; a field without a character is null. header: the columns' names (`data.header`); a first line of
+    just these, or without it one of names alone, is a header.
 
     Raises:
         DataError: nobody names the columns; a line with more or fewer fields, with its number.
@@ -25,6 +26,8 @@ def tables(path: Path, header: Sequence[str] | None) -> Iterator[pa.Table]:
         first = next(numbered, (1, ""))
         separator = "::" if "::" in first[1] else "\t"
         fields = first[1].split(separator)
+        if sorted(fields) == sorted(header or ()) or (header is None and all(map(str.isidentifier, fields))):
+            header, first = fields, next(numbered, (2, ""))  # HetRec's name theirs
         if header is None:
             raise DataError(f"{str(path)!r}: a file of this suffix does not name its columns; it begins with "
                             f"{all_of([quoted(one) for one in fields[:6]])}. Say what they are, such as data.header: "
