@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from stilla.data import histories, listed, several, sources, user_splits
+from stilla.data import cells, histories, listed, several, sources, user_splits
 from stilla.data.drawing import drawn_splits, kept, label_column, scarce_classes
 from stilla.errors import DataError, all_at_once, all_of, did_you_mean, one_of
 from stilla.recipe import Data, Split
@@ -183,7 +183,7 @@ def load_one(name: str, section: Data | None = None) -> Dataset:
         raise DataError(f"--data: {name!r} holds {one_of(sorted(splits))}; name the file that is meant.")
     split = splits["test"] if "test" in splits else next(iter(splits.values()))
     if section is None or section.events is None:
-        return split if section is None else listed.apart(split, section.listed)
+        return split if section is None else as_examples(split, section)
     return histories.ending(histories.gathered(split, section.events)).dataset()
 
 
@@ -200,10 +200,15 @@ def _attempt(
 ) -> dict[str, Dataset] | None:
     try:
         found = sources.read(name, document=section.text_unit, header=section.header, **options)  # type: ignore[arg-type]
-        return {split: listed.apart(rows, section.listed) for split, rows in found.items()}
+        return {split: as_examples(rows, section) for split, rows in found.items()}
     except DataError as error:
         problems.append(f"{_place(key)}: {error}")
         return None
+
+
+def as_examples(split: Dataset, section: Data) -> Dataset:
+    """What a file holds in a form of its own, as its task reads it."""
+    return cells.as_lists(listed.apart(split, section.listed), section.cells)
 
 
 def _place(split: str) -> str:

@@ -10,8 +10,8 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, concatenate_datasets
 from numpy.typing import NDArray
 
-from stilla.data import histories, listed, sources
-from stilla.data.splits import left_out, of_part
+from stilla.data import histories, sources
+from stilla.data.splits import as_examples, left_out, of_part
 from stilla.errors import DataError, all_at_once, did_you_mean, one_of
 from stilla.recipe import Data
 
@@ -39,7 +39,7 @@ def load_unlabelled(section: Data, *, seed: int) -> dict[str, Dataset]:
             splits = sources.read(name, config=asked.config or (section.config if of_train else None),
                                   revision=asked.revision or (section.revision if of_train else None),
                                   document=section.unlabelled_unit, header=asked.header)
-            chosen = listed.apart(_chosen(name, splits, asked.split), section.listed)
+            chosen = as_examples(_chosen(name, splits, asked.split), section)
             found[name] = chosen if section.events is None else histories.gathered(chosen, section.events).dataset()
         except DataError as error:
             problems.append(f"data.unlabelled: {error}")

@@ -288,6 +288,11 @@ class Data(Section):
         return None
 
     @property
+    def cells(self) -> tuple[str, ...]:
+        """Names of columns, in lower case, whose cells hold lists, also where these are written as text."""
+        return ()
+
+    @property
     def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound", "picture"]:
         """The same of unlabelled examples."""
         said = None if self.unlabelled is None else self.unlabelled.document

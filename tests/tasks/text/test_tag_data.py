@@ -6,9 +6,12 @@ import json
 import logging
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from stilla import data
 from stilla.errors import DataError
 from stilla.tasks.text.sections import TokenClassificationData
 from stilla.tasks.text.token_classification import TokenClassification
@@ -81,6 +84,19 @@ def test_spans_of_words_say_them_too(spans: list[Any], ends: str) -> None:
     other = {"last": "behind", "behind": "last"}[ends]
     with pytest.raises(DataError, match=r"a span from word .* in 2 of 2 examples: rows 0, 1"):
         understood(split, {"span_ends": other})
+
+
+@pytest.mark.parametrize("write", [repr, json.dumps, lambda one: str(np.array(one))], ids=["python", "json", "numpy"])
+def test_lists_may_be_written_into_cells(tmp_path: Any, write: Any) -> None:
+    tags = [["B-PER", "O", "B-LOC"], ["B-PER"]]
+    frame = pd.DataFrame({"id": ["1", "2"], "tokens": map(write, WORDS), "ner_tags": map(write, tags)})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    section = TokenClassificationData(train=str(tmp_path / "x.csv"), validation=str(tmp_path / "x.csv"))
+    splits = data.load(section, seed=0)
+    assert splits["train"].column_names == ["id", "tokens", "ner_tags"]
+    task = TokenClassification.understand(section, splits)
+    assert task.found is not None
+    assert [one.entities for one in task.found.reading.examples(splits["train"])[0].values()] == SAID
 
 
 def test_label_studio_has_its_label_in_a_list_and_spacy_a_text_with_what_is_said_of_it(tmp_path: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import math
 import re
@@ -17,6 +15,7 @@ from typing import Any, Literal
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from stilla.data import rows_as_read
+from stilla.data.cells import is_number, number_in, parsed_list
 from stilla.errors import DataError, all_of, quoted
 from stilla.tasks.shared.columns import is_text, said, values
 from stilla.tasks.shared.sections import Labelled
@@ -34,9 +33,7 @@ class Joined:
 Notation = Literal["plain", "number", "boolean", "list"] | Joined
 """What texts in a label column stand for; `plain` for themselves. Values that are no texts are what they are."""
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMAS = re.compile(r"[+-]?\d+(,\d+)+(\.\d+)?|[+-]?\d+(\.\d{3})+,\d+", re.ASCII)
-_DIGITS = 400  # more than any number of 64 bits has
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?([T ].*)?|\d\d?[./]\d\d?[./](\d\d){1,2}|\d{4}/\d\d?/\d\d?", re.ASCII)
 _NOTHING = frozenset({"na", "n/a", "<na>", "#n/a", "nan", "null", "nil"})
 _NOTHING_AMONG_NUMBERS = _NOTHING | {"none", "-", "?", ".", "missing", "inf", "-inf", "+inf", "infinity"}
@@ -105,7 +102,7 @@ def read(split: Dataset, column: str, notation: Notation) -> list[Any]:
                         "the same in all.")
     if notation == "plain" or not is_text(split.features[column]):
         return rows
-    parse: Mapping[str, Callable[[str], Any]] = {"number": _number, "boolean": _truth, "list": parsed_list}
+    parse: Mapping[str, Callable[[str], Any]] = {"number": number_in, "boolean": _truth, "list": parsed_list}
     parsed = partial(_parted, mark=notation.mark) if isinstance(notation, Joined) else parse[notation]
     known: dict[Any, Any] = {None: None}
     wrong = set()
@@ -150,7 +147,7 @@ def number_or_none(value: Any) -> float:
     if value is None or (isinstance(value, str) and not value.strip()):
         return math.nan
     if isinstance(value, str):
-        return float(_number(value))
+        return float(number_in(value))
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError(value)
     return float(value)
@@ -164,17 +161,6 @@ def flags(split: Dataset, column: str) -> list[Any]:
 
 
 # --- what texts stand for ---
-
-
-def _is_number(text: str) -> bool:
-    return len(text) < _DIGITS and _NUMBER.fullmatch(text.strip()) is not None
-
-
-def _number(text: str) -> int | float:
-    if not _is_number(text):
-        raise ValueError(text)
-    text = text.strip()
-    return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
 def _parted(text: str, mark: str) -> list[str]:
@@ -194,57 +180,6 @@ def _truth(text: str) -> bool:
     if word not in ("true", "false"):
         raise ValueError(text)
     return word == "true"
-
-
-_ITEM = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\](){}]+)\s*""", re.DOTALL)
-
-
-def parsed_list(text: str) -> list[Any]:
-    """`["a", "b"]`, `['a', 'b']`, `('a', 'b')`, `[0, 1]`; and as NumPy writes them, without commas: `['a' 'b']`, `[0 1]`.
-
-    Raises:
-        ValueError: it is none of these, or some items are parted by commas and others are not.
-    """
-    inside = text.strip()
-    if inside[:1] + inside[-1:] not in ("[]", "()") or len(inside) < 2:
-        raise ValueError("no list")
-    inside = inside[1:-1].strip()
-    items: list[Any] = []
-    commas = 0
-    place = 0
-    while place < len(inside):
-        item = _ITEM.match(inside, place)
-        if item is None:
-            raise ValueError("no list")
-        items.append(_item(item[1]))
-        place = item.end()
-        if inside[place:place + 1] == ",":
-            commas += 1
-            place += 1
-    ends = inside[-1:] == ","
-    if commas not in (0, len(items) - 1 + ends) or ... in items:
-        raise ValueError("items that are parted in several ways, or left out")
-    return items
-
-
-def _item(word: str) -> Any:
-    if word[0] == '"':
-        try:
-            return json.loads(word, strict=False)
-        except ValueError:
-            return ast.literal_eval(word)
-    if word[0] == "'":
-        return ast.literal_eval(word)
-    if word == "...":
-        return ...
-    if word in ("True", "true", "False", "false"):
-        return word in ("True", "true")
-    if word in ("None", "null", "nan", "NaN"):
-        return None
-    try:
-        return _number(word)
-    except ValueError:
-        return word
 
 
 def _are_lists(kind: str | None, column: str, where: str, split: Dataset, counts: Mapping[str, int]) -> bool:
@@ -279,8 +214,8 @@ def _half_lists(column: str, where: str, split: Dataset, odd: Sequence[str], res
 
 def _are_numbers(section: Labelled, column: str, counts: Mapping[str, int]) -> bool:
     """Whether all texts are numbers that can be read in one way only."""
-    numbers = [text for text in counts if _is_number(text)]
-    strange = [text for text in counts if not _is_number(text)]
+    numbers = [text for text in counts if is_number(text)]
+    strange = [text for text in counts if not is_number(text)]
     commas = [text for text in strange if _COMMAS.fullmatch(text.strip())]
     if section.kind == "single_label" and strange:
         return False
@@ -299,7 +234,7 @@ def _are_numbers(section: Labelled, column: str, counts: Mapping[str, int]) -> b
         return True
     alike: dict[int | float, list[str]] = {}
     for text in numbers:
-        alike.setdefault(_number(text), []).append(text)
+        alike.setdefault(number_in(text), []).append(text)
     padded = [text for text in numbers if re.match(r"\s*[+-]?0\d", text)]
     twins = [several for several in alike.values() if len(several) > 1 and set(several) & set(padded)]
     if twins:

@@ -9,12 +9,12 @@ from typing import Any
 from datasets import Dataset
 
 from stilla.data import are_unlabelled
+from stilla.data.cells import written
 from stilla.errors import DataError, all_at_once
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.label_checks import rows_in_words
-from stilla.tasks.shared.written import written
 from stilla.tasks.text.sections import QuestionAnsweringData
 
 START = "answer_start"

@@ -51,9 +51,10 @@ class TextClassificationData(Classified, Texts):
     `light`, else 0."""
 
 
+WORDS = ("tokens", "words", "forms", "tokenized_text")
 TAGS = ("tags", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
 SPANS = ("entities", "spans", "labels", "label", "annotations", "ner")
-"""What people call the columns of tags, and of spans."""
+"""What people call the columns of words, of tags, and of spans."""
 LABEL_OF_SPAN = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class", "labels")
 _ENTITY = re.compile(r"[BIESLU]-(.+)")
 
@@ -115,6 +116,11 @@ class TokenClassificationData(Data):
     @property
     def text_unit(self) -> TextUnit:
         return "columns"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        named = [one.lower() for one in (self.tokens, self.tags) if one is not None]
+        return () if self.text is not None else (*named, *WORDS, *TAGS)
 
 
 class QuestionAnsweringData(Data):

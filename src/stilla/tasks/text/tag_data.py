@@ -16,13 +16,11 @@ from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import schemes
 from stilla.tasks.text.schemes import IN_WORDS
-from stilla.tasks.text.sections import SPANS, TAGS, TokenClassificationData
+from stilla.tasks.text.sections import SPANS, TAGS, WORDS, TokenClassificationData
 from stilla.tasks.text.tagged import Reading, Tagged, inner_of, span_in
 from stilla.tasks.text.words import SpanError
 
 logger = logging.getLogger(__name__)
-
-TOKENS = ("tokens", "words", "forms", "tokenized_text")
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _says_none(examples: Mapping[int, Tagged]) -> bool:
 
 def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
     if section.spans is not None and section.tokens is not None and section.text is section.tags is None:
-        tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", TOKENS, ())
+        tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", WORDS, ())
         return _of_words(section, train, tokens)
     by_spans = section.text is not None or section.spans is not None
     by_tags = section.tokens is not None or section.tags is not None
@@ -107,7 +105,7 @@ def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
         text = _one("text", section.text, train, _columns.is_text, "text", _columns.TEXTS, ())
         spans = _one("spans", section.spans, train, _may_be_spans, "lists of [start, end, label]", SPANS, (text,))
         return Reading("spans", text, spans, section.words)
-    tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", TOKENS, ())
+    tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", WORDS, ())
     fitting = [name for name in train.column_names if name != tokens and _may_be_tags(train.features[name])]
     spans = [name for name in train.column_names if name.lower() in SPANS and _may_be_spans(train.features[name])]
     if section.tags is None and not fitting and len(spans) == 1:
@@ -161,7 +159,7 @@ def holds_words(feature: Any) -> bool:
 
 def usual_words(pool: Dataset, lists: Sequence[str]) -> Sequence[str] | None:
     """Of columns with lists of texts, the one that is meant; None where that is open."""
-    named = [name for name in lists if name.lower() in TOKENS]
+    named = [name for name in lists if name.lower() in WORDS]
     return next((some for some in (named, lists) if len(some) == 1), None)
 
 
