@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from stilla.data import cells, histories, listed, several, sources, user_splits
+from stilla.data import cells, histories, listed, several, sources, user_splits, word_rows
 from stilla.data.drawing import drawn_splits, kept, label_column, scarce_classes
 from stilla.errors import DataError, all_at_once, all_of, did_you_mean, one_of
 from stilla.recipe import Data, Split
@@ -208,7 +208,8 @@ def _attempt(
 
 def as_examples(split: Dataset, section: Data) -> Dataset:
     """What a file holds in a form of its own, as its task reads it."""
-    return cells.as_lists(listed.apart(split, section.listed), section.cells)
+    lists = cells.as_lists(listed.apart(split, section.listed), section.cells)
+    return word_rows.sentences(lists, section.word_rows)
 
 
 def _place(split: str) -> str:

@@ -20,6 +20,7 @@ from stilla.recipe.events import Events
 from stilla.recipe.generating import Generate
 from stilla.recipe.listed import Listed
 from stilla.recipe.paths import PathName
+from stilla.recipe.rows import WordRows
 from stilla.recipe.section import EXAMPLES, Section, as_tuple
 
 TextUnit = Literal["paragraph", "line", "file", "columns", "sound", "picture"]
@@ -291,6 +292,11 @@ class Data(Section):
     def cells(self) -> tuple[str, ...]:
         """Names of columns, in lower case, whose cells hold lists, also where these are written as text."""
         return ()
+
+    @property
+    def word_rows(self) -> WordRows | None:
+        """How rows that are words become sentences; None where nobody reads such rows."""
+        return None
 
     @property
     def unlabelled_unit(self) -> Literal["paragraph", "line", "file", "sound", "picture"]:

@@ -99,6 +99,30 @@ def test_lists_may_be_written_into_cells(tmp_path: Any, write: Any) -> None:
     assert [one.entities for one in task.found.reading.examples(splits["train"])[0].values()] == SAID
 
 
+@pytest.mark.parametrize(("numbers", "names"), [
+    (["Sentence: 1", "", "", "Sentence: 2"], ("Sentence #", "Word", "Tag")),
+    ([0, 0, 0, 1], ("sentence_id", "words", "labels")),
+    ([7, 7, 7, 3], ("my", "form", "tag")),
+])
+def test_a_row_may_be_a_word(tmp_path: Any, numbers: list[Any], names: tuple[str, ...]) -> None:
+    sentence, word, tag = names
+    frame = pd.DataFrame({sentence: numbers, word: ["Ann", "sees", "Bern", "Bob"], "POS": ["N", "V", "N", "N"],
+                          tag: ["B-PER", "O", "B-LOC", "B-PER"]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.replace("", None).to_parquet(tmp_path / "x.parquet")
+    for form in ("csv", "parquet"):
+        said = {"tags": tag, **({"sentence": "my"} if sentence == "my" else {})}
+        section = TokenClassificationData(train=str(tmp_path / f"x.{form}"), validation=str(tmp_path / f"x.{form}"), **said)
+        splits = data.load(section, seed=0)
+        assert splits["train"]["POS"][0] == ["N", "V", "N"]
+        task = TokenClassification.understand(section, splits)
+        assert task.found is not None
+        assert [one.entities for one in task.found.reading.examples(splits["train"])[0].values()] == SAID
+        assert data.load(task.resolved(section), seed=0)["train"][:] == splits["train"][:]
+    with pytest.raises(DataError, match=r"data\.sentence: got 'sent', which is no column"):
+        data.load(section.model_copy(update={"sentence": "sent"}), seed=0)
+
+
 def test_label_studio_has_its_label_in_a_list_and_spacy_a_text_with_what_is_said_of_it(tmp_path: Any) -> None:
     from stilla.data import sources
 

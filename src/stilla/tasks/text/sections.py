@@ -11,6 +11,7 @@ from pydantic import Field
 from stilla.recipe import Data, Strings
 from stilla.recipe.data import TextUnit
 from stilla.recipe.paths import PathName
+from stilla.recipe.rows import WordRows
 from stilla.recipe.section import TEMPERATURE, TOKENS, Section
 from stilla.tasks.shared.sections import Classified, Texts
 from stilla.tasks.text.usage import AT_THE_LAST, ENTITIES
@@ -51,8 +52,8 @@ class TextClassificationData(Classified, Texts):
     `light`, else 0."""
 
 
-WORDS = ("tokens", "words", "forms", "tokenized_text")
-TAGS = ("tags", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
+WORDS = ("tokens", "words", "forms", "tokenized_text", "token", "word", "form")
+TAGS = ("tags", "tag", "ner_tags", "pos_tags", "labels", "label", "ner", "pos", "upos", "xpos")
 SPANS = ("entities", "spans", "labels", "label", "annotations", "ner")
 """What people call the columns of words, of tags, and of spans."""
 LABEL_OF_SPAN = ("label", "type", "tag", "entity", "entity_group", "entity_type", "class", "labels")
@@ -66,6 +67,8 @@ class TokenClassificationData(Data):
     """The column with a list of words; only where the names do not say it themselves."""
     tags: str | None = None
     """The column with a list of tags, one for every word; likewise."""
+    sentence: str | None = None
+    """The column with the number of a word's sentence, where a row is a word; likewise."""
     text: str | None = None
     """The column of texts, where entities are said as `spans` of characters; likewise."""
     spans: str | None = None
@@ -116,6 +119,10 @@ class TokenClassificationData(Data):
     @property
     def text_unit(self) -> TextUnit:
         return "columns"
+
+    @property
+    def word_rows(self) -> WordRows | None:
+        return None if self.text is not None else WordRows(self.sentence, self.tokens, WORDS)
 
     @property
     def cells(self) -> tuple[str, ...]:

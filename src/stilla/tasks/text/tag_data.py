@@ -93,8 +93,8 @@ def _says_none(examples: Mapping[int, Tagged]) -> bool:
 
 def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
     if section.spans is not None and section.tokens is not None and section.text is section.tags is None:
-        tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", WORDS, ())
-        return _of_words(section, train, tokens)
+        words = _one("tokens", section.tokens, train, holds_words, "lists of words", WORDS, ())
+        return _of_words(section, train, words)
     by_spans = section.text is not None or section.spans is not None
     by_tags = section.tokens is not None or section.tags is not None
     if by_spans and by_tags:
@@ -148,7 +148,8 @@ def _one(key: str, said: str | None, train: Dataset, fits: Any, what: str, usual
         if len(unambiguous) == 1:
             return str(unambiguous[0])
     why = f"{one_of(by_name or fitting)} could be it" if fitting else (
-        f"no column holds {what} (JSON, Parquet and CoNLL's columns have lists, CSV has none)")
+        f"no column holds {what} (JSON, Parquet and CoNLL's columns have lists, CSV has none; where a row is a word, "
+        "data.sentence names the column that says of which sentence)")
     raise DataError(f"data.{key}: which column has the {key}? {why}. {_columns.columns_of(train)} Set data.{key}.")
 
 
