@@ -248,6 +248,29 @@ def test_names_of_columns_say_what_stands_in_them(tmp_path: Path) -> None:
         assert (task.form.kind, len(task.form.columns)) == (kind, wanted)
 
 
+def test_labels_of_pairs_are_scores_where_they_have_fractions_and_else_are_asked_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "label": 4.2}, {"sentence1": "c", "sentence2": "d", "label": 0.0}]
+    glue = lines(tmp_path / "glue.jsonl", rows)
+    task, _ = bound({"train": glue, "validation": glue}, score_range=[0, 5])
+    assert (task.form.kind, task.form.score) == ("scored", "label")
+    for said in ([1, 0], ["entailment", "neutral"]):
+        pairs = lines(tmp_path / "pairs.jsonl", [{**row, "label": one} for row, one in zip(rows, said)])
+        with pytest.raises(DataError, match=r"data\.score: 'label' stands beside 'sentence1' and 'sentence2': does it say"):
+            bound({"train": pairs, "validation": pairs})
+        task, _ = bound({"train": pairs, "validation": pairs}, text=["sentence1", "sentence2"])
+        assert task.form.kind == "answered"
+        assert "'label' is not read" in caplog.text
+    duplicates = lines(tmp_path / "quora.jsonl", [{"question1": "a", "question2": "b", "is_duplicate": 1},
+                                                  {"question1": "a", "question2": "c", "is_duplicate": 0}])
+    with pytest.raises(DataError, match="'is_duplicate' stands beside"):
+        bound({"train": duplicates, "validation": duplicates})
+    task, _ = bound({"train": duplicates, "validation": duplicates}, score="is_duplicate")
+    assert (task.form.kind, task.form.score) == ("scored", "is_duplicate")
+
+
+
 @pytest.mark.parametrize(("rows", "said_of_it", "words"), [
     ([{"sentence1": "a", "sentence2": "b", "score": 4.5}] * 3, {}, r"go from 4.5 to 4.5.*data\.score_range: \[4, 5\]"),
     ([{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3, {"score_range": [1, 0]}, "first the score of nothing alike"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,11 @@ from stilla.tasks.retrieval.texts import ALONE
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared.broken import refuse_empty
 
+logger = logging.getLogger(__name__)
+
 Kinds = Literal["texts", "scored", "answered", "search"]
+LABELS = ("label", "labels", "is_duplicate", "gold_label")
+"""What says of pairs of texts something that may be a score."""
 SCORES = ("score", "similarity_score", "similarity")
 
 
@@ -68,6 +73,8 @@ def form_of(section: EmbeddingData, split: Dataset) -> Form:
                         ". Set data.text to two columns.")
     if len(texts) == 1:
         return Form("texts", texts)
+    if len(texts) == 2 and score is None:
+        score = _labelled(section, split, texts)
     return Form("scored", texts, score) if score is not None and len(texts) == 2 else Form("answered", texts)
 
 
@@ -116,6 +123,26 @@ def _score(section: EmbeddingData, split: Dataset, *, pairs: bool) -> str | None
         raise DataError(f"data.score: the column {said[0]!r} holds {_columns.said(split.features[said[0]])} that says no "
                         "number; expected how alike two texts are. Write numbers, or leave the column out of the file.")
     return found
+
+
+def _labelled(section: EmbeddingData, split: Dataset, texts: tuple[str, ...]) -> str | None:
+    """The column called a label that says how alike the texts of pairs are (GLUE's STS-B); None where there is none.
+
+    Raises:
+        DataError: it says something else, so that not every second text may answer the first.
+    """
+    lower = {name.lower(): name for name in reversed(split.column_names)}
+    name = next((lower[one] for one in LABELS if one in lower), None)
+    if name is None or name in texts:
+        return None
+    if holds_numbers(split, name) and any(one % 1 for one in map(number_in, _columns.values(split, name)) if one == one):
+        return name
+    if section.text == texts:
+        logger.warning("data.score: %r is not read: the second text of every pair counts as what answers the first", name)
+        return None
+    raise DataError(f"data.score: {name!r} stands beside {_columns.named(texts)}: does it say how alike the two are, or "
+                    f"whether the second answers the first? Set data.score: {name} for numbers that do (0 and 1 as well), keep "
+                    f"only the rows whose texts belong together, or set data.text: [{', '.join(texts)}] if all of them do.")
 
 
 def _usual(split: Dataset) -> tuple[str, ...] | None:
