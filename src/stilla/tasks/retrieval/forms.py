@@ -141,8 +141,8 @@ def _labelled(section: EmbeddingData, split: Dataset, texts: tuple[str, ...]) ->
         logger.warning("data.score: %r is not read: the second text of every pair counts as what answers the first", name)
         return None
     raise DataError(f"data.score: {name!r} stands beside {_columns.named(texts)}: does it say how alike the two are, or "
-                    f"whether the second answers the first? Set data.score: {name} for numbers that do (0 and 1 as well), keep "
-                    f"only the rows whose texts belong together, or set data.text: [{', '.join(texts)}] if all of them do.")
+                    f"whether the second answers the first? Set data.score: {name} for numbers that do (0 and 1 as well), "
+                    f"keep only the rows whose texts belong together, or set data.text: [{', '.join(texts)}] if all do.")
 
 
 def _usual(split: Dataset) -> tuple[str, ...] | None:

@@ -14,7 +14,8 @@ from stilla.tasks.retrieval.naming import is_number, number_in
 from stilla.tasks.retrieval.sections import RerankingData
 from stilla.tasks.shared import columns as _columns
 
-SCORES = ("score", "scores", "label", "labels", "relevance", "relevant", "grade", "grades", "relevance_score")
+SCORES = ("score", "scores", "label", "labels", "relevance", "relevant", "grade", "grades", "relevance_score",
+          "is_duplicate")
 _TRUTH = {"true": 1.0, "false": 0.0}
 """As tables of texts write what JSON and Parquet have a type for."""
 _SHOWN = 5
