@@ -79,6 +79,10 @@ def test_spans_of_words_say_them_too(spans: list[Any], ends: str) -> None:
     assert [one.entities for one in task.found.reading.examples(split)[0].values()] == SAID
     section = task.resolved(TokenClassificationData(train="x"))
     assert (section.tokens, section.spans, section.tags, section.span_ends) == ("tokenized_text", "ner", None, ends)
+    both = split.add_column("text", [" ".join(words) for words in WORDS])
+    with pytest.raises(DataError, match="does it count words or characters"):
+        understood(both)
+    assert understood(both, {"tokens": "tokenized_text", "spans": "ner"}).found == task.found
     again = TokenClassification.understand(section, {"test": split})
     assert again.found == task.found
     other = {"last": "behind", "behind": "last"}[ends]

@@ -132,7 +132,7 @@ def _labelled(section: EmbeddingData, split: Dataset, texts: tuple[str, ...]) ->
         DataError: it says something else, so that not every second text may answer the first.
     """
     lower = {name.lower(): name for name in reversed(split.column_names)}
-    name = next((lower[one] for one in LABELS if one in lower), None)
+    name: str | None = next((lower[one] for one in LABELS if one in lower), None)
     if name is None or name in texts:
         return None
     if holds_numbers(split, name) and any(one % 1 for one in map(number_in, _columns.values(split, name)) if one == one):

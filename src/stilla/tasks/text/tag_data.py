@@ -107,8 +107,14 @@ def _columns_of(section: TokenClassificationData, train: Dataset) -> Reading:
         return Reading("spans", text, spans, section.words)
     tokens = _one("tokens", section.tokens, train, holds_words, "lists of words", WORDS, ())
     fitting = [name for name in train.column_names if name != tokens and _may_be_tags(train.features[name])]
-    spans = [name for name in train.column_names if name.lower() in SPANS and _may_be_spans(train.features[name])]
-    if section.tags is None and not fitting and len(spans) == 1:
+    pieces = [name for name in train.column_names if name.lower() in SPANS and _may_be_spans(train.features[name])]
+    if section.tags is None and not fitting and len(pieces) == 1:
+        whole = [name for name in train.column_names
+                 if name.lower() in _columns.TEXTS and _columns.is_text(train.features[name])]
+        if whole:
+            raise DataError(f"data.spans: {pieces[0]!r} stands beside the words of {tokens!r} and the text of {whole[0]!r}: "
+                            f"does it count words or characters? Set data.spans: {pieces[0]} with data.tokens: {tokens}, or "
+                            f"with data.text: {whole[0]}.")
         return _of_words(section, train, tokens)
     tags = _one("tags", section.tags, train, _may_be_tags, "lists of tags", TAGS, (tokens,))
     return Reading("tags", tokens, tags, section.words)
