@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from stilla.signals import Batch
 from stilla.tasks.answers import Answers, Metric
 from stilla.tasks.audio import hearing
 from stilla.tasks.audio.norms import leave_padding_out
+from stilla.tasks.audio.privileged import Both, sounds_of_teacher
 from stilla.tasks.audio.reading import (
     Source,
     audio_column,
@@ -76,6 +77,10 @@ class AudioClassification(Classification[AudioClassificationData]):
 
     audio: str = ""
     """The column."""
+    teachers: str = ""
+    """The column that teachers hear instead; empty: the same."""
+    also: str = ""
+    """A column that others hear, of the examples that can be heard."""
 
     kind: ClassVar[str] = "audio-classification"
     given = '"sound.wav"'
@@ -104,6 +109,12 @@ class AudioClassification(Classification[AudioClassificationData]):
             raise all_at_once(problems, DataError)
         return cls(problem, section, audio)
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        return replace(self, teachers=sounds_of_teacher(columns, self.section, self.audio, splits, self.problem.columns))
+
+    def of_teacher(self) -> Self:
+        return replace(self, audio=self.teachers, teachers="", also=self.audio) if self.teachers else self
+
     def resolved(self, section: AudioClassificationData) -> AudioClassificationData:
         return section.model_copy(update={**self.labels_resolved(), "audio": self.audio})
 
@@ -125,35 +136,40 @@ class AudioClassification(Classification[AudioClassificationData]):
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         other: hearing.Ear = student if teacher is None or hearing.same(student, teacher) else teacher
         ears: tuple[hearing.Ear, ...] = (student,) if other is student else (student, other)
-        sounds = Sounds.of(split, self.audio)
-        known = sounds.check()
-        cut = pieces(known, window_of(self.section, ears))
+        longest = window_of(self.section, ears)
+        both = Both.of(self.section, split, self.audio, self.teachers, self.also, asked=teacher is not None)
+        both = both.without_same_windows(self.section, split, longest)
+        known, cut = both.known, pieces(both.known, longest)
         if not cut:
             raise DataError(f"there is no sound left in {self.audio!r}: all {len(split)} are broken.")
         heard = len({one.row for one in cut})
         if len(cut) > heard:
             logger.info("%d sounds are heard in %d windows; their answer is the mean of their windows'", heard, len(cut))
         if training:
-            tell_rates(known, ears)
+            tell_rates([*known, *(both.theirs or ())], ears)
         keys = np.array([one.row for one in cut], np.int64)
         augment = training and self.section.augment == "light"
-        source = Source(sounds, cut, student, other, seed if augment else None,
-                        training=training)
+        source = Source(both.own, cut, student, other, seed if augment else None, training=training, told=both.told)
         labels = self.encoded(split, keys)
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, labels, keys), keys=keys, references=labels,
             lengths=None if student.fixed and other.fixed else [round(one.seconds * 1000) for one in cut],
             seconds=own_seconds(cut, known), on_epoch=source.set_epoch if augment else None,
-            aligned=other is student or hearing.same_frames(student, teacher))
+            aligned=source.shared or (both.told is None and hearing.same_frames(student, teacher)))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        return unlabelled(pool, self.audio, called, self.problem.columns)
+        return unlabelled(pool, self.heard, called, self.problem.columns)
 
     def usable(self, pool: Dataset) -> Dataset:
-        return usable(self.section, pool, self.audio)
+        return usable(self.section, pool, self.heard)
 
     def beside(self, split: Dataset) -> Dataset:
-        return beside(split, self.audio, self.problem.columns)
+        return beside(split, self.heard, self.problem.columns)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """All columns that models hear."""
+        return (self.audio, self.teachers) if self.teachers else (self.audio,)
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return traces(split, self.audio)

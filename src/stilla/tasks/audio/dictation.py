@@ -21,12 +21,14 @@ from stilla.signals import Batch, Side
 from stilla.tasks.audio import hearing, timed
 from stilla.tasks.audio.dictated import Collate, Heard
 from stilla.tasks.audio.norms import leave_padding_out
-from stilla.tasks.audio.reading import WINDOW, Piece, Source, checked, pieces, tell_rates, window_of
+from stilla.tasks.audio.privileged import Both
+from stilla.tasks.audio.reading import WINDOW, Piece, Source, pieces, tell_rates, window_of
 from stilla.tasks.audio.recognition import Recognition
 from stilla.tasks.audio.sections import SpeechRecognitionData
 from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speech_exam import DictationExam
 from stilla.tasks.audio.stenographer import Stenographer, tidied
+from stilla.tasks.audio.unlabelled import usable
 from stilla.tasks.base import Loaded, Prepared, Segment
 from stilla.tasks.exam import Exam
 from stilla.tasks.language.models import language_model
@@ -111,31 +113,33 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
                                      f"teacher's with {len(theirs.prompt)} (one is told a language, the other not), so "
                                      "that no position of one answers to one of the other. Let the teacher write "
                                      "(completions: teacher) and learn from its texts alone (objectives: [{kind: labels}])")
-        keys, sounds, heard = self._heard(split, ours, theirs, training=training)
+        keys, both, heard = self._heard(split, ours, theirs, told=teacher is not None, training=training)
         targets, with_times = self._targets(split, keys, ours, theirs, self.section.timestamps if training else None)
         if training:
             tell_rates(heard, (ours.ear, theirs.ear))
-        source = _source(sounds, keys, heard, ours, theirs, training=training)
+        source = _source(both, keys, heard, ours, theirs, training=training)
         size = 0 if ours.ear.fixed else 1  # sounds that are filled up take as long as any other
         lengths = targets.lengths + [size * round(one.seconds * 25) for one in heard]
         collate = Collate(source, targets, keys, ours, theirs, known, with_times)
         return Prepared(examples=Positions(len(keys)), collate=collate, keys=keys,
                         lengths=lengths.tolist(), seconds=[one.seconds for one in heard],
-                        aligned=ours.hears_in_step_with(theirs))
+                        aligned=both.told is None and ours.hears_in_step_with(theirs))
 
     def _heard(
-        self, split: Dataset, ours: Stenographer, theirs: Stenographer, *, asked: bool = False, training: bool = False
-    ) -> tuple[NDArray[np.int64], Sounds, list[Known]]:
-        """The examples with a sound and a transcript (`asked`: of unlabelled ones those without, too), their sounds, and what
-        is known of these. What is too long to be heard, or in training to be learnt, is refused, or left out and counted."""
-        sounds = Sounds.of(split, self.audio)
-        known, free = sounds.check(), are_unlabelled(split)
+        self, split: Dataset, ours: Stenographer, theirs: Stenographer, *, told: bool = False, asked: bool = False,
+        training: bool = False,
+    ) -> tuple[NDArray[np.int64], Both, list[Known]]:
+        """The examples with a sound and a transcript (`asked`: of unlabelled ones those without, too), their sounds (`told`:
+        a teacher's, too), and what is known of these. What is too long to be heard, or in training to be learnt, is refused,
+        or left out and counted."""
+        both = Both.of(self.section, split, self.audio, self.teachers, self.also, asked=told)
+        known, free = both.known, are_unlabelled(split)
         said = self._said(split)
         rows = [row for row, text in enumerate(said)
                 if known[row].broken is None and ((text is not None and text.strip()) or (asked and free[row]))]
         longest, most = window_of(self.section, (ours.ear, theirs.ear)), min(ours.longest, theirs.longest) - 1
         written = _cut_of(split)
-        long = [row for row in rows if known[row].seconds > longest + 1e-6]
+        long = [row for row in rows if both.seconds(row) > longest + 1e-6]
         wordy = [row for row in rows if training and written[row] is None and len(ours.ids(said[row] or "")) > most]
         for why, out in ((f"is longer than the {longest:g} seconds that are heard at once, and nobody knows where its "
                           "transcript could be cut (data.window)", long),
@@ -147,7 +151,7 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         if not kept:
             raise DataError(f"there is nothing left to hear in {self.audio!r}: all {len(split)} examples are left out, or "
                             "have no transcript.")
-        return np.array(kept, np.int64), sounds, [known[row] for row in kept]
+        return np.array(kept, np.int64), both, [known[row] for row in kept]
 
     def _said(self, split: Dataset) -> list[str | None]:
         """Transcripts without times, which are not measured."""
@@ -226,7 +230,7 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     def teaching(self) -> Self:
         """With times, where some are to be learnt."""
-        return replace(self, timed=bool(self.section.timestamps))
+        return replace(self.of_teacher(), timed=bool(self.section.timestamps))
 
     def words(self, text: str) -> str:
         return timed.plain(text)
@@ -245,9 +249,9 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     def asked(self, split: Dataset, processor: Any) -> Asked:
         writes = _steno(processor)
-        keys, sounds, heard = self._heard(split, writes, writes, asked=True)
+        keys, both, heard = self._heard(split, writes, writes, asked=True)
         said = self._said(split)
-        source = _source(sounds, keys, heard, writes, writes, training=False)
+        source = _source(both, keys, heard, writes, writes, training=False)
         prompt = writes.open_prompt if self.timed else writes.prompt
         options = {"logits_processor": timed.rules(writes.end, writes.untimed, len(prompt))} if self.timed else {}
         return Asked(Heard(source, prompt, np.arange(len(keys))), keys, [said[key] or _UNWRITTEN for key in keys.tolist()],
@@ -283,10 +287,12 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     def usable(self, pool: Dataset) -> Dataset:
         """Those that can be read; long ones in windows, each a part of its file from `offset` for `duration` seconds."""
-        known = checked(self.section, "unlabelled", pool, self.audio)
-        cut = pieces(known, self.section.window or WINDOW)
+        pool, longest = usable(self.section, pool, self.heard), self.section.window or WINDOW
+        both = Both.of(self.section, pool, self.audio, self.teachers, self.also, asked=True)
+        both = both.without_same_windows(self.section, pool, longest)
+        cut = pieces(both.known, longest)
         chosen = pool.select([one.row for one in cut])
-        if len(cut) == sum(one.broken is None for one in known):
+        if not any(one.part for one in cut):
             return chosen
         return chosen.with_format(None).add_column("offset", [one.start for one in cut]).add_column(
             "duration", [one.seconds for one in cut])
@@ -298,12 +304,12 @@ def _cut_of(split: Dataset) -> list[bool | None]:
 
 
 def _source(
-    sounds: Sounds, keys: NDArray[np.int64], heard: Sequence[Known], ours: Stenographer, theirs: Stenographer, *,
+    both: Both, keys: NDArray[np.int64], heard: Sequence[Known], ours: Stenographer, theirs: Stenographer, *,
     training: bool,
 ) -> Source:
     cut = [Piece(key, 0.0, one.seconds) for key, one in zip(keys.tolist(), heard, strict=True)]
     other = ours.ear if hearing.same(ours.ear, theirs.ear) else theirs.ear
-    return Source(sounds, cut, ours.ear, other, None, training=training)
+    return Source(both.own, cut, ours.ear, other, None, training=training, told=both.told)
 
 
 def _steno(processor: Any) -> Stenographer:

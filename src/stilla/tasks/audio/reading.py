@@ -102,11 +102,12 @@ def tell_resampled(known: Sequence[Known], wanted: Collection[int]) -> None:
 
 @dataclass(frozen=True)
 class Piece:
-    """A window of a sound, from `start` for `seconds`; of a whole one from 0 for all of it."""
+    """A window of a sound, from `start` for `seconds`; of a whole one from 0 for all of it (`part`: no)."""
 
     row: int
     start: float
     seconds: float
+    part: bool = False
 
 
 def pieces(known: Sequence[Known], longest: float) -> list[Piece]:
@@ -119,7 +120,7 @@ def pieces(known: Sequence[Known], longest: float) -> list[Piece]:
             found.append(Piece(row, 0.0, one.seconds))
             continue
         count = int(np.ceil(one.seconds / longest - 1e-6))
-        found += [Piece(row, float(start), longest) for start in np.linspace(0, one.seconds - longest, count)]
+        found += [Piece(row, float(start), longest, part=True) for start in np.linspace(0, one.seconds - longest, count)]
     return found
 
 
@@ -144,31 +145,37 @@ def window_of(section: SoundsSection | None, ears: Sequence[Ear]) -> float:
 
 
 class Source:
-    """Pieces of sounds as both sides hear them. `seed`: of the augmentation; None for none."""
+    """Pieces of sounds as both sides hear them. `seed`: of the augmentation; None for none. `told`: the sounds that teachers
+    hear in place of the students', of which pieces are the same moments, or all of them."""
 
     def __init__(
-        self, sounds: Sounds, cut: Sequence[Piece], student: Ear, teacher: Ear, seed: int | None, *, training: bool
+        self, sounds: Sounds, cut: Sequence[Piece], student: Ear, teacher: Ear, seed: int | None, *, training: bool,
+        told: Sounds | None = None,
     ) -> None:
         self.training = training
         self.sounds, self.cut, self.student, self.teacher, self.seed = sounds, cut, student, teacher, seed
+        self.told = sounds if told is None else told
+        self.shared = teacher is student and told is None
         # shared, so that the loader's processes see it change
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._kept: dict[int, tuple[NDArray[np.float32], ...]] = {}
         self._bytes = 0
-        self._last: tuple[int, Wave] | None = None
+        self._last: dict[str, tuple[int, Wave]] = {}
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
-    def wave(self, position: int) -> Wave:
+    def wave(self, position: int, sounds: Sounds) -> Wave:
+        """Of the students' sounds, or of the teachers'; both are changed in the same way."""
         piece = self.cut[position]
-        if self._last is None or self._last[0] != piece.row:  # the windows of a sound follow each other
+        row, whole = self._last.get(sounds.column, (-1, None))
+        if whole is None or row != piece.row:  # the windows of a sound follow each other
             try:
-                self._last = piece.row, self.sounds.wave(piece.row)
+                whole = sounds.wave(piece.row)
             except OSError as error:
-                raise DataError(f"{self.sounds.name(piece.row)} cannot be read: {error}") from error
-        whole = self._last[1]
-        wave = whole if piece.seconds >= whole.seconds else whole.part(piece.start, piece.seconds)
+                raise DataError(f"{sounds.name(piece.row)} cannot be read: {error}") from error
+            self._last[sounds.column] = piece.row, whole
+        wave = whole.part(piece.start, piece.seconds) if piece.part else whole
         if self.seed is None:
             return wave
         return light(wave, (self.seed, int(self.epoch), piece.row, round(piece.start * 1000)))
@@ -177,9 +184,11 @@ class Source:
         """The student's, and the teacher's where they are others. Kept in memory, as far as they fit and do not change."""
         if position in self._kept:
             return self._kept[position]
-        wave = self.wave(position)
-        ears = (self.student,) if self.teacher is self.student else (self.student, self.teacher)
-        made = tuple(ear.features(wave) for ear in ears)
+        wave = self.wave(position, self.sounds)
+        made: tuple[NDArray[np.float32], ...] = (self.student.features(wave),)
+        if not self.shared:
+            other = wave if self.told is self.sounds else self.wave(position, self.told)
+            made = (*made, self.teacher.features(other))
         if self.seed is None:
             size = sum(one.nbytes for one in made)
             if self._bytes + size <= _KEEP:
@@ -191,7 +200,7 @@ class Source:
         """Inputs of both models; one mapping where they are shared."""
         made = [self.features(position) for position in positions]
         student = self.student.batch([one[0] for one in made], training=self.training)
-        if self.teacher is self.student:
+        if self.shared:
             return student, student
         return student, self.teacher.batch([one[1] for one in made], training=self.training)
 

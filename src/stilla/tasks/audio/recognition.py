@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from datasets import Dataset
 from torch import nn
 
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.tasks.audio.privileged import sounds_of_teacher
 from stilla.tasks.audio.reading import audio_column, checked
 from stilla.tasks.audio.sections import SpeechRecognitionData
 from stilla.tasks.audio.sounds import Sounds, data_uri
@@ -26,11 +27,14 @@ _SHOWN = 15.0  # seconds
 
 @dataclass(frozen=True)
 class Recognition(Task[SpeechRecognitionData]):
-    """A task that is bound to sounds and their transcripts. `audio`, `text`: the columns."""
+    """A task that is bound to sounds and their transcripts. `audio`, `text`: the columns. `teachers`: the one that teachers
+    hear instead of `audio`, empty: the same. `also`: one that others hear, of the examples that can be heard."""
 
     section: SpeechRecognitionData
     audio: str = ""
     text: str = ""
+    teachers: str = ""
+    also: str = ""
 
     kind: ClassVar[str] = "speech-recognition"
     pipeline = "automatic-speech-recognition"
@@ -61,19 +65,30 @@ class Recognition(Task[SpeechRecognitionData]):
         raise CompatibilityError("speech-recognition: which frames are a sound's own, and what its classes stand for, is "
                                  "known only of data that Stilla reads itself. Use a recipe (`stilla.distill`).")
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        return replace(self, teachers=sounds_of_teacher(columns, self.section, self.audio, splits, (self.text,)))
+
+    def of_teacher(self) -> Self:
+        return replace(self, audio=self.teachers, teachers="", also=self.audio) if self.teachers else self
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """All columns that models hear."""
+        return (self.audio, self.teachers) if self.teachers else (self.audio,)
+
     def resolved(self, section: SpeechRecognitionData) -> SpeechRecognitionData:
         return section.model_copy(update={"audio": self.audio, "text": self.text})
 
     # --- without labels ---
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
-        return unlabelled(pool, self.audio, called, (self.text,))
+        return unlabelled(pool, self.heard, called, (self.text,))
 
     def usable(self, pool: Dataset) -> Dataset:
-        return usable(self.section, pool, self.audio)
+        return usable(self.section, pool, self.heard)
 
     def beside(self, split: Dataset) -> Dataset:
-        return beside(split, self.audio, (self.text,))
+        return beside(split, self.heard, (self.text,))
 
     def traces(self, split: Dataset) -> Iterable[tuple[bytes]]:
         return traces(split, self.audio)

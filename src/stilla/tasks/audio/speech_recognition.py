@@ -26,6 +26,7 @@ from stilla.tasks.audio.dictation import Dictation
 from stilla.tasks.audio.frames import best_of, chosen, needed, renumbered, some_of
 from stilla.tasks.audio.letters import Scribe, symbols_for
 from stilla.tasks.audio.norms import leave_padding_out
+from stilla.tasks.audio.privileged import Both
 from stilla.tasks.audio.reading import (
     Piece,
     Source,
@@ -36,7 +37,7 @@ from stilla.tasks.audio.reading import (
 )
 from stilla.tasks.audio.recognition import Recognition
 from stilla.tasks.audio.sections import SpeechRecognitionData
-from stilla.tasks.audio.sounds import Known, Sounds
+from stilla.tasks.audio.sounds import Known
 from stilla.tasks.audio.speech_exam import SpeechExam
 from stilla.tasks.base import Loaded, Prepared, Task
 from stilla.tasks.shared import columns as _columns
@@ -85,7 +86,7 @@ class SpeechRecognition(Recognition):
         if self.section.frames != "around":
             raise DataError(f"data.frames: got {self.section.frames!r}, and this teacher writes tokens, not symbols by "
                             "frame. Leave it out")
-        return Dictation(section=self.section, audio=self.audio, text=self.text)
+        return Dictation(section=self.section, audio=self.audio, text=self.text, teachers=self.teachers, also=self.also)
 
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, scribe=teacher.processor, theirs=teacher.processor)
@@ -123,21 +124,35 @@ class SpeechRecognition(Recognition):
         own: hearing.Ear = student.ear
         other: hearing.Ear = own if teacher is None or hearing.same(own, teacher.ear) else teacher.ear
         ears = (own,) if other is own else (own, other)
-        sounds = Sounds.of(split, self.audio)
-        known = sounds.check()
         longest = window_of(self.section, ears)
-        cut, targets = self._spoken(split, known, longest, student, training=training)
+        both = Both.of(self.section, split, self.audio, self.teachers, self.also, asked=teacher is not None)
+        cut, targets = self._spoken(split, self._in_step(split, both, student), longest, student, training=training)
         if not cut:
             raise DataError(f"there is nothing left to hear in {self.audio!r}: all {len(split)} examples are left out.")
         if training:
-            tell_rates(known, ears)
+            tell_rates([*both.known, *(both.theirs or ())], ears)
         keys = np.array([one.row for one in cut], np.int64)
-        source = Source(sounds, cut, own, other, None, training=training)
+        source = Source(both.own, cut, own, other, None, training=training, told=both.told)
         said = _columns.values(split, self.text) if self.text in split.column_names else [None] * len(split)
         references = None if any(said[row] is None for row in keys) else [said[row] for row in keys]
         return Prepared(
             examples=Positions(len(keys)), collate=_Collate(source, student, targets, keys), keys=keys, references=references,
             lengths=[round(one.seconds * 1000) for one in cut], seconds=[one.seconds for one in cut])
+
+    def _in_step(self, split: Dataset, both: Both, scribe: Scribe) -> Sequence[Known]:
+        """What is known of the sounds, without those that have another number of frames than their teacher's: no frame of one
+        answers to one of the other. Such are refused, or left out and counted."""
+        if both.theirs is None:
+            return both.known
+        out = [row for row, (one, other) in enumerate(zip(both.known, both.theirs, strict=True)) if one.broken is None
+               and _frames(scribe, one.seconds) != _frames(scribe, other.seconds)]
+        if not out:
+            return both.known
+        refuse_or_leave_out(self.section, f"data: {len(out)} of {len(both.known)} examples: each lasts otherwise than its "
+                            "teacher's sound (teacher.data), so that no frame of one answers to one of the other",
+                            rows_in_words(split, out))
+        return [replace(one, broken="another number of frames") if row in set(out) else one
+                for row, one in enumerate(both.known)]
 
     def _spoken(
         self, split: Dataset, known: Sequence[Known], longest: float, scribe: Scribe, *, training: bool
