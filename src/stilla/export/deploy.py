@@ -18,6 +18,7 @@ from stilla.export.session import OnnxModel
 from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
 from stilla.tasks.shared.classification import THRESHOLDS
+from stilla.tasks.vision.pixels import one_step
 
 _PREPARING = {
     "input_ids": """\
@@ -55,6 +56,18 @@ _READING = {
 _TUNED = ("[[name for name, logit in zip(labels.values(), row) if 1 / (1 + math.exp(-logit)) > thresholds[name]] "
           "for row in logits]")
 """Of several labels, by the thresholds that were chosen on validation data."""
+_TRANSFORMS = """\
+from PIL import Image
+from transformers import AutoImageProcessor
+
+processor = AutoImageProcessor.from_pretrained(".")  # needs timm and torchvision
+inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="pt")
+inputs = {name: values.numpy() for name, values in inputs.items()}
+"""
+"""Of models of timm, whose processor gives tensors of torch alone."""
+_NAMES = ('names = json.loads(Path("config.json").read_text(encoding="utf-8"))["label_names"]\n'
+          "labels = {str(index): name for index, name in enumerate(names)}\n")
+"""As their configs have them."""
 _LABELS = 'labels = json.loads(Path("config.json").read_text(encoding="utf-8"))["id2label"]\n'
 _FOUND = "detections"
 """What detectors give."""
@@ -103,7 +116,7 @@ def write_folder(
         made = main_file(new)
         assert made is not None  # what `write` wrote
         text = writing_readme(made, said) if isinstance(task, Writes) else towers_readme(made, said) if task.towers else \
-            readme(OnnxModel(made), said, config, task)
+            readme(OnnxModel(made), said, config, task, processor)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
 
@@ -186,18 +199,22 @@ print(vectors("{TOWER}", pictures) @ vectors("text_model.onnx", texts).T)
 """
 
 
-def readme(file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Task | None = None) -> str:
+def readme(
+    file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Task | None = None, processor: Any | None = None
+) -> str:
     """What is in the file and how to run it, as a program that works in the folder."""
     main = next((name for name in file.inputs if name in _PREPARING), None)
     told = ""
     preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
+    if main == "pixel_values" and processor is not None and one_step(processor):
+        preparing = _TRANSFORMS
     reading = "" if task is None else task.reading.strip()
     imports, labels, printed = "", "", f"print({file.output})"
     if task is not None and task.preparing:
         preparing, printed = task.preparing, reading
     elif config is not None and config.id2label and (file.output == "logits" or reading):
         imports = "import json\nfrom pathlib import Path\n\n"
-        labels = _LABELS
+        labels = _LABELS if "id2label" in config.to_dict() else _NAMES
         kind = "regression" if len(config.id2label) == 1 else config.problem_type or ""
         kind = "numbers" if kind == "regression" and len(config.id2label) > 1 else kind
         printed = reading or f"print({_READING.get(kind, _CLASSES)})"

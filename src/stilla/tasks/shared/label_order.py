@@ -53,6 +53,8 @@ def write_names(model: nn.Module, problem: Problem) -> None:
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
     count_by_names(config)
+    if "label_names" in vars(config):  # timm's, which its configs are read by
+        config.label_names = list(names)
     # of a single class (things that are found) transformers takes no name of a problem, when the config is read again
     config.problem_type = None if problem.kind == "single_label" and len(names) < 2 else PROBLEM_TYPES[problem.kind]
     if problem.activation == "sigmoid":

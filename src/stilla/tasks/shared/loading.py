@@ -99,7 +99,7 @@ def _trained(source: ModelSource, problem: Problem, auto: Any) -> PreTrainedMode
 def _to_be_trained(source: ModelSource, problem: Problem, auto: Any, heads: Sequence[str] = ()) -> PreTrainedModel:
     """A checkpoint's body, and its head if that was made for these labels in this order; else a new one."""
     config = read_config(source)
-    theirs = names_of(config)
+    theirs, heads = names_of(config), (*heads, *_heads_of_timm(config))
     config.num_labels = max(1, len(problem.names))
     model, info = from_pretrained(source, config, auto, ignore_mismatched_sizes=True)
     fresh = sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])])
@@ -107,7 +107,7 @@ def _to_be_trained(source: ModelSource, problem: Problem, auto: Any, heads: Sequ
     begins = _is_of_head(model, fresh, problem)
     if not fresh and theirs not in (None, problem.names):
         logger.warning("%s: a new head; its own is for other labels, or in another order", source.model)
-        model, begins = _with_new_head(model), True
+        model, begins = _with_new_head(model, heads), True
     elif fresh:
         logger.info("%s: new weights, with %d outputs: %s",
                     source.model, config.num_labels, all_of(fresh[:6]))
@@ -136,9 +136,20 @@ def refuse_lost_body(model: PreTrainedModel, fresh: Sequence[str], source: Model
         )
 
 
-def _with_new_head(model: PreTrainedModel) -> PreTrainedModel:
+def _heads_of_timm(config: Any) -> tuple[str, ...]:
+    """What a model of timm calls its heads, which stand within what transformers takes for its body; of others none."""
+    said = (config.to_dict().get("pretrained_cfg") or {}).get("classifier") or ()
+    names = (said,) if isinstance(said, str) else tuple(said)
+    return tuple(f"timm_model.{name}." for name in names)
+
+
+def _with_new_head(model: PreTrainedModel, heads: Sequence[str]) -> PreTrainedModel:
+    """`heads`: parts of the names of those within the body."""
     fresh = type(model)(copy.deepcopy(model.config))
-    fresh.base_model.load_state_dict(model.base_model.state_dict())
+    prefix = f"{model.base_model_prefix}."
+    body = {name: value for name, value in model.base_model.state_dict().items()
+            if not any(head in prefix + name for head in heads)}
+    fresh.base_model.load_state_dict(body, strict=not heads)
     return fresh.eval()
 
 

@@ -30,7 +30,7 @@ class Processor:
 
     def __init__(self, processor: Any, sample: PIL.Image.Image) -> None:
         self.processor = processor
-        if "image_mean" not in processor.to_dict():  # timm's transforms: one step, taken as it is
+        if one_step(processor):
             self.grey, self.exact = False, False
             return
         self.grey = len(_per_channel(processor.image_mean)) == 1
@@ -74,6 +74,11 @@ class Processor:
 
     def _seen(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         return picture.convert("L") if self.grey else picture
+
+
+def one_step(processor: Any) -> bool:
+    """Whether it is taken as it is: transforms, of timm, which say no mean and give tensors of torch alone."""
+    return "image_mean" not in processor.to_dict()
 
 
 def _per_channel(values: Any) -> NDArray[np.float64]:
