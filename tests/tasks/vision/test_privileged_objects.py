@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,24 @@ def test_pictures_that_one_of_both_cannot_see_are_refused_or_left_out_for_both(k
     for one, teacher in ((task, made), (task, None), (task.of_teacher(), None)):
         assert prepared(one, kind, bad, made, teacher).keys.tolist() == [0, 2, 3]
     assert len(task.usable(bad)) == 3
+
+
+@of_both
+def test_pictures_of_another_shape_are_named_as_places_would_lie_elsewhere(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = KINDS[kind][0]()
+    sharp = [PIL.Image.new("RGB", size) for size in ((128, 96), (96, 96), (127, 95), (33, 24))]  # one is no resized picture
+    other = split.remove_columns(["sharp"]).add_column("sharp", _stored([np.asarray(one) for one in sharp]), feature=Image())
+    task, _ = task_of(kind, other)
+    words = r"1 of 4 pictures are of another shape .* \(teacher\.data: sharp\), first row 1: 64 x 48 and 96 x 96 pixels"
+    assert re.search(rf"data\.train: {words}", caplog.text)
+    caplog.clear()
+    task.usable(other)
+    assert re.search(rf"data\.unlabelled: {words}", caplog.text)
+    caplog.clear()
+    task_of(kind)
+    assert "another shape" not in caplog.text
 
 
 @of_both

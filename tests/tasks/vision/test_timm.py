@@ -1,4 +1,4 @@
-"""Models of timm as teachers and students: heads, names of labels, pictures, files. Most of it only where timm is installed."""
+"""Models of timm as teachers and students: heads, names of labels, pictures, files; most of it where timm is installed."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Detection(ObjectTask[DetectionData]):
         return cls(problem, section, image, column=column, sizes=frozenset(seen))
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
-        found = pictures_of_teacher(columns, self.section, self.image, splits, self.columns)
+        found = pictures_of_teacher(columns, self.section, self.image, splits, self.columns, placed=True)
         several = [Pictures.of(split, found) for split in splits.values()] if found else []
         return replace(self, teachers=found, others=frozenset(size for one in several for size in sizes_of(one).values()))
 

@@ -105,7 +105,8 @@ class ImageSegmentation(ObjectTask[ImageSegmentationData]):
         return cls(problem, section, image, found=found, panoptic=panoptic)
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
-        return replace(self, teachers=pictures_of_teacher(columns, self.section, self.image, splits, self.columns))
+        found = pictures_of_teacher(columns, self.section, self.image, splits, self.columns, placed=True)
+        return replace(self, teachers=found)
 
     @classmethod
     def queries_of(cls, model: nn.Module) -> int:

@@ -25,6 +25,7 @@ from stilla.tasks.vision.beginnings import begin_apart
 from stilla.tasks.vision.broken import usable_pictures
 from stilla.tasks.vision.image_classification import usual_pictures
 from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
+from stilla.tasks.vision.privileged import tell_other_shapes
 from stilla.tasks.vision.sections import Objects
 
 _ONE_CLASS = "single_label_classification"
@@ -106,7 +107,10 @@ class ObjectTask(Task[ObjectsT]):
         return undecoded(found, self.seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        return usable_pictures(self.section, pool, self.seen)
+        found = usable_pictures(self.section, pool, self.seen)
+        if self.teachers:
+            tell_other_shapes("unlabelled", found, self.image, self.teachers)
+        return found
 
     @property
     def seen(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from stilla.tasks.vision.masks import Ids, Masks, look, references
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.pixels import Processor, geometry_of, settings
-from stilla.tasks.vision.privileged import pictures_of_teacher
+from stilla.tasks.vision.privileged import pictures_of_teacher, tell_other_shapes
 from stilla.tasks.vision.scenes import Scenes
 from stilla.tasks.vision.segmentation_data import Found
 from stilla.tasks.vision.segmentation_exam import SegmentationExam
@@ -103,7 +103,8 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         found = self._found()
-        return replace(self, teachers=pictures_of_teacher(columns, self.section, found.image, splits, (found.mask,)))
+        seen = pictures_of_teacher(columns, self.section, found.image, splits, (found.mask,), placed=True)
+        return replace(self, teachers=seen)
 
     def of_teacher(self) -> Self:
         return replace(self, as_teacher=True) if self.teachers else self
@@ -189,7 +190,10 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         return undecoded(found, self._seen)
 
     def usable(self, pool: Dataset) -> Dataset:
-        return usable_pictures(self._section(), pool, self._seen)
+        usable = usable_pictures(self._section(), pool, self._seen)
+        if self.teachers:
+            tell_other_shapes("unlabelled", usable, self._found().image, self.teachers)
+        return usable
 
     def beside(self, split: Dataset) -> Dataset:
         columns = (*self._seen, self._found().mask)
