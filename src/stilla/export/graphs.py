@@ -33,7 +33,6 @@ TOLERANCE = 1e-3
 
 UNTRACED = {
     **dict.fromkeys(("canine", "funnel", "nystromformer"), "can be traced for one length of texts only"),
-    **dict.fromkeys(("sew", "sew-d"), "pads odd numbers of frames and not even ones, and a graph holds for one of both"),
     "longformer": "decides by values which tokens see the whole text",
 }
 """By model type, why torch's exporter cannot hold its forward (`tests/export/test_untraced.py` tries them)."""

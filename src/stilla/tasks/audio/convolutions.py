@@ -123,7 +123,11 @@ class _Squeezing(nn.Module):
         if attention_mask is None:
             return super().forward(hidden_states, *args, **kwargs)
         (size,) = self.pool.kernel_size
-        lengths = attention_mask.long().sum(1, keepdim=True)
+        lengths, frames = attention_mask.long().sum(1, keepdim=True), hidden_states.shape[1]
+        if torch.compiler.is_exporting():  # a graph that holds for odd and for even numbers: the frame more is padding
+            more = (frames + size - 1) // size * size - frames
+            hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, more))
+            attention_mask = nn.functional.pad(attention_mask, (0, more))
         whole = torch.arange(hidden_states.shape[1], device=hidden_states.device) < lengths - lengths % size
         heard = torch.where(attention_mask.bool()[..., None], hidden_states, 0.0)
         self.pos_conv_embed.heard = heard.transpose(1, 2)
@@ -132,7 +136,7 @@ class _Squeezing(nn.Module):
         finally:
             self.pos_conv_embed.heard = None
         # as it ends a sound alone, whose last frame has no other
-        made.last_hidden_state = torch.where(whole[..., None], made.last_hidden_state, 0.0)
+        made.last_hidden_state = torch.where(whole[..., None], made.last_hidden_state, 0.0)[:, :frames]
         return made
 
 

@@ -61,6 +61,6 @@ def tell_other_shapes(name: str, split: Dataset, image: str, teachers: str) -> N
         row, sizes = found[0]
         logger.warning(
             "data.%s: %d of %d pictures are of another shape than those that the teacher sees in their place (teacher.data: "
-            "%s), first %s: %s pixels (width x height). Both have to show the whole of one scene, as places are shares of it; "
+            "%s), first %s: %s pixels (width x height). Both have to show all of one scene, as places are shares of it: "
             "where one is a part of the other, what the teacher finds lies elsewhere in the student's",
             name, len(found), len(own), teachers, own.name(row), sizes)
