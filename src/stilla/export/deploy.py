@@ -44,7 +44,8 @@ samples, rate = soundfile.read("sound.wav", dtype="float32", always_2d=True)
 if rate != extractor.sampling_rate:
     raise ValueError(f"resample the sound from {rate} to {extractor.sampling_rate} Hz")
 inputs = dict(extractor(samples.mean(1), sampling_rate=rate, return_tensors="np"))
-inputs["attention_mask"] = np.ones(inputs[extractor.model_input_names[0]].shape[:2], np.int64)
+inputs.setdefault("attention_mask", np.ones(inputs[extractor.model_input_names[0]].shape[:2]))
+inputs["attention_mask"] = inputs["attention_mask"].astype(np.int64)
 """),
 }
 
@@ -212,6 +213,8 @@ def readme(
     imports, labels, printed = "", "", f"print({file.output})"
     if task is not None and task.preparing:
         preparing, printed = task.preparing, reading
+    elif reading and "labels" not in reading:
+        printed = reading
     elif config is not None and config.id2label and (file.output == "logits" or reading):
         imports = "import json\nfrom pathlib import Path\n\n"
         labels = _LABELS if "id2label" in config.to_dict() else _NAMES

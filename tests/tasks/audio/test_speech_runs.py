@@ -39,7 +39,7 @@ def recipe(place: Path, norm: str = "group", **changes: Any) -> dict[str, Any]:
             "data": {"train": utterances(place / "speech"), **changes.get("data", {})}}
 
 
-def test_a_recogniser_learns_is_exported_and_shown(tmp_path: Path) -> None:
+def test_a_recogniser_learns_is_exported_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = {"model": folder(tmp_path / "teacher", norm="layer"),
                "train": {"max_steps": 60, "batch_size": 6, "learning_rate": 5e-3, "precision": "float32", "dropout": 0.0}}
     ask = recipe(tmp_path, teacher=trained, export=["onnx"], evaluate={**QUICK["evaluate"], "baseline": True})
@@ -58,6 +58,12 @@ def test_a_recogniser_learns_is_exported_and_shown(tmp_path: Path) -> None:
     file = OnnxModel(run.folder / "export/onnx/model.onnx")
     mask = torch.ones(wave.shape, dtype=torch.long)
     assert (file({"input_values": wave, "attention_mask": mask}) - logits).abs().max() < 1e-4
+    monkeypatch.chdir(run.folder / "export/onnx")
+    wav(Path("sound.wav"), clip)
+    (program,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    printed: list[Any] = []
+    exec(program, {"print": printed.append})
+    assert printed == [[heard]]
     shown = [view_of(flip.shown) for flip in Scores.load(run.folder / "scores.json").flips]
     assert all(isinstance(one, Sound) and set(one.texts) == {"right", "teacher", "student"} for one in shown)
     page = run.report.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from datasets import Dataset
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCTC, ParakeetForCTC
+from transformers import AutoModelForCTC, ParakeetTokenizer, Wav2Vec2CTCTokenizer
 
 from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_of, brief
@@ -48,6 +48,14 @@ from stilla.tasks.shared.label_checks import rows_in_words
 
 logger = logging.getLogger(__name__)
 
+_READING = """
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+print([tokenizer.decode({symbols}).strip() for best in frame_logits.argmax(-1)])
+"""
+_GROUPED = "best[np.append(True, best[1:] != best[:-1]) & (best != tokenizer.pad_token_id)]"
+"""Repeats are one symbol, blanks are none: what tokenizers of CTC do themselves."""
 _FORMS = {True: "writes token by token", False: "has a symbol for every frame (CTC)"}
 
 
@@ -88,6 +96,11 @@ class SpeechRecognition(Recognition):
                             "frame. Leave it out")
         return Dictation(section=self.section, audio=self.audio, text=self.text, teachers=self.teachers, also=self.also)
 
+    @property
+    def reading(self) -> str:
+        groups = self.scribe is None or isinstance(self.scribe.symbols, Wav2Vec2CTCTokenizer | ParakeetTokenizer)
+        return _READING.format(symbols="best" if groups else _GROUPED)
+
     def adapted_to(self, teacher: Loaded) -> Self:
         return replace(self, scribe=teacher.processor, theirs=teacher.processor)
 
@@ -104,12 +117,6 @@ class SpeechRecognition(Recognition):
 
     def labels_by(self) -> ObjectiveSpec:
         return ObjectiveSpec(kind="ctc")
-
-    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
-        if "onnx" not in formats or not isinstance(model, ParakeetForCTC):
-            return []
-        return ["onnx: a ParakeetForCTC cannot be written, as torch's exporter cannot hold its forward. Leave it out, or "
-                "take a student that hears waves (wav2vec2, HuBERT, WavLM)"]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         return recogniser(source, labelled=labelled)
