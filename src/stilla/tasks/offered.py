@@ -37,7 +37,7 @@ OFFERED: Mapping[str, Offered] = {
     "image-classification": Offered(_TAUGHT, (*_EXAMPLES.others, "maps")),
     "semantic-segmentation": Offered(_TAUGHT, (*_CLASSES, *_STATES, "maps", "channels", "pairwise")),
     "image-segmentation": Offered(("segments", "masks"), (*_STATES, "maps"), ("onnx",),
-                                  "int8 has not been measured of masks; EoMT has no file"),
+                                  "int8 has not been measured of masks"),
     "audio-classification": _EXAMPLES,
     "speech-recognition": Offered(("ctc", "logits"), ("labels", *_CLASSES, *_STATES),
                                   without="recognisers that write, such as Whisper, have the folder alone: a file would need "

@@ -26,8 +26,8 @@ from transformers import FastSpeech2ConformerModel
 from transformers.models.fastspeech2_conformer import modeling_fastspeech2_conformer as theirs
 
 from stilla.errors import CompatibilityError
-from stilla.tasks.audio.front import fronted
 from stilla.tasks.audio.speaking import Spoken, corrected
+from stilla.tasks.shared.front import fronted
 
 _MOST = 1e6
 """Frames of one token: whatever a model thinks of it, sums stay whole numbers."""

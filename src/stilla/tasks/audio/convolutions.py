@@ -22,7 +22,7 @@ from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import (
     Wav2Vec2ConformerEncoderLayer,
 )
 
-from stilla.tasks.audio.front import fronted
+from stilla.tasks.shared.front import fronted
 
 
 def folded_alone(model: nn.Module) -> None:

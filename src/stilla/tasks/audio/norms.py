@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderConvolutionModule
 
 from stilla.tasks.audio.convolutions import folded_alone, normed_alone
-from stilla.tasks.audio.front import fronted
+from stilla.tasks.shared.front import fronted
 
 
 def leave_padding_out(model: nn.Module) -> bool:

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, SpeechT5ForTextToSpeech
 from transformers.utils import ModelOutput
 
 from stilla.errors import CompatibilityError
-from stilla.tasks.audio.front import fronted
+from stilla.tasks.shared.front import fronted
 
 _AT_ONCE = 1024
 

@@ -21,6 +21,7 @@ from stilla.signals import Segments
 from stilla.tasks.base import Loaded
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.labels import Problem
+from stilla.tasks.vision.narrowing import DRAWS, decided_before, draws
 from stilla.tasks.vision.pixels import Processor
 from stilla.tasks.vision.segmentation_models import on_grid, processor_for, whole_pictures
 
@@ -41,6 +42,7 @@ def load(source: ModelSource, problem: Problem, size: tuple[int, int] | None, *,
         raise CompatibilityError(f"model: {got}; image-segmentation takes MaskFormer, Mask2Former and EoMT, as transformers "
                                  "has them. For classes of pixels without objects there is semantic-segmentation.")
     model = loading.classifier(source, problem, AutoModelForUniversalSegmentation, labelled=labelled, axes=4)
+    decided_before(model)
     processor = whole_pictures(processor_for(source), size, source.model)
     blank = PIL.Image.new("RGB", (48, 64))
     pixels = Processor(processor, blank)
@@ -96,11 +98,9 @@ def telling_earlier(model: nn.Module) -> Iterator[None]:
 
 def unwritten(model: nn.Module, formats: Sequence[str]) -> list[str]:
     """Why it cannot be exported so."""
-    config: Any = model.config
     found = []
-    if "onnx" in formats and config.model_type == "eomt":
-        found.append(f"onnx: a {type(model).__name__} cannot be written, as its forward decides on values whether its masks "
-                     "narrow what queries see. Leave it out, or take a Mask2Former or MaskFormer as student")
+    if "onnx" in formats and draws(model):
+        found.append(f"onnx: {DRAWS}")
     if "int8" in formats:
         found.append("int8: models of masks have not been measured in it; use onnx")
     return found

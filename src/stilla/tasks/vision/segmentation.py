@@ -26,6 +26,7 @@ from stilla.tasks.vision import segmentation_data, segmentation_models
 from stilla.tasks.vision.broken import usable_pictures
 from stilla.tasks.vision.image_classification import usual_pictures
 from stilla.tasks.vision.masks import Ids, Masks, look, references
+from stilla.tasks.vision.narrowing import DRAWS, draws
 from stilla.tasks.vision.overlays import overlaid
 from stilla.tasks.vision.pictures import Pictures, holds_pictures, undecoded
 from stilla.tasks.vision.pixels import Processor, geometry_of, settings
@@ -138,6 +139,9 @@ class SemanticSegmentation(Task[SemanticSegmentationData]):
         """At temperature 1: softened, the many pixels of which a teacher is sure ask for its margins, and what is rare
         waits (measured; docs/semantic-segmentation.md)."""
         return ObjectiveSpec(kind="labels", weight=0.3), ObjectiveSpec(kind="logits", weight=0.7, temperature=1.0)
+
+    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
+        return [f"{one}: {DRAWS}" for one in formats] if draws(model) else []
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         size = None if self.section is None else self.section.size

@@ -21,6 +21,7 @@ from stilla.runtime.imports import is_import_path
 from stilla.tasks.base import Loaded
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.labels import Problem
+from stilla.tasks.vision.narrowing import decided_before
 from stilla.tasks.vision.pixels import Processor
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def load(source: ModelSource, problem: Problem, size: tuple[int, int] | None, *,
     queries = not is_import_path(source.model) and type(loading.read_config(source)) in known
     auto: Any = AutoModelForUniversalSegmentation if queries else AutoModelForSemanticSegmentation
     model = loading.classifier(source, problem, auto, labelled=labelled, axes=4)
+    decided_before(model)
     processor = whole_pictures(processor_for(source), size, source.model)
     blank = PIL.Image.new("RGB", (48, 64))
     pixels = Processor(processor, blank)
