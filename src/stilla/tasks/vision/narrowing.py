@@ -11,8 +11,8 @@ from transformers.models.eomt.modeling_eomt import EomtForUniversalSegmentation
 from stilla.tasks.shared.front import fronted
 
 _SHARES = "attn_mask_probs"
-DRAWS = ("an EoMT that draws at random which queries see no more than their masks (attn_mask_probs between 0 and 1, as in the "
-         "middle of a training) answers otherwise each time it is asked. Leave the file out, or set attn_mask_probs to 0 or 1")
+DRAWS = ("an EoMT that draws at random which queries see no more than their masks (attn_mask_probs between 0 and 1, as in "
+         "the middle of a training) answers otherwise each time. Leave the file out, or set attn_mask_probs to 0 or 1")
 
 
 def decided_before(model: nn.Module) -> None:
