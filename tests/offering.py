@@ -29,8 +29,8 @@ WHOLE: Mapping[str, frozenset[str]] = {
 }
 """The recipes that what is offered is held against, nothing left out but this."""
 
-FOLDER_ALONE = frozenset({"distil-whisper"})
-"""The recipes whose models (Whisper) are among those of their task that are not written as files."""
+FEWER: Mapping[str, tuple[str, ...]] = {"distil-whisper": (), "object-detection": ("onnx",), "image-segmentation": ("onnx",)}
+"""Recipes whose models (Whisper, RT-DETR, Mask2Former) are among those of their task that are written in fewer formats."""
 
 MORE_CLASSES = frozenset({"token-classification", "semantic-segmentation", "embedding"})
 """Whose tiny data have one or two classes, and others more."""
@@ -76,7 +76,7 @@ def hold(recipe: str, task: str, seen: Seen) -> None:
     offered = OFFERED[task]
     assert seen.taken <= {*offered.by_default, *offered.others}
     assert set(seen.chosen) <= {*offered.by_default, *offered.others}
-    assert seen.formats == (() if recipe in FOLDER_ALONE else offered.formats)
+    assert seen.formats == FEWER.get(recipe, offered.formats)
     if recipe in WHOLE:
         assert seen.taken == {*offered.by_default, *offered.others} - WHOLE[recipe]
     if recipe == task:

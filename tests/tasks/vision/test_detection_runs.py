@@ -39,7 +39,7 @@ def test_a_student_comes_nearer_to_what_its_teacher_finds_and_answers_in_pixels(
             "validation": coco(tmp_path / "v", 16, 5, most=1, sizes=((64, 64),))}
     start = folder(tmp_path / "start", "yolos", num_hidden_layers=2)
     ask = recipe(tmp_path, data=data, student={"model": start},
-                 distill={**learning, "objectives": [{"kind": "queries"}]}, export=["onnx"])
+                 distill={**learning, "objectives": [{"kind": "queries"}]}, export=["onnx", "int8"])
     run = stilla.distill(ask)
     assert (run.scores.metric, run.scores.split) == ("map", "validation")
     logged = [json.loads(line)["loss"] for line in (run.folder / "log.jsonl").read_text().splitlines() if '"loss"' in line]
@@ -53,6 +53,9 @@ def test_a_student_comes_nearer_to_what_its_teacher_finds_and_answers_in_pixels(
         said = model(pixel_values=inputs["pixel_values"])
     (theirs,) = processor.post_process_object_detection(said, 0.0, torch.tensor([[64, 64]]))
     file = OnnxModel(run.folder / "export/onnx/model.onnx")({"pixel_values": inputs["pixel_values"]})[0].numpy()
+    small = OnnxModel(run.folder / "export/int8/model.onnx")({"pixel_values": inputs["pixel_values"]})[0].numpy()
+    assert np.linalg.norm(small - file) < 0.1 * np.linalg.norm(file)
+    assert run.scores.subjects["int8"].cost.bytes < 0.7 * run.scores.subjects["onnx"].cost.bytes
     scores = 1 / (1 + np.exp(-file[:, :3]))
     np.testing.assert_allclose(np.sort(scores.max(1)), np.sort(theirs["scores"].numpy()), atol=1e-4)
     corners = np.concatenate([file[:, 3:5] - file[:, 5:] / 2, file[:, 3:5] + file[:, 5:] / 2], 1) * 64
@@ -133,10 +136,10 @@ def test_the_program_beside_a_file_takes_pictures_on_end_where_all_others_lay(
             np.testing.assert_array_equal(found["inputs"]["pixel_values"], own)
 
 
-def test_files_that_have_not_been_measured_are_refused_before_a_run(tmp_path: Path) -> None:
-    student = folder(tmp_path / "student", "yolos", seed=3)
+def test_files_that_would_find_other_things_are_refused_before_a_run(tmp_path: Path) -> None:
+    student = folder(tmp_path / "student", "detr", seed=3)
     found = check(from_options(recipe(tmp_path, student={"model": student}, export=["int8"])))
-    assert [one for one in found.problems if "export: int8: detectors have not been measured in it" in one], found.problems
+    assert [one for one in found.problems if "int8: a DetrForObjectDetection finds other things in it" in one], found.problems
 
 
 @pytest.mark.parametrize(("changes", "words"), [
