@@ -158,8 +158,9 @@ class Data(Section):
     revision: str | None = None
     """Revision of a Hugging Face dataset."""
     header: Header | None = None
-    """Names of the columns of CSV and TSV files whose first line is an example: `[query, positive, negative]`. A file whose
-    first line says just these, in whatever order, has a header. Those of `unlabelled` have their own."""
+    """Names of the columns of CSV and TSV files whose first line is an example, and of `.dat` and `.data`: `[query, positive,
+    negative]`. A file whose first line says just these, in whatever order, has a header. Those of `unlabelled` have their
+    own."""
     limit: Annotated[int, Field(ge=1, le=EXAMPLES)] | PerClass | None = None
     """Use only so many training examples, drawn at random in the proportions of the classes; or `{per_class: 8}`, so many of
     each class (`draw: 1` for others)."""
