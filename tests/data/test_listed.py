@@ -65,6 +65,15 @@ def test_a_recipe_that_names_the_columns_that_lists_become_reads_the_same(tmp_pa
     assert forms.form_of(section, split).columns == ("query", "positive", "negative_1")
 
 
+@pytest.mark.parametrize("task", ["embedding", "reranking"])
+def test_a_single_answer_may_stand_beside_a_list_of_what_does_not(tmp_path: Path, task: str) -> None:
+    rows = [{"query": row["query"], "positive": row["pos"][0], "negatives": row["neg"]} for row in FLAG]
+    _, split = loaded(tmp_path, rows, task)
+    expected = {"query": "q1", "documents": ["c", "y"], "labels": [1, 0]} if task == "reranking" else \
+        {"query": "q1", "positive": "c", "negative_1": "y"}
+    assert split[1] == expected
+
+
 def test_what_the_recipe_names_itself_stays(tmp_path: Path) -> None:
     _, split = loaded(tmp_path, FLAG, "reranking", text=["query", "pos"], score="pos_scores")
     assert split["pos"][0] == ["a", "b"]

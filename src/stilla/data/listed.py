@@ -58,9 +58,9 @@ def _columns(split: Dataset) -> tuple[str, ...] | None:
     feature = None if passages is None else split.features[passages]
     if passages is not None and isinstance(feature, dict) and all(_is_list(feature.get(name)) for name in _JUDGED):
         return (passages,)
-    listed = [[lower[name] for name in names if name in lower and _lists_texts(split.features[lower[name]])]
-              for names in (POSITIVES, NEGATIVES)]
-    return (listed[0][0], listed[1][0]) if all(listed) else None
+    positives, negatives = ([lower[name] for name in names if name in lower and fits(split.features[lower[name]])]
+                            for names, fits in ((POSITIVES, _holds_texts), (NEGATIVES, _lists_texts)))
+    return (positives[0], negatives[0]) if positives and negatives else None
 
 
 def _is_list(feature: Any) -> bool:
@@ -75,6 +75,11 @@ def _lists_texts(feature: Any) -> bool:
         return False
     inner = feature.feature
     return _is_text(inner.get("text")) if isinstance(inner, dict) else _is_text(inner)
+
+
+def _holds_texts(feature: Any) -> bool:
+    """A single one, too, where what does not answer is a list."""
+    return _lists_texts(feature) or _is_text(feature)
 
 
 def _is_text(feature: Any) -> bool:
@@ -93,6 +98,8 @@ def _candidates(rows: Mapping[str, Sequence[Any]], found: Sequence[str]) -> Iter
 
 def _texts(value: Any) -> list[str]:
     """The texts of a list, with their titles before them."""
+    if isinstance(value, str):
+        value = [value]
     if isinstance(value, Mapping):
         value = [dict(zip(value, one)) for one in zip(*value.values())]
     said = (one if isinstance(one, str) else " ".join(filter(None, (one.get("title"), one.get("text")))) if one else ""
