@@ -32,7 +32,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     elif task.towers:
         _write_towers(model, task, examples(prepared), path)
     else:
-        export_onnx(model, task.axes, task.outputs, examples(prepared), path, task.answer, sets=task.unordered)
+        batches = examples(prepared)
+        export_onnx(model, task.axes_of(batches[0]), task.outputs, batches, path, task.answer, sets=task.unordered)
     return "Weights and arithmetic in float32."
 
 

@@ -14,10 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, pipeline
 
 import stilla
+from stilla import data
 from stilla.check import check
-from stilla.export import OnnxModel
+from stilla.export import OnnxModel, graphs, onnx
+from stilla.recipe import ModelSource
 from stilla.recipe.file import from_options
 from stilla.scores import Scores
+from stilla.tasks.audio.audio_classification import AudioClassification
+from stilla.tasks.audio.sections import AudioClassificationData
 from stilla.views import Sound, view_of
 from tests.tasks.audio.setting import RATE, folder, folders, soundfile, tone, wav
 
@@ -99,3 +103,23 @@ def test_a_check_says_what_will_be_heard(tmp_path: Path) -> None:
     found = check(from_options({**recipe(tmp_path, "ast"), "data": {"train": folders(tmp_path / "sounds"), "window": 3}}))
     assert any("data.window: got 3 seconds, and a model hears 0.655 at most" in problem for problem in found.problems)
     assert RATE == 4000
+
+
+@pytest.mark.parametrize("kind", ["w2v-bert", "sew", "whisper"])
+def test_a_file_hears_sounds_of_any_length_as_its_model_does(tmp_path: Path, kind: str) -> None:
+    """Whisper's spectrograms are all of one."""
+    place = folders(tmp_path / "sounds")
+    for number in (1, 2, 3):
+        wav(Path(place) / f"train/low/long{number}.wav", tone(300, 0.29 * number))
+    split = data.load(AudioClassificationData(train=place), seed=0)["train"]
+    task = AudioClassification.understand(AudioClassificationData(train="x"), {"train": split})
+    made = task.load(ModelSource(model=folder(tmp_path / "m", kind)), labelled=True)
+    prepared = task.prepare(split, made.processor, None, training=False)
+    onnx.write(made.model, task, prepared, tmp_path / "model.onnx")
+    file, whole, lengths = OnnxModel(tmp_path / "model.onnx"), graphs.ready(made.model), set()
+    for one in range(len(prepared)):
+        batch = dict(prepared.collate([prepared.examples[one], prepared.examples[0]]).student)
+        lengths.add(next(iter(batch.values())).shape[1])
+        with torch.no_grad():
+            torch.testing.assert_close(file(batch), task.outputs(whole(**batch)), rtol=1e-4, atol=1e-4)
+    assert (len(lengths) > 2) is (kind != "whisper")

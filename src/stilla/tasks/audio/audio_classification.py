@@ -92,6 +92,11 @@ class AudioClassification(Classification[AudioClassificationData]):
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "input_values": ("batch", "samples"), "input_features": ("batch",), "attention_mask": ("batch", "samples")}
 
+    def axes_of(self, inputs: Mapping[str, Tensor]) -> Mapping[str, tuple[str, ...]]:
+        """Spectrograms of one length have no mask, and those of any (w2v-BERT) have one."""
+        steps = ("batch", "steps") if "attention_mask" in inputs else ("batch",)
+        return {**self.axes, "input_features": steps}
+
     @classmethod
     def understand(cls, section: AudioClassificationData, splits: Mapping[str, Dataset]) -> Self:
         train = splits.get("train", next(iter(splits.values())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from stilla.tasks.contract.rows import Rows
 
@@ -34,6 +34,10 @@ class HandedOver(Rows):
     @classmethod
     def called(cls) -> str:
         return cls.pipeline or cls.kind
+
+    def axes_of(self, inputs: Mapping[str, Tensor]) -> Mapping[str, tuple[str, ...]]:
+        """`axes` of a model that takes these inputs."""
+        return self.axes
 
     @property
     def reading(self) -> str:
