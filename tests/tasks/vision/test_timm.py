@@ -148,6 +148,19 @@ def test_a_student_of_other_labels_has_a_new_head_with_names(tmp_path: Path, nam
 
 
 @with_timm
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_timm_writes_of_how_a_model_was_made_is_no_hindrance(tmp_path: Path, labelled: bool) -> None:
+    """transformers gives timm the number of classes, and once more where it stands among these."""
+    config = Path(made(tmp_path / "m", "test_vit")) / "config.json"
+    given = {"num_classes": 3, "in_chans": 3, "global_pool": "token"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "model_args": given}))
+    split = rows_of(6).remove_columns("label").add_column("label", [*NAMES, *NAMES])
+    loaded = task_of(split).load(ModelSource(model=str(tmp_path / "m")), labelled=labelled)
+    loaded.model.save_pretrained(tmp_path / "again")
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "again").config.id2label == dict(enumerate(NAMES))
+
+
+@with_timm
 @pytest.mark.slow
 @pytest.mark.parametrize(("teacher", "student"), [("test_resnet", "test_vit"), ("test_convnext", "test_efficientnet")])
 def test_a_run_between_models_of_timm_is_used_as_its_readme_says(

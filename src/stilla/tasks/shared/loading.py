@@ -175,6 +175,8 @@ def read_config(source: ModelSource) -> Any:
                                  "would be fetched and run. Take that out of its config.json, or say trust_remote_code: true")
     read_beside(config, source.model, **where(source))
     count_by_names(config)
+    if vars(config).get("model_args"):  # timm writes there how it was made, and transformers would say the classes twice
+        config.model_args = {name: value for name, value in config.model_args.items() if name != "num_classes"}
     return config
 
 
