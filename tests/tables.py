@@ -156,6 +156,7 @@ MEASURED = {
     "seq2seq": "A small translator, English to German",
     "image-classification": "Images: handwritten digits",
     "causal-lm": "A small language model of novels",
+    "masked-lm": "Patience and rate of narrow students",
     "embedding": "Vectors of texts: questions and the paragraphs that answer them",
     "reranking": "Reranking: sentences that a first search has found",
     "several": "Several tasks at once: intents and parts of speech",
