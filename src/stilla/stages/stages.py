@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from textwrap import indent
 from typing import Any
 
@@ -255,19 +255,21 @@ class Stages:
     def _baselines(self, written: Completed | None, examples: Dataset) -> tuple[Stage, ...]:
         """The stages on labels alone, for as many steps as the student, of whose texts some were left out, or which has
         `examples` that nobody has labelled."""
-        stages, labels = self.recipe.distill, self.place.task.labels_by()
-        if self.recipe.teacher.api is not None:
-            return tuple(labels_alone(stage, len(examples) / len(self.place.splits["train"]), by=labels) for stage in stages)
-        if self.place.pool is None:
-            return tuple(labels_alone(stage, written.share if written else 1.0, by=labels) for stage in stages)
-        share = len(examples) / len(self.place.splits["train"])
-        done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
+        stages, labelled = self.recipe.distill, len(self.place.splits["train"])
+        passes = [cache_choice.passes_of(stage, len(examples)) for stage in stages]  # that the student makes
+        alone = partial(labels_alone, by=self.place.task.labels_by())
+        if self.recipe.teacher.api is None and self.place.pool is None:
+            return tuple(alone(stage, written.share if written else 1.0, best=one * len(examples) > labelled)
+                         for stage, one in zip(stages, passes, strict=True))
+        share = len(examples) / labelled
+        done: Sequence[Any] = [None] * len(stages)
+        if self.recipe.teacher.api is None:
+            done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
         # what may end early or go on ends by itself: a student's steps are no measure for its baseline
-        alone = [one is None or stage.patience is not None or stage.extend is not None
-                 for stage, one in zip(stages, done, strict=True)]
-        return tuple(labels_alone(stage, share, None if by_itself or one is None else one["steps"],
-                                  by=labels, passes=cache_choice.passes_of(stage, len(examples)))
-                     for stage, one, by_itself in zip(stages, done, alone, strict=True))
+        ends = [one is None or stage.patience is not None or stage.extend is not None
+                for stage, one in zip(stages, done, strict=True)]
+        return tuple(alone(stage, share, None if by_itself or one is None else one["steps"], passes=each, best=each > 1)
+                     for stage, one, by_itself, each in zip(stages, done, ends, passes, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""

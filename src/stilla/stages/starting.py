@@ -31,6 +31,7 @@ from stilla.students import (
 )
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
+from stilla.training.spreading import launched_to_spread
 from stilla.training.validation import KL
 
 KEPT = {"save_strategy", "save_steps", "fsdp", "deepspeed"}
@@ -171,21 +172,21 @@ LABELS = ObjectiveSpec(kind="labels")
 
 
 def labels_alone(
-    stage: Stage, share: float = 1.0, steps: int | None = None, *, by: ObjectiveSpec = LABELS, passes: float | None = None
+    stage: Stage, share: float = 1.0, steps: int | None = None, *, by: ObjectiveSpec = LABELS, passes: float | None = None,
+    best: bool = True,
 ) -> Stage:
     """The same training without the teacher: the baseline's.
 
     Args:
-        labels: by what labels are learnt.
         share: how many examples the student trains on, against the labelled ones, over which the baseline passes for as many
             steps.
         steps: of the student's training, where they are known.
         by: what learns from labels (`Task.labels_by`).
         passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
+        best: whether it keeps the weights of the evaluation that was best by the task's first metric, where the recipe does
+            not say what is kept: labels alone are learnt by heart long before a teacher's answers are.
 
-    Where the student goes by its teacher, the baseline goes by the headline metric. Unless the recipe says what is kept, it
-    keeps the weights of the evaluation that was best by that: it learns for as long as its student, and labels alone are
-    learnt by heart long before a teacher's answers are.
+    Where the student goes by its teacher, the baseline goes by that metric.
     """
     own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
     again: dict[str, Any] = {}
@@ -193,7 +194,7 @@ def labels_alone(
     if passes is not None and not own and stage.extend is None:
         again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
     said = own or stage.average is not None or KEPT & set(stage.trainer)
-    if not said and max(stage.passes, passes or 0) > 1:
+    if best and not said and not launched_to_spread():
         again["load_best_model_at_end"] = True
     trainer = {name: value for name, value in stage.trainer.items()
                if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}

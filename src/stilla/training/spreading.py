@@ -34,6 +34,11 @@ def asked_for(args: TrainingArguments) -> str | None:
     return "deepspeed" if args.deepspeed or _said("ACCELERATE_USE_DEEPSPEED") else None
 
 
+def launched_to_spread() -> bool:
+    """Whether the launcher asks for it."""
+    return _said("ACCELERATE_USE_FSDP") or _said("ACCELERATE_USE_DEEPSPEED")
+
+
 def spreading_problems(args: TrainingArguments, optimizers: tuple[Any, Any]) -> list[str]:
     """What can be known before the weights are touched, with what to do instead; empty if nothing is wrong."""
     asked, problems = asked_for(args), []

@@ -64,7 +64,7 @@ from stilla.training.settling import (
 from stilla.training.spreading import asked_for, build_whole, preparing, settle
 from stilla.training.streams import Source
 from stilla.training.survey import WholeStep, place
-from stilla.training.validation import Validation, model_of
+from stilla.training.validation import Validation, measures, model_of
 
 
 class DistillationTrainer(Narrowed):
@@ -367,6 +367,9 @@ class DistillationTrainer(Narrowed):
             metrics = self._measured(prepared, metric_key_prefix)
         if self.averaging and self.averaging.begun:
             metrics |= {f"{name}_unaveraged": value for name, value in self._measured(prepared, metric_key_prefix).items()}
+        asked = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if self.args.load_best_model_at_end and asked in measures(self.task, taught=False):
+            metrics.setdefault(f"{metric_key_prefix}_{asked}", math.nan)  # it says nothing of these data: none is the best
         self.log(self._undefined.left_out(metrics, self.args))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics

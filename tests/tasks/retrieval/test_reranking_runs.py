@@ -76,6 +76,16 @@ def test_candidates_are_compared_and_students_with_labels_alone(tmp_path: Path, 
 
 
 @pytest.mark.slow
+def test_labels_alone_keep_their_last_weights_where_validation_data_say_nothing_of_the_first_metric(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = {"validation": lists(tmp_path / "bare.jsonl", seed=5, labelled=False), "test": lists(tmp_path / "t.jsonl", seed=6)}
+    run = stilla.distill(recipe(tmp_path, data=data, evaluate={**QUICK["evaluate"], "baseline": True}))
+    assert run.scores.metric == "ndcg_at_10"
+    assert "eval_ndcg_at_10 is not defined on these data" in caplog.text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {"student": {"layers": 2, "lora": {"r": 2}}}, {"student": {"layers": 2, "vocabulary": "data"}},
     {"student": {"config": {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}}},

@@ -206,7 +206,9 @@ def _seconds(
     of each stage, passes of both models by which it chooses forms. `goes_on`: trainings that may go on (`extend`) do, up to
     their limit; else they end where they were to. `measures_teacher`: beside its students."""
 
-    def training(section: Training, model: _Model, number: int, helper: Line | None = None, looks: float = 0.0) -> float:
+    def training(
+        section: Training, model: _Model, number: int, helper: Line | None = None, looks: float = 0.0, *, best: bool = False
+    ) -> float:
         parts, size = section.at_most if goes_on else 1, section.batch_size
         steps = parts * _steps(section, number)
         examples = steps * size * section.accumulate
@@ -217,7 +219,8 @@ def _seconds(
         by_part = section.extend is not None and "eval_strategy" not in section.trainer
         often = round(parts / PER_PART) if by_part else math.ceil(examples / number)
         checks = model.passes.forward(often * sizes["validation"], size)
-        written = WRITING * (CHECKPOINTS if section.extend is None else often) * 12 * model.parameters
+        best = best or section.extend is not None or section.patience is not None
+        written = WRITING * (often if best else CHECKPOINTS) * 12 * model.parameters
         learning = model.passes.training(examples, size) + model.passes.forward(chosen, size)
         return learning + helped + updates + checks + written
 
@@ -240,7 +243,7 @@ def _seconds(
                                     + _adapting(stages[-1], (stages[-1].at_most if goes_on else 1)
                                                 * _steps(stages[-1], number), ours, theirs, device))
     if recipe.evaluate.baseline:  # as many steps
-        seconds["baseline"] = repeats * sum(training(stage, ours, number) for stage in stages)
+        seconds["baseline"] = repeats * sum(training(stage, ours, number, best=True) for stage in stages)
     if recipe.export:
         seconds["export"] = EXPORT * len(recipe.export)
     measured, size = sizes["measured"], recipe.evaluate.batch_size
@@ -315,12 +318,14 @@ def _longest_to_mean(prepared: Prepared) -> float:
 
 
 def _disk(recipe: Recipe, ours: int, theirs: int) -> float:
-    """Bytes of models in float32, of two checkpoints with their moments while training, and of exports."""
+    """Bytes of models in float32, of two checkpoints with their moments while training, a third where the best is kept, and
+    of exports."""
     made = recipe.evaluate.seeds * (1 + recipe.evaluate.baseline) * len(recipe.distill) * ours
     taught = theirs if recipe.teacher.train is not None else 0
     adapted = theirs if recipe.distill[-1].adapt is not None else 0  # with its moments in two checkpoints
     trainings = [*recipe.distill, *([] if recipe.teacher.train is None else [recipe.teacher.train])]
-    checkpoints = 2 * (4 if any(one.average for one in trainings) else 3) * max(ours, taught)
+    best = recipe.evaluate.baseline or any(one.patience or one.extend for one in trainings)
+    checkpoints = (2 + best) * (4 if any(one.average for one in trainings) else 3) * max(ours, taught)
     exports = sum({"int8": 1}.get(name, 4) for name in recipe.export) * ours
     return 4.0 * (made + taught + checkpoints + (recipe.evaluate.seeds + 6) * adapted) + exports
 
