@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 
-from stilla.errors import DataError, all_at_once
 from stilla.recipe import Data
 from stilla.tasks.audio.reading import checked
 from stilla.tasks.audio.sounds import Known, Sounds, holds_sounds
 from stilla.tasks.shared.broken import refuse_or_leave_out
-from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.label_checks import rows_in_words
-from stilla.tasks.shared.privileged import columns_of_teacher
+from stilla.tasks.shared.privileged import file_column_of_teacher
 
 SAME = 0.05
 """Seconds by which two sounds of the same moments may differ: what a recorder or a codec leaves at an end."""
@@ -28,19 +27,10 @@ def sounds_of_teacher(
     """The column that the recipe says a teacher hears in place of the student's `audio`; empty: the same.
 
     Raises:
-        DataError: see `columns_of_teacher`; several columns, or sounds that cannot be read.
+        DataError: see `file_column_of_teacher`.
     """
-    found = columns_of_teacher(columns, "audio", splits, labels, fits=holds_sounds, what="sounds")
-    if not found or found == (audio,):
-        return ""
-    if len(found) > 1:
-        raise DataError(f"teacher.data: got {len(found)} columns of sounds; expected one.")
-    problems: list[str] = []
-    for name, split in splits.items():
-        attempt(problems, checked, section, name, split, found[0])
-    if problems:
-        raise all_at_once(problems, DataError)
-    return found[0]
+    return file_column_of_teacher(columns, "audio", audio, splits, labels, fits=holds_sounds, what="sounds",
+                                  check=partial(checked, section))
 
 
 @dataclass(frozen=True)

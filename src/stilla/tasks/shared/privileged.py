@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from stilla.errors import DataError, all_at_once, counted, one_of
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared
+from stilla.tasks.shared.classification import attempt
 from stilla.tasks.shared.columns import columns_of, is_text, missing
 
 
@@ -39,6 +40,30 @@ def columns_of_teacher(
     if problems:
         raise all_at_once(problems, DataError)
     return found
+
+
+def file_column_of_teacher(
+    columns: Mapping[str, tuple[str, ...]], field: str, own: str, splits: Mapping[str, Dataset],
+    labels: Collection[str] = (), *, fits: Callable[[Any], bool], what: str, check: Callable[[str, Dataset, str], object],
+    beside: Collection[str] = (),
+) -> str:
+    """The one column of files that a teacher reads in place of the student's `own`; empty: the same. check: refuses a column
+    of a split of this name that cannot be read.
+
+    Raises:
+        DataError: see `columns_of_teacher`; several columns, or files that cannot be read.
+    """
+    found = columns_of_teacher(columns, field, splits, labels, fits=fits, what=what, beside=beside)
+    if not found or found == (own,):
+        return ""
+    if len(found) > 1:
+        raise DataError(f"teacher.data: got {len(found)} columns of {what}; expected one.")
+    problems: list[str] = []
+    for name, split in splits.items():
+        attempt(problems, check, name, split, found[0])
+    if problems:
+        raise all_at_once(problems, DataError)
+    return found[0]
 
 
 def side_by_side(own: Prepared, theirs: Prepared) -> Prepared:

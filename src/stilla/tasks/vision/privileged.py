@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from datasets import Dataset
 
-from stilla.errors import DataError, all_at_once
 from stilla.recipe import Data
-from stilla.tasks.shared.classification import attempt
-from stilla.tasks.shared.privileged import columns_of_teacher
+from stilla.tasks.shared.privileged import file_column_of_teacher
 from stilla.tasks.vision.broken import broken_pictures
 from stilla.tasks.vision.pictures import Pictures, holds_pictures
 
@@ -28,21 +27,13 @@ def pictures_of_teacher(
     that `columns` may name. placed: a place of one picture answers to the same place of the other.
 
     Raises:
-        DataError: see `columns_of_teacher`; several columns, or pictures that cannot be read.
+        DataError: see `file_column_of_teacher`.
     """
-    found = columns_of_teacher(columns, "image", splits, labels, fits=holds_pictures, what="pictures", beside=beside)
-    if not found or found == (image,):
-        return ""
-    if len(found) > 1:
-        raise DataError(f"teacher.data: got {len(found)} columns of pictures; expected one.")
-    problems: list[str] = []
-    for name, split in splits.items():
-        attempt(problems, broken_pictures, section, name, split, found[0])
-    if problems:
-        raise all_at_once(problems, DataError)
-    for name, split in splits.items() if placed else ():
-        tell_other_shapes(name, split, image, found[0])
-    return found[0]
+    found = file_column_of_teacher(columns, "image", image, splits, labels, fits=holds_pictures, what="pictures",
+                                   check=partial(broken_pictures, section), beside=beside)
+    for name, split in splits.items() if placed and found else ():
+        tell_other_shapes(name, split, image, found)
+    return found
 
 
 def tell_other_shapes(name: str, split: Dataset, image: str, teachers: str) -> None:
