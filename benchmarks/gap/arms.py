@@ -69,6 +69,7 @@ BASELINES: Mapping[str, Arm] = {name: arm for name, arm in LABELS.items() if arm
 STUDENTS: Mapping[str, Arm] = {
     "default": Arm(),
     "default, unlabelled": Arm(pool=0.5),  # passed over as often as the others, as nothing is said
+    "default, similar": Arm(data={"augment": "light"}),  # numbers and pairs have none where nothing is said
     "thorough": Arm(more={"effort": "thorough"}),
     **{f"taught, {passes} passes, {rate:g}": Arm(passes, rate) for passes in PATIENT for rate in RATES},
     **{f"plain, {passes} passes, {rate:g}": Arm(passes, rate, data=NONE) for passes in PATIENT for rate in RATES},
