@@ -15,7 +15,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as Picture
 
-from stilla.data import fingerprint, sources
+from stilla.data import fingerprint, readers, sources
 from stilla.errors import DataError
 
 
@@ -234,7 +234,7 @@ def test_what_names_pictures_is_decided_once_for_all_rows_of_a_file(
         yield pa.table({"mask": pa.array([None], pa.string()), "label": ["y.png"]})
 
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(sources, "_reader", lambda *_: parts)
+    monkeypatch.setattr(readers, "_reader", lambda *_: parts)
     found = sources.read(table(tmp_path / "rows.csv", "mask,label", "a.png,x"), document="picture")["train"]
     assert found.features == Features({"mask": Image(), "label": Value("string")})
     assert found["mask"][1] is None

@@ -5,64 +5,29 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import datasets
-import pyarrow as pa
 from datasets import Audio, Dataset, DatasetDict
 
 from stilla.data import (
-    atomic,
     box_folders,
     box_forms,
-    columnar,
     decoded_sounds,
-    delimited,
-    headless,
-    in_columns,
-    json_rows,
     mask_folders,
     object_folders,
     picture_folders,
-    plain_text,
     retrieval_folders,
     sound_folders,
 )
 from stilla.data import hub as online
-from stilla.data.kept import Notes, kept
-from stilla.data.named_files import Media, NamedFiles
+from stilla.data.kept import kept
 from stilla.data.opened import suffix
-from stilla.data.plain_text import Document
-from stilla.data.stored_files import holds_files, may_store_files, with_own_files
-from stilla.errors import DataError, all_of, brief, did_you_mean, one_of, quoted
+from stilla.data.readers import MEDIA, READERS, Unit, one_file, readable, shows, tables_of
+from stilla.data.stored_files import may_store_files, with_own_files
+from stilla.errors import DataError, all_of, did_you_mean, one_of
 
-READERS: Mapping[str, str] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".txt": "text",
-    ".conll": "columns",
-    ".conllu": "columns",
-    ".iob": "columns",
-    ".iob2": "columns",
-    ".bio": "columns",
-    ".inter": "atomic",
-    ".item": "atomic",
-    ".user": "atomic",
-    ".dat": "headless",
-    ".data": "headless",
-}
-Unit = Document | Literal["columns", "sound", "picture"]
-"""What a row is in plain text; with `columns` it is not plain, but words in columns, parted into sentences. With `sound` a
-row is a sound: files are named in tables, or lie in a folder. With `picture` it has pictures, whose files tables may name."""
-_MEDIA: Mapping[str, Media] = {"picture": picture_folders.PICTURES, "sound": sound_folders.SOUNDS}
 _AT_ONCE = 1000
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -89,7 +54,7 @@ def read(
     found = {split: _undecoded(rows) for split, rows in _read(name, config, revision, document, header, hub=hub).items()}
     if document != "sound":
         return found
-    with _readable(name):
+    with readable(name):
         return {split: decoded_sounds.as_files(rows) for split, rows in found.items()}
 
 
@@ -99,7 +64,7 @@ def _read(
     path = Path(name).expanduser()
     if path.is_file():
         if box_forms.is_coco(path):
-            with _readable(str(path)):
+            with readable(str(path)):
                 return {"train": box_folders.coco_file(path)}
         return _files({"train": [path]}, document, header)
     if path.is_dir():
@@ -144,7 +109,7 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
         return _saved(folder)
     if retrieval_folders.is_one(folder):
         return retrieval_folders.read(folder)
-    with _readable(str(folder)):
+    with readable(str(folder)):
         if (layout := box_folders.layout(folder)) is not None:
             return box_folders.read(folder, layout, _split_in)
         inside = picture_folders.files_in(folder)
@@ -156,7 +121,7 @@ def _folder(folder: Path, document: Unit, header: Sequence[str] | None) -> dict[
     tables = [path for path in tables if suffix(path) != ".txt"] or tables
     # beside events, tables of items and users say what those are
     tables = [path for path in tables if suffix(path) not in (".item", ".user")] or tables
-    if len(images) > len(tables) and not (document == "picture" and any(_shows(path, "picture") for path in tables)):
+    if len(images) > len(tables) and not (document == "picture" and any(shows(path, "picture") for path in tables)):
         return _image_folder(folder)
     if not tables:
         raise DataError(
@@ -217,9 +182,9 @@ def _files(
         for path in paths:
             if path.stat().st_size == 0:
                 raise DataError(f"{str(path)!r}: the file is empty.")
-        with _readable(all_of([str(path) for path in paths[:3]])):
-            beside = _beside(paths) if document in _MEDIA and READERS[suffixes[0]] in ("csv", "tsv", "json") else ""
-            loaded[split] = kept(functools.partial(_tables, paths, document, header), paths,
+        with readable(all_of([str(path) for path in paths[:3]])):
+            beside = _beside(paths) if document in MEDIA and READERS[suffixes[0]] in ("csv", "tsv", "json") else ""
+            loaded[split] = kept(functools.partial(tables_of, paths, document, header), paths,
                                  [READERS[suffixes[0]], document, beside, *(header or ())])
     return loaded
 
@@ -231,83 +196,18 @@ def _beside(paths: Sequence[Path]) -> str:
     return str(folders)
 
 
-def _tables(
-    paths: Sequence[Path], document: Unit, header: Sequence[str] | None, notes: Notes
-) -> Iterator[pa.Table]:
-    """The rows of files of one kind, one after the other; tables of named columns have the same."""
-    columns: frozenset[str] | None = None
-    for path in paths:
-        kind = READERS[suffix(path)]
-        for table in _one_file(path, document, notes, header):
-            if columns is None:
-                columns = frozenset(table.column_names)
-                if twice := [name for name in columns if table.column_names.count(name) > 1]:
-                    raise DataError(f"{str(path)!r}: two columns are called {quoted(twice[0])}; expected a name for each.")
-            if kind in ("csv", "tsv", "parquet", "arrow", "atomic") and columns != set(table.column_names):
-                odd = sorted(columns ^ set(table.column_names))[:8]
-                listed = all_of([quoted(one) for one in odd])
-                raise DataError(f"{str(path)!r}: has other columns than {paths[0].name} ({listed} in one of them only); "
-                                "expected the same in all files of a split.")
-            yield table
-
-
-def _one_file(
-    path: Path, document: Unit, notes: Notes, header: Sequence[str] | None = None
-) -> Iterator[pa.Table]:
-    read = _reader(READERS[suffix(path)], header)
-    named = _named_in(path, document, lambda: read(path, document, []))
-    for table in read(path, document, notes):
-        own = with_own_files(table, path)
-        yield own if named is None else named(own)
-
-
-def _named_in(
-    path: Path, document: Unit, again: Callable[[], Iterator[pa.Table]] = lambda: iter(())
-) -> NamedFiles | None:
-    """What makes pictures or sounds of the names in a file, of tasks whose rows are some."""
-    media = _MEDIA.get(document)
-    return None if media is None else NamedFiles(path, media, again)
-
-
-def _shows(path: Path, document: Literal["picture", "sound"]) -> bool:
-    """Whether a table holds pictures (or sounds), or names some that lie beside it; a look at its beginning."""
-    try:
-        table = next(_reader(READERS[suffix(path)])(path, document, []))
-        named = _named_in(path, document)
-        return holds_files(table.schema) or (named is not None and named.there(table))
-    except Exception:  # what is no table says nothing of the files around it
-        return False
-
-
-def _reader(kind: str, header: Sequence[str] | None = None) -> Callable[[Path, Unit, Notes], Iterator[pa.Table]]:
-    readers: Mapping[str, Callable[[Path, Unit, Notes], Iterator[pa.Table]]] = {
-        "csv": lambda path, _, notes: delimited.tables(path, ",", notes, header),
-        "tsv": lambda path, _, notes: delimited.tables(path, "\t", notes, header),
-        "json": lambda path, _, __: json_rows.tables(path),
-        "text": lambda path, unit, notes: (
-            in_columns.tables(path, notes) if unit == "columns" else
-            plain_text.tables(path, "line" if unit == "sound" or unit == "picture" else unit, notes)),
-        "columns": lambda path, _, notes: in_columns.tables(path, notes),
-        "atomic": lambda path, _, notes: atomic.tables(path, notes),
-        "headless": lambda path, _, __: headless.tables(path, header),
-        "parquet": lambda path, _, __: columnar.parquet_tables(path),
-        "arrow": lambda path, _, __: columnar.arrow_tables(path),
-    }
-    return readers[kind]
-
-
 def _sound_folder(folder: Path, inside: Sequence[Path], header: Sequence[str] | None) -> dict[str, Dataset]:
     """Sounds as their layout says, else as tables do that name them, else by class."""
     splits = _split_folders(folder)
-    with _readable(str(folder)):
+    with readable(str(folder)):
         known = sound_folders.read(folder, inside, splits, _split_in,
-                                   lambda path, notes: _one_file(path, "paragraph", notes, header))
+                                   lambda path, notes: one_file(path, "paragraph", notes, header))
     if known is not None:
         return known
     tables = [path for path in inside if _holds_rows(path) and suffix(path) != ".txt"]
-    if naming := [path for path in tables if _shows(path, "sound")]:
+    if naming := [path for path in tables if shows(path, "sound")]:
         return _files(_by_split(folder, naming), "sound", header)
-    with _readable(str(folder)):
+    with readable(str(folder)):
         return picture_folders.by_class(folder, splits, sound_folders.SOUNDS, tables)
 
 
@@ -318,9 +218,9 @@ def _image_folder(folder: Path) -> dict[str, Dataset]:
     """
     splits = _split_folders(folder)
     described = any(path.name in picture_folders.METADATA for path in picture_folders.files_in(folder))
-    with _readable(str(folder)):
+    with readable(str(folder)):
         if described:
-            return picture_folders.with_metadata(folder, splits, lambda path, notes: _one_file(path, "paragraph", notes))
+            return picture_folders.with_metadata(folder, splits, lambda path, notes: one_file(path, "paragraph", notes))
         if mask_folders.is_one(folder, list(splits.values())):
             inner = _whole_names({name: _split_in(name) for name in mask_folders.inner_of(folder)})
             return mask_folders.read(folder, splits, inner)
@@ -340,7 +240,7 @@ def _whole_names(said: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _saved(folder: Path) -> dict[str, Dataset]:
-    with _readable(str(folder)):
+    with readable(str(folder)):
         loaded = datasets.load_from_disk(str(folder))
         splits = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
         for split in splits.values():
@@ -359,24 +259,3 @@ def _named(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
         if meant and meant != split:
             named[split] = named.pop(meant)
     return named
-
-
-@contextmanager
-def _readable(where: str) -> Iterator[None]:
-    """What a reader raises, in one line that names the file; its own log would say the same again."""
-    logs = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        yield
-    except DataError as error:
-        raise (error if str(error).startswith("'") else DataError(f"{where}: {error}")) from error.__cause__
-    except Exception as error:
-        cause = error.__cause__ or error
-        if "corresponds to no data" in str(error) or type(cause).__name__ == "SchemaInferenceError":
-            raise DataError(f"{where}: there are no examples in it.") from error
-        words = (str(cause).strip() or repr(cause)).splitlines()[0]
-        if isinstance(error, MemoryError):
-            words = f"it asks for more memory than there is ({words})"
-        raise DataError(f"{where}: cannot be read: {brief(words, 500)}") from error
-    finally:
-        datasets.logging.set_verbosity(logs)
