@@ -22,6 +22,7 @@ from stilla.training.pulling import Anchored
 WHOLE: Mapping[str, frozenset[str]] = {
     **{task: frozenset() for task in OFFERED},
     "object-detection": frozenset({"maps", "edges"}),  # of YOLOS, which has one stack, and of D-FINE
+    "embedding": frozenset({"contrastive", "affinities", "interactive"}),  # of queries with what answers them
     "image-text-to-text": frozenset({"hidden"}),  # Qwen2-VL's pictures have no batch
     "speech-recognition": frozenset({"labels", "dkd"}),  # of those that write, which the next is
     "distil-whisper": frozenset({"ctc", "dist"}),

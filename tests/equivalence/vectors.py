@@ -10,7 +10,17 @@ from typing import Any
 from transformers import set_seed
 
 from stilla import DistillationTrainer, Term, data
-from stilla.objectives import Embedding, Hidden, Labels, Logits, Margins, Similarities
+from stilla.objectives import (
+    Affinities,
+    Contrastive,
+    Embedding,
+    Hidden,
+    Interactive,
+    Labels,
+    Logits,
+    Margins,
+    Similarities,
+)
 from stilla.recipe import StudentSpec
 from stilla.students import fresh
 from stilla.tasks.retrieval import embedding
@@ -22,7 +32,10 @@ from tests.tasks.retrieval.setting import folder, loaded, triples
 SETS = {
     "vectors": lambda: [Term(Embedding())],
     "similarities": lambda: [Term(Similarities(), weight=20.0)],
-    "all": lambda: [Term(Embedding()), Term(Similarities(), weight=20.0), Term(Margins(), weight=0.1),
+    "contrastive": lambda: [Term(Contrastive())],
+    "all": lambda: [Term(Contrastive(symmetric=True), weight=0.1), Term(Affinities(), weight=0.1),
+                    Term(Interactive(), weight=0.1),
+                    Term(Embedding()), Term(Similarities(), weight=20.0), Term(Margins(), weight=0.1),
                     Term(Logits(temperature=2.0), weight=0.1), Term(Labels(), weight=0.1), Term(Hidden(pooling="mean"))],
 }
 

@@ -1,4 +1,4 @@
-"""Objectives over pictures and texts of a step, against NumPy."""
+"""Objectives over pictures and texts of a step, or queries and what answers them, against NumPy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.objectives import Affinities, Contrastive, Embedding, Interactive
 from stilla.objectives.base import StepTableObjective
-from stilla.signals import Dims, Pairs, Signals
+from stilla.signals import NOBODYS, UNSAID, Dims, Pairs, Signals
 from stilla.training.reduction import Step
 
 SAME, NARROW = Dims(0, embedding=6), Dims(0, embedding=4)
@@ -26,7 +26,7 @@ def said(
     vectors = {name: torch.randn(pictures, width, generator=draw, dtype=torch.float64) for name in ("image", "text")}
     vectors = {name: torch.nn.functional.normalize(one, dim=-1).requires_grad_() for name, one in vectors.items()}
     keys = torch.arange(10, 10 + pictures)
-    known = {"pictures": keys, "texts": torch.arange(pictures), "written_for": keys, **pairs}
+    known = {"first": keys, "second": torch.arange(pictures), "belongs_to": keys, **pairs}
     return Signals(embeddings=vectors, pairs=Pairs(
         **known, scale=torch.tensor(scale, dtype=torch.float64, requires_grad=True),
         bias=None if bias is None else torch.tensor(bias, dtype=torch.float64, requires_grad=True)))
@@ -73,7 +73,7 @@ def test_contrastive_of_a_model_with_a_bias_is_siglips_loss() -> None:
 
 def test_pictures_with_equal_texts_are_not_told_apart() -> None:
     """Pictures 0 and 2 are of one class: their texts are the same, and both are right for both."""
-    one = said(0, texts=torch.tensor([5, 1, 5, 3]))
+    one = said(0, second=torch.tensor([5, 1, 5, 3]))
     image, text, scale = arrays(one)
     right = np.eye(4)
     right[0, 2] = right[2, 0] = 1
@@ -170,7 +170,7 @@ def _some(said: Signals, start: int, size: int) -> Signals:
     rows, pairs = slice(start, start + size), said.pairs
     assert pairs is not None
     return Signals(embeddings={name: one[rows] for name, one in said.embeddings.items()}, pairs=Pairs(
-        pairs.pictures[rows], pairs.texts[rows], pairs.written_for[rows], pairs.scale, pairs.bias))
+        pairs.first[rows], pairs.second[rows], pairs.belongs_to[rows], pairs.scale, pairs.bias))
 
 
 def test_a_void_part_adds_nothing_wherever_it_stands() -> None:
@@ -192,3 +192,76 @@ def test_what_cannot_be_compared_is_said() -> None:
     for one in (Contrastive(), Interactive(), Affinities()):
         assert one.unpaired(pairs=False)
         assert not one.unpaired(pairs=True)
+
+
+def asked(seed: int, *, first: list[int], second: list[int], belongs_to: list[int], angle: bool = True) -> Signals:
+    """Queries, and texts that may answer them."""
+    draw = torch.Generator().manual_seed(seed)
+    queries, texts = (torch.randn(count, 6, generator=draw, dtype=torch.float64).requires_grad_()
+                      for count in (len(first), len(second)))
+    return Signals(embeddings={"query": queries, "positive": texts}, pairs=Pairs(
+        torch.tensor(first), torch.tensor(second), torch.tensor(belongs_to), torch.tensor(5.0, dtype=torch.float64),
+        alike=True, angle=angle))
+
+
+def scores(one: Signals) -> NDArray[Any]:
+    assert one.pairs is not None
+    queries, texts = (vectors.detach().numpy() for vectors in one.embeddings.values())
+    if one.pairs.angle:
+        queries, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, texts))
+    return np.asarray(5.0 * queries @ texts.T)
+
+
+@pytest.mark.parametrize("angle", [True, False])
+def test_queries_are_told_apart_by_answers_and_by_what_answers_none(angle: bool) -> None:
+    """Three queries with an answer each, and a text beside each that answers nothing: six candidates of each query."""
+    one = asked(0, first=[0, 1, 2], second=[10, 11, 12, 20, 21, 22], belongs_to=[0, 1, 2, NOBODYS, NOBODYS, NOBODYS],
+                angle=angle)
+    z = scores(one)
+    there = -float(np.log(softmax(z)[range(3), range(3)]).mean())
+    back = -float(np.log(softmax(z[:, :3].T)[range(3), range(3)]).mean())
+    assert loss(Contrastive(), one, None).item() == pytest.approx(there, rel=1e-5)
+    assert loss(Contrastive(symmetric=True), one, None).item() == pytest.approx(0.5 * (there + back), rel=1e-5)
+
+
+def test_it_is_what_sentence_transformers_learns_from_the_same_texts() -> None:
+    losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    one = asked(3, first=[0, 1, 2, 3], second=[10, 11, 12, 13, 20, 21, 22, 23], belongs_to=[0, 1, 2, 3, *[NOBODYS] * 4])
+    queries, texts = one.embeddings.values()
+    known = losses.MultipleNegativesRankingLoss(None, scale=5.0)
+    expected = known.compute_loss_from_embeddings([queries, texts[:4], texts[4:]], None)
+    found = loss(Contrastive(), one, None)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(found, [queries, texts]), torch.autograd.grad(expected, [queries, texts])):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_no_query_is_told_apart_from_its_answer_in_another_row_nor_from_itself() -> None:
+    """The first and the third ask the same; the second is the text that answers the fourth."""
+    one = asked(1, first=[0, 1, 0, 3], second=[10, 11, 12, 1], belongs_to=[0, 1, 0, 3])
+    z = scores(one)
+    right = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]])
+    z[1, 3] = -np.inf
+    told = np.log(softmax(z), where=np.isfinite(z), out=np.zeros_like(z))
+    expected = -float(((right * told).sum(1) / right.sum(1)).mean())
+    found = loss(Contrastive(), one, None)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    found.backward()
+    assert all(vectors.grad is not None and vectors.grad.isfinite().all() for vectors in one.embeddings.values())
+
+
+def test_what_nobody_has_labelled_is_no_candidate() -> None:
+    whole = asked(2, first=[0, 1], second=[10, 11, 20, 21], belongs_to=[0, 1, NOBODYS, NOBODYS])
+    draw = torch.Generator().manual_seed(9)
+    queries, texts = whole.embeddings.values()
+    more = [torch.randn(1, 6, generator=draw, dtype=torch.float64) for _ in range(3)]
+    larger = Signals(
+        embeddings={"query": torch.cat([queries, more[0]]),
+                    "positive": torch.cat([texts[:2], more[1], texts[2:], more[2]])},
+        pairs=Pairs(torch.tensor([0, 1, 2]), torch.tensor([10, 11, 12, 20, 21, 22]),
+                    torch.tensor([0, 1, UNSAID, NOBODYS, NOBODYS, UNSAID]), torch.tensor(5.0), alike=True))
+    assert loss(Contrastive(), larger, None).item() == pytest.approx(loss(Contrastive(), whole, None).item(), rel=1e-5)
+    nothing = Signals(embeddings=larger.embeddings, pairs=Pairs(
+        torch.tensor([0, 1, 2]), torch.tensor([10, 11, 12, 20, 21, 22]), torch.full((6,), UNSAID), torch.tensor(5.0),
+        alike=True))
+    assert loss(Contrastive(), nothing, None).item() == 0

@@ -1,4 +1,5 @@
-"""What the objectives over pictures and texts share: the table of a step's vectors, and losses of their products."""
+"""What the objectives over pictures and texts, or queries and what answers them, share: the table of a step's vectors, and
+losses of their products."""
 
 from __future__ import annotations
 
@@ -10,44 +11,48 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stilla.errors import CompatibilityError
-from stilla.signals import Pairs, Signals
+from stilla.signals import NOBODYS, UNSAID, Pairs, Signals
 
-_NAMES = ("image", "text")
-_BEFORE = 9
+_BEFORE = 11
 """Numbers of an entry before its vectors: see `entries`."""
+_LEAST = -1e30
+"""A logit of what is no candidate; finite, as 0 times it has to be 0."""
 
 
 def unpaired(*, pairs: bool) -> list[str]:
     """Why there is nothing to compare, in words."""
     if pairs:
         return []
-    return ["compares pictures with the texts of the same step, and these examples are no pictures with texts. Leave it out "
-            "(`embedding` needs no pairs)"]
+    return ["compares pictures with the texts of the same step, or queries with what answers them, and these examples are "
+            "neither. Leave it out (`embedding` needs no pairs)"]
 
 
 def entries(
     name: str, student: Signals, teacher: Signals | None, vectors: Float[Tensor, "entries width"] | None = None
 ) -> Float[Tensor, "entries numbers"]:
-    """An entry for each vector of a batch, pictures first: whether it is a text, its number, the picture that it was written
-    for; the student's scale, bias and whether it has one, the teacher's; its vector by the student, and by the teacher.
+    """An entry for each vector of a batch, pictures (or queries) first: on which side it stands, its number, what it belongs
+    to; whether both sides are texts, and are compared by the cosine; the student's scale, bias and whether it has one, the
+    teacher's; its vector by the student, and by the teacher.
 
     vectors: in place of the student's own. In float64: numbers of examples are whole."""
     pairs = student.pairs
     if pairs is None:
-        raise CompatibilityError(f"`{name}` compares pictures with texts, and this task does not say which belong together")
-    pictures, texts = len(pairs.pictures), len(pairs.texts)
-    kind = torch.cat([pairs.pictures.new_zeros(pictures), pairs.texts.new_ones(texts)]).double()
-    numbers = torch.cat([pairs.pictures, pairs.texts]).double()
-    written = torch.cat([pairs.pictures.new_full((pictures,), -1), pairs.written_for]).double()
-    both = [*_scale_and_bias(pairs), *_scale_and_bias(None if teacher is None else teacher.pairs)]
-    before = torch.stack([kind, numbers, written, *(one.to(kind).reshape(()).expand(len(kind)) for one in both)], 1)
+        raise CompatibilityError(f"`{name}` compares pictures with texts, or queries with what answers them, and this task "
+                                 "does not say which belong together")
+    first, second = len(pairs.first), len(pairs.second)
+    side = torch.cat([pairs.first.new_zeros(first), pairs.second.new_ones(second)]).double()
+    numbers = torch.cat([pairs.first, pairs.second]).double()
+    belongs_to = torch.cat([pairs.first.new_full((first,), UNSAID), pairs.belongs_to]).double()
+    both = [torch.tensor(float(pairs.alike)), torch.tensor(float(pairs.angle)),
+            *_scale_and_bias(pairs), *_scale_and_bias(None if teacher is None else teacher.pairs)]
+    before = torch.stack([side, numbers, belongs_to, *(one.to(side).reshape(()).expand(len(side)) for one in both)], 1)
     found = [before, (joined(student) if vectors is None else vectors).double()]
     return torch.cat(found if teacher is None else [*found, joined(teacher).detach().to(before)], 1)
 
 
 def joined(said: Signals) -> Float[Tensor, "entries width"]:
-    """A batch's vectors, of pictures and then of texts."""
-    return torch.cat([said.embeddings[name] for name in _NAMES if name in said.embeddings])
+    """A batch's vectors, of pictures (or queries) and then of texts."""
+    return torch.cat([*said.embeddings.values()])
 
 
 def _scale_and_bias(pairs: Pairs | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,75 +64,93 @@ def _scale_and_bias(pairs: Pairs | None) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Side:
-    """One model's vectors of a step, of length 1, and how it compares them."""
+    """One model's vectors of a step, and how it compares them. Of length 1, where by the cosine."""
 
-    pictures: Float[Tensor, "pictures width"]
-    texts: Float[Tensor, "texts width"]
+    first: Float[Tensor, "first width"]
+    second: Float[Tensor, "second width"]
     scale: Float[Tensor, ""]
     bias: Float[Tensor, ""] | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """All entries of a step. `right`: which texts belong to which picture: those written for it, and all equal ones."""
+    """All entries of a step. `right`: which texts belong to which picture or query: those that are said to, and all equal
+    ones. `own`: where both are one text. `said`: of which texts it is known what they belong to, if anything.
+    `alike`: whether both sides are texts."""
 
     student: Side
     teacher: Side
-    right: Bool[Tensor, "pictures texts"]
+    right: Bool[Tensor, "first second"]
+    own: Bool[Tensor, "first second"]
+    said: Bool[Tensor, " second"]
+    alike: bool
 
 
 def table(entries: Float[Tensor, "entries numbers"], width: int) -> Table:
     """`width`: of the student's vectors; what follows are the teacher's."""
     are_texts = entries[:, 0].detach() > 0.5
-    pictures, texts = (entries[rows].to(torch.float32) for rows in (~are_texts, are_texts))
+    first, second = (entries[rows].to(torch.float32) for rows in (~are_texts, are_texts))
     means = entries[:, 3:_BEFORE].mean(0).to(torch.float32)
+    alike, angle = (bool(one > 0.5) for one in means[:2].detach())
     ours, theirs = (
-        Side(F.normalize(pictures[:, span], dim=-1), F.normalize(texts[:, span], dim=-1), scale,
+        Side(_compared(first[:, span], angle=angle), _compared(second[:, span], angle=angle), scale,
              bias if there > 0.5 else None)
-        for span, (scale, bias, there) in ((slice(_BEFORE, _BEFORE + width), means[:3]),
-                                           (slice(_BEFORE + width, None), means[3:])))
+        for span, (scale, bias, there) in ((slice(_BEFORE, _BEFORE + width), means[2:5]),
+                                           (slice(_BEFORE + width, None), means[5:])))
     numbers = entries[:, 1:3].detach().round().long()
-    return Table(ours, theirs, _right(numbers[~are_texts, 0], numbers[are_texts, 0], numbers[are_texts, 1]))
+    (asking, _), (texts, belongs_to) = numbers[~are_texts].T, numbers[are_texts].T
+    right = _right(asking, texts, belongs_to)
+    same = asking[:, None] == texts[None, :]
+    own = same & ~right if alike else torch.zeros_like(same)
+    return Table(ours, theirs, right, own, right.any(0) | (belongs_to == NOBODYS), alike)
+
+
+def _compared(vectors: Float[Tensor, "rows width"], *, angle: bool) -> Float[Tensor, "rows width"]:
+    return F.normalize(vectors, dim=-1) if angle else vectors
 
 
 def _right(
-    pictures: Int[Tensor, " pictures"], texts: Int[Tensor, " texts"], written_for: Int[Tensor, " texts"]
-) -> Bool[Tensor, "pictures texts"]:
-    _, which = torch.unique(texts, return_inverse=True)
-    known = torch.zeros(len(pictures), int(which.max()) + 1 if len(which) else 0, dtype=torch.bool, device=texts.device)
-    places, whose = (pictures[:, None] == written_for[None, :]).nonzero(as_tuple=True)
+    first: Int[Tensor, " first"], second: Int[Tensor, " second"], belongs_to: Int[Tensor, " second"]
+) -> Bool[Tensor, "first second"]:
+    _, which = torch.unique(second, return_inverse=True)
+    known = torch.zeros(len(first), int(which.max()) + 1 if len(which) else 0, dtype=torch.bool, device=second.device)
+    places, whose = (first[:, None] == belongs_to[None, :]).nonzero(as_tuple=True)
     known[places, which[whose]] = True
     return known[:, which]
 
 
 def products(
-    pictures: Float[Tensor, "pictures width"], texts: Float[Tensor, "texts width"], like: Side
-) -> Float[Tensor, "pictures texts"]:
+    first: Float[Tensor, "first width"], second: Float[Tensor, "second width"], like: Side
+) -> Float[Tensor, "first second"]:
     """scale · cos + bias."""
-    made = like.scale * (pictures @ texts.T)
+    made = like.scale * (first @ second.T)
     return made if like.bias is None else made + like.bias
 
 
-def infonce(logits: Float[Tensor, "pictures texts"], right: Bool[Tensor, "pictures texts"]) -> Float[Tensor, ""]:
-    """½ of the mean over pictures of - mean_{t right} log softmax_t, and of the same over texts; among those of which
-    something is known to be right."""
-    some_pictures, some_texts = right.any(1), right.any(0)
-    logits, right = (one[some_pictures][:, some_texts] for one in (logits, right))
-    if not logits.numel():
-        return logits.sum()
+def infonce(logits: Float[Tensor, "first second"], made: Table, *, both: bool = True) -> Float[Tensor, ""]:
+    """The mean over pictures (or queries) of - mean_{t right} log softmax_t; with `both`, half of it and half of that over
+    texts. Among those of which something is known to be right; texts that belong to none are told apart, and tell
+    nothing apart. A text is no candidate for itself."""
+    asking, answers = made.right.any(1), made.right.any(0)
+    logits = logits.masked_fill(made.own, _LEAST)[asking]
+    if not logits[:, answers].numel():
+        return logits[:, answers].sum()
+    there = _cross_entropy(logits[:, made.said], made.right[asking][:, made.said])
+    if not both:
+        return there
+    return 0.5 * (there + _cross_entropy(logits[:, answers].T, made.right[asking][:, answers].T))
+
+
+def _cross_entropy(logits: Float[Tensor, "rows classes"], right: Bool[Tensor, "rows classes"]) -> Float[Tensor, ""]:
     target = right.to(logits.dtype)
-    return 0.5 * (_cross_entropy(logits, target) + _cross_entropy(logits.T, target.T))
-
-
-def _cross_entropy(logits: Float[Tensor, "rows classes"], right: Float[Tensor, "rows classes"]) -> Float[Tensor, ""]:
-    mean = (right * logits).sum(1) / right.sum(1)  # Σ of the targets is 1, so that log Z stands alone
+    mean = (target * logits).sum(1) / target.sum(1)  # Σ of the targets is 1, so that log Z stands alone
     return (torch.logsumexp(logits, 1) - mean).mean()
 
 
-def sigmoid(logits: Float[Tensor, "pictures texts"], right: Bool[Tensor, "pictures texts"]) -> Float[Tensor, ""]:
-    """- 1/n Σ log σ(± logits), + where the text belongs to the picture, over the n texts; among those of which something is
-    known to be right (Zhai et al. 2023, arXiv:2303.15343)."""
-    some_pictures, some_texts = right.any(1), right.any(0)
-    logits, right = (one[some_pictures][:, some_texts] for one in (logits, right))
+def sigmoid(logits: Float[Tensor, "first second"], made: Table) -> Float[Tensor, ""]:
+    """- 1/n Σ log σ(± logits), + where the text belongs there, over the n texts; among those of which something is known, and
+    of none with itself (Zhai et al. 2023, arXiv:2303.15343)."""
+    asking = made.right.any(1)
+    logits, right, own = (one[asking][:, made.said] for one in (logits, made.right, made.own))
     signs = torch.where(right, 1.0, -1.0)
-    return -F.logsigmoid(signs * logits).sum() / max(1, logits.shape[1])
+    return -F.logsigmoid(signs * logits).masked_fill(own, 0.0).sum() / max(1, logits.shape[1])

@@ -22,7 +22,7 @@ class Affinities(StepTableObjective):
 
     p = softmax over texts of scale · cos / T, q the same over pictures, each model with its own scale. Nobody has to say
     which text belongs to which picture, and widths may differ; it says nothing of where vectors lie. T is `temperature` (1
-    unless given). How a step is cut changes nothing; its size does.
+    unless given). Of queries and what stands beside them likewise. How a step is cut changes nothing; its size does.
     """
 
     count = "examples"
@@ -49,7 +49,7 @@ class Affinities(StepTableObjective):
 
     def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
         made = _pairs.table(sums, self.width)
-        ours, theirs = (_pairs.products(one.pictures, one.texts, one) / self.temperature
+        ours, theirs = (_pairs.products(one.first, one.second, one) / self.temperature
                         for one in (made.student, made.teacher))
         if not ours.numel():  # pictures or texts by themselves
             return ours.sum()

@@ -21,7 +21,7 @@ class Interactive(StepTableObjective):
     with the teacher's scale, InfoNCE as in `contrastive` with `softmax`: of a student that is its teacher, what the teacher's
     own would be. The teacher's vectors do not move, so the student's are led to where they can be compared with them. Vectors
     that are narrower than the teacher's are turned into its space by a layer with orthonormal columns that is learnt with the
-    student and is no part of it. How a step is cut changes nothing.
+    student and is no part of it. Of queries and what answers them likewise. How a step is cut changes nothing.
     """
 
     count = "labelled"
@@ -52,6 +52,6 @@ class Interactive(StepTableObjective):
 
     def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
         made = _pairs.table(sums, self.width)
-        one = _pairs.products(made.student.pictures, made.teacher.texts, made.teacher)
-        other = _pairs.products(made.teacher.pictures, made.student.texts, made.teacher)
-        return 0.5 * (_pairs.infonce(one, made.right) + _pairs.infonce(other, made.right))
+        one = _pairs.products(made.student.first, made.teacher.second, made.teacher)
+        other = _pairs.products(made.teacher.first, made.student.second, made.teacher)
+        return 0.5 * (_pairs.infonce(one, made) + _pairs.infonce(other, made))

@@ -33,21 +33,28 @@ from stilla.signals.utterances import Prosody as Prosody
 from stilla.signals.utterances import Speech as Speech
 from stilla.signals.utterances import Spoken as Spoken
 
+UNSAID, NOBODYS = -1, -2
+"""What a text belongs to (`Pairs.belongs_to`)."""
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which of a batch's pictures and texts belong together, and how a model compares them: scale · cos + bias.
+    """Which of a batch's pictures and texts belong together, or of its queries and what may answer them, and how a model
+    compares them: scale · cos + bias.
 
-    pictures: the number of each picture (an example's key). texts: the number of each text, equal for equal texts.
-    written_for: the number of the picture that each text belongs to, -1 where nobody says it. bias: None where the model has
-    none.
+    first: the number of each picture (an example's key), or of each query. second: the number of each text, equal for equal
+    texts. belongs_to: the number of the first that each text belongs to; UNSAID where nobody says it, NOBODYS where it is
+    known to belong to none of them. bias: None where the model has none. alike: both are texts, under the same numbers:
+    equal numbers are one text. angle: compared by the cosine; else by the product of the vectors as they are.
     """
 
-    pictures: Int[Tensor, " pictures"]
-    texts: Int[Tensor, " texts"]
-    written_for: Int[Tensor, " texts"]
+    first: Int[Tensor, " first"]
+    second: Int[Tensor, " second"]
+    belongs_to: Int[Tensor, " second"]
     scale: Float[Tensor, ""]
     bias: Float[Tensor, ""] | None = None
+    alike: bool = False
+    angle: bool = True
 
 
 @dataclass(frozen=True)

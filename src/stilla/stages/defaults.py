@@ -56,4 +56,4 @@ def without_labels(recipe: Recipe, task: Task) -> list[str]:
     if task.has_labels or not recipe.data.is_labelled:
         return []
     return [f"{name}: learns from labels alone, and these data say of no example what is right (pairs with a score do, and "
-            "queries with what answers them and what does not). Leave it out" for name in asked]
+            "queries with what answers them). Leave it out" for name in asked]

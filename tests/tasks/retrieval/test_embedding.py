@@ -14,12 +14,13 @@ from scipy.stats import pearsonr, spearmanr
 from stilla import data
 from stilla.cache import Store
 from stilla.data import sources
+from stilla.data.unlabelled import MARK
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
 from stilla.objectives import Labels, Similarities
 from stilla.objectives.base import Term
 from stilla.recipe import Lora, ModelSource, StudentSpec
-from stilla.signals import Batch, Dense, Side, Signals
+from stilla.signals import NOBODYS, UNSAID, Batch, Dense, Side, Signals
 from stilla.students import by_layers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
@@ -119,6 +120,27 @@ def test_candidates_are_told_apart_and_the_first_answers(tmp_path: Path) -> None
     assert signals.labels is not None
     assert signals.labels.tolist() == [0] * 6
     assert list(signals.embeddings) == ["query", "positive", "negative"]
+
+
+def test_answers_of_other_queries_are_wrong_unless_a_row_says_otherwise(tmp_path: Path) -> None:
+    """The second row's query is what answers the fourth; the third asks as the first does; nobody has labelled the last."""
+    rows = [("the cat", "sits"), ("a dog", "barks"), ("the cat", "sleeps"), ("who", "a dog"), ("what", "a bird")]
+    table = Dataset.from_dict({"query": [one for one, _ in rows], "positive": [one for _, one in rows],
+                               "negative": ["a stone"] * 5, MARK: [False] * 4 + [True]})
+    task = Embedding.understand(EmbeddingData(train="pairs.jsonl"), {"train": table})
+    made = loaded(folder(tmp_path / "teacher"))
+    signals = said(made.model, task, whole(task.prepare(table, made.processor, None, training=True)))
+    pairs = signals.pairs
+    assert pairs is not None
+    assert pairs.alike
+    assert pairs.angle
+    assert pairs.scale == 20
+    assert pairs.first[0] == pairs.first[2]
+    assert pairs.first[1] == pairs.second[3]
+    assert len(set(pairs.second[5:].tolist())) == 1
+    assert pairs.belongs_to.tolist() == [*pairs.first[:4].tolist(), UNSAID, *[NOBODYS] * 4, UNSAID]
+    assert [len(one) for one in signals.embeddings.values()] == [5, 5, 5]
+    assert task.labels_by().kind == "contrastive"
 
 
 def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> None:

@@ -22,6 +22,7 @@ from stilla.views import Ranking, view_of
 from tests.tasks.retrieval.setting import (
     encoder,
     folder,
+    lines,
     loaded,
     scored,
     search,
@@ -168,6 +169,20 @@ def test_units_that_matter_less_are_left_out_where_scores_say_which(tmp_path: Pa
         stilla.distill(recipe(tmp_path / "texts", student=narrow))
     run = stilla.distill(recipe(tmp_path / "pairs", "scored", student=narrow))
     assert loaded(run.student).model.config.intermediate_size == 32
+
+
+@pytest.mark.slow
+def test_queries_with_one_answer_each_are_learnt_from_alone_and_teach_a_teacher(tmp_path: Path) -> None:
+    """Beside the other answers of a step: the baseline, and a teacher that is trained first."""
+    rows = [json.loads(line) for line in Path(triples(tmp_path / "triples.jsonl", 24)).read_text().splitlines()]
+    pairs = lines(tmp_path / "pairs.jsonl", [{name: row[name] for name in ("query", "positive")} for row in rows])
+    asked = recipe(tmp_path, data={"train": pairs, "validation": pairs, "test": pairs}, evaluate={"baseline": True})
+    asked["teacher"] = {"model": asked["teacher"], "train": {"epochs": 1.0}}
+    run = stilla.distill(asked)
+    logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    for stage in ("teacher", "baseline"):
+        assert {name for one in logged if one["stage"] == stage for name in one.get("terms", ())} == {"contrastive"}
+    assert {"teacher", "student", "baseline"} <= {*run.scores.subjects}
 
 
 def test_a_run_refuses_a_baseline_of_texts_too(tmp_path: Path) -> None:

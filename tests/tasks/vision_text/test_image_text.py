@@ -171,8 +171,8 @@ def test_equal_texts_of_a_batch_are_read_once_and_belong_to_all_their_pictures(c
     assert task.counts(batch)["examples"] == 8
     said = task.signals(clip.model(**batch.student), batch, Side.STUDENT)
     assert said.pairs is not None
-    assert said.pairs.pictures.tolist() == said.pairs.written_for.tolist() == [0, 1, 4, 2]
-    assert said.pairs.texts[0] == said.pairs.texts[2]
+    assert said.pairs.first.tolist() == said.pairs.belongs_to.tolist() == [0, 1, 4, 2]
+    assert said.pairs.second[0] == said.pairs.second[2]
     torch.testing.assert_close(said.embeddings["text"][0], said.embeddings["text"][2])
 
 

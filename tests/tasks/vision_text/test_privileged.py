@@ -65,8 +65,8 @@ def test_what_a_student_reads_alike_is_one_text_whatever_its_teacher_reads(clip:
     batch = task.prepare(split, clip.processor, clip.processor, training=True).collate([0, 1, 2, 3])
     said = task.signals(clip.model(**batch.student), batch, Side.STUDENT)
     assert said.pairs is not None
-    assert said.pairs.texts[0] == said.pairs.texts[3]  # "rot" twice: no negatives of each other
-    assert len(set(said.pairs.texts.tolist())) == 3
+    assert said.pairs.second[0] == said.pairs.second[3]  # "rot" twice: no negatives of each other
+    assert len(set(said.pairs.second.tolist())) == 3
     entries = Contrastive().entries(said, None, 0.0)
     assert torch.isfinite(Contrastive().loss(entries, 0.0))
     right = task.prepare(split, clip.processor, None, training=False).references

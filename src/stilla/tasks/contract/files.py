@@ -55,5 +55,6 @@ class HandedOver(Rows):
 
     @property
     def pairs(self) -> bool:
-        """Whether its examples are pictures with the texts that belong to them (`Signals.pairs`)."""
+        """Whether its examples are pictures with the texts that belong to them, or queries with what answers them
+        (`Signals.pairs`)."""
         return False

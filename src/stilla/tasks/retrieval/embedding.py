@@ -13,6 +13,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from stilla.data import are_unlabelled
 from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.tasks.base import Prepared, Texts
 from stilla.tasks.retrieval import forms, mining
@@ -26,7 +27,7 @@ from stilla.tasks.retrieval.references import NOTHING_SEARCHED, labels_of, refer
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Known
-from stilla.tasks.retrieval.texts import Collate
+from stilla.tasks.retrieval.texts import Belonging, Collate
 from stilla.tasks.retrieval.usage import EMBEDDING
 from stilla.tasks.retrieval.vector_task import VectorTask
 from stilla.tasks.shared import columns as _columns
@@ -107,9 +108,8 @@ class Embedding(VectorTask):
 
     @property
     def has_labels(self) -> bool:
-        """Pairs have scores, and of several candidates the first answers the query; texts, and queries with an answer each,
-        say nothing that is right for one example by itself."""
-        return self.form.kind == "scored" or self._learnt.classes > 1 or self.mining is not None
+        """Pairs have scores, and queries what answers them; texts by themselves say nothing that is right."""
+        return self.form.kind != "texts" or self.mining is not None
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         columns = tuple(dict.fromkeys((*self.form.columns, *self.teachers)))
@@ -196,13 +196,16 @@ class Embedding(VectorTask):
         elif teacher is not None and (known is not None or not shared):
             others = self._tokens(teacher, flat, kinds, length, "the teacher's")
         collate = Collate(tokens, others, form.columns, labels_of(self.section, form, chosen), keys, known,
-                          paired=crossed is not None)
+                          paired=crossed is not None, belonging=self._belonging(form, flat, chosen))
         return Prepared(
             examples=Positions(len(keys)), collate=collate,
             apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, numbering=None),
             keys=keys, lengths=tokens.lengths.reshape(len(keys), -1).max(1).tolist(),
             references=None if training else references(self.section, form, chosen, flat, kinds, self.teacher),
             aligned=shared)
+
+    def _belonging(self, form: Form, texts: Sequence[str], split: Dataset) -> Belonging | None:
+        return Belonging.of(texts, are_unlabelled(split)) if form.kind == "answered" else None
 
     def _tokens(
         self, reader: Reader | Known, texts: Sequence[str], kinds: Sequence[Kind | None], length: int, whose: str

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from stilla.errors import DataError, counted
-from stilla.objectives.base import LogitObjective, Term
+from stilla.objectives.base import LogitObjective, StepTableObjective, Term
 from stilla.recipe import ObjectiveSpec
 from stilla.tasks.base import Loaded
 from stilla.tasks.retrieval.forms import Form, texts_of
@@ -74,10 +74,10 @@ def learnt_by(mining: Mining | None) -> tuple[ObjectiveSpec, ...]:
 
 def unlearnt(mining: Mining | None, terms: Sequence[Term]) -> list[str]:
     """Whether all candidates are found for nothing, in words."""
-    if mining is None or not terms or any(isinstance(term.objective, LogitObjective) for term in terms):
+    if mining is None or not terms or any(isinstance(term.objective, LogitObjective | StepTableObjective) for term in terms):
         return []
     return [f"{WHERE}: no objective compares a query's candidates, so that what is found would be texts like others. Add "
-            "logits, margins, listwise or labels, or name no objectives"]
+            "logits, margins, listwise, labels or contrastive, or name no objectives"]
 
 
 def _of_columns(form: Form, split: Dataset) -> Questions:

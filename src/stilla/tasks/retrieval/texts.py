@@ -25,6 +25,21 @@ def names_in(batch: Batch) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Belonging:
+    """Of queries and what stands beside them, in the order of the examples' texts: `numbers`, equal for equal texts, and
+    `known`: of which examples somebody has said that the second text answers the first, and the others do not."""
+
+    numbers: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], unlabelled: NDArray[np.bool_]) -> Belonging:
+        """texts: of all examples, one after the other."""
+        numbered = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        return cls(np.array([numbered[text] for text in texts], np.int64), ~unlabelled)
+
+
+@dataclass(frozen=True)
 class Collate:
     """Examples -> a batch of all of their texts, an example's one after the other. `paired`: the teacher reads an example's
     first text with each of the others, and has so many inputs."""
@@ -36,6 +51,7 @@ class Collate:
     keys: NDArray[np.int64]
     numbering: Numbering | None = None
     paired: bool = False
+    belonging: Belonging | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         each = len(self.names)
@@ -47,4 +63,7 @@ class Collate:
         batch = Batch(student=student, teacher=teacher, keys=torch.from_numpy(self.keys[list(examples)]), names=self.names)
         if self.labels is not None:
             batch["labels"] = torch.from_numpy(self.labels[list(examples)])
+        if self.belonging is not None:
+            batch["numbers"] = torch.from_numpy(self.belonging.numbers[texts])
+            batch["known"] = torch.from_numpy(self.belonging.known[list(examples)])
         return batch

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stilla.errors import CompatibilityError
+from stilla.objectives import Labels
 from stilla.objectives.base import Term
 from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
-from stilla.signals import Batch, Dense, Dims, Side, Signals
+from stilla.signals import NOBODYS, UNSAID, Batch, Dense, Dims, Pairs, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Segment, Task, content
 from stilla.tasks.retrieval import crossing, fewer, loading, mining, static, stored
@@ -24,7 +25,7 @@ from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.mining import Mines, Mining
 from stilla.tasks.retrieval.model import Embedder, Shape
-from stilla.tasks.retrieval.references import NOT_DRAWN, OTHER_WIDTH
+from stilla.tasks.retrieval.references import NOT_DRAWN, NOTHING_BESIDE, OTHER_WIDTH
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Table
@@ -110,7 +111,9 @@ class VectorTask(Task[EmbeddingData], Mines):
         if self.keeps_the_index and fewer.undrawn(terms):
             return [NOT_DRAWN]
         misled = [] if self.crossing is None else crossing.misled(terms)
-        return [*misled, *fewer.unlearnt(self._beginnings, terms), *mining.unlearnt(self.mining, terms)]
+        lone = self.pairs and self._learnt.classes == 1 and any(isinstance(term.objective, Labels) for term in terms)
+        beside = [NOTHING_BESIDE] if lone else mining.unlearnt(self.mining, terms)
+        return [*misled, *beside, *fewer.unlearnt(self._beginnings, terms)]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         if source.is_stored and labelled:
@@ -147,6 +150,13 @@ class VectorTask(Task[EmbeddingData], Mines):
             return crossing.learnt_by(self._learnt.classes)
         return (*fewer.learnt_by(self._beginnings), *mining.learnt_by(self.mining))
 
+    def labels_by(self) -> ObjectiveSpec:
+        return ObjectiveSpec(kind="contrastive") if self.pairs else super().labels_by()
+
+    @property
+    def pairs(self) -> bool:
+        return self.section is not None and self._learnt.kind == "answered"
+
     @property
     def _beginnings(self) -> tuple[int, ...]:
         return () if self.section is None else self.section.matryoshka
@@ -179,7 +189,7 @@ class VectorTask(Task[EmbeddingData], Mines):
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         mask, labels = self.mask(batch, Side.STUDENT), batch.labels
-        known = 0
+        known = int(batch["known"].sum()) if "known" in batch else 0
         if labels is not None:
             known = int((~labels.isnan() if labels.is_floating_point() else labels != NO_ANSWER).sum())
         return {"rows": len(mask) // len(names_in(batch)), "labelled": known, "tokens": int(mask.sum()),
@@ -204,15 +214,29 @@ class VectorTask(Task[EmbeddingData], Mines):
         first, *others = embeddings.values()
         if not others:
             return Signals(embeddings=embeddings)
+        pairs = self._pairs(batch) if "numbers" in batch else None
         # told apart by a softmax they need a scale; one number is held against a score as it is
         scale = 1.0 if len(others) == 1 or self.section is None else self.section.scale
         scores = torch.stack([self._alike(first, other) for other in others], -1) * scale
-        return Signals(logits=Dense(scores), labels=batch.labels, embeddings=embeddings)
+        return Signals(logits=Dense(scores), labels=batch.labels, embeddings=embeddings, pairs=pairs)
+
+    def _pairs(self, batch: Batch) -> Pairs:
+        """Which of a batch's texts answer its queries, side by side as vectors stand in `Signals.embeddings`."""
+        queries, *others = batch["numbers"].reshape(-1, len(names_in(batch))).T
+        answered = [queries, *[torch.full_like(queries, NOBODYS)] * (len(others) - 1)]
+        belongs_to = torch.where(batch["known"], torch.stack(answered), UNSAID)
+        assert self.section is not None  # who says it has columns
+        scale = belongs_to.new_tensor(self.section.scale, dtype=torch.float32)
+        return Pairs(queries, torch.cat(others), belongs_to.flatten(), scale, alike=True, angle=not self._by_product)
 
     def _alike(self, one: Float[Tensor, "batch width"], other: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
-        if self.shape is not None and self.shape.similarity == "dot":
+        if self._by_product:
             return (one * other).sum(-1)
         return torch.nn.functional.cosine_similarity(one, other, dim=-1)
+
+    @property
+    def _by_product(self) -> bool:
+        return self.shape is not None and self.shape.similarity == "dot"
 
     def align(self, student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals]:
         if teacher.embeddings or not isinstance(teacher.logits, Dense):
@@ -251,5 +275,4 @@ class VectorTask(Task[EmbeddingData], Mines):
         return (self.width or self.row_classes()) * len(self._learnt.columns)
 
     def exam(self) -> EmbeddingExam:
-        dot = self.shape is not None and self.shape.similarity == "dot"
-        return EmbeddingExam(self.measured, dot=dot, first=self._beginnings)
+        return EmbeddingExam(self.measured, dot=self._by_product, first=self._beginnings)
