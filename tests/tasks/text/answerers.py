@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from tokenizers import processors
 
 from tests.tasks.text import taggers
 from tests.tasks.text.taggers import FILLER, NAMES, PLACES
@@ -63,6 +64,35 @@ def model(size: int, layers: int = 2, seed: int = 0, **more: Any) -> hf.PreTrain
     torch.manual_seed(seed)
     config = taggers.config("bert", size, ("start", "end"), layers, **more)
     return hf.BertForQuestionAnswering(config).eval()
+
+
+def without_cls(*, begins: bool) -> Any:
+    """As language models have it: a text begins with a token of its own, or with its own first one."""
+    made = taggers.byte_level()
+    made.cls_token = made.sep_token = None
+    single, mark = ("<s> $A", [("<s>", 0)]) if begins else ("$A", [])
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, pair=f"{single} $B:1", special_tokens=mark)
+    return made
+
+
+def of_a_language_model(path: Path, family: str, *, begins: bool, left: bool = False) -> str:
+    """A folder whose tokenizer has no CLS."""
+    made = without_cls(begins=begins)
+    made.padding_side = "left" if left else "right"
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": len(made), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    if family == "t5":
+        config = hf.T5Config(d_model=32, d_kv=16, d_ff=64, num_layers=2, num_decoder_layers=2, num_heads=2,
+                             decoder_start_token_id=1, initializer_factor=3.0, **sizes)
+        model: Any = hf.T5ForQuestionAnswering(config)
+    else:
+        config = hf.LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                num_key_value_heads=1, initializer_range=0.3, **sizes)
+        model = hf.LlamaForQuestionAnswering(config)
+    model.save_pretrained(path)
+    made.save_pretrained(path)
+    return str(path)
 
 
 def folder(path: Path, layers: int = 2, **more: Any) -> str:

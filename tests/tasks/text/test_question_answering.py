@@ -281,11 +281,21 @@ def test_a_question_that_leaves_no_room_is_refused() -> None:
     assert 12 not in left.keys
 
 
-def test_a_tokenizer_without_cls_is_refused() -> None:
-    causal = taggers.byte_level()
-    causal.cls_token = None
-    with pytest.raises(CompatibilityError, match="cls_token"):
-        task_of().prepare(SPLIT, causal, None, training=True)
+@pytest.mark.parametrize("begins", [True, False])
+def test_without_cls_the_first_token_says_that_there_is_no_answer(begins: bool) -> None:
+    """The one that begins a text; else the first of the question, as `run_qa` has it."""
+    tokenizer = answerers.without_cls(begins=begins)
+    batch = whole(task_of().prepare(SPLIT, tokenizer, None, training=True))
+    assert batch.labels is not None
+    places, characters = batch["places"]["student"], batch["characters"]["student"]
+    for row, (context, said) in enumerate(zip(ROWS["context"], ROWS["answers"])):
+        first, last = batch.labels[row].tolist()
+        if said["text"]:
+            assert context[int(characters[row, first, 0]) : int(characters[row, last, 1])].strip() == said["text"][0]
+        else:
+            assert first == last
+            assert places[row, first] == 0
+    assert (batch.student["input_ids"][:, 0] == tokenizer.bos_token_id).all() == begins
 
 
 def test_a_tokenizer_that_puts_its_cls_around_no_text_is_refused() -> None:

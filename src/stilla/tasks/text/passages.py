@@ -67,7 +67,7 @@ def passages(
     is something else.
 
     Raises:
-        CompatibilityError: a tokenizer has no token that stands for a whole text.
+        CompatibilityError: a tokenizer has a token that stands for a whole text, and puts it nowhere.
     """
     for tokenizer in tokenizers:
         _refuse_unfit(tokenizer)
@@ -97,11 +97,7 @@ def passages(
 def _refuse_unfit(tokenizer: PreTrainedTokenizerBase) -> None:
     refuse_slow(tokenizer, tokenizer.name_or_path or type(tokenizer).__name__)
     name = f"{tokenizer.name_or_path!r}: {type(tokenizer).__name__}"
-    if tokenizer.cls_token_id is None:
-        raise CompatibilityError(f"{name} has no token that stands for a "
-                                 "whole text (cls_token), at which models say that a passage does not answer. Take an "
-                                 "encoder, or answer in words: task: seq2seq.")
-    if tokenizer.cls_token_id not in tokenizer("a", "b")["input_ids"]:
+    if tokenizer.cls_token_id is not None and tokenizer.cls_token_id not in tokenizer("a", "b")["input_ids"]:
         raise CompatibilityError(f"{name} puts its {tokenizer.cls_token} (cls_token), at which models say that a passage "
                                  "does not answer, around no text. Give it the template that its model was trained with "
                                  "(tokenizer.json: post_processor).")
@@ -115,7 +111,8 @@ def _wholes(tokenizer: PreTrainedTokenizerBase, asked: Sequence[Question]) -> li
     typed = _is_typed(tokenizer)
     encoded = tokenizer([one.question for one in asked], [one.context for one in asked], truncation=False, padding=False,
                         return_offsets_mapping=True, return_token_type_ids=typed, return_attention_mask=False, verbose=False)
-    return [_whole(encoded, row, tokenizer.cls_token_id, typed) for row in range(len(asked))]
+    marks = [one for one in (tokenizer.cls_token_id, tokenizer.bos_token_id) if one is not None]
+    return [_whole(encoded, row, marks, typed) for row in range(len(asked))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +147,15 @@ class _Window:
     labels: tuple[int, int]
 
 
-def _whole(encoded: Any, row: int, summary: int, typed: bool) -> _Whole:
+def _whole(encoded: Any, row: int, marks: Sequence[int], typed: bool) -> _Whole:
+    """`marks`: tokens at which models say that there is no answer, the first of them that stands there; without one the first
+    token of all does, as in the scripts that such models are trained by."""
     ids = np.array(encoded["input_ids"][row], np.int32)
     begin, end = offsets_of(encoded["offset_mapping"][row])
     own = np.array([part == 1 for part in encoded.sequence_ids(row)])
     there = own & (end > begin)
     begins, ends = (np.where(there, one, NOWHERE).astype(np.int32) for one in (begin, end))
-    nothing = int(np.flatnonzero(ids == summary)[0])
+    nothing = next((int(places[0]) for mark in marks if len(places := np.flatnonzero(ids == mark))), 0)
     begins[nothing] = ends[nothing] = 0
     places = np.flatnonzero(own)
     first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (len(ids), len(ids))
