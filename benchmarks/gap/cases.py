@@ -56,6 +56,8 @@ CASES: Mapping[str, Case] = {
     "praise": Case("text-classification", data.praise, _minilm, {"text": "text", "label": "says"}, ENCODER, THIRD),
     "felt": Case("text-classification", data.felt, _minilm, {"text": "text", "label": "felt", "kind": "regression"}, ENCODER,
                  THIRD),
+    "years": Case("text-classification", data.years, _minilm, {"text": "text", "label": "year", "kind": "regression"},
+                  ENCODER, THIRD),
     # a third of its sentences: on one thread all of them take hours
     "ud-ewt": Case("token-classification", data.words, _minilm, {"tokens": "tokens", "tags": "upos", "limit": 4000},
                    {"epochs": 3, "learning_rate": 1e-4}, THIRD),

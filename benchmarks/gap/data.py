@@ -166,6 +166,13 @@ def authors(data: Path | None, folder: Path) -> None:
     write(folder.parent / POOL, "texts", [{"text": row["text"]} for row in drawn[11_000:]])
 
 
+def years(data: Path | None, folder: Path) -> None:
+    """In which year was the book published in which a paragraph begins with these 24 words?"""
+    begun = [{"text": " ".join(row["text"].split()[:24]), "year": float(row["year"])}
+             for row in read(classic_books(data), "train") if len(row["text"].split()) >= 24]
+    _parts(begun, folder)
+
+
 def docstrings(data: Path | None, folder: Path) -> None:
     from stilla.samples.docstrings import docstrings as texts_and_topics
     from stilla.samples.docstrings import docstrings_teacher
