@@ -231,7 +231,7 @@ def _teacher(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded | None:
     if recipe.teacher.api is not None:
         return None
     source = recipe.teacher if recipe.teacher.train is None else trained(recipe.teacher, folder.teacher)
-    return task.load(source, labelled=True)
+    return task.of_teacher().load(source, labelled=True)
 
 
 def _student(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded:

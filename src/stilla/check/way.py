@@ -189,7 +189,7 @@ def _models(recipe: Recipe, splits: dict[str, Dataset], task: Task, pool: Pool |
     torch.manual_seed(recipe.seed)
     with found.attempt("teacher" if recipe.teacher.api is None else "student"):
         teacher = (own_model(recipe.student, task) if recipe.teacher.api is not None else
-                   task.load(recipe.teacher, labelled=recipe.teacher.train is None))
+                   task.of_teacher().load(recipe.teacher, labelled=recipe.teacher.train is None))
         task = task.adapted_to(teacher).sketched()
         with found.attempt("evaluate"):
             task.exams(recipe.evaluate)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,15 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 
-from stilla.errors import CompatibilityError
+from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.asking import evaluating
 from stilla.runtime.narrate import progress
 from stilla.tasks.answers import Answers
 from stilla.tasks.forward import cast, dtype_of
 from stilla.tasks.language.writing import Asked, Writes
+
+logger = logging.getLogger(__name__)
 
 Inputs = Mapping[str, Tensor]
 
@@ -81,7 +86,26 @@ def some(asked: Asked, limit: int | None) -> Asked:
     """So many of the examples, evenly spread."""
     if limit is None or limit >= len(asked):
         return asked
-    rows = np.arange(limit) * len(asked) // limit
+    return _these(asked, np.arange(limit) * len(asked) // limit)
+
+
+def of_all(asked: Sequence[Asked]) -> list[Asked]:
+    """Of what several models are asked, the examples that all of them are: what is too long for one is asked of none.
+
+    Raises:
+        DataError: there is none.
+    """
+    common = functools.reduce(np.intersect1d, [one.keys for one in asked])
+    if not len(common):
+        raise DataError("no example is asked of all models: each has room for others; raise data.max_length.")
+    most = max(len(one) for one in asked)
+    if len(common) < most:
+        logger.warning("%d of %d examples are asked of no model: one of them has no room for what it would be given",
+                       most - len(common), most)
+    return [one if len(one) == len(common) else _these(one, np.flatnonzero(np.isin(one.keys, common))) for one in asked]
+
+
+def _these(asked: Asked, rows: NDArray[np.int64]) -> Asked:
     seconds = None if asked.seconds is None else [asked.seconds[row] for row in rows.tolist()]
     return Asked(asked.tokens.select(rows), asked.keys[rows], [asked.references[row] for row in rows.tolist()], asked.options,
                  seconds)

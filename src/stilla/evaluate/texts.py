@@ -17,7 +17,7 @@ from stilla.data import from_all_over
 from stilla.errors import DataError, all_of
 from stilla.evaluate.asking import Inputs
 from stilla.evaluate.cost import Workload, Writing
-from stilla.evaluate.generate import Decoding, Writer, Written, generate, some, writer
+from stilla.evaluate.generate import Decoding, Writer, Written, generate, of_all, some, writer
 from stilla.recipe import Generation
 from stilla.tasks.answers import Answers
 from stilla.tasks.language.writing import Asked, Writes, WrittenExam
@@ -58,14 +58,14 @@ def write_texts(
     texts: dict[str, dict[str, list[Answers]]] = {}
     cut: dict[str, dict[str, float]] = {}
     for split, examples in splits.items():
-        for name, seeds in authors.items():
-            for seed, author in enumerate(seeds):
-                asked = some((author.task or task).asked(examples, author.processor), section.limit)
-                done = generate(author.write, task, asked, author.processor, decoding, batch_size=size,
-                                title=f"{name} writes, {split}")
-                texts.setdefault(name, {}).setdefault(split, []).append(done.answers)
-                if done.cut and not seed:
-                    cut.setdefault(split, {})[name] = done.cut
+        every = [(name, seed, author) for name, seeds in authors.items() for seed, author in enumerate(seeds)]
+        asked = of_all([(author.task or task).asked(examples, author.processor) for _, _, author in every])
+        for (name, seed, author), own in zip(every, asked, strict=True):
+            done = generate(author.write, task, some(own, section.limit), author.processor, decoding, batch_size=size,
+                            title=f"{name} writes, {split}")
+            texts.setdefault(name, {}).setdefault(split, []).append(done.answers)
+            if done.cut and not seed:
+                cut.setdefault(split, {})[name] = done.cut
     return Wrote(texts, _unended(cut, decoding.max_new_tokens))
 
 

@@ -244,7 +244,8 @@ class Compared:
             own, {"part": Asked(model)}, self._of_their_own(self.student, some), split)["part"]))
 
     def _of_their_own(self, whose: Loaded, examples: Dataset) -> Prepared:
-        return self.task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
+        task = self.task.of_teacher() if whose is self.teacher else self.task
+        return task.adapted_to(whose).prepare(examples, whose.processor, None, training=False)
 
     def _by_subject(self, said: Mapping[str, Answers]) -> dict[str, list[Answers]]:
         return {**({} if self.teacher is None else {"teacher": [said["teacher"]]}),

@@ -63,8 +63,8 @@ class Place:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What a training depends on of its data: their content, and how they are read."""
-        return {"data": self.content, "task": self.task.kind, "reading": self.reading}
+        """What a training depends on of its data: their content, and how they are read, by its teacher too."""
+        return {"data": self.content, "task": self.task.kind, "reading": self.reading, **self.recipe.teacher.told}
 
     def to_do(
         self, stage: str, inputs: Mapping[str, Any], made: Path, *, can_begin: Callable[[], None] = lambda: None,
@@ -189,7 +189,7 @@ def refuse_weak(place: Place, teacher: Loaded) -> None:
     """
     if place.recipe.teacher.api is not None or place.task.unmeasured(teacher) is not None:
         return
-    inputs = {"data": place.content, "teacher": of_model(teacher.model)}
+    inputs = {"data": place.content, "teacher": of_model(teacher.model), **place.recipe.teacher.told}
     if place.recipe.allow_weak_teacher or on_main(lambda: place.folder.fits("teacher-check", inputs)):
         return
     on_main(lambda: check_teacher(place.task, teacher, place.splits["validation"], place.recipe))

@@ -112,7 +112,7 @@ def score(
     inputs = {"teacher": known if teacher is None else of_model(teacher.model),
               "evaluate": recipe.evaluate.model_dump(mode="json"), "seed": recipe.seed,
               "exports": {kind: contents(path.parent, NOT_OURS) for kind, path in exported.items()},
-              "data": data.fingerprint.of_splits(measured),
+              "data": data.fingerprint.of_splits(measured), **recipe.teacher.told,
               **transfer.inputs_of(recipe),
               **({"again": contents(folder.model("teacher", 1), NOT_OURS)} if recipe.asks_for_a_ceiling else {}),
               **({"learnt": learnt_from} if any(learnt_from := learnt.of(folder, recipe)) else {}),

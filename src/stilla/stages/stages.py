@@ -135,7 +135,7 @@ class Stages:
                                                                                            place.folder.unlabelled)
         inputs = {"task": task.kind, "reading": caching.reading(recipe, task), "unlabelled": pool.fingerprint,
                   "teacher": of_model(teacher.model), "processor": of_processor(teacher.processor),
-                  **({} if section.near is None else {"near to": place.content})}
+                  **recipe.teacher.told, **({} if section.near is None else {"near to": place.content})}
         if place.to_do(stage, inputs, folder, by_parts=True):
             train = place.splits.get("train")
             labelled = None if train is None else opinions.one_of_all(train, name)

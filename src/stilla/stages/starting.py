@@ -165,7 +165,7 @@ def trained_again(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded | Non
     path = folder.model("teacher", 1)
     if not (recipe.asks_for_a_ceiling and path.is_dir()):
         return None
-    return task.load(trained(recipe.teacher, path), labelled=True)
+    return task.of_teacher().load(trained(recipe.teacher, path), labelled=True)
 
 
 LABELS = ObjectiveSpec(kind="labels")

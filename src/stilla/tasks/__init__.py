@@ -45,9 +45,12 @@ def of_recipe(recipe: Recipe, splits: Mapping[str, Dataset]) -> Task:
     """The recipe's task, bound to its data, and settled for its models.
 
     Raises:
-        DataError, CompatibilityError: see `Task.understand`, `Task.taught_from` and `Task.settled`.
+        DataError, CompatibilityError: see `Task.understand`, `Task.taught_from`, `Task.taught_at_length` and
+            `Task.settled`.
     """
-    task = find(recipe.task).understand(recipe.data, splits).taught_from(recipe.teacher.data, splits)
+    task = find(recipe.task).understand(recipe.data, splits).taught_from(recipe.teacher.columns, splits)
+    if recipe.teacher.longest is not None:
+        task = task.taught_at_length(recipe.teacher.longest)
     return task.settled(recipe.teacher, recipe.student)
 
 

@@ -17,8 +17,8 @@ import stilla
 from stilla.errors import CompatibilityError, DataError
 from stilla.signals import Batch
 from stilla.tasks.base import Prepared
-from stilla.tasks.language.causal_lm import CausalLM
-from stilla.tasks.language.sections import CausalLMData
+from stilla.tasks.language.masked_lm import MaskedLM
+from stilla.tasks.language.sections import MaskedLMData
 from stilla.tasks.retrieval.embedding import Embedding
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.text.sections import TextClassificationData
@@ -95,10 +95,12 @@ def test_an_example_that_one_of_them_cannot_read_is_refused() -> None:
 
 def test_tokens_cannot_be_taught_by_a_teacher_that_reads_others() -> None:
     splits = tiny.splits_of({"text": ["a b"], "other": ["c"]})
-    task = CausalLM.understand(CausalLMData.model_validate({"train": "x", "text": "text"}), splits)
+    task = MaskedLM.understand(MaskedLMData.model_validate({"train": "x", "text": "text"}), splits)
     assert task.taught_from({}, splits) is task
-    with pytest.raises(CompatibilityError, match=r"teacher\.data: rows of `causal-lm` are pieces of what both models read"):
+    with pytest.raises(CompatibilityError, match=r"teacher\.data: rows of `masked-lm` are pieces of what both models read"):
         task.taught_from({"text": ("other",)}, splits)
+    with pytest.raises(CompatibilityError, match=r"teacher\.data\.max_length: a teacher of `masked-lm` reads as much as"):
+        task.taught_at_length(100)
 
 
 def test_unlabelled_examples_need_both_columns() -> None:

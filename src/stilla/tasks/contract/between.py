@@ -33,6 +33,16 @@ class Between(Rows):
         raise CompatibilityError(f"teacher.data: rows of `{self.kind}` are pieces of what both models read, so that a "
                                  "teacher cannot read something else. Leave it out")
 
+    def taught_at_length(self, length: int) -> Self:
+        """The same task with teachers that read so much of an example, whatever its students read of it: a longer text, more
+        of a history.
+
+        Raises:
+            CompatibilityError: its rows are pieces of all that both read, or nothing that is read has a length.
+        """
+        raise CompatibilityError(f"teacher.data.max_length: a teacher of `{self.kind}` reads as much as its students. Leave "
+                                 "it out, or set data.max_length for both")
+
     def of_teacher(self) -> Self:
         """The task of a teacher by itself: what it reads where its students read something else."""
         return self

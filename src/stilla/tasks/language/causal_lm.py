@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -17,25 +17,24 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from stilla.data import are_unlabelled
-from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, one_of
+from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.recipe import Evaluate, ModelSource
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Texts
 from stilla.tasks.exam import Exam
-from stilla.tasks.language import conversations, documents, talks, translations
+from stilla.tasks.language import conversations, documents, privileged, readable, talks, translations
 from stilla.tasks.language import prompts as _prompts
 from stilla.tasks.language.columns import Layout, layout, unlabelled
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.models import refuse_leaks, refuse_looking_ahead
+from stilla.tasks.language.readable import Read
 from stilla.tasks.language.sections import CausalLMData, WritingEvaluate
 from stilla.tasks.language.translations import CUT
 from stilla.tasks.language.vocabulary import Asking, Vocabulary, asked_by, same_inputs, with_unlabelled
 from stilla.tasks.language.weighed import weights_in, with_weights
 from stilla.tasks.language.writing import Asked, Writes, exams_of
 from stilla.tasks.shared import columns as _columns
-from stilla.tasks.shared.broken import refuse_or_leave_out
 from stilla.tasks.shared.classification import Positions, attempt
-from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW, Blocks, Pieces
 
@@ -47,6 +46,12 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
     layout: Layout = field(default_factory=Layout)
     """Which columns a row is made of, and what it then is."""
+    theirs: Layout | None = None
+    """Where teachers read something else before the same answers; None: what their students read."""
+    longest: int | None = None
+    """How many tokens they read, where those are not as many."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and reads that."""
 
     kind: ClassVar[str] = "causal-lm"
     pipeline = "text-generation"
@@ -63,7 +68,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         if found is not None:
             absent = _columns.missing(found.all, splits)
             for name, split in splits.items() if not absent else ():
-                attempt(problems, _refuse_broken, section, name, split, found)
+                attempt(problems, readable.refuse_broken, section, name, split, found)
             problems += absent
         if problems or found is None:
             raise all_at_once(problems, DataError)
@@ -72,11 +77,65 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
                            "student has to be asked in them too", found.columns[0], found.context)
         return cls(section=section, layout=found)
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """Prompts, conversations, or what belongs to them, before the same answers."""
+        if not columns:
+            return self
+        other = privileged.layout(self.layout, columns, splits)
+        problems: list[str] = []
+        for name, split in splits.items() if other != self.layout else ():
+            attempt(problems, readable.refuse_broken, self.section, name, split, other)
+        if problems:
+            raise all_at_once(problems, DataError)
+        return replace(self, theirs=None if other == self.layout else other)._each_in_its_row()
+
+    def taught_at_length(self, length: int) -> Self:
+        """More of a prompt, or of the text before the tokens that a student reads too."""
+        own = None if self.section is None else self.section.max_length
+        if self.layout.source == "text" and own is not None and length < own:
+            raise DataError(f"teacher.data.max_length: got {length}, and a piece of plain text has up to {own} tokens "
+                            "(data.max_length), which the teacher is asked about. Expected more")
+        return replace(self, longest=length)._each_in_its_row()
+
+    def _each_in_its_row(self) -> Self:
+        if self._told and self.section is not None and self.section.pack:
+            raise DataError("data.pack: the teacher reads something else than its student (teacher.data), so that as many "
+                            "tokens of one would not fit into a row of the other. Leave it out, or say false.")
+        return self
+
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self._told else self
+
+    def teaching(self) -> Self:
+        return self.of_teacher()
+
+    @property
+    def _told(self) -> bool:
+        return self.theirs is not None or self.longest is not None
+
+    @property
+    def _layouts(self) -> tuple[Layout, ...]:
+        """The students', and the teachers' where that is another."""
+        return (self.layout,) if self.theirs is None else (self.layout, self.theirs)
+
+    @property
+    def _layout(self) -> Layout:
+        """By which this task's models read."""
+        return self.theirs if self.as_teacher and self.theirs is not None else self.layout
+
+    def _length(self, *processors: Any) -> int:
+        """How much of an example they read."""
+        own = None if self.section is None else self.section.max_length
+        return tokens.longest(processors, self.longest if self.as_teacher and self.longest is not None else own)
+
+    def _readable(self, split: Dataset, unanswered: NDArray[np.bool_] | None = None) -> Read:
+        return readable.read(split, self._layout, unanswered, also=self.layout if self.as_teacher else self.theirs)
+
     @property
     def packs(self) -> bool:
         """Whether training examples share rows; what is measured never does."""
         wanted = None if self.section is None else self.section.pack
-        return self.layout.source == "text" if wanted is None else wanted
+        return self.layout.source == "text" and not self._told if wanted is None else wanted
 
     def resolved(self, section: CausalLMData) -> CausalLMData:
         return section.model_copy(update={**self.layout.resolved(), "pack": self.packs})
@@ -90,11 +149,10 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         """Conversations as the template writes them; prompts and completions apart, as they are tokenised."""
-        read = _read(split, self.layout)
+        read = self._readable(split)
         if self.layout.source == "text":
             return Texts(read.rows, None)
-        wanted = None if self.section is None else self.section.max_length
-        length = tokens.longest([processor], wanted)
+        length = self._length(processor)
         if self.layout.source == "messages":
             whole = conversations.written(processor, read.rows, read.keys, skip=self._skips())
             # answers that were cut when they were written are tokenised by themselves
@@ -107,48 +165,59 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        both = [student] if teacher is None else [student, teacher]
         asked = same_inputs if teacher is None else asked_by(student, teacher)
-        length = tokens.longest(both, self.section.max_length)
-        pieces = self._pieces(split, student, length)
+        told = teacher is not None and self._told and not self.as_teacher
+        both = [student] if teacher is None or told else [student, teacher]
+        most = self._length(*both)
+        # of plain text a teacher is asked about the tokens of its students' pieces
+        length = min(tokens.readable(both, self.section.max_length), self.of_teacher()._length(teacher) if told else most)
+        pieces = self._pieces(split, student, length, most)
+        others: Pieces | None = None
+        if told:  # in the student's tokens, as where both read the same
+            theirs = self.of_teacher()._pieces(split, student, length, self.of_teacher()._length(teacher))
+            pieces, others = privileged.paired(pieces, theirs)
         if not len(pieces):
             raise DataError(f"no token can be predicted in any of the {len(split)} examples: none has two tokens, or what "
                             f"is to be learnt stands behind the first {length}; raise data.max_length.")
         silent = np.zeros(len(split), np.bool_) if self.unasked() is None else are_unlabelled(split)
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id,
                            silent[pieces.documents])
-        collate = _Collate(blocks, silent[blocks.documents], asked, weights_in(split)[blocks.documents])
-        return Prepared(Positions(len(blocks)), collate, blocks.documents,
-                        blocks.lengths.tolist(), packed=training and self.packs)
+        beside = None if others is None else Blocks.of(others, None, student.pad_token_id)
+        collate = _Collate(blocks, silent[blocks.documents], asked, weights_in(split)[blocks.documents], beside)
+        return Prepared(Positions(len(blocks)), collate, blocks.documents, blocks.lengths.tolist(),
+                        packed=training and self.packs, aligned=beside is None)
 
     def placed(self, labels: Tensor) -> Tensor:
         """One position to the left: transformers' models shift inside, and its labels stand at their own tokens."""
         return functional.pad(labels[:, 1:], (0, 1), value=NO_ROW)
 
-    def _pieces(self, split: Dataset, tokenizer: Any, length: int) -> Pieces:
-        read = _read(split, self.layout)
+    def _pieces(self, split: Dataset, tokenizer: Any, length: int, most: int) -> Pieces:
+        """`length`: of a piece of plain text. `most`: tokens that are read at once, those before a piece among them."""
+        read = self._readable(split)
         cut = _columns.values(split, CUT) if CUT in split.column_names else None
         unended = None if cut is None else [bool(cut[key]) for key in read.keys]
         if self.layout.source == "messages":
-            return conversations.conversations(tokenizer, read.rows, read.keys, length, unended, skip=self._skips())
+            return conversations.conversations(tokenizer, read.rows, read.keys, most, unended, skip=self._skips())
         if self.layout.source == "prompt":
             prompts, completions = ([row[index] for row in read.rows] for index in (0, 1))
-            return documents.answers(tokenizer, prompts, completions, read.keys, length, unended)
-        return documents.plain(tokenizer, read.rows, read.keys, length)
+            return documents.answers(tokenizer, prompts, completions, read.keys, most, unended)
+        return documents.plain(tokenizer, read.rows, read.keys, length,
+                               most if self.as_teacher and self.longest is not None else None)
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         """Texts, of whose tokens only the teacher says what follows; or prompts and conversations, which it answers."""
-        return unlabelled(pool, self.layout, called)
+        return unlabelled(pool, self.layout, called, self.theirs)
 
     def usable(self, pool: Dataset) -> Dataset:
-        read = _read(pool, self.layout, np.ones(len(pool), np.bool_))
+        read = self._readable(pool, np.ones(len(pool), np.bool_))
         if self.section is not None:
-            _refuse_unread(self.section, "unlabelled", pool, self.layout, read)
+            readable.refuse_unread(self.section, "unlabelled", pool, self.layout, read)
         return pool.select(read.keys) if read.broken else pool
 
     def beside(self, split: Dataset) -> Dataset:
-        some = split.select_columns(list(self.layout.all))
-        return talks.as_json(some, self.layout.columns) if self.layout.source == "messages" else some
+        some = split.select_columns(list(dict.fromkeys(column for one in self._layouts for column in one.all)))
+        talking = list(dict.fromkeys(column for one in self._layouts for column in one.columns))
+        return talks.as_json(some, talking) if self.layout.source == "messages" else some
 
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         """Of conversations what users say: what stands around it is the same in many."""
@@ -182,7 +251,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         if why := self.unasked():
             raise CompatibilityError(why)
-        read, keys = _read(split, self.layout, are_unlabelled(split)), list[int]()
+        read, keys = self._readable(split, are_unlabelled(split)), list[int]()
         if self.layout.source == "messages":
             template = conversations.Template(processor)
             given, references = [], []
@@ -197,31 +266,33 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             given = _prompts.given(processor, [prompt for prompt, _ in read.rows])
             references, keys = [ends.unended(completion or "") for _, completion in read.rows], read.keys.tolist()
         # as in training: what leaves no room for an answer is left out
-        fits = [row for row, ids in enumerate(given) if len(ids) < tokens.longest([processor], self.section.max_length)]
+        fits = [row for row, ids in enumerate(given) if len(ids) < self._length(processor)]
         if not fits:
             raise DataError("no prompt leaves room for an answer; raise data.max_length.")
         return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), np.array(keys, np.int64)[fits],
                      [references[row] for row in fits])
 
     def source_of(self, split: Dataset, key: int) -> str:
-        row = _row(split, key, self.layout)
+        row = readable.row_of(split, key, self._layout)
         if isinstance(row, talks.Talk):
             return row.lines(row.asked)
         return str(row[0] if isinstance(row, tuple) else row)
 
     def askable(self, split: Dataset) -> NDArray[np.int64]:
-        return _read(split, self.layout, are_unlabelled(split)).keys
+        return self._readable(split, are_unlabelled(split)).keys
 
     def beside_answers(self, split: Dataset) -> Dataset:
         return self.beside(split)
 
     def talk_of(self, split: Dataset, key: int) -> list[dict[str, str]] | None:
-        row = _row(split, key, self.layout)
+        row = readable.row_of(split, key, self._layout)
         return row.in_words() if isinstance(row, talks.Talk) else None
 
     def answered(self, split: Dataset, texts: Sequence[str], cut: Sequence[bool]) -> Dataset:
         if self.layout.source == "messages":
-            return translations.with_cuts(talks.answered(split, self.layout.columns, texts), cut)
+            for columns in {one.columns[-1]: one.columns for one in reversed(self._layouts)}.values():
+                split = talks.answered(split, columns, texts)
+            return translations.with_cuts(split, cut)
         return translations.replaced(split, self.layout.columns[1], texts, cut)
 
     def unreasoned(self) -> str | None:
@@ -242,82 +313,19 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
 
 @dataclass(frozen=True)
 class _Collate:
-    """`unlabelled`: (blocks,) whether nobody has given the texts in it."""
+    """`unlabelled`: (blocks,) whether nobody has given the texts in it. `told`: what a teacher reads in the place of each."""
 
     blocks: Blocks
     unlabelled: NDArray[np.bool_]
     asked: Asking
     weights: NDArray[np.float32]
+    told: Blocks | None = None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         inputs, labels = self.blocks.batch(examples)
-        batch = Batch(student=inputs, teacher=self.asked(inputs), labels=labels,
+        read, places = (inputs, labels) if self.told is None else self.told.batch(examples)
+        batch = Batch(student=inputs, teacher=self.asked(read), labels=labels,
                       keys=torch.from_numpy(self.blocks.documents[list(examples)]))
+        if self.told is not None:
+            batch["words"] = privileged.places(labels, places)
         return with_weights(with_unlabelled(batch, self.unlabelled[list(examples)]), self.weights, examples)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What can be learnt of a split: conversations, prompts with completions, or texts; the rows' numbers; and what cannot,
-    by the reason."""
-
-    rows: list[Any]
-    keys: NDArray[np.int64]
-    broken: Mapping[str, list[int]]
-
-
-def _read(split: Dataset, layout: Layout, unanswered: NDArray[np.bool_] | None = None) -> _Read:
-    """`unanswered`: the rows to which an answer is only asked for."""
-    rows = _rows(split, layout)
-    broken: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        if why := _why_not(row, unanswered=unanswered is not None and bool(unanswered[number])):
-            broken.setdefault(why, []).append(number)
-    keys = np.setdiff1d(np.arange(len(rows)), [number for numbers in broken.values() for number in numbers])
-    return _Read([rows[key] for key in keys], keys.astype(np.int64), broken)
-
-
-def _rows(split: Dataset, layout: Layout) -> list[Any]:
-    if layout.source == "messages":
-        return list(talks.read(split, layout.columns, layout.tools))
-    columns = [_columns.values(split, column) for column in layout.columns]
-    if layout.source == "text":
-        return columns[0]
-    prompts, completions = columns
-    if layout.context is not None:
-        contexts = _columns.values(split, layout.context)
-        prompts = [None if one is None else _prompts.alpaca(one, more) for one, more in zip(prompts, contexts)]
-    return list(zip(prompts, completions))
-
-
-def _row(split: Dataset, key: int, layout: Layout) -> Any:
-    return _rows(split.select([int(key)]), layout)[0]
-
-
-def _why_not(row: Any, *, unanswered: bool = False) -> str | None:
-    """Why a row cannot be learnt, or be asked where it is `unanswered`, after the names of its columns."""
-    if isinstance(row, talks.UnreadableError):
-        return str(row)
-    if isinstance(row, tuple):
-        return "are null or empty" if row[0] is None or not (row[1] or unanswered) else None
-    return "is null or empty" if not isinstance(row, talks.Talk) and not (row and row.strip()) else None
-
-
-def _refuse_broken(section: CausalLMData, name: str, split: Dataset, layout: Layout) -> None:
-    _refuse_unread(section, name, split, layout, _read(split, layout))
-
-
-def _refuse_unread(section: CausalLMData, name: str, split: Dataset, layout: Layout, read: _Read) -> None:
-    named = one_of([repr(column) for column in layout.columns])
-    problems: list[str] = []
-    for why, rows in read.broken.items():
-        found = f"data.{name}: {named} {why} in {len(rows)} of {len(split)} examples"
-        if layout.source == "messages":
-            found += f" (who speaks there: {_said(talks.roles(split, layout.columns, rows[:100]))})"
-        attempt(problems, refuse_or_leave_out, section, found, rows_in_words(split, rows))
-    if problems:
-        raise all_at_once(problems, DataError)
-
-
-def _said(roles: Sequence[str]) -> str:
-    return all_of([repr(role) for role in roles]) or "nobody"

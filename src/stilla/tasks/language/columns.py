@@ -75,8 +75,9 @@ def layout(section: CausalLMData, train: Dataset) -> Layout:
     return found
 
 
-def unlabelled(pool: Dataset, layout: Layout, called: Mapping[str, str]) -> Dataset:
+def unlabelled(pool: Dataset, layout: Layout, called: Mapping[str, str], theirs: Layout | None = None) -> Dataset:
     """Unlabelled examples in these columns: texts, prompts with nothing after them, or conversations with an open end.
+    `theirs`: what teachers read, which has to be there too, by its name or as `called`.
 
     Raises:
         DataError: there is no such column, or which one is meant is left open.
@@ -84,19 +85,31 @@ def unlabelled(pool: Dataset, layout: Layout, called: Mapping[str, str]) -> Data
     first, *answer = layout.columns
     if layout.source == "text":
         return bound(pool, (first,), called, is_text, "text", partial(usual_texts, count=1))
+    told = () if theirs is None else tuple(one for one in theirs.all if one not in layout.all)
     beside = [one for one in (layout.context, layout.tools) if one is not None and called.get(one, one) in pool.column_names]
+    beside += told
     if layout.source == "prompt":
-        found = bound(pool, (first, *beside), called, is_text, "text", _usual_prompts, tuple(answer))
+        usual = _nobody_knows if told else _usual_prompts
+        found = bound(pool, (first, *beside), called, is_text, "text", usual, tuple(answer))
         lacking = [one for one in (*answer, layout.context) if one is not None and one not in found.column_names]
         return with_nulls(found, dict.fromkeys(lacking, Value("string")))
-    found = bound(pool, (first, *beside), called, lambda _: True, "conversations", _usual_talks, tuple(answer))
-    if not is_talk(found, first):
-        raise DataError(f"data.unlabelled: the column {first!r} holds {said(found.features[first])}; expected lists of "
+    found = bound(pool, (first, *beside), called, lambda _: True, "conversations",
+                  _nobody_knows if told else _usual_talks, tuple(answer))
+    talking = tuple(dict.fromkeys([first, *([] if theirs is None else theirs.columns[:1])]))
+    if other := [one for one in talking if not is_talk(found, one)]:
+        raise DataError(f"data.unlabelled: the column {other[0]!r} holds {said(found.features[other[0]])}; expected lists of "
                         "{role, content}.")
-    opened = talks.unanswered(found, first) if not answer else talks.as_json(found.select_columns([first]), [first])
-    rest = found.remove_columns([first])
-    parts = [opened, *([rest] if rest.column_names else []), *([talks.open_answers(len(found), answer[0])] if answer else [])]
+    opened = [talks.unanswered(found, one) if not answer else talks.as_json(found.select_columns([one]), [one])
+              for one in talking]
+    rest = found.remove_columns([*talking])
+    answers = [talks.open_answers(len(found), answer[0])] if answer else []
+    parts = [*opened, *([rest] if rest.column_names else []), *answers]
     return concatenate_datasets(parts, axis=1)
+
+
+def _nobody_knows(_: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+    """Which of several columns is the teacher's."""
+    return None
 
 
 def _usual_prompts(_: Dataset, texts: Sequence[str]) -> Sequence[str] | None:

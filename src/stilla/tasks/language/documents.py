@@ -19,10 +19,12 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 1000
 
 
-def plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArray[np.int64], length: int) -> Pieces:
+def plain(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArray[np.int64], length: int, most: int | None = None
+) -> Pieces:
     """Every token of every text, with an end of text where the tokenizer has one; long texts in several pieces.
 
-    A beginning or an end that the text writes itself is the one that it has.
+    A beginning or an end that the text writes itself is the one that it has. `most`: as for `cut`.
     """
     end, ends = tokenizer.eos_token_id, Ends.of(tokenizer)
     once = [ends.begun_once(ends.unended(text)) for text in texts]
@@ -30,7 +32,7 @@ def plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], keys: NDArra
     def pieces() -> Iterator[tuple[Sequence_, int]]:
         for key, ids in zip(keys.tolist(), _encoded(tokenizer, once, special=True)):
             whole = np.array(ids if end is None or ids[-1:] == [end] else [*ids, end], np.int32)
-            yield from ((piece, key) for piece in cut(whole, length))
+            yield from ((piece, key) for piece in cut(whole, length, most))
 
     return joined(pieces())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.data import are_unlabelled, with_nulls
-from stilla.errors import CompatibilityError, DataError, all_at_once
-from stilla.recipe import Evaluate, ModelSource
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of
+from stilla.recipe import Evaluate, ModelSource, StudentSpec
 from stilla.signals import Batch
 from stilla.tasks.base import Loaded, Prepared, Segment, Side, Texts
 from stilla.tasks.exam import Exam
-from stilla.tasks.language import translations
+from stilla.tasks.language import privileged, translations
 from stilla.tasks.language.ends import Ends
 from stilla.tasks.language.sections import Seq2SeqData, WritingEvaluate
 from stilla.tasks.language.translations import CUT, PairProcessor, Targets, decoder_inputs
@@ -54,6 +55,10 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 
     columns: tuple[str, ...] = ()
     """The source's and the target's."""
+    theirs: Seq2SeqData | None = None
+    """The section by which teachers read their sources, where that is another than the students'; targets are the same."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and reads by that."""
 
     kind: ClassVar[str] = "seq2seq"
     pipeline = "translation"
@@ -80,6 +85,26 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             raise all_at_once(problems, DataError)
         return cls(section=section, columns=columns)
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """Sources in another language, or whole documents, with the prefix and the language's code that belong to them."""
+        return self._taught(privileged.sources(self._section(), self.columns, columns, splits))
+
+    def taught_at_length(self, length: int) -> Self:
+        return self._taught({"max_length": length})
+
+    def _taught(self, otherwise: Mapping[str, Any]) -> Self:
+        section = self._section()
+        limits = [one for one in (section.max_target_length, section.max_length) if one is not None]
+        own = section.model_copy(update={"source": self.columns[0], "max_target_length": min(limits, default=None)})
+        theirs = (self.theirs or own).model_copy(update=otherwise)
+        return replace(self, theirs=None if theirs == own else theirs)
+
+    def of_teacher(self) -> Self:
+        return self if self.theirs is None else replace(self, section=self.theirs, as_teacher=True)
+
+    def teaching(self) -> Self:
+        return self.of_teacher()
+
     def resolved(self, section: Seq2SeqData) -> Seq2SeqData:
         return section.model_copy(update=dict(zip(("source", "target"), self.columns)))
 
@@ -95,6 +120,13 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         if isinstance(loaded.model, PreTrainedModel):
             translations.tidied(loaded.model, pair)
         return replace(loaded, processor=pair)
+
+    def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
+        """With a tokenizer of its own where its teacher's marks another language."""
+        if self.theirs is None or self.theirs.source_language == self._section().source_language:
+            return student
+        own = copy.deepcopy(self.tokenizer_of(student.processor))
+        return replace(student, processor=PairProcessor.of(own, student.model, self.section))
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
         _, (sources, targets) = self._texts(split)
@@ -114,8 +146,10 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         keys, (sources, texts) = self._texts(split)
         length = _tokens.longest([one.tokenizer for one in (ours, theirs) if one is not None], section.max_length)
         tokens = self._sources(ours, sources, length)
-        other = tokens
-        if theirs is not None and known is None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
+        other, told = tokens, self.theirs is not None and not self.as_teacher
+        if theirs is not None and told:
+            other = self.of_teacher()._sources_of(split, theirs)
+        elif theirs is not None and known is None and not _tokens.same(ours.tokenizer, theirs.tokenizer):
             other = self._sources(theirs, sources, length)  # the same tokens, padded or begun otherwise
         cut = _columns.values(split, CUT) if CUT in split.column_names else [False] * len(split)
         most = min(section.max_target_length or length, length)
@@ -127,6 +161,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
             collate=_Collate(tokens, other, targets, keys, ours, theirs or ours, known, weights_in(split)[keys]),
             keys=keys,
             lengths=(tokens.lengths + targets.lengths).tolist(),
+            aligned=other is tokens or not told,
         )
 
     def stack_mask(self, batch: Batch, side: Side, stack: str) -> Bool[Tensor, "batch positions"]:
@@ -165,9 +200,9 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         return None
 
     def asked(self, split: Dataset, processor: Any) -> Asked:
-        pair, section = _pairs(processor), self._section()
-        keys, (sources, texts) = self._texts(split, asked=True)
-        tokens = self._sources(pair, sources, _tokens.longest([pair.tokenizer], section.max_length))
+        pair = _pairs(processor)
+        keys, (_, texts) = self._texts(split, asked=True)
+        tokens = self._sources_of(split, pair, asked=True)
         options = {"decoder_start_token_id": pair.start, "forced_bos_token_id": pair.first}
         ends = Ends.of(pair.tokenizer)
         return Asked(tokens, keys, [ends.begun_once(ends.unended(text)) for text in texts], options)
@@ -211,31 +246,45 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
         return self.section
 
     def _texts(self, split: Dataset, *, asked: bool = False) -> tuple[NDArray[np.int64], list[list[str]]]:
-        """The keys of the examples with both texts, and these; `asked`: of unlabelled ones those with a source, too."""
-        both = [translations.values(split, column) for column in self.columns]
+        """The keys of the examples with all texts, and of each the source that is read and the target; `asked`: of unlabelled
+        ones those with a source, too."""
+        sources = {column: translations.values(split, column) for column in self._sourced}
+        targets = translations.values(split, self.columns[1])
         if asked:
-            both[1] = [text or _UNWRITTEN if free else text for text, free in zip(both[1], are_unlabelled(split))]
-        keys = np.setdiff1d(np.arange(len(split)), empty(both))
+            targets = [text or _UNWRITTEN if free else text for text, free in zip(targets, are_unlabelled(split))]
+        keys = np.setdiff1d(np.arange(len(split)), empty([*sources.values(), targets]))
         if not len(keys):
-            raise DataError(f"there is no example with both {self.columns[0]!r} and {self.columns[1]!r}: all {len(split)} "
-                            "lack one.")
+            raise DataError(f"there is no example with {all_of([repr(one) for one in (*sources, self.columns[1])])}: all "
+                            f"{len(split)} lack one.")
+        both = sources[self._sourced[-1 if self.as_teacher else 0]], targets
         return keys, [[str(column[key]) for key in keys] for column in both]
+
+    @property
+    def _sourced(self) -> tuple[str, ...]:
+        """The columns of sources: a student's, and a teacher's where that is another."""
+        return tuple(dict.fromkeys([self.columns[0], str((self.theirs or self._section()).source or self.columns[0])]))
 
     def unlabelled(self, pool: Dataset, called: Mapping[str, str]) -> Dataset:
         """Sources, whose targets the teacher writes."""
-        source, target = self.columns
-        return with_nulls(translations.sources(pool, source, target, called), {target: Value("string")})
+        target = self.columns[1]
+        return with_nulls(translations.sources(pool, self._sourced, target, called), {target: Value("string")})
 
     def usable(self, pool: Dataset) -> Dataset:
-        sources = _columns.values(pool, self.columns[0])
-        return without_empty(self.section, "unlabelled", pool, [sources], repr(self.columns[0]))
+        sources = [_columns.values(pool, column) for column in self._sourced]
+        return without_empty(self.section, "unlabelled", pool, sources, _columns.named(self._sourced))
 
     def beside(self, split: Dataset) -> Dataset:
-        nested = not set(self.columns) <= set(split.column_names)
-        return (split.flatten() if nested else split).select_columns(list(self.columns))
+        wanted = [*self._sourced, self.columns[1]]
+        nested = not set(wanted) <= set(split.column_names)
+        return (split.flatten() if nested else split).select_columns(wanted)
 
     def traces(self, split: Dataset) -> Iterable[tuple[str]]:
         return ((text or "",) for text in translations.values(split, self.columns[0]))
+
+    def _sources_of(self, split: Dataset, pair: PairProcessor, *, asked: bool = False) -> _tokens.Tokens:
+        """What a model by itself reads of a split."""
+        _, (sources, _) = self._texts(split, asked=asked)
+        return self._sources(pair, sources, _tokens.longest([pair.tokenizer], self._section().max_length))
 
     def _sources(self, pair: PairProcessor, texts: Sequence[str], length: int) -> _tokens.Tokens:
         prefix, ends = self._section().prefix or "", Ends.of(pair.tokenizer)
@@ -255,7 +304,7 @@ class Seq2Seq(Vocabulary[Seq2SeqData], Writes):
 @dataclass(frozen=True)
 class _Collate:
     """`student`, `teacher`: tokens of the sources, the same object where they are the same. `numbering`: of the teacher's,
-    where it is asked about the student's pieces by other numbers."""
+    where it is asked about the student's pieces by other numbers, of the targets alone where its sources are others."""
 
     student: _tokens.Tokens
     teacher: _tokens.Tokens
@@ -272,7 +321,9 @@ class _Collate:
         same = self.teacher is self.student and self.ours.start == self.theirs.start
         if self.numbering is not None:
             told = decoder_inputs(self.numbering.told(labels), self.theirs.start, _padding(self.theirs))
-            teacher = {**self.numbering.inputs(student), "decoder_input_ids": told}
+            same = self.teacher is self.student
+            sources = self.numbering.inputs(student) if same else self.teacher.batch(examples)
+            teacher = {**sources, "decoder_input_ids": told}
         else:
             teacher = student if same else self._inputs(self.teacher, self.theirs, labels, examples)
         batch = Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(examples)]))

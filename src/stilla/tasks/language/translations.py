@@ -78,24 +78,27 @@ def columns(section: Seq2SeqData, train: Dataset) -> tuple[str, str]:
     return both
 
 
-def sources(pool: Dataset, name: str, target: str, called: Mapping[str, str]) -> Dataset:
-    """Unlabelled sources as a column of this name, and nothing else (no `target`): as `bound` finds them, also within a
-    column of several languages, or of its language alone (`en` for `translation.en`).
+def sources(pool: Dataset, names: Sequence[str], target: str, called: Mapping[str, str]) -> Dataset:
+    """Unlabelled sources as columns of these names, and nothing else (no `target`): as `bound` finds them, also within a
+    column of several languages; a single one also of its language alone (`en` for `translation.en`). Which of two is the
+    teacher's, nobody guesses.
 
     Raises:
         DataError: there is no such column, or which one is meant is left open.
     """
     flat = pool if all(_columns.is_text(feature) for feature in pool.features.values()) else pool.flatten()
-    language = name.rpartition(".")[2]
+    language = names[0].rpartition(".")[2]
     known = (language, *(source for source, _ in PAIRS), *DOCUMENTS, *_columns.TEXTS)
 
     def usual(_: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
+        if len(names) > 1:
+            return None
         lower = {one.lower(): one for one in reversed(texts)}
         meant = list(dict.fromkeys(lower[one] for one in known if one in lower))
         first = meant[:1] if meant and meant[0] == language else meant
         return next((found for found in (first, texts) if len(found) == 1), None)
 
-    return bound(flat, (name,), called, _columns.is_text, "text", usual, (target,))
+    return bound(flat, names, called, _columns.is_text, "text", usual, (target,))
 
 
 def texts_of(split: Dataset) -> list[str]:

@@ -82,12 +82,12 @@ class Vocabulary(Task[SectionT]):
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
         """The rows at positions with a label, in the order of the batch; of `Headed` positions, or of dense logits."""
-        labels = _labels(batch).flatten()
-        rows = (labels != NO_ROW).nonzero().squeeze(1)
+        rows = (_labels(batch).flatten() != NO_ROW).nonzero().squeeze(1)
+        places = rows if side is Side.STUDENT else _asked(batch).flatten().nonzero().squeeze(1)
         if isinstance(outputs, Headed):
-            said: Dense | Headed = Headed(outputs.hidden.flatten(0, -2)[rows], outputs.head)
+            said: Dense | Headed = Headed(outputs.hidden.flatten(0, -2)[places], outputs.head)
         else:
-            said = Dense(self.outputs(outputs).flatten(0, -2)[rows])
+            said = Dense(self.outputs(outputs).flatten(0, -2)[places])
         given = _given(batch).flatten()[rows]
         counted: Tensor | None = batch.get("counted")
         weights = None if counted is None else counted[:, None].expand(_labels(batch).shape).flatten()[rows]
@@ -144,9 +144,9 @@ class Vocabulary(Task[SectionT]):
     def segments(self, batch: Batch) -> list[Segment]:
         """Every piece with its tokens and the places of its rows in it."""
         segments, first = [], 0
-        labels = _labels(batch).cpu()
+        asked = _asked(batch).cpu()
         for row, start, end in _spans(batch.teacher):
-            wanted = labels[row, start:end] != NO_ROW
+            wanted = asked[row, start:end]
             rows = int(wanted.sum())
             if rows:
                 ids = batch.teacher["input_ids"][row, start:end].cpu().numpy().astype(np.int32)
@@ -199,6 +199,18 @@ def _labels(batch: Batch) -> Tensor:
     if batch.labels is None:
         raise CompatibilityError("this batch has no `labels`: which positions are rows, and what stands there, is not known")
     return batch.labels
+
+
+def _asked(batch: Batch) -> Bool[Tensor, "batch positions"]:
+    """Where a teacher is asked: at the student's labels, or, where it reads something else before the same tokens, at its own
+    places of them, in their order."""
+    places: Tensor | None = batch["words"][Side.TEACHER.value] if "words" in batch else None
+    if places is None:
+        return _labels(batch) != NO_ROW
+    there = torch.zeros(batch.teacher["input_ids"].shape, dtype=torch.bool, device=places.device)
+    rows = torch.arange(len(places), device=places.device)[:, None].expand_as(places)[places >= 0]
+    there[rows, places[places >= 0]] = True
+    return there
 
 
 def _given(batch: Batch) -> Tensor:

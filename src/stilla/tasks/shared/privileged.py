@@ -42,6 +42,21 @@ def columns_of_teacher(
     return found
 
 
+def column_of_teacher(
+    columns: Mapping[str, tuple[str, ...]], field: str, own: str | None, splits: Mapping[str, Dataset],
+    labels: Collection[str] = (), *, fits: Callable[[Any], bool] = is_text, what: str = "text", beside: Collection[str] = (),
+) -> str:
+    """The one column that a teacher reads in place of the student's `own`; empty: the same.
+
+    Raises:
+        DataError: see `columns_of_teacher`; or several columns.
+    """
+    found = columns_of_teacher(columns, field, splits, labels, fits=fits, what=what, beside=beside)
+    if len(found) > 1:
+        raise DataError(f"teacher.data.{field}: got {len(found)} columns; expected one.")
+    return "" if found in ((), (own,)) else found[0]
+
+
 def file_column_of_teacher(
     columns: Mapping[str, tuple[str, ...]], field: str, own: str, splits: Mapping[str, Dataset],
     labels: Collection[str] = (), *, fits: Callable[[Any], bool], what: str, check: Callable[[str, Dataset, str], object],

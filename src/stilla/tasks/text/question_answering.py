@@ -27,7 +27,7 @@ from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.labels import Problem
-from stilla.tasks.shared.privileged import columns_of_teacher
+from stilla.tasks.shared.privileged import column_of_teacher
 from stilla.tasks.text import asked as _asked
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.across import carried
@@ -91,10 +91,8 @@ class QuestionAnswering(Task[QuestionAnsweringData]):
             raise DataError("teacher.data.context: the answers are places in the passage that the student reads, and another "
                             "passage has others. Give the teacher other questions (teacher.data: {question: ...}), or let a "
                             "student write what it answers (task: seq2seq).")
-        found = columns_of_teacher(columns, "question", splits, (self.section.answers,))
-        if len(found) > 1:
-            raise DataError(f"teacher.data.question: got {len(found)} columns; expected one.")
-        return replace(self, teachers="" if found in ((), (self.section.question,)) else found[0])
+        found = column_of_teacher(columns, "question", self.section.question, splits, (self.section.answers,))
+        return replace(self, teachers=found)
 
     def of_teacher(self) -> Self:
         if not self.teachers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.documents)
 
+    def sequences(self) -> list[Sequence_]:
+        """Each by itself."""
+        return [(self.ids[start:end], self.wanted[start:end]) for start, end in pairwise(self.starts.tolist())]
+
 
 Sequence_ = tuple[NDArray[np.int32], NDArray[np.bool_]]
 """Tokens, and which of them are to be predicted."""
@@ -58,13 +63,30 @@ def joined(sequences: Iterable[tuple[Sequence_, int]]) -> Pieces:
     )
 
 
-def cut(ids: NDArray[np.int32], length: int) -> list[Sequence_]:
+def first(some: Sequence_, rows: int) -> Sequence_:
+    """The same with so many tokens to predict, the first."""
+    ids, wanted = some
+    there = wanted.copy()
+    there[0] = False
+    there[np.flatnonzero(there)[rows:]] = False
+    return ids, there
+
+
+def cut(ids: NDArray[np.int32], length: int, most: int | None = None) -> list[Sequence_]:
     """A document in pieces of at most `length` tokens, in which every token but its first is predicted exactly once.
 
-    A piece begins with the last token of the one before it, as the context of the next.
+    A piece begins with the last token of the one before it, as the context of the next; with `most`, it has up to so many
+    tokens, those before it as more of its context.
     """
     starts = range(0, max(1, len(ids) - 1), length - 1)
-    return [(piece, np.ones(len(piece), np.bool_)) for piece in (ids[start : start + length] for start in starts)]
+    if most is None:
+        return [(piece, np.ones(len(piece), np.bool_)) for piece in (ids[start : start + length] for start in starts)]
+    pieces = []
+    for start in starts:
+        end = min(start + length, len(ids))
+        begin = max(0, min(start, end - most))
+        pieces.append((ids[begin:end], np.arange(begin, end) > start if start else np.ones(end, np.bool_)))
+    return pieces
 
 
 def pack(lengths: Sequence[int] | NDArray[np.int64], room: int) -> list[list[int]]:

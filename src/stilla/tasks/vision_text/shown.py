@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.signals import Batch, Side
-from stilla.tasks.text.sequences import NO_ROW, Sequence_
+from stilla.tasks.text.sequences import NO_ROW, Sequence_, first
 from stilla.tasks.text.tokens import Tokens
 from stilla.tasks.vision_text.album import Album
 from stilla.tasks.vision_text.looker import Looker
@@ -146,7 +146,7 @@ def fitting(
         if any(lost) or not rows:
             out += 1
             continue
-        one, other = (_first(some, rows) for some in short)
+        one, other = (first(some, rows) for some in short)
         if not np.array_equal(_wanted(one), _wanted(other)):
             raise CompatibilityError(f"image-text-to-text: what is learnt of row {row_of(number)} is written in other tokens "
                                      "for the student than for the teacher: their chat templates write answers otherwise. "
@@ -168,15 +168,6 @@ def _tell(count: int, cut: int, out: int, refused: int, length: int) -> None:
                        "to learn after them; raise data.max_length, or make pictures smaller", out, count, length)
     if refused:
         logger.warning("%d examples are left out, as one of both templates refuses them", refused)
-
-
-def _first(some: Sequence_, rows: int) -> Sequence_:
-    """The same with so many tokens to learn, the first."""
-    ids, wanted = some
-    there = wanted.copy()
-    there[0] = False
-    there[np.flatnonzero(there)[rows:]] = False
-    return ids, there
 
 
 def _wanted(some: Sequence_) -> NDArray[np.int32]:
