@@ -24,7 +24,7 @@ from stilla.tasks.language.sections import CausalLMData, Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from stilla.tasks.text.sequences import NO_ROW
 from tests.tasks import pairs
-from tests.tasks.tiny_lm import CHAT, byte_tokenizer, llama
+from tests.tasks.tiny_lm import CHAT, WORDS, byte_tokenizer, folder, llama
 
 ROWS = {"source": ["cat dog", "sun", "tea map red big"], "target": ["tac god two", "nus one", "aet pam der gib four"],
         "other": ["red red sun", "map dog cat tea", "big"]}
@@ -427,3 +427,29 @@ def test_texts_that_the_teacher_writes_are_those_of_its_own_source(tmp_path: Pat
     rows = Parts(run.folder / "completions", SCHEMA).rows()
     said = [json.loads(line)["target"] for line in Path(recipe["data"]["train"]).read_text().splitlines()]
     assert sum(row["text"] == said[row["key"]] for row in rows) > len(rows) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["none", "hidden"])
+def test_a_run_whose_teacher_reads_a_passage_before_the_answer(tmp_path: Path, cache: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = 512
+    teacher = folder(tmp_path / "teacher", llama(max_position_embeddings=512), tokenizer)
+    rows = [{"question": f"{one}?", "answer": f"a {one}", "hint": f"the {two}"} for one in WORDS for two in WORDS[:2]]
+    files = {}
+    for split, some in (("train", rows), ("validation", rows[:8]), ("test", rows[8:16])):
+        files[split] = str(tmp_path / f"{split}.jsonl")
+        Path(files[split]).write_text("".join(json.dumps(one) + "\n" for one in some))
+    run = stilla.distill({
+        "task": "causal-lm", "data": {**files, **ANSWERED, "max_length": 16},
+        "teacher": {"model": teacher, "data": {"context": "hint", "max_length": 400}}, "student": {"layers": 2},
+        "distill": {"epochs": 2, "batch_size": 8, "accumulate": 2, "precision": "float32"}, "cache": cache,
+        "evaluate": {"resamples": 100, "speed": False}, "allow_weak_teacher": True, "output": str(tmp_path / "run")})
+    told = lm({name: [row[name] for row in rows[8:16]] for name in rows[0]}, **ANSWERED, context="hint", max_length=400)
+    task, model = told.adapted_to(Loaded(llama(), tokenizer, "x")), llama(max_position_embeddings=512)
+    batch = whole(task.prepare(Dataset.from_list(rows[8:16]), tokenizer, None, training=False))
+    assert batch.labels is not None
+    own = logits(task, model, batch, Side.STUDENT)[:, : task.classes]
+    expected = float(torch.nn.functional.cross_entropy(own, batch.labels[batch.labels != NO_ROW]).exp())
+    assert run.scores.teacher.quality["test"]["perplexity"].value == pytest.approx(expected, rel=1e-4)
+    assert run.scores.student.kl["test"] > 0

@@ -46,7 +46,7 @@ class Form:
 class Asked:
     """A query with candidates. `key`: by what the query is known. `rows`: of each candidate, in the split. `names`: of the
     documents. `grades`: NaN where nobody has said them. `judged`: all grades of the query, also of what is no candidate; None
-    without."""
+    without. `theirs`: of each candidate the query and the document that a teacher reads instead; empty: the same."""
 
     key: str
     query: str
@@ -55,6 +55,7 @@ class Asked:
     documents: tuple[str, ...]
     grades: tuple[float, ...]
     judged: Mapping[str, float] | None = None
+    theirs: tuple[tuple[str, str], ...] = ()
 
     @property
     def row(self) -> int:
@@ -66,18 +67,21 @@ class Asked:
         number = -(-len(self.names) // most)
         for first in range(number):
             yield replace(self, rows=self.rows[first::number], names=self.names[first::number],
-                          documents=self.documents[first::number], grades=self.grades[first::number])
+                          documents=self.documents[first::number], grades=self.grades[first::number],
+                          theirs=self.theirs[first::number])
 
     def with_more(self, other: Asked) -> Asked:
         """Both in one; of a document that stands in both, the better grade."""
         grades = dict(zip(self.names, self.grades))
         texts = dict(zip(other.names, other.documents)) | dict(zip(self.names, self.documents))
         rows = dict(zip(other.names, other.rows)) | dict(zip(self.names, self.rows))
+        theirs = dict(zip(other.names, other.theirs)) | dict(zip(self.names, self.theirs))
         for name, grade in zip(other.names, other.grades):
             grades[name] = float(np.fmax(grades.get(name, math.nan), grade))
         judged = None if self.judged is None else _best(self.judged, other.judged or {})
         return replace(self, rows=tuple(rows[one] for one in grades), names=tuple(grades),
-                       documents=tuple(texts[one] for one in grades), grades=tuple(grades.values()), judged=judged)
+                       documents=tuple(texts[one] for one in grades), grades=tuple(grades.values()), judged=judged,
+                       theirs=tuple(theirs[one] for one in grades if one in theirs))
 
 
 def _best(one: Mapping[str, float], other: Mapping[str, float]) -> Mapping[str, float]:
@@ -179,13 +183,16 @@ def _together(texts: list[str]) -> str:
     return "; ".join(texts) if texts and all(one and one.strip() for one in texts) else ""
 
 
-def read(form: Form, split: Dataset, kept: Sequence[int], *, training: bool, most: int) -> list[Asked]:
-    """Queries with their candidates. `kept`: the rows that are read.
+def read(
+    form: Form, split: Dataset, kept: Sequence[int], *, training: bool, most: int, theirs: Sequence[str] = ()
+) -> list[Asked]:
+    """Queries with their candidates. `kept`: the rows that are read. `theirs`: the columns of what a teacher reads instead,
+    each in the place of its student's.
 
     In training, a query is in parts of at most `most` candidates, rows of lists and triples are queries of their own, and
     what answers a query is a candidate, found or not. Else a query stands once, with all candidates of all of its rows.
     """
-    each = _of_search(split, {*kept}, training=training) if form.kind == "search" else _of_rows(form, split, kept)
+    each = _of_search(split, {*kept}, training=training) if form.kind == "search" else _of_rows(form, split, kept, theirs)
     found = [*each]
     if not training or form.kind == "pairs":
         found = _merged(found, are_unlabelled(split))
@@ -204,24 +211,32 @@ def _merged(found: Iterable[Asked], free: Any) -> list[Asked]:
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:
-    whole = replace(rows[0], rows=(), names=(), documents=(), grades=())
+    whole = replace(rows[0], rows=(), names=(), documents=(), grades=(), theirs=())
     for one in rows:
         whole = whole.with_more(one)
     return whole
 
 
-def _of_rows(form: Form, split: Dataset, kept: Sequence[int]) -> Iterator[Asked]:
+def _of_rows(form: Form, split: Dataset, kept: Sequence[int], theirs: Sequence[str]) -> Iterator[Asked]:
+    told = [_columns.values(split, column) for column in theirs]
     queries, *others = (_columns.values(split, column) for column in form.columns)
     said, free = _said(form, split) if form.score is not None else None, are_unlabelled(split)
     for row in kept:
-        listed = isinstance(others[0][row], list)  # also of unlabelled examples alone, whose columns nobody has seen before
-        documents = tuple(others[0][row]) if listed else tuple(column[row] for column in others)
+        documents = _of(others, row)
         if free[row] or not form.is_judged:
             grades = [math.nan] * len(documents)
         else:
             grades = [1.0, *[0.0] * (len(documents) - 1)] if said is None else said[row]
         judged = {name: grade for name, grade in zip(documents, grades) if not math.isnan(grade)} if form.is_judged else None
-        yield Asked(queries[row], queries[row], (int(row),) * len(documents), documents, documents, tuple(grades), judged)
+        asked = tuple((told[0][row], one) for one in _of(told[1:], row)) if told else ()
+        rows = (int(row),) * len(documents)
+        yield Asked(queries[row], queries[row], rows, documents, documents, tuple(grades), judged, asked)
+
+
+def _of(columns: Sequence[Sequence[Any]], row: int) -> tuple[str, ...]:
+    """The candidates of a row: of a list, or of a column each."""
+    first = columns[0][row]
+    return tuple(first) if isinstance(first, list) else tuple(column[row] for column in columns)
 
 
 def _of_search(split: Dataset, kept: set[int], *, training: bool) -> Iterator[Asked]:
@@ -243,6 +258,9 @@ def _of_search(split: Dataset, kept: set[int], *, training: bool) -> Iterator[As
                         tuple(grades.get(name, 0.0) for name in names), grades)
 
 
-def flat(asked: Sequence[Asked]) -> tuple[list[str], list[str]]:
-    """Queries and documents of all pairs, a query's one after the other."""
+def flat(asked: Sequence[Asked], *, theirs: bool = False) -> tuple[list[str], list[str]]:
+    """Queries and documents of all pairs, a query's one after the other; `theirs`: as a teacher reads them."""
+    if theirs:
+        told = [pair for one in asked for pair in one.theirs]
+        return [query for query, _ in told], [text for _, text in told]
     return [one.query for one in asked for _ in one.names], [text for one in asked for text in one.documents]

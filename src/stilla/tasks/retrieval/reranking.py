@@ -19,9 +19,9 @@ from stilla.recipe import ModelSource, ObjectiveSpec, StudentSpec
 from stilla.signals import Batch, Dense, Side, Signals
 from stilla.tasks.answers import NO_ANSWER
 from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts, content
-from stilla.tasks.retrieval import candidates, judge
+from stilla.tasks.retrieval import candidates, judge, privileged
 from stilla.tasks.retrieval.candidates import Asked, Form
-from stilla.tasks.retrieval.grades import is_list, unused
+from stilla.tasks.retrieval.grades import unused
 from stilla.tasks.retrieval.judge import Judge, Prompts
 from stilla.tasks.retrieval.naming import nowhere
 from stilla.tasks.retrieval.reranking_exam import Judgements, RerankingExam
@@ -63,6 +63,12 @@ class Reranking(Task[RerankingData]):
     """What the teacher's folder says that its scores are of its logits; saved with the student."""
     teacher: Loaded | None = field(default=None, compare=False, repr=False)
     """Whose order of the candidates others are held against."""
+    theirs: tuple[str, ...] = ()
+    """The columns of what teachers read in place of the query and its candidates; empty: the same."""
+    longest: int | None = None
+    """How much of a pair they read, where that is not as much."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and reads that."""
 
     kind: ClassVar[str] = "reranking"
     pipeline = "text-ranking"
@@ -102,6 +108,25 @@ class Reranking(Task[RerankingData]):
     def resolved(self, section: RerankingData) -> RerankingData:
         text = section.text if self.form.kind == "search" else self.form.columns
         return section.model_copy(update={"text": text, "score": self.form.score or section.score})
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """Queries and documents in another language, whole documents in place of passages."""
+        return replace(self, theirs=privileged.columns(self.section, columns, splits))
+
+    def taught_at_length(self, length: int) -> Self:
+        return replace(self, longest=length)
+
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self._told else self
+
+    @property
+    def _told(self) -> bool:
+        return bool(self.theirs) or self.longest is not None
+
+    def _length(self, *tokenizers: Any) -> int:
+        """How much of a pair this task's models read."""
+        own = None if self.section is None else self.section.max_length
+        return _tokens.longest(tokenizers, self.longest if self.as_teacher and self.longest is not None else own)
 
     def adapted_to(self, teacher: Loaded) -> Self:
         if isinstance(teacher.model, Judge):
@@ -151,37 +176,46 @@ class Reranking(Task[RerankingData]):
         if self.form.kind == "search":
             raise CompatibilityError("data.unlabelled: stands beside pairs, triples or lists, and these data are a folder "
                                      "for search. Give the training data as rows of a query and a candidate")
-        columns, labels = self.form.columns, () if self.form.score is None else (self.form.score,)
+        columns, labels = (*self.form.columns, *self._beside), () if self.form.score is None else (self.form.score,)
         # alone, nobody has seen before whether candidates stand in lists
         lists = self.form.kind == "lists" or self.section is None or self.section.train is None
 
         def usual(pool: Dataset, texts: Sequence[str]) -> Sequence[str] | None:
-            found = candidates.usual(pool)
+            found = None if self._beside else candidates.usual(pool)  # which is the teacher's, nobody knows
             return found if found is not None and len(found) == len(columns) and {*found} <= {*texts} else None
 
-        fits, what = (_is_read, "text, or lists of text") if lists else (_columns.is_text, "text")
+        fits, what = (privileged.is_read, "text, or lists of text") if lists else (_columns.is_text, "text")
         return bound(pool, columns, called, fits, what, usual, labels)
 
     def usable(self, pool: Dataset) -> Dataset:
-        texts = candidates.texts_of(self.form, pool)
-        return without_empty(self.section, "unlabelled", pool, texts, _columns.named(self.form.columns))
+        columns = (*self.form.columns, *self._beside)
+        texts = candidates.texts_of(replace(self.form, columns=columns), pool)
+        found = without_empty(self.section, "unlabelled", pool, texts, _columns.named(columns))
+        privileged.refuse_other_lists("unlabelled", self.form.columns, self.theirs, found)
+        return found
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """Columns that only teachers read."""
+        return tuple(one for one in self.theirs if one not in self.form.columns)
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([*self.form.columns, *([] if self.form.score is None else [self.form.score])])
+        scores = [] if self.form.score is None else [self.form.score]
+        return split.select_columns([*self.form.columns, *self._beside, *scores])
 
     def traces(self, split: Dataset) -> Iterable[tuple[str, ...]]:
         """The queries: candidates are of one collection, whatever is asked of it."""
         return ((query or "",) for query in candidates.queries_of(self._form(split), split))
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
-        wanted = None if self.section is None else self.section.max_length
         form = self._form(split)
         lines = (text for column in form.columns for row in _columns.values(split, column)
                  for text in (row if isinstance(row, list) else [row]) if text)
-        return _tokens.beginnings(processor, lines, _tokens.longest([processor], wanted))
+        return _tokens.beginnings(processor, lines, self._length(processor))
 
     def as_measured(self, processor: Any, teacher: Any) -> Any:
-        return processor if self.section is None else _tokens.no_longer(processor, [teacher], self.section.max_length)
+        others = [] if self._told else [teacher]  # who reads other texts cuts them alone
+        return processor if self.section is None else _tokens.no_longer(processor, others, self.section.max_length)
 
     def _form(self, split: Dataset) -> Form:
         """A training's form, of what has its columns and nothing that says more; a split that is measured has its own."""
@@ -195,20 +229,24 @@ class Reranking(Task[RerankingData]):
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
         form = self.form if training else self._form(split)
-        kept = np.setdiff1d(np.arange(len(split)), empty(candidates.texts_of(form, split)))
-        asked = candidates.read(form, split, kept.tolist(), training=training, most=self.section.candidates)
+        every = replace(form, columns=(*form.columns, *self.theirs))
+        kept = np.setdiff1d(np.arange(len(split)), empty(candidates.texts_of(every, split)))
+        asked = candidates.read(form, split, kept.tolist(), training=training, most=self.section.candidates,
+                                theirs=self.theirs)
         if not asked:
             raise DataError(f"there is no query with a candidate left in {_columns.named(form.columns)}, of {len(split)} "
                             "rows.")
-        both = [student] if teacher is None else [student, teacher]
-        length = _tokens.longest(both, self.section.max_length)
-        pairs = candidates.flat(asked)
+        told = teacher is not None and self._told and not self.as_teacher
+        length = self._length(student, *([] if teacher is None or told else [teacher]))
+        pairs = candidates.flat(asked, theirs=self.as_teacher and bool(self.theirs))
         tokens = _read(student, pairs, length, "the student's" if teacher is not None else "the")
         # in training, a teacher of the same rules is asked about the very pieces that the student reads
         alike = teacher is student or not any(isinstance(one, Prompts) for one in (student, teacher))
-        known = numbering(student, teacher) if training and teacher is not None and alike else None
-        shared = teacher is None or known is not None or (alike and _tokens.same(student, teacher))
-        others = tokens if shared and known is None else _read(teacher, pairs, length, "the teacher's")
+        known = numbering(student, teacher) if training and teacher is not None and alike and not told else None
+        shared = teacher is None or known is not None or (alike and not told and _tokens.same(student, teacher))
+        theirs = self._theirs(asked)
+        others = tokens if shared and known is None else (
+            self.of_teacher()._reads(teacher, theirs) if told else _read(teacher, pairs, length, "the teacher's"))
         sizes = [len(one.names) for one in asked]
         borders = np.cumsum([0, *sizes]) if training else np.arange(sum(sizes) + 1)
         keys = np.array([row for one in asked for row in ([one.row] if training else one.rows)], np.int64)
@@ -217,18 +255,24 @@ class Reranking(Task[RerankingData]):
             examples=Positions(len(keys)), collate=collate, keys=keys,
             apart=None if known is None or same_pieces(tokens, others, known) else replace(collate, numbering=None),
             lengths=np.maximum.reduceat(tokens.lengths, borders[:-1]).tolist(),
-            references=None if training else Judgements(asked, self._told(pairs)), aligned=shared)
+            references=None if training else Judgements(asked, self._asking(theirs)), aligned=shared)
 
-    def _told(self, pairs: tuple[list[str], list[str]]) -> Any:
+    def _theirs(self, asked: Sequence[Asked]) -> tuple[list[str], list[str]]:
+        """What teachers read of all pairs."""
+        return candidates.flat(asked, theirs=bool(self.theirs))
+
+    def _reads(self, tokenizer: Any, pairs: tuple[list[str], list[str]]) -> _tokens.Tokens:
+        """What a teacher by itself makes of pairs."""
+        return _read(tokenizer, pairs, self._length(tokenizer), "the teacher's")
+
+    def _asking(self, pairs: tuple[list[str], list[str]]) -> Any:
         """Asks the teacher for its scores, with its own tokenizer; None where there is none."""
         if self.teacher is None:
             return None
         model, processor = self.teacher.model, self.teacher.processor
-        wanted = None if self.section is None else self.section.max_length
 
         def ask() -> NDArray[np.float64]:
-            tokens = _read(processor, pairs, _tokens.longest([processor], wanted), "the teacher's")
-            return answered(model, tokens, self.outputs)[:, 0]
+            return answered(model, self.of_teacher()._reads(processor, pairs), self.outputs)[:, 0]
 
         return ask
 
@@ -267,10 +311,6 @@ def _refuse_several(config: Any, source: str) -> None:
         raise CompatibilityError(f"{source} has {len(config.id2label)} outputs; expected one score of a query and a text. A "
                                  "head of several classes is for task: text-classification; to train a reranker of it first, "
                                  "say teacher: {train: {}}")
-
-
-def _is_read(feature: Any) -> bool:
-    return _columns.is_text(feature) or is_list(feature, _columns.is_text)
 
 
 def _read(tokenizer: Any, pairs: tuple[list[str], list[str]], length: int, whose: str) -> _tokens.Tokens:
