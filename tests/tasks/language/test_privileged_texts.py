@@ -319,6 +319,8 @@ def test_a_teacher_reads_what_stands_before_a_piece_of_plain_text() -> None:
     torch.testing.assert_close(spoken.logits.logits, torch.cat(list(said.values())), atol=1e-6, rtol=1e-5)
     alone = whole(task.of_teacher().prepare(split, tokenizer, None, training=False))
     assert torch.equal(alone.student["input_ids"], batch.teacher["input_ids"])
+    plain = lm(TEXT, max_length=9)
+    assert plain.taught_at_length(9) is plain
     with pytest.raises(DataError, match=r"teacher\.data\.max_length: got 8, and a piece of plain text has up to 9 tokens"):
         lm(TEXT, length=8, max_length=9)
 

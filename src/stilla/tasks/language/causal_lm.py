@@ -95,7 +95,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         if self.layout.source == "text" and own is not None and length < own:
             raise DataError(f"teacher.data.max_length: got {length}, and a piece of plain text has up to {own} tokens "
                             "(data.max_length), which the teacher is asked about. Expected more")
-        return replace(self, longest=length)._each_in_its_row()
+        return self if length == own else replace(self, longest=length)._each_in_its_row()
 
     def _each_in_its_row(self) -> Self:
         if self._told and self.section is not None and self.section.pack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from stilla.data import are_unlabelled
 from stilla.data.histories import ITEMS, NEXT
 from stilla.signals import Batch
+from stilla.tasks.language.privileged import places
 from stilla.tasks.language.vocabulary import with_unlabelled
 from stilla.tasks.recommendation.catalogue import Catalogue
 from stilla.tasks.text.sequences import NO_ROW, Blocks
@@ -95,7 +96,7 @@ class Following:
 @dataclass(frozen=True, eq=False)
 class Hiding:
     """Pieces of histories -> a batch in which some items are hidden, the same ones from both models: drawn from (seed, epoch,
-    row, piece) and nothing else."""
+    row, piece) and nothing else. `before`: of each what is read before it, and not hidden; None: nothing."""
 
     pieces: Sequence[NDArray[np.int32]]
     keys: NDArray[np.int64]
@@ -105,19 +106,20 @@ class Hiding:
     seed: int
     epoch: Tensor
     unlabelled: NDArray[np.bool_]
+    before: Sequence[NDArray[np.int32]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch.fill_(epoch)
 
     def __call__(self, examples: Sequence[int]) -> Batch:
-        width = max(len(self.pieces[one]) for one in examples)
-        ids = np.full((len(examples), width), self.catalogue.pad_token_id, np.int64)
+        read = [self.pieces[one] if self.before is None else np.concatenate([self.before[one], self.pieces[one]])
+                for one in examples]
+        ids = np.full((len(examples), max(map(len, read))), self.catalogue.pad_token_id, np.int64)
         mask, labels = np.zeros_like(ids), np.full_like(ids, NO_ROW)
-        for row, one in enumerate(examples):
-            piece = self.pieces[one]
-            hidden = self._hidden(one)
-            ids[row, : len(piece)], mask[row, : len(piece)] = piece, 1
-            labels[row, hidden], ids[row, hidden] = piece[hidden], int(self.catalogue.mask_token_id or 0)
+        for row, (one, items) in enumerate(zip(examples, read)):
+            hidden = self._hidden(one) + len(items) - len(self.pieces[one])
+            ids[row, : len(items)], mask[row, : len(items)] = items, 1
+            labels[row, hidden], ids[row, hidden] = items[hidden], int(self.catalogue.mask_token_id or 0)
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         batch = Batch(student=inputs, teacher=inputs, labels=torch.from_numpy(labels),
                       keys=torch.from_numpy(self.keys[list(examples)]))
@@ -173,6 +175,21 @@ class Foretelling:
         for row, items in enumerate(taken):
             found[row, : len(items)] = items
         return found
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two readings of the same examples in one batch: a student's, and what its teacher reads, who is asked about the same
+    items at places of its own."""
+
+    own: Callable[[Sequence[int]], Batch]
+    theirs: Callable[[Sequence[int]], Batch]
+
+    def __call__(self, examples: Sequence[int]) -> Batch:
+        batch, told = self.own(examples), self.theirs(examples)
+        assert batch.labels is not None
+        assert told.labels is not None
+        return Batch({**batch, "teacher": told.student, "words": places(batch.labels, told.labels)})
 
 
 def marks(split: Dataset) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from stilla.tasks.recommendation import models, reading
 from stilla.tasks.recommendation.catalogue import Catalogue
 from stilla.tasks.recommendation.exam import RecommendationExam, Wanted
 from stilla.tasks.recommendation.naming import titles
-from stilla.tasks.recommendation.reading import UNKNOWN, Following, Foretelling, Hiding, Read
+from stilla.tasks.recommendation.reading import UNKNOWN, Beside, Following, Foretelling, Hiding, Read
 from stilla.tasks.recommendation.sections import RecommendationData
 from stilla.tasks.recommendation.usage import RECOMMENDING
 from stilla.tasks.shared.classification import Positions
@@ -47,6 +47,8 @@ class Recommendation(Vocabulary[RecommendationData]):
     """How often every item was, in the training data."""
     looks_ahead: bool = False
     """Whether what one user is measured on may lie before what was learnt of another: the last events of all are held out."""
+    longest: int | None = None
+    """How much of a history teachers read, where that is more than their students do."""
 
     kind: ClassVar[str] = "recommendation"
     pipeline = "other"
@@ -100,8 +102,37 @@ inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     def resolved(self, section: RecommendationData) -> RecommendationData:
         return section.model_copy(update={"seen": "keep" if self.catalogue.seen else "leave_out"})
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        if columns:
+            raise DataError(f"teacher.data.{next(iter(columns))}: rows of `{self.kind}` are the items of the history itself, "
+                            "which both models read. Let the teacher read more of it: teacher.data: {max_length: ...}")
+        return self
+
+    def taught_at_length(self, length: int) -> Self:
+        """More of what a user took before the items that a student reads too."""
+        assert self.section is not None  # of a recipe
+        if length < self.section.max_length:
+            raise DataError(f"teacher.data.max_length: got {length}, and students read up to {self.section.max_length} items "
+                            "of a history (data.max_length), all of which the teacher is asked about. Expected more")
+        return self if length == self.section.max_length else replace(self, longest=length)
+
+    def of_teacher(self) -> Self:
+        if self.longest is None or self.section is None:
+            return self
+        return replace(self, longest=None, section=self.section.model_copy(update={"max_length": self.longest}),
+                       catalogue=replace(self.catalogue, max_length=self.longest))
+
+    def seeing(self, student: Loaded, spec: StudentSpec) -> Loaded:
+        """A student that is made of its teacher reads no more than the recipe says."""
+        return student if self.longest is None else replace(student, processor=self._of_student(student.processor))
+
+    def _of_student(self, catalogue: Catalogue) -> Catalogue:
+        if self.longest is None or self.section is None:
+            return catalogue
+        return replace(catalogue, max_length=min(catalogue.max_length, self.section.max_length))
+
     def adapted_to(self, teacher: Loaded) -> Self:
-        catalogue: Catalogue = teacher.processor
+        catalogue = self._of_student(teacher.processor)
         unknown = [item for item in self.taken if item not in catalogue.numbers]
         if unknown:
             events = sum(self.taken[item] for item in unknown)
@@ -169,20 +200,22 @@ inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
             raise CompatibilityError(f"teacher and student have other items, or other numbers for them ({len(teacher):,} and "
                                      f"{len(student):,}): they are compared item by item. Use a student that is made from "
                                      "the teacher (`student: {layers: ...}` or `{config: {...}}`)")
-        # both read the same: as much as the shorter of them
+        # both read the same, as much as the shorter of them, but for what a teacher reads before it
         catalogue = student if teacher is None or student.max_length <= teacher.max_length else teacher
         found = reading.read(split, catalogue, asked=not training)
         if found.lost:
             logger.info("%d events of items that the models do not know are left out", found.lost)
+        most = None if teacher is None or self.longest is None else min(self.longest, teacher.max_length)
         if not training:
-            return self._measured(found, catalogue, len(split))
+            return self._measured(found, catalogue, len(split), most)
         silent = reading.marks(split)
-        prepared = self._hidden(found, catalogue, silent, seed) if catalogue.masked else _following(found, catalogue, silent)
+        prepared = self._hidden(found, catalogue, silent, seed, most) if catalogue.masked else _following(
+            found, catalogue, silent, most)
         if not len(prepared):
             raise DataError(f"nothing can be learnt of any of the {len(split)} users: none took two items")
         return prepared
 
-    def _measured(self, found: Read, catalogue: Catalogue, users: int) -> Prepared:
+    def _measured(self, found: Read, catalogue: Catalogue, users: int, most: int | None) -> Prepared:
         rows = np.flatnonzero(found.lengths > 0)
         if not len(rows):
             raise DataError(f"nothing can be foretold of any of the {users} users: none took anything before that the models "
@@ -190,13 +223,17 @@ inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if len(rows) < users:
             logger.info("%d of %d users took nothing before that the models know: not measured", users - len(rows), users)
         collate = Foretelling(found, rows, catalogue, seen=not catalogue.seen)
+        both = None if most is None else Beside(collate, replace(collate, catalogue=replace(catalogue, max_length=most)))
         wanted = [Wanted(int(found.next[row]), np.unique(found.row(row)) if not catalogue.seen else None) for row in rows]
-        return Prepared(Positions(len(rows)), collate, rows, collate.lengths.tolist(), references=wanted)
+        return Prepared(Positions(len(rows)), both or collate, rows, collate.lengths.tolist(), references=wanted,
+                        aligned=both is None)
 
-    def _hidden(self, found: Read, catalogue: Catalogue, silent: NDArray[np.bool_], seed: int) -> Prepared:
+    def _hidden(
+        self, found: Read, catalogue: Catalogue, silent: NDArray[np.bool_], seed: int, most: int | None
+    ) -> Prepared:
         assert self.section is not None
         assert self.section.mask is not None
-        pieces, keys, parts = [], [], []
+        pieces, keys, parts, before = [], [], [], []
         for row in np.flatnonzero(found.lengths > 1):
             # from the end, so that the latest piece is a whole one
             borders = [*range(int(found.lengths[row]), 0, -catalogue.max_length), 0][::-1]
@@ -205,11 +242,14 @@ inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
                     pieces.append(found.row(row)[start:end])
                     keys.append(row)
                     parts.append(part)
+                    before.append(found.row(row)[max(0, end - (most or 0)) : start])
         rows = np.array(keys, np.int64)
         # shared, so that the loader's processes see it change
         epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         collate = Hiding(pieces, rows, np.array(parts, np.int64), catalogue, self.section.mask, seed, epoch, silent[rows])
-        return Prepared(Positions(len(pieces)), collate, rows, [len(one) for one in pieces], on_epoch=collate.set_epoch)
+        both = None if most is None else Beside(collate, replace(collate, before=before))
+        return Prepared(Positions(len(pieces)), both or collate, rows, [len(one) for one in pieces],
+                        on_epoch=collate.set_epoch, aligned=both is None)
 
     # --- histories of which only the teacher says what follows ---
 
@@ -253,12 +293,16 @@ def _no_text() -> CompatibilityError:
     return refusal("models of `recommendation` read items and no text: their vocabulary is the catalogue")
 
 
-def _following(found: Read, catalogue: Catalogue, silent: NDArray[np.bool_]) -> Prepared:
-    pieces = joined((piece, int(row)) for row in np.flatnonzero(found.lengths > 1)
-                    for piece in cut(found.row(row), catalogue.max_length))
-    blocks = Blocks.of(pieces, None, catalogue.pad_token_id)
-    return Prepared(Positions(len(blocks)), Following(blocks, silent[blocks.documents]), blocks.documents,
-                    blocks.lengths.tolist())
+def _following(found: Read, catalogue: Catalogue, silent: NDArray[np.bool_], most: int | None) -> Prepared:
+    def reading(most: int | None) -> Following:
+        pieces = joined((piece, int(row)) for row in np.flatnonzero(found.lengths > 1)
+                        for piece in cut(found.row(row), catalogue.max_length, most))
+        blocks = Blocks.of(pieces, None, catalogue.pad_token_id)
+        return Following(blocks, silent[blocks.documents])
+
+    own = reading(None)
+    return Prepared(Positions(len(own.blocks)), own if most is None else Beside(own, reading(most)), own.blocks.documents,
+                    own.blocks.lengths.tolist(), aligned=most is None)
 
 
 def _flat(split: Dataset) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -114,7 +114,8 @@ class Reranking(Task[RerankingData]):
         return replace(self, theirs=privileged.columns(self.section, columns, splits))
 
     def taught_at_length(self, length: int) -> Self:
-        return replace(self, longest=length)
+        same = self.section is not None and length == self.section.max_length
+        return self if same else replace(self, longest=length)
 
     def of_teacher(self) -> Self:
         return replace(self, as_teacher=True) if self._told else self
