@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification
 
-from stilla.errors import CompatibilityError, DataError, all_of, quoted
+from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, quoted
 from stilla.models.configs import write
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
@@ -27,13 +27,15 @@ from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
 from stilla.tasks.shared.bound import bound, usual_texts
 from stilla.tasks.shared.broken import refuse_or_leave_out
-from stilla.tasks.shared.classification import Positions
+from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.imported import ImportedModel, check_answers
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
-from stilla.tasks.text import schemes, tag_data
+from stilla.tasks.shared.privileged import column_of_teacher
+from stilla.tasks.text import around, schemes, tag_data
 from stilla.tasks.text import tokens as _tokens
+from stilla.tasks.text.around import Around
 from stilla.tasks.text.numbering import Numbering, numbering
 from stilla.tasks.text.schemes import Scheme
 from stilla.tasks.text.sections import TokenClassificationData
@@ -41,7 +43,7 @@ from stilla.tasks.text.tag_data import Found
 from stilla.tasks.text.tag_exam import TagExam, answered_words
 from stilla.tasks.text.tagged import Reading, Tagged, usable
 from stilla.tasks.text.usage import TAGGING
-from stilla.tasks.text.windows import Placed, placed, refuse_slow, windows
+from stilla.tasks.text.windows import Placed, Window, placed, refuse_slow, windows
 from stilla.tasks.text.words import Words
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,12 @@ class TokenClassification(Task[TokenClassificationData]):
     found: Found | None = None
     """How the data are read; None, as the section, for a model whose batches a person makes."""
     section: TokenClassificationData | None = None
+    theirs: str = ""
+    """The column in which teachers read the same words with more around them; empty: their students'."""
+    longest: int | None = None
+    """How many tokens they read at once, where those are more."""
+    as_teacher: bool = False
+    """Whether a teacher is asked by itself, and reads that."""
 
     kind: ClassVar[str] = "token-classification"
     usage = TAGGING
@@ -95,6 +103,53 @@ class TokenClassification(Task[TokenClassificationData]):
             ends = "last" if reading.last_too else "behind"
             return section.model_copy(update={"tokens": reading.words, "spans": reading.said, "span_ends": ends})
         return section.model_copy(update={"tokens": reading.words, "tags": reading.said, "scheme": reading.scheme or "none"})
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        """The document, in which the words of an example stand in their order, and once."""
+        reading = self._reading()
+        of_text = reading.form == "spans"
+        found = column_of_teacher(
+            columns, "text" if of_text else "tokens", reading.words, splits, (reading.said,),
+            fits=_columns.is_text if of_text else tag_data.holds_words, what="text" if of_text else "lists of words")
+        task, problems = replace(self, theirs=found), list[str]()
+        for name, split in splits.items() if found else ():
+            _, wrong = task._around({row: one.words for row, one in usable(self._section(), reading, split).items()}, split)
+            for why, rows in wrong.items():
+                attempt(problems, refuse_or_leave_out, self._section(),
+                        f"data.{name}: {why}, in {len(rows)} of {len(split)} examples", rows_in_words(split, rows))
+        if problems:
+            raise all_at_once(problems, DataError)
+        return task
+
+    def taught_at_length(self, length: int) -> Self:
+        """More around the words of its students' windows."""
+        own = self._section().max_length
+        if own is not None and length < own:
+            raise DataError(f"teacher.data.max_length: got {length}, and students read up to {own} tokens at once "
+                            "(data.max_length), about whose words the teacher is asked. Expected more")
+        return self if length == own else replace(self, longest=length)
+
+    def of_teacher(self) -> Self:
+        return replace(self, as_teacher=True) if self._told else self
+
+    @property
+    def _told(self) -> bool:
+        return bool(self.theirs) or self.longest is not None
+
+    def _around(self, own: Mapping[int, Words], split: Dataset) -> tuple[dict[int, Around], dict[str, list[int]]]:
+        if not self.theirs:
+            return {row: Around(words) for row, words in own.items()}, {}
+        return around.found(own, replace(self._reading(), words=self.theirs).worded(split), self.theirs)
+
+    def _usable(self, split: Dataset) -> tuple[dict[int, Tagged], list[Around]]:
+        """The examples that both models can read, and what teachers read of them."""
+        known = usable(self._section(), self._reading(), split)
+        there, wrong = self._around({row: one.words for row, one in known.items()}, split)
+        if wrong and self._section().broken == "refuse":
+            raise all_at_once([f"data: {why}: {rows_in_words(split, rows)}." for why, rows in wrong.items()], DataError)
+        if not there:
+            raise DataError(f"there is no example left: {self.theirs!r} holds the words of none of {len(split)}.")
+        return {row: known[row] for row in there}, list(there.values())
 
     def adapted_to(self, teacher: Loaded) -> Self:
         """With the teacher's tags: in its order, and its scheme, into which entities are written exactly."""
@@ -147,7 +202,8 @@ class TokenClassification(Task[TokenClassificationData]):
     def inscribe(self, model: nn.Module, processor: Any, teacher: Any | None) -> None:
         if self.section is None:
             return
-        length = _tokens.readable([processor, *([] if teacher is None else [teacher])], self.section.max_length)
+        others = [] if teacher is None or self._told else [teacher]  # who reads something else cuts it alone
+        length = _tokens.readable([processor, *others], self.section.max_length)
         write(model, HOW, {"length": length, "overlap": self.section.overlap, "answers": self.section.answers,
                            "words": self._reading().pattern})
 
@@ -158,23 +214,35 @@ class TokenClassification(Task[TokenClassificationData]):
         self, split: Dataset, student: Any, teacher: Any | None, *, training: bool, seed: int = 0
     ) -> Prepared:
         section = self._section()
-        known = usable(section, self._reading(), split)
+        known, read = self._usable(split)
         examples = [one.words for one in known.values()]
         both = [student] if teacher is None else [student, teacher]
         length = _tokens.longest(both, section.max_length)
         # in training, a teacher of the same rules is asked about the very pieces that the student reads
-        told = numbering(student, teacher) if training and teacher is not None else None
+        wider = teacher is not None and self._told and not self.as_teacher
+        told = numbering(student, teacher) if training and teacher is not None and not wider else None
         same = teacher is None or told is not None or _tokens.same(student, teacher)
         cut = windows(examples, [student] if same else both, length, section.overlap)
-        ours = placed(student, examples, cut, length, section.answers)
-        theirs = ours if same else placed(teacher, examples, cut, length, section.answers)
+        ours = self._placed(student, examples, read, cut, length)
+        theirs = ours if same and not wider else (self.of_teacher() if wider else self)._placed(
+            teacher, examples, read, cut, length)
         self._tell(ours, theirs, len(cut), len(examples), length)
         numbers = [self._numbered(one) for one in known.values()]
         labels = [numbers[one.example][one.answers : one.until] for one in cut]
         keys = np.array(list(known), np.int64)[[one.example for one in cut]]
         return Prepared(
             examples=Positions(len(cut)), collate=_Collate(ours, theirs, labels, keys, told), keys=keys,
-            lengths=ours.tokens.lengths.tolist(), references=labels, aligned=same)
+            lengths=ours.tokens.lengths.tolist(), references=labels, aligned=same and not wider)
+
+    def _placed(
+        self, tokenizer: Any, examples: Sequence[Words], read: Sequence[Around], cut: Sequence[Window], length: int
+    ) -> Placed:
+        """Windows as this task's models read them."""
+        section = self._section()
+        if not self.as_teacher:
+            return placed(tokenizer, examples, cut, length, section.answers)
+        most = _tokens.longest([tokenizer], self.longest or section.max_length)
+        return around.placed_around(tokenizer, read, cut, most, section.answers)
 
     def _tell(self, ours: Placed, theirs: Placed, cut: int, examples: int, length: int) -> None:
         if cut > examples:
@@ -205,6 +273,9 @@ class TokenClassification(Task[TokenClassificationData]):
         """Lists of words, or texts; where the labelled data have lists, texts are cut as `data.words` says."""
         reading, wanted = self._reading(), (self._reading().words,)
         labels = (reading.said,)
+        if self.theirs:  # which of two is the teacher's, nobody guesses
+            fits, what = (_columns.is_text, "text") if reading.form == "spans" else (tag_data.holds_words, "lists of words")
+            return bound(pool, (*wanted, self.theirs), called, fits, what, lambda pool, _: None, labels)
         if reading.form == "spans":
             return bound(pool, wanted, called, _columns.is_text, "text", partial(usual_texts, count=1), labels)
         lists = [name for name in pool.column_names if tag_data.holds_words(pool.features[name])]
@@ -216,19 +287,21 @@ class TokenClassification(Task[TokenClassificationData]):
         return Dataset(pa.table({reading.words: pa.array(cut, pa.list_(pa.string()))}))
 
     def usable(self, pool: Dataset) -> Dataset:
-        rows = [row for row, words in enumerate(self._reading().worded(pool)) if words is None]
-        if not rows:
-            return pool
-        refuse_or_leave_out(self._section(), f"data.unlabelled: {self._reading().words!r} has no words in {len(rows)} of "
-                            f"{len(pool)} examples", rows_in_words(pool, rows))
-        return pool.select(np.setdiff1d(np.arange(len(pool)), rows))
+        own = {row: words for row, words in enumerate(self._reading().worded(pool)) if words is not None}
+        there, wrong = self._around(own, pool)
+        if len(own) < len(pool):
+            wrong[f"{self._reading().words!r} has no words"] = [row for row in range(len(pool)) if row not in own]
+        for why, rows in wrong.items():
+            refuse_or_leave_out(self._section(), f"data.unlabelled: {why} in {len(rows)} of {len(pool)} examples",
+                                rows_in_words(pool, rows))
+        return pool.select(list(there)) if wrong else pool
 
     def beside(self, split: Dataset) -> Dataset:
-        return split.select_columns([self._reading().words, self._reading().said])
+        return split.select_columns([self._reading().words, *([self.theirs] if self.theirs else []), self._reading().said])
 
     @property
-    def text_column(self) -> str:
-        return self._reading().words
+    def text_column(self) -> str | None:
+        return None if self.theirs else self._reading().words
 
     def traces(self, split: Dataset) -> Iterable[tuple[str]]:
         return (("" if words is None else words.text,) for words in self._reading().worded(split))

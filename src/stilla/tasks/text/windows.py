@@ -28,7 +28,7 @@ NO_WORD, UNSEEN = -1, -2
 Answering = Literal["first", "last"]
 
 _AT_ONCE = 1000
-_SLACK = (0, 4, 16, 64)
+SLACK = (0, 4, 16, 64)
 """Tokens that windows are made shorter by, one after the other: a text has other tokens beside a cut than within."""
 
 
@@ -82,9 +82,9 @@ def windows(
         raise DataError(f"data.max_length: got {length}; expected more than the {length - room} special tokens of every text")
     long: dict[int, NDArray[np.int64]] = {}
     for tokenizer in tokenizers:
-        for example, starts, ends, total in _encoded(tokenizer, examples, room):
+        for example, starts, ends, total in encoded(tokenizer, examples, room):
             if total > length:
-                needs = _needs(examples[example], starts, ends)
+                needs = needs_of(examples[example], starts, ends)
                 long[example] = np.maximum(long[example], needs) if example in long else needs
     found: list[Window] = []
     for example, words in enumerate(examples):
@@ -100,10 +100,10 @@ def _fitting(
     room: int, overlap: float,
 ) -> list[Window]:
     """The windows of one example, a little shorter where some have more tokens by themselves than within the example."""
-    for slack in _SLACK:
+    for slack in SLACK:
         cut = shared_out(example, spans(needs, max(1, room - slack), overlap))
         several = [words.part(one.first, one.end) for one in cut if one.end - one.first > 1]
-        if all(total <= length for tokenizer in tokenizers for *_, total in _encoded(tokenizer, several)):
+        if all(total <= length for tokenizer in tokenizers for *_, total in encoded(tokenizer, several)):
             break
     return cut
 
@@ -158,14 +158,14 @@ def placed(
     places: list[NDArray[np.int32]] = []
     for start in tracked(range(0, len(texts), _AT_ONCE), "tokenising"):
         part = texts[start : start + _AT_ONCE]
-        encoded = tokenizer([one.text for one in part], truncation=True, max_length=length, padding=False,
-                            return_offsets_mapping=True, return_token_type_ids=typed, return_attention_mask=False,
-                            verbose=False)
+        said = tokenizer([one.text for one in part], truncation=True, max_length=length, padding=False,
+                         return_offsets_mapping=True, return_token_type_ids=typed, return_attention_mask=False,
+                         verbose=False)
         for row, (words, window) in enumerate(zip(part, cut[start:])):
-            ids.append(np.array(encoded["input_ids"][row], np.int32))
+            ids.append(np.array(said["input_ids"][row], np.int32))
             if typed:
-                types.append(np.array(encoded["token_type_ids"][row], np.int8))
-            begin, end = offsets_of(encoded["offset_mapping"][row])
+                types.append(np.array(said["token_type_ids"][row], np.int8))
+            begin, end = offsets_of(said["offset_mapping"][row])
             found = _answering(words, begin, end, answering)
             places.append(found[window.answers - window.first : window.until - window.first])
     padding: dict[str, int] = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
@@ -211,14 +211,14 @@ def _answering(words: Words, begin: NDArray[np.int64], end: NDArray[np.int64], a
     return np.where(there, token, UNSEEN).astype(np.int32)
 
 
-def _needs(words: Words, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+def needs_of(words: Words, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
     """(words,) how many tokens of an example are each word's, those of no character among them (a space before it; special
     ones are the first word's); at least one."""
     owner = np.searchsorted(np.array(words.starts), np.maximum(end - 1, begin), side="right") - 1
     return np.maximum(1, np.bincount(owner.clip(0), minlength=len(words))).astype(np.int64)
 
 
-def _encoded(
+def encoded(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Words], over: int = 0
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64], int]]:
     """(example, where its tokens begin and end, how many there are with special ones), uncut; `over`: only of texts that
@@ -226,9 +226,9 @@ def _encoded(
     some = [number for number, one in enumerate(examples) if 2 * len(one.text.encode()) > over]
     for start in range(0, len(some), _AT_ONCE):
         part = some[start : start + _AT_ONCE]
-        encoded = tokenizer([examples[one].text for one in part], truncation=False, padding=False, verbose=False,
-                            return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False)
-        for example, mapping in zip(part, encoded["offset_mapping"]):
+        said = tokenizer([examples[one].text for one in part], truncation=False, padding=False, verbose=False,
+                         return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False)
+        for example, mapping in zip(part, said["offset_mapping"]):
             yield (example, *offsets_of(mapping), len(mapping))
 
 
