@@ -288,7 +288,7 @@ def _in_columns(row: Mapping[str, str], recipe: Recipe, draw: random.Random) -> 
     value: object = [row["topic"], *draw.sample(["old", "new"], 1)] if several else row["topic"]
     if recipe.data.kind == "regression":
         value = round(draw.uniform(0, 5), 2)
-    return {**dict.fromkeys([*texts, *recipe.teacher.data.get("text", ())], row["text"]), label: value}
+    return {**dict.fromkeys([*texts, *recipe.teacher.columns.get("text", ())], row["text"]), label: value}
 
 
 def _pictures(folder: Path, recipe: Recipe) -> dict[str, str]:

@@ -208,6 +208,11 @@ class Data(Section):
         return {}
 
     @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]:
+        """By name what teachers of these read in place of their students, as `teacher.data` of a run of one."""
+        return {}
+
+    @property
     def tasks(self) -> Mapping[str, str]:
         """By name what every task is, where there are several."""
         return {}

@@ -13,7 +13,8 @@ from stilla.recipe.api import Api
 from stilla.recipe.fitting import Limits
 from stilla.recipe.paths import PathName, TrainerFields
 from stilla.recipe.reptile import Reptile
-from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, TOKENS, WEIGHT, Section, Strings
+from stilla.recipe.section import BATCH, EPOCHS, LAYERS, RATE, STEPS, WEIGHT, Section, Strings
+from stilla.recipe.told import Told, columns_of, longest_of
 from stilla.recipe.vocabulary import SmallerVocabulary
 from stilla.recipe.weights import Interpolated
 from stilla.recipe.width import EXAMPLES_OF_IMPORTANCE as EXAMPLES
@@ -174,7 +175,7 @@ class TeacherTraining(Training):
 class Teacher(ModelSource):
     """The model that knows."""
 
-    data: Mapping[str, Strings | Annotated[int, Field(ge=2, le=TOKENS)]] = Field(default_factory=dict)
+    data: Told = Field(default_factory=dict)
     """What it alone reads, by the field of `data` that says what a student reads instead: columns, `{text: english}`, and how
     much of them, `{max_length: 1024}`."""
     train: TeacherTraining | None = None
@@ -207,23 +208,15 @@ class Teacher(ModelSource):
             raise ValueError("config: a model of random weights knows nothing; train it first (`train: {epochs: 20}`)")
         return self
 
-    @model_validator(mode="after")
-    def _lengths_are_numbers(self) -> Self:
-        for field, said in self.data.items():
-            if isinstance(said, int) != (field == "max_length"):
-                raise ValueError(f"data.{field}: got {said if isinstance(said, int) else list(said)}; expected "
-                                 f"{'a number, how much it reads' if field == 'max_length' else 'the name of a column'}")
-        return self
-
     @property
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """What it reads of the data in place of what its students read, by the field that says theirs."""
-        return {field: said for field, said in self.data.items() if not isinstance(said, int)}
+        return columns_of(self.data)
 
     @property
     def longest(self) -> int | None:
         """How much it reads, where that is not as much as its students."""
-        return next((said for said in self.data.values() if isinstance(said, int)), None)
+        return longest_of(self.data)
 
     @property
     def told(self) -> dict[str, Any]:

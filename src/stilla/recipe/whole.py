@@ -68,8 +68,10 @@ class Recipe(Section):
     def by_name(self) -> Mapping[str, Recipe]:
         """By name the recipe of every task that is learnt, with the data of that task alone; of a single one, which has no
         name, this."""
-        return {name: self.model_copy(update={"task": self.data.tasks[name], "data": section})
-                for name, section in self.data.each.items()} or {"": self}
+        return {name: self.model_copy(update={
+            "task": self.data.tasks[name], "data": section,
+            "teacher": self.teacher.model_copy(update={"data": self.data.told.get(name, {})}),
+        }) for name, section in self.data.each.items()} or {"": self}
 
     @property
     def all_written(self) -> bool:

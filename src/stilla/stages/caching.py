@@ -61,7 +61,8 @@ def reading(recipe: Recipe, task: Task) -> dict[str, Any]:
     """How the data are read, wherever they come from."""
     resolved: Data = task.resolved(recipe.data)
     # of several tasks the data lie elsewhere each, and their teachers count by their weights
-    parts: Any = {name: {"data": set(WHERE), "teacher": True, "cache": True} for name in resolved.each}
+    parts: Any = {name: {"data": set(WHERE), "teacher": True, "cache": True,
+                         **({} if name in resolved.told else {"teacher_data": True})} for name in resolved.each}
     return resolved.model_dump(mode="json", exclude={**dict.fromkeys(WHERE, True), **({"parts": parts} if parts else {})})
 
 

@@ -71,6 +71,21 @@ def test_a_teacher_may_read_a_pair_where_its_student_reads_one_text() -> None:
     assert tokens(batch.teacher) == [tokenizer(*pair)["input_ids"] for pair in zip(ROWS["text"], ROWS["hint"])]
 
 
+def test_a_teacher_may_read_more_of_a_text_than_its_student() -> None:
+    tokenizer, split = tiny.bert_tokenizer(), Dataset.from_dict({**ROWS, "text": ["a b c a b c", "b", "c a b c"]})
+    task = text_task(told={}, max_length=4).taught_at_length(7)
+    prepared = task.prepare(split, tokenizer, tokenizer, training=True)
+    batch = whole(prepared)
+    assert [len(one) for one in tokens(batch.student)] == [4, 3, 4]
+    assert tokens(batch.teacher) == [tokenizer(one, truncation=True, max_length=7)["input_ids"] for one in split["text"]]
+    assert not prepared.aligned
+    assert tokens(whole(task.of_teacher().prepare(split, tokenizer, None, training=True)).student) == tokens(batch.teacher)
+    plain = text_task(told={}, max_length=4)
+    assert plain.taught_at_length(4) is plain
+    with pytest.raises(DataError, match=r"data\.augment: light .* the teacher reads something else"):
+        text_task(told={}, augment="light").taught_at_length(7)
+
+
 def test_similar_words_are_for_teachers_that_read_the_same() -> None:
     with pytest.raises(DataError, match=r"data\.augment: light .* the teacher reads something else"):
         text_task(augment="light")

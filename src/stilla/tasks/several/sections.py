@@ -20,6 +20,7 @@ from stilla.recipe import Data, ModelSource
 from stilla.recipe.kinds import sections_or_any
 from stilla.recipe.paths import PathName
 from stilla.recipe.section import TEMPERATURE, Section
+from stilla.recipe.told import Told
 
 KINDS = ("text-classification", "token-classification")
 """The tasks that can be one of several: those whose models are an encoder with a head on it."""
@@ -45,6 +46,8 @@ class Part(Section):
     teacher: Annotated[ModelSource | None, BeforeValidator(_named_alone, json_schema_input_type=ModelSource | str | None)] = (
         None)
     """The model that knows it; by default the recipe's teacher."""
+    teacher_data: Told = Field(default_factory=dict)
+    """What that model reads in place of its student, as `teacher.data` of a run of this task alone says it."""
     cache: PathName | None = None
     """Where what its teacher says lies, or is to lie: the cache of a run of this task alone, of which each reads what the
     other has stored. By default a folder of the part's name in the recipe's cache."""
@@ -109,6 +112,10 @@ class SeveralData(Data):
     @property
     def stores(self) -> Mapping[str, str]:
         return {name: part.cache for name, part in self.parts.items() if part.cache is not None}
+
+    @property
+    def told(self) -> Mapping[str, Mapping[str, Any]]:
+        return {name: part.teacher_data for name, part in self.parts.items() if part.teacher_data}
 
     @property
     def each(self) -> Mapping[str, Data]:

@@ -22,6 +22,7 @@ from stilla.objectives.base import Term
 from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec
 from stilla.recipe.kinds import KINDS
 from stilla.recipe.schedule import schedule
+from stilla.recipe.told import LENGTH, columns_of, longest_of
 from stilla.runtime.imports import import_path
 from stilla.signals import Batch, Dense, Form, Side, Signals
 from stilla.tasks.answers import NO_ANSWER, Answers
@@ -65,12 +66,27 @@ class Several(Task[SeveralData]):
         for name, part in section.parts.items():
             try:
                 own = {split: some for split, examples in splits.items() if len(some := part_of(examples, name)[0])}
-                parts[name] = _task(part.task).understand(part.data, own)
+                task = _task(part.task).understand(part.data, own).taught_from(columns_of(part.teacher_data), own)
+                most = longest_of(part.teacher_data)
+                parts[name] = task if most is None else task.taught_at_length(most)
             except DataError as error:
-                problems += [of_part(name, problem) for problem in error.problems]
+                problems += [of_part(name, problem).replace("teacher.data", f"data.parts.{name}.teacher_data")
+                             for problem in error.problems]
         if problems:
             raise all_at_once(problems, DataError)
         return cls(parts, section)
+
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        if columns:
+            raise DataError("teacher.data: every task has data of its own. Say what a teacher reads of them where they are "
+                            "named: data: {parts: {NAME: {teacher_data: ...}}}")
+        return self
+
+    def taught_at_length(self, length: int) -> Self:
+        return self.taught_from({LENGTH: ()}, {})
+
+    def of_teacher(self) -> Self:
+        return self._each(lambda name, task: task.of_teacher())
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Self:

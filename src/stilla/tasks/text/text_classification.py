@@ -50,6 +50,8 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
     """The column, or two for pairs."""
     teachers: tuple[str, ...] = ()
     """The columns that teachers read instead; empty: the same."""
+    longest: int | None = None
+    """How many tokens they read, where those are not as many."""
     embedding: Tensor | None = field(default=None, compare=False, repr=False)
     """The teacher's, (vocabulary, width): which words are similar to it; None where no teacher is known."""
     proposals: Proposals | None = field(default=None, compare=False, repr=False)
@@ -91,21 +93,39 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         found = columns_of_teacher(columns, "text", splits, self.problem.columns)
-        if found and self.section is not None and self.section.augment not in ("auto", "none"):
+        self._refuse_changes(told=bool(found))
+        return replace(self, teachers=() if found == self.text else found)
+
+    def taught_at_length(self, length: int) -> Self:
+        """More of a text than its students do."""
+        self._refuse_changes(told=True)
+        same = self.section is not None and length == self.section.max_length
+        return self if same else replace(self, longest=length)
+
+    def _refuse_changes(self, *, told: bool) -> None:
+        if told and self.section is not None and self.section.augment not in ("auto", "none"):
             said = "contextual" if self.contextual else "light"
             raise DataError(f"data.augment: {said} replaces words in what both models read, and here the teacher reads "
                             "something else (teacher.data). Use augment: none.")
-        return replace(self, teachers=() if found == self.text else found)
+
+    @property
+    def _told(self) -> bool:
+        return bool(self.teachers) or self.longest is not None
 
     def of_teacher(self) -> Self:
-        return replace(self, text=self.teachers, teachers=()) if self.teachers else self
+        if not self._told:
+            return self
+        section = self.section
+        if section is not None and self.longest is not None:
+            section = section.model_copy(update={"max_length": self.longest})
+        return replace(self, text=self.teachers or self.text, teachers=(), longest=None, section=section)
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
         """Measured to help students cut from a teacher that tells classes of single texts apart, and those of random weights
         that read its tokens; of given ones nobody knows. Two texts that no longer speak of the same say something else
         (elsewhere measured to cost 16 points)."""
         fresh = student.config is not None and student.processor is None
-        knows = not is_import_path(teacher.model) and not self.teachers
+        knows = not is_import_path(teacher.model) and not self._told
         return "light" if (student.is_cut or fresh) and knows and self.problem.kind != "regression" and len(self.text) == 1 \
             else "none"
 
@@ -137,7 +157,7 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
         return Loaded(model, tokenizer, source.model)
 
     def as_measured(self, processor: Any, teacher: Any) -> Any:
-        beside = [] if self.teachers else [teacher]  # who reads other texts cuts them alone
+        beside = [] if self._told else [teacher]  # who reads other texts cuts them alone
         return processor if self.section is None else _tokens.no_longer(processor, beside, self.section.max_length)
 
     def texts(self, split: Dataset, processor: Any) -> Texts:
@@ -150,7 +170,7 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
     ) -> Prepared:
         if self.section is None:
             raise CompatibilityError("a task made of a model has no columns to prepare; use `understand`.")
-        if teacher is not None and self.teachers:
+        if teacher is not None and self._told:
             return side_by_side(self.prepare(split, student, None, training=training, seed=seed),
                                 self.of_teacher().prepare(split, teacher, None, training=training, seed=seed))
         texts = [_columns.values(split, column) for column in self.text]
