@@ -7,6 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -73,9 +75,9 @@ def layout(own: Layout, columns: Mapping[str, tuple[str, ...]], splits: Mapping[
     talking = own.source == "messages"
     answers = own.columns[1:]
     field, beside = "prompt" if answers else "messages", "tools" if talking else "context"
-    kind = {"fits": lambda _: True, "what": "conversations"} if talking else {"fits": is_text, "what": "text"}
-    read = column_of_teacher(columns, field, own.columns[0], splits, answers, beside=(beside,), **kind)
-    more = column_of_teacher(columns, beside, own.tools if talking else own.context, splits, answers, beside=(field,), **kind)
+    find = partial(column_of_teacher, columns, splits=splits, labels=answers, fits=_anything if talking else is_text)
+    read = find(field, own.columns[0], beside=(beside,))
+    more = find(beside, own.tools if talking else own.context, beside=(field,))
     if read and talking and (silent := [name for name, split in splits.items() if not is_talk(split, read)]):
         raise DataError(f"teacher.data.{field}: {read!r} of data.{silent[0]} holds {said(splits[silent[0]].features[read])}; "
                         "expected lists of {role, content}.")
@@ -83,6 +85,11 @@ def layout(own: Layout, columns: Mapping[str, tuple[str, ...]], splits: Mapping[
     if talking:
         return replace(own, columns=read_columns, tools=more or own.tools)
     return replace(own, columns=read_columns, context=more or own.context)
+
+
+def _anything(_: Any) -> bool:
+    """Whether a column may hold conversations, or tools: that is seen by what stands in it."""
+    return True
 
 
 def paired(own: Pieces, theirs: Pieces) -> tuple[Pieces, Pieces]:
