@@ -83,6 +83,13 @@ def test_ljspeech_is_read_as_it_is_unpacked_and_what_is_spoken_is_its_text_in_wo
     assert rows[0]["id"] == "LJ001-0000"
 
 
+def test_a_teacher_says_the_text_that_its_student_says(folder: Path) -> None:
+    task, split = bound(folder)
+    assert task.taught_from({}, {"train": split}) is task
+    with pytest.raises(CompatibilityError, match=r"teacher\.data: both models of `text-to-speech` say the same text"):
+        task.taught_from({"text": ("text",)}, {"train": split})
+
+
 @pytest.mark.parametrize(("line", "words"), [
     ("LJ001-0000|a|b|c|d", "line 1: has 5 columns"), ("LJ001-0000|a\nLJ009|b", "line 2: names 'LJ009'.*no wavs/LJ009.wav")])
 def test_a_line_of_ljspeech_that_is_none_is_refused_by_its_number(tmp_path: Path, line: str, words: str) -> None:

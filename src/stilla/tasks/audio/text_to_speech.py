@@ -116,6 +116,12 @@ class TextToSpeech(Task[TextToSpeechData]):
     def resolved(self, section: TextToSpeechData) -> TextToSpeechData:
         return section.model_copy(update={"audio": self.audio, "text": self.text})
 
+    def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
+        if columns:
+            raise CompatibilityError(f"teacher.data: both models of `{self.kind}` say the same text, of whose tokens it is "
+                                     "said how long each lasts. Leave it out")
+        return self
+
     def settled(self, teacher: ModelSource, student: StudentSpec) -> Self:
         if self.durations is None and isinstance(teacher, Teacher):
             refuse_untold(teacher, student)
