@@ -15,6 +15,7 @@ import stilla
 from stilla.after import evaluate_run, report_run
 from stilla.errors import CompatibilityError, DataError, ExportError, RecipeError, TrainingError
 from stilla.recipe.file import from_options, read
+from stilla.report.table import markdown_facts
 from stilla.stages import scoring, training
 from stilla.stages.folder import RunFolder
 from stilla.stages.scoring import export_all
@@ -115,6 +116,13 @@ def test_labels_alone_are_handed_over_as_they_were_best_on_validation_data(
     assert kept == pytest.approx(max(seen))
     assert len(seen) == 8
     assert "baseline: kept: the weights as of step" in capfd.readouterr().err
+    which = run.scores.best["baseline"]
+    assert (which.passes, which.of, which.metric) == (1 + seen.index(max(seen)), 8, "accuracy")
+    assert which.value == pytest.approx(kept)
+    said = f"after {which.passes:g} of 8 passes"
+    assert said in markdown_facts(run.scores)
+    assert said in run.report.read_text(encoding="utf-8")
+    assert "student" not in run.scores.best
 
 
 def test_the_baseline_takes_as_many_steps_as_the_student(done: tuple[Path, stilla.Run]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from stilla.report import numbers
 from stilla.report.table import Row, ScoreTable, full_table, markdown_table, score_table
 from stilla.runtime.files import sealed, unsealed
-from stilla.scores import Cost, Interval, Measured, PairedTest, Scores
+from stilla.scores import Best, Cost, Interval, Measured, PairedTest, Scores
 
 from . import fakes
 
@@ -85,6 +85,17 @@ def test_the_p_of_the_difference_is_said_with_the_least_that_it_can_be() -> None
         "both exchanged in pairs; with 3 seeds not below 0.25, whatever the difference; from 6 on below 0.05")
     six = replace(fakes.digits(), tests={"seeds": PairedTest(0.03125, 0.03125, 6)})
     assert facts(score_table(six))[title] == ("0.031 over seeds", "both exchanged in pairs; 6 seeds")
+
+
+def test_which_weights_of_labels_alone_were_kept_is_said_by_seed() -> None:
+    best = {"baseline": Best(3.0, 10.0, "accuracy", 0.912), "student": Best(9.0, 10.0, "kl", 0.2)}
+    title = "labels alone, kept"
+    assert facts(score_table(replace(fakes.intents(), best=best)))[title] == (
+        "after 3 of 10 passes", "where its accuracy on validation data was best (91.2 %)")
+    best |= {"baseline-1": Best(4.5, 10.0, "accuracy", 0.9)}
+    assert facts(score_table(replace(fakes.intents(), best=best)))[title] == (
+        "after 3, 4.5 of 10 passes", "where its accuracy on validation data was best (91.2 %, 90.0 %)")
+    assert title not in facts(score_table(fakes.intents()))
 
 
 def test_a_ratio_of_before_there_were_intervals_is_shown_without_one() -> None:

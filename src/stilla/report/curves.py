@@ -32,7 +32,7 @@ class StageLog:
 
     `subject`: whose training it is. `seed` and `part` are empty where the name does not say them. `ended_at`: after which
     part of the steps that it was given, where that was logged. `extended`: how it ended where it might have gone on, as the
-    training logged it.
+    training logged it. `best`: which of its weights were kept, likewise.
     """
 
     subject: str
@@ -42,6 +42,7 @@ class StageLog:
     evaluations: Mapping[str, Points]
     ended_at: float | None = None
     extended: Mapping[str, Any] | None = None
+    best: Mapping[str, Any] | None = None
 
     @property
     def stage(self) -> tuple[str, str]:
@@ -75,6 +76,7 @@ def read_log(path: Path) -> tuple[Training, int]:
     stages: dict[str, tuple[dict[str, dict[float, float]], dict[str, dict[float, float]]]] = {}
     ended: dict[str, float] = {}
     extended: dict[str, Mapping[str, Any]] = {}
+    best: dict[str, Mapping[str, Any]] = {}
     for line in _lines(path):
         if line is None:
             unread += 1
@@ -86,7 +88,9 @@ def read_log(path: Path) -> tuple[Training, int]:
             ended[str(line["stage"])] = here
         if isinstance(how := line.get("extended"), Mapping):
             extended[str(line["stage"])] = how
-    found = tuple(_stage(name, *curves, ended.get(name), extended.get(name))
+        if isinstance(which := line.get("best"), Mapping):
+            best[str(line["stage"])] = which
+    found = tuple(_stage(name, *curves, ended.get(name), extended.get(name), best.get(name))
                   for name, curves in stages.items() if any(curves))
     return Training(found), unread
 
@@ -126,10 +130,10 @@ def _note(curves: dict[str, dict[float, float]], step: float, values: Mapping[st
 
 def _stage(name: str, losses: Mapping[str, Mapping[float, float]],
            evaluations: Mapping[str, Mapping[float, float]], ended_at: float | None,
-           extended: Mapping[str, Any] | None) -> StageLog:
+           extended: Mapping[str, Any] | None, best: Mapping[str, Any] | None) -> StageLog:
     found = re.fullmatch(r"(.+?)(?:-(?:seed)?(\d+))?(?:\.(\d+))?", name)
     subject, seed, part = found.groups(default="") if found else (name, "", "")
-    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), ended_at, extended)
+    return StageLog(subject, seed, part, _sorted(losses), _sorted(evaluations), ended_at, extended, best)
 
 
 def _sorted(curves: Mapping[str, Mapping[float, float]]) -> dict[str, Points]:

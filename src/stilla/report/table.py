@@ -118,6 +118,7 @@ def facts(scores: Scores) -> tuple[Fact, ...]:
         _difference_fact("student − teacher", scores, scores.gap) if taught else None,
         _difference_fact("student − labels alone", scores, scores.difference) if scores.baseline else None,
         _test_fact(scores) if scores.tests else None,
+        _best_fact(scores) if scores.baseline else None,
     ]
     if scores.flipped:
         total = scores.decided
@@ -288,6 +289,18 @@ def _test_fact(scores: Scores) -> Fact:
     else:
         why = f"{seeds.pairs} seeds"
     return Fact("p of student − labels alone", ", ".join(found), f"both exchanged in pairs; {why}")
+
+
+def _best_fact(scores: Scores) -> Fact | None:
+    """Which weights of labels alone everything is compared with, where its best ones were kept."""
+    found = [one for name, one in scores.best.items() if name.partition("-")[0] == "baseline"]
+    if not found:
+        return None
+    passes = ", ".join(f"{one.passes:.3g}" for one in found)
+    of = ", ".join(dict.fromkeys(f"{one.of:.3g}" for one in found))
+    metric, values = found[0].metric, ", ".join(numbers.quality(one.metric, one.value) for one in found)
+    return Fact("labels alone, kept", f"after {passes} of {of} passes",
+                f"where its {metric_title(metric)} on validation data was best ({values})")
 
 
 def _keys(dictionaries: Iterable[Mapping[str, object]]) -> list[str]:

@@ -5,7 +5,7 @@ A *subject* is one measured model: `teacher` (but where it is behind an address)
 labels alone), `student`, and one per exported file (`onnx`, `int8`; of the baseline `baseline-onnx`).
 """
 
-from stilla.scores.beside import Adapted, Group, Grouped, Kept, Part, Reason, Reasons
+from stilla.scores.beside import Adapted, Best, Group, Grouped, Kept, Part, Reason, Reasons
 from stilla.scores.values import (
     Bin,
     Calibration,
@@ -27,6 +27,7 @@ __all__ = [
     "OF_BASELINE",
     "PERSONAL",
     "Adapted",
+    "Best",
     "Bin",
     "Calibration",
     "ClassScore",

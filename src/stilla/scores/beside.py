@@ -49,6 +49,17 @@ class Kept(Checked):
 
 
 @dataclass(frozen=True)
+class Best(Checked):
+    """Which weights of a training were kept: those after so many `passes` of the `of` that it made, as its `metric` on
+    validation data was best there: `value`."""
+
+    passes: float
+    of: float
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Adapted(Checked):
     """How good a teacher was on so many validation examples, by the headline metric, before and after it was adapted to the
     (first) student along that one's training."""

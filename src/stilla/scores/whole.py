@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from stilla import views
 from stilla.errors import StillaError
 from stilla.runtime.files import sealed, unsealed, write_whole
-from stilla.scores.beside import Adapted, Grouped, Kept, Part, Reasons
+from stilla.scores.beside import Adapted, Best, Grouped, Kept, Part, Reasons
 from stilla.scores.values import ClassScore, Flip, Interval, Measured, PairedTest, Sample
 from stilla.views import Checked
 
@@ -40,6 +40,7 @@ class Scores(Checked):
     `slices`: of the headline split; `shifted`: splits of other data, measured beside it.
     `deploy`: the student, or the baseline where that is better beyond noise on validation data.
     `kept`: where the student was another run's, what it still knows of that run's task.
+    `best`: by training (`baseline`, `baseline-1` of the next seed), which of its weights were kept, where the best were.
     `adapted`: where the teacher was adapted along with the student, how good it was before and after.
     `parts`: of several tasks that are learnt at once, the scores of each by itself.
     `grouped`: what parts of the student for groups of examples are worth, where there are some.
@@ -72,6 +73,7 @@ class Scores(Checked):
     shifted: tuple[Part, ...] = ()
     deploy: str = "student"
     kept: Kept | None = None
+    best: Mapping[str, Best] = field(default_factory=dict)
     adapted: Adapted | None = None
     reasons: Reasons | None = None
     parts: Mapping[str, Scores] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stilla.report.curves import StageLog, read_log
-from stilla.scores import Scores, metric_title
+from stilla.scores import Best, Scores, metric_title
 from stilla.training.converging import LATE, MUCH, Ending, late_progress
 
 
@@ -40,11 +40,23 @@ def converged(log: Path) -> Iterator[tuple[str, str]]:
             yield stage.subject, ending.said(metric_title(ending.measure))
 
 
+def best(log: Path) -> Iterator[tuple[str, Best]]:
+    """Trainings that kept their best weights, and which these are: of several stages the last one's."""
+    for stage in read_log(log)[0].stages:
+        try:
+            if (which := stage.best) is not None:
+                yield (f"{stage.subject}-{stage.seed}" if stage.seed else stage.subject), Best(
+                    float(which["passes"]), float(which["of"]), str(which["metric"]), float(which["value"]))
+        except (KeyError, TypeError, ValueError):
+            continue  # of a log that somebody changed nobody knows
+
+
 def said_in(scores: Scores, log: Path, ours: Sequence[str]) -> Scores:
-    """The scores with why the trainings of these subjects ended, and what that leaves open."""
+    """The scores with why the trainings of these subjects ended, what that leaves open, and which weights were kept."""
     found = [f"training {'on labels alone' if subject == 'baseline' else f'of the {subject}'}: it {said}"
              for subject, said in (*ended_early(log), *converged(log), *still_growing(log)) if subject in ours]
-    return replace(scores, notes=(*scores.notes, *found))
+    kept = {name: one for name, one in best(log) if name.partition("-")[0] in ours}
+    return replace(scores, notes=(*scores.notes, *found), best=kept)
 
 
 def _first_seeds(log: Path) -> Iterator[StageLog]:

@@ -244,13 +244,22 @@ class Log(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             self.whole = {"stage": self.stage, "step": state.global_step,
-                          "ended_at": state.global_step / max(state.max_steps, 1), **self.ending(), **self.taken()}
+                          "ended_at": state.global_step / max(state.max_steps, 1), **self.ending(),
+                          **self.best(args, state), **self.taken()}
             self.folder.append_log(self.whole)  # also where somebody stopped it: the checkpoint holds these steps
 
     def ending(self) -> dict[str, Any]:
         """How a training has ended that might have gone on; nothing of one that somebody stopped."""
         ending = None if self.extending is None else self.extending.ending
         return {} if ending is None or ending.goes_on else {"extended": ending.plain()}
+
+    def best(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+        """Which weights are kept, where the best are; nothing of a training that somebody stopped."""
+        if not (args.load_best_model_at_end and state.best_global_step) or self.guard.stopping or not state.epoch:
+            return {}
+        passes = state.epoch * state.best_global_step / state.global_step
+        metric = (args.metric_for_best_model or "").removeprefix("eval_")
+        return {"best": {"passes": passes, "of": state.epoch, "metric": metric, "value": state.best_metric}}
 
     def taken(self) -> dict[str, float]:
         asked = 0 if self.teacher is None else self.teacher.entered
