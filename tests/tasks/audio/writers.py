@@ -28,11 +28,18 @@ SECONDS = 2
 """That the tiny Whisper hears at once."""
 
 
-def tokenizer(languages: Sequence[str] = LANGUAGES, *, times: bool = False) -> WhisperTokenizer:
+PAIRS = (("a", "b"), ("Ġ", "a"), ("Ġ", "ab"), ("c", "d"), ("x", "y"), ("xy", "x"), ("q", "x"))
+"""Merges, the last three of which no utterance needs."""
+
+
+def tokenizer(
+    languages: Sequence[str] = LANGUAGES, *, times: bool = False, pairs: Sequence[tuple[str, str]] = ()
+) -> WhisperTokenizer:
     """Bytes, and Whisper's special tokens in their order: with another language, all later ones have other numbers. `times`:
-    with a token for every 20 ms, as all that were released have."""
-    made = WhisperTokenizer(vocab={**{one: place for place, one in enumerate(sorted(ByteLevel.alphabet()))}, END: 256},
-                            merges=[], pad_token=END)
+    with a token for every 20 ms, as all that were released have. `pairs`: what is merged."""
+    letters = [*sorted(ByteLevel.alphabet()), *map("".join, pairs)]
+    made = WhisperTokenizer(vocab={**{one: place for place, one in enumerate(letters)}, END: len(letters)},
+                            merges=list(pairs), pad_token=END)
     made.add_tokens(["<|startoftranscript|>", *(f"<|{one}|>" for one in languages), *LATER], special_tokens=True)
     if times:
         made.add_tokens([AddedToken(f"<|{place / 50:.2f}|>", special=False, normalized=False)
@@ -41,10 +48,11 @@ def tokenizer(languages: Sequence[str] = LANGUAGES, *, times: bool = False) -> W
 
 
 def whisper(
-    languages: Sequence[str] = LANGUAGES, *, several: bool = True, seed: int = 0, times: bool = False, **changes: Any
+    languages: Sequence[str] = LANGUAGES, *, several: bool = True, seed: int = 0, times: bool = False,
+    pairs: Sequence[tuple[str, str]] = (), **changes: Any
 ) -> WhisperForConditionalGeneration:
     """With random weights, no two of which are alike."""
-    known = tokenizer(languages, times=times).get_vocab()
+    known = tokenizer(languages, times=times, pairs=pairs).get_vocab()
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(WhisperConfig(**{
         "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
@@ -71,16 +79,19 @@ def extractor(bins: int = 16) -> WhisperFeatureExtractor:
 
 
 def folder(
-    place: Path, languages: Sequence[str] = LANGUAGES, *, bins: int = 16, times: bool = False, **changes: Any
+    place: Path, languages: Sequence[str] = LANGUAGES, *, bins: int = 16, times: bool = False,
+    pairs: Sequence[tuple[str, str]] = (), **changes: Any
 ) -> str:
-    whisper(languages, num_mel_bins=bins, times=times, **changes).save_pretrained(place)
-    tokenizer(languages, times=times).save_pretrained(place)
+    whisper(languages, num_mel_bins=bins, times=times, pairs=pairs, **changes).save_pretrained(place)
+    tokenizer(languages, times=times, pairs=pairs).save_pretrained(place)
     extractor(bins).save_pretrained(place)
     return str(place)
 
 
-def moonshine(seed: int = 0, **changes: Any) -> MoonshineForConditionalGeneration:
-    known = tokenizer().get_vocab()
+def moonshine(
+    seed: int = 0, pairs: Sequence[tuple[str, str]] = (), **changes: Any
+) -> MoonshineForConditionalGeneration:
+    known = tokenizer(pairs=pairs).get_vocab()
     torch.manual_seed(seed)
     model = MoonshineForConditionalGeneration(MoonshineConfig(**{
         "hidden_size": 16, "intermediate_size": 32, "encoder_num_hidden_layers": 2, "decoder_num_hidden_layers": 2,
@@ -92,8 +103,8 @@ def moonshine(seed: int = 0, **changes: Any) -> MoonshineForConditionalGeneratio
     return model.eval()
 
 
-def moonshine_folder(place: Path, **changes: Any) -> str:
-    moonshine(**changes).save_pretrained(place)
-    tokenizer().save_pretrained(place)
+def moonshine_folder(place: Path, pairs: Sequence[tuple[str, str]] = (), **changes: Any) -> str:
+    moonshine(pairs=pairs, **changes).save_pretrained(place)
+    tokenizer(pairs=pairs).save_pretrained(place)
     Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=False, return_attention_mask=True).save_pretrained(place)
     return str(place)

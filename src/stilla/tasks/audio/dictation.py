@@ -29,7 +29,7 @@ from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speech_exam import DictationExam
 from stilla.tasks.audio.stenographer import Stenographer, tidied
 from stilla.tasks.audio.unlabelled import usable
-from stilla.tasks.base import Loaded, Prepared, Segment
+from stilla.tasks.base import Loaded, Prepared, Segment, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.language.models import language_model
 from stilla.tasks.language.translations import CUT, Targets, prompted, replaced
@@ -41,7 +41,7 @@ from stilla.tasks.shared.classification import Positions
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text.numbering import numbering
 from stilla.tasks.text.sequences import NO_ROW
-from stilla.tasks.text.tokens import tokenizer_for
+from stilla.tasks.text.tokens import beginnings, tokenizer_for
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
     def tokenizer_of(self, processor: Any) -> PreTrainedTokenizerBase:
         return _steno(processor).tokenizer
 
+    def with_tokenizer(self, processor: Any, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> Stenographer:
+        assert isinstance(model, PreTrainedModel)  # no other is cut
+        return self._writing(_steno(processor), tokenizer, model)
+
+    def texts(self, split: Dataset, processor: Any) -> Texts:
+        """Transcripts, also with their times where these are learnt."""
+        writes = _steno(processor)
+        said = _columns.values(split, self.text) if self.text in split.column_names else []
+        lines = (line for text in said if text is not None and text.strip() for line in writes.read(text))
+        return beginnings(writes.tokenizer, lines, writes.longest)
+
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         model = language_model(source, self.auto, labelled=labelled)
         tokenizer = tokenizer_for(source, model)
@@ -88,10 +99,13 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
         """With what fits the student, which may have fewer layers than its teacher, or other features by its config."""
         assert isinstance(student.model, PreTrainedModel)  # `load` gives no other
         known = _steno(student.processor)
-        writes = Stenographer.of(hearing.ear_of(known.ear.extractor, student.model), known.tokenizer, student.model,
-                                 self.section)
+        writes = self._writing(known, known.tokenizer, student.model)
         tidied(student.model, writes)
         return replace(student, processor=writes)
+
+    def _writing(self, known: Stenographer, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Stenographer:
+        """What a model needs that was made of another; its norms leave padding out, too."""
+        return Stenographer.of(hearing.ear_of(known.ear.extractor, model), tokenizer, model, self.section)
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
         return [f"{one}: recognisers that write are not exported yet: their files would need a loop around them that knows "

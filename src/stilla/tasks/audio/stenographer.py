@@ -100,9 +100,17 @@ class Stenographer:
 
     def ids(self, text: str) -> list[int]:
         """A transcript's tokens without its end, and without its times if it has any."""
+        return self._ids(self._untimed(text))
+
+    def read(self, text: str) -> list[str]:
+        """What the tokenizer gets of a transcript: all of it without its times, and if it has some, what stands between."""
+        parts = timed.TIME.split(text.strip())
+        return [self._untimed(text), *(parts[::2] if len(parts) > 1 else ())]
+
+    def _untimed(self, text: str) -> str:
         text = timed.plain(text).strip()
         # OpenAI's transcripts begin with a space, which its byte-level tokenizer does not write by itself
-        return self._ids(f" {text}" if _NO_TIMES in self.tokenizer.get_vocab() else text)
+        return f" {text}" if _NO_TIMES in self.tokenizer.get_vocab() else text
 
     def timed_ids(self, text: str) -> list[int] | None:
         """The same with its times; None where it has none, or such as the model cannot write."""
