@@ -26,6 +26,7 @@ from stilla.students.vocabulary import (
     of_language,
     pieces_of,
     refuse_other_pieces,
+    size_of_a_token,
     with_rows,
     with_tokens,
 )
@@ -423,6 +424,36 @@ def test_it_shares_what_the_whole_one_shares_and_trains(name: str) -> None:
     more = {"decoder_input_ids": ids} if smaller.config.is_encoder_decoder else {}
     smaller(input_ids=ids, **more).logits.sum().backward()
     assert smaller.get_input_embeddings().weight.grad is not None
+
+
+@pytest.mark.parametrize("model", [
+    lambda: hf.Gemma4ForCausalLM(hf.Gemma4TextConfig(
+        vocab_size=60, vocab_size_per_layer_input=60, hidden_size_per_layer_input=4, head_dim=8, global_head_dim=8,
+        num_key_value_heads=2, num_kv_shared_layers=0, sliding_window=4, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+        layer_types=["sliding_attention", "full_attention"], **SIZES)),
+    lambda: hf.Gemma3nForCausalLM(hf.Gemma3nTextConfig(
+        vocab_size=60, vocab_size_per_layer_input=50, hidden_size_per_layer_input=4, head_dim=8, num_key_value_heads=2,
+        laurel_rank=4, altup_num_inputs=2, num_kv_shared_layers=0, activation_sparsity_pattern=[0.0, 0.0], pad_token_id=0,
+        bos_token_id=2, eos_token_id=1, layer_types=["sliding_attention", "full_attention"], **SIZES)),
+], ids=["of as many tokens", "of fewer tokens"])
+def test_a_table_of_every_layer_follows_too(model: Any, tmp_path: Path) -> None:
+    """Gemma's: another vector of each token for each layer, in some only of the first tokens."""
+    torch.manual_seed(0)
+    whole = model().eval()
+    kept = [*range(6), *range(10, 48, 2), 49, 52, 57]
+    ids = torch.tensor([[3, 11, 20, 24, 25, 26, 27, 5]])
+    theirs, each = said(whole, torch.tensor(kept)[ids]), size_of_a_token(whole)
+    parameters = sum(one.numel() for one in whole.parameters())
+    of_layers = whole.config.vocab_size_per_layer_input
+    smaller = with_rows(whole, kept)
+    torch.testing.assert_close(said(smaller, ids), theirs[..., kept])
+    rows = sum(number < of_layers for number in kept)
+    assert (smaller.config.vocab_size, smaller.config.vocab_size_per_layer_input) == (len(kept), rows)
+    gone = parameters - sum(one.numel() for one in smaller.parameters())
+    assert gone == 16 * (60 - len(kept)) + 2 * 4 * (of_layers - rows)
+    assert each == 16 + 2 * 4
+    smaller.save_pretrained(tmp_path)
+    assert torch.equal(said(type(smaller).from_pretrained(tmp_path).eval(), ids), said(smaller, ids))
 
 
 def test_two_vocabularies_are_refused_by_name() -> None:

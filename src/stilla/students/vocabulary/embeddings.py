@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stilla.models.configs import ConfigPath, config_sections, config_value, edited_config, skeleton
+from stilla.models.configs import ConfigPath, config_sections, edited_config, skeleton
 from stilla.students.copying import tensors
 from stilla.students.vocabulary.numbers import renumbered, renumbered_generation
 from stilla.students.vocabulary.refusal import refusal
 
-_SIZES = ("vocab_size", "decoder_vocab_size", "n_words")
+_FIRST = "vocab_size_per_layer_input"
+"""Of Gemma's tables with another vector for each layer, which may have only the first of the tokens."""
+_SIZES = ("vocab_size", "decoder_vocab_size", "n_words", _FIRST)
 """What configs call the number of tokens."""
 
 
@@ -30,8 +32,9 @@ def with_rows(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedModel:
         CompatibilityError: no number of tokens in its config, two vocabularies, sizes that do not follow it.
     """
     order = {int(number): place for place, number in enumerate(kept)}
-    paths = _sizes(model)
-    changes: dict[ConfigPath, object] = {**renumbered(model.config, order), **dict.fromkeys(paths, len(order))}
+    sizes = {path: sum(number < count for number in order) if path[-1] == _FIRST else len(order)
+             for path, count in _sizes(model).items()}
+    changes: dict[ConfigPath, object] = {**renumbered(model.config, order), **sizes}
     try:
         made = skeleton(model, edited_config(model.config, changes))
     except Exception as error:  # each class refuses a config in its own way
@@ -50,26 +53,24 @@ def size_of_a_token(model: PreTrainedModel) -> int:
     Raises:
         CompatibilityError: as for `with_rows`.
     """
-    paths = _sizes(model)
-    counts = [config_value(model.config, path) for path in paths]
-    more = {path: count + 1 for path, count in zip(paths, counts, strict=True)}
+    more = {path: count + 1 for path, count in _sizes(model).items()}
     sizes = [sum(one.numel() for one in skeleton(model, edited_config(model.config, changes)).parameters())
              for changes in ({}, more)]
     return int(sizes[1] - sizes[0])
 
 
-def _sizes(model: PreTrainedModel) -> list[ConfigPath]:
-    """Where its config says for how many tokens it has rows."""
+def _sizes(model: PreTrainedModel) -> dict[ConfigPath, int]:
+    """Where its config says for how many tokens it has rows, and for how many."""
     found = {(*path, name): vars(section)[name] for path, section in config_sections(model.config) for name in _SIZES
              if isinstance(vars(section).get(name), int)}
     name, apart = type(model).__name__, vars(model.config).get("share_encoder_decoder_embeddings") is False
     if not found:
         raise refusal(f"the config of {name} does not say how many tokens there are (vocab_size)")
-    if len({*found.values()}) > 1 or apart:
+    if len({size for path, size in found.items() if path[-1] != _FIRST}) > 1 or apart:
         sizes = ", ".join(f"{'.'.join(path)} {size:,}" for path, size in found.items())
         raise refusal(f"{name} has a vocabulary for its encoder and another for its decoder ({sizes}), and one tokenizer is "
                       "cut")
-    return list(found)
+    return found
 
 
 def _fill(made: PreTrainedModel, model: PreTrainedModel, rows: Tensor) -> None:
@@ -89,6 +90,8 @@ def _rows(source: Tensor, target: Tensor, rows: Tensor, name: str) -> Tensor:
     if source.shape == target.shape:
         return source
     along = [axis for axis, (old, new) in enumerate(zip(source.shape, target.shape)) if old != new]
+    if len(along) == 1 and target.shape[along[0]] < len(rows):
+        rows = rows[rows < source.shape[along[0]]]
     if source.ndim != target.ndim or len(along) != 1 or target.shape[along[0]] != len(rows):
         shapes = f"{tuple(target.shape)} where it is {tuple(source.shape)}"
         raise refusal(f"`{name}` would be {shapes}, and these are not rows of tokens")
