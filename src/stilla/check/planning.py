@@ -17,7 +17,7 @@ from stilla.check.estimate import Estimate, estimate
 from stilla.check.found import Found
 from stilla.check.size import COUNTED, SAMPLE
 from stilla.check.way import Ready, look
-from stilla.errors import RecipeError
+from stilla.errors import RecipeError, counted
 from stilla.evaluate.flops import count_parameters
 from stilla.recipe import Cache, Recipe
 from stilla.recipe.fitting import Latency
@@ -93,7 +93,7 @@ def plan(recipe: Recipe) -> Plan:
     whole = Candidate({}, count_parameters(ready.teacher.model))
     theirs = Planned(whole, latency_of(ready.teacher.model, ready.teacher.processor, ready.task, how, sample))
     cost, uncached = _costs(ready)
-    threads = "as many threads as PyTorch takes" if how.threads is None else f"{how.threads} threads"
+    threads = "as many threads as PyTorch takes" if how.threads is None else counted(how.threads, "thread")
     measured_on = f"{how.runtime}, {how.batch} at a time, {threads}"
     return Plan(theirs, tuple(planned), by, measured_on, tuple(found.notes), cost, uncached)
 
