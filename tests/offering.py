@@ -30,8 +30,8 @@ WHOLE: Mapping[str, frozenset[str]] = {
 }
 """The recipes that what is offered is held against, nothing left out but this."""
 
-FEWER: Mapping[str, tuple[str, ...]] = {"distil-whisper": (), "object-detection": ("onnx",), "image-segmentation": ("onnx",)}
-"""Recipes whose models (Whisper, RT-DETR, Mask2Former) are among those of their task that are written in fewer formats."""
+FEWER: Mapping[str, tuple[str, ...]] = {"object-detection": ("onnx",), "image-segmentation": ("onnx",)}
+"""Recipes whose models (RT-DETR, Mask2Former) are among those of their task that are written in fewer formats."""
 
 MORE_CLASSES = frozenset({"token-classification", "semantic-segmentation", "embedding"})
 """Whose tiny data have one or two classes, and others more."""

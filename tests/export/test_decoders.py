@@ -12,9 +12,10 @@ from datasets import Dataset
 
 from stilla.errors import ExportError
 from stilla.evaluate.generate import Decoding, generate, writer
-from stilla.export import decoders
+from stilla.export import decoders, keys
 from stilla.export.running import open_exported
 from stilla.tasks.language import prompts as _prompts
+from stilla.tasks.language.causal_lm import CausalLM
 from stilla.tasks.language.sections import Seq2SeqData
 from stilla.tasks.language.seq2seq import Seq2Seq
 from tests.tasks import pairs
@@ -38,7 +39,7 @@ def _batches(family: str, model: Any) -> tuple[Seq2Seq, Any, list[dict[str, torc
 def test_an_encoder_with_a_decoder_writes_the_same_through_its_files(family: str, tmp_path: Path) -> None:
     model = pairs.trained("bart") if family == "bart" else pairs.model(family, seed=4)
     task, processor, batches = _batches(family, model)
-    made = decoders.write_decoder(model, batches, tmp_path / "model.onnx")
+    made = decoders.write_decoder(model, batches, tmp_path / "model.onnx", task.axes)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "decoder_model.onnx", "decoder_with_past_model.onnx", "encoder_model.onnx"]
     file = open_exported(made)
@@ -59,7 +60,7 @@ def test_a_causal_decoder_writes_the_same_through_its_file(family: str, tmp_path
     tokenizer = pairs.tokenizer()
     prompts = _prompts.left_padded(tokenizer, _prompts.given(tokenizer, ["cat dog sun", "red", "tea map", "big run"]))
     whole = [_prompts.continued(prompts.batch(rows), [[5, 6, 7]] * len(rows), 1).student for rows in ([0, 1, 2], [3], [1, 2])]
-    made = decoders.write_decoder(model, whole, tmp_path / "model.onnx")
+    made = decoders.write_decoder(model, whole, tmp_path / "model.onnx", CausalLM.axes)
     file = open_exported(made)
     written = file.writer(model.generation_config)(prompts.batch([0, 1, 2, 3]), {}, Decoding(7))
     assert written == writer(model)(prompts.batch([0, 1, 2, 3]), {}, Decoding(7))
@@ -69,4 +70,4 @@ def test_a_model_that_keeps_a_state_is_refused() -> None:
     cache = hf.DynamicCache()
     cache.layers.append(object())
     with pytest.raises(ExportError, match="keeps a object of what it has read, not keys and values"):
-        decoders._flat(cache)
+        keys.flat(cache)

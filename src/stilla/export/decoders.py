@@ -18,28 +18,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import DynamicCache
 
 from stilla.errors import ExportError
 from stilla.export import ENCODER, graphs
 from stilla.export._quiet import require_onnx
-from stilla.export.running import DECODER, WITH_PAST, open_exported
-
-Inputs = Mapping[str, Tensor]
-Axes = Mapping[int, str]
-
-_TOKENS: Axes = {0: "batch", 1: "tokens"}
-_PAST: Axes = {0: "batch", 2: "past"}
+from stilla.export.keys import PAST, TOKENS, Axes, Inputs, cache, export, flat, past_names
+from stilla.export.pairs import write_pair
+from stilla.export.running import open_exported
 
 
-def write_decoder(model: nn.Module, batches: Sequence[Inputs], path: Path) -> Path:
+def write_decoder(
+    model: nn.Module, batches: Sequence[Inputs], path: Path, axes: Mapping[str, tuple[str, ...]]
+) -> Path:
     """Write the file, or the three, and compare their answers with the model's: whole texts, and the last token alone.
 
     Args:
         batches: of different sizes, the first of at least two rows.
         path: `model.onnx` in the folder to write to.
+        axes: for each input the names of its first axes, which may have any size; the others are fixed.
 
     Returns:
         The file that stands for the format: `model.onnx` or `encoder_model.onnx`.
@@ -52,7 +50,7 @@ def write_decoder(model: nn.Module, batches: Sequence[Inputs], path: Path) -> Pa
         raise ExportError(f"onnx: {type(model).__name__} is no Hugging Face model: how it keeps what it reads is not known")
     ready: Any = graphs.ready(model)
     if ready.config.is_encoder_decoder:
-        _write_pair(ready, batches[0], path.parent)
+        write_pair(ready, batches[0], axes, path.parent)
     else:
         _write_causal(ready, batches[0], path)
     made = path.parent / ENCODER if ready.config.is_encoder_decoder else path
@@ -85,9 +83,6 @@ def _check_steps(path: Path, model: Any, batch: Inputs) -> None:
         raise ExportError(f"onnx: with keys and values from before, the files' logits differ from the model's by {error:.3g}")
 
 
-# --- causal ---
-
-
 class _Causal(nn.Module):
     """(input_ids, attention_mask[, position_ids], keys and values of every layer) -> (logits, keys and values)."""
 
@@ -97,8 +92,8 @@ class _Causal(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         inputs = dict(zip(self.names, values))
-        out = self.model(**inputs, past_key_values=_cache(values[len(self.names) :]), use_cache=True)
-        return (out.logits, *_flat(out.past_key_values))
+        out = self.model(**inputs, past_key_values=cache(values[len(self.names) :]), use_cache=True)
+        return (out.logits, *flat(out.past_key_values))
 
 
 def _write_causal(model: Any, batch: Inputs, path: Path) -> None:
@@ -108,131 +103,12 @@ def _write_causal(model: Any, batch: Inputs, path: Path) -> None:
     ids = batch["input_ids"]
     ids = ids if ids.shape[1] > 2 else torch.cat([ids, ids], dim=1)
     with torch.no_grad():
-        past = _flat(model(input_ids=ids, use_cache=True, past_key_values=DynamicCache()).past_key_values)
+        past = flat(model(input_ids=ids, use_cache=True, past_key_values=DynamicCache()).past_key_values)
     rows, read = ids.shape
     given = {"input_ids": ids[:, :2], "attention_mask": torch.ones(rows, read + 2, dtype=torch.int64),
              "position_ids": torch.arange(read, read + 2).expand(rows, 2)}
-    inputs = {name: given[name] for name in named} | dict(zip(_past_names(len(past)), past))
-    axes: dict[str, Axes] = dict.fromkeys(inputs, _PAST)
-    axes |= dict.fromkeys(named, _TOKENS) | {"attention_mask": {0: "batch", 1: "past_and_tokens"}}
-    outputs = ["logits", *(name.replace("past_key_values", "present") for name in _past_names(len(past)))]
-    _export(_Causal(model, named).eval(), inputs, axes, outputs, path, model)
-
-
-def _past_names(count: int) -> list[str]:
-    return [f"past_key_values.{layer}.{kind}" for layer in range(count // 2) for kind in ("key", "value")]
-
-
-# --- encoder and decoder ---
-
-
-class _Encoder(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.encoder = model.get_encoder()
-
-    def forward(self, *values: Tensor) -> Tensor:
-        input_ids, attention_mask = values
-        hidden: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden
-
-
-class _Decoder(nn.Module):
-    """(encoder_attention_mask, input_ids, encoder_hidden_states) -> (logits, keys and values of text and source)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        mask, ids, hidden = values
-        out = self.model(decoder_input_ids=ids, encoder_outputs=(hidden,), attention_mask=mask, use_cache=True,
-                         past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()))
-        text, source = (_flat(one) for one in _both(out.past_key_values))
-        return (out.logits, *(tensor for layer in zip(_by_two(text), _by_two(source)) for pair in layer for tensor in pair))
-
-
-class _DecoderWithPast(nn.Module):
-    """(encoder_attention_mask, input_ids of one token, keys and values) -> (logits, keys and values of the text)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.width = model, int(model.get_encoder()(torch.zeros(1, 2, dtype=torch.int64))[0].shape[-1])
-
-    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        mask, ids, *past = values
-        by_layer = [past[start : start + 4] for start in range(0, len(past), 4)]
-        text = _cache([tensor for layer in by_layer for tensor in layer[:2]])
-        source = _cache([tensor for layer in by_layer for tensor in layer[2:]])
-        # never read: the source's keys and values are there; only its length counts
-        hidden = past[2].new_zeros(past[2].shape[0], past[2].shape[2], self.width)
-        out = self.model(decoder_input_ids=ids, encoder_outputs=(hidden,), attention_mask=mask, use_cache=True,
-                         past_key_values=EncoderDecoderCache(text, source))
-        return (out.logits, *_flat(_both(out.past_key_values)[0]))
-
-
-def _write_pair(model: Any, batch: Inputs, folder: Path) -> None:
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    source: Axes = {0: "batch", 1: "source_tokens"}
-    encoder, decoder = _Encoder(model).eval(), _Decoder(model).eval()
-    _export(encoder, {"input_ids": ids, "attention_mask": mask}, {"input_ids": source, "attention_mask": source},
-            ["last_hidden_state"], folder / ENCODER, model)
-    with torch.no_grad():
-        hidden = encoder(ids, mask)
-        text = batch["decoder_input_ids"]
-        text = text if text.shape[1] > 2 else torch.cat([text, text], dim=1)
-        _, *present = decoder(mask, text, hidden)
-    kinds = [f"{layer}.{part}.{kind}" for layer in range(len(present) // 4) for part in ("decoder", "encoder")
-             for kind in ("key", "value")]
-    first = {"encoder_attention_mask": mask, "input_ids": text, "encoder_hidden_states": hidden}
-    _export(decoder, first, {"encoder_attention_mask": source, "input_ids": _TOKENS, "encoder_hidden_states": source},
-            ["logits", *(f"present.{kind}" for kind in kinds)], folder / DECODER, model)
-    past = {f"past_key_values.{kind}": tensor for kind, tensor in zip(kinds, present)}
-    later: dict[str, Tensor] = {"encoder_attention_mask": mask, "input_ids": text[:, -1:], **past}
-    axes: dict[str, Axes] = {name: {0: "batch", 2: "source_tokens" if ".encoder." in name else "past"} for name in past}
-    _export(_DecoderWithPast(model).eval(), later, {**axes, "encoder_attention_mask": source, "input_ids": {0: "batch"}},
-            ["logits", *(f"present.{kind}" for kind in kinds if ".decoder." in kind)], folder / WITH_PAST, model)
-
-
-# --- keys and values ---
-
-
-def _cache(tensors: Sequence[Tensor]) -> DynamicCache:
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(_by_two(tensors)):
-        cache.update(keys, values, layer)
-    return cache
-
-
-def _by_two(tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(tensors[place], tensors[place + 1]) for place in range(0, len(tensors), 2)]
-
-
-def _both(cache: EncoderDecoderCache) -> tuple[Any, Any]:
-    return cache.self_attention_cache, cache.cross_attention_cache
-
-
-def _flat(cache: Any) -> list[Tensor]:
-    """Keys and values, layer by layer.
-
-    Raises:
-        ExportError: a layer keeps something else (a state of constant size).
-    """
-    flat: list[Tensor] = []
-    for layer in cache.layers:
-        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-        if not isinstance(keys, Tensor) or not isinstance(values, Tensor):
-            raise ExportError(f"onnx: a layer of this model keeps a {type(layer).__name__} of what it has read, not keys and "
-                              "values: it cannot be written so that texts can be continued")
-        flat += [keys, values]
-    return flat
-
-
-def _export(
-    module: nn.Module, inputs: Inputs, axes: Mapping[str, Axes], outputs: Sequence[str], path: Path, model: Any
-) -> None:
-    shapes = tuple(dict.fromkeys(axes[name], Dim.DYNAMIC) for name in inputs)
-    graphs.trace(module, inputs, shapes, outputs, path, type(model).__name__)
-    graphs.clean(path, axes)
-
-
+    inputs = {name: given[name] for name in named} | dict(zip(past_names(len(past)), past))
+    axes: dict[str, Axes] = dict.fromkeys(inputs, PAST)
+    axes |= dict.fromkeys(named, TOKENS) | {"attention_mask": {0: "batch", 1: "past_and_tokens"}}
+    outputs = ["logits", *(name.replace("past_key_values", "present") for name in past_names(len(past)))]
+    export(_Causal(model, named).eval(), inputs, axes, outputs, path, model)

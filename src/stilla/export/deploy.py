@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from stilla.export import ENCODER, HEADS, MODEL, TOWER, main_file
+from stilla.export import HEADS, MODEL, TOWER, main_file
 from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
+from stilla.export.loops import writing_readme
 from stilla.export.session import OnnxModel
+from stilla.tasks.audio.usage import HEARING
 from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
 from stilla.tasks.shared.classification import THRESHOLDS
@@ -34,19 +36,7 @@ from transformers import AutoImageProcessor
 processor = AutoImageProcessor.from_pretrained(".", backend="pil")
 inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="np")
 """,
-    **dict.fromkeys(("input_values", "input_features"), """\
-import numpy as np
-import soundfile
-from transformers import AutoFeatureExtractor
-
-extractor = AutoFeatureExtractor.from_pretrained(".")
-samples, rate = soundfile.read("sound.wav", dtype="float32", always_2d=True)
-if rate != extractor.sampling_rate:
-    raise ValueError(f"resample the sound from {rate} to {extractor.sampling_rate} Hz")
-inputs = dict(extractor(samples.mean(1), sampling_rate=rate, return_tensors="np"))
-inputs.setdefault("attention_mask", np.ones(inputs[extractor.model_input_names[0]].shape[:2]))
-inputs["attention_mask"] = inputs["attention_mask"].astype(np.int64)
-"""),
+    **dict.fromkeys(("input_values", "input_features"), HEARING),
 }
 
 _READING = {
@@ -116,8 +106,8 @@ def write_folder(
                 model.generation_config.save_pretrained(new)
         made = main_file(new)
         assert made is not None  # what `write` wrote
-        text = writing_readme(made, said) if isinstance(task, Writes) else towers_readme(made, said) if task.towers else \
-            readme(OnnxModel(made), said, config, task, processor)
+        text = writing_readme(made, said, model, task.asking(processor)) if isinstance(task, Writes) else \
+            towers_readme(made, said) if task.towers else readme(OnnxModel(made), said, config, task, processor)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name
 
@@ -132,42 +122,6 @@ def write_heads(write: Writer, heads: Mapping[str, Head], folder: Path) -> Path:
             write_folder(write, one.model, one.processor, one.task, one.prepared, new / name)
         (new / HEADS).write_text(json.dumps({name: f"{name}/{MODEL}" for name in heads}, indent=1), encoding="utf-8")
     return folder / HEADS
-
-
-_WRITING = {
-    MODEL: """\
-`model.onnx` takes `input_ids`, `attention_mask` (and `position_ids`, if the model has them) and the keys and values of what
-it has read before, `past_key_values.<layer>.key` and `.value`, of length 0 at first; it gives `logits` and `present.*`, the
-past of the next step.
-""",
-    ENCODER: """\
-`encoder_model.onnx` reads the source once; `decoder_model.onnx` makes the first step and gives keys and values,
-`present.*`; `decoder_with_past_model.onnx` makes every later step, of one token, from these.
-""",
-}
-
-_LOADING = {MODEL: "ORTModelForCausalLM", ENCODER: "ORTModelForSeq2SeqLM"}
-
-
-def writing_readme(main: Path, said: str) -> str:
-    """The same for a model that writes: its files, and how to let them write."""
-    return f"""\
-# {main.name}
-
-{said} Any batch size and length.
-
-{_WRITING[main.name]}
-The layout is that of optimum (`pip install "optimum[onnxruntime]"`), whose own loop writes texts with it:
-
-```python
-from optimum.onnxruntime import {_LOADING[main.name]}
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-model = {_LOADING[main.name]}.from_pretrained(".")
-print(tokenizer.batch_decode(model.generate(**tokenizer(["An example."], return_tensors="pt")), skip_special_tokens=True))
-```
-"""
 
 
 def towers_readme(main: Path, said: str) -> str:

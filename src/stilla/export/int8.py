@@ -43,7 +43,8 @@ _TABLE = 4096
 
 @dataclass(frozen=True)
 class Quantised:
-    """What became of the weights: `method` is `dynamic` or `static`, `share` the fraction of their bytes in int8."""
+    """What became of the weights: `method` is `dynamic` or `static`, or `both` of several files; `share` the fraction of
+    their bytes in int8."""
 
     method: str
     share: float
@@ -59,10 +60,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         float32.write(model, task, prepared, Path(folder) / path.name)
-        # a model with encoder and decoder is several files; a decoder's calibration would need keys and values
         written = sorted(Path(folder).glob("*.onnx"))
-        batches = _batches(prepared) if len(written) == 1 else ()
-        done = _together([(source.stat().st_size, quantise(source, path.parent / source.name, batches))
+        done = _together([(source.stat().st_size, quantise(source, path.parent / source.name, _batches(prepared)))
                           for source in written])
     made = main_file(path.parent)
     assert made is not None  # what was just written
@@ -73,6 +72,7 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     how = {"dynamic": "activations are quantised as they come, with one scale per batch: an example's logits depend "
                       "slightly on the others of its batch",
            "static": f"activations too, with ranges from {len(prepared.keys):,} training examples"}
+    how["both"] = f"{how['static']}, in convolutions; elsewhere {how['dynamic']}"
     return (f"{100 * done.share:.0f} % of the weights' bytes are int8 (products use 7 of the 8 bits, so that no processor "
             f"saturates); {how[done.method]}.")
 
@@ -80,14 +80,16 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
 def _together(parts: Sequence[tuple[int, Quantised]]) -> Quantised:
     """What became of all files, each counted by its bytes."""
     share = sum(size * part.share for size, part in parts) / sum(size for size, _ in parts)
-    return Quantised(parts[0][1].method, share)
+    methods = {part.method for _, part in parts}
+    return Quantised(methods.pop() if len(methods) == 1 else "both", share)
 
 
 def quantise(source: Path, target: Path, calibration: Iterable[Inputs] | None) -> Quantised:
     """Write an int8 version of a float32 ONNX file.
 
     Args:
-        calibration: batches of model inputs like those to come; only read for convolutional models.
+        calibration: batches of model inputs like those to come, what the file does not take among them; only read for
+            convolutional models.
 
     Raises:
         ExportError: a convolutional model without calibration, or nothing in the graph that int8 holds.
@@ -101,7 +103,9 @@ def quantise(source: Path, target: Path, calibration: Iterable[Inputs] | None) -
     if not any(weights[kind] for kind in (*_CONVOLUTIONS, *_PRODUCTS, "Gather")):
         raise ExportError("int8: the graph has neither matrix products nor convolutions nor tables with constant weights: "
                           "there is nothing to quantise. Export onnx instead")
-    batches = list(calibration or ()) if convolutions > 0.5 else []
+    takes = {one.name for one in graph.graph.input}
+    batches = [{name: value for name, value in batch.items() if name in takes}
+               for batch in calibration or ()] if convolutions > 0.5 else []
     if convolutions > 0.5 and not batches:
         raise ExportError(f"int8: {100 * convolutions:.0f} % of the weights are convolutions, whose inputs need fixed "
                           "ranges: give training examples to calibrate with")

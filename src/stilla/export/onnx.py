@@ -28,7 +28,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
         ExportError: packages are missing, the exporter cannot hold the model, or the file answers differently.
     """
     if isinstance(task, Writes):
-        write_decoder(model, examples(prepared), path)
+        batches = examples(prepared)
+        write_decoder(model, batches, path, task.axes_of(batches[0]))
     elif task.towers:
         _write_towers(model, task, examples(prepared), path)
     else:

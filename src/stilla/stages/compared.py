@@ -28,8 +28,9 @@ from stilla.evaluate import (
     workload,
 )
 from stilla.evaluate.assemble import AllAnswers
+from stilla.evaluate.generate import room
 from stilla.evaluate.texts import Author
-from stilla.export.running import OnnxWriter
+from stilla.export.writers import OnnxWriter
 from stilla.recipe import Recipe
 from stilla.scores import PERSONAL, Cost
 from stilla.signals import Side
@@ -180,7 +181,8 @@ class Compared:
         if self.silent():
             return authors
         settings: Any = self.student.model.generation_config if self._writers else None
-        return authors | {kind: [Author(file.writer(settings), self.student.processor)]
+        most = room(self.student.model) if self._writers else None
+        return authors | {kind: [Author(file.writer(settings, most), self.student.processor)]
                           for kind, file in self._writers.items()}
 
     def silent(self) -> list[str]:

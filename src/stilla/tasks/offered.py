@@ -38,9 +38,7 @@ OFFERED: Mapping[str, Offered] = {
     "semantic-segmentation": Offered(_TAUGHT, (*_CLASSES, *_STATES, "maps", "channels", "pairwise")),
     "image-segmentation": Offered(("segments", "masks"), (*_STATES, "maps"), without="int8 of EoMT alone"),
     "audio-classification": _EXAMPLES,
-    "speech-recognition": Offered(("ctc", "logits"), ("labels", *_CLASSES, *_STATES),
-                                  without="recognisers that write, such as Whisper, have the folder alone: a file would need "
-                                          "a loop that knows the prompt"),
+    "speech-recognition": Offered(("ctc", "logits"), ("labels", *_CLASSES, *_STATES)),
     "text-to-speech": Offered(("spectrogram", "frames"), _STATES, (), "a file would need a loop that knows when to end"),
     "object-detection": Offered(("objects", "queries"), ("edges", *_STATES, "maps"), without="int8 of YOLOS alone"),
     "causal-lm": _TOKENS,

@@ -14,9 +14,8 @@ from transformers import WhisperForConditionalGeneration, pipeline
 
 from stilla import data
 from stilla.data import joined
-from stilla.errors import CompatibilityError, DataError, ExportError
+from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.generate import Decoding, generate, read_before, writer
-from stilla.export import export
 from stilla.recipe import Completions, Generation, ModelSource, StudentSpec
 from stilla.rows import row_measures
 from stilla.signals import Side
@@ -361,12 +360,3 @@ def test_a_teacher_in_bfloat16_hears_sounds_of_float32(speech: str, whisper: str
     assert len(said.labels) == task.counts(batch)["rows"]
     asked = task.asked(splits["test"], made.processor)
     assert len(generate(made.model, task, asked, made.processor, Decoding(3)).answers) == len(splits["test"])
-
-
-@pytest.mark.parametrize("kind", ["onnx", "int8"])
-def test_export_is_refused_by_name(english: Ready, tmp_path: Path, kind: str) -> None:
-    task, splits, made = english
-    prepared = task.prepare(splits["train"], made.processor, None, training=False)
-    with pytest.raises(ExportError, match=f"{kind}: recognisers that write are not exported yet"):
-        export(kind, made.model, made.processor, task, prepared, tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -29,6 +29,7 @@ from stilla.tasks.audio.sounds import Known, Sounds
 from stilla.tasks.audio.speech_exam import DictationExam
 from stilla.tasks.audio.stenographer import Stenographer, tidied
 from stilla.tasks.audio.unlabelled import usable
+from stilla.tasks.audio.usage import told
 from stilla.tasks.base import Loaded, Prepared, Segment, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.language.models import language_model
@@ -106,10 +107,6 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
     def _writing(self, known: Stenographer, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Stenographer:
         """What a model needs that was made of another; its norms leave padding out, too."""
         return Stenographer.of(hearing.ear_of(known.ear.extractor, model), tokenizer, model, self.section)
-
-    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
-        return [f"{one}: recognisers that write are not exported yet: their files would need a loop around them that knows "
-                "the prompt. Deploy the folder `student/`, or a model of frames (CTC)" for one in formats]
 
     # --- examples ---
 
@@ -293,6 +290,10 @@ class Dictation(Recognition, Vocabulary[SpeechRecognitionData], Writes):
 
     def text_of(self, processor: Any, ids: Sequence[int]) -> str:
         return _steno(processor).timed_text(ids) if self.timed else _steno(processor).text(ids)
+
+    def asking(self, processor: Any) -> str:
+        writes = _steno(processor)
+        return told(writes.tokenizer.convert_ids_to_tokens(writes.prompt), marked=writes.ear.marked)
 
     def identity(self, processor: Any) -> str:
         return f"{_steno(processor).identity()}{', timed' if self.timed else ''}"

@@ -92,6 +92,8 @@ class _MarkedSounds(nn.Module):
     """In front of an encoder's class: it hears silence where the padding is marked, and its norm does not look at it."""
 
     conv1: nn.Conv1d
+    conv2: nn.Conv1d
+    conv3: nn.Conv1d
     groupnorm: _MarkedNorm
 
     def forward(self, input_values: Float[Tensor, "batch samples"], *args: Any, **kwargs: Any) -> Any:
@@ -102,6 +104,14 @@ class _MarkedSounds(nn.Module):
             return super().forward(torch.where(there, input_values, 0.0), *args, **kwargs)
         finally:
             self.groupnorm.own = None
+
+    def _get_feat_extract_output_lengths(self, input_lengths: int) -> int:
+        """Frames of so many samples, in whole numbers: transformers' go through fractions, which a graph of any length
+        cannot hold."""
+        for conv in (self.conv1, self.conv2, self.conv3):
+            (kernel,), (stride,) = conv.kernel_size, conv.stride
+            input_lengths = (input_lengths - kernel) // stride + 1
+        return input_lengths
 
 
 class _Folding(nn.Module):
@@ -138,7 +148,8 @@ class _MarkedNorm(nn.Module):
     eps: float
 
     def forward(self, frames: Float[Tensor, "batch channels frames"]) -> Float[Tensor, "batch channels frames"]:
-        if self.own is None or bool(self.own.all()):
+        # a graph may not decide by values, and says the same without the short cut
+        if self.own is None or (not torch.compiler.is_exporting() and bool(self.own.all())):
             plain: Tensor = super().forward(frames)
             return plain
         wide = torch.promote_types(frames.dtype, torch.float32)

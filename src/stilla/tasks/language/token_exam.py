@@ -150,10 +150,13 @@ class TokenExam(ForwardExam):
 
 
 def of_file(forward: Callable[[Mapping[str, Tensor]], Tensor], task: Vocabulary, batch: Batch, side: Side) -> Signals:
-    """What an exported file says of a batch's rows, asked for a few examples at a time."""
-    positions = batch[side.value]["input_ids"].shape[1]
+    """What an exported file says of a batch's rows, asked for a few examples at a time; for all at once where some have more
+    pictures than others, which lie one after the other."""
+    inputs = batch[side.value]
+    count, positions = inputs["decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"].shape
     size = max(1, _LOGITS // max(1, positions * task.row_classes()))
-    count = len(batch[side.value]["input_ids"])
+    if any(len(value) != count for value in inputs.values()):
+        size = count
     labels = batch.labels
     assert labels is not None
     said = []

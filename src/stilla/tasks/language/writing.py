@@ -109,6 +109,11 @@ class Writes(InWords):
     def text_of(self, processor: Any, ids: Sequence[int]) -> str:
         """What written tokens say, without special ones."""
 
+    def asking(self, processor: Any) -> str:
+        """Python for an exported file's README that makes `inputs` of arrays, what a model is asked, and `text`, the tokens
+        before the first that it writes, and has the `tokenizer`. Empty where optimum does all of it."""
+        return ""
+
     @abstractmethod
     def identity(self, processor: Any) -> str:
         """A hash of how texts become tokens and tokens texts."""
