@@ -30,8 +30,9 @@ WHOLE: Mapping[str, frozenset[str]] = {
 }
 """The recipes that what is offered is held against, nothing left out but this."""
 
-FEWER: Mapping[str, tuple[str, ...]] = {"object-detection": ("onnx",), "image-segmentation": ("onnx",)}
-"""Recipes whose models (RT-DETR, Mask2Former) are among those of their task that are written in fewer formats."""
+FEWER: Mapping[str, tuple[str, ...]] = {"object-detection": ("onnx",), "image-segmentation": ("onnx",),
+                                         "image-text-to-text": ()}
+"""Recipes whose models (RT-DETR, Mask2Former, Qwen2-VL) are among those of their task that are written in fewer formats."""
 
 MORE_CLASSES = frozenset({"token-classification", "semantic-segmentation", "embedding"})
 """Whose tiny data have one or two classes, and others more."""

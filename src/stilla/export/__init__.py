@@ -30,8 +30,12 @@ NEEDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("onnx", "onnxruntim
 """Packages that a format needs beside Stilla's own; `pip install "stilla[onnx]"` brings them."""
 
 MODEL, ENCODER, TOWER, HEADS = "model.onnx", "encoder_model.onnx", "vision_model.onnx", "heads.json"
-"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder, or towers; or
-the list of its heads, each of which lies in a folder of its own."""
+MERGED = "decoder_model_merged.onnx"
+"""The file in a format's folder that holds the model, or its first part where it has an encoder and a decoder, or towers; the
+decoder of one that sees pictures; or the list of its heads, each of which lies in a folder of its own."""
+
+VISION, EMBED = "vision_encoder.onnx", "embed_tokens.onnx"
+"""What lies beside the decoder of a model that sees pictures, as Transformers.js has it."""
 
 
 def tower_file(tower: str) -> str:
@@ -41,7 +45,7 @@ def tower_file(tower: str) -> str:
 
 def main_file(folder: Path) -> Path | None:
     """The file that stands for a format; None where there is none."""
-    return next((folder / name for name in (MODEL, ENCODER, TOWER, HEADS) if (folder / name).is_file()), None)
+    return next((folder / name for name in (MODEL, ENCODER, MERGED, TOWER, HEADS) if (folder / name).is_file()), None)
 
 
 _LAZY = {

@@ -83,8 +83,8 @@ class _Heard:
         return {"encoder_outputs": (hidden,), **({} if mask is None else {"attention_mask": mask})}
 
 
-def write_pair(model: Any, batch: Inputs, axes: Mapping[str, tuple[str, ...]], folder: Path) -> None:
-    """The three files. `axes`: of the encoder's inputs, by the names that the task gives them."""
+def write_pair(model: Any, batch: Inputs, axes: Mapping[str, tuple[str, ...]], folder: Path) -> Path:
+    """The three files, of which the first stands for all. `axes`: of all inputs."""
     given = {name: value for name, value in batch.items() if name != TOLD}
     encoder = _Encoder(model, tuple(given)).eval()
     with torch.no_grad():
@@ -112,6 +112,7 @@ def write_pair(model: Any, batch: Inputs, axes: Mapping[str, tuple[str, ...]], f
     export(_DecoderWithPast(model, heard, int(hidden.shape[-1])).eval(), later,
            {**known, MASK: source, "input_ids": {0: "batch"}},
            ["logits", *(f"present.{kind}" for kind in kinds if ".decoder." in kind)], folder / WITH_PAST, model)
+    return folder / ENCODER
 
 
 def _source(given: Inputs, axes: Mapping[str, tuple[str, ...]]) -> Axes:

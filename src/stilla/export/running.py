@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stilla.export import ENCODER, HEADS, TOWER, tower_file
+from stilla.export import ENCODER, HEADS, MERGED, TOWER, tower_file
 from stilla.export.session import OnnxModel, Session
-from stilla.export.writers import OnnxCausal, OnnxPair
+from stilla.export.writers import OnnxCausal, OnnxPair, OnnxSeeing
 
 Inputs = Mapping[str, Tensor]
 
@@ -23,6 +23,8 @@ def open_exported(path: Path) -> Any:
         return OnnxHeads(path)
     if path.name == ENCODER:
         return OnnxPair(path.parent)
+    if path.name == MERGED:
+        return OnnxSeeing(path.parent)
     if path.name == TOWER:
         return OnnxTowers(path)
     session = Session(path)

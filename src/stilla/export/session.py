@@ -17,8 +17,8 @@ from stilla.export._quiet import require_onnx
 class Session:
     """A file that onnxruntime has read, on the CPU, with as many threads as torch uses: arrays by name in and out.
 
-    `inputs`: the names that the file takes, with their `shapes` (a name where any size goes). `bytes`: of the file, with
-    its external data.
+    `inputs`: the names that the file takes, with their `shapes` (a name where any size goes). `about`: what it says of
+    itself. `bytes`: of the file, with its external data.
 
     Raises:
         ExportError: onnxruntime is missing or cannot read the file.
@@ -39,6 +39,7 @@ class Session:
         self.shapes: dict[str, list[Any]] = {one.name: one.shape for one in self._session.get_inputs()}
         self.inputs = tuple(self.shapes)
         self.outputs = tuple(one.name for one in self._session.get_outputs())
+        self.about: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.bytes = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*"))
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ from transformers import (
 
 from stilla.errors import ExportError
 from stilla.evaluate.generate import Decoding, Writer, Written, ends, split_at_ends, with_settings
-from stilla.export import ENCODER
+from stilla.export import EMBED, ENCODER, MERGED, VISION
 from stilla.export.session import Session
 
 Inputs = Mapping[str, Tensor]
@@ -34,6 +34,8 @@ Arrays = dict[str, NDArray[Any]]
 DECODER, WITH_PAST = "decoder_model.onnx", "decoder_with_past_model.onnx"
 TOLD, MASK = "decoder_input_ids", "encoder_attention_mask"
 """What a decoder has read before it writes, among the inputs of a model; and what it may look at of the encoder's states."""
+PLACE = "image_token_id"
+"""By which name a file says what number stands for pictures among tokens."""
 _RULES = "logits_processor"
 """Among the options of a task: of what may follow what."""
 
@@ -167,23 +169,28 @@ class OnnxPair(OnnxWriter):
         return out.pop("logits"), mask, _as_past(out)
 
 
-class OnnxCausal(OnnxWriter):
+class OnnxSteps(OnnxWriter):
     """A decoder that takes keys and values from before; the first step gives it none."""
 
     def __init__(self, path: Path, session: Session) -> None:
         self.path, self.session, self.bytes = path, session, session.bytes
-        self.inputs = ("input_ids", "attention_mask")
+        self.inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+
+    def reads(self, ids: NDArray[np.int64], inputs: Inputs) -> Arrays:
+        """What the decoder is given of tokens. `inputs`: of the model, what is no text among them; nothing in later steps."""
+        raise NotImplementedError
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """(batch, positions, classes)."""
         ids = inputs["input_ids"].cpu().numpy()
-        logits, _ = self._read(ids, self._mask(inputs), self._nothing(len(ids)))
+        logits, _ = self._read(self.reads(ids, inputs), self._mask(inputs), self._nothing(len(ids)))
         return torch.from_numpy(logits)
 
     def last_by_steps(self, inputs: Inputs) -> Tensor:
         ids, mask = inputs["input_ids"].cpu(), torch.from_numpy(self._mask(inputs))
-        _, (_, past) = self.start({"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}, ids[:, :-1].numpy())
-        logits, _ = self._read(ids[:, -1:].numpy(), mask.numpy(), past)
+        before = {**inputs, "input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}
+        _, (_, past) = self.start(before, ids[:, :-1].numpy())
+        logits, _ = self._read(self.reads(ids[:, -1:].numpy(), {}), mask.numpy(), past)
         return torch.from_numpy(logits[:, -1])
 
     def before(self, inputs: Inputs, start: int | None) -> NDArray[np.int64]:
@@ -191,19 +198,20 @@ class OnnxCausal(OnnxWriter):
 
     def start(self, inputs: Inputs, first: NDArray[np.int64]) -> tuple[Tensor, Any]:
         mask = self._mask(inputs)
-        logits, past = self._read(first, mask, self._nothing(len(first)))
+        logits, past = self._read(self.reads(first, inputs), mask, self._nothing(len(first)))
         return torch.from_numpy(logits[:, -1]), (mask, past)
 
     def step(self, tokens: NDArray[np.int64], state: Any) -> tuple[Tensor, Any]:
         mask, past = state
         mask = np.concatenate([mask, np.ones_like(mask[:, :1])], axis=1)
-        logits, past = self._read(tokens, mask, past)
+        logits, past = self._read(self.reads(tokens, {}), mask, past)
         return torch.from_numpy(logits[:, -1]), (mask, past)
 
-    def _read(self, ids: NDArray[np.int64], mask: NDArray[np.int64], past: Arrays) -> tuple[NDArray[Any], Arrays]:
-        given = {"input_ids": ids, "attention_mask": mask, **past}
+    def _read(self, read: Arrays, mask: NDArray[np.int64], past: Arrays) -> tuple[NDArray[Any], Arrays]:
+        given = {**read, "attention_mask": mask, **past}
         if "position_ids" in self.session.inputs:
-            given["position_ids"] = np.maximum(mask.cumsum(1) - 1, 0)[:, -ids.shape[1] :]
+            (length,) = {one.shape[1] for one in read.values()}
+            given["position_ids"] = np.maximum(mask.cumsum(1) - 1, 0)[:, -length:]
         out = self.session.run(given)
         return out.pop("logits"), _as_past(out)
 
@@ -215,6 +223,31 @@ class OnnxCausal(OnnxWriter):
         """A past of length 0, in the shapes that the file says."""
         return {name: np.zeros((rows, shape[1], 0, shape[3]), np.float32)
                 for name, shape in self.session.shapes.items() if name.startswith("past_key_values")}
+
+
+class OnnxCausal(OnnxSteps):
+    """A decoder of tokens."""
+
+    def reads(self, ids: NDArray[np.int64], inputs: Inputs) -> Arrays:
+        return {"input_ids": ids}
+
+
+class OnnxSeeing(OnnxSteps):
+    """A decoder of rows, with the files that make them of pictures and of tokens. `path`: its own, which stands for all."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / MERGED, Session(folder / MERGED))
+        self.vision, self.embed = Session(folder / VISION), Session(folder / EMBED)
+        self.inputs = (*self.inputs, *self.vision.inputs)
+        self.bytes = self.session.bytes + self.vision.bytes + self.embed.bytes
+        self.place = int(self.vision.about[PLACE])
+
+    def reads(self, ids: NDArray[np.int64], inputs: Inputs) -> Arrays:
+        (rows,) = self.embed.run({"input_ids": ids}).values()
+        if inputs:
+            (features,) = self.vision.run({name: inputs[name].cpu().numpy() for name in self.vision.inputs}).values()
+            rows[ids == self.place] = features
+        return {"inputs_embeds": rows}
 
 
 def _as_past(out: Mapping[str, NDArray[Any]]) -> Arrays:

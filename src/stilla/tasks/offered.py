@@ -47,8 +47,9 @@ OFFERED: Mapping[str, Offered] = {
                                           *_STATES)),
     "reranking": Offered(("logits",), ("labels", "ranking", *_STATES, "saliency")),
     "image-text": Offered(("embedding", "affinities"), ("similarities", "contrastive", "interactive", *_STATES)),
-    "image-text-to-text": Offered(_TAUGHT, _TOKENS.others, (),
-                                  "files would need a loop around one for pictures and one for tokens"),
+    "image-text-to-text": Offered(_TAUGHT, _TOKENS.others,
+                                  without="of models that read pictures in tokens of a number, from left to right: LLaVA, "
+                                          "InternVL, Idefics3, SmolVLM"),
     "recommendation": _TOKENS,
     "several": Offered(_TAUGHT, _CLASSES),
 }

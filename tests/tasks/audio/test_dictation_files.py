@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from datasets import Dataset
+from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
 
 import stilla
 from stilla.check import check
@@ -56,9 +57,12 @@ def test_files_say_what_the_model_says_and_write_what_it_writes(written: Ready) 
     assert texts[0].answers.given == texts[1].answers.given
     assert texts[0].cut == texts[1].cut
     assert len(set(texts[0].answers.given)) > 1  # it listens
-    rules = task.teaching().asked(splits["train"], made.processor).options
-    assert file.writer(made.model.generation_config)(asked.tokens.batch([0]), rules, Decoding(3)) == \
-        writer(made.model)(asked.tokens.batch([0]), rules, Decoding(3))
+    inputs = asked.tokens.batch([0, 1])
+    free = [one.ids for one in writer(made.model)(inputs, {}, Decoding(3))]
+    rules = {"logits_processor": LogitsProcessorList([SuppressTokensLogitsProcessor([free[0][0]])])}
+    bound = [write(inputs, rules, Decoding(3)) for write in (ours, writer(made.model))]
+    assert bound[0] == bound[1]
+    assert bound[0][0].ids != free[0]
 
 
 def test_the_readmes_program_writes_what_the_model_writes(written: Ready, monkeypatch: pytest.MonkeyPatch) -> None:

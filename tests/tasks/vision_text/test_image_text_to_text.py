@@ -17,10 +17,9 @@ from transformers import AutoProcessor
 
 from stilla import data
 from stilla.data import joined
-from stilla.errors import CompatibilityError, DataError, ExportError
+from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate.generate import Decoding, generate
 from stilla.evaluate.generate import writer as model_writer
-from stilla.export import export
 from stilla.recipe import Generation, ModelSource
 from stilla.rows import row_measures
 from stilla.signals import Side
@@ -396,7 +395,7 @@ def test_without_a_template_a_question_is_read_as_it_stands_and_conversations_ar
 
 
 @pytest.mark.slow
-def test_other_tokens_a_smaller_vocabulary_and_files_for_onnx_are_refused_by_name(
+def test_other_tokens_and_a_smaller_vocabulary_are_refused_by_name(
     tmp_path: Path, llava: str, captions: str
 ) -> None:
     task, splits, made = ready(llava, captions)
@@ -406,9 +405,6 @@ def test_other_tokens_a_smaller_vocabulary_and_files_for_onnx_are_refused_by_nam
         task.prepare(splits["train"], other.processor, made.processor, training=True)
     with pytest.raises(CompatibilityError, match=r"student\.vocabulary: models of `image-text-to-text`"):
         task.texts(splits["train"], made.processor)
-    prepared = task.prepare(splits["train"], made.processor, None, training=False)
-    with pytest.raises(ExportError, match="onnx: models that write about pictures are not exported yet"):
-        export("onnx", made.model, made.processor, task, prepared, tmp_path / "out")
 
 
 @pytest.mark.slow

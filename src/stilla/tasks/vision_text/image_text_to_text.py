@@ -33,7 +33,7 @@ from stilla.tasks.shared.classification import Positions, attempt
 from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.text import tokens
 from stilla.tasks.text.sequences import NO_ROW
-from stilla.tasks.vision_text import questions, scripts, shown, teachers
+from stilla.tasks.vision_text import files, questions, scripts, shown, teachers
 from stilla.tasks.vision_text.album import NONE, Album
 from stilla.tasks.vision_text.caption_exam import CaptionExam
 from stilla.tasks.vision_text.looker import Looker, look, looker_for
@@ -154,8 +154,13 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         return student
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
-        return [f"{one}: models that write about pictures are not exported yet: their files would need one for pictures, one "
-                "for tokens, and a loop around both. Deploy the folder `student/`" for one in formats]
+        return files.unwritten(model, formats)
+
+    def axes_of(self, inputs: Mapping[str, Tensor]) -> Mapping[str, tuple[str, ...]]:
+        return files.axes_of(inputs)
+
+    def asking(self, processor: Any) -> str:
+        return files.asking(_looker(processor), self._layout)
 
     def between(self, student: Loaded, teacher: Loaded) -> Self:
         return self.adapted_to(student)

@@ -21,7 +21,7 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from stilla.errors import CompatibilityError
@@ -34,7 +34,7 @@ from stilla.tasks.vision.image_classification import processor_for
 logger = logging.getLogger(__name__)
 
 _VIDEOS = "video_processor"
-_TYPES = ("mm_token_type_ids", "token_type_ids")
+TYPES = ("mm_token_type_ids", "token_type_ids")
 """By which of its inputs a model is told where pictures stand."""
 
 
@@ -53,6 +53,11 @@ class Looker:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         found: PreTrainedTokenizerBase = self.whole.tokenizer
         return found
+
+    @property
+    def sees_videos(self) -> bool:
+        """Whether transformers builds the processor with a part for videos."""
+        return any(_VIDEOS in kind.get_attributes() for kind in type(self.whole).__mro__ if issubclass(kind, ProcessorMixin))
 
     @property
     def place(self) -> str:
@@ -80,7 +85,7 @@ class Looker:
     def pixels(self, pictures: Sequence[Sequence[PIL.Image.Image]]) -> dict[str, Tensor]:
         """What the model sees of the pictures of each example: of all in one, as its family has them."""
         made = self._read(pictures, return_tensors="pt", padding=True)
-        return {name: value for name, value in made.items() if name not in (*tokens.INPUTS, *_TYPES, "labels")}
+        return {name: value for name, value in made.items() if name not in (*tokens.INPUTS, *TYPES, "labels")}
 
     def marks(self, ids: NDArray[np.int32]) -> NDArray[np.int8]:
         """Of each token, 1 where it stands for (a part of) a picture."""
@@ -135,7 +140,7 @@ def looker_for(source: ModelSource, model: PreTrainedModel) -> Looker:
         whole = _without_videos(kind).from_args_and_dict([images, tokenizer], own)
     _refuse_other_places(whole, source.model, model)
     takes = inspect.signature(model.forward).parameters
-    return Looker(whole, next((one for one in _TYPES if one in takes), None), said.get(_VIDEOS))
+    return Looker(whole, next((one for one in TYPES if one in takes), None), said.get(_VIDEOS))
 
 
 def _without_videos(kind: Any) -> Any:
