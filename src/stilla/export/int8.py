@@ -127,7 +127,7 @@ def _dynamic(graph: Any, target: Path) -> None:
                      per_channel=True, reduce_range=True, use_external_data_format=_external(graph))
 
 
-def _static(graph: Any, target: Path, batches: list[Inputs]) -> None:
+def _static(graph: Any, target: Path, batches: Sequence[Inputs]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):

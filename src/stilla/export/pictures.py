@@ -55,7 +55,8 @@ class _Vision(nn.Module):
 
     def __init__(self, model: Any, pixels: Inputs) -> None:
         super().__init__()
-        self.inside, self.names = model.model, tuple(pixels)
+        self.inside: Any = model.model
+        self.names = tuple(pixels)
         self.in_one = False
         self.in_one = self._same_in_one(pixels)
         self.last = self._found(pixels)
@@ -65,7 +66,12 @@ class _Vision(nn.Module):
         if self.last is None:
             return self._features(pixels)
         seen = list[Tensor]()
-        hook = self._part(self.last).register_forward_hook(lambda _, __, out: (seen.append(out), out[:1])[1])
+
+        def first(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+            seen.append(out)
+            return out[:1]
+
+        hook = self._part(self.last).register_forward_hook(first)
         try:
             self._features(pixels)
         finally:
@@ -97,7 +103,8 @@ class _Vision(nn.Module):
         return several.shape == one.shape and torch.allclose(several, one, atol=1e-5)
 
     def _part(self, name: str) -> nn.Module:
-        return dict(self.inside.named_children())[name]
+        found: nn.Module = self.inside.get_submodule(name)
+        return found
 
     def _features(self, pixels: Inputs) -> Tensor:
         given = _joined(pixels) if self.in_one else pixels

@@ -57,7 +57,8 @@ class Looker:
     @property
     def sees_videos(self) -> bool:
         """Whether transformers builds the processor with a part for videos."""
-        return any(_VIDEOS in kind.get_attributes() for kind in type(self.whole).__mro__ if issubclass(kind, ProcessorMixin))
+        kinds: Sequence[Any] = [one for one in type(self.whole).__mro__ if issubclass(one, ProcessorMixin)]
+        return any(_VIDEOS in one.get_attributes() for one in kinds)
 
     @property
     def place(self) -> str:
