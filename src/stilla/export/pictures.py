@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stilla.export import EMBED, MERGED, VISION
 from stilla.export.keys import TOKENS, Inputs, export
@@ -47,11 +48,7 @@ def _of_several(value: Tensor, free: int) -> Tensor:
 
 
 class _Vision(nn.Module):
-    """What of pictures stands in the places of their tokens, (tokens of all pictures, width).
-
-    Where it leaves one of the model's parts as it stays but for its shape, it is taken there, and what follows sees the first
-    picture alone: LLaVA makes a list of it, a picture each, which a graph for any number of them cannot.
-    """
+    """What of pictures stands in the places of their tokens, (tokens of all pictures, width)."""
 
     def __init__(self, model: Any, pixels: Inputs) -> None:
         super().__init__()
@@ -59,39 +56,10 @@ class _Vision(nn.Module):
         self.names = tuple(pixels)
         self.in_one = False
         self.in_one = self._same_in_one(pixels)
-        self.last = self._found(pixels)
 
     def forward(self, *values: Tensor) -> Tensor:
-        pixels = dict(zip(self.names, values))
-        if self.last is None:
-            return self._features(pixels)
-        seen = list[Tensor]()
-
-        def first(_: nn.Module, __: Any, out: Tensor) -> Tensor:
-            seen.append(out)
-            return out[:1]
-
-        hook = self._part(self.last).register_forward_hook(first)
-        try:
-            self._features(pixels)
-        finally:
-            hook.remove()
-        return seen[0].flatten(0, -2)
-
-    @torch.no_grad()
-    def _found(self, pixels: Inputs) -> str | None:
-        """The part that the features come out of."""
-        seen = dict[str, Any]()
-        names = [name for name, _ in self.inside.named_children()]
-        hooks = [self._part(name).register_forward_hook(lambda _, __, out, name=name: seen.__setitem__(name, out))
-                 for name in names]
-        try:
-            whole = self._features(pixels)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return next((name for name, out in seen.items() if isinstance(out, Tensor) and out.shape[-1] == whole.shape[-1]
-                     and torch.equal(out.flatten(0, -2), whole)), None)
+        with _AllInOne():
+            return self._features(dict(zip(self.names, values)))
 
     @torch.no_grad()
     def _same_in_one(self, pixels: Inputs) -> bool:
@@ -102,14 +70,22 @@ class _Vision(nn.Module):
         several, one = self._features(pixels), self._features(_joined(pixels))
         return several.shape == one.shape and torch.allclose(several, one, atol=1e-5)
 
-    def _part(self, name: str) -> nn.Module:
-        found: nn.Module = self.inside.get_submodule(name)
-        return found
-
     def _features(self, pixels: Inputs) -> Tensor:
         given = _joined(pixels) if self.in_one else pixels
         said = self.inside.get_image_features(**given, return_dict=True).pooler_output
         return (said if isinstance(said, Tensor) else torch.cat(list(said))).flatten(0, -2)
+
+
+class _AllInOne(TorchFunctionMode):
+    """Where a model makes a list of pictures, one each, and a graph does not know how many there will be (LLaVA): a list of
+    one thing, all of them. Put together again, both are the same."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.unbind, torch.Tensor.__len__) and isinstance(args[0].shape[0], torch.SymInt):
+            if func is torch.Tensor.__len__:
+                raise TypeError("a graph does not know how many there will be")  # `list` asks, and goes on without
+            return (args[0],)
+        return func(*args, **(kwargs or {}))
 
 
 def _joined(pixels: Inputs) -> Inputs:
