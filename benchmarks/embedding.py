@@ -2,6 +2,7 @@
 
     python -m benchmarks.embedding --data DATA --layers 3
     python -m benchmarks.embedding --data DATA --layers 2 --labels --seeds 3
+    python -m benchmarks.embedding --data DATA --layers 2 --labels --papers --seeds 3
     python -m benchmarks.embedding --data DATA --layers 3 --ways cross --cross-encoder runs/benchmarks/reranking/mse-2/teacher
 
 Nobody has labelled what it learns from: English sentences of Tatoeba, and paragraphs and questions of other articles of
@@ -9,7 +10,8 @@ XQuAD. Validation and test: XQuAD's questions of further articles, among all 240
 
 `--labels` asks what labels alone are worth. Then a question has the sentence that answers it and those that the teacher finds
 nearest otherwise, labels say which of them answers, and searched are all sentences of the paragraphs. The student learns its
-teacher's vectors of the same questions and sentences, and of Tatoeba's.
+teacher's vectors of the same questions and sentences, and of Tatoeba's. With `--papers` the questions are titles of SciTLDR's
+papers, and what answers them is the paper's summary among those of all papers. `--both`: the student learns the labels too.
 
 `--ways cross` asks what a cross-encoder's scores are worth to vectors that search: of the one that benchmarks.reranking
 trains, or of any other. A question has the sentence that answers it and those that all-MiniLM-L6-v2 finds nearest otherwise,
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.inputs import add_data_option, minilm, tatoeba
+from benchmarks.inputs import add_data_option, data_set, minilm, tatoeba
 from benchmarks.questions import SPLITS, answering, lines, questions, searched, sentences_of
 from benchmarks.students import distil, parser, run_of, show
 from stilla.recipe import ModelSource
@@ -55,13 +58,18 @@ def main(arguments: list[str]) -> None:
     made.add_argument("--mined", type=int, default=7, help="sentences beside an answer, by --ways cross")
     made.add_argument("--sentences", type=int, default=20_000, help="of Tatoeba")
     made.add_argument("--labels", action="store_true", help="labels alone beside the student, searching sentences")
+    made.add_argument("--papers", action="store_true", help="of --labels: titles of papers, which find their summaries")
+    made.add_argument("--both", action="store_true", help="of --labels: students learn labels beside vectors")
     options = made.parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.labels:
-        train, pool, search = with_candidates(options.data, options.output / "candidates", options.sentences)
+        found = of_papers(options.data) if options.papers else of_questions(options.data)
+        train, pool, search = with_candidates(found, options.data, options.output / "candidates", options.sentences)
         data = {"train": str(train), "unlabelled": str(pool), "text": list(COLUMNS), "validation": str(search),
                 "test": str(search), "max_length": 128, "limit": options.limit}
         options.output = options.output / "labels"
+        if options.both:
+            options.overrides = [*options.overrides, "distill.objectives=[{kind: embedding}, {kind: contrastive}]"]
         show("labels and vectors", distil(options, {"task": "embedding", "data": data}, minilm(), trained=True))
         return
     if CROSS in options.ways:
@@ -132,13 +140,43 @@ def with_answers(data: Path | None, folder: Path) -> tuple[Path, Path]:
     return train, searched(folder / "search", corpus, {split: asked[split] for split in SPLITS[1:]})
 
 
-def with_candidates(data: Path | None, folder: Path, count: int) -> tuple[Path, Path, Path]:
-    """Questions with candidates, texts beside them, and a folder for search among all sentences."""
+@dataclass(frozen=True)
+class Asked:
+    """`corpus`: all that is searched, by name; `known`: what of it is learnt from; `asked`: by split, what is asked by name,
+    with the name of what answers it."""
+
+    corpus: dict[str, str]
+    known: dict[str, str]
+    asked: dict[str, dict[str, tuple[str, str]]]
+
+
+def of_questions(data: Path | None) -> Asked:
+    """Each with the sentence in which its answer stands."""
     parts = questions(data)
-    corpus = sentences_of([row for rows in parts.values() for row in rows])
     asked = {split: {row["id"]: (row["question"], answering(row)) for row in rows} for split, rows in parts.items()}
-    search = searched(folder / "search", corpus, {split: asked[split] for split in SPLITS[1:]})
-    known = sentences_of(parts["train"])  # what is wrong is taken from articles that are learnt from
+    # what is wrong is taken from articles that are learnt from
+    return Asked(sentences_of([row for rows in parts.values() for row in rows]), sentences_of(parts["train"]), asked)
+
+
+def of_papers(data: Path | None) -> Asked:
+    """Titles, each with the summary of its paper; none twice."""
+    folder, taken = data_set(data, "scitldr", "allenai/scitldr: columns title, target"), set[str]()
+    texts: dict[str, dict[str, str]] = {}
+    asked: dict[str, dict[str, tuple[str, str]]] = {}
+    for split in SPLITS:
+        texts[split], asked[split] = {}, {}
+        for number, paper in enumerate(pq.read_table(folder / f"{split}.parquet").to_pylist()):
+            title, summary, name = paper["title"].strip(), paper["target"][0].strip(), f"{split}-{number}"
+            if title and summary and not {title, summary} & taken:
+                taken |= {title, summary}
+                texts[split][name], asked[split][f"title-{name}"] = summary, (title, name)
+    return Asked({name: text for some in texts.values() for name, text in some.items()}, texts["train"], asked)
+
+
+def with_candidates(found: Asked, data: Path | None, folder: Path, count: int) -> tuple[Path, Path, Path]:
+    """What is asked with candidates, texts beside it, and a folder for search."""
+    asked, known = found.asked, found.known
+    search = searched(folder / "search", found.corpus, {split: asked[split] for split in SPLITS[1:]})
     teacher = load(ModelSource(model=str(minilm())), None, None, {}, trained=True)
     names, documents = [*known], embed(teacher, [*known.values()], [None] * len(known))
     near = embed(teacher, [question for question, _ in asked["train"].values()], [None] * len(asked["train"])) @ documents.T
