@@ -17,7 +17,7 @@ from stilla.data import sources
 from stilla.data.unlabelled import MARK
 from stilla.errors import CompatibilityError, DataError
 from stilla.evaluate import Asked, examine, is_weak
-from stilla.objectives import Labels, Similarities
+from stilla.objectives import Contrastive, Labels, Similarities
 from stilla.objectives.base import Term
 from stilla.recipe import Lora, ModelSource, StudentSpec
 from stilla.signals import NOBODYS, UNSAID, Batch, Dense, Side, Signals
@@ -141,6 +141,14 @@ def test_answers_of_other_queries_are_wrong_unless_a_row_says_otherwise(tmp_path
     assert pairs.belongs_to.tolist() == [*pairs.first[:4].tolist(), UNSAID, *[NOBODYS] * 4, UNSAID]
     assert [len(one) for one in signals.embeddings.values()] == [5, 5, 5]
     assert task.labels_by().kind == "contrastive"
+
+
+def test_labels_need_something_beside_what_answers(tmp_path: Path) -> None:
+    pairs = [{"query": "a cat", "positive": "it sleeps"}, {"query": "a dog", "positive": "it barks"}]
+    task, _ = bound({"train": lines(tmp_path / "t.jsonl", pairs)})
+    assert task.has_labels
+    assert "`labels` tells what answers a query from what stands beside it" in task.idle([Term(Labels())])[0]
+    assert not task.idle([Term(Contrastive())])
 
 
 def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> None:

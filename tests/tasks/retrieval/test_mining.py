@@ -250,7 +250,7 @@ def test_objectives_that_compare_no_candidates_are_refused(tmp_path: Path) -> No
     assert [spec.kind for spec in task.learns_by()] == ["embedding", "logits"]
     assert task.idle([term(spec) for spec in task.learns_by()]) == []
     assert "no objective compares a query's candidates" in task.idle([term(ObjectiveSpec(kind="embedding"))])[0]
-    for kind in ("margins", "listwise", "labels"):
+    for kind in ("margins", "listwise", "labels", "contrastive"):
         assert task.idle([term(ObjectiveSpec(kind=kind))]) == []
 
 

@@ -111,7 +111,8 @@ class VectorTask(Task[EmbeddingData], Mines):
         if self.keeps_the_index and fewer.undrawn(terms):
             return [NOT_DRAWN]
         misled = [] if self.crossing is None else crossing.misled(terms)
-        lone = self.pairs and self._learnt.classes == 1 and any(isinstance(term.objective, Labels) for term in terms)
+        alone = self.pairs and self._learnt.classes == 1 and self.mining is None
+        lone = alone and any(isinstance(term.objective, Labels) for term in terms)
         beside = [NOTHING_BESIDE] if lone else mining.unlearnt(self.mining, terms)
         return [*misled, *beside, *fewer.unlearnt(self._beginnings, terms)]
 
