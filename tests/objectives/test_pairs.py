@@ -194,14 +194,17 @@ def test_what_cannot_be_compared_is_said() -> None:
         assert not one.unpaired(pairs=True)
 
 
-def asked(seed: int, *, first: list[int], second: list[int], belongs_to: list[int], angle: bool = True) -> Signals:
+def asked(
+    seed: int, *, first: list[int], second: list[int], belongs_to: list[int], angle: bool = True,
+    answers: list[list[int]] | None = None,
+) -> Signals:
     """Queries, and texts that may answer them."""
     draw = torch.Generator().manual_seed(seed)
     queries, texts = (torch.randn(count, 6, generator=draw, dtype=torch.float64).requires_grad_()
                       for count in (len(first), len(second)))
     return Signals(embeddings={"query": queries, "positive": texts}, pairs=Pairs(
         torch.tensor(first), torch.tensor(second), torch.tensor(belongs_to), torch.tensor(5.0, dtype=torch.float64),
-        alike=True, angle=angle))
+        alike=True, angle=angle, answers=None if answers is None else torch.tensor(answers)))
 
 
 def scores(one: Signals) -> NDArray[Any]:
@@ -265,3 +268,40 @@ def test_what_nobody_has_labelled_is_no_candidate() -> None:
         torch.tensor([0, 1, 2]), torch.tensor([10, 11, 12, 20, 21, 22]), torch.full((6,), UNSAID), torch.tensor(5.0),
         alike=True))
     assert loss(Contrastive(), nothing, None).item() == 0
+
+
+def test_an_answer_that_another_row_knows_is_right_though_that_row_is_not_in_the_step() -> None:
+    """Of the first query the data have 10 and 11 as answers, of which 11 stands here beside the second; of the second 11."""
+    known = asked(4, first=[0, 1], second=[10, 11], belongs_to=[0, 1], answers=[[10, 11], [11, UNSAID]])
+    told = np.log(softmax(scores(known)))
+    expected = -0.5 * ((told[0, 0] + told[0, 1]) / 2 + told[1, 1])
+    assert loss(Contrastive(), known, None).item() == pytest.approx(expected, rel=1e-5)
+    teacher = asked(5, first=[0, 1], second=[10, 11], belongs_to=[0, 1], answers=[[10, 11], [11, UNSAID]])
+    for objective in (Affinities(), Interactive()):  # the teacher's vectors stand behind the answers
+        same = loss(type(objective)(), asked(4, first=[0, 1], second=[10, 11], belongs_to=[0, 1]),
+                    asked(5, first=[0, 1], second=[10, 11], belongs_to=[0, 1]))
+        if isinstance(objective, Affinities):
+            assert loss(objective, known, teacher).item() == pytest.approx(same.item(), rel=1e-6)
+        else:
+            assert loss(objective, known, teacher).item() != pytest.approx(same.item(), rel=1e-3)
+
+
+def test_affinities_say_nothing_of_a_text_beside_itself() -> None:
+    ours, theirs = (asked(seed, first=[0, 1], second=[10, 11, 0], belongs_to=[0, 1, NOBODYS]) for seed in (6, 7))
+    z, t = scores(ours), scores(theirs)
+    z[0, 2] = t[0, 2] = -1e30
+
+    def kl(told: NDArray[Any], own: NDArray[Any]) -> float:
+        p, q = softmax(told), softmax(own)
+        there = p > 0
+        return float((p[there] * np.log(p[there] / q[there])).sum() / len(p))
+
+    assert loss(Affinities(), ours, theirs).item() == pytest.approx(0.5 * (kl(t, z) + kl(t.T, z.T)), rel=1e-4)
+
+
+def test_halves_are_of_softmax_and_vectors_have_a_width() -> None:
+    with pytest.raises(RecipeError, match="symmetric: says which halves of `softmax`"):
+        Contrastive(compare="sigmoid", symmetric=True)
+    one = said(0, bias=-3.0)  # sigmoid by itself
+    assert loss(Contrastive(symmetric=True), one, None).item() == loss(Contrastive(compare="softmax"), one, None).item()
+    assert Contrastive().problems(Dims(3), None, {}) == ["`contrastive` compares vectors, and the student gives none"]

@@ -13,8 +13,8 @@ from torch import Tensor
 from stilla.errors import CompatibilityError
 from stilla.signals import NOBODYS, UNSAID, Pairs, Signals
 
-_BEFORE = 11
-"""Numbers of an entry before its vectors: see `entries`."""
+_BEFORE = 12
+"""Numbers of an entry before the answers of its query, and its vectors: see `entries`."""
 _LEAST = -1e30
 """A logit of what is no candidate; finite, as 0 times it has to be 0."""
 
@@ -32,7 +32,7 @@ def entries(
 ) -> Float[Tensor, "entries numbers"]:
     """An entry for each vector of a batch, pictures (or queries) first: on which side it stands, its number, what it belongs
     to; whether both sides are texts, and are compared by the cosine; the student's scale, bias and whether it has one, the
-    teacher's; its vector by the student, and by the teacher.
+    teacher's; how many answers a query has at most, and their numbers; its vector by the student, and by the teacher.
 
     vectors: in place of the student's own. In float64: numbers of examples are whole."""
     pairs = student.pairs
@@ -43,10 +43,13 @@ def entries(
     side = torch.cat([pairs.first.new_zeros(first), pairs.second.new_ones(second)]).double()
     numbers = torch.cat([pairs.first, pairs.second]).double()
     belongs_to = torch.cat([pairs.first.new_full((first,), UNSAID), pairs.belongs_to]).double()
-    both = [torch.tensor(float(pairs.alike)), torch.tensor(float(pairs.angle)),
-            *_scale_and_bias(pairs), *_scale_and_bias(None if teacher is None else teacher.pairs)]
+    answers = pairs.first.new_zeros((first, 0)) if pairs.answers is None else pairs.answers
+    most = answers.shape[1]
+    both = [*(torch.tensor(float(one)) for one in (pairs.alike, pairs.angle)),
+            *_scale_and_bias(pairs), *_scale_and_bias(None if teacher is None else teacher.pairs), torch.tensor(float(most))]
     before = torch.stack([side, numbers, belongs_to, *(one.to(side).reshape(()).expand(len(side)) for one in both)], 1)
-    found = [before, (joined(student) if vectors is None else vectors).double()]
+    of_queries = torch.cat([answers, answers.new_full((second, most), UNSAID)]).double()
+    found = [before, of_queries, (joined(student) if vectors is None else vectors).double()]
     return torch.cat(found if teacher is None else [*found, joined(teacher).detach().to(before)], 1)
 
 
@@ -92,14 +95,16 @@ def table(entries: Float[Tensor, "entries numbers"], width: int) -> Table:
     first, second = (entries[rows].to(torch.float32) for rows in (~are_texts, are_texts))
     means = entries[:, 3:_BEFORE].mean(0).to(torch.float32)
     alike, angle = (bool(one > 0.5) for one in means[:2].detach())
+    start = _BEFORE + int(means[-1].detach().round()) if len(means) and len(entries) else _BEFORE
     ours, theirs = (
         Side(_compared(first[:, span], angle=angle), _compared(second[:, span], angle=angle), scale,
              bias if there > 0.5 else None)
-        for span, (scale, bias, there) in ((slice(_BEFORE, _BEFORE + width), means[2:5]),
-                                           (slice(_BEFORE + width, None), means[5:])))
+        for span, (scale, bias, there) in ((slice(start, start + width), means[2:5]),
+                                           (slice(start + width, None), means[5:8])))
     numbers = entries[:, 1:3].detach().round().long()
     (asking, _), (texts, belongs_to) = numbers[~are_texts].T, numbers[are_texts].T
-    right = _right(asking, texts, belongs_to)
+    answers = entries[~are_texts, _BEFORE:start].detach().round().long()
+    right = _right(asking, texts, belongs_to) | (texts[None, :, None] == answers[:, None, :]).any(-1)
     same = asking[:, None] == texts[None, :]
     own = same & ~right if alike else torch.zeros_like(same)
     return Table(ours, theirs, right, own, right.any(0) | (belongs_to == NOBODYS), alike)
@@ -132,13 +137,18 @@ def infonce(logits: Float[Tensor, "first second"], made: Table, *, both: bool = 
     texts. Among those of which something is known to be right; texts that belong to none are told apart, and tell
     nothing apart. A text is no candidate for itself."""
     asking, answers = made.right.any(1), made.right.any(0)
-    logits = logits.masked_fill(made.own, _LEAST)[asking]
+    logits = apart(logits, made)[asking]
     if not logits[:, answers].numel():
         return logits[:, answers].sum()
     there = _cross_entropy(logits[:, made.said], made.right[asking][:, made.said])
     if not both:
         return there
     return 0.5 * (there + _cross_entropy(logits[:, answers].T, made.right[asking][:, answers].T))
+
+
+def apart(logits: Float[Tensor, "first second"], made: Table) -> Float[Tensor, "first second"]:
+    """With no text as a candidate for itself."""
+    return logits.masked_fill(made.own, _LEAST)
 
 
 def _cross_entropy(logits: Float[Tensor, "rows classes"], right: Bool[Tensor, "rows classes"]) -> Float[Tensor, ""]:

@@ -49,7 +49,7 @@ class Affinities(StepTableObjective):
 
     def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
         made = _pairs.table(sums, self.width)
-        ours, theirs = (_pairs.products(one.first, one.second, one) / self.temperature
+        ours, theirs = (_pairs.apart(_pairs.products(one.first, one.second, one), made) / self.temperature
                         for one in (made.student, made.teacher))
         if not ours.numel():  # pictures or texts by themselves
             return ours.sum()

@@ -9,6 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from stilla.errors import RecipeError
 from stilla.objectives import _pairs
 from stilla.objectives.base import LayerMap, StepTableObjective
 from stilla.signals import Dims, Signals
@@ -25,9 +26,9 @@ class Contrastive(StepTableObjective):
       alone, whole (`symmetric: true` takes both).
     - `sigmoid`: -1/texts Σ log σ(± z) over all pictures and texts, + where they belong together.
 
-    By default `sigmoid` where the model has a bias, else `softmax`. Equal texts are one: no picture is told apart from a text
-    that is its own word for word, no query from its answer in another row, nor from itself where it answers another. The
-    size of a step decides how hard it is, how a step is cut changes nothing.
+    By default `sigmoid` where the model has a bias, else `softmax`. Equal texts belong to the same: no picture is told
+    apart from a text that is its own word for word, no query from its answer in another row, nor from itself where it answers
+    another. The size of a step decides how hard it is, how a step is cut changes nothing.
     """
 
     needs_teacher = False
@@ -35,9 +36,14 @@ class Contrastive(StepTableObjective):
 
     def __init__(self, *, compare: Literal["softmax", "sigmoid"] | None = None, symmetric: bool | None = None) -> None:
         super().__init__()
+        if compare == "sigmoid" and symmetric is not None:
+            raise RecipeError("symmetric: says which halves of `softmax` are taken; a `sigmoid` has none. Leave it out")
         self.compare = compare
         self.symmetric = symmetric
         self.width = 0
+
+    def problems(self, student: Dims, teacher: Dims | None, layer_map: LayerMap) -> list[str]:
+        return [] if student.embedding else ["`contrastive` compares vectors, and the student gives none"]
 
     def unpaired(self, *, pairs: bool) -> list[str]:
         return _pairs.unpaired(pairs=pairs)
@@ -50,7 +56,8 @@ class Contrastive(StepTableObjective):
 
     def loss(self, sums: Float[Tensor, "entries numbers"], progress: float) -> Float[Tensor, ""]:
         made = _pairs.table(sums, self.width)
-        compared = self.compare or ("softmax" if made.student.bias is None else "sigmoid")
+        whole = made.student.bias is None or self.symmetric is not None
+        compared = self.compare or ("softmax" if whole else "sigmoid")
         logits = _pairs.products(made.student.first, made.student.second, made.student)
         if compared == "sigmoid":
             return _pairs.sigmoid(logits, made)

@@ -45,7 +45,8 @@ class Pairs:
     first: the number of each picture (an example's key), or of each query. second: the number of each text, equal for equal
     texts. belongs_to: the number of the first that each text belongs to; UNSAID where nobody says it, NOBODYS where it is
     known to belong to none of them. bias: None where the model has none. alike: both are texts, under the same numbers:
-    equal numbers are one text. angle: compared by the cosine; else by the product of the vectors as they are.
+    equal numbers are one text. angle: compared by the cosine; else by the product of the vectors as they are. answers: of
+    each query the numbers of all that the data have as its answers, whatever stands in the batch, UNSAID behind the last.
     """
 
     first: Int[Tensor, " first"]
@@ -55,6 +56,7 @@ class Pairs:
     bias: Float[Tensor, ""] | None = None
     alike: bool = False
     angle: bool = True
+    answers: Int[Tensor, "first most"] | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def without_labels(recipe: Recipe, task: Task) -> list[str]:
     """Why nothing can be learnt from labels alone where a recipe asks for that, in words."""
     asked = [name for name, wanted in (("evaluate.baseline", recipe.evaluate.baseline), ("teacher.train",
              recipe.teacher.train is not None)) if wanted]
+    if task.incomparable is not None and recipe.evaluate.baseline:
+        return [f"evaluate.baseline: {task.incomparable}. Leave it out"]
     if task.has_labels or not recipe.data.is_labelled:
         return []
     return [f"{name}: learns from labels alone, and these data say of no example what is right (pairs with a score do, and "

@@ -64,9 +64,9 @@ def problems(recipe: Recipe, task: Task) -> list[str]:
     if recipe.data.unlabelled is not None:
         found.append(f"{WHERE}: is found for queries with what answers them, and beside them stand unlabelled examples, "
                      "which would have no candidates. Leave one out")
-    if recipe.teacher.train is not None and mining.form.classes < 2 and mining.section.by is None:
+    if recipe.teacher.train is not None and mining.form.kind != "answered" and mining.section.by is None:
         found.append("teacher.train: the teacher learns from labels before it finds what does not answer a query "
-                     f"({WHERE}), and these data say of no candidate that it is wrong. Give a trained teacher")
+                     f"({WHERE}), and a folder for search says nothing of texts by themselves. Give a trained teacher")
     return found
 
 

@@ -34,7 +34,7 @@ def problems(
     task: Task, place: str = "student.width", otherwise: str = "Take layers, or `student: {config: ...}`"
 ) -> list[str]:
     """Why nobody can say which units of a student matter, in words. `otherwise`: what can be done."""
-    labels = term(task.labels_by())
+    labels = term(task.labels_of_each())
     if not task.has_labels:
         return [f"{place}: what a unit matters is seen by the loss of labels, and these data say of no example what is "
                 f"right. {otherwise}"]
@@ -54,7 +54,7 @@ def measure(plan: Plan | Towards, task: Task, prepared: Prepared) -> Cut:
     """
     if found := problems(task):
         raise all_at_once(found, CompatibilityError)
-    terms = task.terms([term(task.labels_by())])
+    terms = task.terms([term(task.labels_of_each())])
     with progress("width", plan.rounds * len(prepared)) as advance:
 
         def losses(part: nn.Module) -> Iterator[Tensor]:

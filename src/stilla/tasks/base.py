@@ -128,6 +128,10 @@ class Task(Between, Unlabelled, OfStudents, HandedOver, Generic[SectionT]):
         """By what its models learn from labels alone: a teacher that is trained first, the baseline."""
         return ObjectiveSpec(kind="labels")
 
+    def labels_of_each(self) -> ObjectiveSpec:
+        """By what labels say of one example by itself, without others: it tells which of a model's units matter."""
+        return self.labels_by()
+
     @abstractmethod
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         """Load a model and its processor.

@@ -31,12 +31,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from stilla.errors import CompatibilityError, TrainingError
 from stilla.objectives import term
 from stilla.recipe import Adapt
-from stilla.signals import Batch, Dims, Signals
+from stilla.signals import Batch, Signals
 from stilla.tasks.base import Prepared, Side
 from stilla.tasks.forward import dtype_of, listen
 from stilla.teachers import LiveTeacher, Teacher
 from stilla.training import checkpoints
 from stilla.training.distiller import Distiller
+from stilla.training.plain import dims_of
 from stilla.training.reduction import Step
 from stilla.training.survey import WholeStep, unchanged
 
@@ -72,7 +73,7 @@ class Adapting(TrainerCallback):
         """The checkpoint that the training continues from."""
         self.over = False
         self._labels = Distiller(distiller.student, self.task.terms([term(self.task.labels_by())]), self.task,
-                                 student_dims=Dims(self.task.row_classes()))
+                                 student_dims=dims_of(distiller.student, self.task, None))
         self._adapted: WholeStep | None = None
 
     @classmethod

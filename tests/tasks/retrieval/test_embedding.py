@@ -21,6 +21,7 @@ from stilla.objectives import Contrastive, Labels, Similarities
 from stilla.objectives.base import Term
 from stilla.recipe import Lora, ModelSource, StudentSpec
 from stilla.signals import NOBODYS, UNSAID, Batch, Dense, Side, Signals
+from stilla.stages import narrowing
 from stilla.students import by_layers
 from stilla.tasks.base import Loaded, Prepared
 from stilla.tasks.forward import listen
@@ -140,7 +141,20 @@ def test_answers_of_other_queries_are_wrong_unless_a_row_says_otherwise(tmp_path
     assert len(set(pairs.second[5:].tolist())) == 1
     assert pairs.belongs_to.tolist() == [*pairs.first[:4].tolist(), UNSAID, *[NOBODYS] * 4, UNSAID]
     assert [len(one) for one in signals.embeddings.values()] == [5, 5, 5]
+    assert pairs.answers is not None
+    both = {int(pairs.second[0]), int(pairs.second[2])}
+    assert [set(row.tolist()) - {UNSAID} for row in pairs.answers] == [
+        both, {int(pairs.second[1])}, both, {int(pairs.second[3])}, set()]
     assert task.labels_by().kind == "contrastive"
+
+
+def test_units_matter_by_a_querys_own_candidates_where_it_has_some(tmp_path: Path) -> None:
+    rows = [{"query": "a cat", "positive": "it sleeps", "negative": "a stone"}] * 3
+    several, _ = bound({"train": lines(tmp_path / "several.jsonl", rows)})
+    assert narrowing.problems(several) == []
+    alone, _ = bound({"train": lines(tmp_path / "alone.jsonl", [{**row, "negative": None} for row in rows])},
+                     text=("query", "positive"))
+    assert "seen of one example at a time, and `contrastive`" in narrowing.problems(alone)[0]
 
 
 def test_labels_need_something_beside_what_answers(tmp_path: Path) -> None:

@@ -85,6 +85,15 @@ def test_an_index_of_nothing_and_vectors_of_other_widths_are_refused(tmp_path: P
         narrow.adapted_to(teacher)
 
 
+def test_labels_alone_are_not_searched_among_the_teachers_documents(tmp_path: Path) -> None:
+    asked: dict[str, Any] = recipe(tmp_path, "triples", data={"test": search(tmp_path / "search"), "documents": "teacher"},
+                                   evaluate={"baseline": True})
+    drawn = {**asked["distill"], "objectives": [{"kind": "interactive"}]}
+    problems = check(from_options({**asked, "distill": drawn})).problems
+    assert len(problems) == 1, problems
+    assert "evaluate.baseline: queries are searched among the teacher's vectors (data.documents: teacher)" in problems[0]
+
+
 @pytest.mark.slow
 def test_a_run_keeps_the_index_and_its_folder_says_so(tmp_path: Path) -> None:
     asked: dict[str, Any] = recipe(tmp_path, data={"test": search(tmp_path / "search"), "documents": "teacher"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import stilla
 from stilla.after import evaluate_run
@@ -18,6 +19,7 @@ from stilla.export import OnnxModel
 from stilla.recipe.file import from_options
 from stilla.scores import Scores
 from stilla.tasks.retrieval.told import embed
+from stilla.training import adapting
 from stilla.views import Ranking, view_of
 from tests.tasks.retrieval.setting import (
     encoder,
@@ -183,6 +185,35 @@ def test_queries_with_one_answer_each_are_learnt_from_alone_and_teach_a_teacher(
     for stage in ("teacher", "baseline"):
         assert {name for one in logged if one["stage"] == stage for name in one.get("terms", ())} == {"contrastive"}
     assert {"teacher", "student", "baseline"} <= {*run.scores.subjects}
+
+
+@pytest.mark.slow
+def test_a_teacher_that_learns_from_pairs_first_finds_what_does_not_answer(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(triples(tmp_path / "triples.jsonl", 24)).read_text().splitlines()]
+    pairs = lines(tmp_path / "pairs.jsonl", [{name: row[name] for name in ("query", "positive")} for row in rows])
+    asked = recipe(tmp_path, data={"train": pairs, "validation": pairs, "negatives": {"mined": 2}})
+    asked["teacher"] = {"model": asked["teacher"], "train": {"epochs": 1.0}}
+    run = stilla.distill(asked)
+    logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert {name for one in logged if one["stage"] == "student" for name in one.get("terms", ())} == {"embedding", "logits"}
+
+
+@pytest.mark.slow
+def test_a_teacher_is_adapted_by_what_answers_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its direction is that of the quiz, which is of more than rounding."""
+    lengths = list[float]()
+    real = adapting.Adapting._crossed
+
+    def crossed(self: adapting.Adapting, batch: Any, own: Any, direction: Any, step: Any) -> Any:
+        lengths.append(float(torch.stack([one.norm() for one in direction]).norm()))
+        return real(self, batch, own, direction, step)
+
+    monkeypatch.setattr(adapting.Adapting, "_crossed", crossed)
+    adapted = {**QUICK["distill"], "objectives": [{"kind": "logits", "temperature": 1.0}, {"kind": "embedding"}],
+               "adapt": {"quiz": 0.3, "batch_size": 4, "learning_rate": 1e-3}}
+    stilla.distill(recipe(tmp_path, "triples", distill=adapted, cache={"form": "none"}))
+    assert lengths
+    assert min(lengths) > 1e-3
 
 
 def test_a_run_refuses_a_baseline_of_texts_too(tmp_path: Path) -> None:

@@ -298,6 +298,19 @@ def test_without_cls_the_first_token_says_that_there_is_no_answer(begins: bool) 
     assert (batch.student["input_ids"][:, 0] == tokenizer.bos_token_id).all() == begins
 
 
+def test_a_text_that_holds_such_a_token_says_nothing_by_it() -> None:
+    rows = one("Ann sees <s> Bern near the river and the old house", "Bern", question="where is it")
+    tokenizer = answerers.without_cls(begins=False)
+    made = task_of(rows, max_length=20, longest_answer=2).prepare(Dataset.from_dict(rows), tokenizer, None, training=True)
+    assert len(made) > 1
+    batch = whole(made)
+    assert batch.labels is not None
+    for row, (first, last) in enumerate(batch.labels.tolist()):
+        start, end = (int(batch["characters"]["student"][row, at, side]) for side, at in enumerate((first, last)))
+        assert rows["context"][0][start:end].strip() in ("Bern", "")
+        assert end or batch["places"]["student"][row, first] == 0
+
+
 def test_a_tokenizer_that_puts_its_cls_around_no_text_is_refused() -> None:
     bare = answerers.tokenizer()
     bare.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])

@@ -25,6 +25,11 @@ class Unlabelled(Rows):
         return True
 
     @property
+    def incomparable(self) -> str | None:
+        """Why what labels alone make cannot be measured beside a student, in words; None where it can."""
+        return None
+
+    @property
     def labels_by_teacher(self) -> bool:
         """Whether what the teacher makes of an unlabelled example is its label as well, without `completions`."""
         return False

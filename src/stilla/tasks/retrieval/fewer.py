@@ -11,6 +11,7 @@ from torch import nn
 from stilla.errors import CompatibilityError, all_of
 from stilla.objectives.base import Term
 from stilla.objectives.embedding import Embedding
+from stilla.objectives.interactive import Interactive
 from stilla.objectives.similarities import Similarities
 from stilla.recipe import ObjectiveSpec
 from stilla.tasks.retrieval.model import Embedder, as_embedder
@@ -70,7 +71,7 @@ def widened(model: nn.Module, width: int | None, *, adapters: bool) -> nn.Module
 
 def undrawn(terms: Sequence[Term]) -> bool:
     """Whether a teacher teaches, and none of these terms draws the student's vectors into its space."""
-    drawn = [isinstance(term.objective, Embedding) for term in terms if term.objective.needs_teacher]
+    drawn = [isinstance(term.objective, Embedding | Interactive) for term in terms if term.objective.needs_teacher]
     return bool(drawn) and not any(drawn)
 
 

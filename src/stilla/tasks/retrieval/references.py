@@ -26,6 +26,8 @@ OTHER_WIDTH = ("data.documents: teacher: the student's vectors have {} numbers, 
 NOT_DRAWN = ("data.documents: teacher: a query is searched among the teacher's vectors, and no objective draws the "
              "student's into "
              "their space (others compare what is within a space of its own). Add `embedding`")
+LOST = ("queries are searched among the teacher's vectors (data.documents: teacher), and labels alone lead a student into "
+        "a space of its own, where none of them lies")
 NOTHING_BESIDE = ("`labels` tells what answers a query from what stands beside it, and nothing does. Use `contrastive`, for "
                   "which the other answers of a step do, or have some found (data.negatives)")
 NOTHING_SEARCHED = ("data.documents: got 'teacher', and no split that is measured has queries and documents; give a "

@@ -25,7 +25,7 @@ from stilla.tasks.retrieval.exam import EmbeddingExam
 from stilla.tasks.retrieval.forms import Form, Kinds
 from stilla.tasks.retrieval.mining import Mines, Mining
 from stilla.tasks.retrieval.model import Embedder, Shape
-from stilla.tasks.retrieval.references import NOT_DRAWN, NOTHING_BESIDE, OTHER_WIDTH
+from stilla.tasks.retrieval.references import LOST, NOT_DRAWN, NOTHING_BESIDE, OTHER_WIDTH
 from stilla.tasks.retrieval.sections import EmbeddingData
 from stilla.tasks.retrieval.static import StaticModel
 from stilla.tasks.retrieval.stored import Table
@@ -107,6 +107,10 @@ class VectorTask(Task[EmbeddingData], Mines):
         """Whether what the student makes of queries is searched among the teacher's vectors."""
         return self.section is not None and self.section.documents == "teacher"
 
+    @property
+    def incomparable(self) -> str | None:
+        return LOST if self.keeps_the_index else None
+
     def idle(self, terms: Sequence[Term]) -> list[str]:
         if self.keeps_the_index and fewer.undrawn(terms):
             return [NOT_DRAWN]
@@ -153,6 +157,10 @@ class VectorTask(Task[EmbeddingData], Mines):
 
     def labels_by(self) -> ObjectiveSpec:
         return ObjectiveSpec(kind="contrastive") if self.pairs else super().labels_by()
+
+    def labels_of_each(self) -> ObjectiveSpec:
+        """Of several candidates the first answers; of one, the other answers of a step have to say it."""
+        return super().labels_by() if self._learnt.classes > 1 else self.labels_by()
 
     @property
     def pairs(self) -> bool:
@@ -228,7 +236,9 @@ class VectorTask(Task[EmbeddingData], Mines):
         belongs_to = torch.where(batch["known"], torch.stack(answered), UNSAID)
         assert self.section is not None  # who says it has columns
         scale = belongs_to.new_tensor(self.section.scale, dtype=torch.float32)
-        return Pairs(queries, torch.cat(others), belongs_to.flatten(), scale, alike=True, angle=not self._by_product)
+        answers = torch.where(batch["known"][:, None], batch["answers"], UNSAID)
+        return Pairs(queries, torch.cat(others), belongs_to.flatten(), scale, alike=True, angle=not self._by_product,
+                     answers=answers)
 
     def _alike(self, one: Float[Tensor, "batch width"], other: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         if self._by_product:

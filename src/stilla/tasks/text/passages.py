@@ -150,12 +150,13 @@ class _Window:
 def _whole(encoded: Any, row: int, marks: Sequence[int], typed: bool) -> _Whole:
     """`marks`: tokens at which models say that there is no answer, the first of them that stands there; without one the first
     token of all does, as in the scripts that such models are trained by."""
-    ids = np.array(encoded["input_ids"][row], np.int32)
+    ids, parts = np.array(encoded["input_ids"][row], np.int32), encoded.sequence_ids(row)
     begin, end = offsets_of(encoded["offset_mapping"][row])
-    own = np.array([part == 1 for part in encoded.sequence_ids(row)])
+    own, around = (np.array([part == said for part in parts]) for said in (1, None))
     there = own & (end > begin)
     begins, ends = (np.where(there, one, NOWHERE).astype(np.int32) for one in (begin, end))
-    nothing = next((int(places[0]) for mark in marks if len(places := np.flatnonzero(ids == mark))), 0)
+    # as text, such a token says nothing of the whole
+    nothing = next((int(places[0]) for mark in marks if len(places := np.flatnonzero(around & (ids == mark)))), 0)
     begins[nothing] = ends[nothing] = 0
     places = np.flatnonzero(own)
     first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (len(ids), len(ids))

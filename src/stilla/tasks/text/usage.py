@@ -97,7 +97,8 @@ def answers(question, context):
     for row, places in enumerate(read["offset_mapping"].tolist()):
         starts, ends = said.start_logits[row].tolist(), said.end_logits[row].tolist()
         ids, real = read["input_ids"][row].tolist(), read["attention_mask"][row].nonzero().flatten().tolist()
-        marks = [one for mark in (tokenizer.cls_token_id, tokenizer.bos_token_id) for one in real if ids[one] == mark]
+        around = [one for one in real if read.sequence_ids(row)[one] is None]
+        marks = [one for mark in (tokenizer.cls_token_id, tokenizer.bos_token_id) for one in around if ids[one] == mark]
         summary = [*marks, *real][0]
         none = min(none, starts[summary] + ends[summary])
         passage = [at for at, part in enumerate(read.sequence_ids(row)) if part == 1 and places[at][0] < places[at][1]]
