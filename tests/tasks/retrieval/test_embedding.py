@@ -146,6 +146,7 @@ def test_answers_of_other_queries_are_wrong_unless_a_row_says_otherwise(tmp_path
     assert [set(row.tolist()) - {UNSAID} for row in pairs.answers] == [
         both, {int(pairs.second[1])}, both, {int(pairs.second[3])}, set()]
     assert task.labels_by().kind == "contrastive"
+    assert [one.kind for one in task.learns_by()] == ["embedding", "contrastive"]
 
 
 def test_units_matter_by_a_querys_own_candidates_where_it_has_some(tmp_path: Path) -> None:

@@ -153,7 +153,9 @@ class VectorTask(Task[EmbeddingData], Mines):
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         if self.crossing is not None:
             return crossing.learnt_by(self._learnt.classes)
-        return (*fewer.learnt_by(self._beginnings), *mining.learnt_by(self.mining))
+        # measured where both models search by whole vectors of their own, and people say what answers
+        known = self.pairs and self.mining is None and not (self.keeps_the_index or self._beginnings)
+        return (*fewer.learnt_by(self._beginnings), *mining.learnt_by(self.mining), *([self.labels_by()] if known else []))
 
     def labels_by(self) -> ObjectiveSpec:
         return ObjectiveSpec(kind="contrastive") if self.pairs else super().labels_by()
