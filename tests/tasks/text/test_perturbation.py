@@ -146,7 +146,8 @@ def test_words_give_way_to_the_nearest_that_the_data_use() -> None:
     ({"config": {"num_layers": 1}, "processor": "./words"}, "./bert", ["a", "b"], "none"),
     ({"model": "./small"}, "./bert", ["a", "b"], "none"),
     ({"layers": 1}, "package.module:make", ["a", "b"], "none"),
-    ({"layers": 1}, "./bert", [0.25, 0.5], "none"),
+    ({"layers": 1}, "./bert", [0.25, 0.5], "light"),
+    ({"config": {"num_layers": 1}}, "./bert", [0.25, 0.5], "none"),
 ])
 def test_auto_is_light_where_it_was_measured(student: dict, teacher: str, labels: list, expected: str) -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": labels * 8})
@@ -218,4 +219,4 @@ def test_views_of_texts_that_auto_leaves_alone_are_refused() -> None:
     split = Dataset.from_dict({"text": ["one two", "three four"] * 8, "label": [0.25, 0.5] * 8})
     made = TextClassification.understand(TextClassificationData(train="memory", views=2), {"train": split})
     with pytest.raises(RecipeError, match=r"data\.views: .*`augment: auto` is none for these models and data"):
-        made.settled(ModelSource(model="./bert"), StudentSpec(layers=1))
+        made.settled(ModelSource(model="./bert"), StudentSpec(config={"num_layers": 1}))

@@ -44,8 +44,8 @@ class TextClassificationData(Classified, Texts):
     """The text's column, or two for sentence pairs; only where the names do not say it themselves."""
     augment: Literal["auto", "none", "light"] | Contextual = "auto"
     """`light` replaces some tokens by similar ones in three of four training texts, drawn at random; such a text then has
-    no label, only the teacher's answer. `auto` is `light` for classes of single texts and a student that is cut from its
-    teacher or made by `config`, else `none`. Or `{kind: contextual, model: ...}`: words that a masked language model puts
+    no label, only the teacher's answer. `auto` is `light` for single texts and a student that is cut from its teacher, or
+    made by `config` for classes, else `none`. Or `{kind: contextual, model: ...}`: words that a masked language model puts
     there."""
     clean_passes: int | None = Field(None, ge=0, le=100_000)
     """So many passes over the training texts come first in which none is replaced; by default 3 where `auto` has chosen

@@ -121,13 +121,12 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
         return replace(self, text=self.teachers or self.text, teachers=(), longest=None, section=section)
 
     def augmentation(self, teacher: ModelSource, student: StudentSpec) -> Literal["none", "light"]:
-        """Measured to help students cut from a teacher that tells classes of single texts apart, and those of random weights
-        that read its tokens; of given ones nobody knows. Two texts that no longer speak of the same say something else
-        (elsewhere measured to cost 16 points)."""
-        fresh = student.config is not None and student.processor is None
+        """Measured to help students cut from a teacher of single texts, and those of random weights that read its tokens and
+        tell classes apart; of given ones, and of random weights that learn numbers, nobody knows. Two texts that no longer
+        speak of the same say something else (elsewhere measured to cost 16 points)."""
+        fresh = student.config is not None and student.processor is None and self.problem.kind != "regression"
         knows = not is_import_path(teacher.model) and not self._told
-        return "light" if (student.is_cut or fresh) and knows and self.problem.kind != "regression" and len(self.text) == 1 \
-            else "none"
+        return "light" if (student.is_cut or fresh) and knows and len(self.text) == 1 else "none"
 
     def with_augmentation(self, chosen: Literal["none", "light"]) -> dict[str, Any]:
         given = None if self.section is None else self.section.clean_passes
