@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stilla.runtime.files import line_of
+from stilla.scores import Best
 from stilla.stages.progress import said_in
 from stilla.training.converging import Ending, Verdict, late_progress
 from tests.report.fakes import intents
@@ -70,3 +71,16 @@ def test_a_last_step_that_was_not_logged_is_no_early_end(tmp_path: Path) -> None
     (tmp_path / "log.jsonl").write_text(line_of({"stage": "student", "step": 9, "progress": 0.9, "loss": 1.0})
                                         + line_of({"stage": "student", "step": 10, "ended_at": 1.0}))
     assert said_in(dataclasses.replace(intents(), notes=()), tmp_path / "log.jsonl", ("student",)).notes == ()
+
+
+def test_of_several_stages_only_the_last_ones_weights_are_kept(tmp_path: Path) -> None:
+    """A stage whose end is kept, such as a single pass, leaves nothing of what the one before it kept."""
+    kept = {"passes": 3.0, "of": 5.0, "metric": "accuracy", "value": 0.9}
+    ends: list[tuple[str, dict[str, Any]]] = [
+        ("baseline.0", {"best": kept}), ("baseline.1", {}), ("baseline-1.0", {}), ("baseline-1.1", {"best": kept}),
+        ("baseline-2.0", {"best": {**kept, "passes": 1.0}}), ("baseline-2.1", {"best": kept})]
+    lines = [line_of({"stage": stage, "step": 9, "loss": 1.0}) + line_of({"stage": stage, "step": 10, "ended_at": 1.0, **end})
+             for stage, end in ends]
+    (tmp_path / "log.jsonl").write_text("".join(lines))
+    best = Best(3.0, 5.0, "accuracy", 0.9)
+    assert said_in(intents(), tmp_path / "log.jsonl", ("baseline",)).best == {"baseline-1": best, "baseline-2": best}

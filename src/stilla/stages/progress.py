@@ -41,11 +41,12 @@ def converged(log: Path) -> Iterator[tuple[str, str]]:
 
 
 def best(log: Path) -> Iterator[tuple[str, Best]]:
-    """Trainings that kept their best weights, and which these are: of several stages the last one's."""
-    for stage in read_log(log)[0].stages:
+    """Trainings that kept their best weights, and which these are: of several stages the last one's, if it kept them."""
+    last = {(stage.subject, stage.seed): stage for stage in read_log(log)[0].stages}
+    for (subject, seed), stage in last.items():
         try:
             if (which := stage.best) is not None:
-                yield (f"{stage.subject}-{stage.seed}" if stage.seed else stage.subject), Best(
+                yield (f"{subject}-{seed}" if seed else subject), Best(
                     float(which["passes"]), float(which["of"]), str(which["metric"]), float(which["value"]))
         except (KeyError, TypeError, ValueError):
             continue  # of a log that somebody changed nobody knows
