@@ -370,6 +370,19 @@ def test_unlabelled_prompts_and_conversations_need_both() -> None:
     assert [tokenizer.decode(row[row != NO_ROW]) for row in batch.labels] == ["yes<end>\n", "no<end>\n", "it<end>\n"]
 
 
+def test_what_a_teacher_cannot_read_of_unlabelled_examples_is_named_by_its_own_column() -> None:
+    prompts = {"question": ["so", None, "how", None], "hint": [None, "old", "mat", None]}
+    task = lm(told={"prompt": ("hint",)}, **ANSWERED)
+    with pytest.raises(DataError) as found:
+        task.usable(task.unlabelled(Dataset.from_dict(prompts), {}))
+    assert "data.unlabelled: 'question' or 'answer' are null or empty in 2 of 4 examples: rows 1, 3" in str(found.value)
+    assert "data.unlabelled: 'hint' or 'answer' are null or empty in 1 of 4 examples: row 0" in str(found.value)
+    silent = {"short": TALKS["short"], "long": [*TALKS["long"][:2], [{"role": "user", "content": None}]]}
+    talking = lm(TALKS, {"messages": ("long",)}, messages="short")
+    with pytest.raises(DataError, match=r"data\.unlabelled: 'long' has a message of 'user' .* in 1 of 3 examples"):
+        talking.usable(talking.unlabelled(Dataset.from_dict(silent), {}))
+
+
 def test_a_prompt_that_one_of_them_lacks_is_read_by_neither() -> None:
     rows = {**ASKED, "other": ["x", None, "y"]}
     with pytest.raises(DataError, match=r"'other' or 'answer' are null or empty in 1 of 3"):

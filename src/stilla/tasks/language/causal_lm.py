@@ -211,7 +211,7 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
     def usable(self, pool: Dataset) -> Dataset:
         read = self._readable(pool, np.ones(len(pool), np.bool_))
         if self.section is not None:
-            readable.refuse_unread(self.section, "unlabelled", pool, self.layout, read)
+            readable.refuse_unread(self.section, "unlabelled", pool, read)
         return pool.select(read.keys) if read.broken else pool
 
     def beside(self, split: Dataset) -> Dataset:

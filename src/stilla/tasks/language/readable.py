@@ -24,11 +24,11 @@ from stilla.tasks.shared.label_checks import rows_in_words
 @dataclass(frozen=True)
 class Read:
     """What can be learnt of a split: conversations, prompts with completions, or texts; the rows' numbers; and what cannot,
-    by the reason."""
+    by where that stands and the reason."""
 
     rows: list[Any]
     keys: NDArray[np.int64]
-    broken: Mapping[str, list[int]]
+    broken: Mapping[tuple[Layout, str], list[int]]
 
 
 def read(
@@ -37,14 +37,15 @@ def read(
     """`unanswered`: the rows to which an answer is only asked for. `also`: what another model reads of the same rows; those
     that it cannot read are left out too."""
     rows = _rows(split, layout)
-    broken: dict[str, list[int]] = {}
+    broken: dict[tuple[Layout, str], list[int]] = {}
     for number, row in enumerate(rows):
         if why := _why_not(row, unanswered=unanswered is not None and bool(unanswered[number])):
-            broken.setdefault(why, []).append(number)
+            broken.setdefault((layout, why), []).append(number)
     if also is not None and also != layout:
-        for why, numbers in read(split, also, unanswered).broken.items():
-            there = {number for known in broken.values() for number in known}
-            broken.setdefault(why, []).extend(number for number in numbers if number not in there)
+        there = {number for known in broken.values() for number in known}
+        for place, numbers in read(split, also, unanswered).broken.items():
+            if others := [number for number in numbers if number not in there]:
+                broken[place] = others
     keys = np.setdiff1d(np.arange(len(rows)), [number for numbers in broken.values() for number in numbers])
     return Read([rows[key] for key in keys], keys.astype(np.int64), broken)
 
@@ -76,13 +77,13 @@ def _why_not(row: Any, *, unanswered: bool = False) -> str | None:
 
 
 def refuse_broken(section: CausalLMData, name: str, split: Dataset, layout: Layout) -> None:
-    refuse_unread(section, name, split, layout, read(split, layout))
+    refuse_unread(section, name, split, read(split, layout))
 
 
-def refuse_unread(section: CausalLMData, name: str, split: Dataset, layout: Layout, read: Read) -> None:
-    named = one_of([repr(column) for column in layout.columns])
+def refuse_unread(section: CausalLMData, name: str, split: Dataset, read: Read) -> None:
     problems: list[str] = []
-    for why, rows in read.broken.items():
+    for (layout, why), rows in read.broken.items():
+        named = one_of([repr(column) for column in layout.columns])
         found = f"data.{name}: {named} {why} in {len(rows)} of {len(split)} examples"
         if layout.source == "messages":
             found += f" (who speaks there: {_said(talks.roles(split, layout.columns, rows[:100]))})"
