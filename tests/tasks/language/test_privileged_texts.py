@@ -283,6 +283,37 @@ def test_rows_are_the_tokens_that_both_have_room_for(caplog: pytest.LogCaptureFi
         lm(told={"context": ("hint",)}, max_length=20, **ANSWERED).prepare(split, tokenizer, tokenizer, training=True)
 
 
+@pytest.mark.parametrize(("told", "section", "length", "reads", "words"), [
+    ("hint", {"max_length": 20}, None, 512, r"behind the first 20 that the teacher reads; raise teacher\.data\.max_length\."),
+    ("hint", {"max_length": 20}, 40, 512, r"behind the first 40 that the teacher reads; raise teacher\.data\.max_length\."),
+    ("hint", {}, None, 60, r"behind the first 60 that the teacher reads; the teacher reads no more: let less stand before"),
+    ("hint", {"max_length": 2}, 400, 512, r"behind the first 2; raise data\.max_length\."),
+    (None, {"max_length": 2}, None, 512, r"behind the first 2; raise data\.max_length\."),
+    (None, {}, None, 2, r"behind the first 2; a model reads no more: let less stand before what is learnt\."),
+])
+def test_who_has_no_room_for_what_is_learnt_is_named(
+    told: str | None, section: dict[str, Any], length: int | None, reads: int, words: str
+) -> None:
+    tokenizer, split = byte_tokenizer(), Dataset.from_dict(ASKED)
+    tokenizer.model_max_length = reads
+    task = lm(told={"context": (told,)} if told else None, length=length, **section, **ANSWERED)
+    with pytest.raises(DataError, match=words):
+        task.prepare(split, tokenizer, tokenizer, training=True)
+    if told and section.get("max_length") != 2:  # a teacher that is measured, and one that writes
+        with pytest.raises(DataError, match=words):
+            task.of_teacher().prepare(split, tokenizer, None, training=False)
+        with pytest.raises(DataError, match=rf"no prompt leaves .* within \d+ tokens; {words.partition('; ')[2]}"):
+            task.of_teacher().asked(split, tokenizer)
+
+
+def test_models_that_have_room_for_other_examples_learn_nothing() -> None:
+    rows = {"question": ["x" * 30, "y"], "other": ["x", "y" * 30], "answer": ["it is", "no"]}
+    tokenizer = byte_tokenizer()
+    task = lm(rows, {"prompt": ("other",)}, 21, max_length=20, **ANSWERED)
+    with pytest.raises(DataError, match=r"room for the same; raise data\.max_length or raise teacher\.data\.max_length\."):
+        task.prepare(Dataset.from_dict(rows), tokenizer, tokenizer, training=True)
+
+
 def test_texts_are_asked_of_all_models_or_of_none(caplog: pytest.LogCaptureFixture) -> None:
     tokenizer, split = byte_tokenizer(), Dataset.from_dict({**ASKED, "other": ["x" * 30, "y", "z"]})
     task = lm(split.to_dict(), {"prompt": ("other",)}, max_length=20, **ANSWERED)

@@ -172,13 +172,14 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         # of plain text a teacher is asked about the tokens of its students' pieces
         length = min(tokens.readable(both, self.section.max_length), self.of_teacher()._length(teacher) if told else most)
         pieces = self._pieces(split, student, length, most)
-        others: Pieces | None = None
+        rooms, others = [self._room(pieces, most)], None
         if told:  # in the student's tokens, as where both read the same
-            theirs = self.of_teacher()._pieces(split, student, length, self.of_teacher()._length(teacher))
+            alone = self.of_teacher()
+            theirs = alone._pieces(split, student, length, alone._length(teacher))
+            rooms.append(alone._room(theirs, alone._length(teacher)))
             pieces, others = privileged.paired(pieces, theirs)
         if not len(pieces):
-            raise DataError(f"no token can be predicted in any of the {len(split)} examples: none has two tokens, or what "
-                            f"is to be learnt stands behind the first {length}; raise data.max_length.")
+            raise DataError(f"no token can be predicted in any of the {len(split)} examples: {privileged.no_room(rooms)}.")
         silent = np.zeros(len(split), np.bool_) if self.unasked() is None else are_unlabelled(split)
         blocks = Blocks.of(pieces, length if training and self.packs else None, student.pad_token_id,
                            silent[pieces.documents])
@@ -186,6 +187,11 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
         collate = _Collate(blocks, silent[blocks.documents], asked, weights_in(split)[blocks.documents], beside)
         return Prepared(Positions(len(blocks)), collate, blocks.documents, blocks.lengths.tolist(),
                         packed=training and self.packs, aligned=beside is None)
+
+    def _room(self, pieces: Pieces | None, length: int) -> privileged.Room:
+        own = None if self.section is None else self.section.max_length
+        wanted = self.longest if self.as_teacher and self.longest is not None else own
+        return privileged.Room(pieces, length, wanted is not None and wanted <= length, self.as_teacher)
 
     def placed(self, labels: Tensor) -> Tensor:
         """One position to the left: transformers' models shift inside, and its labels stand at their own tokens."""
@@ -266,9 +272,10 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             given = _prompts.given(processor, [prompt for prompt, _ in read.rows])
             references, keys = [ends.unended(completion or "") for _, completion in read.rows], read.keys.tolist()
         # as in training: what leaves no room for an answer is left out
-        fits = [row for row, ids in enumerate(given) if len(ids) < self._length(processor)]
+        length = self._length(processor)
+        fits = [row for row, ids in enumerate(given) if len(ids) < length]
         if not fits:
-            raise DataError("no prompt leaves room for an answer; raise data.max_length.")
+            raise DataError(f"no prompt leaves room for an answer within {length} tokens; {self._room(None, length).more}.")
         return Asked(_prompts.left_padded(processor, [given[row] for row in fits]), np.array(keys, np.int64)[fits],
                      [references[row] for row in fits])
 

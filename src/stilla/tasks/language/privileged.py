@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -116,6 +116,37 @@ def paired(own: Pieces, theirs: Pieces) -> tuple[Pieces, Pieces]:
         logger.warning("%d of %d examples are left out: one of both models has no room for anything that is learnt of them",
                        out, len(mine.keys() | others.keys()))
     return joined(kept[0]), joined(kept[1])
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a model has room for: `pieces` of `length` tokens at most, as the recipe says where it is `bounded`, else because
+    the model reads no more."""
+
+    pieces: Pieces | None
+    length: int
+    bounded: bool
+    of_teacher: bool
+
+    @property
+    def field(self) -> str:
+        return "teacher.data.max_length" if self.of_teacher else "data.max_length"
+
+    @property
+    def more(self) -> str:
+        """What makes more of it."""
+        if self.bounded:
+            return f"raise {self.field}"
+        return f"{'the teacher' if self.of_teacher else 'a model'} reads no more: let less stand before what is learnt"
+
+
+def no_room(rooms: Sequence[Room]) -> str:
+    """Why nothing can be learnt of what models with these rooms, a student's first, read of the same examples."""
+    for room in rooms:
+        if not room.pieces:
+            there = f"the first {room.length}{' that the teacher reads' if room.of_teacher else ''}"
+            return f"none has two tokens, or what is to be learnt stands behind {there}; {room.more}"
+    return f"no two models have room for the same; {' or '.join(room.more for room in rooms)}"
 
 
 def _numbered(pieces: Pieces) -> dict[tuple[int, int], Sequence_]:
