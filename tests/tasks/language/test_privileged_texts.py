@@ -306,6 +306,18 @@ def test_who_has_no_room_for_what_is_learnt_is_named(
             task.of_teacher().asked(split, tokenizer)
 
 
+def test_it_is_said_that_the_teacher_alone_is_asked_in_alpacas_words(caplog: pytest.LogCaptureFixture) -> None:
+    said = ("teacher.data: the teacher is asked with 'question' and 'hint' as one prompt in Alpaca's words "
+            "(docs/language-models.md), and its student with 'question' as it stands")
+    lm(told={"context": ("hint",)}, **ANSWERED)
+    assert caplog.messages == [said]
+    caplog.clear()
+    lm({**ASKED, "more": ASKED["hint"]}, {"context": ("more",)}, context="hint", **ANSWERED)  # both are
+    lm(told={"prompt": ("hint",)}, **ANSWERED)  # nobody is
+    lm(TALKS, {"messages": ("long",)}, messages="short")
+    assert not [one for one in caplog.messages if one.startswith("teacher.data")]
+
+
 def test_models_that_have_room_for_other_examples_learn_nothing() -> None:
     rows = {"question": ["x" * 30, "y"], "other": ["x", "y" * 30], "answer": ["it is", "no"]}
     tokenizer = byte_tokenizer()

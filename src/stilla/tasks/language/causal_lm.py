@@ -87,6 +87,10 @@ class CausalLM(Vocabulary[CausalLMData], Writes):
             attempt(problems, readable.refuse_broken, self.section, name, split, other)
         if problems:
             raise all_at_once(problems, DataError)
+        if other.context is not None and self.layout.context is None:
+            logger.warning("teacher.data: the teacher is asked with %r and %r as one prompt in Alpaca's words "
+                           "(docs/language-models.md), and its student with %r as it stands", other.columns[0], other.context,
+                           self.layout.columns[0])
         return replace(self, theirs=None if other == self.layout else other)._each_in_its_row()
 
     def taught_at_length(self, length: int) -> Self:
