@@ -114,7 +114,15 @@ def test_tokens_cannot_be_taught_by_a_teacher_that_reads_others() -> None:
     assert task.taught_from({}, splits) is task
     with pytest.raises(CompatibilityError, match=r"teacher\.data: rows of `masked-lm` are pieces of what both models read"):
         task.taught_from({"text": ("other",)}, splits)
-    with pytest.raises(CompatibilityError, match=r"teacher\.data\.max_length: a teacher of `masked-lm` reads as much as"):
+    with pytest.raises(CompatibilityError, match=r"teacher\.data\.max_length: a teacher of `masked-lm` reads as much as "
+                                                r"its students\. Leave it out, or set data\.max_length for both$"):
+        task.taught_at_length(100)
+
+
+def test_a_length_for_both_is_advised_where_the_data_have_one() -> None:
+    split = Dataset.from_dict({"image": [picture(8, 1), picture(8, 2)], "label": ["x", "y"]}).cast_column("image", Image())
+    task = ImageClassification.understand(ImageClassificationData(train="x"), {"train": split})
+    with pytest.raises(CompatibilityError, match=r"a teacher of `image-classification` reads .* Leave it out$"):
         task.taught_at_length(100)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from datasets import Dataset
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stilla.errors import CompatibilityError
 from stilla.objectives.base import Term
+from stilla.recipe import Data
 from stilla.signals import Batch, Dims, Signals
 from stilla.tasks.contract.rows import Rows
 from stilla.tasks.prepared import Loaded, Segment, content, without_row
@@ -20,6 +21,8 @@ from stilla.tasks.prepared import Loaded, Segment, content, without_row
 
 class Between(Rows):
     """By default both read the same, number their classes alike, and every example is asked by itself."""
+
+    data_section: ClassVar[type[Data]]
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         """The same task with teachers that read other columns, by the field of the section that names the student's.
@@ -40,8 +43,9 @@ class Between(Rows):
         Raises:
             CompatibilityError: its rows are pieces of all that both read, or nothing that is read has a length.
         """
+        both = ", or set data.max_length for both" if "max_length" in self.data_section.model_fields else ""
         raise CompatibilityError(f"teacher.data.max_length: a teacher of `{self.kind}` reads as much as its students. Leave "
-                                 "it out, or set data.max_length for both")
+                                 f"it out{both}")
 
     def of_teacher(self) -> Self:
         """The task of a teacher by itself: what it reads where its students read something else."""
