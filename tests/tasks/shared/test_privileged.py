@@ -87,6 +87,9 @@ def test_a_teacher_may_read_more_of_a_text_than_its_student() -> None:
 
 
 def test_similar_words_are_for_teachers_that_read_the_same() -> None:
+    plain = text_task(told={}, augment="light", max_length=7)
+    assert plain.taught_at_length(7) is plain
+    assert text_task(told={"text": ("text",)}, augment="light", max_length=7) == plain
     with pytest.raises(DataError, match=r"data\.augment: light .* the teacher reads something else"):
         text_task(augment="light")
 

@@ -93,20 +93,19 @@ class TextClassification(Classification[TextClassificationData], InWords, Reword
 
     def taught_from(self, columns: Mapping[str, tuple[str, ...]], splits: Mapping[str, Dataset]) -> Self:
         found = columns_of_teacher(columns, "text", splits, self.problem.columns)
-        self._refuse_changes(told=bool(found))
-        return replace(self, teachers=() if found == self.text else found)
+        return replace(self, teachers=() if found == self.text else found)._with_same_words()
 
     def taught_at_length(self, length: int) -> Self:
         """More of a text than its students do."""
-        self._refuse_changes(told=True)
         same = self.section is not None and length == self.section.max_length
-        return self if same else replace(self, longest=length)
+        return self if same else replace(self, longest=length)._with_same_words()
 
-    def _refuse_changes(self, *, told: bool) -> None:
-        if told and self.section is not None and self.section.augment not in ("auto", "none"):
+    def _with_same_words(self) -> Self:
+        if self._told and self.section is not None and self.section.augment not in ("auto", "none"):
             said = "contextual" if self.contextual else "light"
             raise DataError(f"data.augment: {said} replaces words in what both models read, and here the teacher reads "
                             "something else (teacher.data). Use augment: none.")
+        return self
 
     @property
     def _told(self) -> bool:
