@@ -39,7 +39,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
              for seed, (split, size) in enumerate((("train", 240), ("validation", 60), ("test", 60)))}
     start = bert_folder(folder / "start", num_hidden_layers=2, num_labels=5)
     return {
-        "task": "text-classification", "data": {**files, "label": ["heat", "price"]},
+        "task": "text-classification", "data": {**files, "label": ["heat", "price"], "augment": "none"},
         "teacher": {"model": str(start), "train": {**QUICK, "epochs": 10, "learning_rate": 5e-3}},
         "student": {"layers": 1}, "distill": {**QUICK, "epochs": 5, "learning_rate": 5e-3}, "cache": "dense",
         "evaluate": {"baseline": True, "resamples": 100, "speed": False}, "output": str(folder / "run"), **changes}
