@@ -95,7 +95,7 @@ def table(entries: Float[Tensor, "entries numbers"], width: int) -> Table:
     first, second = (entries[rows].to(torch.float32) for rows in (~are_texts, are_texts))
     means = entries[:, 3:_BEFORE].mean(0).to(torch.float32)
     alike, angle = (bool(one > 0.5) for one in means[:2].detach())
-    start = _BEFORE + int(means[-1].detach().round()) if len(means) and len(entries) else _BEFORE
+    start = _BEFORE + (int(means[-1].detach().round()) if len(entries) else 0)
     ours, theirs = (
         Side(_compared(first[:, span], angle=angle), _compared(second[:, span], angle=angle), scale,
              bias if there > 0.5 else None)
@@ -104,7 +104,7 @@ def table(entries: Float[Tensor, "entries numbers"], width: int) -> Table:
     numbers = entries[:, 1:3].detach().round().long()
     (asking, _), (texts, belongs_to) = numbers[~are_texts].T, numbers[are_texts].T
     answers = entries[~are_texts, _BEFORE:start].detach().round().long()
-    right = _right(asking, texts, belongs_to) | (texts[None, :, None] == answers[:, None, :]).any(-1)
+    right = _right(asking, texts, belongs_to, answers)
     same = asking[:, None] == texts[None, :]
     own = same & ~right if alike else torch.zeros_like(same)
     return Table(ours, theirs, right, own, right.any(0) | (belongs_to == NOBODYS), alike)
@@ -115,12 +115,17 @@ def _compared(vectors: Float[Tensor, "rows width"], *, angle: bool) -> Float[Ten
 
 
 def _right(
-    first: Int[Tensor, " first"], second: Int[Tensor, " second"], belongs_to: Int[Tensor, " second"]
+    first: Int[Tensor, " first"], second: Int[Tensor, " second"], belongs_to: Int[Tensor, " second"],
+    answers: Int[Tensor, "first most"],
 ) -> Bool[Tensor, "first second"]:
-    _, which = torch.unique(second, return_inverse=True)
-    known = torch.zeros(len(first), int(which.max()) + 1 if len(which) else 0, dtype=torch.bool, device=second.device)
+    texts, which = torch.unique(second, return_inverse=True)
+    known = torch.zeros(len(first), len(texts), dtype=torch.bool, device=second.device)
     places, whose = (first[:, None] == belongs_to[None, :]).nonzero(as_tuple=True)
     known[places, which[whose]] = True
+    if len(texts):
+        found = torch.searchsorted(texts, answers).clamp_max(len(texts) - 1)  # not every answer stands in the step
+        rows, nth = (texts[found] == answers).nonzero(as_tuple=True)
+        known[rows, found[rows, nth]] = True
     return known[:, which]
 
 
