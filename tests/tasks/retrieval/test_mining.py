@@ -272,10 +272,19 @@ def test_what_makes_no_sense_is_said_by_name(tmp_path: Path) -> None:
     plain = recipe(tmp_path)
     for changes, words in (({"teacher": {"model": "m", "api": {"url": "http://localhost:1/v1"}}}, "behind an address"),
                            ({"data": {**plain["data"], "unlabelled": plain["data"]["train"]}}, "stand unlabelled"),
-                           ({"data": {**plain["data"], "train": None, "unlabelled": "x"}}, "in data.train, and there is"),
-                           ({"teacher": {"model": "m", "train": {"epochs": 1}}}, "learns from labels before it finds")):
+                           ({"data": {**plain["data"], "train": None, "unlabelled": "x"}}, "in data.train, and there is")):
         assert any(words in one for one in stage.problems(from_options({**plain, **changes}), task))
     assert stage.problems(from_options(plain), task) == []
+
+
+def test_a_teacher_learns_before_it_finds_where_rows_say_what_answers(tmp_path: Path) -> None:
+    learns = from_options(recipe(tmp_path, teacher={"model": "m", "train": {"epochs": 1}}))
+    rows, _ = bound({"train": lines(tmp_path / "rows.jsonl", asked(16))}, negatives={"mined": 2})
+    assert stage.problems(learns, rows) == []
+    place = Path(search(tmp_path / "search"))
+    (place / "qrels" / "test.tsv").rename(place / "qrels" / "train.tsv")
+    texts, _ = bound({"train": str(place)}, negatives={"mined": 2})
+    assert [one[:13] for one in stage.problems(learns, texts)] == ["teacher.train"]
 
 
 def test_a_file_of_vectors_needs_those_of_documents_too(tmp_path: Path) -> None:
