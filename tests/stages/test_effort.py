@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from torch import nn
-from transformers import BertConfig, LlamaConfig, PreTrainedConfig, ResNetConfig, T5Config, ViTConfig
+from transformers import BertConfig, CLIPConfig, LlamaConfig, PreTrainedConfig, ResNetConfig, T5Config, ViTConfig
 
 from stilla.errors import RecipeError
 from stilla.recipe import Recipe
 from stilla.recipe.file import from_options
-from stilla.stages.effort import BUDGETS, rate_of, settled, width_of
+from stilla.stages.effort import BUDGETS, longer_by, rate_of, settled, width_of
 
 
 class Configured(nn.Module):
@@ -33,7 +33,7 @@ def test_an_effort_is_about_so_many_steps_within_so_many_passes(effort: str, exa
 
 
 def test_larger_batches_take_more_passes() -> None:
-    model = Configured(BertConfig(hidden_size=64))
+    model = Configured(BertConfig(hidden_size=384))
     alone, = settled(recipe(), model, 16_000).distill
     larger, = settled(recipe(batch_size=32, accumulate=2), model, 16_000).distill
     assert (alone.passes, larger.passes) == (8, 16)
@@ -73,6 +73,32 @@ def test_of_a_student_with_a_narrower_state_its_own_width_counts(hidden: float, 
     narrow = from_options({"task": "text-classification", "data": {"train": "x"}, "teacher": {"model": "t"},
                            "student": {"width": {"ffn": 0.5, "hidden": hidden}}}).student
     assert rate_of(narrow, Configured(BertConfig(hidden_size=768)), 4_000) == rate
+
+
+@pytest.mark.parametrize(("width", "passes"), [(64, 24), (128, 24), (256, 12), (384, 8), (768, 8), (8192, 8)])
+def test_narrower_models_learn_longer(width: int, passes: int) -> None:
+    learns, = settled(recipe(), Configured(BertConfig(hidden_size=width)), 16_000).distill
+    assert learns.passes == passes
+
+
+@pytest.mark.parametrize(("student", "longer"), [
+    ({"layers": 1}, 1.0), ({"width": {"ffn": 0.5, "hidden": 0.25}}, 2.0), ({"config": {"num_hidden_layers": 1}}, 1.0),
+    ({"config": {"hidden_size": 96, "num_attention_heads": 3}}, 3.0), ({"config": {"hidden_size": 192}}, 2.0)])
+def test_of_a_narrower_student_its_own_width_says_how_long(student: dict[str, object], longer: float) -> None:
+    one = from_options({"task": "text-classification", "data": {"train": "x"}, "teacher": {"model": "t"}, "student": student})
+    assert longer_by(one.student, Configured(BertConfig(hidden_size=768))) == longer
+
+
+def test_the_widest_part_counts_with_what_a_student_says_of_others() -> None:
+    model = Configured(CLIPConfig(text_config={"hidden_size": 512}, vision_config={"hidden_size": 768}))
+    assert width_of(model) == 768
+    assert width_of(model, {"vision_config": {"hidden_size": 64}}) == 512
+    assert width_of(model, {"vision_config": {"hidden_size": 64}, "text_config": {"hidden_size": 32}}) == 64
+    assert width_of(Configured(T5Config(d_model=40)), {"hidden_size": 8}) == 8
+
+
+def test_modules_without_a_config_learn_as_long_as_usual() -> None:
+    assert longer_by(recipe().student, nn.Linear(2, 2)) == 1
 
 
 def test_random_weights_learn_faster_and_other_modules_as_usual() -> None:

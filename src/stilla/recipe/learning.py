@@ -77,8 +77,8 @@ class Stage(Training):
 
     effort: Annotated[Effort | None, BeforeValidator(lambda said: said, json_schema_input_type=Effort | float | None)] = None
     """How long a student learns where neither `epochs` nor `max_steps` says it, by default `standard`: about 500, 4,000 or
-    16,000 steps, within 3 to 10, 3 to 30 or 10 to 100 passes over the data (docs/defaults.md). A number of passes is what
-    `epochs` says."""
+    16,000 steps, up to three times as many for narrow students, within 3 to 10, 3 to 30 or 10 to 100 passes over the data
+    (docs/defaults.md). A number of passes is what `epochs` says."""
     epochs: float | None = Field(None, gt=0, le=EPOCHS)
     """Passes over the training data; by default what `effort` takes."""
     learning_rate: float | None = Field(None, gt=0, le=RATE)

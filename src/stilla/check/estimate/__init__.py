@@ -31,6 +31,7 @@ from stilla.evaluate.flops import count_tokens
 from stilla.recipe import Recipe, Stage, Training
 from stilla.report.numbers import duration, durations
 from stilla.stages import cache_choice
+from stilla.stages.effort import longer_by
 from stilla.stages.generated import Writing
 from stilla.stages.opinions import asked_of_all
 from stilla.stages.unlabelled import Pool, number_learnt
@@ -150,7 +151,7 @@ def estimate(
 
     seconds, longest = (seconds_of(recipe, goes_on=goes_on) for goes_on in (False, True))
     efforts = {name: _effort(recipe, one, seconds_of(one, goes_on=True))
-               for name, one in by_effort(recipe, sizes["learnt"]).items()}
+               for name, one in by_effort(recipe, sizes["learnt"], longer_by(recipe.student, teacher.model)).items()}
     if recipe.student.static:
         seconds = {"tokens": _seconds_of_tokens(recipe, student.model, theirs, prepared), **seconds}
     if to_mine is not None:

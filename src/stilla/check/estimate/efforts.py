@@ -19,27 +19,27 @@ class Effort:
     chosen: bool
 
 
-def by_effort(recipe: Recipe, examples: int) -> Mapping[str, Recipe]:
+def by_effort(recipe: Recipe, examples: int, longer: float) -> Mapping[str, Recipe]:
     """The recipe at each effort; none where it says itself how long every stage takes. `examples`: all that are learnt
-    from."""
-    if not any(_is_chosen(stage, examples) for stage in recipe.distill):
+    from. `longer`: so many times the steps, as its student is narrow."""
+    if not any(_is_chosen(stage, examples, longer) for stage in recipe.distill):
         return {}
-    return {name: recipe.model_copy(update={"distill": tuple(_at(stage, name, examples) for stage in recipe.distill)})
+    return {name: recipe.model_copy(update={"distill": tuple(_at(stage, name, examples, longer) for stage in recipe.distill)})
             for name in BUDGETS}
 
 
-def _at(stage: Stage, effort: str, examples: int) -> Stage:
-    if not _is_chosen(stage, examples):
+def _at(stage: Stage, effort: str, examples: int, longer: float) -> Stage:
+    if not _is_chosen(stage, examples, longer):
         return stage
-    passes = float(BUDGETS[effort].passes(examples, at_once(stage)))
+    passes = float(BUDGETS[effort].passes(examples, at_once(stage), longer))
     return stage.model_copy(update={"effort": effort, "epochs": passes})
 
 
-def _is_chosen(stage: Stage, examples: int) -> bool:
+def _is_chosen(stage: Stage, examples: int, longer: float) -> bool:
     """Whether its length is its effort's, but for rounding; a recipe may say another beside it, which then counts."""
     if stage.effort is None or stage.epochs is None:
         return False
-    return abs(stage.epochs - BUDGETS[stage.effort].passes(examples, at_once(stage))) <= 1
+    return abs(stage.epochs - BUDGETS[stage.effort].passes(examples, at_once(stage), longer)) <= 1
 
 
 def in_words(efforts: Mapping[str, Effort]) -> str:
