@@ -152,7 +152,7 @@ FIRST_LOOKS = "Boxes, masks and sounds: first looks"
 MEASURED = {
     "text-classification": "The real case: all-MiniLM-L6-v2 on clinc150",
     "token-classification": "Parts of speech: all-MiniLM-L6-v2 and English sentences",
-    "question-answering": "Questions on paragraphs: two tokenizers",
+    "question-answering": "Questions on paragraphs: answers",
     "seq2seq": "A small translator, English to German",
     "image-classification": "Images: handwritten digits",
     "causal-lm": "A small language model of novels",
