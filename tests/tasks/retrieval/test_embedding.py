@@ -433,3 +433,20 @@ def _with_training(path: str) -> str:
     for name in ("train", "dev"):
         (judged / f"{name}.tsv").write_text((judged / "test.tsv").read_text())
     return path
+
+
+def test_a_teacher_of_another_column_is_measured_where_queries_find_answers_that_have_it_too(
+    tmp_path: Path, teacher: Loaded
+) -> None:
+    texts = sentences(12)
+    rows = [{"text": text, "english": other} for text, other in zip(texts, reversed(texts))]
+    found = [{"query": text, "positive": text, "english": other} for text, other in zip(texts, reversed(texts))]
+    task, splits = bound({"train": lines(tmp_path / "train.jsonl", rows), "validation": lines(tmp_path / "v.jsonl", found)},
+                         text="text")
+    theirs = task.adapted_to(teacher).taught_from({"text": ("english",)}, splits).of_teacher()
+    learnt = theirs.prepare(splits["train"], teacher.processor, None, training=False)
+    assert list(said(teacher.model, theirs, whole(learnt)).embeddings) == ["english"]
+    measured = theirs.prepare(splits["validation"], teacher.processor, None, training=False)
+    answers = examine(theirs.exam(), {"teacher": Asked(teacher.model)}, measured)["teacher"]
+    assert {one.name: one.compute(answers.given, answers.references) for one in theirs.exam().metrics()} == {
+        "ndcg_at_10": 1, "mrr_at_10": 1, "recall_at_10": 1, "recall_at_100": 1}

@@ -50,6 +50,8 @@ class Embedding(VectorTask):
 
     teachers: tuple[str, ...] = ()
     """The columns that teachers read instead of the form's; empty: the same."""
+    students: tuple[str, ...] = ()
+    """Of a teacher that reads others: its student's, by which a split is known that has the training's form."""
 
     kind: ClassVar[str] = "embedding"
     pipeline = "sentence-similarity"
@@ -94,7 +96,8 @@ class Embedding(VectorTask):
 
     def of_teacher(self) -> Self:
         columns = self.teachers or self.form.columns
-        return replace(self, form=replace(self.form, columns=columns), teachers=(), found=None)
+        students = self.form.columns if self.teachers else self.students
+        return replace(self, form=replace(self.form, columns=columns), teachers=(), students=students, found=None)
 
     def resolved(self, section: EmbeddingData) -> EmbeddingData:
         said = {} if self.shape is None else {"pooling": self.shape.pooling, "normalise": self.shape.normalised}
@@ -160,7 +163,7 @@ class Embedding(VectorTask):
         there = set(split.column_names)
         if set(self._learnt.columns) <= there and self.found is not None:
             return self.found
-        if self.section is None or (set(self.form.columns) <= there and "relevant" not in there):
+        if self.section is None or ({*self.form.columns, *self.students} <= there and "relevant" not in there):
             return self.form
         return forms.form_of(self.section, split)
 
