@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from stilla.check import check
 from stilla.check.planning import plan
 from stilla.errors import CompatibilityError, RecipeError
 from stilla.recipe.file import from_options
+from stilla.report.planned import plan_table
 from stilla.run import distill
 from stilla.stages import sizing, surveying
 from tests import tiny
@@ -103,6 +109,23 @@ def test_what_is_too_slow_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     none = {**recipe, "student": {"max_latency_ms": 1e-6, "latency": {"runtime": runtime}}, "output": str(tmp_path / "none")}
     with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
         distill(none)
+
+
+def test_of_layers_that_are_one_width_and_tokens_are_chosen(tmp_path: Path) -> None:
+    """ALBERT's share their weights: there is no number of them to choose, nor which."""
+    recipe = speaking(tmp_path, "text-classification", student={"size": 0.6, "layers_by": "influence"})
+    there = Path(recipe["teacher"]["model"])
+    AlbertForSequenceClassification(AlbertConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(there)), embedding_size=8, hidden_size=32, num_hidden_layers=3,
+        num_attention_heads=4, intermediate_size=32, num_labels=2)).save_pretrained(there)
+    folder = distill(recipe).folder
+    chosen = plan_of(folder)["chosen"]
+    assert "layers" not in chosen
+    assert parameters(folder / "student") <= 0.6 * parameters(folder / "teacher")
+    seen = plan(from_options(recipe))
+    assert chosen in [one.candidate.spec for one in seen.students if one.chosen]
+    assert "layers" not in [column.key for column in plan_table(seen).columns]
+    assert json.loads((folder / "student" / "config.json").read_text())["num_hidden_layers"] == 3
 
 
 def tiny_depth(folder: Path) -> int:

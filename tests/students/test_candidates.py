@@ -10,7 +10,7 @@ import transformers as hf
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import Width
-from stilla.students import by_layers, by_width, first_units
+from stilla.students import by_layers, by_width, first_units, with_layers
 from stilla.students import candidates as module
 from stilla.students.candidates import READABLE, Candidate, Vocabulary, candidates, finalists
 from stilla.students.layers import depths
@@ -223,3 +223,48 @@ def test_of_a_smaller_hidden_state_the_deepest_of_each_width_is_tried() -> None:
 def test_a_limit_that_nothing_fits_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
         finalists(candidates(bert(), 10, vocabulary()))
+
+
+def albert() -> hf.PreTrainedModel:
+    """All of its layers are one, whose weights they share."""
+    return hf.AlbertForSequenceClassification(hf.AlbertConfig(
+        num_hidden_layers=4, embedding_size=8, **{**SHAPE, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 2000}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [0.7, 0.3])
+def test_where_layers_cannot_be_cut_tokens_and_width_are(limit: float) -> None:
+    teacher = albert()
+    there, most = vocabulary(2000), int(limit * size(teacher))
+    found = candidates(teacher, most, there, narrower=True)
+    assert finalists(found)
+    assert ["layers" in each.spec for each in found] == [False] * len(found)
+    for each in found:
+        student = with_layers(teacher, each.layers).model
+        assert isinstance(student, hf.PreTrainedModel)
+        if each.width:
+            student = by_width(student, Width(**each.width, rounds=1), first_units).of(student)
+        if each.tokens is not None:
+            student = with_rows(student, range(each.tokens))
+        assert each.parameters == size(student) <= most
+        assert student.config.num_hidden_layers == 4
+    assert any(each.tokens is not None for each in found)
+    assert any(each.width for each in found)
+
+
+def test_of_layers_in_parallel_lists_the_tokens_are_cut() -> None:
+    teacher = hf.XLMForSequenceClassification(hf.XLMConfig(vocab_size=2000, emb_dim=16, n_layers=2, n_heads=2))
+    found = candidates(teacher, int(0.6 * size(teacher)), vocabulary(2000))
+    assert [list(each.spec) for each in found] == [["vocabulary"]]
+
+
+def test_what_cannot_be_cut_at_all_is_refused_by_name() -> None:
+    teacher = hf.MobileNetV1ForImageClassification(hf.MobileNetV1Config(depth_multiplier=0.25, image_size=32))
+    with pytest.raises(CompatibilityError, match=r"student: MobileNetV1ForImageClassification has no stack of layers to cut.*"
+                                                 r"not enough can go to stay below the limit.*`config`"):
+        candidates(teacher, size(teacher) // 2, None, narrower=True)
+
+
+def test_without_a_limit_there_are_no_sizes_of_what_has_no_stack_of_layers() -> None:
+    with pytest.raises(CompatibilityError, match=r"AlbertForSequenceClassification has no stack.*Say a limit"):
+        candidates(albert(), None, vocabulary(2000))

@@ -50,11 +50,10 @@ def plan_table(plan: Plan) -> ScoreTable:
 def _cells(one: Planned, whole: Planned, narrower: bool, *, teacher: bool = False) -> tuple[Cell, ...]:
     """`narrower`: whether any student has fewer neurons."""
     candidate, missing = one.candidate, Cell(numbers.MISSING)
-    layers = candidate.layers if isinstance(candidate.layers, int) else candidate.depth
-    shown = str(layers) if isinstance(candidate.layers, int) else ", ".join(
-        f"{name} {value}" for name, value in candidate.layers.items())
+    layers = candidate.layers
+    deep = f"{layers}" if isinstance(layers, int) else ", ".join(f"{name} {value}" for name, value in (layers or {}).items())
     return (
-        missing if teacher else Cell(shown, value=float(layers)),
+        missing if teacher or layers is None else Cell(deep, value=float(candidate.depth)),
         missing if not narrower else Cell(numbers.percent(candidate.ffn), value=candidate.ffn),
         missing if candidate.hidden == 1 else Cell(numbers.percent(candidate.hidden), value=candidate.hidden),
         missing if candidate.tokens is None else Cell(f"{candidate.tokens:,}", value=float(candidate.tokens)),

@@ -19,15 +19,14 @@ from stilla.students import (
     Cut,
     Student,
     Towards,
-    by_layers,
     by_width,
-    entire,
     first_units,
     freeze,
     fresh,
     given,
     interpolate,
     with_adapters,
+    with_layers,
 )
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
@@ -116,7 +115,7 @@ def whole_width(spec: StudentSpec, task: Task, teacher: Loaded, origin: ModelSou
         whole = task.pattern(task.load(origin.model_copy(update={"precision": "float32"}), labelled=True)).model
     if spec.config is not None:
         return fresh(whole, spec.config)
-    return entire(whole) if spec.layers is None else by_layers(whole, spec.layers)
+    return with_layers(whole, spec.layers)
 
 
 def _same_tokens(student: Loaded, teacher: Loaded) -> bool:

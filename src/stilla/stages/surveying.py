@@ -21,7 +21,7 @@ from stilla.signals import Side
 from stilla.stages import narrowing
 from stilla.stages.starting import transformer
 from stilla.stages.vocabulary import Counting
-from stilla.students import by_layers, by_width, first_units
+from stilla.students import by_width, first_units, with_layers
 from stilla.students.candidates import Candidate, Vocabulary, candidates
 from stilla.tasks.base import Loaded, Prepared, Task
 
@@ -30,13 +30,16 @@ def surveyed(limits: Limits, task: Task, teacher: Loaded, counting: Counting, pr
     """Every candidate below the limits, the deepest first. `prepared`: some examples, on which latency is measured.
 
     Raises:
-        CompatibilityError: the teacher has no layers that could be cut.
+        CompatibilityError: nothing of the teacher can be cut.
     """
     most = limits.parameters(sum(one.numel() for one in teacher.model.parameters()))
     slowest, how = limits.max_latency_ms, limits.latency or Latency()
+
+    def fast(one: Candidate) -> bool:
+        return slowest is None or latency(one, task, teacher, how, prepared) <= slowest
+
     return candidates(teacher.model, most, vocabulary_of(teacher, counting), narrower=not narrowing.problems(task),
-                      fast=lambda one: slowest is None or latency(one, task, teacher, how, prepared) <= slowest,
-                      in_tokens=task.vocabulary)
+                      fast=fast, in_tokens=task.vocabulary)
 
 
 def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
@@ -59,7 +62,7 @@ def vocabulary_of(teacher: Loaded, counting: Counting) -> Vocabulary | None:
 
 def latency(one: Candidate, task: Task, teacher: Loaded, how: Latency, prepared: Prepared) -> float:
     """Milliseconds of a forward, the median: of a student with these layers; its tokens are no work."""
-    model = transformer(by_layers(teacher.model, one.layers))
+    model = transformer(with_layers(teacher.model, one.layers))
     if one.width:
         model = by_width(model, Width.model_validate({**one.width, "rounds": 1}), first_units).of(model)
     return latency_of(model, teacher.processor, task, how, prepared)
@@ -103,9 +106,10 @@ def _run_by(runtime: str, student: nn.Module, processor: Any, task: Task, prepar
 
 
 def with_choice(spec: StudentSpec, chosen: Mapping[str, Any]) -> StudentSpec:
-    """What a recipe says of its student, with layers and vocabulary in place of the limits."""
-    said = {name: value for name, value in spec.model_dump(mode="json", exclude_none=True).items()
-            if name not in Limits.model_fields}
+    """What a recipe says of its student, with layers, width and vocabulary in place of the limits; where all layers stay,
+    nothing chooses them."""
+    without = {*Limits.model_fields, *([] if "layers" in chosen else ["layers_by"])}
+    said = {name: value for name, value in spec.model_dump(mode="json", exclude_none=True).items() if name not in without}
     return StudentSpec.model_validate({**said, **chosen})
 
 
@@ -122,8 +126,9 @@ def chosen_before(output: Path, limits: StudentSpec) -> Mapping[str, Any] | None
 
 
 def in_words(spec: Mapping[str, Any]) -> str:
-    layers, tokens, width = spec["layers"], spec.get("vocabulary", {}).get("tokens"), spec.get("width", {})
+    layers, tokens, width = spec.get("layers"), spec.get("vocabulary", {}).get("tokens"), spec.get("width", {})
     neurons, units = width.get("ffn", 1), "width" if "hidden" in width else "neurons"
-    return all_of([f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}",
+    deep = f"{layers} layer{'s' if layers != 1 else ''}" if isinstance(layers, int) else f"layers {layers}"
+    return all_of(["all layers" if layers is None else deep,
                    *([f"{neurons:.0%} of their {units}"] if neurons < 1 else []),
                    *([f"{tokens:,} tokens"] if tokens is not None else [])])

@@ -1,4 +1,5 @@
 """Students that stay below a limit: every number of layers, whole or narrower, each with as many tokens as there is room for.
+Where layers cannot be cut, fewer tokens or a narrower width of all.
 
 What a student is short of, layers, neurons or tokens, is not known before it has learnt: the best candidates differ in all.
 """
@@ -17,7 +18,7 @@ from stilla.errors import CompatibilityError
 from stilla.models.configs import ConfigPath, edited_config, skeleton
 from stilla.models.knobs import Kind
 from stilla.recipe import Width
-from stilla.students.layers import by_layers, depths, outline
+from stilla.students.layers import Layers, depths, outline, with_layers, without_a_stack
 from stilla.students.sizes import KINDS, Shares, changes, targets
 from stilla.students.vocabulary import size_of_a_token
 from stilla.students.width import Plan
@@ -35,16 +36,21 @@ NARROWEST = 1 / 4
 SLIMMER = (3 / 4, 1 / 2, 1 / 4)
 """Shares of neurons, heads and hidden state, where no number of layers with the whole hidden state is small enough."""
 
+_TOO_LARGE = ("Of its tokens and its width not enough can go to stay below the limit. Allow more, or give a student of other "
+              "sizes (`config`), or one that there is (`model`)")
+_UNLIMITED = "Say a limit, `student: {size: 0.5}`: below it, its tokens and its width are cut"
+
 
 @dataclass(frozen=True)
 class Candidate:
     """A student that could be made.
 
-    layers: as a recipe says them. tokens: of its vocabulary, None for all. parameters: about how many. kept: the share of the
-    texts' tokens that it has. ffn: the share of the teacher's feed-forward neurons. hidden: of its heads and hidden state.
+    layers: as a recipe says them; None where they cannot be cut, and all stay. tokens: of its vocabulary, None for all.
+    parameters: about how many. kept: the share of the texts' tokens that it has. ffn: the share of the teacher's feed-forward
+    neurons. hidden: of its heads and hidden state.
     """
 
-    layers: int | Mapping[str, Any]
+    layers: Layers
     parameters: int
     tokens: int | None = None
     kept: float = 1.0
@@ -60,12 +66,14 @@ class Candidate:
     @property
     def spec(self) -> dict[str, Any]:
         """As a recipe's `student` says it."""
-        return {"layers": self.layers, **({"width": self.width} if self.width else {}),
+        return {**({} if self.layers is None else {"layers": self.layers}), **({"width": self.width} if self.width else {}),
                 **({} if self.tokens is None else {"vocabulary": {"tokens": self.tokens}})}
 
     @property
     def depth(self) -> int:
-        """All its layers."""
+        """All its layers; 1 where they cannot be cut, however many they are."""
+        if self.layers is None:
+            return 1
         if isinstance(self.layers, int):
             return self.layers
         return sum(sum(one) if isinstance(one, list) else one for one in self.layers.values())
@@ -83,7 +91,7 @@ class Vocabulary:
 
 def candidates(
     teacher: nn.Module, most: int | None, vocabulary: Vocabulary | None, *, narrower: bool = False,
-    fast: Callable[[Candidate], bool] = lambda one: True, in_tokens: bool = False,
+    fast: Callable[[Candidate], bool] | None = None, in_tokens: bool = False,
 ) -> list[Candidate]:
     """Of each way to keep layers, the one with the most tokens that has at most so many parameters, where it is `fast`
     enough; the deepest first. `narrower`: where that is not the whole teacher's layers with nearly all tokens of the texts,
@@ -91,16 +99,20 @@ def candidates(
     has nearly all tokens, those of a smaller hidden state. `in_tokens`: tokens are what is learnt (see `finalists`).
 
     Raises:
-        CompatibilityError: the teacher has no layers that could be cut.
+        CompatibilityError: the teacher has no layers that could be cut, and its tokens and width cannot be cut either, or not
+            far enough.
     """
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
     ways, found = depths(teacher), list[Candidate]()
+    unlimited, fast = most is None and fast is None, fast or (lambda one: True)
     enough, shares = (SPOKEN, (*NARROWER, NARROWEST)) if in_tokens else (READABLE, NARROWER)
     cuts = _cuts(teacher, ways[-1], shares, "ffn") if narrower and most is not None else {}
     for layers in ways:
         model = outline(teacher, layers)
         whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
+        if whole is not None and not whole.spec:  # nothing is cut: the teacher itself
+            whole = None
         found += [] if whole is None else [whole]
         if whole is None or whole.kept < enough:
             less = (Candidate(layers, _size(skeleton(model, edited_config(model.config, said))), ffn=share)
@@ -109,6 +121,8 @@ def candidates(
     found = [one for one in found if fast(one)]
     if narrower and not any(one.kept >= enough for one in found):
         found += _slimmer(teacher, ways, most, vocabulary, fast, enough)
+    if not found and ways == [None]:
+        raise CompatibilityError(f"student: {without_a_stack(teacher)} {_UNLIMITED if unlimited else _TOO_LARGE}")
     return sorted(found, key=lambda one: (one.depth, one.hidden, one.ffn, one.parameters), reverse=True)
 
 
@@ -168,7 +182,7 @@ def _cuts(
     """What a config says of fewer units of these kinds, by their share; nothing where it cannot be said. Of a model of the
     fewest layers, as that is soon seen of one, and a deep one's config says it alike."""
     cuts: dict[float, Mapping[ConfigPath, object]] = {}
-    shallow = by_layers(teacher, fewest).model
+    shallow = with_layers(teacher, fewest).model
     if not isinstance(shallow, PreTrainedModel):  # a person's own, which has no config
         return cuts
     with suppress(CompatibilityError):

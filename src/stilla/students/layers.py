@@ -19,6 +19,8 @@ from stilla.students.kinds import misfits, nearest_fit
 from stilla.students.student import LayerMap, Student
 from stilla.students.trying import failure
 
+Layers = int | Mapping[str, Any] | None
+"""Which of a teacher's, as a recipe says it; None: all, and nothing is said of them."""
 _PARTS = (1, 3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 12)
 _WAY_OUT = "Give the student as `student: {model: ...}`, or build it fresh with `student: {config: ...}`."
 
@@ -71,10 +73,17 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
                      {stack.name: _copied(stack, kept[stack]) for stack in stacks})
 
 
-def depths(teacher: nn.Module) -> list[int | dict[str, Any]]:
+def with_layers(teacher: nn.Module, layers: Layers) -> Student:
+    """`by_layers`, or `entire` where nothing is said of layers."""
+    return entire(teacher) if layers is None else by_layers(teacher, layers)
+
+
+def depths(teacher: nn.Module) -> list[Layers]:
     """Ways to keep layers, as a recipe says them, from all to one: of one stack every number of layers; of stages or of
-    several stacks, parts of each that are as large as a half, a third, ..."""
-    stacks = _stacks(teacher)
+    several stacks, parts of each that are as large as a half, a third, ...; None, all, where there is no stack to cut."""
+    stacks = find_stacks(_transformer(teacher))
+    if not stacks:
+        return [None]
     if len(stacks) == 1 and not stacks[0].staged:
         return list(range(stacks[0].depth, 0, -1))
     if len(stacks) == 1:
@@ -86,12 +95,14 @@ def depths(teacher: nn.Module) -> list[int | dict[str, Any]]:
     return [dict(zip(names, numbers, strict=True)) for numbers in product(*each)]
 
 
-def outline(teacher: nn.Module, layers: int | Mapping[str, Any]) -> PreTrainedModel:
-    """The student of `by_layers` without weights: its config, names and shapes.
+def outline(teacher: nn.Module, layers: Layers) -> PreTrainedModel:
+    """The student of `with_layers` without weights: its config, names and shapes.
 
     Raises:
         CompatibilityError: as for `by_layers`, as far as it shows without weights.
     """
+    if layers is None:
+        return _cut(_transformer(teacher), {})
     stacks = _stacks(teacher)
     assert isinstance(teacher, PreTrainedModel)
     wanted = _wanted(stacks, layers, type(teacher).__name__)
@@ -139,15 +150,16 @@ def _transformer(teacher: nn.Module) -> PreTrainedModel:
 
 
 def _stacks(teacher: nn.Module) -> tuple[LayerStack, ...]:
-    name = type(teacher).__name__
     stacks = find_stacks(_transformer(teacher))
     if not stacks:
-        raise CompatibilityError(
-            f"{name} has no stack of layers to cut: no number in its config adds one layer to one list. Its "
-            "layers share their weights (ALBERT), lie in parallel lists (XLM), or are fixed by its class. "
-            f"{_WAY_OUT}"
-        )
+        raise CompatibilityError(f"{without_a_stack(teacher)} {_WAY_OUT}")
     return stacks
+
+
+def without_a_stack(teacher: nn.Module) -> str:
+    """Why no layers of it can be cut, in words."""
+    return (f"{type(teacher).__name__} has no stack of layers to cut: no number in its config adds one layer to one list. "
+            "Its layers share their weights (ALBERT), lie in parallel lists (XLM), or are fixed by its class.")
 
 
 def _cut(teacher: PreTrainedModel, kept: Mapping[LayerStack, Kept]) -> PreTrainedModel:
