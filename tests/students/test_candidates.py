@@ -16,6 +16,7 @@ from stilla.students.candidates import READABLE, Candidate, Vocabulary, candidat
 from stilla.students.layers import depths
 from stilla.students.sizes import KINDS
 from stilla.students.vocabulary import size_of_a_token, with_rows
+from tests.families import FAMILIES
 
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 200,
          "max_position_embeddings": 32}
@@ -223,6 +224,19 @@ def test_of_a_smaller_hidden_state_the_deepest_of_each_width_is_tried() -> None:
 def test_a_limit_that_nothing_fits_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
         finalists(candidates(bert(), 10, vocabulary()))
+
+
+@pytest.mark.parametrize(("family", "ways"), [("gemma4", [6, 5, 4, 3, 2]), ("nemotron-h", [4, 3])])
+def test_numbers_of_layers_that_a_class_does_not_run_with_are_no_candidates(family: str, ways: list[int]) -> None:
+    """Gemma 4's last layer attends to all: one alone is another than its first. Of few of Nemotron-H's none attends."""
+    teacher = next(one for one in FAMILIES if one.name == family).build()
+    assert [one.layers for one in candidates(teacher, None, None)] == ways
+    assert [by_layers(teacher, layers).model.config.num_hidden_layers for layers in ways] == ways  # type: ignore[union-attr]
+    fewer = {*range(1, ways[0])} - {*ways}
+    for layers in fewer:
+        with pytest.raises(CompatibilityError):
+            by_layers(teacher, layers)
+    assert candidates(teacher, size(teacher) * 9 // 10, None, narrower=True)
 
 
 def albert() -> hf.PreTrainedModel:

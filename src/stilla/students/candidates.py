@@ -104,12 +104,11 @@ def candidates(
     """
     assert isinstance(teacher, PreTrainedModel) or vocabulary is None
     each = size_of_a_token(teacher) if vocabulary is not None and isinstance(teacher, PreTrainedModel) else 0
-    ways, found = depths(teacher), list[Candidate]()
+    ways, found = _ways(teacher), list[Candidate]()
     unlimited, fast = most is None and fast is None, fast or (lambda one: True)
     enough, shares = (SPOKEN, (*NARROWER, NARROWEST)) if in_tokens else (READABLE, NARROWER)
-    cuts = _cuts(teacher, ways[-1], shares, "ffn") if narrower and most is not None else {}
-    for layers in ways:
-        model = outline(teacher, layers)
+    cuts = _cuts(teacher, ways[-1][0], shares, "ffn") if narrower and most is not None else {}
+    for layers, model in ways:
         whole = _fitting(Candidate(layers, _size(model)), most, vocabulary, each)
         if whole is not None and not whole.spec:  # nothing is cut: the teacher itself
             whole = None
@@ -121,9 +120,26 @@ def candidates(
     found = [one for one in found if fast(one)]
     if narrower and not any(one.kept >= enough for one in found):
         found += _slimmer(teacher, ways, most, vocabulary, fast, enough)
-    if not found and ways == [None]:
+    if not found and ways[0][0] is None:
         raise CompatibilityError(f"student: {without_a_stack(teacher)} {_UNLIMITED if unlimited else _TOO_LARGE}")
     return sorted(found, key=lambda one: (one.depth, one.hidden, one.ffn, one.parameters), reverse=True)
+
+
+def _ways(teacher: nn.Module) -> list[tuple[Layers, PreTrainedModel]]:
+    """Those that a student can be of, each with its outline; the most layers first.
+
+    Raises:
+        CompatibilityError: of none, by the reason of the last.
+    """
+    found, refused = list[tuple[Layers, PreTrainedModel]](), list[CompatibilityError]()
+    for layers in depths(teacher):
+        try:
+            found.append((layers, outline(teacher, layers)))
+        except CompatibilityError as error:  # a kind of layer that a head reads is not among so few (Nemotron-H)
+            refused.append(error)
+    if not found:
+        raise refused[-1]
+    return found
 
 
 def _reading_most(fitting: Iterable[Candidate | None], whole: Candidate | None, enough: float) -> list[Candidate]:
@@ -139,14 +155,14 @@ def _reading_most(fitting: Iterable[Candidate | None], whole: Candidate | None, 
 
 
 def _slimmer(
-    teacher: nn.Module, ways: Sequence[Any], most: int | None, vocabulary: Vocabulary | None,
+    teacher: nn.Module, ways: Sequence[tuple[Layers, PreTrainedModel]], most: int | None, vocabulary: Vocabulary | None,
     fast: Callable[[Candidate], bool], enough: float,
 ) -> list[Candidate]:
     """Of each way to keep layers, the widest that fits with nearly all tokens of the texts; where none has them, the one that
     has most of them."""
-    cuts, found = _cuts(teacher, ways[-1], SLIMMER, *KINDS), list[Candidate]()
-    for layers in ways:
-        model, fitting = outline(teacher, layers), list[Candidate]()
+    cuts, found = _cuts(teacher, ways[-1][0], SLIMMER, *KINDS), list[Candidate]()
+    for layers, model in ways:
+        fitting = list[Candidate]()
         for share, said in cuts.items():
             less = skeleton(model, edited_config(model.config, said))
             each = 0 if vocabulary is None else size_of_a_token(less)

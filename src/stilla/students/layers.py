@@ -49,7 +49,19 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
             or change what the kept layers compute, or leave what cannot be run.
     """
     stacks = _stacks(teacher)
+    student, kept = _fitted(teacher, stacks, layers)
     assert isinstance(teacher, PreTrainedModel)  # only such a model has stacks
+    copy_weights(student, teacher, kept)
+    _refuse_what_cannot_be_run(student.eval(), teacher)
+    return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks},
+                     {stack.name: _copied(stack, kept[stack]) for stack in stacks})
+
+
+def _fitted(
+    teacher: nn.Module, stacks: Sequence[LayerStack], layers: int | Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[LayerStack, Kept]]:
+    """The student without weights, and its layers: at places where each computes what it did."""
+    assert isinstance(teacher, PreTrainedModel)
     name = type(teacher).__name__
     wanted = _wanted(stacks, layers, name)
     kept = {stack: wanted.get(stack.name, _whole(stack)) for stack in stacks}
@@ -65,12 +77,13 @@ def by_layers(teacher: nn.Module, layers: int | Mapping[str, Any]) -> Student:
             f"{misfit.position} of the student: {misfit.difference}, and the config cannot say otherwise. "
             f"Keep a layer of the same kind at that place. {_WAY_OUT}"
         )
-    copy_weights(student, teacher, kept)
-    if (error := failure(student.eval(), teacher)) is not None:
-        raise CompatibilityError(f"{name} cannot be run with these layers alone: {error}. Keep those that its head reads. "
-                                 f"{_WAY_OUT}") from error
-    return _finished(student, teacher, {stack.name: _answers(stack, kept[stack]) for stack in stacks},
-                     {stack.name: _copied(stack, kept[stack]) for stack in stacks})
+    return student, kept
+
+
+def _refuse_what_cannot_be_run(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    if (error := failure(student, teacher)) is not None:
+        raise CompatibilityError(f"{type(teacher).__name__} cannot be run with these layers alone: {error}. Keep those that "
+                                 f"its head reads. {_WAY_OUT}") from error
 
 
 def with_layers(teacher: nn.Module, layers: Layers) -> Student:
@@ -103,10 +116,10 @@ def outline(teacher: nn.Module, layers: Layers) -> PreTrainedModel:
     """
     if layers is None:
         return _cut(_transformer(teacher), {})
-    stacks = _stacks(teacher)
+    student, _ = _fitted(teacher, _stacks(teacher), layers)
     assert isinstance(teacher, PreTrainedModel)
-    wanted = _wanted(stacks, layers, type(teacher).__name__)
-    return _cut(teacher, {stack: wanted.get(stack.name, _whole(stack)) for stack in stacks})
+    _refuse_what_cannot_be_run(student.eval(), skeleton(teacher, edited_config(teacher.config, {})).eval())
+    return student
 
 
 def entire(teacher: nn.Module) -> Student:
