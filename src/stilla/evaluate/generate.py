@@ -97,7 +97,8 @@ def of_all(asked: Sequence[Asked]) -> list[Asked]:
     """
     common = functools.reduce(np.intersect1d, [one.keys for one in asked])
     if not len(common):
-        raise DataError("no example is asked of all models: each has room for others; raise data.max_length.")
+        raise DataError("no example is asked of all models: each has room for others; raise data.max_length, and "
+                        "teacher.data.max_length where the recipe says how much the teacher reads.")
     most = max(len(one) for one in asked)
     if len(common) < most:
         logger.warning("%d of %d examples are asked of no model: one of them has no room for what it would be given",

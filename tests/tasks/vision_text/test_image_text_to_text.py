@@ -297,12 +297,33 @@ def test_what_would_cut_a_picture_is_left_out_and_longer_answers_are_cut_alike(
     assert learnt(task, splits["train"], made)[:2] == ["a red square</s>"[:8], "red on grey"[:8]]
     assert "8 of 8 examples are longer than 44 tokens: cut at the end" in caplog.text
     short, _ = understood(captions, max_length=20)
-    with pytest.raises(DataError, match=r"within 20 tokens there is not all of their pictures"):
+    with pytest.raises(DataError, match=r"within 20 tokens there is not all of their pictures.*; raise data\.max_length, or"):
         short.adapted_to(made).prepare(splits["train"], made.processor, None, training=True)
     other = task.load(ModelSource(model=tellers.folder(tmp_path / "s", size=16, seed=1)), labelled=True)
     both = task.between(other, made).prepare(splits["train"], other.processor, made.processor, training=True).collate([0])
     assert both.labels is not None
     assert task.decoded(both.labels[0].tolist()) == "a red square</s>"[:8]
+
+
+@pytest.mark.parametrize(("section", "student", "teacher", "who", "alone"), [
+    (20, 512, 512, r"raise data\.max_length, or", r"raise data\.max_length, or"),
+    (None, 512, 20, "the teacher reads no more: make pictures smaller", "a model reads no more: make pictures smaller"),
+    (512, 20, 512, "the student reads no more", r"raise data\.max_length, or"),
+    (30, 20, 20, "a model reads no more", "a model reads no more"),
+])
+def test_who_has_no_room_for_pictures_is_named(
+    llava: str, captions: str, section: int | None, student: int, teacher: int, who: str, alone: str
+) -> None:
+    """`data.max_length` is for both: where a model itself reads no more, raising it changes nothing."""
+    task, splits, made = ready(llava, captions, max_length=section)
+    other = task.load(ModelSource(model=llava), labelled=True)
+    for one, length in ((other, student), (made, teacher)):
+        one.processor.tokenizer.model_max_length = length
+    with pytest.raises(DataError, match=rf"within 20 tokens there is not all of their pictures.*; {who}"):
+        task.prepare(splits["train"], other.processor, made.processor, training=True)
+    if min(section or 512, teacher) <= 20:
+        with pytest.raises(DataError, match=rf"leaves room for an answer within 20 tokens; {alone}"):
+            task.asked(splits["train"], made.processor)
 
 
 # --- writing ---

@@ -183,12 +183,12 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         shared = theirs is ours and others is self
         one = dict(Script(ours).learnt(asked, skip=self._skips))
         other = one if shared else dict(Script(theirs).learnt(told, skip=self._skips))
-        kept, sequences, answered = shown.fitting(one, other, (ours, theirs), self._length(ours, theirs),
-                                                lambda number: asked[number].row)
+        length = self._length(ours, theirs)
+        kept, sequences, answered = shown.fitting(one, other, (ours, theirs), length, lambda number: asked[number].row)
         if not kept:
-            raise DataError(f"nothing can be learnt of any of the {len(split)} examples: within {self._length(ours, theirs)} "
-                            "tokens there is not all of their pictures with something to learn after them; raise "
-                            "data.max_length, or make pictures smaller.")
+            raise DataError(f"nothing can be learnt of any of the {len(split)} examples: within {length} tokens there is not "
+                            "all of their pictures with something to learn after them; "
+                            f"{shown.more_room(length, (ours, theirs))}.")
         rows = np.array([asked[number].row for number in kept], np.int64)
         mine = shown.read(ours, sequences)
         same = shared or (others is self and all(
@@ -276,7 +276,8 @@ class ImageTextToText(Vocabulary[ImageTextToTextData], Writes):
         fits = [(asked[number], made) for number, made in Script(looker).asked(asked, skip=self._skips)
                 if len(made[0]) < length]
         if not fits:
-            raise DataError("no picture with what is asked about it leaves room for an answer; raise data.max_length.")
+            raise DataError(f"no picture with what is asked about it leaves room for an answer within {length} tokens; "
+                            f"{shown.more_room(length, (looker,))}.")
         ends = Ends.of(looker.tokenizer)
         rows = np.array([one.row for one, _ in fits], np.int64)
         said = [ends.unended(_answer(one.talk)) for one, _ in fits]

@@ -156,16 +156,26 @@ def fitting(
         kept.append(number)
         student.append(one)
         teacher.append(other)
-    _tell(len(kept) + out, cut, out, refused, length)
+    _tell(len(kept) + out, cut, out, refused, length, more_room(length, lookers))
     return kept, student, teacher
 
 
-def _tell(count: int, cut: int, out: int, refused: int, length: int) -> None:
+def more_room(length: int, lookers: Sequence[Looker]) -> str:
+    """What can be done where models, a student's first, have room for so many tokens of an example."""
+    names = ("the student", "the teacher") if len({id(one) for one in lookers}) > 1 else ("a model",)
+    full = [name for name, one in zip(names, lookers) if int(one.tokenizer.model_max_length) <= length]
+    if not full:
+        return "raise data.max_length, or make pictures smaller"
+    reads = "reads" if len(full) == 1 else "read"
+    return f"{' and '.join(full)} {reads} no more: make pictures smaller, or let less stand around them"
+
+
+def _tell(count: int, cut: int, out: int, refused: int, length: int, more: str) -> None:
     if cut:
         logger.warning("%d of %d examples are longer than %d tokens: cut at the end", cut, count, length)
     if out:
         logger.warning("%d of %d examples are left out: within %d tokens there is not all of their pictures with something "
-                       "to learn after them; raise data.max_length, or make pictures smaller", out, count, length)
+                       "to learn after them; %s", out, count, length, more)
     if refused:
         logger.warning("%d examples are left out, as one of both templates refuses them", refused)
 
