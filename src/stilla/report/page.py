@@ -190,8 +190,15 @@ def _contents(values: Mapping[str, object]) -> list[tuple[str, str]]:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(loader=jinja2.PackageLoader("stilla.report", "assets"), autoescape=True,
+    made = jinja2.Environment(loader=jinja2.PackageLoader("stilla.report", "assets"), autoescape=True,
                               undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["with_code"] = with_code
+    return made
+
+
+def with_code(sentence: str) -> Markup:
+    """What stands between backticks, as in a terminal, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 @cache
