@@ -16,11 +16,9 @@ from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.loops import writing_readme
 from stilla.export.session import OnnxModel
-from stilla.tasks.audio.usage import HEARING
 from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
 from stilla.tasks.shared.classification import THRESHOLDS
-from stilla.tasks.vision.pixels import one_step
 
 _PREPARING = {
     "input_ids": """\
@@ -36,8 +34,8 @@ from transformers import AutoImageProcessor
 processor = AutoImageProcessor.from_pretrained(".", backend="pil")
 inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="np")
 """,
-    **dict.fromkeys(("input_values", "input_features"), HEARING),
 }
+"""Of models whose task says nothing else."""
 
 _READING = {
     "multi_label_classification": "[[labels[str(index)] for index in (row > 0).nonzero()[0]] for row in logits]",
@@ -47,15 +45,6 @@ _READING = {
 _TUNED = ("[[name for name, logit in zip(labels.values(), row) if 1 / (1 + math.exp(-logit)) > thresholds[name]] "
           "for row in logits]")
 """Of several labels, by the thresholds that were chosen on validation data."""
-_TRANSFORMS = """\
-from PIL import Image
-from transformers import AutoImageProcessor
-
-processor = AutoImageProcessor.from_pretrained(".")  # needs timm and torchvision
-inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="pt")
-inputs = {name: values.numpy() for name, values in inputs.items()}
-"""
-"""Of models of timm, whose processor gives tensors of torch alone."""
 _NAMES = ('names = json.loads(Path("config.json").read_text(encoding="utf-8"))["label_names"]\n'
           "labels = {str(index): name for index, name in enumerate(names)}\n")
 """As their configs have them."""
@@ -158,16 +147,13 @@ def readme(
     file: OnnxModel, said: str, config: PreTrainedConfig | None, task: Task | None = None, processor: Any | None = None
 ) -> str:
     """What is in the file and how to run it, as a program that works in the folder."""
-    main = next((name for name in file.inputs if name in _PREPARING), None)
     told = ""
-    preparing = _PREPARING[main] if main else f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n"
-    if main == "pixel_values" and processor is not None and one_step(processor):
-        preparing = _TRANSFORMS
+    usual = next((text for name, text in _PREPARING.items() if name in file.inputs),
+                 f"inputs = ...  # arrays by name: {', '.join(file.inputs)}\n")
+    preparing = (task.preparing_by(processor) if task is not None else "") or usual
     reading = "" if task is None else task.reading.strip()
     imports, labels, printed = "", "", f"print({file.output})"
-    if task is not None and task.preparing:
-        preparing, printed = task.preparing, reading
-    elif reading and "labels" not in reading:
+    if reading and "labels" not in reading:
         printed = reading
     elif config is not None and config.id2label and (file.output == "logits" or reading):
         imports = "import json\nfrom pathlib import Path\n\n"

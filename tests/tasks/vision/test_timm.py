@@ -86,7 +86,7 @@ def test_the_program_beside_a_file_asks_transforms_for_what_they_give(
     """A config of timm names its labels otherwise than others."""
     config = AutoConfig.for_model("timm_wrapper", architecture="test_resnet", **labels_of("cat", "dog"))
     config.pretrained_cfg = {"classifier": "fc"}
-    (program,) = re.findall(r"```python\n(.*?)```", readme(File(), "", config, processor=Tensors(9)), re.DOTALL)
+    (program,) = re.findall(r"```python\n(.*?)```", readme(File(), "", config, task_of(rows_of()), Tensors(9)), re.DOTALL)
 
     class Session:
         def __init__(self, *_: Any, **__: Any) -> None:

@@ -34,6 +34,7 @@ from stilla.tasks.audio.reading import (
 from stilla.tasks.audio.sections import AudioClassificationData
 from stilla.tasks.audio.sounds import Sounds, data_uri
 from stilla.tasks.audio.unlabelled import beside, traces, unlabelled, usable
+from stilla.tasks.audio.usage import HEARING
 from stilla.tasks.base import Loaded, Prepared, Side
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
@@ -84,6 +85,7 @@ class AudioClassification(Classification[AudioClassificationData]):
 
     kind: ClassVar[str] = "audio-classification"
     given = '"sound.wav"'
+    preparing = HEARING
     data_section = AudioClassificationData
     heads: ClassVar[tuple[str, ...]] = (
         *(f"{family}ForSequenceClassification" for family in (

@@ -15,6 +15,7 @@ from stilla.tasks.audio.reading import audio_column, checked
 from stilla.tasks.audio.sections import SpeechRecognitionData
 from stilla.tasks.audio.sounds import Sounds, data_uri
 from stilla.tasks.audio.unlabelled import beside, traces, unlabelled, usable
+from stilla.tasks.audio.usage import HEARING
 from stilla.tasks.base import Task
 from stilla.tasks.language.sections import WritingEvaluate
 from stilla.tasks.shared import columns as _columns
@@ -39,6 +40,7 @@ class Recognition(Task[SpeechRecognitionData]):
     kind: ClassVar[str] = "speech-recognition"
     pipeline = "automatic-speech-recognition"
     given = '"sound.wav"'
+    preparing = HEARING
     data_section = SpeechRecognitionData
     evaluate_section = WritingEvaluate
 

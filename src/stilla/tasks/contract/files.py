@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -43,6 +43,10 @@ class HandedOver(Rows):
     def reading(self) -> str:
         """Likewise what prints an answer (of `inputs`, `logits`, `labels`), where it is not a row's likeliest class."""
         return ""
+
+    def preparing_by(self, processor: Any) -> str:
+        """`preparing`, for a model with this processor; empty where its `input_ids` or `pixel_values` are made as usual."""
+        return self.preparing
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
         """Why a model like this cannot be exported in these formats, in words, as far as it is known without trying."""

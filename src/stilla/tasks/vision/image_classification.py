@@ -33,12 +33,14 @@ from stilla.tasks.vision import pictures as _pictures
 from stilla.tasks.vision.broken import broken_pictures, usable_pictures
 from stilla.tasks.vision.pictures import Pictures
 from stilla.tasks.vision.pixels import (
+    TRANSFORMING,
     Kept,
     Processor,
     Source,
     at_resolution,
     geometry_of,
     keep,
+    one_step,
     same_part,
     settings,
 )
@@ -68,6 +70,9 @@ class ImageClassification(Classification[ImageClassificationData]):
     data_section = ImageClassificationData
     heads: ClassVar[tuple[str, ...]] = ("ForImageClassification", "ForImageClassificationWithTeacher")
     axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"pixel_values": ("batch",)}
+
+    def preparing_by(self, processor: Any) -> str:
+        return TRANSFORMING if processor is not None and one_step(processor) else ""
 
     @classmethod
     def understand(cls, section: ImageClassificationData, splits: Mapping[str, Dataset]) -> Self:

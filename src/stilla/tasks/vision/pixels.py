@@ -81,6 +81,17 @@ def one_step(processor: Any) -> bool:
     return "image_mean" not in processor.to_dict()
 
 
+TRANSFORMING = """\
+from PIL import Image
+from transformers import AutoImageProcessor
+
+processor = AutoImageProcessor.from_pretrained(".")  # needs timm and torchvision
+inputs = processor([Image.open("picture.png").convert("RGB")], return_tensors="pt")
+inputs = {name: values.numpy() for name, values in inputs.items()}
+"""
+"""How such a one makes inputs of an exported file."""
+
+
 def _per_channel(values: Any) -> NDArray[np.float64]:
     return np.atleast_1d(np.asarray(values if values is not None else [0.0] * 3, np.float64))
 
