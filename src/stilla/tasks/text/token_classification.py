@@ -12,12 +12,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
-from jaxtyping import Int
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForTokenClassification
 
-from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, quoted
+from stilla.errors import CompatibilityError, DataError, all_at_once
 from stilla.models.configs import write
 from stilla.recipe import ModelSource
 from stilla.signals import Batch, Dense, Side, Signals
@@ -33,14 +31,14 @@ from stilla.tasks.shared.label_checks import rows_in_words
 from stilla.tasks.shared.label_order import adapted, names_of
 from stilla.tasks.shared.labels import Problem
 from stilla.tasks.shared.privileged import column_of_teacher
-from stilla.tasks.text import around, schemes, tag_data
+from stilla.tasks.text import around, schemes, tag_data, tag_numbers, tag_rows
 from stilla.tasks.text import tokens as _tokens
 from stilla.tasks.text.around import Around
-from stilla.tasks.text.numbering import Numbering, numbering
+from stilla.tasks.text.numbering import numbering
 from stilla.tasks.text.schemes import Scheme
 from stilla.tasks.text.sections import TokenClassificationData
 from stilla.tasks.text.tag_data import Found
-from stilla.tasks.text.tag_exam import TagExam, answered_words
+from stilla.tasks.text.tag_exam import TagExam
 from stilla.tasks.text.tagged import Reading, Tagged, usable
 from stilla.tasks.text.usage import TAGGING
 from stilla.tasks.text.windows import Placed, Window, placed, refuse_slow, windows
@@ -160,35 +158,11 @@ class TokenClassification(Task[TokenClassificationData]):
         scheme = schemes.of_names(theirs)
         if scheme is None and "O" in theirs and set(self.found.types) <= set(theirs):
             scheme = "io"
-        self._refuse_other_tags(theirs, scheme, teacher.source)
+        tag_numbers.refuse_other(self.found, theirs, scheme, teacher.source)
         if scheme == "bioes":
             logger.warning("%s answers in BIOES, and so will its student: transformers' own pipeline reads B- and I- only, "
                            "and cuts such entities elsewhere", teacher.source)
         return replace(self, problem=replace(self.problem, names=theirs, raw=theirs), scheme=scheme)
-
-    def _refuse_other_tags(self, theirs: tuple[str, ...], scheme: Scheme | None, source: str) -> None:
-        assert self.found is not None  # looked at before
-        listed = f"{all_of([quoted(name) for name in theirs[:8]])}{' ...' if len(theirs) > 8 else ''}"
-        train = "Take another teacher, or train this one first (teacher: {train: {}})."
-        if scheme is None:
-            raise CompatibilityError(f"{source} answers with {listed}, which say no entities; the data hold some. {train}")
-        if scheme == "iob1":
-            raise CompatibilityError(f"{source} has labels of IOB1 ({listed}: a type that goes on and never begins). What it "
-                                     "says of a word depends there on the words beside it, so that its answers cannot be "
-                                     f"brought to IOB2 exactly. {train}")
-        known = {schemes.kinded(name) for name in theirs}
-        needed = {kind for name in self.found.types for kind in self._kinds(name, scheme)}
-        lacking = sorted("-".join(kind) for kind in needed - known)
-        if lacking:
-            raise CompatibilityError(f"{source} does not know {all_of(lacking[:8])}{' ...' if len(lacking) > 8 else ''} of "
-                                     f"the data; its labels are {listed}. {train}")
-
-    def _kinds(self, name: str, scheme: Scheme) -> list[tuple[str, str]]:
-        """The tags that entities of a type need."""
-        assert self.found is not None
-        letters = {"io": "I", "iob2": "B", "bioes": "S"}[scheme] + (
-            {"io": "I", "iob2": "I", "bioes": "BIE"}[scheme] if name in self.found.several else "")
-        return [(letter, name) for letter in letters]
 
     def load(self, source: ModelSource, *, labelled: bool) -> Loaded:
         model = loading.classifier(source, self.problem, AutoModelForTokenClassification, labelled=labelled, axes=3)
@@ -227,11 +201,11 @@ class TokenClassification(Task[TokenClassificationData]):
         theirs = ours if same and not wider else (self.of_teacher() if wider else self)._placed(
             teacher, examples, read, cut, length)
         self._tell(ours, theirs, len(cut), len(examples), length)
-        numbers = [self._numbered(one) for one in known.values()]
+        numbers = [tag_numbers.numbered(one, self.problem, self.scheme) for one in known.values()]
         labels = [numbers[one.example][one.answers : one.until] for one in cut]
         keys = np.array(list(known), np.int64)[[one.example for one in cut]]
         return Prepared(
-            examples=Positions(len(cut)), collate=_Collate(ours, theirs, labels, keys, told), keys=keys,
+            examples=Positions(len(cut)), collate=tag_rows.Collate(ours, theirs, labels, keys, told), keys=keys,
             lengths=ours.tokens.lengths.tolist(), references=labels, aligned=same and not wider)
 
     def _placed(
@@ -251,21 +225,6 @@ class TokenClassification(Task[TokenClassificationData]):
         if unseen:
             logger.warning("%d of %d words have no token: they are not learnt, and nothing is said of them", unseen,
                            len(ours.places))
-
-    def _numbered(self, one: Tagged) -> NDArray[np.int64]:
-        """(words,) the models' number of every word's tag; NO_ANSWER where nobody has labelled it."""
-        if one.tags is None and one.entities is None:
-            return np.full(len(one.words), NO_ANSWER, np.int64)
-        if self.scheme is None or one.entities is None:
-            index = {name: number for number, name in enumerate(self.problem.raw)}
-            return np.array([index[tag] for tag in one.tags or ()], np.int64)
-        if self.scheme == "io" and schemes.touch(one.entities):
-            raise DataError(f"data: two entities of one type stand side by side in {quoted(one.words.text)}, and the models' "
-                            "labels (IO) cannot part them. Set data.scheme: io, which takes such for one, or give a teacher "
-                            "with B- and I-.")
-        assert self.scheme != "iob1"  # such teachers are refused
-        kinds = {schemes.kinded(name): number for number, name in enumerate(self.problem.names)}
-        return np.array([kinds[kind] for kind in schemes.tags(one.entities, len(one.words), self.scheme)], np.int64)
 
     # --- examples without labels ---
 
@@ -309,8 +268,8 @@ class TokenClassification(Task[TokenClassificationData]):
     # --- rows ---
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
-        example, _ = _rows(batch, Side.STUDENT)
-        labels, mask = _row_labels(batch), self.mask(batch, Side.STUDENT)
+        example, _ = tag_rows.rows(batch, Side.STUDENT)
+        labels, mask = tag_rows.labels_of(batch), self.mask(batch, Side.STUDENT)
         return {"rows": len(example), "labelled": 0 if labels is None else int((labels != NO_ANSWER).sum()),
                 "words": len(example), "tokens": int(mask.sum()), "examples": len(mask)}
 
@@ -320,26 +279,26 @@ class TokenClassification(Task[TokenClassificationData]):
         return torch.ones_like(inputs["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
 
     def signals(self, outputs: Any, batch: Batch, side: Side) -> Signals:
-        return Signals(logits=Dense(self.outputs(outputs)[_rows(batch, side)]), labels=_row_labels(batch))
+        return Signals(logits=Dense(self.outputs(outputs)[tag_rows.rows(batch, side)]), labels=tag_rows.labels_of(batch))
 
     def attributed(self, logits: Tensor, batch: Batch) -> Tensor:
         """The tags of all words that have one beside O; where no word of a text has, all of its words'."""
         likeliest = logits.argmax(-1)
         said = torch.tensor([name != schemes.OUT[0] for name in self.problem.names], device=logits.device)[likeliest]
-        example, _ = _rows(batch, Side.TEACHER)
+        example, _ = tag_rows.rows(batch, Side.TEACHER)
         some = torch.zeros(len(self.mask(batch, Side.TEACHER)), dtype=torch.bool, device=logits.device)
         some[example[said]] = True
         return torch.where(said | ~some[example], likeliest, -1)
 
     def attributed_names(self, classes: Tensor, batch: Batch, split: Dataset) -> list[str]:
-        example, _ = _rows(batch, Side.TEACHER)
+        example, _ = tag_rows.rows(batch, Side.TEACHER)
         windows = range(len(self.mask(batch, Side.TEACHER)))
         said = [dict.fromkeys(classes[(example == one) & (classes >= 0)].tolist()) for one in windows]
         return [", ".join(self.problem.names[one] for one in own) for own in said]
 
     def segments(self, batch: Batch) -> list[Segment]:
         """Every window, with which of its tokens answer."""
-        example, position = (one.cpu() for one in _rows(batch, Side.TEACHER))
+        example, position = (one.cpu() for one in tag_rows.rows(batch, Side.TEACHER))
         mask = self.mask(batch, Side.TEACHER).cpu()
         ends = np.cumsum([0, *np.bincount(example.numpy(), minlength=len(mask))]).tolist()
         found = []
@@ -376,49 +335,3 @@ class TokenClassification(Task[TokenClassificationData]):
         self._section()
         assert self.found is not None
         return self.found.reading
-
-
-def _rows(batch: Batch, side: Side) -> tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """The example and the position of every word that both sides have a token of."""
-    there = _there(batch)
-    example, word = there.nonzero(as_tuple=True)
-    return example, answered_words(batch, side)[example, word]
-
-
-def _there(batch: Batch) -> Tensor:
-    if "words" not in batch and batch.labels is None:
-        raise CompatibilityError("this batch has no `labels`: which of its positions are words is not known (-100 where "
-                                 "there is none)")
-    there = answered_words(batch, Side.STUDENT) >= 0
-    return there & (answered_words(batch, Side.TEACHER) >= 0)
-
-
-def _row_labels(batch: Batch) -> Tensor | None:
-    labels = batch.labels
-    if labels is None:
-        return None
-    if "words" not in batch:
-        return labels[_rows(batch, Side.STUDENT)]
-    return labels[_there(batch)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Collate:
-    """`labels`: of every window the numbers of its own words. `numbering`: of a student with some of its teacher's tokens."""
-
-    student: Placed
-    teacher: Placed
-    labels: Sequence[NDArray[np.int64]]
-    keys: NDArray[np.int64]
-    numbering: Numbering | None = None
-
-    def __call__(self, chosen: Sequence[int]) -> Batch:
-        student, ours = self.student.batch(chosen)
-        teacher, theirs = (student, ours) if self.teacher is self.student else self.teacher.batch(chosen)
-        if self.numbering is not None:
-            teacher = self.numbering.inputs(student)
-        labels = torch.full(ours.shape, NO_ANSWER)
-        for row, one in enumerate(chosen):
-            labels[row, : len(self.labels[one])] = torch.from_numpy(self.labels[one])
-        return Batch(student=student, teacher=teacher, labels=labels, keys=torch.from_numpy(self.keys[list(chosen)]),
-                     words={Side.STUDENT.value: ours, Side.TEACHER.value: theirs})
