@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from textwrap import indent
 from typing import Any
 
@@ -22,7 +22,7 @@ from stilla.export import restore
 from stilla.models.fingerprint import of_model, of_processor
 from stilla.objectives import term
 from stilla.objectives.base import Term
-from stilla.recipe import ModelSource, Recipe, Stage, StudentSpec
+from stilla.recipe import ModelSource, Recipe, Stage
 from stilla.recipe.written import brief
 from stilla.runtime.narrate import say
 from stilla.runtime.processes import on_main
@@ -37,18 +37,19 @@ from stilla.stages import (
     effort,
     groups,
     hardest,
-    learnt,
     narrowing,
     opinions,
     reptile,
     transfer,
     unlabelled,
 )
+from stilla.stages.baselines import baselines
 from stilla.stages.clocks import timed
 from stilla.stages.completions import Completed
 from stilla.stages.defaults import objectives_of, resolved_writing, without_labels
+from stilla.stages.inputs import of_stage, of_student
 from stilla.stages.place import Place
-from stilla.stages.starting import labels_alone, start_student, towards, trained, transformer, whole_width
+from stilla.stages.starting import start_student, towards, trained, transformer, whole_width
 from stilla.stages.unlabelled import Pool
 from stilla.stages.vocabulary import Counting, Smaller
 from stilla.students import Cut, Plan, Student, Towards
@@ -219,14 +220,14 @@ class Stages:
         beside = reptile.begun(self.place, loaded, seed)
         place = self.place_of(loaded)
         helped, examples = role == "student", self.examples(written)
-        stages = self.recipe.distill if helped else self._baselines(written, examples)
+        stages = self.recipe.distill if helped else baselines(self.place, written, examples)
         texts, pool = (written, place.pool) if helped else (None, None)
         if self.recipe.teacher.api is not None:  # what was unlabelled has answers now, as texts
             place = replace(place, pool=None)
             pool = None
         inputs: dict[str, Any] = {
             **place.inputs, **self._taught_by, "seed": self.recipe.seed + seed,
-            **transfer.inputs_of(self.recipe), **beside, "student": _made(self.recipe.student), "distill": [],
+            **transfer.inputs_of(self.recipe), **beside, "student": of_student(self.recipe.student), "distill": [],
             "processors": [of_processor(one.processor) for one in (loaded, self.teacher)],
             **({} if texts is None else {"completions": texts.fingerprint}),
             **({} if pool is None else {"unlabelled": pool.fingerprint}),
@@ -240,7 +241,7 @@ class Stages:
             last = number == len(stages) - 1
             name = (role if seed == 0 else f"{role}-{seed}") + ("" if len(stages) == 1 else f".{number}")
             path = place.folder.model(role, seed) if last else place.folder.path / "stages" / name
-            inputs = {**inputs, "distill": [*inputs["distill"], _said(stage)]}
+            inputs = {**inputs, "distill": [*inputs["distill"], of_stage(stage)]}
             if place.to_do(name, inputs, path, can_begin=fits, beside=adapting.stage_of(seed) if stage.adapt else None):
                 first = helped and not seed and not number and self.measured_teacher is not None
                 if first and not on_main(place.folder.checkpoints(name).exists):
@@ -251,25 +252,6 @@ class Stages:
                 place.keep(name, inputs, replace(loaded, processor=kept), path, beside=self.teacher.processor)
             if not last:  # also where it was just trained: what begins again is then the same as what goes on
                 restore(student.model, path)
-
-    def _baselines(self, written: Completed | None, examples: Dataset) -> tuple[Stage, ...]:
-        """The stages on labels alone, for as many steps as the student, of whose texts some were left out, or which has
-        `examples` that nobody has labelled."""
-        stages, labelled = self.recipe.distill, len(self.place.splits["train"])
-        passes = [cache_choice.passes_of(stage, len(examples)) for stage in stages]  # that the student makes
-        alone = partial(labels_alone, by=self.place.task.labels_by())
-        if self.recipe.teacher.api is None and self.place.pool is None:
-            return tuple(alone(stage, written.share if written else 1.0, best=one * len(examples) > labelled)
-                         for stage, one in zip(stages, passes, strict=True))
-        share = len(examples) / labelled
-        done: Sequence[Any] = [None] * len(stages)
-        if self.recipe.teacher.api is None:
-            done = on_main(lambda: learnt.of(self.place.folder, self.recipe))
-        # what may end early or go on ends by itself: a student's steps are no measure for its baseline
-        ends = [one is None or stage.patience is not None or stage.extend is not None
-                for stage, one in zip(stages, done, strict=True)]
-        return tuple(alone(stage, share, None if by_itself or one is None else one["steps"], passes=each, best=each > 1)
-                     for stage, one, by_itself, each in zip(stages, done, ends, passes, strict=True))
 
     def capture(self, written: Completed | None, workers: int) -> list[str]:
         """What the teacher says of the training data into caches, before any training; gives their places."""
@@ -365,21 +347,3 @@ class Stages:
     def asked(self, task: Task) -> caching.Asked:
         """What the teacher's answers depend on, by task. `task`: as a student has it."""
         return caching.asked(self.recipe, task, self.teacher)
-
-
-def _made(spec: StudentSpec) -> dict[str, Any]:
-    """What a training depends on of how its student was made: which layers, `layers` says by now, and what other tasks made
-    of it, they do. Without what it leaves open and runs of before knew nothing of."""
-    absent = [name for name, value in (("interpolate", spec.interpolate), ("freeze", spec.freeze)) if value is None]
-    exclude: dict[str, Any] = dict.fromkeys(["layers_by", "reptile", *absent], True)
-    if spec.interpolate is not None and spec.interpolate.units is None:
-        exclude["interpolate"] = {"units"}
-    return spec.model_dump(mode="json", exclude=exclude)
-
-
-def _said(stage: Stage) -> dict[str, Any]:
-    """What a training depends on of its section; no share, where it says none, as stages of before knew of none. What its
-    effort stands for, other fields say."""
-    unsaid = {"unlabelled": stage.unlabelled is None, "batch_norm": stage.batch_norm == "model", "pull": stage.pull is None,
-              "hardest": stage.hardest is None, "adapt": stage.adapt is None, "extend": stage.extend is None}
-    return stage.model_dump(mode="json", exclude={"effort"} | {name for name, is_unsaid in unsaid.items() if is_unsaid})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stilla.errors import CompatibilityError
-from stilla.recipe import ModelSource, ObjectiveSpec, Recipe, Stage, StudentSpec
-from stilla.recipe.section import STEPS
+from stilla.recipe import ModelSource, Recipe, StudentSpec
 from stilla.stages.folder import RunFolder
 from stilla.stages.vocabulary import Smaller
 from stilla.students import (
@@ -30,11 +28,6 @@ from stilla.students import (
 )
 from stilla.tasks.base import Loaded, Task
 from stilla.tasks.text.tokens import unknown_tokens
-from stilla.training.spreading import launched_to_spread
-from stilla.training.validation import KL
-
-KEPT = {"save_strategy", "save_steps", "fsdp", "deepspeed"}
-"""Fields of Trainer that settle what is saved while something is trained, beside those of its evaluations."""
 
 
 def start_student(
@@ -165,40 +158,3 @@ def trained_again(recipe: Recipe, folder: RunFolder, task: Task) -> Loaded | Non
     if not (recipe.asks_for_a_ceiling and path.is_dir()):
         return None
     return task.of_teacher().load(trained(recipe.teacher, path), labelled=True)
-
-
-LABELS = ObjectiveSpec(kind="labels")
-
-
-def labels_alone(
-    stage: Stage, share: float = 1.0, steps: int | None = None, *, by: ObjectiveSpec = LABELS, passes: float | None = None,
-    best: bool = True,
-) -> Stage:
-    """The same training without the teacher: the baseline's.
-
-    Args:
-        share: how many examples the student trains on, against the labelled ones, over which the baseline passes for as many
-            steps.
-        steps: of the student's training, where they are known.
-        by: what learns from labels (`Task.labels_by`).
-        passes: that the student makes, where the baseline's are more and shorter: it is evaluated as often as the student.
-        best: whether it keeps the weights of the evaluation that was best by the task's first metric, where the recipe does
-            not say what is kept: labels alone are learnt by heart long before a teacher's answers are.
-
-    Where the student goes by its teacher, the baseline goes by that metric.
-    """
-    own = {"eval_strategy", "eval_steps", "load_best_model_at_end"} & set(stage.trainer)
-    again: dict[str, Any] = {}
-    # of a single pass the end alone is measured; a fraction of 1 would be every step
-    if passes is not None and not own and stage.extend is None:
-        again = {"eval_strategy": "steps", "eval_steps": 1 / math.ceil(passes) if passes > 1 else STEPS}
-    said = own or stage.average is not None or KEPT & set(stage.trainer)
-    if best and not said and not launched_to_spread():
-        again["load_best_model_at_end"] = True
-    trainer = {name: value for name, value in stage.trainer.items()
-               if name != "metric_for_best_model" or str(value).removeprefix("eval_") != KL}
-    return stage.model_copy(update={
-        "objectives": (by,), "epochs": stage.passes * share * (1 - (stage.adapt.quiz if stage.adapt else 0)),
-        "adapt": None, "unlabelled": None,
-        "max_steps": stage.max_steps if steps is None else steps, "trainer": {**trainer, **again}, "pull": None,
-        "hardest": None})
