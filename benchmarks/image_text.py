@@ -52,19 +52,19 @@ def main() -> None:
     start = options.output / "start"
     if not (start / "config.json").is_file():
         begin(start)
+    more: Path | None = None
+    if options.labelled and not options.captions:
+        more = flowers(options.data) / "train.parquet"
+        data |= {"unlabelled": {"rest": True}}
+        options.limit = options.labelled
+        options.output = options.output / f"labelled-{options.labelled}"
     for layers in options.layers:
         base: dict[str, Any] = {
             "task": "image-text", "data": {**data, "image": "image", "limit": options.limit}, "allow_weak_teacher": True,
             "student": {"layers": {"vision": layers, "text": 1}}}
         output = options.output
         options.output = output / str(layers)
-        ways = {way: WAYS[way] for way in options.ways}
-        runs = taught(options, base, start, ways)
-        if options.labelled and not options.captions:
-            teacher = options.output / options.ways[0].replace(" ", "-") / "teacher"
-            some = {**base["data"], "limit": options.labelled, "unlabelled": str(flowers(options.data) / "train.parquet")}
-            options.output = options.output / f"labelled-{options.labelled}"
-            runs = taught(options, {**base, "data": some}, teacher, ways, trained=True)
+        runs = taught(options, base, start, {way: WAYS[way] for way in options.ways}, more=more)
         options.output = output
         scores = {way: run.scores for way, run in runs.items()}
         show(f"### {name}, {layers} layers for pictures", qualities(scores), differences(scores),

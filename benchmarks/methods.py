@@ -38,9 +38,10 @@ Way = Mapping[str, Any]
 
 def taught(
     options: argparse.Namespace, base: Mapping[str, Any], teacher: Path, ways: Mapping[str, Way], *,
-    trained: bool = False,
+    trained: bool = False, more: Path | None = None, told: Mapping[str, Any] | None = None,
 ) -> dict[str, Run]:
-    """The runs by way. `base`: task, data, student of the recipe; `teacher`: to be trained first, if not `trained`."""
+    """The runs by way. `base`: task, data, student of the recipe; `teacher`: to be trained first, if not `trained`; `more`:
+    examples that the teacher alone learns from, in the place of the students'; `told`: further fields of all trainings."""
     torch.set_num_threads(options.threads)
     runs: dict[str, Run] = {}
     first = RunFolder(options.output / next(iter(ways)).replace(" ", "-"))
@@ -51,10 +52,11 @@ def taught(
         if leads and not trained:
             source = {"model": str(teacher), "train": {
                 "epochs": options.teacher_epochs, "learning_rate": options.teacher_learning_rate,
-                "batch_size": options.batch_size}}
+                "batch_size": options.batch_size, **(told or {}), **({} if more is None else {"data": str(more)})}}
         if not leads and "completions" not in way:  # whose baseline takes as many steps as there are texts
             lend_baseline(first, folder)
-        training = {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": options.batch_size}
+        training = {"epochs": options.epochs, "learning_rate": options.learning_rate, "batch_size": options.batch_size,
+                    **(told or {})}
         recipe = {
             **base, "teacher": source, "distill": {**training, "objectives": way["objectives"]},
             **{key: value for key, value in way.items() if key != "objectives"},

@@ -13,8 +13,6 @@ teacher's answers to all, the baseline from the same masks alone.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,41 +30,40 @@ from transformers import (
     ResNetConfig,
 )
 
-import stilla
 from benchmarks.inputs import add_data_option, data_set
+from benchmarks.methods import differences, qualities, show, sizes, taught
 from benchmarks.nuclei import some
-from stilla.report.table import markdown_table
+from benchmarks.students import parser
+from stilla.runtime.quiet import quiet_libraries
 from stilla.tasks.vision.beginnings import begin_apart
 
 THINGS, STUFF = ("nucleus",), ("background",)
 DRAWN_THINGS, DRAWN_STUFF = ("box", "door"), ("grass", "sky")
 COLOURS = {"box": (200, 120, 60), "door": (90, 60, 160), "grass": (80, 130, 70), "sky": (150, 180, 210)}
+WAYS: dict[str, dict[str, Any]] = {"student": {"objectives": None}}
+"""What the task does by itself."""
 SIZES = {"train": 400, "validation": 60, "test": 200}
 LARGE: dict[str, Any] = {"width": 64, "channels": [32, 64, 96, 128], "layers": 3}
 SMALL: dict[str, Any] = {"width": 32, "channels": [16, 32, 48, 64], "layers": 2}
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_option(parser)
-    parser.add_argument("--labelled", type=int, default=0, help="pictures whose masks students may see; 0: all")
-    parser.add_argument("--panoptic", action="store_true", help="the background is stuff, and a pixel of one segment")
-    parser.add_argument("--drawn", action="store_true", help="rectangles before grass and sky instead; always panoptic")
-    parser.add_argument("--threshold", type=float, default=0.8, help="how sure a guess has to be to be a panoptic segment")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--teacher-epochs", type=float, default=40.0)
-    parser.add_argument("--epochs", type=float, default=30.0)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/nuclei-instances"))
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+def main() -> None:
+    made = parser(__doc__, "runs/benchmarks/nuclei-instances", threads=1, teacher_epochs=40.0, teacher_learning_rate=1e-3,
+                  epochs=30.0, learning_rate=1e-3, batch_size=8, export=[])
+    made.add_argument("--labelled", type=int, help="pictures whose masks students may see; by default all")
+    made.add_argument("--panoptic", action="store_true", help="the background is stuff, and a pixel of one segment")
+    made.add_argument("--drawn", action="store_true", help="rectangles before grass and sky instead; always panoptic")
+    made.add_argument("--threshold", type=float, default=0.8, help="how sure a guess has to be to be a panoptic segment")
+    made.add_argument("--size", type=int, default=96)
+    made.add_argument("--queries", type=int, default=60)
+    made.add_argument("--speed", action="store_true", help="measure latency and throughput too")
+    add_data_option(made)
+    options = made.parse_args()
+    quiet_libraries()
     place = _drawn(options.output / "drawn", options.size) if options.drawn else data_set(
         options.data, "nuclei_dsb2018", "pictures of the 2018 Data Science Bowl: columns image, instances")
     files = {split: str(place / f"{split}.parquet") for split in SIZES}
-    learning: dict[str, Any] = {"batch_size": 8, "precision": "float32", "learning_rate": 1e-3}
-    data: dict[str, Any] = {**files, "image": "image"}
+    data: dict[str, Any] = {**files, "image": "image", "limit": options.limit}
     if options.panoptic or options.drawn:
         data |= {"threshold": options.threshold, "stuff": [*(DRAWN_STUFF if options.drawn else STUFF)]}
     if not options.drawn:
@@ -74,16 +71,15 @@ def main(arguments: list[str]) -> None:
     if options.labelled:
         data |= {"train": str(some(place, options.output, options.labelled)), "unlabelled": files["train"]}
     names = DRAWN_THINGS + DRAWN_STUFF if options.drawn else THINGS + STUFF * options.panoptic
-    models = {who: str(_random(options.output / who, names, options.size, options.queries, **sizes))
-              for who, sizes in (("random-teacher", LARGE), ("random-student", SMALL))}
-    run = stilla.distill({
-        "task": "image-segmentation", "data": data, "student": {"model": models["random-student"]},
-        "teacher": {"model": models["random-teacher"],
-                    "train": {"epochs": options.teacher_epochs, "data": files["train"], **learning}},
-        "distill": {"epochs": options.epochs, **learning},
-        "evaluate": {"baseline": True, "seeds": options.seeds, "speed": False},
-        "allow_weak_teacher": True, "output": str(options.output / "run")})
-    print(f"\n{markdown_table(run.scores)}\n\n{run.scores.verdict}\n")
+    models = {who: _random(options.output / who, names, options.size, options.queries, **parts)
+              for who, parts in (("random-teacher", LARGE), ("random-student", SMALL))}
+    base = {"task": "image-segmentation", "data": data, "student": {"model": str(models["random-student"])},
+            "evaluate": {} if options.speed else {"speed": False}, "allow_weak_teacher": True}
+    runs = taught(options, base, models["random-teacher"], WAYS, more=Path(files["train"]) if options.labelled else None,
+                  told={"precision": "float32"})
+    scores = {way: run.scores for way, run in runs.items()}
+    show("### single nuclei" if not options.drawn else "### drawn", qualities(scores), differences(scores),
+         sizes(next(iter(scores.values()))))
 
 
 def _random(
@@ -149,4 +145,4 @@ def _png(values: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
