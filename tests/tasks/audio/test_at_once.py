@@ -99,9 +99,9 @@ def test_a_text_whose_tokens_would_last_nothing_has_a_frame_of_each_whatever_sta
     logs = torch.full((2, max(TEXTS)), 1.6)
     logs[1] = -5.0
     own = given["attention_mask"].bool()
-    assert model._lasting(logs, own, None).tolist() == [[4] * 7, [1, 1, 1, 1, 0, 0, 0]]
-    assert model._lasting(logs, own, torch.tensor([10, 2])).tolist() == [[4, 4, 2, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
-    assert model._lasting(torch.full_like(logs, 80.0), own, torch.tensor([10, 2])).sum(1).tolist() == [10, 2]
+    assert model.lasting(logs, own, None).tolist() == [[4] * 7, [1, 1, 1, 1, 0, 0, 0]]
+    assert model.lasting(logs, own, torch.tensor([10, 2])).tolist() == [[4, 4, 2, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+    assert model.lasting(torch.full_like(logs, 80.0), own, torch.tensor([10, 2])).sum(1).tolist() == [10, 2]
 
 
 @torch.no_grad()

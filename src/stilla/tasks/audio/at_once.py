@@ -26,7 +26,7 @@ from transformers import FastSpeech2ConformerModel
 from transformers.models.fastspeech2_conformer import modeling_fastspeech2_conformer as theirs
 
 from stilla.errors import CompatibilityError
-from stilla.tasks.audio.speaking import Spoken, corrected
+from stilla.tasks.audio.speaking import Spoken, corrected, normed
 from stilla.tasks.shared.front import fronted
 
 _MOST = 1e6
@@ -80,21 +80,37 @@ class _AtOnce(nn.Module):
         `most` in all."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         own = mask.bool()
+        states, prosody = self.understood(input_ids, mask, speaker_ids, lang_ids, speaker_embedding)
+        lasting = self.lasting(prosody[..., 0].detach(), own, most) if durations is None else torch.where(own, durations, 0)
+        stretched, there = _stretched(states, lasting)
+        before, after = self.framed(stretched, there)
+        return Spoken(after, before, prosody=prosody, lasting=lasting)
+
+    def understood(
+        self, input_ids: Int[Tensor, "batch positions"], mask: Int[Tensor, "batch positions"], speaker: Tensor | None,
+        language: Tensor | None, voice: Tensor | None,
+    ) -> tuple[Float[Tensor, "batch positions width"], Float[Tensor, "batch positions 3"]]:
+        """A state of every token, with pitch and energy within, and what the model thinks of each (`Spoken.prosody`)."""
+        own = mask.bool()
         with _own_places(self.encoder, own):
             states = self.encoder(input_ids, mask[:, None], return_dict=True).last_hidden_state
-        states = self._of_whom(states, speaker_ids, lang_ids, speaker_embedding)
+        states = self._of_whom(states, speaker, language, voice)
         apart = states.detach()
         pitch = _predicted(self.pitch_predictor, apart if self.config.stop_gradient_from_pitch_predictor else states, own)
         energy = _predicted(self.energy_predictor, apart if self.config.stop_gradient_from_energy_predictor else states, own)
         logs = _predicted(self.duration_predictor, states, own)
         states = states + self.energy_embed(energy[..., None]) + self.pitch_embed(pitch[..., None])
-        lasting = self._lasting(logs.detach(), own, most) if durations is None else torch.where(own, durations, 0)
-        stretched, there = _stretched(states, lasting)
+        return states, torch.stack([logs, pitch, energy], -1)
+
+    def framed(
+        self, stretched: Float[Tensor, "batch frames width"], there: Bool[Tensor, "batch frames"]
+    ) -> tuple[Float[Tensor, "batch frames bins"], Float[Tensor, "batch frames bins"]]:
+        """Frames of a state for each, in front of the postnet and behind it."""
         with _own_places(self.decoder, there):
             made = self.decoder(stretched, there.long()[:, None], return_dict=True).last_hidden_state
         net = self.speech_decoder_postnet
         before = net.feat_out(made)
-        return Spoken(corrected(net, before, there), before, prosody=torch.stack([logs, pitch, energy], -1), lasting=lasting)
+        return before, corrected(net, before, there)
 
     def _of_whom(
         self, states: Float[Tensor, "batch positions width"], speaker: Tensor | None, language: Tensor | None,
@@ -111,13 +127,13 @@ class _AtOnce(nn.Module):
             states = parts["projection"](torch.cat([states, wide], -1))
         return states
 
-    def _lasting(
+    def lasting(
         self, logs: Float[Tensor, "batch positions"], own: Bool[Tensor, "batch positions"],
         most: Int[Tensor, " batch"] | None,
     ) -> Int[Tensor, "batch positions"]:
         """Frames of every token as the model speaks. A text that would have none at all has one of each: transformers sees
         to that only where no text of the batch has any."""
-        frames = (logs.float().exp() - 1).round().clamp(0, _MOST)
+        frames = (logs.float().exp() - 1).round().clamp(0.0, _MOST)
         lasting = torch.where(own, (frames * self.config.speaking_speed).round().long(), 0)
         lasting = torch.where(lasting.sum(1, keepdim=True) > 0, lasting, own.long())
         if most is None:
@@ -194,10 +210,8 @@ class _Convolving(_Placed):
             return plain
         gated = F.glu(self.pointwise_conv1(hidden_states.transpose(1, 2)), dim=1).transpose(1, 2)
         folded = self.depthwise_conv(_zeroed(gated, self.own).transpose(1, 2)).transpose(1, 2)
-        # an index in place of a mask: what is counted by a norm are the rows that it gets
-        normed = self.activation(self.norm(folded[self.own])).to(folded.dtype)
-        states = torch.zeros_like(folded).masked_scatter(self.own[..., None], normed)
-        made: Tensor = self.pointwise_conv2(states.transpose(1, 2))
+        states = self.activation(normed(self.norm, folded, self.own))
+        made: Tensor = self.pointwise_conv2(_zeroed(states, self.own).transpose(1, 2))
         return made.transpose(1, 2)
 
 

@@ -12,7 +12,7 @@ What is saved of a model is what transformers loads; nothing of it changes but t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,11 +102,19 @@ def corrected(
     """The postnet, which finds beyond an utterance's last frame what it finds beyond a batch's: zeros."""
     states = torch.where(own[..., None], before, 0.0)
     for layer in net.layers:
-        folded = layer.conv(states.transpose(1, 2)).transpose(1, 2)
-        # an index in place of a mask: what is counted by a norm are the rows that it gets
-        states = torch.zeros_like(folded).masked_scatter(own[..., None], layer.batch_norm(folded[own]).to(folded.dtype))
+        states = normed(layer.batch_norm, layer.conv(states.transpose(1, 2)).transpose(1, 2), own)
         states = layer.dropout(states if layer.activation is None else layer.activation(states))
     return before + states
+
+
+def normed(
+    norm: Any, states: Float[Tensor, "batch places width"], own: Bool[Tensor, "batch places"]
+) -> Float[Tensor, "batch places width"]:
+    """A batch norm of utterances' own places, zeros elsewhere."""
+    if not norm.training:  # each place by itself, in as many steps whatever the mask, as an exported file has to
+        return torch.where(own[..., None], norm(states.flatten(0, 1)).view(states.shape).to(states.dtype), 0.0)
+    # an index in place of a mask: what is counted by a norm are the rows that it gets
+    return torch.zeros_like(states).masked_scatter(own[..., None], norm(states[own]).to(states.dtype))
 
 
 def _entering(
@@ -114,26 +122,41 @@ def _entering(
     first: int = 0,
 ) -> Float[Tensor, "batch steps width"]:
     """What enters a decoder of frames and voices. `first`: the number of the first of these steps."""
+    steps, share = values.shape[1], float(prenet.config.speech_decoder_prenet_dropout)
+
+    def kept(place: int, states: Tensor) -> Tensor:
+        if drawn:
+            return torch.rand_like(states, dtype=torch.float32) < share
+        return torch.from_numpy(_table(place, first + steps, states.shape[2], share)[first:]).to(states.device)
+
+    return entering(prenet, values, voices, kept, prenet.encode_positions.pe[:, first : first + steps])
+
+
+def entering(
+    prenet: Any, values: Float[Tensor, "batch steps bins"], voices: Float[Tensor, "batch width"],
+    kept: Callable[[int, Tensor], Tensor], positions: Float[Tensor, "1 steps width"],
+) -> Float[Tensor, "batch steps width"]:
+    """The same. kept: which numbers of a layer's states are not dropped. positions: of these steps."""
     states, share = values, float(prenet.config.speech_decoder_prenet_dropout)
     for place, layer in enumerate(prenet.layers):
         states = F.relu(layer(states))
-        if drawn:
-            kept = torch.rand_like(states, dtype=torch.float32) < share
-        else:
-            table = _table(place, first + states.shape[1], states.shape[2], share)[first:]
-            kept = torch.from_numpy(table).to(states.device)
         # so transformers has it: `share` of them are kept, not dropped; the same at one half
-        states = torch.where(kept, states, 0.0) / (1 - share)
+        states = torch.where(kept(place, states), states, 0.0) / (1 - share)
     places = prenet.encode_positions
     states = prenet.final_layer(states)
-    positions = places.pe[:, first : first + states.shape[1]].to(states.dtype)
-    states = places.dropout(states + places.alpha * positions)
+    states = places.dropout(states + places.alpha * positions.to(states.dtype))
     voice = F.normalize(voices).unsqueeze(1).expand(-1, states.shape[1], -1)
     joined: Tensor = F.relu(prenet.speaker_embeds_layer(torch.cat([states, voice], -1)))
     return joined
 
 
 _tables: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+
+def tables(prenet: Any) -> list[Bool[NDArray[np.bool_], "steps units"]]:
+    """Which numbers each of a prenet's layers keeps in evaluation, at every step that its decoder has a place for."""
+    steps, share = prenet.config.max_speech_positions, float(prenet.config.speech_decoder_prenet_dropout)
+    return [_table(place, steps, layer.out_features, share) for place, layer in enumerate(prenet.layers)]
 
 
 def _table(place: int, steps: int, units: int, share: float) -> Bool[NDArray[np.bool_], "steps units"]:
