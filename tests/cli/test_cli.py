@@ -357,7 +357,7 @@ def test_tasks_say_by_what_they_are_learnt_and_as_what_exported(command):
     assert ("by default: labels, logits also: dkd, dist, listwise, margins, hidden, weights, saliency export: onnx, int8"
             in whole)
     assert "by default: objects, queries also: edges, hidden, weights, maps export: onnx, int8 (int8 of YOLOS alone)" in whole
-    assert "export: the plain folder only (a file would need a loop that knows when to end)" in whole
+    assert listing.TaskEntry("a", "b", without="c").handed_over == "the plain folder only (c)"
 
 
 def test_every_task_and_nothing_unknown_is_offered():

@@ -15,6 +15,7 @@ from stilla.export._folders import replaced
 from stilla.export._models import config_of
 from stilla.export._quiet import quiet, require_onnx
 from stilla.export.loops import writing_readme
+from stilla.export.parts import parts_readme
 from stilla.export.session import OnnxModel
 from stilla.tasks.base import Head, Prepared, Task
 from stilla.tasks.language.writing import Writes
@@ -96,6 +97,7 @@ def write_folder(
         made = main_file(new)
         assert made is not None  # what `write` wrote
         text = writing_readme(made, said, model, task.asking(processor)) if isinstance(task, Writes) else \
+            parts_readme(made, said, task.program(model, processor)) if task.by_graphs else \
             towers_readme(made, said) if task.towers else readme(OnnxModel(made), said, config, task, processor)
         (new / "README.md").write_text(text, encoding="utf-8")
     return folder / made.name

@@ -117,6 +117,15 @@ def clean(path: Path, axes: Mapping[str, Mapping[int, str]]) -> None:
     onnx.save(graph, path)
 
 
+def note(path: Path, about: Mapping[str, str]) -> None:
+    """What a file says of itself, so that it can be run without knowing whose it is."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    onnx.helper.set_model_props(graph, dict(about))
+    onnx.save(graph, path)
+
+
 def check(
     file: Callable[[Inputs], Tensor], model: Callable[[Inputs], Tensor], batches: Sequence[Inputs], *, sets: bool = False
 ) -> None:

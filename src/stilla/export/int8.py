@@ -13,9 +13,10 @@ What decides is where the weights lie in the graph, not what the model is called
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from stilla.errors import ExportError
 from stilla.export import graphs, main_file
 from stilla.export import onnx as float32
 from stilla.export._quiet import quiet, require_onnx
+from stilla.export.parts import given_to
 from stilla.export.running import open_exported
 from stilla.tasks.base import Prepared, Task
 
@@ -60,12 +62,12 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         float32.write(model, task, prepared, Path(folder) / path.name)
-        written = sorted(Path(folder).glob("*.onnx"))
-        done = _together([(source.stat().st_size, quantise(source, path.parent / source.name, _batches(prepared)))
-                          for source in written])
+        calibration = given_to(model, task, lambda: _batches(prepared))
+        done = _together([(source.stat().st_size, _quantised(source, path.parent / source.name, calibration))
+                          for source in sorted(Path(folder).glob("*.onnx"))])
     made = main_file(path.parent)
     assert made is not None  # what was just written
-    file = open_exported(made)
+    file = open_exported(made, task)
     for inputs in graphs.examples(prepared):
         if not torch.isfinite(file(inputs)).all():
             raise ExportError("int8: the quantised file gives NaN or infinite logits")
@@ -77,10 +79,19 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
             f"saturates); {how[done.method]}.")
 
 
+def _quantised(source: Path, target: Path, calibration: Callable[[str], Iterable[Inputs] | None]) -> Quantised:
+    """A part whose weights stay as they are is copied."""
+    batches = calibration(source.name)
+    if batches is not None:
+        return quantise(source, target, batches)
+    shutil.copyfile(source, target)
+    return Quantised("dynamic", 0.0)
+
+
 def _together(parts: Sequence[tuple[int, Quantised]]) -> Quantised:
     """What became of all files, each counted by its bytes."""
     share = sum(size * part.share for size, part in parts) / sum(size for size, _ in parts)
-    methods = {part.method for _, part in parts}
+    methods = {part.method for _, part in parts if part.share}
     return Quantised(methods.pop() if len(methods) == 1 else "both", share)
 
 

@@ -14,6 +14,7 @@ from stilla.export import tower_file
 from stilla.export._quiet import require_onnx
 from stilla.export.decoders import write_decoder
 from stilla.export.graphs import Inputs, check, clean, examples, ready, trace
+from stilla.export.parts import write_parts
 from stilla.export.session import OnnxModel
 from stilla.tasks.base import Prepared, Task
 from stilla.tasks.language.writing import Writes
@@ -30,6 +31,8 @@ def write(model: nn.Module, task: Task, prepared: Prepared, path: Path) -> str:
     if isinstance(task, Writes):
         batches = examples(prepared)
         write_decoder(model, batches, path, task.axes_of(batches[0]))
+    elif task.by_graphs:
+        write_parts(model, task, examples(prepared), path)
     elif task.towers:
         _write_towers(model, task, examples(prepared), path)
     else:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from stilla.export import EMBED, MERGED, VISION
+from stilla.export import EMBED, MERGED, VISION, graphs
 from stilla.export.keys import TOKENS, Inputs, export
 from stilla.export.steps import write_steps
 from stilla.export.writers import PLACE
@@ -34,7 +34,7 @@ def write_seeing(model: Any, batch: Inputs, axes: Mapping[str, tuple[str, ...]],
     export(vision, pixels, {name: dict(enumerate(axes[name])) for name in pixels}, ["image_features"], folder / VISION, model)
     embed = _Embed(model, place).eval()
     export(embed, {"input_ids": batch["input_ids"]}, {"input_ids": TOKENS}, ["inputs_embeds"], folder / EMBED, model)
-    _note(folder / VISION, place)
+    graphs.note(folder / VISION, {PLACE: str(place)})
     with torch.no_grad():
         rows = embed(batch["input_ids"])
     return write_steps(model, "inputs_embeds", rows, folder / MERGED)
@@ -105,12 +105,3 @@ class _Embed(nn.Module):
         (ids,) = values
         rows: Tensor = self.table(ids if self.beyond is None else torch.where(ids == self.beyond, 0, ids))
         return rows
-
-
-def _note(path: Path, place: int) -> None:
-    """Which token stands for pictures, so that the files can be run without knowing whose they are."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(graph, {PLACE: str(place)})
-    onnx.save(graph, path)

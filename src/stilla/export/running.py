@@ -13,12 +13,16 @@ from torch import Tensor
 from stilla.export import ENCODER, HEADS, MERGED, TOWER, tower_file
 from stilla.export.session import OnnxModel, Session
 from stilla.export.writers import OnnxCausal, OnnxPair, OnnxSeeing
+from stilla.tasks.base import Task
 
 Inputs = Mapping[str, Tensor]
 
 
-def open_exported(path: Path) -> Any:
-    """What lies in a format's folder as a function from model inputs to logits; what writes has a `writer` as well."""
+def open_exported(path: Path, task: Task | None = None) -> Any:
+    """What lies in a format's folder as a function from model inputs to logits; what writes has a `writer` as well. `task`:
+    that of the model, which knows how its files go together where they are its own (`Task.by_graphs`)."""
+    if task is not None and task.by_graphs:
+        return task.opened(path.name, lambda name: Session(path.with_name(name)))
     if path.name == HEADS:
         return OnnxHeads(path)
     if path.name == ENCODER:

@@ -88,7 +88,7 @@ def measure(
     device = place([*([] if teacher is None else [teacher]), *(one for loaded in made.values() for one in loaded)])
     unmeasured = None if teacher is None else task.unmeasured(teacher)
     compared = Compared(recipe, task, teacher if unmeasured is None else None, made,
-                        {kind: open_exported(path) for kind, path in exported.items()}, device, parts,
+                        {kind: open_exported(path, task) for kind, path in exported.items()}, device, parts,
                         VALIDATION if own else None if validation is None else CHOSEN_ON)
     asked = splits if validation is None else {**splits, CHOSEN_ON: validation}
     prepared = {split: compared.prepared(examples) for split, examples in asked.items()}

@@ -73,8 +73,8 @@ def export_one(
 ) -> Path:
     """One format of student or baseline, skipped if it was written from the same weights; the exported model file."""
     role, kind = ("baseline" if name.startswith(OF_BASELINE) else "student"), name.removeprefix(OF_BASELINE)
-    student = saved_student(recipe, folder, task, role, 0)
-    inputs = {role: of_model(student.model), "format": kind}
+    student, task = saved_student(recipe, folder, task, role, 0), task.delivered(recipe.evaluate)
+    inputs = {role: of_model(student.model), "format": kind, **task.companions}
     stage, target = stage_of(name), folder.exports / name
     damaged = folder.is_damaged(stage)
     if damaged:

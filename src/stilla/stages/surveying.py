@@ -102,7 +102,7 @@ def _run_by(runtime: str, student: nn.Module, processor: Any, task: Task, prepar
     with tempfile.TemporaryDirectory() as folder:
         from stilla.export.running import open_exported
 
-        yield open_exported(export(runtime, student, processor, task, prepared, Path(folder) / runtime))
+        yield open_exported(export(runtime, student, processor, task, prepared, Path(folder) / runtime), task)
 
 
 def with_choice(spec: StudentSpec, chosen: Mapping[str, Any]) -> StudentSpec:

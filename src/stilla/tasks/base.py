@@ -21,7 +21,11 @@ from stilla.recipe import Data, Evaluate, ModelSource, ObjectiveSpec, StudentSpe
 from stilla.signals import Batch, Signals
 from stilla.signals import Side as Side
 from stilla.tasks.contract.between import Between
+from stilla.tasks.contract.files import Arrays as Arrays
+from stilla.tasks.contract.files import File as File
+from stilla.tasks.contract.files import Graph as Graph
 from stilla.tasks.contract.files import HandedOver
+from stilla.tasks.contract.files import Joined as Joined
 from stilla.tasks.contract.students import OfStudents
 from stilla.tasks.contract.unlabelled import Unlabelled
 from stilla.tasks.exam import Exam, ForwardExam

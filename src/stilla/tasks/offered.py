@@ -39,7 +39,7 @@ OFFERED: Mapping[str, Offered] = {
     "image-segmentation": Offered(("segments", "masks"), (*_STATES, "maps"), without="int8 of EoMT alone"),
     "audio-classification": _EXAMPLES,
     "speech-recognition": Offered(("ctc", "logits"), ("labels", *_CLASSES, *_STATES)),
-    "text-to-speech": Offered(("spectrogram", "frames"), _STATES, (), "a file would need a loop that knows when to end"),
+    "text-to-speech": Offered(("spectrogram", "frames"), _STATES),
     "object-detection": Offered(("objects", "queries"), ("edges", *_STATES, "maps"), without="int8 of YOLOS alone"),
     "causal-lm": _TOKENS,
     "masked-lm": _TOKENS,

@@ -276,10 +276,6 @@ def test_frames_are_learnt_with_what_the_teacher_thinks_of_tokens() -> None:
     assert Spectrogram(durations=0.5).total(own, 0.0).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_files_are_refused_in_the_words_of_the_family(folder: Path, teacher: Loaded) -> None:
-    assert "all frames at once" in understood(folder)[0].unwritten(teacher.model, ("onnx",))[0]
-
-
 # --- exams ---
 
 

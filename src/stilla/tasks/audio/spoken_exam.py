@@ -16,11 +16,13 @@ from transformers import PreTrainedModel
 
 from stilla.signals import Batch, Side
 from stilla.tasks.answers import NO_ANSWER, Answers, Metric
+from stilla.tasks.audio.at_once_files import AtOnceFile
 from stilla.tasks.audio.cepstra import mel_cepstral_distance
 from stilla.tasks.audio.listening import listener
 from stilla.tasks.audio.rating import Rating, rater
 from stilla.tasks.audio.sections import TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Sounds, Wave, data_uri
+from stilla.tasks.audio.speaking_files import SpeakingFiles
 from stilla.tasks.audio.spoken import Right
 from stilla.tasks.audio.talking import speak
 from stilla.tasks.audio.voice import Voice
@@ -119,7 +121,7 @@ class SpokenExam(ForwardExam):
         return FrameExam().outputs(outputs)
 
     def ask(self, forward: Any, batch: Batch, side: Side) -> list[Tensor]:
-        assert isinstance(forward, PreTrainedModel)  # no file is exported that could speak
+        assert isinstance(forward, PreTrainedModel | AtOnceFile | SpeakingFiles)  # what this task loads and opens
         inputs, more = batch[side.value], 0.5 * self.voice.rate / self.voice.hop
         most = [int(self.section.longest * one + more) for one in _lengths(batch)]
         return speak(forward, inputs, most)

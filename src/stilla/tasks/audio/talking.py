@@ -3,7 +3,7 @@ make all frames at once of how long each token lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,10 @@ from transformers import (
 
 from stilla.errors import CompatibilityError
 from stilla.recipe import ModelSource
-from stilla.tasks.audio import at_once, speaking
+from stilla.tasks.audio import at_once, at_once_files, speaking, speaking_files
+from stilla.tasks.audio.at_once_files import AtOnceFile
+from stilla.tasks.audio.speaking_files import SpeakingFiles
+from stilla.tasks.base import File, Graph
 from stilla.tasks.shared import loading
 
 
@@ -91,11 +94,28 @@ def sizes(model: nn.Module) -> Sizes:
                  int(config.max_text_positions), int(config.max_speech_positions))
 
 
-def speak(model: PreTrainedModel, inputs: Mapping[str, Tensor], most: Sequence[int]) -> list[Tensor]:
-    """(frames, bins) that a model makes of every text by itself, as it would be alone; at most so many frames of each."""
+def speak(
+    model: PreTrainedModel | AtOnceFile | SpeakingFiles, inputs: Mapping[str, Tensor], most: Sequence[int]
+) -> list[Tensor]:
+    """(frames, bins) that a model, or its files, make of every text by itself, as it would be alone; at most so many frames
+    of each."""
+    if isinstance(model, AtOnceFile | SpeakingFiles):
+        return model.speak(inputs, most)
     if isinstance(model, FastSpeech2ConformerModel):
         return lasting(model, inputs, most)[0]
     return speaking.speak(model, inputs["input_ids"], inputs["attention_mask"], inputs["speaker_embeddings"], most)
+
+
+def graphs_of(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Graph]:
+    """What it is written as, by the names of the files."""
+    if sizes(model).at_once:
+        return at_once_files.graphs_of(model, batch)
+    return speaking_files.graphs_of(model, batch)
+
+
+def opened(name: str, files: Callable[[str], File]) -> AtOnceFile | SpeakingFiles:
+    """Those files as one. `name`: of the first."""
+    return AtOnceFile(files) if name == at_once_files.FILE else SpeakingFiles(files)
 
 
 def lasting(

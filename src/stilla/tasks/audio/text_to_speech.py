@@ -4,7 +4,7 @@ at once of how long each token lasts."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from stilla.errors import CompatibilityError, DataError, all_at_once, all_of, quoted
 from stilla.recipe import Evaluate, ModelSource, ObjectiveSpec, StudentSpec, Teacher
 from stilla.signals import Batch, Dense, Dims, Side, Signals, Speech
+from stilla.tasks.audio import waves
 from stilla.tasks.audio.durations import Given, durations_column
 from stilla.tasks.audio.fitting import Fitting
 from stilla.tasks.audio.reading import audio_column, checked, tell_resampled
@@ -26,16 +27,17 @@ from stilla.tasks.audio.recognition import text_column
 from stilla.tasks.audio.sections import TextToSpeechData, TextToSpeechEvaluate
 from stilla.tasks.audio.sounds import Sounds, has_parts
 from stilla.tasks.audio.speaking import Spoken
+from stilla.tasks.audio.speaking_programs import program
 from stilla.tasks.audio.spoken import Collate, Frames, Script, Utterances
 from stilla.tasks.audio.spoken_exam import FrameExam, SpokenExam
 from stilla.tasks.audio.spoken_rows import content, own_frames, prosody_of, with_shares
-from stilla.tasks.audio.talking import loaded, sizes, teachable
+from stilla.tasks.audio.talking import graphs_of, loaded, opened, sizes, teachable
 from stilla.tasks.audio.telling import Teller, refuse_untold, with_durations
 from stilla.tasks.audio.unspoken import own_speech, read_by, unlabelled
 from stilla.tasks.audio.usage import SPEAKING
 from stilla.tasks.audio.voice import Voice
 from stilla.tasks.audio.voices import Voices
-from stilla.tasks.base import Loaded, Prepared, Segment, Task, Texts
+from stilla.tasks.base import File, Graph, Joined, Loaded, Prepared, Segment, Task, Texts
 from stilla.tasks.exam import Exam
 from stilla.tasks.shared import columns as _columns
 from stilla.tasks.shared import loading
@@ -68,6 +70,8 @@ class TextToSpeech(Task[TextToSpeechData]):
     """The teacher, where it may be asked to speak."""
     durations: str | None = None
     """The column of them."""
+    vocoder: str | None = None
+    """A HiFi-GAN that is written beside the files of a model."""
 
     kind: ClassVar[str] = "text-to-speech"
     counted: ClassVar[tuple[str, ...]] = ("rows", "labelled", "frames", "tokens", "examples")
@@ -160,14 +164,40 @@ class TextToSpeech(Task[TextToSpeechData]):
         known = _voice(student.processor)
         return replace(student, processor=Voice.fitted(known.tokenizer, known.extractor, student.model, student.source))
 
-    def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
-        how, why, kind = (
-            ("all frames at once", "how many there are is decided within, of every text, and a file would have those of one",
-             "FastSpeech2ConformerModel") if sizes(model).at_once else
-            ("frame after frame", "a file would make one step of those before it, and need a loop around it that knows when "
-             "to end", "SpeechT5ForTextToSpeech"))
-        return [f"{one}: models that speak {how} are not exported: {why}. Deploy the folder `student/`, which "
-                f"{kind}.from_pretrained loads" for one in formats]
+    # --- files ---
+
+    @property
+    def by_graphs(self) -> bool:
+        return True
+
+    def graphs_of(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Mapping[str, Graph]:
+        found = graphs_of(model, batch)
+        if self.vocoder is not None:
+            last = [*found.values()][-1]
+            with torch.no_grad():
+                said = last.module(*last.inputs.values())
+            found[waves.VOCODER] = waves.graph_of(self._hifigan(model), said if isinstance(said, Tensor) else said[0])
+        return found
+
+    def opened(self, name: str, files: Callable[[str], File]) -> Joined:
+        return opened(name, files)
+
+    def program(self, model: nn.Module, processor: object) -> str:
+        rate = None if self.vocoder is None else waves.rate_of(self._hifigan(model), _voice(processor).rate)
+        return program(sizes(model), rate)
+
+    def _hifigan(self, model: nn.Module) -> nn.Module:
+        assert self.vocoder is not None  # whoever asks has looked
+        found: nn.Module = waves.hifigan(self.vocoder, sizes(model).bins, "evaluate.vocoder")
+        return found
+
+    def delivered(self, section: Evaluate) -> Self:
+        assert isinstance(section, TextToSpeechEvaluate)  # the task's own
+        return replace(self, vocoder=section.vocoder)
+
+    @property
+    def companions(self) -> Mapping[str, str]:
+        return {} if self.vocoder is None else {"vocoder": self.vocoder}
 
     def learns_by(self) -> tuple[ObjectiveSpec, ...]:
         return ObjectiveSpec(kind="spectrogram", weight=0.5), ObjectiveSpec(kind="frames", weight=0.5)

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from transformers import FastSpeech2ConformerHifiGan, FastSpeech2ConformerWithHifiGan, SpeechT5HifiGan
 
 from stilla.errors import DataError
 from stilla.recipe import ModelSource
 from stilla.tasks.audio.sounds import Wave
 from stilla.tasks.audio.voice import Voice
+from stilla.tasks.base import Graph
 from stilla.tasks.shared import loading
 
+VOCODER = "vocoder.onnx"
 _ROUNDS = 40
 _MOMENTUM = 0.99
 
@@ -90,6 +93,18 @@ def vocoder(name: str, bins: int, rate: int, field: str) -> Callable[[Frames], W
         CompatibilityError: it cannot be loaded.
         DataError: it is made for other frames.
     """
+    model = hifigan(name, bins, field)
+    spoken_at = rate_of(model, rate)
+
+    @torch.no_grad()
+    def made(frames: Frames) -> Wave:
+        return Wave(model(torch.from_numpy(np.asarray(frames, np.float32))).numpy(), spoken_at)
+
+    return made
+
+
+def hifigan(name: str, bins: int, field: str) -> Any:
+    """The model itself. Raises as `vocoder` does."""
     loading.check_place(name, field)
     source = ModelSource(model=name)
     with loading.explained(name, field):
@@ -102,14 +117,31 @@ def vocoder(name: str, bins: int, rate: int, field: str) -> Callable[[Frames], W
         else:
             model = SpeechT5HifiGan.from_pretrained(name, **options)
     model.eval()
-    config: Any = model.config
-    if config.model_in_dim != bins:
-        raise DataError(f"{field}: {name!r} takes {config.model_in_dim} mel bins, and the models speak in {bins}; "
+    if model.config.model_in_dim != bins:
+        raise DataError(f"{field}: {name!r} takes {model.config.model_in_dim} mel bins, and the models speak in {bins}; "
                         "leave it out, or name theirs.")
-    spoken_at = int(config.sampling_rate) if isinstance(model, SpeechT5HifiGan) else rate
+    return model
 
-    @torch.no_grad()
-    def made(frames: Frames) -> Wave:
-        return Wave(model(torch.from_numpy(np.asarray(frames, np.float32))).numpy(), spoken_at)
 
-    return made
+def rate_of(model: Any, rate: int) -> int:
+    """Samples a second that it makes; `rate` where it does not say."""
+    return int(model.config.sampling_rate) if isinstance(model, SpeechT5HifiGan) else rate
+
+
+class Waving(nn.Module):
+    """It as what is written of it as a file."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *values: Tensor) -> Tensor:
+        (spectrogram,) = values
+        made: Tensor = self.model(spectrogram)
+        return made
+
+
+def graph_of(model: nn.Module, frames: Float[Tensor, "batch frames bins"]) -> Graph:
+    """Not quantised: what it makes is heard as it is, and measured by nobody."""
+    return Graph(Waving(model).eval(), {"spectrogram": frames}, {"spectrogram": {0: "batch", 1: "frames"}}, ("waveform",),
+                 exact=True)

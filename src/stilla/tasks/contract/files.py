@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
 
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stilla.recipe import Evaluate
 from stilla.tasks.contract.rows import Rows
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is written as a file of its own: a function of tensors in the order of `inputs`, in evaluation mode.
+
+    inputs: what it is given of a batch. axes: of every input those that may have any size, by their names. outputs: their
+    names. about: what the file says of itself. exact: its weights stay as they are where others are quantised.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...]
+    about: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = False
+
+
+class File(Protocol):
+    """Such a file, run by onnxruntime."""
+
+    about: dict[str, str]
+    shapes: dict[str, list[Any]]
+    bytes: int
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Every output by name; inputs that the file does not take are ignored."""
+        ...
+
+
+class Joined(ABC):
+    """Files of a model as one function of its inputs, for whoever measures them. bytes: of all of them."""
+
+    bytes: int
+
+    @abstractmethod
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the task's exam asks a model's forward."""
 
 
 class HandedOver(Rows):
@@ -47,6 +91,35 @@ class HandedOver(Rows):
     def preparing_by(self, processor: Any) -> str:
         """`preparing`, for a model with this processor; empty where its `input_ids` or `pixel_values` are made as usual."""
         return self.preparing
+
+    @property
+    def by_graphs(self) -> bool:
+        """Whether its models are written as the files of `graphs_of`, of whose answers a program makes one (frame after
+        frame); else as one file, whose answer is `outputs`."""
+        return False
+
+    def graphs_of(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Mapping[str, Graph]:
+        """By the names of their files the parts that a model is written in, with what each is given of a batch. The first is
+        `model.onnx` or `encoder_model.onnx`, which stand for what lies in a folder. `model`: an exporter's copy, which may be
+        changed."""
+        raise NotImplementedError
+
+    def opened(self, name: str, files: Callable[[str], File]) -> Joined:
+        """These files, by name, as one function. `name`: of the one that stands for all."""
+        raise NotImplementedError
+
+    def program(self, model: nn.Module, processor: Any) -> str:
+        """What their README says of them: words, and a program in Python that runs them."""
+        raise NotImplementedError
+
+    def delivered(self, section: Evaluate) -> Self:
+        """The same task as its models are handed over, with what a recipe measures them by that is written beside them."""
+        return self
+
+    @property
+    def companions(self) -> Mapping[str, str]:
+        """By name the models that are written beside its own (a vocoder)."""
+        return {}
 
     def unwritten(self, model: nn.Module, formats: Sequence[str]) -> list[str]:
         """Why a model like this cannot be exported in these formats, in words, as far as it is known without trying."""
