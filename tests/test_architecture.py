@@ -59,6 +59,7 @@ def test_only_features_puts_hooks_on_a_forward(modules: Modules) -> None:
     assert hooked == {"models/features.py", "tasks/shared/standard.py"}
 
 
+@pytest.mark.slow
 def test_the_line_asks_for_no_task_by_name(modules: Modules) -> None:
     """`if task == "text-classification"` belongs into that task's file."""
     from stilla.tasks import KINDS
@@ -106,6 +107,7 @@ def test_a_question_for_a_task_would_be_found(line: str) -> None:
     assert any(_asks_what_a_task_is(node, KINDS) for node in ast.walk(ast.parse(line)))
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled(modules: Modules) -> None:
     """Weights are safetensors, or read with `weights_only=True`."""
     readers = {f"{module}.load{s}" for module in ("pickle", "dill", "cloudpickle", "joblib") for s in ("", "s")}

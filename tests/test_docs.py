@@ -35,6 +35,7 @@ WHOLE = {"task": "text-classification", "data": "reviews.csv", "teacher": "./ber
 every_page = pytest.mark.parametrize("page", markdown.PAGES, ids=lambda page: page.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.stem)
 def test_the_lists_are_those_of_the_code(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -113,6 +114,7 @@ def test_the_page_on_trust_names_every_place_of_code_and_every_limit() -> None:
         assert re.search(rf"\b{limit:,}\b", page), limit
 
 
+@pytest.mark.slow
 @every_page
 def test_commands_exist_with_their_options(page: Path) -> None:
     problems = [f"{command}: {problem}" for command in markdown.commands(page)
@@ -157,6 +159,7 @@ def test_python_names_exist() -> None:
     assert markdown.unknown_names("from stilla import Distill") == ["stilla.Distill"]
 
 
+@pytest.mark.slow
 def test_the_section_of_the_example_works() -> None:
     code, *_ = markdown.blocks(DOCS / "adding-a-task.md", "python")
     namespace: dict[str, Any] = {"__name__": "sections"}
@@ -193,6 +196,7 @@ def _tagger(folder: Path, seed: int) -> ModelSource:
     return ModelSource(model=str(folder))
 
 
+@pytest.mark.slow
 def test_the_task_of_the_example_works(tagging: Any, tmp_path: Path) -> None:
     split = Dataset.from_dict(SENTENCES)
     section = from_options({**WHOLE, "task": "my_tags:Tagging", "data": {"train": "x", "max_length": 6}}).data

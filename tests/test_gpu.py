@@ -50,6 +50,7 @@ def test_a_line_that_was_not_written_to_its_end_is_not_read(tmp_path: Path) -> N
     assert [one.name for one in found(tmp_path)] == ["a"]
 
 
+@pytest.mark.slow
 def test_a_wrong_engine_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = engine.fused_divergence
     monkeypatch.setattr(engine, "fused_divergence", lambda *given, **how: 1.001 * wrong(*given, **how))

@@ -189,6 +189,7 @@ program()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
 def test_what_libraries_say_is_shown_without_secrets(tmp_path: Path, debug: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LIBRARIES, "chat", *debug], capture_output=True, text=True, check=False,

@@ -89,6 +89,7 @@ def test_a_persons_trust_lets_the_code_run(theirs, evil):
     assert evil()
 
 
+@pytest.mark.slow
 def test_commands_run_no_code_of_a_run(theirs, evil, monkeypatch, tmp_path, capsys):
     folder = theirs(WITH_CODE)
     other = shutil.copytree(folder, tmp_path / "other")

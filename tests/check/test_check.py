@@ -108,6 +108,7 @@ def test_a_recipe_that_cannot_be_understood_still_has_its_problems_named():
     assert findings.estimate is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -206,6 +207,7 @@ def test_texts_that_are_left_out_are_noted(found, tmp_path, options):
 # The run folder
 
 
+@pytest.mark.slow
 def test_a_folder_with_something_else_in_it_is_refused(found, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").touch()
@@ -239,6 +241,7 @@ def test_what_an_earlier_run_left_is_noted(recipe, tmp_path):
 # Before a run
 
 
+@pytest.mark.slow
 def test_a_run_refuses_what_is_known_at_once(recipe):
     with pytest.raises(RecipeError, match="2 problems"):
         refuse_known_problems(recipe("student.layers=9", "distill.trainer={optim: adamx}"))

@@ -64,6 +64,7 @@ def test_models_whose_answers_depend_on_padding_are_named(kind: str, tmp_path: P
     assert "batch_size: 1" in teacher
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_is_told_from_one_that_sees_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = hf.BertForSequenceClassification.forward
 
@@ -109,6 +110,7 @@ def test_the_model_of_one_of_several_tasks_is_named(tmp_path: Path) -> None:
     assert note.startswith("teacher.model (words): what FNetForTokenClassification says of an example depends on how far")
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_long_is_asked_about_short_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one on a processor would take minutes for a long example, before every run."""
     made = recipe(tmp_path, "fnet")

@@ -68,6 +68,7 @@ def test_help_imports_nothing_that_is_slow():
     assert not modules & {"torch", "transformers", "datasets", "numpy", "pydantic", "rich", "ruamel.yaml"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["seeed: 3", "distill: {objectives: [{kind: labls}]}", "export: onx"])
 def test_an_error_in_a_recipes_shape_does_not_import_torch(tmp_path, wrong):
     (tmp_path / "recipe.yaml").write_text(f"{SMALL}{wrong}\n")
@@ -300,6 +301,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
 # Printing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", [fakes.intents(), fakes.digits(), fakes.regression()], ids=lambda one: one.task)
 def test_a_runs_end_fits_eighty_columns_without_colours(capsys, scores):
     printing.print_scores(scores)
@@ -321,6 +323,7 @@ def test_five_models_stand_side_by_side_without_broken_intervals(capsys):
     assert intervals.count("[") == intervals.count("]") == 5
 
 
+@pytest.mark.slow
 def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
     why = "the teacher is no better than the baseline, so there is nothing to gain a part of"
     note = f"distillation ratio is not defined: {why}"
@@ -329,6 +332,7 @@ def test_what_a_fact_says_is_not_said_again_as_a_note(capsys):
     assert " ".join(capsys.readouterr().out.split()).count("nothing to gain a part of") == 1
 
 
+@pytest.mark.slow
 def test_report_and_compare_print_where_the_page_lies(command):
     a_run(Path("runs/a"))
     a_run(Path("runs/b"))
@@ -344,6 +348,7 @@ def test_report_and_compare_print_where_the_page_lies(command):
 # Lists
 
 
+@pytest.mark.slow
 def test_objectives_describe_themselves(command):
     _, out, _ = command("list", "objectives")
     assert [line for line in out.splitlines() if line in KINDS] == list(KINDS)
@@ -399,6 +404,7 @@ def test_the_recipe_is_listed_with_every_field_and_as_a_schema(command):
     assert json.loads(out)["properties"]["task"]["description"]
 
 
+@pytest.mark.slow
 def test_a_recipes_fields_are_listed_by_task(command):
     _, out, _ = command("list", "recipe", "--task", "seq2seq")
     assert "  prefix: null" in out

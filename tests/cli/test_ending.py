@@ -53,23 +53,27 @@ def ended(tmp_path: Path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the stand-in is made of glibc")
 class TestALibraryThatCountsItsObjects:
+    @pytest.mark.slow
     def test_says_nothing_when_a_command_ends(self, ended):
         done = ended("import stand_in", "run", "absent.yaml")
         assert done.returncode == 2
         assert "absent.yaml: no such file" in done.stderr
         assert "leaked" not in done.stderr
 
+    @pytest.mark.slow
     def test_complains_where_objects_are_frozen(self, ended):
         """The stand-in is one: else the test above would hold whatever happens."""
         done = ended("import stand_in, gc, stilla.cli.ending as e; e.leave = lambda code: gc.freeze()", "run", "absent.yaml")
         assert done.stderr.count("leaked 1 instance") == 1
 
+    @pytest.mark.slow
     def test_says_nothing_where_python_itself_ends_the_process(self, ended):
         done = ended("import stand_in, stilla.runtime.imports as i; i.imported.append('mine:metric')", "run", "absent.yaml")
         assert done.returncode == 2
         assert "leaked" not in done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_registered_and_begun_is_done_before_the_end(ended, tmp_path):
     done = ended(
         "import atexit, logging, logging.handlers, threading, time, weakref\n"
@@ -100,6 +104,7 @@ def test_what_libraries_in_c_have_printed_arrives(ended):
     assert "from C" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["run", "absent.yaml"], 2), (["no-such-command"], 2)])
 def test_the_code_is_the_commands(ended, arguments, code):
     assert ended("", *arguments).returncode == code
@@ -118,6 +123,7 @@ def test_a_reader_who_has_gone_is_no_success_and_no_traceback(ended):
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("streams", "arguments", "code"), [
     (">&- 2>&-", "run absent.yaml", 2), ("2>&-", "run absent.yaml", 2), (">&- 2>&-", "--version", 0)])
 def test_a_command_without_standard_streams_ends_with_its_code(streams, arguments, code):
@@ -125,6 +131,7 @@ def test_a_command_without_standard_streams_ends_with_its_code(streams, argument
     assert subprocess.run(["sh", "-c", shell], check=False).returncode == code
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_reads_keeps_its_code(ended):
     read, write = os.pipe()
     os.close(read)
@@ -141,6 +148,7 @@ def test_whoever_watches_a_command_sees_its_end(ended, tmp_path):
     assert (done.returncode, done.stdout.strip()) == (2, "seen")
 
 
+@pytest.mark.slow
 def test_objects_of_a_persons_own_code_are_taken_apart(ended, tmp_path):
     (tmp_path / "mine.py").write_text("import zipfile\nfile = zipfile.ZipFile('mine.zip', 'w')\nfile.writestr('a', 'b')\n"
                                       "def metric(texts, references): return 1\n")

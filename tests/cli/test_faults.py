@@ -173,6 +173,7 @@ def test_a_choice_that_was_changed_by_hand_says_nothing(
     assert "reached" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("what", ["report", "compare", "list"])
 def test_runs_that_cannot_be_read(command: Command, tmp_path: Path, what: str, code: int) -> None:

@@ -41,6 +41,7 @@ def many(path: Path, users: int = 40, each: int = 8) -> str:
 # --- reading ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "between"), [("ratings.dat", "::"), ("u.data", "\t")])
 def test_movielens_files_are_read_by_the_names_that_the_recipe_gives_their_columns(
     tmp_path: Path, name: str, between: str

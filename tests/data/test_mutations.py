@@ -168,6 +168,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     logger.setLevel(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILES)
 def test_a_damaged_file_is_read_right_or_refused_in_words(tmp_path: Path, kind: str) -> None:
     counts = campaign(tmp_path, kind, range(40))

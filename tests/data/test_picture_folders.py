@@ -129,6 +129,7 @@ def test_metadata_open_no_file_outside_of_their_folder(tmp_path: Path) -> None:
             sources.read(str(described(tmp_path / "d", "metadata.csv", [name])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".arrow", "saved"])
 def test_tables_open_no_file_outside_of_their_folder(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "d"

@@ -261,6 +261,7 @@ def test_a_type_that_changes_late_changes_the_whole_column(tmp_path: Path) -> No
     assert found.to_list() == some
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("content", "words"), [
     ('{"a": 1}\n{"a":\n', "line 2 is no JSON: Expecting value"),
     ('{"a": 1}\n[1]\n', "line 2 is a list; expected an object"),

@@ -27,6 +27,7 @@ def statistics(model: nn.Module) -> torch.Tensor:
                       if one is not None])
 
 
+@pytest.mark.slow
 def test_frozen_statistics_make_four_micro_batches_one_batch(tmp_path: Path) -> None:
     one = trainer(tmp_path, data=examples(21), batch_norm="frozen")
     four = trainer(tmp_path, data=examples(21), batch_norm="frozen", **PIECES)
@@ -38,6 +39,7 @@ def test_frozen_statistics_make_four_micro_batches_one_batch(tmp_path: Path) -> 
     assert torch.equal(statistics(one.student), before)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_cut_is_another_one_where_batches_normalise_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -82,6 +84,7 @@ def test_what_cannot_be_frozen_or_normalised_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8, batch_norm="frozen")
 
 
+@pytest.mark.slow
 def test_the_teacher_keeps_its_statistics(tmp_path: Path) -> None:
     teacher = used(resnet(16))
     before = statistics(teacher)
@@ -89,6 +92,7 @@ def test_the_teacher_keeps_its_statistics(tmp_path: Path) -> None:
     assert torch.equal(statistics(teacher), before)
 
 
+@pytest.mark.slow
 def test_an_averaged_student_has_averaged_statistics(tmp_path: Path) -> None:
     made = trainer(tmp_path, average=Average(ema=0.6))
     made.train()

@@ -55,6 +55,7 @@ def step(made: DistillationTrainer, batch: Batch) -> tuple[Tensor, dict[str, Ten
     return loss.detach(), gradients, [one.grad for one in embedded]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "unpacked"])
 def test_garbage_in_padding_changes_no_loss_and_no_gradient(kind: str, tmp_path: Path) -> None:
     made = trainer(kind, tmp_path)

@@ -115,6 +115,7 @@ def test_a_batch_without_labels_is_a_zero_of_the_labels_term(tmp_path: Path) -> 
     out["loss"].backward()
 
 
+@pytest.mark.slow
 def test_signals_pass_a_wrapper_uncast(tmp_path: Path) -> None:
     made = trainer(tmp_path, bf16=True, max_steps=2)
     seen = []
@@ -147,6 +148,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     assert distance(weights(plain), weights(checkpointed)) < CLOSE
 
 
+@pytest.mark.slow
 def test_projections_are_optimised_and_clipped_and_not_in_the_student(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     before = weights(made)
@@ -161,6 +163,7 @@ def test_projections_are_optimised_and_clipped_and_not_in_the_student(tmp_path: 
     assert not any("projection" in name for name in made.student.state_dict())
 
 
+@pytest.mark.slow
 def test_teacher_is_untouched_and_outside(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     before = {name: tensor.clone() for name, tensor in made.teacher.model.state_dict().items()}
@@ -178,6 +181,7 @@ def test_a_training_without_terms_is_refused(tmp_path: Path) -> None:
                             train_dataset=examples(), data_collator=pad)
 
 
+@pytest.mark.slow
 def test_each_term_is_logged_by_name_and_adds_up(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     made.train()

@@ -141,6 +141,7 @@ def test_a_teacher_no_better_than_the_baseline_leaves_the_ratio_undefined(rng: n
     assert "distillation lost" in found.verdict
 
 
+@pytest.mark.slow
 def test_the_difference_is_tested_over_seeds_and_over_examples(rng: np.random.Generator) -> None:
     one = _scores(_all(rng, teacher=0.95, baseline=0.7, student=0.85))
     assert set(one.tests) == {"examples"}

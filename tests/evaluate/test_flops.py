@@ -106,6 +106,7 @@ def test_a_transformer_encoder_on_its_fast_path_counts_the_same() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", [True, False])
 @pytest.mark.parametrize("name", ["bert", "resnet", "segformer", "deberta", "mixtral", "gpt2"])
 def test_the_counter_counts_as_torchs_own(name: str, learning: bool) -> None:

@@ -28,6 +28,7 @@ def asked_of(family: str, model: nn.Module) -> tuple[Seq2Seq, Asked, Any]:
     return task, task.asked(DATA, processor), processor
 
 
+@pytest.mark.slow
 @families
 def test_texts_do_not_depend_on_the_batch_and_come_in_the_order_of_the_split(family: str) -> None:
     model = pairs.model(family, seed=3)
@@ -41,6 +42,7 @@ def test_texts_do_not_depend_on_the_batch_and_come_in_the_order_of_the_split(fam
     assert together.answers.keys.tolist() == list(range(11))
 
 
+@pytest.mark.slow
 @families
 def test_greedy_texts_are_the_likeliest_token_after_token_and_every_step_reads_one(family: str) -> None:
     model = pairs.model(family, seed=3)

@@ -54,6 +54,7 @@ def _answers(rng: np.random.Generator, labels: NDArray[np.int64], level: float, 
     return [classified(rng.random(len(labels)) < level, labels) for _ in range(seeds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1"])
 def test_exchanging_sums_is_exchanging_answers(name: str, rng: np.random.Generator) -> None:
     labels = rng.integers(0, 3, 150)

@@ -136,6 +136,7 @@ def _students(
     return latent > 0, float(norm.cdf(1.3 / np.sqrt(1 + by_seed**2 + by_both**2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "by_seed", "by_both"), [
     (1, 0.0, 0.0), (3, 0.0, 0.5), (3, 0.1, 0.5), (3, 0.4, 0.0), (5, 0.2, 0.2)])
 def test_intervals_cover_the_truth_about_95_times_in_100(

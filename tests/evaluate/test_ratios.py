@@ -27,6 +27,7 @@ def fieller(above: float, below: float, covariance: NDArray[np.float64]) -> tupl
     return (-b - root) / (2 * a), (-b + root) / (2 * a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("above", "below", "errors", "correlation"), [
     (0.04, 0.08, (0.01, 0.01), 0.6), (0.0, 0.08, (0.01, 0.015), 0.0), (-0.02, 0.05, (0.01, 0.0125), -0.3),
     (0.9, 0.95, (0.006, 0.005), 0.8)])

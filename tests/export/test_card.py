@@ -163,6 +163,7 @@ def test_card_replaces_the_one_before_it_and_leaves_nothing_beside_it(tmp_path: 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"README.md": "new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", ["first", "last"])
 @pytest.mark.parametrize(("family", "length"), [("qwen3", 64), ("bert", 8), ("roberta", 12)])
 def test_words_are_tagged_as_the_card_says_as_they_are_measured(
@@ -224,6 +225,7 @@ def test_a_folder_says_how_its_answers_were_measured(tmp_path: Path) -> None:
     assert made.model.config.answering["length"] == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "begins", "left"), [
     ("bert", True, False), ("llama", True, True), ("llama", False, False), ("llama", False, True), ("t5", False, False)])
 def test_the_best_answers_are_those_that_were_measured_with_their_confidence(

@@ -73,6 +73,7 @@ def test_classes_of_a_plain_module_are_named(
     assert said_by_readme(plain, monkeypatch) in answers
 
 
+@pytest.mark.slow
 def test_numbers_are_printed_as_numbers(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = PreTrainedConfig(**labels_of("LABEL_0"), problem_type="regression")
     (plain / "README.md").write_text(readme(OnnxModel(plain / "model.onnx"), "", config))

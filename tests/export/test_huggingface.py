@@ -204,6 +204,7 @@ class Shifted(BertForSequenceClassification):
         return outputs
 
 
+@pytest.mark.slow
 def test_model_that_does_not_come_back_as_it_was_is_refused(tmp_path: Path) -> None:
     student = text_student()
     folder = save_student(student.model, student.processor, tmp_path / "student")

@@ -34,6 +34,7 @@ def ids() -> dict[str, Tensor]:
     return {"input_ids": torch.randint(5, 40, (2, 7))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [family for family in FAMILIES if family.name not in OTHERWISE], ids=lambda family: family.name
 )
@@ -72,6 +73,7 @@ def test_the_last_state_stands_before_the_norm_that_follows_the_stack(name: str)
     assert torch.equal(record.hidden_states["decoder" if len(family.stacks) > 1 else "layers"][-1], entered[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext", "resnet"])
 def test_maps_of_stages_are_flattened_by_position(name: str) -> None:
     record, output = recorded(named(name), output_hidden_states=True)
@@ -114,6 +116,7 @@ def test_only_the_wanted_stacks_are_recorded() -> None:
     assert record.hidden_states.keys() == {"text"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @torch.no_grad()
 def test_recording_changes_no_output_and_leaves_no_hook(family: Family) -> None:
@@ -154,6 +157,7 @@ def test_a_loss_on_states_reaches_every_layer_below() -> None:
     assert model.embeddings.word_embeddings.weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_changes_neither_states_nor_gradients(reentrant: bool) -> None:
@@ -300,6 +304,7 @@ def test_a_model_without_stacks_is_refused() -> None:
         Recorder(hf.AlbertModel(hf.AlbertConfig(**SMALL, num_hidden_layers=2, embedding_size=8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_widths_are_those_of_the_recorded_states(family: Family) -> None:
     model = family.build()

@@ -56,6 +56,7 @@ def test_what_can_be_cut_is_found_by_the_fields_that_say_it(family: Family) -> N
     assert {*found.bound} - {"num_key_value_heads"} == {*expected.bound}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_units_are_those_that_the_code_of_the_model_has(family: str) -> None:
     widths = find_widths(named(family).build(), ALL)
@@ -124,6 +125,7 @@ def test_layers_that_share_a_bias_of_positions_keep_the_same_heads() -> None:
     assert len(units) == 2 + 3, "attention to the encoder shares none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("groups", "ways"),
     [(8, [(8, 1)]), (4, [(4, 1), (8, 4)]), (2, [(2, 1), (8, 2)]), (1, [(8, 1)])],
@@ -157,6 +159,7 @@ def test_what_no_config_can_say_is_not_found(model: object, kind: str, why: str)
     assert why in widths.reasons[kind]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_experts_and_ranks_are_no_widths_of_feed_forward_blocks() -> None:
     model = hf.MixtralForCausalLM(hf.MixtralConfig(**WIDE, num_key_value_heads=4, num_local_experts=3))
     assert fields(find_widths(model, ["ffn"]).ffn) == ("intermediate_size",)
@@ -169,6 +172,7 @@ def test_a_model_without_a_stack_of_layers_is_understood_too() -> None:
     assert found == Cuttable(("intermediate_size",), (), ("hidden_size",), ("num_attention_heads",))
 
 
+@pytest.mark.slow
 def test_the_model_and_torchs_random_numbers_are_left_as_they_were() -> None:
     model = named("bert").build()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -179,6 +183,7 @@ def test_the_model_and_torchs_random_numbers_are_left_as_they_were() -> None:
     assert all(weight.grad is None for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_deep_model_is_looked_at_in_two_layers() -> None:
     model = hf.BertForSequenceClassification(hf.BertConfig(**{**WIDE, "num_hidden_layers": 12}))
     widths = find_widths(model, ["ffn"])

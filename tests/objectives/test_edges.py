@@ -241,6 +241,7 @@ def test_pairs_are_those_of_queries() -> None:
     assert loss(student, teacher, term_of()).item() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_guesses_are_paired_once_for_both_and_nothing_else_changes(
     monkeypatch: pytest.MonkeyPatch, exclusive: bool

@@ -58,6 +58,7 @@ def test_a_student_that_is_its_teacher_loses_nothing() -> None:
         assert objective.total(said(teacher), said(teacher), 0.0).item() == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_narrower_vectors_are_turned_into_the_teachers_space_and_keep_their_angles() -> None:
     torch.manual_seed(0)
     objective = Embedding()

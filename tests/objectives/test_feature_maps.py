@@ -194,6 +194,7 @@ def recorded(name: str, pixels: Tensor) -> Stack:
     return Stack(record.hidden_states[stack], None, record.grids[stack])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_where_positions_lie_is_found_in_convolutions_and_transformers(name: str) -> None:
     stack = recorded(name, torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
@@ -203,6 +204,7 @@ def test_where_positions_lie_is_found_in_convolutions_and_transformers(name: str
         assert state.shape[1] == grid.prefix + grid.height * grid.width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_change_in_a_corner_of_the_picture_is_in_that_corner_of_the_map(name: str) -> None:
     plain = torch.zeros(1, 3, 32, 32)

@@ -137,6 +137,7 @@ def test_a_student_that_is_its_teacher_has_no_loss_in_whatever_order() -> None:
     assert all(one.grad is not None and 1e-6 < one.grad.abs().max() < 1e3 for one in (fresh.logits, fresh.masks))
 
 
+@pytest.mark.slow
 def test_free_numbers_end_at_the_teachers_answers_as_sure_as_it_is() -> None:
     student, teacher = found(1, seed=8), found(1, seed=5)
     steps = torch.optim.Adam([student.logits, student.masks], lr=0.1)

@@ -81,6 +81,7 @@ def test_every_number_has_a_least_and_a_largest_value(place):
                 takes.validate_python(form, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [

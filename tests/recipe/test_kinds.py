@@ -134,6 +134,7 @@ def test_a_dumped_recipe_of_every_task_reads_back_equal(task, tmp_path):
 # Fields of other tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "field", "said"),
     [
@@ -157,6 +158,7 @@ def test_a_field_of_another_task_is_refused_by_the_name_of_its_own(task, field, 
     assert f"command line: {said}" in refused(small(task), field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["text-clasification", "nothing", 5])
 def test_of_a_task_that_does_not_exist_only_the_names_of_fields_are_looked_at(task, tmp_path):
     options = small(task, text=5, image="x", imge="y")
@@ -173,6 +175,7 @@ def test_of_a_task_that_does_not_exist_only_the_names_of_fields_are_looked_at(ta
 # A person's own task
 
 
+@pytest.mark.slow
 def test_an_own_task_declares_its_sections(own, tmp_path):
     recipe = from_options(small(own, columns=3))
     assert (recipe.data.columns, recipe.evaluate.folds) == (3, 5)
@@ -217,6 +220,7 @@ def test_a_section_that_cannot_say_how_texts_are_written_is_told_so():
 # Lists and schemas
 
 
+@pytest.mark.slow
 @every_task
 def test_the_list_of_a_task_is_a_recipe_with_all_that_it_takes_and_nothing_else(task, tmp_path):
     plain = load(every_field(task), "x")
@@ -241,6 +245,7 @@ def test_the_whole_list_says_whose_a_field_is_and_reads_back(tmp_path):
     assert read(tmp_path / "recipe.yaml").task == next(iter(KINDS))
 
 
+@pytest.mark.slow
 @every_task
 def test_the_schema_of_a_task_knows_its_sections(task):
     schema = json_schema(task)
@@ -275,6 +280,7 @@ def test_the_model_of_a_recipe_is_made_once_for_a_task():
 # Without torch
 
 
+@pytest.mark.slow
 def test_reading_a_recipe_of_any_task_and_what_is_wrong_with_it_needs_no_models_and_no_time():
     code = f"""
 import sys, time

@@ -60,6 +60,7 @@ ATTACKS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "said"), ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_refused_in_few_words_and_little_time(tmp_path, text, said):
     (tmp_path / "recipe.yaml").write_text(text)

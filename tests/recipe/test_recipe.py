@@ -103,6 +103,7 @@ def test_yaml_is_1_2():
 # Writing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [
     [], ["distill=[{epochs: 1, objectives: [{kind: labels}]}, {epochs: 2, warmup: 0}]"],
     ["data.label='no'", "data.text=['1e-4', 'a: b # c']", "output=ünï/\"x\""],
@@ -229,6 +230,7 @@ def test_overrides_do_not_change_the_options_they_were_given_with():
 # Errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -393,6 +395,7 @@ def test_a_recipe_is_frozen():
         {**SMALL, "distill": {"objectives": [{"kind": "labels"}]}}).distill[0].objectives[0].weight
 
 
+@pytest.mark.slow
 def test_reading_a_recipe_does_not_import_torch():
     code = "import sys, stilla.recipe.file; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -145,6 +145,7 @@ def test_scores_that_were_changed_by_hand_are_refused_in_words(tmp_path: Path) -
     assert run_entry(folder).state == "scores.json cannot be read"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scores.json", "recipe.yaml", "environment.json", "log.jsonl"])
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b"[" * 5000, b"null", b"3", b'{"a": ' * 2000])
 def test_a_file_that_is_something_else_is_said(tmp_path: Path, name: str, content: bytes | None) -> None:

@@ -32,6 +32,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_a_full_run_has_every_section(tmp_path: Path) -> None:
     assert page(tmp_path / "run", fakes.intents()).ids() >= SECTIONS
     assert "seeds" in page(tmp_path / "digits", fakes.digits(), seeds=3).ids()
@@ -49,6 +50,7 @@ def test_the_page_shows_every_cell_and_fact_of_the_score_table(tmp_path: Path) -
         assert fact.text in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [("recipe.yaml",), ("environment.json",), ("log.jsonl",),
                                      ("recipe.yaml", "environment.json", "log.jsonl")])
 def test_what_is_missing_leaves_its_section_out(tmp_path: Path, missing: tuple[str, ...]) -> None:
@@ -101,6 +103,7 @@ def test_pictures_are_shown_and_other_data_addresses_are_text(tmp_path: Path) ->
     assert all(shown in found.text for shown in odd)
 
 
+@pytest.mark.slow
 def test_what_classes_are_measured_by_is_named(tmp_path: Path) -> None:
     scores = fakes.intents()
     for name, title in (("f1", "F1"), ("average_precision", "average precision")):
@@ -115,12 +118,14 @@ def test_a_class_that_is_not_defined_for_a_model_has_no_number_there(tmp_path: P
     assert "rare 30 0.750 – – " in page(tmp_path, replace(scores, classes=(first, *scores.classes[1:]))).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("units", "decided", "said"), [
     ("tokens", 90_000, "On 206 of 90,000 tokens teacher"), ("boxes", 0, "On 206 boxes teacher")])
 def test_what_is_decided_is_named_with_its_number(tmp_path: Path, units: str, decided: int, said: str) -> None:
     assert said in page(tmp_path, replace(fakes.intents(), units=units, decided=decided)).text
 
 
+@pytest.mark.slow
 def test_only_what_is_said_with_confidence_is_called_the_most_confident(tmp_path: Path) -> None:
     scores = fakes.intents()
     assert "Shown: the 60 most confident." in page(tmp_path / "sure", scores).text
@@ -130,6 +135,7 @@ def test_only_what_is_said_with_confidence_is_called_the_most_confident(tmp_path
     assert "Shown: the 60 most confident, each example's surest before its others." in several
 
 
+@pytest.mark.slow
 def test_long_texts_are_folded_and_whole(tmp_path: Path) -> None:
     long = " ".join(f"word{number}" for number in range(400))
     found = page(tmp_path / "run", replace(fakes.intents(), flips=(

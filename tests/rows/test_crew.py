@@ -64,6 +64,7 @@ def test_bits_are_the_same_whoever_takes_which_block(head: str, dtype: torch.dty
         assert same(gradients(given), expected), threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_are_the_same_with_any_number_of_threads_at_sizes_that_torch_would_cut(dtype: torch.dtype) -> None:
     given = sides(rows=200, dtype=dtype, classes=40_000, bias=True)
@@ -282,6 +283,7 @@ class _Scored(torch.utils.data.Dataset[Tensor]):
         return row_loss(some_terms(), self.given.student, self.given.teacher, self.given.labels, 0.0)[1] * (index + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_workers_of_a_data_loader_may_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces(monkeypatch, 9, 1)

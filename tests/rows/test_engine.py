@@ -31,6 +31,7 @@ from tests.rows.setting import (
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [(4, 2), (1, 1), (100, 100)], ids=["pieces", "single rows", "whole"])
 @pytest.mark.parametrize("head", HEADS)
 def test_value_and_gradients_equal_the_textbook(head: str, pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +269,7 @@ def test_nothing_as_large_as_all_logits_is_ever_made(monkeypatch: pytest.MonkeyP
     assert 0 < largest <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
 def test_lower_precision_stays_near_the_textbook(dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces(monkeypatch, 8, 4)

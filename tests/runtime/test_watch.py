@@ -16,6 +16,7 @@ def spin(seconds: float) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_one_piece_that_takes_too_long_is_interrupted_and_the_next_is_not() -> None:
     with Watch(0.2) as watch:
         for _ in range(4):
@@ -36,6 +37,7 @@ def test_time_between_the_pieces_does_not_count() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_an_interruption_never_comes_when_the_work_is_over() -> None:
     """Work that ends about when its time does is done or interrupted; what follows is left alone."""
     for _ in range(10):

@@ -78,6 +78,7 @@ def test_a_demo_without_the_packages_for_exporting_leaves_export_out(prepared, m
     assert 'pip install "stilla[onnx]"' in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_student_has_few_labels_and_the_teacher_all(prepared):
     from stilla import data
 

@@ -25,6 +25,7 @@ def splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dataset
     return data.load(Data(train=str(digits(tmp_path / "digits"))), seed=0)
 
 
+@pytest.mark.slow
 def test_every_digit_is_in_exactly_one_split(splits: dict[str, datasets.Dataset]) -> None:
     assert {name: len(split) for name, split in splits.items()} == {"train": 1169, "validation": 269, "test": 359}
     found = []
@@ -49,6 +50,7 @@ def test_writing_again_changes_nothing(splits: dict[str, datasets.Dataset], tmp_
     assert data.fingerprint.of_splits(again) == data.fingerprint.of_splits(splits)
 
 
+@pytest.mark.slow
 def test_the_teacher_takes_the_digits_and_is_the_same_each_time(
     splits: dict[str, datasets.Dataset], tmp_path: Path
 ) -> None:

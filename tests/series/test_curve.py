@@ -109,6 +109,7 @@ def test_what_a_curve_would_not_do_is_refused(tmp_path: Path, changes: dict[str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_numbers_that_leave_nothing_unlabelled_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as refused:
         stilla.curve(recipe(tmp_path), per_class=[4, 64, 100])

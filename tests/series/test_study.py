@@ -94,6 +94,7 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_up_and_one_at_work_is_not(tm
     assert other.next()[0] is None, "trials that are being made count"
 
 
+@pytest.mark.slow
 def test_half_a_line_of_a_killed_process_costs_nothing_that_was_written_whole(tmp_path: Path) -> None:
     asked = recipe(trials=3)
     made(study(tmp_path, asked), 0.5)
@@ -187,6 +188,7 @@ def test_a_field_of_whole_numbers_gets_whole_numbers(path: str, given: Any, whol
     assert found.size == size
 
 
+@pytest.mark.slow
 def test_a_range_of_fractional_steps_ends_when_each_was_tried_once(tmp_path: Path) -> None:
     one = study(tmp_path, recipe({"distill.warmup": {"low": 0.1, "high": 0.7, "step": 0.1}}, trials=20))
     while made(one, 0.5):

@@ -82,6 +82,7 @@ def begun(folder: Path, plain: dict[str, Any]) -> tuple[Place, Loaded, Loaded]:
     return Place(recipe, RunFolder(folder / "run"), splits, "", bound.adapted_to(teacher)), student, teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [tags, several])
 def test_equal_probabilities_are_no_wrong_start(
     tmp_path: Path, plain: Any, capsys: pytest.CaptureFixture[str]

@@ -72,6 +72,7 @@ def test_the_confidence_is_the_mean_log_probability_of_the_written_tokens() -> N
         assert confidence == pytest.approx(-float(functional.cross_entropy(logits, torch.tensor(text.ids))), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_text_that_was_cut_is_not_taught_as_ended(tmp_path: Path) -> None:
     task, teacher = teacher_of()
     done = written(tmp_path)
@@ -114,6 +115,7 @@ def test_a_killed_writing_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, m
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_texts_of_another_teacher_or_a_broken_file_are_written_again(tmp_path: Path) -> None:
     task, teacher = teacher_of()
     completions.write(SECTION, task, teacher, SPLIT, tmp_path, {"teacher": "another"})
@@ -137,6 +139,7 @@ def only_short_sources(source: str, text: str) -> bool:
     return len(source.split()) == 1
 
 
+@pytest.mark.slow
 def test_filters_leave_out_by_length_confidence_cut_and_a_function(tmp_path: Path) -> None:
     written(tmp_path)
     rows = {row["key"]: row for row in rows_of(tmp_path) if row["text"]}
@@ -169,6 +172,7 @@ def test_a_filter_that_does_not_exist_is_known_before_anything_is_written(keep: 
     assert [said in problem and problem.startswith("completions.keep: ") for problem in problems] == [True]
 
 
+@pytest.mark.slow
 def test_a_part_in_which_a_bit_has_flipped_is_written_again(tmp_path: Path) -> None:
     part = tmp_path / "part-00000.parquet"
     rows = [{"key": key, "text": f"words {key}", "tokens": key, "log_probability": -0.1 * key, "cut": False}

@@ -87,6 +87,7 @@ def test_values_of_python_are_what_they_are_in_a_file(tmp_path: Path) -> None:
 ROWS = TEXTS.to_list()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [TEXTS, ROWS, {"text": TEXTS["text"], "label": TEXTS["label"]}, pd.DataFrame(ROWS)],
                          ids=["dataset", "rows", "columns", "frame"])
 def test_every_form_of_the_same_examples_is_read_as_they_are(tmp_path: Path, given: Any) -> None:
@@ -187,6 +188,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_model_is_written_as_it_is_now(tmp_path: Path) -> None:
     model = loaded(tmp_path / "bert").to(torch.bfloat16)
     with torch.no_grad():
@@ -273,6 +275,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_in_short(tmp_path: Path) -
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [
     {"data": DatasetDict(train=TEXTS, test=TEXTS), "distil": 1}, {"data": None}, {"seed": [1] * 10**6},
     {"student": {"layers": "x" * 10**6}}, {"teacher": {"modle": "a"}}])
@@ -316,6 +319,7 @@ def test_a_section_and_a_pair_may_say_the_same(tmp_path: Path) -> None:
         call(teacher={"model": ("./bert", tiny.tokenizer()), "processor": "./other"})
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_written_down_are_refused(tmp_path: Path) -> None:
     model = loaded(tmp_path / "bert")
     for wrong, words in ((loaded(tmp_path / "bert").to("meta"), "not in memory"), (BertForSequenceClassification, "got type"),
@@ -344,6 +348,7 @@ def test_where_another_run_is_at_work_nothing_is_written(tmp_path: Path) -> None
 POOL = Dataset.from_dict({"text": ["a drum", "a race"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [
     POOL, DatasetDict({"unsupervised": POOL, "test": TEXTS}), pd.DataFrame(POOL.to_dict()), POOL.to_dict(), POOL.to_list(),
     {"examples": POOL, "min_confidence": 0.5}, {"examples": [POOL]}, [POOL],

@@ -115,6 +115,7 @@ def test_a_tokenizer_whose_words_begin_with_a_space_proposes_words(tmp_path: Pat
 # --- what is kept ---
 
 
+@pytest.mark.slow
 def test_a_killed_asking_goes_on_and_ends_with_the_same_bytes(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

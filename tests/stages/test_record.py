@@ -58,6 +58,7 @@ def test_of_what_is_made_in_parts_only_lost_parts_go(tmp_path: Path) -> None:
     assert {path.name for path in folder.student.iterdir()} == {"model.safetensors", "README.md"}
 
 
+@pytest.mark.slow
 def test_a_record_of_another_version_is_understood_or_refused_in_words(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run")
     plain = json.loads((folder.path / "stages.json").read_text())

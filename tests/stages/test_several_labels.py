@@ -59,6 +59,7 @@ def with_lists(said: dict, folder: Path) -> None:
     config.save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_other_data_are_judged_by_what_was_chosen_on_the_runs_own(tmp_path: Path) -> None:
     said = tiny.recipe(tmp_path)
     with_lists(said, tmp_path / "start")

@@ -11,6 +11,7 @@ from stilla.tasks import find
 from tests import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 @pytest.mark.parametrize("student", [{"layers": 2}, {"config": {"num_hidden_layers": 1}}], ids=str)
 def test_a_student_is_cut_from_the_weights_as_stored_whatever_the_teachers_precision(

@@ -151,6 +151,7 @@ def by_hand(task: Task, teacher: Loaded, pool: Pool, labelled: Dataset) -> dict[
     return {**found, **{name: [1 - float(one @ centre) for one in rows] for name, rows in states.items()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_confidence_entropy_and_distance_are_those_of_the_teacher(kind: str, tmp_path: Path) -> None:
     rows, _, expected = answers(kind, tmp_path, near=0.5)
@@ -190,6 +191,7 @@ def raises(example: dict[str, Any], said: dict[str, Any]) -> bool:
     raise KeyError("topic")
 
 
+@pytest.mark.slow
 def test_a_function_of_ones_own_sees_the_example_and_what_the_teacher_says(tmp_path: Path) -> None:
     _, kept, _ = answers("text", tmp_path, keep=f"{__name__}:short_and_sure")
     texts = asked()[2].data["text"][:]
@@ -211,6 +213,7 @@ def test_pictures_reach_a_teacher_whose_weights_are_halved(tmp_path: Path) -> No
         assert [row[name] for row in halved] == pytest.approx([row[name] for row in whole], abs=0.05)
 
 
+@pytest.mark.slow
 def test_of_several_words_there_is_no_one_answer(tmp_path: Path) -> None:
     rows, kept, _ = answers("words", tmp_path, min_confidence=0.0)
     assert [row["answer"] for row in rows] == [None] * 40
@@ -233,6 +236,7 @@ def test_documents_in_pieces_are_judged_by_all_their_rows(tmp_path: Path) -> Non
     assert all(row["answer"] is None and row["distance"] is not None for row in rows)
 
 
+@pytest.mark.slow
 def test_other_bounds_need_no_other_answers_and_a_kill_loses_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, teacher, pool, labelled = asked()
     section = Unlabelled(examples=("x",), min_confidence=0.5)

@@ -125,6 +125,7 @@ def dense(form: Any) -> Tensor:
 # --- what is read ---
 
 
+@pytest.mark.slow
 @every_kind
 def test_in_training_the_teacher_reads_its_own_tokens_of_the_texts_that_were_counted(kind: str) -> None:
     both = pair(kind)
@@ -140,6 +141,7 @@ def test_in_training_the_teacher_reads_its_own_tokens_of_the_texts_that_were_cou
         assert torch.equal(both.task.teacher_labels(ours.labels), theirs.labels)
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_smaller_student_says_of_counted_texts_what_the_teacher_says_of_its_tokens(kind: str) -> None:
     both = pair(kind)
@@ -157,6 +159,7 @@ def test_the_smaller_student_says_of_counted_texts_what_the_teacher_says_of_its_
     assert abs(loss.item()) < 1e-4
 
 
+@pytest.mark.slow
 @over_a_vocabulary
 def test_other_texts_are_read_by_the_teacher_in_the_students_pieces(kind: str) -> None:
     both = pair(kind)
@@ -194,6 +197,7 @@ def test_words_that_replace_others_are_the_students_and_the_teachers_by_their_nu
 # --- what was stored ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "form"), [
     (kind, form) for kind in KINDS for form in ("dense", "hidden", "top_k", "samples")
     if form != "hidden" or kind != "text-classification"])
@@ -257,6 +261,7 @@ def test_stored_answers_are_held_against_labels_by_the_teachers_numbers(
 # --- how it is measured ---
 
 
+@pytest.mark.slow
 @over_a_vocabulary
 def test_a_teacher_is_measured_over_all_of_its_tokens_and_compared_over_the_students(kind: str) -> None:
     both = pair(kind)
@@ -282,6 +287,7 @@ def test_a_teacher_is_measured_over_all_of_its_tokens_and_compared_over_the_stud
     assert any("on tokens that the student does not have" in remark for remark in remarks)
 
 
+@pytest.mark.slow
 @over_a_vocabulary
 def test_bits_per_byte_are_of_each_models_own_tokens_and_know_no_difference_where_there_is_none(kind: str) -> None:
     both = pair(kind)
@@ -307,6 +313,7 @@ def test_bits_per_byte_are_of_each_models_own_tokens_and_know_no_difference_wher
 # --- what it costs, and what is refused ---
 
 
+@pytest.mark.slow
 @every_kind
 def test_what_it_costs_other_texts_is_said_in_words(kind: str) -> None:
     both = pair(kind)

@@ -35,12 +35,14 @@ def vocabulary(tokens: int = 200, always: int = 20) -> Vocabulary:
     return Vocabulary(tokens, always, lambda kept: kept / tokens)
 
 
+@pytest.mark.slow
 def test_without_a_limit_every_depth_is_a_candidate_with_all_tokens() -> None:
     found = candidates(bert(), None, vocabulary())
     assert [one.layers for one in found] == [6, 5, 4, 3, 2, 1]
     assert all(one.tokens is None and one.kept == 1.0 for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.4, 0.3])
 def test_candidates_are_as_large_as_said_and_below_the_limit_by_less_than_a_token(share: float) -> None:
     teacher = bert()
@@ -76,6 +78,7 @@ def test_a_token_is_as_large_as_its_rows(config: hf.PreTrainedConfig, model: typ
     assert size_of_a_token(model(config)) == each
 
 
+@pytest.mark.slow
 def test_of_two_stacks_each_may_be_cut() -> None:
     config = hf.T5Config(d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=4, num_decoder_layers=2, vocab_size=64)
     found = candidates(hf.T5ForConditionalGeneration(config), None, None)
@@ -84,6 +87,7 @@ def test_of_two_stacks_each_may_be_cut() -> None:
     assert [one.depth for one in found] == sorted((one.depth for one in found), reverse=True)
 
 
+@pytest.mark.slow
 def test_stages_are_cut_together() -> None:
     config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[4, 6], layer_type="basic")
     found = candidates(hf.ResNetForImageClassification(config), None, None)
@@ -116,6 +120,7 @@ def test_where_no_whole_layers_read_the_texts_the_narrower_ones_that_do_are_trie
     assert finalists([lacking, slim], in_tokens=True) == [slim]
 
 
+@pytest.mark.slow
 def test_where_none_reads_nearly_all_of_the_texts_the_one_that_reads_most_is_a_candidate() -> None:
     teacher = hf.BertForSequenceClassification(hf.BertConfig(num_hidden_layers=1, **{**WIDE, "intermediate_size": 128}))
     most = size(teacher) - 150 * 16  # whole layers have room for 50 tokens, and with half of the neurons for all but a few
@@ -221,11 +226,13 @@ def test_of_a_smaller_hidden_state_the_deepest_of_each_width_is_tried() -> None:
     assert [(each.layers, each.hidden) for each in finalists(slim)] == [(4, 0.25), (2, 0.5), (1, 0.75)]
 
 
+@pytest.mark.slow
 def test_a_limit_that_nothing_fits_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="no number of layers and tokens stays below the limit"):
         finalists(candidates(bert(), 10, vocabulary()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "ways"), [("gemma4", [6, 5, 4, 3, 2]), ("nemotron-h", [4, 3])])
 def test_numbers_of_layers_that_a_class_does_not_run_with_are_no_candidates(family: str, ways: list[int]) -> None:
     """Gemma 4's last layer attends to all: one alone is another than its first. Of few of Nemotron-H's none attends."""
@@ -272,6 +279,7 @@ def test_of_layers_in_parallel_lists_the_tokens_are_cut() -> None:
     assert [list(each.spec) for each in found] == [["vocabulary"]]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_cut_at_all_is_refused_by_name() -> None:
     teacher = hf.MobileNetV1ForImageClassification(hf.MobileNetV1Config(depth_multiplier=0.25, image_size=32))
     with pytest.raises(CompatibilityError, match=r"student: MobileNetV1ForImageClassification has no stack of layers to cut.*"

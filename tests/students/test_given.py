@@ -45,6 +45,7 @@ def test_stages_are_mapped_one_by_one() -> None:
     assert automatic_layer_map(convnext(1, 2), convnext(2, 4)) == {"stages": (1, 3, 5)}
 
 
+@pytest.mark.slow
 def test_stacks_that_do_not_correspond_are_left_out() -> None:
     assert automatic_layer_map(bert(2), convnext(2, 4)) == {}
     assert automatic_layer_map(convnext(1, 1, 1), convnext(2, 4)) == {}

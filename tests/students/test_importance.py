@@ -64,6 +64,7 @@ def by_hand(model: nn.Module, units: Units, unit: int, example: dict[str, Tensor
     return (found[0] - found[1]) / (2 * step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ffn", "heads"])
 def test_it_equals_the_slope_of_the_loss_measured_by_hand(kind: Kind) -> None:
     model = bert() if kind == "ffn" else next(one for one in FAMILIES if one.name == "vit").build().double()
@@ -90,6 +91,7 @@ def test_of_the_hidden_state_all_weights_count_and_tied_ones_once() -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_order_of_the_examples_changes_nothing_and_parts_add_up() -> None:
     model, examples = bert(), texts(4)
     units = units_of(model, "ffn")
@@ -101,6 +103,7 @@ def test_order_of_the_examples_changes_nothing_and_parts_add_up() -> None:
         torch.testing.assert_close(score, (parts[0][name] + 3 * parts[1][name]) / 4, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 def test_padding_has_no_influence() -> None:
     model, examples = bert(), texts(3)
     units = units_of(model, "ffn")
@@ -126,6 +129,7 @@ def test_gains_and_losses_of_several_examples_do_not_cancel() -> None:
     assert found["weight"].tolist() == [3.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "why"), [(None, "it is 0, or none has a label"), (0.0, "it is 0, or none has a label"),
                                            (float("nan"), "it is not finite")])
 def test_examples_that_say_nothing_are_refused(loss: float | None, why: str) -> None:

@@ -58,6 +58,7 @@ def storages(model: nn.Module) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @torch.no_grad()
 def test_the_student_gives_what_the_teacher_cut_in_place_gives(family: Family, tmp_path: Path) -> None:
@@ -86,6 +87,7 @@ def test_the_student_gives_what_the_teacher_cut_in_place_gives(family: Family, t
     assert names_of_ties(loaded) == names_of_ties(student)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "bart", "swin"])
 def test_every_layer_answers_to_its_source_and_the_last_to_the_last(name: str) -> None:
     expected = {
@@ -383,6 +385,7 @@ def test_a_quantised_teacher_is_refused() -> None:
         by_layers(teacher, 2)
 
 
+@pytest.mark.slow
 def test_a_head_that_reads_layers_by_number_keeps_reading_the_same_ones() -> None:
     config = hf.DPTConfig(
         image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,

@@ -54,6 +54,7 @@ def test_at_first_adapters_change_nothing_and_they_alone_are_trained(family) -> 
     assert Recorder(made.model).stacks[0].depth == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [llama, gpt2])
 def test_what_is_written_is_a_plain_model_with_the_adapters_merged(family, tmp_path: Path) -> None:
     made = trained(student(family))
@@ -65,6 +66,7 @@ def test_what_is_written_is_a_plain_model_with_the_adapters_merged(family, tmp_p
     assert has_adapters(made.model)
 
 
+@pytest.mark.slow
 def test_a_stage_begins_from_the_merged_weights_with_new_adapters(tmp_path: Path) -> None:
     made = trained(student())
     save_student(made.model, None, tmp_path / "stage")
@@ -79,6 +81,7 @@ def test_a_stage_begins_from_the_merged_weights_with_new_adapters(tmp_path: Path
     assert not torch.allclose(logits(made.model), logits(by_layers(llama(), 2).model), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_merge_that_changes_what_is_computed_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trained(student())
     save_student(made.model, None, tmp_path / "student", example={"input_ids": IDS})

@@ -33,6 +33,7 @@ def trained(shared: nn.Module, spec: Lora) -> nn.Module:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's, where a tied layer is named
 @pytest.mark.parametrize(("family", "spec"), [
     (llama, Lora(r=2)), (gpt2, Lora(r=2, alpha=3.0)), (llama, Lora(r=2, targets=("lm_head", "q_proj"))),
@@ -61,6 +62,7 @@ def test_a_new_part_changes_nothing_and_the_shared_student_stays_as_it_is() -> N
     assert all(torch.equal(value, before[name]) for name, value in shared.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_part_of_another_student_is_refused(tmp_path: Path) -> None:
     write_part(trained(gpt2(), Lora(r=2)), Lora(r=2), tmp_path / "part")
     with pytest.raises(CompatibilityError, match="no part of this student can be read there"):

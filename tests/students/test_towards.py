@@ -99,6 +99,7 @@ def test_of_a_teacher_padded_with_zero_units_it_is_the_small_model(units: Any, s
         torch.testing.assert_close(one, expected, rtol=0, atol=0 if share == 1 else 1e-15, msg=name)
 
 
+@pytest.mark.slow
 def test_by_importance_the_first_are_not_taken_where_others_matter() -> None:
     small = bert(8, 2, 16, seed=1)
     teacher = padded(small, drawn=True)
@@ -119,6 +120,7 @@ def test_of_the_same_sizes_it_is_what_it_is_without(units: Any) -> None:
     torch.testing.assert_close(other.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_layers_are_those_that_they_are_compared_with() -> None:
     """Of two layers the second of four and the fourth."""
     teacher, student = bert(16, 4, 32, layers=4), bert(8, 2, 16, seed=2)

@@ -72,6 +72,7 @@ def logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "targets", "inputs"), TIED.values(), ids=TIED)
 def test_what_is_written_computes_what_was_trained(
     build: Callable[[], hf.PreTrainedModel], targets: tuple[str, ...], inputs: Mapping[str, Tensor], tmp_path: Path
@@ -90,6 +91,7 @@ def test_what_is_written_computes_what_was_trained(
     torch.testing.assert_close(logits(again, inputs), own, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [llama, gpt2, bart, bert_lm])
 def test_a_config_says_that_its_model_is_untied(build: Callable[[], hf.PreTrainedModel], tmp_path: Path) -> None:
     model = adapted(build, ("lm_head", "decoder") if build is bert_lm else ("lm_head",))

@@ -56,6 +56,7 @@ def strings(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
 # --- tokenizers ---
 
 
+@pytest.mark.slow
 @every_kind
 def test_counted_texts_are_made_of_the_same_pieces_by_numbers_that_follow_the_old_ones(kind: str) -> None:
     before, after, kept = cut(kind)
@@ -66,6 +67,7 @@ def test_counted_texts_are_made_of_the_same_pieces_by_numbers_that_follow_the_ol
         assert after.decode(after(text)["input_ids"]) == before.decode(before(text)["input_ids"])
 
 
+@pytest.mark.slow
 @every_kind
 def test_every_other_text_comes_back_as_it_came_back_before_and_no_more_of_it_is_unknown(kind: str) -> None:
     before, after, _ = cut(kind)
@@ -80,6 +82,7 @@ def test_every_other_text_comes_back_as_it_came_back_before_and_no_more_of_it_is
             assert new.count(after.unk_token_id) <= old.count(unknown), text
 
 
+@pytest.mark.slow
 @every_kind
 def test_every_single_character_is_read_that_was_read_before_wherever_it_stands(kind: str) -> None:
     before, after, _ = cut(kind)
@@ -90,6 +93,7 @@ def test_every_single_character_is_read_that_was_read_before_wherever_it_stands(
             assert strings(after, text).count(after.unk_token) <= strings(before, text).count(before.unk_token), text
 
 
+@pytest.mark.slow
 @every_kind
 def test_it_is_the_same_once_it_is_saved_and_found_by_its_folder(kind: str, tmp_path: Path) -> None:
     before, after, _ = cut(kind)
@@ -121,6 +125,7 @@ def test_special_and_added_tokens_stay_and_stand_where_they_stood(kind: str) -> 
     assert padded[0].count(after.pad_token_id) or after.pad_token == after.eos_token
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", speaking.CLASSES)
 def test_every_class_of_tokenizers_makes_of_its_files_what_it_made_of_the_whole(name: str, tmp_path: Path) -> None:
     before = speaking.CLASSES[name]()
@@ -199,6 +204,7 @@ def test_more_tokens_are_the_first_of_the_others_with_what_leads_to_them(kind: s
     refuse_other_pieces(before, after, speaking.SOME)
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_number_of_tokens_is_kept_to_with_the_most_used_among_them(kind: str) -> None:
     before, _, plain = cut(kind)
@@ -247,6 +253,7 @@ def test_changed_words_are_counted_by_hand_on_a_line() -> None:
                             "none has become unknown")
 
 
+@pytest.mark.slow
 @every_kind
 def test_no_word_of_the_counted_texts_has_changed(kind: str) -> None:
     before, after, _ = cut(kind)
@@ -348,6 +355,7 @@ def said(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow
 @every_model
 def test_a_model_says_of_kept_tokens_what_it_said(name: str) -> None:
     model, smaller, tokenizer, kept = whole_and_cut(name)
@@ -357,6 +365,7 @@ def test_a_model_says_of_kept_tokens_what_it_said(name: str) -> None:
     assert torch.allclose(said(smaller, ids), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_model
 def test_it_is_smaller_by_the_rows_that_are_gone_those_of_tied_tensors_once(name: str) -> None:
     model, smaller, _, kept = whole_and_cut(name)
@@ -372,6 +381,7 @@ def _names(model: PreTrainedModel, tensor: torch.Tensor) -> str:
     return " ".join(name for name, one in model.named_parameters(remove_duplicate=False) if one is tensor)
 
 
+@pytest.mark.slow
 @every_model
 def test_it_loads_from_its_folder_as_it_is(name: str, tmp_path: Path) -> None:
     model, smaller, tokenizer, kept = whole_and_cut(name)
@@ -384,6 +394,7 @@ def test_it_loads_from_its_folder_as_it_is(name: str, tmp_path: Path) -> None:
     assert smaller.get_input_embeddings().padding_idx == loaded.get_input_embeddings().padding_idx
 
 
+@pytest.mark.slow
 @every_model
 def test_numbers_in_its_configs_stand_for_the_same_tokens(name: str) -> None:
     model, smaller, tokenizer, _ = whole_and_cut(name)
@@ -407,6 +418,7 @@ def test_tokens_that_are_held_back_go_with_their_rows_and_others_are_held_back_b
     assert named_in_configs(model) == {1, 2, 9}
 
 
+@pytest.mark.slow
 @every_model
 def test_it_shares_what_the_whole_one_shares_and_trains(name: str) -> None:
     model, smaller, tokenizer, _ = whole_and_cut(name)
@@ -426,6 +438,7 @@ def test_it_shares_what_the_whole_one_shares_and_trains(name: str) -> None:
     assert smaller.get_input_embeddings().weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [
     lambda: hf.Gemma4ForCausalLM(hf.Gemma4TextConfig(
         vocab_size=60, vocab_size_per_layer_input=60, hidden_size_per_layer_input=4, head_dim=8, global_head_dim=8,

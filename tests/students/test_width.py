@@ -137,6 +137,7 @@ def _numbers(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_narrower_bert_is_the_one_that_is_sliced_by_hand() -> None:
     teacher = hf.BertForSequenceClassification(hf.BertConfig(**WIDE, num_labels=3)).eval()
     neurons, heads, state = torch.arange(0, 24, 2), torch.tensor([1, 2, 5, 7]), torch.arange(1, 32, 2)
@@ -166,6 +167,7 @@ def test_a_narrower_bert_is_the_one_that_is_sliced_by_hand() -> None:
     assert (config.intermediate_size, config.num_attention_heads, config.hidden_size) == (12, 4, 16)
 
 
+@pytest.mark.slow
 def test_silent_numbers_of_the_hidden_state_can_go_but_for_what_its_norms_divide_by() -> None:
     teacher = lively(llama(rms_norm_eps=1e-12))
     silent = torch.arange(0, 32, 2)
@@ -188,6 +190,7 @@ def test_silent_numbers_of_the_hidden_state_can_go_but_for_what_its_norms_divide
         torch.testing.assert_close(student(ids).logits, teacher(ids).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_of_heads_that_share_keys_the_best_group_or_as_many_of_each_group_stay() -> None:
     def last(model: nn.Module, units: Sequence[Units]) -> dict[str, Tensor]:
         return {one.name: torch.arange(one.count).double() for one in units}
@@ -206,6 +209,7 @@ def test_of_heads_that_share_keys_the_best_group_or_as_many_of_each_group_stay()
     assert torch.equal(within.model.layers[0].self_attn.k_proj.weight, teacher.model.layers[0].self_attn.k_proj.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "fields"),
     [
@@ -264,6 +268,7 @@ def test_weights_that_are_made_anew_when_a_model_is_loaded_are_not_cut() -> None
     assert cut(marian, ffn=0.5).config.encoder_ffn_dim == 12
 
 
+@pytest.mark.slow
 def test_each_round_cuts_a_part_and_measures_what_is_left_of_what_is_left() -> None:
     teacher = llama(intermediate_size=160)
     seen: list[tuple[int, nn.Module]] = []
@@ -282,6 +287,7 @@ def test_each_round_cuts_a_part_and_measures_what_is_left_of_what_is_left() -> N
     assert [indices.tolist() for indices in kept.values()] == [[*range(40)]] * 3
 
 
+@pytest.mark.slow
 def test_what_was_thought_least_of_at_first_may_be_what_stays() -> None:
     teacher = llama(intermediate_size=160)
     asked: list[int] = []
@@ -307,6 +313,7 @@ def test_a_cut_is_written_and_read_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_layers_are_cut_first_and_the_rest_of_them_is_made_narrower() -> None:
     teacher = hf.BertForSequenceClassification(hf.BertConfig(**{**WIDE, "num_hidden_layers": 4})).eval()
     student = by_layers(teacher, {"keep": [0, 3]})

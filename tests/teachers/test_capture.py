@@ -67,6 +67,7 @@ def test_dense_float32_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert cached.dims().classes == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dense_in_half_the_bytes_is_rounded_and_nothing_else(dtype: str, tmp_path: Path) -> None:
     live, batches = classifier(), classifier_batches()
@@ -86,6 +87,7 @@ def test_an_example_is_found_in_whatever_batch_it_stands(tmp_path: Path) -> None
                                atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["mean", "first", "last"])
 def test_embeddings_come_back_one_per_example(tmp_path: Path, how: Any) -> None:
     live, batches = classifier(), classifier_batches()
@@ -125,6 +127,7 @@ def test_chosen_hidden_states_come_back_in_their_places(tmp_path: Path) -> None:
     assert cached.dims().widths == {"layers": (32,) * 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [{"layers": (4,)}, {}])
 def test_states_of_more_layers_serve_who_compares_fewer(tmp_path: Path, wanted: dict[str, tuple[int, ...]]) -> None:
     live, batches = classifier(), classifier_batches()
@@ -263,6 +266,7 @@ def test_rows_of_another_task_are_refused(tmp_path: Path) -> None:
         other(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "difference"), [
     (Keep("dense"), "kind: top_k -> dense"), (Keep("top_k", k=7), "k: 5 -> 7"),
     (Keep("top_k", k=5, temperatures=(1.0, 3.0)), r"temperatures: 1\.0 -> 1\.0, 3\.0"),
@@ -337,6 +341,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {one.name: one.read_bytes() for one in sorted(path.iterdir()) if not one.name.endswith(".lock")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["dense", "hidden", "top_k", "samples"])
 def test_a_capture_that_was_killed_continues_to_the_same_bytes(form: Any, tmp_path: Path) -> None:
     live, data = LanguageModel(), prepared(some_texts())

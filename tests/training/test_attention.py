@@ -27,6 +27,7 @@ def gradients(family: Family, model: Any, *, halved: bool, within: Any = None) -
     return torch.cat([one.grad.flatten() for one in model.parameters() if one.grad is not None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CHOSEN, ids=lambda one: one.name)
 def test_gradients_are_as_near_to_the_exact_ones(family: Family) -> None:
     model = family.build()

@@ -183,6 +183,7 @@ def normed() -> nn.Module:
     return made
 
 
+@pytest.mark.slow
 def test_running_statistics_are_averaged_and_what_is_not_trained_stays(tmp_path: Path) -> None:
     class Statistics(TrainerCallback):
         seen: list[Tensor] = []
@@ -252,6 +253,7 @@ def test_the_best_may_be_older_than_the_mean(tmp_path: Path) -> None:
     assert made.averaging.described == "the weights as they were trained: their mean had not begun"
 
 
+@pytest.mark.slow
 def test_a_student_in_half_precision_has_a_mean_in_float32(tmp_path: Path) -> None:
     torch.manual_seed(0)
     watch = Watch()

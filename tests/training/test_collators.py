@@ -53,6 +53,7 @@ def test_pairs_through_the_seq2seq_collator_have_the_models_own_loss(tmp_path: P
     assert first_loss(tmp_path, model, data, collator, own) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_method_for_decoder_inputs_has_its_own_loss(tmp_path: Path) -> None:
     torch.manual_seed(0)
     own = pairs.tokenizer("bart")
@@ -99,6 +100,7 @@ def test_labels_padded_by_a_token_are_refused(tmp_path: Path, collator: Any) -> 
         first_loss(tmp_path, model, data, collator(own, label_pad_token_id=1), own)
 
 
+@pytest.mark.slow
 def test_causal_models_learn_through_the_language_modelling_collator(tmp_path: Path) -> None:
     own, model = byte_tokenizer(), llama()
     data = datasets.Dataset.from_dict({"text": sentences(12)}).map(lambda batch: own(batch["text"]), batched=True)
@@ -107,6 +109,7 @@ def test_causal_models_learn_through_the_language_modelling_collator(tmp_path: P
     assert first_loss(tmp_path, model, data, collator, own) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [hf.DataCollatorForTokenClassification, hf.DataCollatorForSeq2Seq])
 def test_causal_models_learn_from_labels_that_are_given(tmp_path: Path, make: Any) -> None:
     """Prompts hidden from the loss, as instruction data come."""
@@ -119,6 +122,7 @@ def test_causal_models_learn_from_labels_that_are_given(tmp_path: Path, make: An
     assert first_loss(tmp_path, model, data, collator, own) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_packed_rows_have_the_models_own_loss_and_are_measured_one_by_one(tmp_path: Path) -> None:
     own, model = byte_tokenizer(), llama()
     model.config.use_cache = False  # with a cache, transformers lets documents of a row see each other
@@ -184,6 +188,7 @@ def test_the_default_collators_pad_where_a_tokenizer_is_given(tmp_path: Path) ->
         first_loss(tmp_path, model, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["label", "labels", "label_ids"])
 def test_a_function_collates_whatever_the_labels_are_called(tmp_path: Path, label: str) -> None:
     model, own = classifier(), tiny.tokenizer()

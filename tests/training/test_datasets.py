@@ -63,6 +63,7 @@ def test_lists_and_torch_datasets_are_taken(tmp_path: Path) -> None:
     assert losses(one) == losses(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unused", [True, False])
 def test_each_model_gets_the_inputs_that_it_takes(tmp_path: Path, unused: bool) -> None:
     """Token types are for BERT, and not for DistilBERT beside it."""
@@ -196,6 +197,7 @@ def test_what_a_stream_cannot_do_is_refused(tmp_path: Path) -> None:
 # --- several to measure on ---
 
 
+@pytest.mark.slow
 def test_several_datasets_are_measured_by_name(tmp_path: Path) -> None:
     parts = {"whole": tokenised(), "half": tokenised(10)}
     made = trainer(tmp_path, evaluated=datasets.DatasetDict(parts),
@@ -247,6 +249,7 @@ def test_examples_without_a_label_are_answered_by_the_teacher_alone(tmp_path: Pa
     assert distance(weights(made), weights(alone)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.75, {"linear": [0.0, 1.0]}])
 def test_a_trainer_takes_a_share_of_unlabelled_examples(tmp_path: Path, share: Any) -> None:
     made = trainer(tmp_path, half_unlabelled(), unlabelled_share=share, options={"max_steps": 5})

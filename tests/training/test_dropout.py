@@ -25,6 +25,7 @@ def keep_whole_paths(model: nn.Module) -> None:
             holder.drop_prob = 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_without_dropout_training_is_certain(family: Family) -> None:
     model = family.build().train()

@@ -90,6 +90,7 @@ def test_counting_leaves_everything_as_it_was(tmp_path: Path) -> None:
     assert all(one.grad is None for one in made.student.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_term_over_a_step_costs_a_forward_more_only_where_steps_are_cut(tmp_path: Path, accumulate: int) -> None:
     made = trainer(tmp_path, data=rows(), objectives=[Term(DIST())], gradient_accumulation_steps=accumulate)

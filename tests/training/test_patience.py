@@ -56,6 +56,7 @@ class Asked:
 # --- the measure ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 5, 24])
 def test_kl_is_the_mean_over_examples_whatever_the_batches(tmp_path: Path, size: int) -> None:
     made = trainer(tmp_path, **BY_KL, per_device_eval_batch_size=size)
@@ -81,6 +82,7 @@ def test_of_several_labels_it_is_the_sum_over_them(tmp_path: Path) -> None:
     assert made.evaluate()["eval_kl"] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unpacked", "masked", "seq2seq"])
 def test_over_a_vocabulary_it_is_the_mean_over_tokens(tmp_path: Path, kind: str) -> None:
     made = language(kind, tmp_path, **BY_KL, evaluated=True)
@@ -94,6 +96,7 @@ def test_over_a_vocabulary_it_is_the_mean_over_tokens(tmp_path: Path, kind: str)
     assert made.evaluate()["eval_kl"] == pytest.approx(np.mean(rows), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_asked_once_about_the_same_data(tmp_path: Path) -> None:
     made = trainer(tmp_path, **BY_KL, max_steps=3)
     asked = Asked(made.teacher.model)
@@ -157,6 +160,7 @@ def by_series(
     return found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patience", "ends", "best"), [(1, 3, 2), (2, 4, 2), (3, 5, 2), (4, 6, 6), (9, 6, 6)])
 def test_it_ends_when_nothing_became_better_and_keeps_the_best(tmp_path: Path, patience: int, ends: int, best: int) -> None:
     seen: dict[int, dict[str, Tensor]] = {}

@@ -176,6 +176,7 @@ def test_a_checkpoint_of_as_large_steps_is_continued(made: dict[str, Any], tmp_p
         assert checkpoint_of(way, arguments(tmp_path / "none")) is None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_how_it_was_made(tmp_path: Path) -> None:
     made = trainer(tmp_path, args=arguments(tmp_path, save_strategy="steps", save_steps=1, gradient_accumulation_steps=2))
     made.train()

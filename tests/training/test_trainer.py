@@ -141,6 +141,7 @@ def test_own_measures_see_logits_and_labels_in_the_datas_order(tmp_path: Path) -
             assert seen[0].label_ids[index] == batch.labels.item()
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_may_go_by_a_measure_of_ones_own(tmp_path: Path) -> None:
     values = iter([1.0, 3.0, 2.0])
     made = trainer(
@@ -151,6 +152,7 @@ def test_the_best_checkpoint_may_go_by_a_measure_of_ones_own(tmp_path: Path) -> 
     assert (made.state.best_metric, made.state.best_global_step) == (3.0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["causal", "seq2seq", "masked"])
 def test_measures_over_a_vocabulary_get_all_logits(tmp_path: Path, kind: str) -> None:
     made = language_trainer(kind, tmp_path)
@@ -211,6 +213,7 @@ def test_what_the_best_checkpoint_goes_by_is_a_measure_that_there_is(tmp_path: P
     refused(tmp_path, "eval_strategy: got 'steps', and there is no eval_dataset", {"eval_strategy": "steps", "eval_steps": 1})
 
 
+@pytest.mark.slow
 def test_less_is_better_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     numbers = tokenised().map(lambda row: {"label": float(row["label"])})
     terms = [Term(Labels())]
@@ -222,6 +225,7 @@ def test_less_is_better_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert made.state.best_metric == min(entry["eval_rmse"] for entry in made.state.log_history if "eval_rmse" in entry)
 
 
+@pytest.mark.slow
 def test_an_undefined_measure_is_worse_than_any_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     numbers = tokenised().map(lambda row: {"label": float(row["label"])})
     equal = numbers.map(lambda row: {"label": 0.5})
@@ -243,6 +247,7 @@ def test_an_undefined_measure_is_worse_than_any_and_said_once(tmp_path: Path, ca
 # --- saving ---
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_student_that_from_pretrained_loads(tmp_path: Path) -> None:
     made = trainer(tmp_path / "out", terms=[Term(Labels()), Term(Hidden())], teacher=classifier(layers=2, hidden_size=24))
     made.train()

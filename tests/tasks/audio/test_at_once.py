@@ -71,6 +71,7 @@ def test_of_given_durations_it_makes_what_transformers_does_in_training() -> Non
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)  # what norms have seen
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("training", [False, True])
 def test_neighbours_and_padding_have_no_influence(training: bool) -> None:

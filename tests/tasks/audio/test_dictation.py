@@ -98,6 +98,7 @@ def test_a_prompt_is_what_transformers_makes_of_language_and_task(speech: str, w
     assert (made.model.generation_config.language, made.model.generation_config.task) == ("<|zh|>", "transcribe")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("several", "language", "said"), [
     (True, None, "knows several languages; say which"), (True, "fr", "got 'fr'; expected one of "),
     (False, "zh", "knows English alone")])
@@ -134,6 +135,7 @@ def test_losses_are_those_of_logits_without_a_prompts_rows(english: Ready) -> No
     assert float(ours) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["english", "moonshine"])
 def test_a_batch_has_no_influence_on_what_one_sound_is_answered(kind: str, request: pytest.FixtureRequest) -> None:
     """Moonshine normalises over all of a sound's time, its padding included, where nothing is done about it."""
@@ -160,6 +162,7 @@ def test_moonshine_alone_hears_what_transformers_lets_it_hear(moonshine: Ready) 
         assert (made.model(**batch.student).logits - expected).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_teacher_and_student_hear_their_own_mel_bins_and_number_tokens_as_they_do(speech: str, tmp_path: Path) -> None:
     """As large-v3 and v2: 128 bins and 80, and a language more, after which all tokens have other numbers."""
     teacher = writers.folder(tmp_path / "v3", ("en", "zh", "yue"), bins=24)

@@ -67,6 +67,7 @@ def folder(place: Path, kind: str) -> str:
     return str(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(FAMILIES))
 def test_every_frame_is_answered_as_transformers_answers_it_alone(kind: str, tmp_path: Path) -> None:
     loaded, plain = recogniser(ModelSource(model=folder(tmp_path, kind)), labelled=True), model(kind)
@@ -85,6 +86,7 @@ def test_every_frame_is_answered_as_transformers_answers_it_alone(kind: str, tmp
             assert (together[row, own[row]] - alone).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["w2v-bert", "sew"])
 def test_rows_are_what_is_answered_and_hidden_states_the_layers_own(kind: str, tmp_path: Path) -> None:
     task, splits = understood(utterances(tmp_path / "d"), broken="skip")

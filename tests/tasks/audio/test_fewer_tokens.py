@@ -30,6 +30,7 @@ def smaller(task: Any, train: Any, teacher: Loaded, **spec: Any) -> Loaded:
     return start_student(StudentSpec(vocabulary=VocabularySpec(**spec)), task, teacher, smaller=counted)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whisper", "with times", "moonshine"])
 def test_tokens_of_no_transcript_go_and_every_prompt_and_time_stays(kind: str, tmp_path: Path) -> None:
     place = writers.moonshine_folder(tmp_path / "teacher", pairs=writers.PAIRS) if kind == "moonshine" else writers.folder(
@@ -49,6 +50,7 @@ def test_tokens_of_no_transcript_go_and_every_prompt_and_time_stays(kind: str, t
         assert ours.text(ours.ids(text)) == text
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_what_its_teacher_says_of_the_same_pieces(tmp_path: Path) -> None:
     place = writers.folder(tmp_path / "teacher", pairs=writers.PAIRS, times=True)
     task, splits, teacher = ready(speakers.utterances(tmp_path / "speech"), place, language="en")
@@ -63,6 +65,7 @@ def test_it_is_compared_with_what_its_teacher_says_of_the_same_pieces(tmp_path: 
     assert float(apart.abs().max()) < 1e-6, "it is its teacher, without some outputs"
 
 
+@pytest.mark.slow
 def test_texts_between_times_are_counted_as_they_are_read(tmp_path: Path) -> None:
     place = writers.folder(tmp_path / "teacher", pairs=writers.PAIRS, times=True)
     speech = Path(speakers.utterances(tmp_path / "speech"))

@@ -140,6 +140,7 @@ def test_sounds_without_the_same_moments_are_refused_or_left_out(tmp_path: Path,
         task.prepare(split, made.processor, made.processor, training=True)
 
 
+@pytest.mark.slow
 def test_frames_of_a_recogniser_are_of_the_same_moments(tmp_path: Path, frames: str) -> None:
     clean = [speakers.spoken(text, seed=number) for number, text in enumerate(TEXTS)]
     split = table(tmp_path / "d", clean, text=list(TEXTS))
@@ -178,6 +179,7 @@ def test_a_teacher_that_writes_hears_its_own_sounds(tmp_path: Path, whisper: str
     torch.testing.assert_close(asked["input_features"], alone.student["input_features"][:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classes", "frames", "writes"])
 def test_sounds_that_one_of_both_cannot_hear_are_refused_or_left_out_for_both(
     tmp_path: Path, kind: str, frames: str, whisper: str

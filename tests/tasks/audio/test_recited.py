@@ -92,6 +92,7 @@ def test_durations_lie_along_a_sound_as_a_models_own_speech_of_it_does() -> None
     assert along(mels, said, right[:1]).sum() == 1
 
 
+@pytest.mark.slow
 def test_a_teacher_says_how_long_tokens_last_in_the_datas_own_sounds(folder: Path, teacher: Loaded) -> None:
     task, rows = understood(folder)
     task = task.adapted_to(teacher)
@@ -123,6 +124,7 @@ def test_durations_of_a_column_are_learnt_as_they_are(folder: Path, teacher: Loa
     assert made.prosody.share.sum().item() == pytest.approx(len(made.after))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"t1": [3, 4]}, r"not one for each of its tokens, or do not add up.*\(in one, 2 add up to 7, of 6 tokens"),
     ({"t0": [1, 1, 1, 1]}, "4 add up to 4, of 4 tokens"), ({"t2": None}, "1 of 3 examples")])
@@ -183,6 +185,7 @@ def test_tokens_have_to_be_the_teachers_and_none_of_them_the_first(folder: Path,
 # --- whose voice ---
 
 
+@pytest.mark.slow
 def test_speakers_and_languages_are_known_by_number_or_by_vector(folder: Path, tmp_path: Path) -> None:
     many = loaded(Path(reciters.folder(tmp_path / "many", num_speakers=3, num_languages=2)))
     task, rows = understood(folder, {"who": [2, 0, 1], "tongue": [1, 1, 0]}, speaker="who", language="tongue")
@@ -200,6 +203,7 @@ def test_speakers_and_languages_are_known_by_number_or_by_vector(folder: Path, t
     assert "speaker_ids" not in batch.student
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "more", "section", "words"), [
     ({"num_speakers": 3}, {}, {}, r"data\.speaker: the model knows 3 by number.*0 to 2"),
     ({"num_speakers": 3}, {"who": [0, 3, 1]}, {"speaker": "who"}, "'who' holds 3"),
@@ -220,6 +224,7 @@ def test_a_voice_that_the_model_is_not_told_or_does_not_know_is_refused(
 # --- signals ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "told"), [("at once", "step by step"), ("step by step", "at once")])
 def test_either_family_learns_the_frames_of_the_other_where_durations_are_given(
     folder: Path, teacher: Loaded, student: str, told: str

@@ -146,6 +146,7 @@ def test_a_student_learns_from_all_kinds_of_data_and_is_read_by_transformers(
     assert printed == [[theirs.strip()]]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_said_before_a_run(tmp_path: Path) -> None:
     ask: dict[str, Any] = {
         "task": "speech-recognition", "teacher": spectral.folder(tmp_path / "teacher"), "student": {"layers": 1},

@@ -89,6 +89,7 @@ def near(got: Any, expected: Any) -> None:
     assert np.abs(np.asarray(got) - np.asarray(expected)).max() < NEAR
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_is_written_is_the_class_in_other_words(made: Made) -> None:
     """Without an exporter: the parts one after the other, of batches and alone."""
@@ -116,6 +117,7 @@ def test_what_is_written_is_the_class_in_other_words(made: Made) -> None:
                 torch.testing.assert_close(frames[row, : durations[row].sum()], alone.spectrogram[0], atol=NEAR, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_text_of_one_frame_is_one(tmp_path: Path) -> None:
     made = Made(tmp_path, "at once")

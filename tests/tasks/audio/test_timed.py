@@ -94,6 +94,7 @@ def test_a_share_learns_times_behind_the_prompt_that_asks_for_them(half: Ready) 
     assert counted["rows"] == sum(len(text) + 1 if one else len(writes.ids("ab cd")) + 1 for one in forms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_share_of_none_or_all_is_none_or_all(speech: str, whisper: str, share: float) -> None:
     task, splits, made = ready(speech, whisper, language="en", timestamps=share)

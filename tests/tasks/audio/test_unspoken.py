@@ -62,6 +62,7 @@ def pool(task: TextToSpeech, texts: tuple[str, ...] = MORE, **columns: list[Any]
     return task.unlabelled(Dataset.from_dict({"text": list(texts), **columns}), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["at once", "step by step"])
 def test_what_is_learnt_of_a_text_without_a_sound_is_what_the_teacher_speaks(
     tmp_path: Path, folder: Path, name: str
@@ -120,6 +121,7 @@ def test_a_teacher_speaks_a_text_once_however_often_it_is_asked(
     assert asked == [len(MORE)]
 
 
+@pytest.mark.slow
 def test_what_a_teacher_does_not_end_is_left_out_and_counted(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_text_with_more_tokens_than_places_is_refused_before_it_is_spoken(tmp_
             joined(None, pool(task, ("ab" * 30, "ab"))), teacher.processor, None, training=True)
 
 
+@pytest.mark.slow
 def test_what_a_recogniser_hears_otherwise_is_left_out_of_what_the_teacher_speaks(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

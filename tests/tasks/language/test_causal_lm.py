@@ -188,6 +188,7 @@ def test_labels_of_transformers_own_collators_mean_the_same() -> None:
     assert nll.mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_outputs_that_no_token_uses_change_nothing(tmp_path: Path) -> None:
     from stilla.tasks.language.token_exam import measured, unused_mass
 
@@ -286,6 +287,7 @@ def loss_of(place: str, precision: str) -> float:
     return row_measures(rows.logits, rows.labels).nll.mean().item()
 
 
+@pytest.mark.slow
 def test_precisions_of_a_teacher_that_only_answers(tmp_path: Path) -> None:
     place = folder(tmp_path / "llama", llama(), byte_tokenizer())
     said = [loss_of(place, precision) for precision in ("float32", "bfloat16", "int8")]
@@ -304,6 +306,7 @@ def test_a_teacher_in_four_bits_says_nearly_the_same(tmp_path: Path) -> None:
     assert small == pytest.approx(whole, abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_model_that_sees_what_it_predicts_is_refused(tmp_path: Path) -> None:
     task, _ = task_of([{"text": "the cat sat"}] * 4, pack=False)
     source = ModelSource(model=folder(tmp_path, bert_lm(), bert_lm_tokenizer()))

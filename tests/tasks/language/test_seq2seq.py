@@ -41,6 +41,7 @@ START = {"t5": "<pad>", "bart": "</s>", "mbart": "yy_YY", "marian": "<pad>"}
 TARGET = {"t5": "{} </s>", "bart": "<s> {} </s>", "mbart": "{} </s> yy_YY", "marian": "{} </s>"}
 
 
+@pytest.mark.slow
 @families
 def test_labels_are_the_target_and_the_decoder_reads_what_stands_before_each(family: str) -> None:
     batch = prepared(family).collate([1, 0])
@@ -55,6 +56,7 @@ def test_labels_are_the_target_and_the_decoder_reads_what_stands_before_each(fam
     assert "decoder_attention_mask" not in batch.student  # what is behind a target is never looked at
 
 
+@pytest.mark.slow
 @families
 def test_rows_are_the_models_own_logits_with_labels(family: str) -> None:
     model, task = pairs.model(family), task_of(ROWS)
@@ -73,6 +75,7 @@ def test_rows_are_the_models_own_logits_with_labels(family: str) -> None:
         batch.student["attention_mask"].sum()), "examples": 3}
 
 
+@pytest.mark.slow
 @families
 def test_padding_has_no_influence(family: str) -> None:
     model, task, data = pairs.model(family), task_of(ROWS), prepared(family)
@@ -103,6 +106,7 @@ def test_tokens_that_are_numbered_otherwise_are_refused_with_the_way_out() -> No
         task_of(ROWS).prepare(Dataset.from_dict(ROWS), pairs.processor("t5"), other, training=True)
 
 
+@pytest.mark.slow
 def test_a_target_that_is_too_long_or_was_cut_has_no_end(caplog: pytest.LogCaptureFixture) -> None:
     for family in pairs.FAMILIES:
         with caplog.at_level(logging.WARNING):
@@ -195,6 +199,7 @@ def test_targets_that_are_null_or_empty_are_refused_or_skipped(text: str | None)
     assert kept.keys.tolist() == [0]
 
 
+@pytest.mark.slow
 @families
 def test_a_model_is_loaded_with_what_its_decoder_begins_with(family: str, tmp_path: Path) -> None:
     task = task_of(ROWS)

@@ -42,6 +42,7 @@ def logits(made: Recommendation, model: Any, batch: Batch, side: Side) -> torch.
         return made.signals(model(**batch[side.value]), batch, side).logits.logits  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize("training", [True, False])
 def test_a_teacher_reads_what_stands_before_and_is_asked_the_same(mask: float | None, training: bool) -> None:
@@ -76,6 +77,7 @@ def test_as_much_as_a_student_reads_is_no_more() -> None:
     assert plain.of_teacher() is plain
 
 
+@pytest.mark.slow
 @KINDS
 def test_answers_are_stored_by_what_the_teacher_reads(mask: float | None) -> None:
     made, student, teacher = told(mask)

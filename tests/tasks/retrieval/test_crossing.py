@@ -122,6 +122,7 @@ def rows_of(said: Signals) -> Any:
 # --- what is learnt ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [False, True], ids=["one tokenizer", "two tokenizers"])
 def test_every_candidate_is_scored_with_its_query_as_the_data_have_them(tmp_path: Path, pieces: bool) -> None:
     """Whatever the student puts before its texts, and however it reads them."""
@@ -167,6 +168,7 @@ def _likelihood(s: Any, t: Any) -> Any:
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "oracle"), [
     (Margins(), lambda s, t: (((s[:, :1] - s[:, 1:]) - (t[:, :1] - t[:, 1:])) ** 2).mean(-1)),
     (Logits(temperature=1.0), _kl), (Listwise(top=2), _likelihood)], ids=["margins", "logits", "listwise"])
@@ -270,6 +272,7 @@ def recipe(place: Path, **changes: Any) -> dict[str, Any]:
             "data": {**data, **changes.get("data", {})}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"distill": {"objectives": [{"kind": "embedding"}]}}, r"\(embedding\): `embedding` compares the vectors.*gives none"),
     ({"distill": {"objectives": [{"kind": "similarities"}]}}, r"`similarities` compares the vectors.*teacher gives none"),

@@ -95,6 +95,7 @@ def test_texts_by_themselves_have_vectors_and_no_rows(tmp_path: Path, teacher: L
     assert not task.has_labels
 
 
+@pytest.mark.slow
 def test_pairs_have_a_cosine_and_a_score(tmp_path: Path, teacher: Loaded) -> None:
     file = scored(tmp_path / "s.jsonl", 10)
     task, splits = bound({"train": file, "validation": file}, score_range=[0, 5])
@@ -166,6 +167,7 @@ def test_labels_need_something_beside_what_answers(tmp_path: Path) -> None:
     assert not task.idle([Term(Contrastive())])
 
 
+@pytest.mark.slow
 def test_a_split_is_measured_as_what_it_is(tmp_path: Path, teacher: Loaded) -> None:
     task, splits = bound({"train": texts(tmp_path / "t.jsonl"), "validation": scored(tmp_path / "s.jsonl"),
                           "test": search(tmp_path / "search")}, score_range=[0, 5])
@@ -196,6 +198,7 @@ def test_pairs_of_the_same_text_are_equally_near() -> None:
     assert spearman.compute(pairs, scores) == pytest.approx(spearmanr(exact, scores).statistic, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_a_search_finds_what_trec_eval_finds(tmp_path: Path, similarity: str) -> None:
     trec = pytest.importorskip("pytrec_eval")
@@ -219,6 +222,7 @@ def test_a_search_finds_what_trec_eval_finds(tmp_path: Path, similarity: str) ->
     assert answers.keys.tolist() == list(range(9))
 
 
+@pytest.mark.slow
 def test_each_query_is_looked_for_among_the_answers_to_all(tmp_path: Path, teacher: Loaded) -> None:
     said_twice = sentences(6)
     file = lines(tmp_path / "p.jsonl", [{"query": one, "positive": one} for one in said_twice])
@@ -233,6 +237,7 @@ def test_each_query_is_looked_for_among_the_answers_to_all(tmp_path: Path, teach
     assert not is_weak(task.exam(), answers)
 
 
+@pytest.mark.slow
 def test_texts_by_themselves_are_held_against_the_teachers_vectors(tmp_path: Path, teacher: Loaded) -> None:
     file = texts(tmp_path / "t.jsonl", 20)
     task, splits = bound({"train": file, "validation": file})
@@ -248,6 +253,7 @@ def test_texts_by_themselves_are_held_against_the_teachers_vectors(tmp_path: Pat
     assert found == pytest.approx((ours * theirs).sum(-1).mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["texts", "triples"])
 def test_a_cache_gives_the_teachers_vectors_back(tmp_path: Path, teacher: Loaded, kind: str) -> None:
     file = texts(tmp_path / "t.jsonl", 9) if kind == "texts" else triples(tmp_path / "t.jsonl", 9)
@@ -333,6 +339,7 @@ def test_mistakes_in_the_data_are_said(tmp_path: Path, rows: Any, said_of_it: An
         bound({"train": file, "validation": file}, **said_of_it)
 
 
+@pytest.mark.slow
 def test_fewer_numbers_than_the_teachers_are_the_recipes_and_can_be_measured(tmp_path: Path, teacher: Loaded) -> None:
     file, pairs = texts(tmp_path / "t.jsonl"), scored(tmp_path / "s.jsonl")
     task, _ = bound({"train": file, "validation": pairs}, score_range=[0, 5], dimensions=8)
@@ -348,6 +355,7 @@ def test_fewer_numbers_than_the_teachers_are_the_recipes_and_can_be_measured(tmp
             bound(splits, score_range=[0, 5], dimensions=width)[0].adapted_to(teacher)
 
 
+@pytest.mark.slow
 def test_beginnings_of_vectors_are_measured_as_cut_vectors_are(tmp_path: Path, teacher: Loaded) -> None:
     pairs, path = scored(tmp_path / "s.jsonl"), _with_training(search(tmp_path / "search"))
     task, splits = bound({"train": path, "validation": pairs}, score_range=[0, 5], matryoshka=[4, 8])
@@ -373,6 +381,7 @@ def test_beginnings_of_vectors_are_measured_as_cut_vectors_are(tmp_path: Path, t
     assert values["ndcg_at_10_first_4"] != values["ndcg_at_10"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said_of_it", "words"), [
     ({"matryoshka": [8, 32]}, "got 32, and the student's vectors have 32 numbers"),
     ({"matryoshka": [8], "dimensions": 8}, "got 8, and the student's vectors have 8 numbers"),
@@ -396,6 +405,7 @@ def test_beginnings_need_an_objective_that_teaches_them(tmp_path: Path) -> None:
     assert "what the first 8 numbers of a vector say" in task.idle([Term(Similarities(first=[4]))])[0]
 
 
+@pytest.mark.slow
 def test_a_folder_cuts_texts_where_the_recipe_does(tmp_path: Path, teacher: Loaded) -> None:
     library = pytest.importorskip("sentence_transformers")
     made, splits = bound({"train": texts(tmp_path / "train.jsonl")}, max_length=6)

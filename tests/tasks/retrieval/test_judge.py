@@ -68,6 +68,7 @@ def scores(made: Loaded, length: int = 64) -> Any:
     return answered(made.model, tokens, lambda said: said["logits"])[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [True, False])
 @pytest.mark.parametrize("kind", ["llama", "tied", "capped", "positions"])
 def test_a_score_is_by_how_much_yes_is_likelier_than_no(tmp_path: Path, kind: str, left: bool) -> None:

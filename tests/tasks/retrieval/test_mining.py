@@ -136,6 +136,7 @@ def test_of_a_folder_the_whole_corpus_is_searched_and_nothing_relevant_found(tmp
                         "mined_2": found.documents[2]}
 
 
+@pytest.mark.slow
 def test_vectors_are_the_teachers_with_its_prompts_and_blocks_change_nothing(
     tmp_path: Path, teacher: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_vectors_are_the_teachers_with_its_prompts_and_blocks_change_nothing(
     assert max(map(len, expected)) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, teacher: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

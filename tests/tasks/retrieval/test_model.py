@@ -36,6 +36,7 @@ def encoded(path: str, texts: list[str], kind: Kind | None = None, **options: An
     return np.asarray(encode(texts, batch_size=5, show_progress_bar=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("pooling", ["mean", "first", "last", "max"])
 @pytest.mark.parametrize("normalised", [True, False])
@@ -45,6 +46,7 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path: Path, pooling: Any
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(1, np.linalg.norm(theirs, axis=-1).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [None, "query", "document"])
 def test_prompts_stand_before_texts_of_their_kind(tmp_path: Path, kind: Kind | None) -> None:
     path = folder(tmp_path, prompts={"query": "song the ", "document": "soup a ", "usual": "old "}, default="usual")
@@ -54,6 +56,7 @@ def test_prompts_stand_before_texts_of_their_kind(tmp_path: Path, kind: Kind | N
     assert np.abs(ours - plain).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_layers_after_the_pooling_are_read_and_written(tmp_path: Path) -> None:
     layers = [Layer(32, 24, bias=True, activation="tanh"), Layer(24, 16)]
     path = folder(tmp_path, dense=layers)
@@ -63,6 +66,7 @@ def test_layers_after_the_pooling_are_read_and_written(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoded(path, TEXTS).shape, (len(TEXTS), 16))
 
 
+@pytest.mark.slow
 def test_fewer_numbers_are_the_first_of_all(tmp_path: Path) -> None:
     path = folder(tmp_path)
     ours = embed(loaded(path), TEXTS, [None] * len(TEXTS))[:, :8]
@@ -71,6 +75,7 @@ def test_fewer_numbers_are_the_first_of_all(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs, axis=-1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_padding_has_no_influence(tmp_path: Path) -> None:
     model, reader = (one := loaded(folder(tmp_path))).model, one.processor
     inputs = reader.tokenizer(TEXTS[:6], padding=True, return_tensors="pt")
@@ -83,6 +88,7 @@ def test_padding_has_no_influence(tmp_path: Path) -> None:
         torch.testing.assert_close(said, padded, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_students_folder_is_one_of_sentence_transformers(tmp_path: Path) -> None:
     teacher = loaded(folder(tmp_path / "teacher"))
     student = by_layers(teacher.model, 2).model
@@ -100,6 +106,7 @@ def test_a_students_folder_is_one_of_sentence_transformers(tmp_path: Path) -> No
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [T5EncoderModel, T5Model])
 def test_an_encoder_of_two_is_taken_alone_and_comes_back_from_its_folder(tmp_path: Path, kind: Any) -> None:
     torch.manual_seed(0)
@@ -113,6 +120,7 @@ def test_an_encoder_of_two_is_taken_alone_and_comes_back_from_its_folder(tmp_pat
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_narrower_student_gets_a_layer_to_its_teachers_width_which_is_saved_with_it(tmp_path: Path) -> None:
     teacher = loaded(folder(tmp_path / "teacher"))
     as_embedder(teacher.model, Shape("mean", True, width=32))
@@ -128,6 +136,7 @@ def test_a_narrower_student_gets_a_layer_to_its_teachers_width_which_is_saved_wi
     torch.testing.assert_close(short.projections[0].linear.weight, student.projections[0].linear.weight)
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_what_is_saved(tmp_path: Path) -> None:
     teacher = loaded(folder(tmp_path / "teacher"))
     student = with_adapters(by_layers(teacher.model, 2), Lora(r=2)).model
@@ -137,6 +146,7 @@ def test_adapters_are_merged_into_what_is_saved(tmp_path: Path) -> None:
     np.testing.assert_allclose(embed(loaded(tmp_path / "student"), TEXTS, [None] * len(TEXTS)), said, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_can_be_copied_and_sent_to_another_process(tmp_path: Path) -> None:
     teacher = loaded(folder(tmp_path, dense=[Layer(32, 8)]))
     expected = embed(teacher, TEXTS, [None] * len(TEXTS))

@@ -53,6 +53,7 @@ def tokens(inputs: Any) -> list[list[int]]:
     return [row[mask.bool()].tolist() for row, mask in zip(inputs["input_ids"], inputs["attention_mask"])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", FORMS)
 @pytest.mark.parametrize("training", [True, False])
 def test_a_teacher_scores_its_own_texts_of_the_same_candidates(tmp_path: Path, rows: dict[str, Any], training: bool) -> None:

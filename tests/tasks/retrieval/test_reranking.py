@@ -161,6 +161,7 @@ def test_every_pair_that_is_measured_is_known_by_its_own_row(tmp_path: Path, tea
     assert prepared.keys.tolist() == [0, 2, 1, 3]  # one that stands there twice is one candidate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pairs", "lists", "triples", "search"])
 def test_rankings_are_those_of_trec_eval(tmp_path: Path, teacher: Loaded, kind: str) -> None:
     trec = pytest.importorskip("pytrec_eval")
@@ -247,6 +248,7 @@ def test_scores_are_learnt_as_they_are_and_say_no_right_or_wrong(tmp_path: Path,
     assert set(values(task, asked(task, splits["validation"], teacher)["teacher"])) == {"ndcg_at_10", "teacher_kendall"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("says", "expected"), [(IDENTITY, IDENTITY), (SIGMOID, SIGMOID), (None, IDENTITY)])
 @pytest.mark.parametrize("how", ["layers", "fresh", "given"])
 def test_a_students_folder_gives_our_scores_in_sentence_transformers(

@@ -125,6 +125,7 @@ def test_unlabelled_queries_may_share_documents_with_what_is_measured_and_are_le
     assert any("1 of 3 examples stand in validation or test data" in note for note in notes), notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"teacher": "two"}, "has 2 outputs; expected one score"),
     ({"distill": {"objectives": [{"kind": "margins"}]}}, "use `ranking`"),

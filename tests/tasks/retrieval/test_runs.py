@@ -132,6 +132,7 @@ def test_a_given_student_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     assert loaded(run.student).model.width == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"evaluate": {"baseline": True}}, "evaluate.baseline: learns from labels alone"),
     ({"distill": {"objectives": [{"kind": "labels"}]}}, "these data say of no example what is right"),

@@ -62,6 +62,7 @@ def test_fewer_numbers_are_the_principal_components(tmp_path: Path) -> None:
     assert (kept**2).sum() == pytest.approx(best, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [
     {}, {"normalised": False}, {"prompts": {"query": "the ", "all": "new "}, "default": "all"}],
                          ids=["plain", "of any length", "prompts"])
@@ -123,6 +124,7 @@ def test_other_tasks_have_no_tables(tmp_path: Path) -> None:
     assert any(re.search(r"student\.static: is for task: embedding", one) for one in problems), problems
 
 
+@pytest.mark.slow
 def test_a_check_asks_no_teacher_about_each_token_and_says_what_that_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_check_needs_no_model_of_the_teacher(setting: Mapping[str, Any], tmp_p
     assert found.estimate is not None
 
 
+@pytest.mark.slow
 def test_texts_without_a_vector_are_named_and_counted_before_a_run(setting: Mapping[str, Any], tmp_path: Path) -> None:
     said = setting["said"]
     lacking = stored(tmp_path / "some.npz", said[1:-2], setting["rows"][1:-2])

@@ -38,6 +38,7 @@ def trained(model: torch.nn.Module) -> None:
                 value.normal_(std=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, {"targets": ["query", "dense"]}])
 def test_the_encoder_learns_through_adapters_and_every_head_itself(made: Made, lora: dict[str, object]) -> None:
     student, _ = started(made, **lora)
@@ -55,6 +56,7 @@ def test_the_encoder_learns_through_adapters_and_every_head_itself(made: Made, l
         assert torch.equal(student.model.eval()(**batch.student)["logits"], plain.model.eval()(**batch.student)["logits"])
 
 
+@pytest.mark.slow
 def test_they_are_merged_into_the_whole_and_the_folder_of_every_head(made: Made, tmp_path: Path) -> None:
     student, loaded = started(made)
     trained(student.model)
@@ -76,6 +78,7 @@ def test_they_are_merged_into_the_whole_and_the_folder_of_every_head(made: Made,
     assert whole.head("words").bert is whole.encoder is not student.model.encoder
 
 
+@pytest.mark.slow
 def test_a_later_stage_begins_with_what_an_earlier_one_has_merged(made: Made, tmp_path: Path) -> None:
     student, loaded = started(made)
     trained(student.model)

@@ -26,6 +26,7 @@ def changed(made: Made, **section: Any) -> tuple[Recipe, Several]:
     return made.recipe.model_copy(update={"data": data}), Several(made.task.parts, data, made.task.start)
 
 
+@pytest.mark.slow
 def test_how_often_a_task_comes_is_nothing_to_what_its_teacher_is_asked(made: Made) -> None:
     plain = caching.asked(made.recipe, made.task, made.teacher)
     assert caching.asked(*changed(made, temperature=5.0), made.teacher) == plain
@@ -36,6 +37,7 @@ def test_how_often_a_task_comes_is_nothing_to_what_its_teacher_is_asked(made: Ma
     assert caching.asked(*changed(made, parts=lengths), made.teacher) != plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 5.0])
 def test_a_capture_asks_about_all_examples_once(made: Made, tmp_path: Path, temperature: float) -> None:
     recipe, task = changed(made, temperature=temperature)

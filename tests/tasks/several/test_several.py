@@ -73,6 +73,7 @@ def batch_of(made: Made, examples: list[int], split: str = "validation") -> Any:
     return prepared.collate([prepared.examples[one] for one in examples])
 
 
+@pytest.mark.slow
 def test_examples_stand_in_one_table_and_each_task_gets_its_own_back(made: Made) -> None:
     assert {split: len(one) for split, one in made.splits.items()} == {"train": 168, "validation": 64, "test": 84}
     words, rows = data.part_of(made.splits["train"], "words")
@@ -96,6 +97,7 @@ def test_every_task_is_bound_by_its_own_data(made: Made) -> None:
     assert made.task.parts["words"].class_names() == setting.TAGS
 
 
+@pytest.mark.slow
 def test_the_student_is_one_encoder_of_fewer_layers_with_its_teachers_heads(made: Made) -> None:
     student = made.student().model
     assert isinstance(student, SeveralModel)
@@ -258,6 +260,7 @@ def test_it_is_saved_as_a_whole_and_a_plain_folder_for_every_head(made: Made, tm
         Several({"others": made.task.parts["words"]}, made.task.section).load(ModelSource(model=str(tmp_path)), labelled=True)
 
 
+@pytest.mark.slow
 def test_each_head_is_saved_with_the_length_at_which_its_texts_were_cut(tmp_path: Path) -> None:
     plain = setting.parts(tmp_path)
     plain["topics"]["data"]["max_length"] = 9
@@ -312,6 +315,7 @@ def test_words_that_a_masked_model_proposes_are_for_a_task_by_itself(made: Made)
         task.settled(made.recipe.teacher, made.recipe.student)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_cannot_answer_is_named_by_its_task(made: Made, tmp_path: Path) -> None:
     """Its head is for other labels; it is not there at all."""
     task = Several(made.bound.parts, _all_of_the_start(made))
@@ -351,6 +355,7 @@ def test_a_table_of_one_task_is_not_taken_for_several(made: Made) -> None:
         tasks.find("several").understand(made.recipe.data, {"new": Dataset.from_dict({"text": ["a"], "label": ["food"]})})
 
 
+@pytest.mark.slow
 def test_the_temperature_says_how_often_a_task_comes(tmp_path: Path) -> None:
     made = Made(tmp_path, temperature=100.0)
     prepared = made.task.prepare(made.splits["train"], made.teacher.processor, made.teacher.processor, training=True)

@@ -74,6 +74,7 @@ def whole(made: Made, **stores: str) -> tuple[Recipe, Task, Loaded, Prepared]:
     return made.recipe.model_copy(update={"data": section}), task, made.teacher, prepared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["topics", "words"])
 def test_a_task_by_itself_reads_what_was_said_to_it_among_several(made: Made, tmp_path: Path, name: str) -> None:
     places = captured(*whole(made), path=str(tmp_path / "both"))
@@ -84,6 +85,7 @@ def test_a_task_by_itself_reads_what_was_said_to_it_among_several(made: Made, tm
     assert calls == []
 
 
+@pytest.mark.slow
 def test_so_it_is_of_one_teacher_with_a_head_for_each(made: Made, tmp_path: Path) -> None:
     """A folder of it is a plain model, which says what the whole says."""
     folder = str(tmp_path / "teacher")
@@ -106,6 +108,7 @@ def test_so_it_is_of_one_teacher_with_a_head_for_each(made: Made, tmp_path: Path
         assert calls == []
 
 
+@pytest.mark.slow
 def test_several_tasks_read_what_was_said_to_each_by_itself(made: Made, tmp_path: Path) -> None:
     for name in ("topics", "words"):
         captured(*alone(made, name), path=str(tmp_path / name))
@@ -119,6 +122,7 @@ def test_several_tasks_read_what_was_said_to_each_by_itself(made: Made, tmp_path
     assert {name: len(Store(tmp_path / name)) for name in ("topics", "words")} == there
 
 
+@pytest.mark.slow
 def test_only_the_part_is_asked_that_has_no_answers_yet(made: Made, tmp_path: Path) -> None:
     captured(*alone(made, "words"), path=str(tmp_path / "words"))
     recipe, task, teacher, prepared = whole(made, words=str(tmp_path / "words"))
@@ -129,6 +133,7 @@ def test_only_the_part_is_asked_that_has_no_answers_yet(made: Made, tmp_path: Pa
     assert topics != []
 
 
+@pytest.mark.slow
 def test_what_is_read_is_what_the_teachers_say(made: Made, tmp_path: Path) -> None:
     recipe, task, teacher, prepared = whole(made)
     captured(recipe, task, teacher, prepared, path=str(tmp_path / "both"))
@@ -146,6 +151,7 @@ def test_what_is_read_is_what_the_teachers_say(made: Made, tmp_path: Path) -> No
     assert torch.allclose(read.logits.logits, said.logits.logits, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "told"), [
     ({"max_length": 7}, "preparation.max_length"),
     ({"task": "token-classification"}, "task"),

@@ -43,6 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("students"))
 
 
+@pytest.mark.slow
 def test_all_heads_read_inputs_that_are_named_for_none(made: Made) -> None:
     student = made.student().model
     inputs = {"input_ids": torch.arange(4, 10)[None], "attention_mask": torch.ones(1, 6, dtype=torch.int64)}
@@ -54,6 +55,7 @@ def test_all_heads_read_inputs_that_are_named_for_none(made: Made) -> None:
     assert "hidden_states" not in named
 
 
+@pytest.mark.slow
 def test_what_layers_change_is_the_mean_over_the_tasks(made: Made) -> None:
     pattern, split = made.task.pattern(made.teacher), made.splits["train"]
     found = layering.influence_on_all(pattern, made.task, split, 8)

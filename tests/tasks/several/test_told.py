@@ -47,6 +47,7 @@ def whole(prepared: Prepared) -> Batch:
     return prepared.collate([prepared.examples[one] for one in range(len(prepared))])
 
 
+@pytest.mark.slow
 def test_every_teacher_reads_its_own(tmp_path: Path) -> None:
     section, splits = split_of(with_hints(tmp_path))
     task = Several.understand(section, splits)
@@ -64,6 +65,7 @@ def test_every_teacher_reads_its_own(tmp_path: Path) -> None:
         assert not torch.equal(part.student["input_ids"], own)
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_named_by_its_part(tmp_path: Path) -> None:
     parts = with_hints(tmp_path)
     parts["topics"]["teacher_data"] = {"text": "hints"}

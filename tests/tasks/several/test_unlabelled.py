@@ -74,6 +74,7 @@ def made(tmp_path: Path) -> Made:
                 words(tmp_path / "more.jsonl", "a new song", "some old bread", "the team"))
 
 
+@pytest.mark.slow
 def test_every_tasks_pool_stands_behind_the_labelled_examples(made: Made) -> None:
     pool = made.pool()
     assert pool is not None
@@ -88,12 +89,14 @@ def test_every_tasks_pool_stands_behind_the_labelled_examples(made: Made) -> Non
     assert data.are_unlabelled(own).tolist() == [False] * 48 + [True] * 3
 
 
+@pytest.mark.slow
 def test_without_any_there_is_no_pool(tmp_path: Path) -> None:
     plain = Made(tmp_path)
     assert plain.pool() is None
     assert plain.examples() is plain.splits["train"]
 
 
+@pytest.mark.slow
 def test_each_is_answered_by_its_own_teacher_and_its_label_is_not_counted(made: Made) -> None:
     examples = made.examples()
     prepared = made.task.prepare(examples, made.teacher.processor, made.teacher.processor, training=True)
@@ -130,6 +133,7 @@ def test_what_is_measured_in_its_task_is_left_out_and_counted_by_it(tmp_path: Pa
         Made(tmp_path, {"examples": str(tmp_path / "more.txt"), "overlap": "refuse"}).pool()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_with_its_task(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.parts\.words\.data\.unlabelled: .*nowhere"):
         Made(tmp_path, tagged=str(tmp_path / "nowhere.jsonl")).pool()
@@ -137,6 +141,7 @@ def test_what_is_wrong_is_said_with_its_task(tmp_path: Path) -> None:
         Made(tmp_path, tagged=texts(tmp_path / "columns.jsonl", json.dumps({"number": 1}))).pool()
 
 
+@pytest.mark.slow
 def test_filters_ask_the_tasks_own_teacher(tmp_path: Path) -> None:
     """Each keeps what a run of that task alone would keep."""
     lines = ["bread and salt", "old drum and song", "the team is good", "some water", "a new goal"]
@@ -192,6 +197,7 @@ def test_a_kind_of_which_an_epoch_takes_none_never_comes() -> None:
     assert cramped.seen(1, unlabelled=True) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_examples_are_counted_as_they_have_come(tmp_path: Path, temperature: float) -> None:
     lines = [f"bread and {one}" for one in range(30)]
@@ -219,6 +225,7 @@ def test_examples_are_counted_as_they_have_come(tmp_path: Path, temperature: flo
 # --- without any labels ---
 
 
+@pytest.mark.slow
 def test_a_task_without_labels_learns_from_its_teacher_alone(tmp_path: Path) -> None:
     made = Made(tmp_path)
     plain = made.recipe.model_dump(mode="json")

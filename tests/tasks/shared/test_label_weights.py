@@ -173,6 +173,7 @@ def test_what_is_not_known_is_not_judged() -> None:
 # --- from which probability on a label applies ---
 
 
+@pytest.mark.slow
 def test_chosen_thresholds_give_the_highest_f1_that_there_is() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (60, 4))

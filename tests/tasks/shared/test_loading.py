@@ -46,6 +46,7 @@ def load(task: TextClassification, folder: Path, *, labelled: bool = True, **sou
 # --- heads and labels ---
 
 
+@pytest.mark.slow
 def test_a_teacher_keeps_its_labels_and_weights(task: TextClassification, tmp_path: Path) -> None:
     model = load(task, bert_folder(tmp_path, **labels_of("good", "bad", "mixed"))).model
     assert model.config.id2label == {0: "good", 1: "bad", 2: "mixed"}
@@ -80,6 +81,7 @@ def test_a_model_to_be_trained_gets_a_head_and_keeps_its_body(
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, body.embeddings.word_embeddings.weight)
 
 
+@pytest.mark.slow
 def test_a_head_of_another_size_or_order_is_made_new_and_seeded_by_the_caller(
     task: TextClassification, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_number_has_one_output(tmp_path: Path) -> None:
 # --- precisions ---
 
 
+@pytest.mark.slow
 def test_a_teacher_comes_in_the_precision_asked_for(task: TextClassification, tmp_path: Path) -> None:
     bert_folder(tmp_path, num_labels=2)
     whole = load(task, tmp_path).model.eval()

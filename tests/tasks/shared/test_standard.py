@@ -176,6 +176,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bert_folder(tmp_path_factory.mktemp("bert"), num_labels=5)  # of no use here: the head will be a new one
 
 
+@pytest.mark.slow
 def test_shifted_and_scaled_numbers_are_learnt_as_well_as_plain_ones(folder: Path) -> None:
     *_, plain = learnt(folder, {"text": TEXTS, "heat": HEAT}, kind="regression")
     *_, moved = learnt(folder, {"text": TEXTS, "heat": [1e4 + 1e3 * one for one in HEAT]}, kind="regression")
@@ -185,6 +186,7 @@ def test_shifted_and_scaled_numbers_are_learnt_as_well_as_plain_ones(folder: Pat
     assert next(said) == pytest.approx(next(said), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_several_numbers_of_any_size_are_learnt_at_once_and_saved_in_their_own_units(folder: Path, tmp_path: Path) -> None:
     rows = {"text": TEXTS, "heat": HEAT, "price": PRICE}
     task, model, said = learnt(folder, rows)

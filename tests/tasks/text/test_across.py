@@ -84,6 +84,7 @@ def letters_of(batch: Batch, side: str, window: int, context: str) -> str:
     return "".join(context[place] for place in sorted(there)).replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_both_models_read_the_same_windows(ours: str, theirs: str) -> None:
     task, prepared = prepared_of(ours, theirs, length=30)
@@ -110,6 +111,7 @@ def blocks_of(batch: Batch, window: int, context: str) -> list[list[list[int]]]:
             for places, cut in zip(real, borders(ranks(context), *pieces))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_every_block_keeps_its_probability_exactly(ours: str, theirs: str) -> None:
     _, prepared = prepared_of(ours, theirs)

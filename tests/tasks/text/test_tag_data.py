@@ -103,6 +103,7 @@ def test_lists_may_be_written_into_cells(tmp_path: Any, write: Any) -> None:
     assert [one.entities for one in task.found.reading.examples(splits["train"])[0].values()] == SAID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("numbers", "names"), [
     (["Sentence: 1", "", "", "Sentence: 2"], ("Sentence #", "Word", "Tag")),
     ([0, 0, 0, 1], ("sentence_id", "words", "labels")),

@@ -44,6 +44,7 @@ def measured(names: tuple[str, ...], scheme: Scheme | None, said: list[list[str]
     return {metric.name: metric.compute(given.given, given.references) for metric in exam(names, scheme).metrics()}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # seqeval's own
 @pytest.mark.parametrize(("scheme", "oracle"), [("iob2", IOB2), ("bioes", IOBES)])
 def test_entities_are_measured_as_seqeval_does_strictly(scheme: Any, oracle: Any) -> None:

@@ -45,6 +45,7 @@ def logits(task: TokenClassification, model: Any, batch: Batch, side: Side) -> t
         return task.signals(model(**batch[side.value]), batch, side).logits.logits  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [taggers.wordpieces, taggers.byte_level, taggers.unigram])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_teacher_reads_the_document_and_is_asked_about_the_sentences_words(make: Any, training: bool) -> None:

@@ -390,6 +390,7 @@ def test_a_trainer_learns_from_batches_that_a_person_makes(tmp_path: Path) -> No
     assert found["eval_entity_f1"] == pytest.approx(metric.compute(said.given, said.references))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta", "modernbert", "gpt2", "qwen3"])
 def test_families_load_and_answer_for_every_word(family: str, tmp_path: Path) -> None:
     path = taggers.folder(tmp_path / family, family, tokenizer=taggers.unigram() if family == "deberta" else None)

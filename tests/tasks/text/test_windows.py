@@ -72,6 +72,7 @@ def test_short_texts_are_whole() -> None:
     assert cut == [Window(number, 0, len(one), 0, len(one)) for number, one in enumerate(examples)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 def test_every_word_of_a_long_document_is_answered_once_where_most_stands_around_it(overlap: float) -> None:
     draw = random.Random(1)

@@ -62,6 +62,7 @@ def by_pycocotools(made: list[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[float
     return float(run.stats[0]), float(run.stats[1]), np.array(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision_is_that_of_pycocotools(seed: int) -> None:
     made = pictures(seed=seed)

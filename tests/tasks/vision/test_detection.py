@@ -83,6 +83,7 @@ def test_classes_come_in_the_teachers_order_and_one_class_is_no_regression(tmp_p
     assert one.adapted_to(made).class_names() == ("b",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["detr", "yolos"])
 def test_targets_and_pixels_do_not_depend_on_the_neighbours(family: str, tmp_path: Path) -> None:
     task, splits = task_of(tmp_path)
@@ -202,6 +203,7 @@ def _bad(tmp_path: Path, box: list[float]) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("box", "words"), [
     ([70.0, 5, 10, 10], "1 of 2 boxes lie outside of their picture"),
     ([10.0, 5, 0, 10], "1 of 2 boxes have no size"),
@@ -357,6 +359,7 @@ def test_crowds_alone_are_nothing_to_learn(tmp_path: Path) -> None:
         Detection.understand(made, data.load(made, seed=0))
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     made = DetectionData(train=coco(tmp_path / "t", 6), validation=coco(tmp_path / "v"))
     (tmp_path / "t/2.png").write_bytes(b"no picture")

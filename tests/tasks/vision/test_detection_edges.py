@@ -72,11 +72,13 @@ def test_every_layers_distributions_mean_its_own_boxes(family: str, training: bo
         assert (one.edges.logits.softmax(-1).amax(-1) > 0.2).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_detectors_have_no_bins(family: str) -> None:
     assert bool(detectors.bins_of(model(family))) == (family in WITH_EDGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("student", "learnt"), [("d-fine", True), ("d-fine", False), ("rt-detr", True)])
 def test_a_cache_keeps_distributions_for_students_that_learn_them(student: str, learnt: bool) -> None:
     made = _drawn("d-fine")

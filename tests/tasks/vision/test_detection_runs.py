@@ -136,12 +136,14 @@ def test_the_program_beside_a_file_takes_pictures_on_end_where_all_others_lay(
             np.testing.assert_array_equal(found["inputs"]["pixel_values"], own)
 
 
+@pytest.mark.slow
 def test_files_that_would_find_other_things_are_refused_before_a_run(tmp_path: Path) -> None:
     student = folder(tmp_path / "student", "detr", seed=3)
     found = check(from_options(recipe(tmp_path, student={"model": student}, export=["int8"])))
     assert [one for one in found.problems if "int8: a DetrForObjectDetection finds other things in it" in one], found.problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"distill": {"objectives": [{"kind": "logits"}]}}, "a picture has objects in it"),
     ({"distill": {"objectives": [{"kind": "labels"}]}}, "use `objects` and `queries`"),

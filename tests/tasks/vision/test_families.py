@@ -98,6 +98,7 @@ def _with_config(place: Path, **changes: Any) -> str:
     return str(place)
 
 
+@pytest.mark.slow
 def test_a_pvt_has_as_many_outputs_as_its_labels_have_names(tmp_path: Path) -> None:
     """Its config keeps a number of its own, 1,000 where nothing says it, as in folders of transformers 4."""
     task = task_of(rows_of(4))

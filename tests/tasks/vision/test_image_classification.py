@@ -154,6 +154,7 @@ def test_augmentation_depends_on_seed_epoch_and_key_alone() -> None:
     assert not torch.equal(*pixels(twin, [0, 1], epoch=0))
 
 
+@pytest.mark.slow
 def test_the_loaders_processes_see_the_same_epoch() -> None:
     rows = rows_of()
     prepared = task_of(rows, augment="light").prepare(rows, image_processor(), None, training=True, seed=1)
@@ -452,6 +453,7 @@ def settings_of(processor: Any) -> dict[str, Any]:
     return _pixels.settings(processor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "section", "size"), [
     ({"config": {"image_size": 4}}, {}, 4), ({"config": {"hidden_size": 8}}, {}, 8), ({"layers": 1}, {}, 8),
     ({"model": "resnet"}, {"resolution": 32}, 32)])

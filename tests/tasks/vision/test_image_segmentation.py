@@ -81,6 +81,7 @@ def test_polygons_and_runs_become_shares_of_places(tmp_path: Path) -> None:
             np.testing.assert_allclose(shares, by_hand, atol=1 / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["numbers", "several", "folder"])
 def test_masks_without_classes_are_objects_of_one(tmp_path: Path, form: str) -> None:
     made = by_object(tmp_path / "f", 4) if form == "folder" else table(tmp_path / "t.parquet", 4, several=form == "several")
@@ -126,6 +127,7 @@ def test_crowds_are_measured_by_and_not_learnt(tmp_path: Path) -> None:
     assert len(targets(prepared.collate([0]), 0)) == len(numbers) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "words"), [
     ({"segmentation": [[1, 1, 4, 1]]}, r"1 of \d+ masks cannot be used: .*0.png\): it is .*expected polygons"),
     ({"segmentation": {"size": [9, 9], "counts": [81]}}, "runs are of 9 x 9 pixels, the picture has 48 x 40"),
@@ -245,6 +247,7 @@ def test_every_family_says_masks_on_the_grid_and_takes_gradients(family: str, tm
     assert any(float(weight.grad.abs().max()) > 0 for weight in one.model.parameters() if weight.grad is not None)
 
 
+@pytest.mark.slow
 def test_a_model_of_one_class_is_read_again_from_its_folder(tmp_path: Path) -> None:
     task, _ = bound(table(tmp_path / "t.parquet", 3), labels=["cell"])
     made = task.load(ModelSource(model=folder(tmp_path / "m")), labelled=False).model
@@ -273,6 +276,7 @@ def test_what_is_stored_of_a_teacher_is_what_it_said(tmp_path: Path) -> None:
     assert len({one.content for one in task.segments(batch)}) == 3
 
 
+@pytest.mark.slow
 def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
     task, _ = bound(coco(tmp_path / "d", 2))
     with pytest.raises(CompatibilityError, match="is a segformer; image-segmentation takes MaskFormer, Mask2Former and EoMT"):

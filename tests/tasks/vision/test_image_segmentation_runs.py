@@ -97,6 +97,7 @@ def test_a_teacher_of_things_and_stuff_is_trained_first_and_a_baseline_measured(
     assert all(isinstance(one, Overlays) and {"", "teacher", "student"} <= one.said.keys() for one in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "words"), [
     ({"distill": {"objectives": [{"kind": "logits"}]}}, "a picture has objects in it"),
     ({"distill": {"objectives": [{"kind": "objects"}]}}, "divided by the number of objects, which this task does not count"),
@@ -110,6 +111,7 @@ def test_what_makes_no_sense_is_said_before_a_run(tmp_path: Path, changes: dict[
     assert any(words in one for one in found), found
 
 
+@pytest.mark.slow
 def test_files_in_which_masks_would_be_others_are_refused_before_a_run(tmp_path: Path) -> None:
     student = folder(tmp_path / "student", "maskformer", seed=3)
     found = check(from_options(recipe(tmp_path, student={"model": student}, export=["int8"]))).problems

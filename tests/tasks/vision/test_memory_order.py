@@ -53,6 +53,7 @@ def test_scenes_lie_in_order(augment: str, tmp_path: Path) -> None:
     refuse_another_order(task.prepare(split, processor(32), processor(48), training=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("memory")
 def test_canvases_lie_in_order(tmp_path: Path) -> None:
     task, splits = detection(tmp_path)
@@ -61,6 +62,7 @@ def test_canvases_lie_in_order(tmp_path: Path) -> None:
     refuse_another_order(task.prepare(splits["train"], ours, theirs, training=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("memory")
 def test_pictures_with_texts_lie_in_order(tmp_path: Path) -> None:
     task, splits = understood(captioned(tmp_path / "x.parquet", 6))

@@ -102,6 +102,7 @@ def test_a_damaged_note_of_how_to_turn_a_picture_is_no_damage_of_the_picture() -
         assert seen(stored).shape == (4, 8, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
     bomb = written(PIL.Image.new("1", (13_000, 13_000)), "PNG")

@@ -99,6 +99,7 @@ def prepared(task: ObjectTask[Any], kind: str, split: Dataset, student: Loaded, 
     return task.prepare(split, own, theirs, training=True)
 
 
+@pytest.mark.slow
 @of_both
 def test_a_teacher_sees_its_own_picture_of_the_same_things_which_stay_where_they_are(kind: str, tmp_path: Path) -> None:
     task, split = task_of(kind)
@@ -123,6 +124,7 @@ def test_a_teacher_sees_its_own_picture_of_the_same_things_which_stay_where_they
                                equal_nan=True)
 
 
+@pytest.mark.slow
 def test_pictures_of_every_size_lie_on_canvases_of_their_own_column(tmp_path: Path) -> None:
     """Where a processor keeps shapes, a teacher's canvas is as large as its own pictures are, in whatever split."""
     task, split = task_of("boxes")
@@ -138,6 +140,7 @@ def test_pictures_of_every_size_lie_on_canvases_of_their_own_column(tmp_path: Pa
     assert batch.student["pixel_mask"].all()
 
 
+@pytest.mark.slow
 @of_both
 def test_a_teacher_that_is_the_student_has_nothing_to_teach_where_both_see_the_same(kind: str, tmp_path: Path) -> None:
     _, split = task_of(kind)
@@ -159,6 +162,7 @@ def test_a_teacher_that_is_the_student_has_nothing_to_teach_where_both_see_the_s
     assert isinstance(task.remembered(theirs, batch).logits, Dense)
 
 
+@pytest.mark.slow
 @of_both
 def test_who_is_asked_alone_reads_no_picture_of_another(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -174,6 +178,7 @@ def test_who_is_asked_alone_reads_no_picture_of_another(
         assert set(opened) == {column}
 
 
+@pytest.mark.slow
 @of_both
 def test_pictures_that_one_of_both_cannot_see_are_refused_or_left_out_for_both(kind: str, tmp_path: Path) -> None:
     split = KINDS[kind][0]()

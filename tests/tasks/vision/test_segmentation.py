@@ -116,6 +116,7 @@ def test_a_row_is_a_place_of_the_grid_and_the_middle_of_it_says_its_class(tmp_pa
     assert task.counts(batch) == {"rows": 128, "labelled": 120, "tokens": 2, "examples": 2, "pictures": 2}
 
 
+@pytest.mark.slow
 def test_garbage_where_nothing_is_labelled_changes_no_loss_of_labels_and_no_gradient(tmp_path: Path) -> None:
     task, split = bound(tmp_path, 2)
     one = loaded(task, segformer(tmp_path / "t"))
@@ -153,6 +154,7 @@ def test_a_picture_of_255_alone_adds_no_labelled_row_and_no_number_that_is_none(
     assert float(loss.detach()) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_resolution_is_brought_to_the_students_grid(tmp_path: Path) -> None:
     """Of smooth logits, a quarter's grid and the whole one say nearly the same; on one grid, exactly."""
     task, split = bound(tmp_path, 2)
@@ -232,6 +234,7 @@ def test_the_teachers_order_of_classes_is_taken(tmp_path: Path) -> None:
     assert torch.equal(after, torch.where(before == NO_ANSWER, NO_ANSWER, moved))
 
 
+@pytest.mark.slow
 def test_a_teacher_that_reduces_labels_wants_it_said(tmp_path: Path) -> None:
     task, _ = bound(tmp_path, 2)
     place = segformer(tmp_path / "t")
@@ -242,6 +245,7 @@ def test_a_teacher_that_reduces_labels_wants_it_said(tmp_path: Path) -> None:
     assert said.adapted_to(loaded(said, place)).class_names() == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("names", "words"), [
     (("sky", "sea"), "does not know 2 of the data's 3 labels"),
     (("one",), "answers with regression|has one output|gives"),

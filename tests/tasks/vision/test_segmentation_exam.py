@@ -56,6 +56,7 @@ def _near_by_hand(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 30), (100, 70)])
 def test_boundaries_are_those_of_the_slow_definition(shape: tuple[int, int]) -> None:
     draw = np.random.default_rng(3)
@@ -185,6 +186,7 @@ def test_a_model_knows_more_than_the_most_frequent_class_if_it_is_better_than_th
     assert not is_weak(exam(), answers(truth, truth))
 
 
+@pytest.mark.slow
 def test_models_are_asked_at_the_resolution_of_the_pictures(tmp_path: Path) -> None:
     task, split = bound(tmp_path, 5)
     one = loaded(task, segformer(tmp_path / "t", std=0.3))

@@ -132,6 +132,7 @@ def test_vectors_are_those_of_transformers(clip: Any) -> None:
     assert clip.model.width == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_a_text_has_the_same_vector_alone_and_beside_a_longer_one(
     name: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -98,6 +98,7 @@ def test_questions_come_from_lines_that_name_files_beside_them(llava: str, tmp_p
     assert learnt(task, splits["train"], made) == [f"{name}</s>" for name in NAMES]
 
 
+@pytest.mark.slow
 def test_conversations_have_their_pictures_where_they_say(llava: str, tmp_path: Path) -> None:
     task, splits, made = ready(llava, tellers.talked(tmp_path, 2))
     assert learnt(task, splits["train"], made) == ["red</s>yes</s>", "green and blue</s>yes</s>"]
@@ -130,6 +131,7 @@ def says(content: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}, {"role": "assistant", "content": "red"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "words"), [
     ({"images": ["0.png"], "messages": says("<image><image> Which?")}, r"has 2 places for the 1 pictures beside it"),
     ({"images": ["0.png"], "messages": says([{"type": "image", "image": "0.png"}])}, r"names a picture within a message"),
@@ -248,6 +250,7 @@ def test_padding_and_other_pictures_have_no_influence(tmp_path: Path, captions: 
                                atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_teacher_with_four_times_the_tokens_of_a_picture_answers_for_the_same_rows(tmp_path: Path, captions: str) -> None:
     task, splits, teacher = ready(tellers.folder(tmp_path / "t", size=64), captions, instruction="What?")
     student = task.load(ModelSource(model=tellers.folder(tmp_path / "s", size=32, seed=1)), labelled=True)
@@ -305,6 +308,7 @@ def test_what_would_cut_a_picture_is_left_out_and_longer_answers_are_cut_alike(
     assert task.decoded(both.labels[0].tolist()) == "a red square</s>"[:8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("section", "student", "teacher", "who", "alone"), [
     (20, 512, 512, r"raise data\.max_length, or", r"raise data\.max_length, or"),
     (None, 512, 20, "the teacher reads no more: make pictures smaller", "a model reads no more: make pictures smaller"),

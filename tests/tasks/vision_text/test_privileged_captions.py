@@ -71,6 +71,7 @@ def read(made: Loaded, inputs: Any) -> list[str]:
             for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"])]
 
 
+@pytest.mark.slow
 def test_a_teacher_is_asked_in_its_words_about_its_pictures_and_the_same_answers_are_rows(models: dict[int, str]) -> None:
     split = table()
     task, student, teacher = both(task_of(split), models)
@@ -109,6 +110,7 @@ def test_one_that_sees_and_is_asked_the_same_has_nothing_to_teach(models: dict[i
     torch.testing.assert_close(ours.logits.hidden, theirs.logits.hidden)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_what_is_stored_of_a_teacher_depends_on_its_own_pictures_and_questions(models: dict[int, str]) -> None:
     split = table()
     task, student, teacher = both(task_of(split), models)
@@ -134,6 +136,7 @@ def test_a_teacher_may_see_more_pictures_than_its_student(models: dict[int, str]
     assert read(student, batch.student)[0].count("<image>") == 4
 
 
+@pytest.mark.slow
 def test_texts_are_asked_for_in_the_teachers_words_and_learnt_after_the_students(models: dict[int, str]) -> None:
     split = table()
     task, _, teacher = both(task_of(split), models)
@@ -150,6 +153,7 @@ def test_texts_are_asked_for_in_the_teachers_words_and_learnt_after_the_students
     assert "Which colour, 0?" in read(teacher, batch.teacher)[0]
 
 
+@pytest.mark.slow
 def test_what_one_of_both_cannot_see_or_read_is_refused_or_left_out_for_both(models: dict[int, str]) -> None:
     large: list[bytes | None] = [picture(number, 40) for number in range(4)]
     large[1] = b"no picture"
@@ -189,6 +193,7 @@ def test_where_no_column_asks_there_are_no_other_questions(tmp_path: Path) -> No
     assert same.of_teacher() is same
 
 
+@pytest.mark.slow
 def test_unlabelled_pictures_need_what_both_read(models: dict[int, str]) -> None:
     split = table()
     task, student, teacher = both(task_of(split), models)
