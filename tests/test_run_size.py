@@ -17,7 +17,7 @@ from transformers import (
 
 from stilla.check import check
 from stilla.check.planning import plan
-from stilla.errors import CompatibilityError, RecipeError
+from stilla.errors import CompatibilityError, RecipeError, StillaError
 from stilla.recipe.file import from_options
 from stilla.report.planned import plan_table
 from stilla.run import distill
@@ -126,6 +126,8 @@ def test_of_layers_that_are_one_width_and_tokens_are_chosen(tmp_path: Path) -> N
     assert chosen in [one.candidate.spec for one in seen.students if one.chosen]
     assert "layers" not in [column.key for column in plan_table(seen).columns]
     assert json.loads((folder / "student" / "config.json").read_text())["num_hidden_layers"] == 3
+    with pytest.raises(StillaError, match=r"AlbertForSequenceClassification has no stack of layers to cut.*Say a limit"):
+        plan(from_options({**recipe, "student": {"width": {"ffn": 0.5}}}))
 
 
 def tiny_depth(folder: Path) -> int:
